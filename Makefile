@@ -1,0 +1,53 @@
+# make demo   rewrite a sample model: site table, certificate, parity, latency
+# make test   lint, types and tests, as CI runs them
+#
+# Both set up .venv on the first run; PYTHON chooses the interpreter (3.10 to 3.13).
+
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python3.10 python,\
+	$(shell $(name) -c 'import sys; (3, 10) <= sys.version_info[:2] < (3, 14) and print("$(name)")' 2>/dev/null)))
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+DEMO_MODEL := models/text_detector_head.onnx
+DEMO_OUTPUT := build/demo/text_detector_head.deploy.onnx
+
+.PHONY: demo test lint types wheel clean
+
+demo: $(VENV)/.installed-cpu
+	@mkdir -p $(dir $(DEMO_OUTPUT))
+	$(BIN)/deployconv rewrite $(DEMO_MODEL) -o $(DEMO_OUTPUT) --force
+
+test: lint types
+	$(BIN)/python -m pytest -q -n 2
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy --strict --no-error-summary
+
+wheel: $(VENV)/.installed-dev
+	$(BIN)/python -m build --outdir dist
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { \
+		echo "make: no Python 3.10 to 3.13 found; install one, or name it: make PYTHON=/path/to/python" >&2; \
+		exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-cpu: pyproject.toml | $(BIN)/python
+	@echo "installing deployconv with onnxruntime into $(VENV)"
+	@$(PIP) --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "installing deployconv with onnxruntime, PyTorch and the developer tools into $(VENV)"
+	@$(PIP) --editable '.[cpu,torch,dev]'
+	@touch $@
