@@ -1,0 +1,55 @@
+"""``deployconv check``: the gate for CI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployconv.cli.parameters import Json
+from deployconv.cli.terminal import diagnose
+from deployconv.errors import UsageError
+
+if TYPE_CHECKING:
+    from deployconv.results import ModelCheck
+
+
+def check(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH", help="Models, or folders that are searched for them."),
+    ],
+    junit: Annotated[
+        Path | None,
+        typer.Option("--junit", metavar="FILE.xml", help="Write a JUnit XML report as well."),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Rewrite and prove models in memory, as a gate for CI."""
+    if junit is not None and not junit.parent.is_dir():
+        raise UsageError(f"--junit {junit}: there is no folder {junit.parent}; create it first")
+    from deployconv import api
+    from deployconv.report import console, document
+    from deployconv.report.junit import write_junit
+    from deployconv.report.lines import check_summary
+
+    out = console.stdout()
+
+    def on_result(result: ModelCheck) -> None:
+        if not json:
+            console.print_check(out, result)
+
+    report = api.check(paths, on_result=on_result)
+    if not report.models:
+        where = ", ".join(map(str, paths))
+        raise UsageError(f"no .onnx file in {where}; name a model or a folder that holds models")
+    if junit is not None:
+        write_junit(report, junit)
+    if json:
+        document.write(document.of_check(report))
+    else:
+        console.print_lines(out, check_summary(report))
+    if report.exit_status:
+        diagnose("error", check_summary(report))
+    return report.exit_status

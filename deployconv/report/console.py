@@ -1,0 +1,189 @@
+"""Tables and lines for people. Site ids are folded where a terminal is narrow, never cut."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from deployconv.report.lines import (
+    count,
+    latency_line,
+    milliseconds,
+    parity_line,
+    rewriting_lines,
+    sites_line,
+)
+from deployconv.report.text import one_line
+from deployconv.results import (
+    Inspection,
+    Latency,
+    ModelCheck,
+    ModelInfo,
+    Parity,
+    Rewriting,
+    SiteReport,
+)
+
+_WIDE = 10_000
+"""Columns where no terminal folds: a table takes what it needs of them."""
+
+_COLOURS = {
+    "rewritten": "green",
+    "exact": "green",
+    "passed": "green",
+    "kept": "yellow",
+    "skipped": "yellow",
+    "not-run": "yellow",
+    "failed": "red",
+    "error": "red",
+}
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave a closed pipe to the command line, which knows the exit status for it."""
+        raise
+
+
+def stdout() -> Console:
+    """Return a console on standard output: colour and folding on a terminal only."""
+    terminal = sys.stdout.isatty()
+    return _Console(
+        force_terminal=terminal,
+        width=None if terminal else _WIDE,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def print_lines(console: Console, *lines: str) -> None:
+    """Print each line whole, however narrow the terminal."""
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def print_inspection(console: Console, inspection: Inspection) -> None:
+    """Print the site table as `rewrite` would leave it, and the reasons."""
+    _print_sites(console, inspection.source, inspection.sites, certified=False)
+    if inspection.sites:
+        print_lines(console, "this is what rewrite --policy all would do; nothing was changed")
+
+
+def print_rewriting(console: Console, rewriting: Rewriting) -> None:
+    """Print the site table, the reasons, the proof, the timing, and the file written."""
+    _print_sites(console, rewriting.source, rewriting.sites, certified=True)
+    print_lines(console, *rewriting_lines(rewriting))
+
+
+def print_parity(console: Console, checks: Sequence[Parity]) -> None:
+    """Print one row for each output on each backend, then a line for each backend."""
+    table = _table("backend", "output", "max |difference|", "relative", "tolerance", "verdict")
+    for check in checks:
+        for output in check.outputs:
+            table.add_row(
+                check.backend,
+                one_line(output.name),
+                f"{output.max_abs:.3g}",
+                f"{output.max_rel:.3g}",
+                f"{output.tolerance:.3g}",
+                _coloured("passed" if output.passed else "failed"),
+            )
+    console.print(table)
+    print_lines(console, "", *map(parity_line, checks))
+
+
+def print_latency(console: Console, latencies: Sequence[Latency], models: Sequence[str]) -> None:
+    """Print medians and 95th percentiles of the named models, and what ran them."""
+    table = _table("backend", "model", "median", "p95", "runs")
+    for latency in latencies:
+        quantiles = filter(None, (latency.before_ms, latency.after_ms))
+        for name, times in zip(models, quantiles, strict=True):
+            median, p95 = milliseconds(times.median), milliseconds(times.p95)
+            table.add_row(latency.backend, one_line(name), median, p95, str(latency.runs))
+    console.print(table)
+    print_lines(console, "", *map(latency_line, latencies))
+    print_lines(console, *dict.fromkeys(f"{one.machine}; {one.runtime}" for one in latencies))
+
+
+def print_check(console: Console, check: ModelCheck) -> None:
+    """Print the row of one model, as soon as it is known; the path stands last, so fits."""
+    sites = check.rewriting.sites if check.rewriting else ()
+    rewritten = sum(site.status == "rewritten" for site in sites)
+    row = Text()
+    row.append(f"{check.status:<8}", style=_COLOURS[check.status])
+    row.append(f"{check.seconds:7.1f} s  ")
+    row.append(f"{rewritten} of {count(sites, 'site')} rewritten".ljust(24))
+    row.append(one_line(check.path))
+    console.print(row, soft_wrap=True)
+    if check.message:
+        print_lines(console, f"{'':8}{one_line(check.message)}")
+
+
+def _print_sites(
+    console: Console, source: ModelInfo, sites: Sequence[SiteReport], *, certified: bool
+) -> None:
+    name = one_line(source.path) if source.path else "model in memory"
+    print_lines(console, f"{name}: opset {source.opset}, IR version {source.ir_version}", "")
+    if sites:
+        console.print(_site_table(sites, certified=certified))
+        print_lines(console, "")
+    for site in sites:
+        if site.reason is not None:
+            print_lines(
+                console,
+                one_line(f"{site.id}: {site.status} - {site.reason.code}: {site.reason.text}"),
+            )
+    print_lines(console, sites_line(sites))
+
+
+def _site_table(sites: Sequence[SiteReport], *, certified: bool) -> Table:
+    headers = ["site", "layer", "status", "form", "conv", "macs / input pixel"]
+    table = _table(*headers, *(["certificate"] if certified else []))
+    for site in sites:
+        macs = f"{site.macs.before:,} -> {site.macs.after:,}" if site.macs else "-"
+        cells: list[str | Text] = [
+            one_line(site.id),
+            one_line(f"{site.pattern} {_geometry(site)}"),
+            _coloured(site.status),
+            ", ".join(filter(None, (site.form, site.shuffle))) or "-",
+            _times(site.conv_kernel) or "-",
+            macs,
+        ]
+        if certified:
+            cells.append(_coloured(site.certificate) if site.certificate else "-")
+        table.add_row(*cells)
+    return table
+
+
+def _geometry(site: SiteReport) -> str:
+    """Kernel, stride, and what differs from the plain layer: ``k4x4 s2x2 d2x2 g8 float16``."""
+    dilated = any(step != 1 for step in site.dilation or ())
+    parts = (
+        f"k{_times(site.kernel)}" if site.kernel else None,
+        f"s{_times(site.stride)}" if site.stride else None,
+        f"d{_times(site.dilation)}" if dilated else None,
+        f"g{site.group}" if site.group not in (None, 1) else None,
+        site.dtype,
+    )
+    return " ".join(filter(None, parts))
+
+
+def _times(sizes: Iterable[int] | None) -> str:
+    return "x".join(map(str, sizes or ()))
+
+
+def _table(*headers: str) -> Table:
+    """Make a table without lines whose widest columns fold first where space is short."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table
+
+
+def _coloured(word: str) -> Text:
+    return Text(word, style=_COLOURS.get(word, ""))

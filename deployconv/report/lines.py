@@ -1,0 +1,128 @@
+"""The closing lines of a report: what was proved, what was measured, what was not run.
+
+What did not run is called ``not run`` and given its reason; it is never called passed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from deployconv.report.text import one_line
+from deployconv.results import (
+    CheckReport,
+    Latency,
+    NotRun,
+    OutputParity,
+    Parity,
+    Rewriting,
+    SiteReport,
+)
+
+_NOISE = 0.02
+"""A model timed in turns with itself comes out within 2 % of 1."""
+
+_NO_REASON = "no reason was given"
+
+
+def rewriting_lines(rewriting: Rewriting) -> list[str]:
+    """Return the lines below the site table of `rewrite`."""
+    return [
+        certificate_line(rewriting.sites, rewriting.not_run),
+        parity_line(rewriting.parity)
+        if rewriting.parity
+        else _not_run("parity", rewriting.not_run),
+        latency_line(rewriting.latency)
+        if rewriting.latency
+        else _not_run("latency", rewriting.not_run),
+        f"wrote {one_line(rewriting.output.path)}" if rewriting.output else "wrote no model",
+    ]
+
+
+def certificate_line(sites: Sequence[SiteReport], not_run: Sequence[NotRun] = ()) -> str:
+    """Say how many of the rewritten sites compute the same integers, bit for bit."""
+    rewritten = [site for site in sites if site.status == "rewritten"]
+    if not rewritten:
+        return "certificate: not run - no site was rewritten"
+    failed = [site.id for site in sites if site.certificate == "failed"]
+    if failed:
+        names = one_line(", ".join(failed))
+        return f"certificate: failed ({len(failed)} of {count(rewritten, 'site')}: {names})"
+    exact = [site for site in rewritten if site.certificate == "exact"]
+    if not exact:
+        return _not_run("certificate", not_run)
+    if len(exact) < len(rewritten):
+        return (
+            f"certificate: exact ({len(exact)} of {count(rewritten, 'site')}; not run for others)"
+        )
+    return f"certificate: exact ({count(exact, 'site')})"
+
+
+def parity_line(parity: Parity) -> str:
+    """Say whether the outputs agree, with the output that comes closest to its tolerance."""
+    verdict = "passed" if parity.passed else "failed"
+    line = f"parity: {verdict} on {parity.backend}"
+    if not parity.outputs:
+        return f"{line}, no output was compared"
+    worst = max(parity.outputs, key=_badness)
+    if worst.problem:
+        line += f", output {one_line(worst.name)}: {one_line(worst.problem)}"
+    else:
+        where = "" if parity.passed else f"output {one_line(worst.name)}: "
+        line += f", {where}max |difference| {worst.max_abs:.3g} (tolerance {worst.tolerance:.3g})"
+    return f"{line}; {one_line(parity.note)}" if parity.note else line
+
+
+def latency_line(latency: Latency) -> str:
+    """Say what one model takes, or how the second compares with the first."""
+    where = f"({latency.backend}, {latency.provider}, {count(latency.threads, 'thread')})"
+    before = milliseconds(latency.before_ms.median)
+    if latency.after_ms is None or latency.ratio is None:
+        return f"latency: {before} {where}"
+    line = f"latency: {before} -> {milliseconds(latency.after_ms.median)}, "
+    line += f"{latency.ratio:.2f} times as fast {where}"
+    if latency.ratio < 1 - _NOISE:
+        return (
+            f"{line}; slower on this machine: keep the original where latency on this runtime "
+            "is the goal"
+        )
+    return line if latency.ratio > 1 + _NOISE else f"{line}; no difference beyond noise"
+
+
+def sites_line(sites: Sequence[SiteReport]) -> str:
+    """Count the sites by what became of them."""
+    if not sites:
+        return "no upsampling layer found: nothing to rewrite"
+    return f"{count(sites, 'site')}: {_tally(site.status for site in sites)}"
+
+
+def check_summary(report: CheckReport) -> str:
+    """Count the models of a `check` by verdict."""
+    return f"{count(report.models, 'model')}: {_tally(model.status for model in report.models)}"
+
+
+def milliseconds(value: float) -> str:
+    """Format a time with three significant digits: ``5.41 ms``."""
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:.{decimals}f} ms"
+
+
+def count(things: int | Sequence[object], name: str) -> str:
+    """Format a number with its noun: ``1 site``, ``2 sites``."""
+    number = things if isinstance(things, int) else len(things)
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+def _tally(statuses: Iterable[str]) -> str:
+    return ", ".join(f"{number} {status}" for status, number in Counter(statuses).most_common())
+
+
+def _badness(output: OutputParity) -> tuple[bool, bool, float]:
+    """Order outputs: failed ones last, those of another shape or dtype after all others."""
+    used = output.max_abs / output.tolerance if output.tolerance else output.max_abs
+    return not output.passed, output.problem is not None, used
+
+
+def _not_run(step: str, not_run: Sequence[NotRun]) -> str:
+    reasons = [entry.reason for entry in not_run if entry.step == step]
+    return f"{step}: not run - {one_line('; '.join(reasons)) or _NO_REASON}"
