@@ -112,12 +112,15 @@ def print_latency(console: Console, latencies: Sequence[Latency], models: Sequen
 
 def print_check(console: Console, check: ModelCheck) -> None:
     """Print the row of one model, as soon as it is known; the path stands last, so fits."""
-    sites = check.rewriting.sites if check.rewriting else ()
-    rewritten = sum(site.status == "rewritten" for site in sites)
+    outcome = "-"
+    if check.rewriting is not None:
+        sites = check.rewriting.sites
+        rewritten = sum(site.status == "rewritten" for site in sites)
+        outcome = f"{rewritten} of {count(sites, 'site')} rewritten"
     row = Text()
     row.append(f"{check.status:<8}", style=_COLOURS[check.status])
     row.append(f"{check.seconds:7.1f} s  ")
-    row.append(f"{rewritten} of {count(sites, 'site')} rewritten".ljust(24))
+    row.append(f"{outcome:<24}")
     row.append(one_line(check.path))
     console.print(row, soft_wrap=True)
     if check.message:

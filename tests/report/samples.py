@@ -1,0 +1,114 @@
+"""Results as the pipeline would return them, to be shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from deployconv.results import (
+    CheckReport,
+    Inspection,
+    Latency,
+    Macs,
+    ModelCheck,
+    ModelInfo,
+    NotRun,
+    OutputFile,
+    OutputParity,
+    Parity,
+    Quantiles,
+    Reason,
+    Rewriting,
+    SiteReport,
+)
+
+SOURCE = ModelInfo(path="net.onnx", sha256="a" * 64, opset=17, ir_version=8)
+
+REWRITTEN = SiteReport(
+    id="main/decoder/up.0/ConvTranspose",
+    pattern="conv_transpose",
+    nodes=("decoder/up.0/ConvTranspose",),
+    scope="main",
+    stride=(2, 2),
+    kernel=(4, 4),
+    dilation=(1, 1),
+    group=1,
+    dtype="float32",
+    status="rewritten",
+    form="crop",
+    shuffle="dcr",
+    conv_kernel=(2, 2),
+    macs=Macs(before=32768, after=32768),
+    certificate="exact",
+)
+
+KEPT = replace(
+    REWRITTEN,
+    id="main/If_3.then_branch/up[bold]",
+    scope="main/If_3.then_branch",
+    dilation=(2, 1),
+    group=8,
+    dtype="float16",
+    status="kept",
+    reason=Reason("runtime-weight", "the weight arrives at run time"),
+    form=None,
+    shuffle=None,
+    conv_kernel=None,
+    macs=None,
+    certificate=None,
+)
+
+EXACT_OUTPUT = OutputParity("y", max_abs=1.25e-7, max_rel=3e-7, tolerance=1e-5, passed=True)
+WRONG_OUTPUT = OutputParity("z", max_abs=0.5, max_rel=0.25, tolerance=1e-5, passed=False)
+NAN_OUTPUT = OutputParity(
+    "w",
+    max_abs=float("nan"),
+    max_rel=float("inf"),
+    tolerance=1e-5,
+    passed=False,
+    problem="NaN at other places",
+)
+
+PARITY = Parity(backend="ort", passed=True, outputs=(EXACT_OUTPUT,))
+FAILED_PARITY = Parity(backend="ort", passed=False, outputs=(EXACT_OUTPUT, WRONG_OUTPUT))
+
+LATENCY = Latency(
+    backend="ort",
+    provider="CPUExecutionProvider",
+    threads=2,
+    runs=30,
+    machine="x86_64, 2 cores",
+    runtime="onnxruntime 1.32.0",
+    before_ms=Quantiles(median=5.41, p95=5.9),
+    after_ms=Quantiles(median=3.32, p95=3.5),
+    ratio=5.41 / 3.32,
+)
+
+REWRITING = Rewriting(
+    source=SOURCE,
+    sites=(REWRITTEN, KEPT),
+    parity=PARITY,
+    latency=LATENCY,
+    output=OutputFile(path="net.deploy.onnx", sha256="b" * 64),
+)
+FAILED_REWRITING = replace(REWRITING, parity=FAILED_PARITY, latency=None, output=None)
+UNPROVED = Rewriting(
+    source=SOURCE,
+    sites=(replace(REWRITTEN, certificate=None),),
+    not_run=(
+        NotRun("certificate", "--no-verify was given"),
+        NotRun("parity", "--no-verify was given"),
+        NotRun("latency", "--no-bench was given"),
+    ),
+)
+WITHOUT_SITES = Rewriting(source=SOURCE, sites=(), parity=PARITY, latency=LATENCY)
+
+INSPECTION = Inspection(source=SOURCE, sites=(replace(REWRITTEN, certificate=None), KEPT))
+
+CHECK_REPORT = CheckReport(
+    models=(
+        ModelCheck("a.onnx", "passed", 1.5, rewriting=REWRITING),
+        ModelCheck("b.onnx", "failed", 0.25, rewriting=FAILED_REWRITING, message="parity <failed>"),
+        ModelCheck("c.onnx", "error", 0.0, message='not a model: "\x00\x1b[31m"'),
+        ModelCheck("d.onnx", "not-run", 0.125, message="ort:cuda is not available"),
+    )
+)

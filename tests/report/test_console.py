@@ -1,0 +1,114 @@
+"""The tables: whole where no terminal reads them, folded and never cut where one does."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from deployconv.report import console
+from tests.report import samples
+
+LONG_ID = "main/" + "/".join(f"very_long_scope_name_{index}" for index in range(12))
+
+
+@pytest.fixture
+def out(capsys: pytest.CaptureFixture[str]) -> Console:
+    return console.stdout()
+
+
+def terminal(columns: int) -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=columns, markup=False)
+
+
+def test_rewriting(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_rewriting(out, samples.REWRITING)
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert printed[0] == "net.onnx: opset 17, IR version 8"
+    row = next(line for line in printed if line.startswith(samples.REWRITTEN.id + " "))
+    assert row.split() == [
+        *(samples.REWRITTEN.id, "conv_transpose", "k4x4", "s2x2", "float32", "rewritten"),
+        *("crop,", "dcr", "2x2", "32,768", "->", "32,768", "exact"),
+    ]
+    row = next(line for line in printed if line.startswith(samples.KEPT.id + " "))
+    assert "k4x4 s2x2 d2x1 g8 float16" in row
+    reason = "kept - runtime-weight: the weight arrives at run time"
+    assert f"{samples.KEPT.id}: {reason}" in printed
+    assert printed[-5:] == [
+        "2 sites: 1 rewritten, 1 kept",
+        "certificate: exact (1 site)",
+        "parity: passed on ort, max |difference| 1.25e-07 (tolerance 1e-05)",
+        "latency: 5.41 ms -> 3.32 ms, 1.63 times as fast (ort, CPUExecutionProvider, 2 threads)",
+        "wrote net.deploy.onnx",
+    ]
+
+
+def test_no_terminal_means_no_colour_and_no_cut(
+    out: Console, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    site = replace(samples.REWRITTEN, id=LONG_ID)
+    console.print_rewriting(console.stdout(), replace(samples.REWRITING, sites=(site,)))
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert any(line.startswith(LONG_ID + " ") for line in printed.splitlines())
+
+
+@pytest.mark.parametrize("columns", [60, 80, 132])
+def test_a_narrow_terminal_folds_the_id(columns: int) -> None:
+    site = replace(samples.REWRITTEN, id=LONG_ID)
+    screen = terminal(columns)
+    console.print_rewriting(screen, replace(samples.REWRITING, sites=(site,)))
+    assert isinstance(screen.file, io.StringIO)
+    printed = Text.from_ansi(screen.file.getvalue()).plain
+    table = printed.split("\n\n")[1].splitlines()
+    header = next(number for number, line in enumerate(table) if "layer" in line)
+    end = table[header].index("layer")
+    assert "".join(line[:end].strip() for line in table[header + 1 :]) == LONG_ID
+    assert "…" not in printed
+
+
+def test_no_site(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_rewriting(out, samples.WITHOUT_SITES)
+    printed = capsys.readouterr().out
+    assert "no upsampling layer found: nothing to rewrite" in printed
+    assert "certificate: not run - no site was rewritten" in printed
+
+
+def test_inspection_promises_nothing(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_inspection(out, samples.INSPECTION)
+    printed = capsys.readouterr().out
+    assert "nothing was changed" in printed
+    assert "certificate" not in printed
+
+
+def test_verdicts_of_parity(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_parity(out, [samples.FAILED_PARITY])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].split() == ["ort", "y", "1.25e-07", "3e-07", "1e-05", "passed"]
+    assert printed[2].split() == ["ort", "z", "0.5", "0.25", "1e-05", "failed"]
+    assert printed[-1].startswith("parity: failed on ort")
+
+
+def test_latency_names_models_and_machine(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_latency(out, [samples.LATENCY], ["a.onnx", "b.onnx"])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].split() == ["ort", "a.onnx", "5.41", "ms", "5.90", "ms", "30"]
+    assert printed[2].split() == ["ort", "b.onnx", "3.32", "ms", "3.50", "ms", "30"]
+    assert printed[-1] == "x86_64, 2 cores; onnxruntime 1.32.0"
+
+
+def test_rows_of_check(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    for model in samples.CHECK_REPORT.models:
+        console.print_check(out, model)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "passed      1.5 s  1 of 2 sites rewritten  a.onnx"
+    assert printed[1].startswith("failed ")
+    assert printed[2].strip() == "parity <failed>"
+    assert printed[3].split() == ["error", "0.0", "s", "-", "c.onnx"]
+    assert "\x1b" not in "".join(printed)
+    assert printed[-1].strip() == "ort:cuda is not available"

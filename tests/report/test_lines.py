@@ -1,0 +1,122 @@
+"""The closing lines: exact, passed and faster are said only of what is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from deployconv.report import lines
+from deployconv.results import Latency, NotRun, Parity, Quantiles
+from tests.report import samples
+
+
+def timed(before: float, after: float) -> Latency:
+    return replace(
+        samples.LATENCY,
+        before_ms=Quantiles(before, before),
+        after_ms=Quantiles(after, after),
+        ratio=before / after,
+    )
+
+
+def test_all_is_well() -> None:
+    assert lines.rewriting_lines(samples.REWRITING) == [
+        "certificate: exact (1 site)",
+        "parity: passed on ort, max |difference| 1.25e-07 (tolerance 1e-05)",
+        "latency: 5.41 ms -> 3.32 ms, 1.63 times as fast (ort, CPUExecutionProvider, 2 threads)",
+        "wrote net.deploy.onnx",
+    ]
+
+
+def test_nothing_was_run() -> None:
+    assert lines.rewriting_lines(samples.UNPROVED) == [
+        "certificate: not run - --no-verify was given",
+        "parity: not run - --no-verify was given",
+        "latency: not run - --no-bench was given",
+        "wrote no model",
+    ]
+
+
+def test_a_missing_reason_does_not_turn_into_a_pass() -> None:
+    silent = replace(samples.UNPROVED, not_run=())
+    assert not [line for line in lines.rewriting_lines(silent) if "passed" in line]
+    assert lines.rewriting_lines(silent)[1] == "parity: not run - no reason was given"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (("exact", "exact"), "certificate: exact (2 sites)"),
+        (("exact", "failed"), "certificate: failed (1 of 2 sites: main/1)"),
+        (("exact", None), "certificate: exact (1 of 2 sites; not run for others)"),
+        ((None, None), "certificate: not run - asked not to"),
+        ((), "certificate: not run - no site was rewritten"),
+    ],
+)
+def test_certificate(verdicts: tuple[str | None, ...], expected: str) -> None:
+    sites = [
+        replace(samples.REWRITTEN, id=f"main/{index}", certificate=verdict)  # type: ignore[arg-type]
+        for index, verdict in enumerate(verdicts)
+    ]
+    assert lines.certificate_line(sites, [NotRun("certificate", "asked not to")]) == expected
+
+
+def test_failed_parity_names_the_output() -> None:
+    assert lines.parity_line(samples.FAILED_PARITY) == (
+        "parity: failed on ort, output z: max |difference| 0.5 (tolerance 1e-05)"
+    )
+
+
+def test_another_problem_than_size_comes_first() -> None:
+    parity = Parity("ort", False, (samples.WRONG_OUTPUT, samples.NAN_OUTPUT))
+    assert lines.parity_line(parity) == "parity: failed on ort, output w: NaN at other places"
+
+
+def test_the_output_closest_to_its_tolerance_stands_for_all() -> None:
+    loose = replace(samples.EXACT_OUTPUT, name="loose", max_abs=1e-3, tolerance=1.0)
+    parity = Parity("ort", True, (loose, samples.EXACT_OUTPUT), note="compared as float32")
+    assert lines.parity_line(parity) == (
+        "parity: passed on ort, max |difference| 1.25e-07 (tolerance 1e-05); compared as float32"
+    )
+
+
+def test_parity_without_outputs_is_called_so() -> None:
+    assert "no output was compared" in lines.parity_line(Parity("ort", True, ()))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "ending"),
+    [
+        (2.0, 1.0, "2.00 times as fast (ort, CPUExecutionProvider, 2 threads)"),
+        (1.0, 1.01, "2 threads); no difference beyond noise"),
+        (1.0, 2.0, "keep the original where latency on this runtime is the goal"),
+    ],
+)
+def test_latency(before: float, after: float, ending: str) -> None:
+    assert lines.latency_line(timed(before, after)).endswith(ending)
+
+
+def test_latency_of_one_model() -> None:
+    alone = replace(samples.LATENCY, after_ms=None, ratio=None, threads=1)
+    assert lines.latency_line(alone) == "latency: 5.41 ms (ort, CPUExecutionProvider, 1 thread)"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.03125, "0.031 ms"), (5.414, "5.41 ms"), (54.14, "54.1 ms"), (1541.4, "1541 ms")],
+)
+def test_milliseconds(value: float, text: str) -> None:
+    assert lines.milliseconds(value) == text
+
+
+def test_no_site_is_said_plainly() -> None:
+    assert lines.sites_line(()) == "no upsampling layer found: nothing to rewrite"
+    sites = samples.REWRITING.sites
+    assert lines.sites_line(sites) == "2 sites: 1 rewritten, 1 kept"
+
+
+def test_check_summary() -> None:
+    assert lines.check_summary(samples.CHECK_REPORT) == (
+        "4 models: 1 passed, 1 failed, 1 error, 1 not-run"
+    )
