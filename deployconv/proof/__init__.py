@@ -1,0 +1,1 @@
+"""Proof, not hope: exact certificates of single sites, parity of whole models."""

@@ -1,0 +1,169 @@
+"""Parity: the whole original and the whole rewritten model on the same inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from deployconv.backends import get_backend
+from deployconv.backends.base import Array, Backend, ModelSource, Session, TensorSpec
+from deployconv.errors import BackendUnavailable, ModelError, UsageError
+from deployconv.options import FeedOptions
+from deployconv.proof.compare import compare_outputs
+from deployconv.proof.inputs import PreparedFeeds, make_feeds
+from deployconv.proof.interface import common_inputs
+from deployconv.proof.twin import twin_of
+from deployconv.results import OutputParity, Parity
+
+_NO_FEED = FeedOptions()
+
+
+def check_parity(
+    reference: ModelSource,
+    candidate: ModelSource,
+    backend_name: str = "ort",
+    feed: FeedOptions = _NO_FEED,
+    threads: int | None = None,
+) -> Parity:
+    """Run both models on the same inputs and compare all outputs, see `compare_outputs`.
+
+    Where a difference is too large, the reference is run again without the runtime's graph
+    optimisation: how far it moves by that alone is its own floor, and the outputs are judged
+    once more with it. Where the backend does not run the reference for its bfloat16 or
+    float64, both models are compared as their float32 twins. `Parity.note` says either.
+
+    A candidate that the backend refuses, though it runs the reference, is a failed check.
+    That the files can be read is for the caller to see to beforehand.
+
+    Raises:
+        UsageError: the models' interfaces differ, the inputs do not fit, or nothing was
+            compared, as every output is empty or nowhere finite.
+        ModelError: the reference is invalid.
+        BackendUnavailable: the backend is missing or cannot run the reference.
+    """
+    backend = get_backend(backend_name)
+    subject = _prepare(backend, reference, candidate, threads)
+    notes = list(subject.notes)
+    try:
+        rewritten = backend.prepare(subject.candidate, threads=threads)
+    except (BackendUnavailable, ModelError) as error:
+        return _not_run(backend_name, [spec.name for spec in subject.session.outputs], error, notes)
+
+    feeds = _feeds(common_inputs(subject.session, rewritten), subject.input_dtypes, feed)
+    if feeds.note is not None:
+        notes.append(feeds.note)
+    try:
+        expected = subject.session.run(feeds.arrays)
+    except BackendUnavailable as error:
+        raise BackendUnavailable("; ".join((str(error), *notes))) from error
+    try:
+        actual = rewritten.run(feeds.arrays)
+    except (BackendUnavailable, UsageError) as error:
+        return _not_run(backend_name, list(expected), error, notes)
+
+    outputs = compare_outputs(expected, actual)
+    if any(not output.passed and output.problem is None for output in outputs):
+        floors = _floors(backend, subject.reference, feeds, expected, threads)
+        outputs = compare_outputs(expected, actual, floors)
+        notes.append(_floor_note(floors))
+    passed = all(output.passed for output in outputs)
+    if passed and not any(_comparable(array) for array in expected.values()):
+        raise UsageError(
+            "nothing was compared: every output is empty or nowhere finite on these inputs: "
+            "give --shape or --inputs"
+        )
+    return Parity(backend_name, passed, outputs, "; ".join(notes) or None)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """The two models as they will be run, the reference loaded already."""
+
+    reference: ModelSource
+    candidate: ModelSource
+    session: Session
+    input_dtypes: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
+    """What the inputs were before the models became float32 twins."""
+    notes: tuple[str, ...] = ()
+
+
+def _prepare(
+    backend: Backend, reference: ModelSource, candidate: ModelSource, threads: int | None
+) -> _Subject:
+    """Load the reference, as its float32 twin where the backend refuses the model itself."""
+    try:
+        return _Subject(reference, candidate, backend.prepare(reference, threads=threads))
+    except (BackendUnavailable, ModelError) as error:
+        twin, candidate_twin = twin_of(reference), twin_of(candidate)
+        if twin is None or candidate_twin is None:
+            raise
+        try:
+            session = backend.prepare(twin.model, threads=threads)
+        except (BackendUnavailable, ModelError):
+            raise error from None  # the element type is not what is wrong
+        note = f"compared as float32 twins, because: {error}"
+        return _Subject(twin.model, candidate_twin.model, session, twin.input_dtypes, (note,))
+
+
+def _feeds(
+    specs: Sequence[TensorSpec], original_dtypes: Mapping[str, np.dtype[Any]], feed: FeedOptions
+) -> PreparedFeeds:
+    """Feeds for ``specs``; a twin's are made in the original's dtype and then widened."""
+    declared = [replace(spec, dtype=original_dtypes.get(spec.name, spec.dtype)) for spec in specs]
+    feeds = make_feeds(declared, feed)
+    widened = {
+        spec.name: feeds.arrays[spec.name].astype(spec.dtype)
+        if spec.name in original_dtypes
+        else feeds.arrays[spec.name]
+        for spec in specs
+    }
+    return replace(feeds, arrays=widened)
+
+
+def _floors(
+    backend: Backend,
+    reference: ModelSource,
+    feeds: PreparedFeeds,
+    expected: Mapping[str, Array],
+    threads: int | None,
+) -> dict[str, float]:
+    """How far each output moves between optimised and not; empty where that cannot run."""
+    try:
+        plain = backend.prepare(reference, threads=threads, optimise=False).run(feeds.arrays)
+    except (BackendUnavailable, ModelError):
+        return {}
+    moved = compare_outputs(expected, plain)
+    return {
+        output.name: output.max_abs
+        for output in moved
+        if output.problem is None and math.isfinite(output.max_abs)
+    }
+
+
+def _floor_note(floors: Mapping[str, float]) -> str:
+    if not floors:
+        return "the reference's own floor could not be measured"
+    moves = ", ".join(f"{name} by {floor:.2g}" for name, floor in floors.items())
+    return f"without graph optimisation the reference itself moves: {moves}"
+
+
+def _not_run(
+    backend_name: str, names: Sequence[str], error: Exception, notes: Sequence[str]
+) -> Parity:
+    """The verdict on a candidate that fails where the reference ran."""
+    problem = f"the candidate does not run where the reference does: {error}"
+    outputs = tuple(
+        OutputParity(name, math.nan, math.nan, 0.0, passed=False, problem=problem) for name in names
+    )
+    return Parity(backend_name, False, outputs, "; ".join(notes) or None)
+
+
+def _comparable(array: Array) -> bool:
+    """Whether an output holds at least one value that can be compared."""
+    if array.dtype.kind in "OUSbiu":
+        return array.size > 0
+    return bool(np.any(np.isfinite(array)))
