@@ -1,0 +1,65 @@
+"""A stand-in for the pipeline: the commands are tested without running a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+import deployconv
+from tests.report import samples
+
+
+@dataclass
+class FakeApi:
+    """Answers as `deployconv.api` would, and remembers what it was asked."""
+
+    answers: dict[str, Any] = field(
+        default_factory=lambda: {
+            "inspect": samples.INSPECTION,
+            "rewrite": samples.REWRITING,
+            "verify": (samples.PARITY,),
+            "bench": (samples.LATENCY,),
+            "check": samples.CHECK_REPORT,
+        }
+    )
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of the only call."""
+        ((_, _, options),) = self.calls
+        return options
+
+    def inspect(self, *models: Any, **options: Any) -> Any:
+        return self._answer("inspect", models, options)
+
+    def rewrite(self, *models: Any, **options: Any) -> Any:
+        return self._answer("rewrite", models, options)
+
+    def verify(self, *models: Any, **options: Any) -> Any:
+        return self._answer("verify", models, options)
+
+    def bench(self, *models: Any, **options: Any) -> Any:
+        return self._answer("bench", models, options)
+
+    def check(self, paths: Any, *, on_result: Any, **options: Any) -> Any:
+        report = self._answer("check", (paths,), options)
+        for model in report.models:
+            on_result(model)
+        return report
+
+    def _answer(self, name: str, models: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        self.calls.append((name, models, options))
+        answer = self.answers[name]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
+    fake = FakeApi()
+    monkeypatch.setattr(deployconv, "api", fake, raising=False)
+    return fake

@@ -1,0 +1,102 @@
+"""``inspect``, ``verify``, ``bench`` and ``check``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from deployconv.cli import main
+from deployconv.results import CheckReport
+from tests.cli.conftest import FakeApi
+from tests.report import samples
+
+A, B = Path("a.onnx"), Path("b.onnx")
+
+
+def test_inspect(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "a.onnx"]) == 0
+    assert samples.REWRITTEN.id in capsys.readouterr().out
+    assert api.calls == [("inspect", (A,), {})]
+    assert main(["inspect", "a.onnx", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["sites"]) == 2
+
+
+def test_verify_flags(api: FakeApi) -> None:
+    flags = ["--backend", "ort", "--backend", "ort:cuda", "--shape", "x:1", "--seed", "3"]
+    assert main(["verify", "a.onnx", "b.onnx", *flags, "--inputs", "in.npz"]) == 0
+    backends = ("ort", "ort:cuda")
+    options = {"backend": backends, "shape": {"x": (1,)}, "inputs": Path("in.npz"), "seed": 3}
+    assert api.calls == [("verify", (A, B), options)]
+
+
+def test_verify_passes(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "a.onnx", "b.onnx"]) == 0
+    assert api.options["backend"] == ("ort",)
+    captured = capsys.readouterr()
+    assert "parity: passed on ort" in captured.out
+    assert captured.err == ""
+
+
+def test_verify_fails_where_one_backend_does(
+    api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.answers["verify"] = (samples.PARITY, samples.FAILED_PARITY)
+    assert main(["verify", "a.onnx", "b.onnx", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert [parity["passed"] for parity in json.loads(captured.out)["parity"]] == [True, False]
+    assert captured.err == (
+        "deployconv: error: b.onnx against a.onnx: parity: failed on ort, "
+        "output z: max |difference| 0.5 (tolerance 1e-05)\n"
+    )
+
+
+def test_bench(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "a.onnx", "b.onnx", "--threads", "2", "--runs", "9"]) == 0
+    assert api.calls == [
+        ("bench", (A, B), {"backend": ("ort",), "shape": {}, "threads": 2, "runs": 9})
+    ]
+    assert "1.63 times as fast" in capsys.readouterr().out
+
+
+def test_bench_of_one_model_as_json(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "a.onnx", "--json"]) == 0
+    assert api.calls[0][1] == (A, None)
+    assert json.loads(capsys.readouterr().out)["latency"][0]["runs"] == 30
+
+
+@pytest.mark.parametrize(
+    ("models", "status"),
+    [
+        (samples.CHECK_REPORT.models[:1], 0),
+        (samples.CHECK_REPORT.models, 1),
+        (samples.CHECK_REPORT.models[2:], 2),
+        (samples.CHECK_REPORT.models[3:], 3),
+    ],
+)
+def test_check_statuses(
+    api: FakeApi, capsys: pytest.CaptureFixture[str], models: tuple[object, ...], status: int
+) -> None:
+    api.answers["check"] = CheckReport(models)  # type: ignore[arg-type]
+    assert main(["check", "a.onnx", "models"]) == status
+    assert api.calls == [("check", ([A, Path("models")],), {})]
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1].startswith(f"{len(models)} model")
+    assert captured.err.count("\n") == bool(status)
+
+
+def test_check_json_and_junit(
+    api: FakeApi, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    junit = tmp_path / "report.xml"
+    assert main(["check", "models", "--json", "--junit", str(junit)]) == 1
+    assert len(json.loads(capsys.readouterr().out)["models"]) == 4
+    assert len(list(ElementTree.parse(junit).getroot().iter("testcase"))) == 4
+
+
+def test_check_of_nothing_is_not_a_pass(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answers["check"] = CheckReport(())
+    assert main(["check", "models"]) == 2
+    assert capsys.readouterr().err.startswith("deployconv: error: no .onnx file in models; ")

@@ -1,0 +1,114 @@
+"""``rewrite``: flags reach the pipeline, results reach the reader, failures too."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deployconv.cli import main
+from deployconv.cli.rewrite import default_output
+from deployconv.errors import CheckFailed
+from tests.cli.conftest import FakeApi
+from tests.report import samples
+
+DEFAULTS = {
+    "output": Path("dir/net.deploy.onnx"),
+    "policy": "all",
+    "backend": "ort",
+    "form": "auto",
+    "shuffle": "auto",
+    "only": (),
+    "skip": (),
+    "shape": {},
+    "inputs": None,
+    "seed": 0,
+    "verify": True,
+    "bench": True,
+    "strict": False,
+    "freeze_initializers": False,
+    "force": False,
+    "dry_run": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("flags", "changed"),
+    [
+        ([], {}),
+        (["-o", "out.onnx"], {"output": Path("out.onnx")}),
+        (["--output", "out.onnx", "--force"], {"output": Path("out.onnx"), "force": True}),
+        (["--dry-run"], {"output": None, "dry_run": True}),
+        (["--policy", "all"], {}),
+        (["--backend", "ort:cuda"], {"backend": "ort:cuda"}),
+        (["--form", "pad", "--shuffle", "two-step"], {"form": "pad", "shuffle": "two-step"}),
+        (["--only", "a*", "--only", "b"], {"only": ("a*", "b")}),
+        (["--skip", "main/*"], {"skip": ("main/*",)}),
+        (["--shape", "x:1,2", "--shape", "y:3"], {"shape": {"x": (1, 2), "y": (3,)}}),
+        (["--inputs", "in.npz", "--seed", "7"], {"inputs": Path("in.npz"), "seed": 7}),
+        (["--no-verify", "--no-bench"], {"verify": False, "bench": False}),
+        (["--strict"], {"strict": True}),
+        (["--freeze-initializers"], {"freeze_initializers": True}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_flags(api: FakeApi, flags: list[str], changed: dict[str, object]) -> None:
+    assert main(["rewrite", "dir/net.onnx", *flags]) == 0
+    assert api.calls == [("rewrite", (Path("dir/net.onnx"),), {**DEFAULTS, **changed})]
+
+
+@pytest.mark.parametrize(
+    ("model", "output"),
+    [
+        ("net.onnx", "net.deploy.onnx"),
+        ("a/b.v1.onnx", "a/b.v1.deploy.onnx"),
+        ("net", "net.deploy.onnx"),
+        ("net.v2", "net.v2.deploy.onnx"),
+    ],
+)
+def test_default_output(model: str, output: str) -> None:
+    assert default_output(Path(model)) == Path(output)
+
+
+def test_console(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rewrite", "net.onnx"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.endswith("wrote net.deploy.onnx\n")
+    assert captured.err == ""
+
+
+def test_json_is_all_there_is(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rewrite", "net.onnx", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["output"]["path"] == "net.deploy.onnx"
+    assert captured.err == ""
+
+
+def test_a_failed_check_is_still_shown(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = replace(samples.REWRITING, parity=samples.FAILED_PARITY, output=None)
+    api.answers["rewrite"] = CheckFailed("parity failed on ort", failed)
+    assert main(["rewrite", "net.onnx"]) == 1
+    captured = capsys.readouterr()
+    assert "parity: failed on ort, output z" in captured.out
+    assert captured.out.endswith("wrote no model\n")
+    assert captured.err == "deployconv: error: parity failed on ort\n"
+
+    assert main(["rewrite", "net.onnx", "--json"]) == 1
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["parity"]["passed"] is False
+    assert document["output"] is None
+    assert captured.err == "deployconv: error: parity failed on ort\n"
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_warnings_go_to_standard_error(
+    api: FakeApi, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    api.answers["rewrite"] = replace(samples.REWRITING, warnings=("IR 12 is new", "two\nlines"))
+    assert main(["rewrite", "net.onnx", *flags]) == 0
+    assert capsys.readouterr().err == (
+        "deployconv: warning: IR 12 is new\ndeployconv: warning: two lines\n"
+    )
