@@ -34,10 +34,10 @@ def _set_weight(layer: _ConvNd, weight: Tensor) -> None:
 def randomise(network: nn.Module, seed: int) -> nn.Module:
     """Give `network` seeded weights and running statistics in place; returns it in eval mode.
 
-    Convolutions alone keep the signal's power (a gain for ReLU would let the residual sums of a
-    deep network run away); biases and BatchNorm (scale, shift, mean and variance)
-    are non-trivial, so that a fold that drops one of them changes the output. Frozen weights
-    (``requires_grad`` False) mean something of their own and are left alone.
+    Convolutions keep the signal's power (a gain for ReLU would let the residual sums of a deep
+    network run away); biases and BatchNorm (scale, shift, mean and variance) are non-trivial, so
+    that a fold that drops one of them changes the output. A layer whose weights are all frozen
+    (``requires_grad`` False) means something of its own and is left alone.
     """
     generator = torch.Generator().manual_seed(seed)
 
