@@ -214,7 +214,7 @@ def _from_ort_value(value: Any) -> Array:
     if size == 0:
         return np.empty(shape, _BFLOAT16)
     bits = (ctypes.c_uint16 * size).from_address(value.data_ptr())
-    return np.ctypeslib.as_array(bits).view(_BFLOAT16).reshape(shape).copy()
+    return np.asarray(np.ctypeslib.as_array(bits).view(_BFLOAT16)).reshape(shape).copy()
 
 
 def _flatten(name: str, value: Any) -> Iterator[tuple[str, Array]]:
