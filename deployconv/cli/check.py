@@ -41,9 +41,6 @@ def check(
             console.print_check(out, result)
 
     report = api.check(paths, on_result=on_result)
-    if not report.models:
-        where = ", ".join(map(str, paths))
-        raise UsageError(f"no .onnx file in {where}; name a model or a folder that holds models")
     if junit is not None:
         write_junit(report, junit)
     if json:

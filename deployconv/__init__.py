@@ -1,0 +1,46 @@
+"""Upsampling layers of ONNX models, rewritten as Conv + DepthToSpace, exactly and with proof.
+
+import deployconv
+result = deployconv.rewrite("model.onnx", output="model.deploy.onnx")
+result.sites, result.parity, result.model
+"""
+
+from deployconv._version import __version__
+from deployconv.api import bench, check, inspect, rewrite, verify
+from deployconv.errors import (
+    BackendUnavailable,
+    CheckFailed,
+    DeployconvError,
+    ModelError,
+    UsageError,
+)
+from deployconv.results import (
+    CheckReport,
+    Inspection,
+    Latency,
+    ModelCheck,
+    Parity,
+    Rewriting,
+    SiteReport,
+)
+
+__all__ = [
+    "BackendUnavailable",
+    "CheckFailed",
+    "CheckReport",
+    "DeployconvError",
+    "Inspection",
+    "Latency",
+    "ModelCheck",
+    "ModelError",
+    "Parity",
+    "Rewriting",
+    "SiteReport",
+    "UsageError",
+    "__version__",
+    "bench",
+    "check",
+    "inspect",
+    "rewrite",
+    "verify",
+]

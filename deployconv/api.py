@@ -1,0 +1,331 @@
+"""The public functions. Nothing heavy is imported before one of them is called."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from deployconv.errors import BackendUnavailable, CheckFailed, DeployconvError, UsageError
+from deployconv.options import FeedOptions, Form, Policy, RewriteOptions, Shuffle
+from deployconv.results import (
+    CheckReport,
+    Inspection,
+    Latency,
+    ModelCheck,
+    NotRun,
+    Parity,
+    Rewriting,
+    Step,
+)
+
+if TYPE_CHECKING:
+    import onnx
+
+    from deployconv.backends.base import ModelSource
+
+    Model = str | Path | onnx.ModelProto
+
+ShapeMap = Mapping[str, Sequence[int]]
+
+
+def inspect(model: Model, *, freeze_initializers: bool = False) -> Inspection:
+    """List every upsampling layer with the status it would get from `rewrite`.
+
+    Args:
+        model: a file, or a ModelProto, which is left untouched.
+        freeze_initializers: take the defaults of graph inputs for constants.
+
+    Raises:
+        UsageError: the file does not exist.
+        ModelError: it is not a valid model.
+    """
+    from deployconv.model.load import load
+    from deployconv.pipeline import plan_model
+
+    loaded = load(model)
+    options = RewriteOptions(freeze_initializers=freeze_initializers)
+    return Inspection(loaded.info, plan_model(loaded, options).reports)
+
+
+def rewrite(
+    model: Model,
+    *,
+    output: str | Path | None = None,
+    policy: Policy = "all",
+    backend: str = "ort",
+    form: Form = "auto",
+    shuffle: Shuffle = "auto",
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    shape: ShapeMap | None = None,
+    inputs: str | Path | None = None,
+    seed: int = 0,
+    verify: bool = True,
+    bench: bool = True,
+    strict: bool = False,
+    freeze_initializers: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    threads: int | None = None,
+) -> Rewriting:
+    """Rewrite every upsampling layer as Conv, shuffle, crop; prove it; time it; write it.
+
+    Args:
+        model: a file, or a ModelProto, which is left untouched.
+        output: where to write the rewritten model; None writes nothing.
+        policy: which sites: ``all`` that can be rewritten exactly.
+        backend: what runs the models for parity and latency.
+        form: ``crop``, ``pad``, or the one with fewer multiplications.
+        shuffle: how the phases are moved into space; ``auto`` is portable.
+        only: rewrite only the sites that match one of these globs.
+        skip: leave the sites that match one of these globs alone.
+        shape: sizes for dynamic inputs, by input name.
+        inputs: an ``.npz`` with one array per input, instead of random ones.
+        seed: of the random inputs.
+        verify: certify each site and check the parity of the whole model.
+        bench: time both models, interleaved.
+        strict: a site that is left alone is a failure.
+        freeze_initializers: take the defaults of graph inputs for constants.
+        force: replace an existing output.
+        dry_run: do everything but write the output.
+        threads: of the backend; None for all processors.
+
+    Returns:
+        The sites, the parity, the latency, and the rewritten model as a ModelProto.
+
+    Raises:
+        CheckFailed: certificate, parity or ``strict`` failed; nothing was written.
+        UsageError, ModelError: the call or the model is at fault.
+        BackendUnavailable: the backend is not available or cannot run the model.
+    """
+    from deployconv.model.load import load
+    from deployconv.model.save import needs_external_data, refuse_existing, refuse_inputs, staged
+    from deployconv.pipeline import apply, certify_sites, failed_certificates, plan_model
+
+    if policy != "all":
+        raise UsageError(f"policy '{policy}' is not known: choose all")
+    if verify or backend != "ort":
+        _require(backend)
+    loaded = load(model)
+    target = Path(output) if output is not None else None
+    if target is not None:
+        refuse_inputs(target, loaded)
+        if not force and not dry_run:
+            refuse_existing(target, needs_external_data(loaded.proto))
+    options = RewriteOptions(policy, form, shuffle, tuple(only), tuple(skip), freeze_initializers)
+    planning = plan_model(loaded, options)
+    if verify:
+        planning = certify_sites(planning, seed)
+    done = Rewriting(loaded.info, planning.reports, warnings=planning.warnings)
+    failed = failed_certificates(done.sites)
+    if failed:
+        raise CheckFailed(f"certificate failed: {', '.join(failed)}: nothing was written", done)
+    left = [site.id for site in done.sites if site.status != "rewritten"]
+    if strict and left:
+        raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", done)
+    added = apply(planning)
+    original = _source(model)
+    feed = _feed(shape, inputs, seed)
+    place = None if dry_run else target
+    with staged(loaded.proto, loaded.folder, place, added) as candidate:
+        done = replace(done, model=loaded.proto if place is None else candidate.proto)
+        if verify:
+            done = _proved(done, original, candidate.path, backend, feed, threads)
+        else:
+            done = _not_run(done, "certificate", "parity", reason="--no-verify")
+        if bench:
+            done = _timed(done, original, candidate.path, backend, feed, threads)
+        else:
+            done = _not_run(done, "latency", reason="--no-bench")
+        if place is not None:
+            done = replace(done, output=candidate.publish(place, force))
+    return done
+
+
+def verify(
+    reference: Model,
+    candidate: Model,
+    *,
+    backend: str | Sequence[str] = "ort",
+    shape: ShapeMap | None = None,
+    inputs: str | Path | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+) -> tuple[Parity, ...]:
+    """Compare the outputs of two models with the same interface, once per backend.
+
+    Raises:
+        UsageError, ModelError: the call or a model is at fault, or the interfaces differ.
+        BackendUnavailable: a backend is not available or cannot run the reference.
+    """
+    from deployconv.model.load import load
+    from deployconv.proof.parity import check_parity
+
+    names = _names(backend)
+    for name in names:
+        _require(name)
+    for model in (reference, candidate):
+        load(model)
+    feed = _feed(shape, inputs, seed)
+    pair = _source(reference), _source(candidate)
+    return tuple(check_parity(*pair, name, feed, threads) for name in names)
+
+
+def bench(
+    model: Model,
+    other: Model | None = None,
+    *,
+    backend: str | Sequence[str] = "ort",
+    shape: ShapeMap | None = None,
+    inputs: str | Path | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    runs: int | None = None,
+) -> tuple[Latency, ...]:
+    """Time one model, or two interleaved, once per backend; times are milliseconds.
+
+    Raises:
+        UsageError, ModelError: the call or a model is at fault.
+        BackendUnavailable: a backend is not available or cannot run a model.
+    """
+    from deployconv.backends.timing import measure_latency
+    from deployconv.model.load import load
+
+    names = _names(backend)
+    for name in names:
+        _require(name)
+    load(model)
+    if other is not None:
+        load(other)
+    feed = _feed(shape, inputs, seed)
+    pair = _source(model), None if other is None else _source(other)
+    return tuple(measure_latency(*pair, name, feed, threads, runs) for name in names)
+
+
+def check(
+    paths: Iterable[str | Path],
+    *,
+    backend: str = "ort",
+    seed: int = 0,
+    on_result: Callable[[ModelCheck], None] | None = None,
+) -> CheckReport:
+    """Rewrite and prove models in memory; nothing is written.
+
+    Args:
+        paths: model files, or folders that are searched for ``*.onnx``, without
+            ``*.deploy.onnx``.
+        backend: what runs the models.
+        seed: of the random inputs.
+        on_result: called with each verdict as it is known.
+
+    Raises:
+        UsageError: a path does not exist, or a folder holds no model.
+        BackendUnavailable: the backend is not available.
+    """
+    _require(backend)
+    checks = []
+    for path in tuple(_model_files(paths)):
+        checked = _check_model(path, backend, seed)
+        checks.append(checked)
+        if on_result is not None:
+            on_result(checked)
+    return CheckReport(tuple(checks))
+
+
+def _check_model(path: Path, backend: str, seed: int) -> ModelCheck:
+    start = time.perf_counter()
+    done: Rewriting | None = None
+    message: str | None = None
+    status: Literal["passed", "failed", "error", "not-run"] = "passed"
+    try:
+        done = rewrite(path, backend=backend, seed=seed, bench=False)
+    except CheckFailed as failure:
+        status, done, message = "failed", failure.result, str(failure)
+    except BackendUnavailable as missing:
+        status, message = "not-run", str(missing)
+    except DeployconvError as error:
+        status, message = "error", str(error)
+    return ModelCheck(str(path), status, time.perf_counter() - start, done, message)
+
+
+def _model_files(paths: Iterable[str | Path]) -> Iterator[Path]:
+    for path in map(Path, paths):
+        if not path.is_dir():
+            if not path.exists():
+                raise UsageError(f"{path}: no such file or folder: check the path")
+            yield path
+            continue
+        found = sorted(
+            file for file in path.rglob("*.onnx") if not file.name.endswith(".deploy.onnx")
+        )
+        if not found:
+            raise UsageError(f"{path}: holds no .onnx file: name a model or another folder")
+        yield from found
+
+
+def _proved(
+    done: Rewriting,
+    original: ModelSource,
+    candidate: Path,
+    backend: str,
+    feed: FeedOptions,
+    threads: int | None,
+) -> Rewriting:
+    """Add the parity of the whole model. Raises CheckFailed where it does not hold."""
+    from deployconv.proof.parity import check_parity
+
+    done = replace(done, parity=check_parity(original, candidate, backend, feed, threads))
+    if done.parity is not None and not done.parity.passed:
+        worst = next(output for output in done.parity.outputs if not output.passed)
+        why = worst.problem or f"max |difference| {worst.max_abs:.3g} > {worst.tolerance:.3g}"
+        raise CheckFailed(f"parity failed: output '{worst.name}': {why}: nothing was written", done)
+    return done
+
+
+def _timed(
+    done: Rewriting,
+    original: ModelSource,
+    candidate: Path,
+    backend: str,
+    feed: FeedOptions,
+    threads: int | None,
+) -> Rewriting:
+    """Add the latency of both models, or why it could not be measured."""
+    from deployconv.backends.timing import measure_latency
+
+    if not any(site.status == "rewritten" for site in done.sites):
+        return _not_run(done, "latency", reason="no site was rewritten")
+    try:
+        latency = measure_latency(original, candidate, backend, feed, threads)
+    except BackendUnavailable as missing:
+        # Parity has run, perhaps as a float32 twin: the model is proved, only not timed.
+        return _not_run(done, "latency", reason=str(missing))
+    return replace(done, latency=latency)
+
+
+def _not_run(done: Rewriting, *steps: Step, reason: str) -> Rewriting:
+    return replace(done, not_run=(*done.not_run, *(NotRun(step, reason) for step in steps)))
+
+
+def _require(backend: str) -> None:
+    """Fail before any work where the backend's library is not there."""
+    from deployconv.backends import get_backend
+
+    get_backend(backend)
+
+
+def _source(model: Model) -> ModelSource:
+    """What a backend loads: the file itself, or the serialized model."""
+    return Path(model) if isinstance(model, (str, Path)) else model.SerializeToString()
+
+
+def _feed(shape: ShapeMap | None, inputs: str | Path | None, seed: int) -> FeedOptions:
+    shapes = {name: tuple(sizes) for name, sizes in (shape or {}).items()}
+    return FeedOptions(shapes, None if inputs is None else Path(inputs), seed)
+
+
+def _names(backend: str | Sequence[str]) -> tuple[str, ...]:
+    return (backend,) if isinstance(backend, str) else tuple(backend)

@@ -1,0 +1,84 @@
+"""The one lowering: a site and its plan become Conv, shuffle, crop.
+
+x -> Conv(phase-corrected weights) -> shuffle -> crop -> y
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from deployconv.errors import ModelError
+from deployconv.lowering.emit import Emitter
+from deployconv.lowering.plan import Plan
+from deployconv.lowering.shuffle import SHUFFLES, write_crop
+from deployconv.polyphase import phase_weights
+from deployconv.sites import Parameter, UpsampleSite
+
+Array = NDArray[Any]
+
+
+def lower(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[gs.Node]:
+    """The nodes that compute ``site.output`` from ``site.input``.
+
+    Args:
+        site: what to compute.
+        plan: in which form.
+        fresh: makes a name that the model does not have from a short suffix.
+
+    Raises:
+        ModelError: a weight or bias is NaN or infinite, or does not have its declared shape.
+    """
+    emitter = Emitter(site.scope.opset, fresh)
+    phases_first = plan.shuffle is not None and SHUFFLES[plan.shuffle].phases_first
+    inputs = [
+        gs.Variable(site.input),
+        emitter.constant("weight", _weight(site, plan, phases_first)),
+    ]
+    if site.bias is not None:
+        bias = _finite(site.bias, site)
+        # The bias belongs to every output element, so each phase of a channel has it.
+        phased = np.tile(bias, site.phases) if phases_first else np.repeat(bias, site.phases)
+        inputs.append(emitter.constant("bias", phased))
+    begins, ends = zip(*(form.pads for form in plan.axes), strict=True)
+    attributes: dict[str, Any] = {"kernel_shape": list(plan.conv_kernel)}
+    if any(begins) or any(ends):
+        attributes["pads"] = [*begins, *ends]
+    if site.group > 1:
+        attributes["group"] = site.group
+    tensor = emitter.add("Conv", inputs, **attributes)
+    cropped = False
+    if plan.shuffle is not None:
+        tensor = SHUFFLES[plan.shuffle].write(emitter, tensor, plan.layout)
+        cropped = SHUFFLES[plan.shuffle].crops
+    if not cropped:
+        write_crop(emitter, tensor, plan.layout)
+    return emitter.finish(site.output)
+
+
+def _weight(site: UpsampleSite, plan: Plan, phases_first: bool) -> Array:
+    """``[C_out * phases, C_in/group, span ..]`` in the channel order that the shuffle reads."""
+    kernel = site.kernel(_finite(site.weight, site))
+    phased = phase_weights(kernel, plan.axes)
+    if phases_first:
+        phased = np.moveaxis(phased, 0, site.rank)
+    return phased.reshape(-1, phased.shape[site.rank + 1], *plan.conv_kernel)
+
+
+def _finite(parameter: Parameter, site: UpsampleSite) -> Array:
+    values = parameter.read()
+    if values.shape != parameter.shape:
+        raise ModelError(
+            f"{site.id}: '{parameter.name}' has shape {list(values.shape)}, declared"
+            f" {list(parameter.shape)}: export the model again"
+        )
+    if not np.isfinite(values).all():
+        raise ModelError(
+            f"{site.id}: '{parameter.name}' holds NaN or infinite values: check the training or"
+            f" export that made it"
+        )
+    return values

@@ -1,0 +1,241 @@
+"""Write a model whole or not at all: staged beside its place, synced, then renamed.
+
+A model with external data keeps its data external: one file ``NAME.onnx.data`` with the
+bytes of every external tensor, copied from where they lie without being read into memory,
+and the new weights behind them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from google.protobuf.message import EncodeError
+from onnx import ModelProto, TensorProto
+
+from deployconv.errors import UsageError
+from deployconv.model.load import LoadedModel
+from deployconv.model.tensors import ExternalData, all_tensors, byte_size, is_external
+from deployconv.results import OutputFile
+
+_PAGE = 1 << 16
+"""Large tensors start where a runtime can map them on every platform."""
+_LARGE = 1 << 20
+_SMALL = 1 << 10
+"""Tensors below this many bytes stay in the model file: runtimes infer shapes from them."""
+_PROTO_LIMIT = (1 << 31) - (1 << 20)
+
+
+@dataclass(frozen=True)
+class StagedModel:
+    """A complete model in a temporary folder, to be verified and then published.
+
+    ``proto`` is the model as written: its external tensors refer to the staged data file.
+    """
+
+    proto: ModelProto
+    path: Path
+    data: Path | None
+
+    def publish(self, output: Path, force: bool) -> OutputFile:
+        """Move the files to their place. Raises UsageError where that fails."""
+        if not force:
+            refuse_existing(output, self.data is not None)
+        digest = _sha256(self.path)
+        try:
+            if self.data is not None:
+                # A model must never stand beside data that belongs to another.
+                output.unlink(missing_ok=True)
+                self.data.replace(data_path(output))
+            self.path.replace(output)
+            _sync_folder(output.parent)
+        except OSError as error:
+            raise UsageError(f"{output}: cannot be written ({error.strerror})") from error
+        return OutputFile(str(output), digest)
+
+
+def data_path(output: Path) -> Path:
+    """Where the external data of a model written to ``output`` goes."""
+    return output.with_name(output.name + ".data")
+
+
+def refuse_existing(output: Path, with_data: bool) -> None:
+    """Raise UsageError where ``output``, or its data file if it will have one, exists."""
+    for file in (output, data_path(output)) if with_data else (output,):
+        if file.exists() or file.is_symlink():
+            raise UsageError(f"{file}: exists: pass --force to replace it, or -o for another name")
+
+
+def refuse_inputs(output: Path, model: LoadedModel) -> None:
+    """Raise UsageError where writing ``output`` would change a file of ``model``."""
+    inputs = [file for file in (model.path, *model.external_files) if file is not None]
+    for target in (output, data_path(output)):
+        if any(target.exists() and file.samefile(target) for file in inputs):
+            raise UsageError(
+                f"{target}: belongs to the input model, which is never changed: pass -o with"
+                f" another name"
+            )
+    if not output.parent.is_dir():
+        raise UsageError(f"{output}: folder '{output.parent}' does not exist: create it first")
+    if output.is_dir():
+        raise UsageError(f"{output}: is a folder: name a file")
+
+
+@contextlib.contextmanager
+def staged(
+    proto: ModelProto, folder: Path | None, output: Path | None, new: Collection[str] = ()
+) -> Iterator[StagedModel]:
+    """Write ``proto`` to a temporary folder that is gone at the end.
+
+    Args:
+        proto: the model; not changed.
+        folder: where its external data lies.
+        output: the place it shall have, so that publishing is a rename; None for a model that
+            is only looked at.
+        new: names of the tensors that a rewrite added; they join a model's external data.
+
+    Raises:
+        UsageError: the folder of ``output`` cannot be written.
+    """
+    name = output.name if output else "model.onnx"
+    parent = output.parent if output else None
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=parent))
+    except OSError as error:
+        raise UsageError(f"{parent}: cannot be written ({error.strerror})") from error
+    try:
+        try:
+            written = _write(proto, folder, temporary / name, frozenset(new))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UsageError(f"{output or name}: cannot be written ({reason})") from error
+        yield written
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(proto: ModelProto, folder: Path | None, path: Path, new: frozenset[str]) -> StagedModel:
+    if not needs_external_data(proto):
+        try:
+            raw = proto.SerializeToString()
+        except (EncodeError, ValueError):
+            raw = b""  # over 2 GB with its new weights: they cannot stay inside
+        if raw and len(raw) <= _PROTO_LIMIT:
+            _write_synced(path, raw)
+            return StagedModel(proto, path, None)
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    data = data_path(path)
+    with data.open("wb") as target:
+        _move_tensors(copy, folder, target, new)
+        target.flush()
+        os.fsync(target.fileno())
+    _write_synced(path, copy.SerializeToString())
+    return StagedModel(copy, path, data)
+
+
+def needs_external_data(proto: ModelProto) -> bool:
+    """True where bytes of ``proto`` lie in other files."""
+    return any(is_external(tensor) for tensor in all_tensors(proto))
+
+
+def _move_tensors(
+    proto: ModelProto, folder: Path | None, target: BinaryIO, new: frozenset[str]
+) -> None:
+    """Give every tensor that is or must be external a place in ``target``.
+
+    In a model that keeps its data external the new tensors do so too; in one that has grown
+    too large for a single file, all do.
+    """
+    movable = new if needs_external_data(proto) else None
+    placed: dict[tuple[str, int, int | None], tuple[int, int]] = {}
+    for tensor in all_tensors(proto):
+        if is_external(tensor):
+            source = ExternalData.of(tensor)
+            key = (source.location, source.offset, source.length)
+            if key not in placed:
+                length = source.length if source.length is not None else byte_size(tensor) or 0
+                file = (folder or Path()) / source.location
+                placed[key] = (_copy(file, source.offset, length, target), length)
+            offset, length = placed[key]
+        elif len(tensor.raw_data) >= _SMALL and (movable is None or tensor.name in movable):
+            length = len(tensor.raw_data)
+            offset = _align(target, length)
+            target.write(tensor.raw_data)
+            tensor.ClearField("raw_data")
+        else:
+            continue
+        _refer(tensor, target.name, offset, length)
+
+
+def _refer(tensor: TensorProto, data: str, offset: int, length: int) -> None:
+    del tensor.external_data[:]
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", Path(data).name), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def _align(target: BinaryIO, length: int) -> int:
+    boundary = _PAGE if length >= _LARGE else 16
+    target.seek(-(-target.tell() // boundary) * boundary)
+    return target.tell()
+
+
+def _copy(file: Path, offset: int, length: int, target: BinaryIO) -> int:
+    """Append ``length`` bytes of ``file`` to ``target``; returns where they start."""
+    start = _align(target, length)
+    target.flush()
+    with file.open("rb") as source:
+        remaining = length
+        if hasattr(os, "copy_file_range"):
+            with contextlib.suppress(OSError):  # other file systems: copied below
+                while remaining:
+                    position = offset + length - remaining
+                    there = start + length - remaining
+                    count = os.copy_file_range(
+                        source.fileno(), target.fileno(), remaining, position, there
+                    )
+                    if count == 0:
+                        break
+                    remaining -= count
+        source.seek(offset + length - remaining)
+        target.seek(start + length - remaining)
+        while remaining:
+            chunk = source.read(min(remaining, _LARGE))
+            if not chunk:
+                raise OSError(0, f"'{file.name}' ended early")
+            target.write(chunk)
+            remaining -= len(chunk)
+    target.seek(start + length)
+    return start
+
+
+def _write_synced(path: Path, raw: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_LARGE):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,113 @@
+"""A model without its weights: small enough to infer shapes on and to hand to graphsurgeon.
+
+Shapes are inferred anew from the inputs. Declared intermediate shapes are left out: a stale
+or lying value_info must not decide what a rewrite bakes into a Reshape. Declared element
+types stay; they are all that is known about the outputs of custom operators.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+from deployconv.errors import ModelError
+
+_SMALL = 1024
+"""Tensors of up to this many elements keep their values: shapes are computed from them."""
+
+
+def skeleton(model: ModelProto) -> ModelProto:
+    """A copy of ``model`` without large tensors, declared intermediate shapes and metadata."""
+    bare = ModelProto(ir_version=model.ir_version)
+    bare.opset_import.extend(model.opset_import)
+    _copy_graph(model.graph, bare.graph)
+    for function in model.functions:
+        copy = bare.functions.add()
+        for field in ("name", "domain", "overload"):
+            if function.HasField(field):
+                setattr(copy, field, getattr(function, field))
+        for field in ("input", "output", "attribute", "attribute_proto", "opset_import"):
+            getattr(copy, field).extend(getattr(function, field))
+        _copy_nodes(function, copy)
+    return bare
+
+
+def infer_shapes(bare: ModelProto, name: str) -> ModelProto:
+    """Add inferred shapes to a skeleton; unchanged where inference cannot handle the model.
+
+    Raises ModelError for a model that contradicts itself about element types.
+    """
+    try:
+        return onnx.shape_inference.infer_shapes(bare, check_type=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        reason = " ".join(str(error).split())
+        if "TypeInferenceError" in reason:
+            raise ModelError(f"{name}: types do not fit together: {reason}") from error
+        return bare
+    except (RuntimeError, ValueError):
+        return bare
+
+
+def _copy_graph(graph: GraphProto, bare: GraphProto) -> None:
+    bare.name = graph.name
+    bare.input.extend(graph.input)
+    for source, target in ((graph.output, bare.output), (graph.value_info, bare.value_info)):
+        for value in source:
+            copy = target.add()
+            copy.CopyFrom(value)
+            if copy.type.HasField("tensor_type"):
+                copy.type.tensor_type.ClearField("shape")
+    for tensor in graph.initializer:
+        _copy_tensor(tensor, bare.initializer.add())
+    for sparse in graph.sparse_initializer:
+        bare.sparse_initializer.add().CopyFrom(sparse)
+    _copy_nodes(graph, bare)
+
+
+def _copy_nodes(owner: GraphProto | FunctionProto, bare: GraphProto | FunctionProto) -> None:
+    for node in owner.node:
+        copy = bare.node.add(op_type=node.op_type, domain=node.domain, name=node.name)
+        copy.input.extend(node.input)
+        copy.output.extend(node.output)
+        for attribute in node.attribute:
+            if _is_readable(attribute):
+                _copy_attribute(attribute, copy)
+
+
+def _copy_attribute(attribute: AttributeProto, node: NodeProto) -> None:
+    copy = node.attribute.add()
+    if attribute.type == AttributeProto.GRAPH:
+        copy.name, copy.type = attribute.name, attribute.type
+        copy.ref_attr_name = attribute.ref_attr_name
+        if attribute.HasField("g"):
+            _copy_graph(attribute.g, copy.g)
+    elif attribute.type == AttributeProto.TENSOR and attribute.HasField("t"):
+        copy.name, copy.type = attribute.name, attribute.type
+        _copy_tensor(attribute.t, copy.t)
+    else:
+        copy.CopyFrom(attribute)
+
+
+def _is_readable(attribute: AttributeProto) -> bool:
+    """Graphsurgeon decodes every string as UTF-8 and raises where it is not."""
+    try:
+        for raw in (attribute.s, *attribute.strings):
+            raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _copy_tensor(tensor: TensorProto, bare: TensorProto) -> None:
+    elements = 1
+    for size in tensor.dims:
+        elements *= size
+    if elements <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
+        bare.CopyFrom(tensor)
+        return
+    bare.name, bare.data_type = tensor.name, tensor.data_type
+    bare.dims.extend(tensor.dims)
+    # An external tensor may lack its data where inference looks at it; a plain one may not.
+    bare.data_location = TensorProto.EXTERNAL
+    entry = bare.external_data.add()
+    entry.key, entry.value = "location", "weights"

@@ -1,0 +1,130 @@
+"""Every TensorProto of a model: where it stands, where its data lies, how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+from deployconv.errors import ModelError
+
+Array = NDArray[Any]
+
+_SUB_BYTE = {"INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2"}
+
+
+@dataclass(frozen=True)
+class ExternalData:
+    """Where the bytes of an external tensor lie: a file beside the model, offset and length."""
+
+    location: str
+    offset: int
+    length: int | None
+
+    @classmethod
+    def of(cls, tensor: TensorProto) -> ExternalData:
+        """Read the external_data entries of ``tensor``; ModelError where they make no sense."""
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        try:
+            offset = int(entries.get("offset", "0") or 0)
+            length = int(entries["length"]) if entries.get("length") else None
+        except ValueError:
+            raise ModelError(
+                f"tensor '{tensor.name}' has an external_data offset or length that is no"
+                f" number: export the model again"
+            ) from None
+        if offset < 0 or (length is not None and length < 0):
+            raise ModelError(
+                f"tensor '{tensor.name}' has a negative external_data offset or length:"
+                f" export the model again"
+            )
+        return cls(entries.get("location", ""), offset, length)
+
+
+def is_external(tensor: TensorProto) -> bool:
+    """True where the bytes of ``tensor`` lie in another file."""
+    return bool(tensor.data_location == TensorProto.EXTERNAL)
+
+
+def graph_attributes(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
+    """Name and body of each subgraph of ``node`` (If, Loop, Scan, custom operators)."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.name, attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            for position, graph in enumerate(attribute.graphs):
+                yield f"{attribute.name}[{position}]", graph
+
+
+def all_tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor of the model, training graphs, subgraphs and functions included."""
+    yield from _graph_tensors(model.graph)
+    for training in model.training_info:
+        yield from _graph_tensors(training.initialization)
+        yield from _graph_tensors(training.algorithm)
+    for function in model.functions:
+        yield from _node_tensors(function)
+
+
+def _graph_tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+    yield from _node_tensors(graph)
+
+
+def _node_tensors(owner: GraphProto | FunctionProto) -> Iterator[TensorProto]:
+    for node in owner.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("sparse_tensor"):
+                yield attribute.sparse_tensor.values
+                yield attribute.sparse_tensor.indices
+        for _, body in graph_attributes(node):
+            yield from _graph_tensors(body)
+
+
+def byte_size(tensor: TensorProto) -> int | None:
+    """Bytes that the elements of ``tensor`` take; None for strings and unknown types."""
+    name = TensorProto.DataType.Name(tensor.data_type)
+    elements = int(prod(tensor.dims))
+    if name in _SUB_BYTE:
+        bits = int("".join(filter(str.isdigit, name))[0])
+        return (elements * bits + 7) // 8
+    try:
+        return elements * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    except (KeyError, ValueError):
+        return None
+
+
+def read_tensor(tensor: TensorProto, folder: Path | None) -> Array:
+    """The values of ``tensor``; external data is read from below ``folder``.
+
+    bfloat16 and the narrow floats come as ml_dtypes arrays. Raises ModelError for data that
+    does not fit the declared shape.
+    """
+    try:
+        if not is_external(tensor):
+            return np.asarray(onnx.numpy_helper.to_array(tensor))
+        where = ExternalData.of(tensor)
+        size = byte_size(tensor) if where.length is None else where.length
+        with (Path(folder or ".") / where.location).open("rb") as file:
+            file.seek(where.offset)
+            raw = file.read(-1 if size is None else size)
+        inline = TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=raw)
+        return np.asarray(onnx.numpy_helper.to_array(inline))
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"tensor '{tensor.name}' cannot be read ({reason}): export the model again"
+        ) from error

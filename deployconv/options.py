@@ -1,0 +1,36 @@
+"""The options of each command as frozen dataclasses: the same names as the flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Policy = Literal["all", "cost", "fastest"]
+Form = Literal["auto", "crop", "pad"]
+Shuffle = Literal["auto", "dcr", "crd", "transpose", "two-step", "col2im"]
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Input name -> concrete shape, e.g. ``{"x": (1, 3, 64, 64)}``."""
+
+
+@dataclass(frozen=True)
+class FeedOptions:
+    """What the models are run on: the user's own arrays, or seeded random ones."""
+
+    shapes: Shapes = field(default_factory=dict)
+    inputs: Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RewriteOptions:
+    """Which sites are rewritten, into which form."""
+
+    policy: Policy = "all"
+    form: Form = "auto"
+    shuffle: Shuffle = "auto"
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    freeze_initializers: bool = False

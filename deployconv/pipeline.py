@@ -1,0 +1,157 @@
+"""The one way the data flows: view -> sites -> plans -> certificates -> splice.
+
+What runs whole models (parity, latency) and what writes files stands in `api.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from deployconv.errors import UsageError
+from deployconv.lowering import Plan, lower, plan_site
+from deployconv.model.load import LoadedModel
+from deployconv.model.splice import AttributeEdit, Names, Replacement, splice
+from deployconv.model.view import View, view
+from deployconv.options import RewriteOptions
+from deployconv.results import Reason, SiteReport, Status
+from deployconv.sites import Geometry, Site, SkippedSite, UpsampleSite, find_sites
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A site with its report; ``plan`` is None where it is left alone."""
+
+    site: Site
+    report: SiteReport
+    plan: Plan | None
+
+
+@dataclass(frozen=True, eq=False)
+class Planning:
+    """All sites of a model, planned, in graph order."""
+
+    view: View
+    sites: tuple[Planned, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reports(self) -> tuple[SiteReport, ...]:
+        """What is known of each site so far."""
+        return tuple(planned.report for planned in self.sites)
+
+
+def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
+    """Find every site of ``model`` and decide what becomes of it.
+
+    Raises UsageError where ``options.only`` or ``skip`` has a pattern that fits no site.
+    """
+    seen = view(model, options.freeze_initializers)
+    sites = tuple(find_sites(seen))
+    _check_globs((*options.only, *options.skip), sites)
+    planned = tuple(_plan(site, options) for site in sites)
+    return Planning(seen, planned, tuple(_fallbacks(planned, options)))
+
+
+def certify_sites(planning: Planning, seed: int) -> Planning:
+    """Certify every site that has a plan; the verdicts are in the reports.
+
+    Raises BackendUnavailable where a site can be run by no runtime here.
+    """
+    from deployconv.proof.certificate import certify
+
+    done = []
+    for planned in planning.sites:
+        if planned.plan is not None and isinstance(planned.site, UpsampleSite):
+            verdict = certify(planned.site, planned.plan, planning.view.constants, seed)
+            planned = replace(planned, report=planned.report.with_certificate(verdict))
+        done.append(planned)
+    return replace(planning, sites=tuple(done))
+
+
+def failed_certificates(reports: Iterable[SiteReport]) -> list[str]:
+    """Ids of the sites whose certificate failed."""
+    return [report.id for report in reports if report.certificate == "failed"]
+
+
+def apply(planning: Planning) -> frozenset[str]:
+    """Edit the model's proto as planned; returns the names of the tensors added."""
+    names = Names(planning.view.model.proto)
+    edits: list[Replacement | AttributeEdit] = []
+    for planned in planning.sites:
+        site = planned.site
+        if not isinstance(site, UpsampleSite):
+            continue
+        if planned.plan is not None:
+            stem = site.scope.label(site.nodes[-1])
+            edits.append(
+                Replacement(site.scope, site.nodes, lower(site, planned.plan, names.maker(stem)))
+            )
+        elif site.explicit_attributes is not None:
+            edits.append(AttributeEdit(site.scope, site.nodes[-1], site.explicit_attributes))
+    return splice(planning.view, edits)
+
+
+def _plan(site: Site, options: RewriteOptions) -> Planned:
+    if isinstance(site, SkippedSite):
+        return Planned(site, _report(site, "skipped", site.reason), None)
+    if not _selected(site, options):
+        reason = Reason("not-selected", "left alone by --only or --skip")
+        return Planned(site, _report(site, "kept", reason), None)
+    plan = plan_site(site, options.form, options.shuffle)
+    if isinstance(plan, Reason):
+        return Planned(site, _report(site, "skipped", plan), None)
+    report = replace(
+        _report(site, "rewritten", None),
+        form=plan.form,
+        shuffle=plan.shuffle,
+        conv_kernel=plan.conv_kernel,
+        macs=plan.macs,
+    )
+    return Planned(site, report, plan)
+
+
+def _report(site: Site, status: Status, reason: Reason | None) -> SiteReport:
+    geometry: Geometry | None = site.geometry
+    dtype = site.dtype if isinstance(site, SkippedSite) else site.weight.dtype.name
+    return SiteReport(
+        id=site.id,
+        pattern=site.pattern,
+        nodes=tuple(site.scope.label(node) for node in site.nodes),
+        scope=site.scope.path,
+        stride=geometry.stride if geometry else None,
+        kernel=geometry.kernel if geometry else None,
+        dilation=geometry.dilation if geometry else None,
+        group=geometry.group if geometry else None,
+        dtype=dtype,
+        status=status,
+        reason=reason,
+    )
+
+
+def _matches(site: Site, glob: str) -> bool:
+    """By id, or by the node's own name."""
+    return any(fnmatchcase(name, glob) for name in (site.id, site.scope.label(site.nodes[-1])))
+
+
+def _selected(site: Site, options: RewriteOptions) -> bool:
+    wanted = not options.only or any(_matches(site, glob) for glob in options.only)
+    return wanted and not any(_matches(site, glob) for glob in options.skip)
+
+
+def _check_globs(globs: Sequence[str], sites: Sequence[Site]) -> None:
+    for glob in globs:
+        if not any(_matches(site, glob) for site in sites):
+            known = ", ".join(site.id for site in sites) or "none"
+            raise UsageError(f"no site matches '{glob}': the model's sites are {known}")
+
+
+def _fallbacks(planned: Sequence[Planned], options: RewriteOptions) -> list[str]:
+    if options.shuffle == "auto":
+        return []
+    return [
+        f"{item.report.id}: shuffle '{options.shuffle}' does not fit, '{item.report.shuffle}' taken"
+        for item in planned
+        if item.report.shuffle not in (None, options.shuffle)
+    ]

@@ -1,0 +1,182 @@
+"""The one idea: every upsampling layer is a polyphase convolution. Integers and NumPy only.
+
+Per spatial axis, an upsampling layer of stride ``s`` relates an output index ``o``, a kernel
+tap ``t`` and an input index ``i``::
+
+    ConvTranspose (pad p, dilation d)        i = (o + p - d*t) / s        only where it divides
+    zero insertion, Conv (pad p, dil. d)     i = (o - p + d*t) / s        only where it divides
+    nearest Resize, Conv (pad p, dil. d)     i = floor((o - p + d*t) / s) every tap
+
+All three are ``(o + origin + step*t) / s``. Write ``o + shift = s*m + q`` with phase ``q`` in
+``[0, s)``: each tap of phase ``q`` then reads ``x[m + offset(q, t)]``, so phase ``q`` is an
+ordinary stride-1 convolution of the low-resolution input. The phases become output channels
+of ONE Conv; a shuffle moves them into space and a crop removes ``shift``::
+
+    x ----> Conv (span taps, s phases as channels) ----> shuffle ----> crop ----> y
+    [I]     [s * (I + rows)]                             [s*(I+rows)]  [s*I + extra]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One spatial axis: output ``o`` and tap ``t`` read input ``(o + origin + step*t) / stride``.
+
+    Attributes:
+        stride: upsampling factor ``s``, at least 1.
+        taps: kernel size ``k``, at least 1.
+        step: change of the numerator from one tap to the next; never 0.
+        origin: the numerator at ``o = t = 0``.
+        extra: output size minus ``s`` times input size; the same for every input size.
+        hold: True where the division rounds down (nearest Resize: every tap reads something);
+            False where a remainder reads a zero (ConvTranspose, zero insertion).
+    """
+
+    stride: int
+    taps: int
+    step: int
+    origin: int
+    extra: int
+    hold: bool = False
+
+    @classmethod
+    def transposed(
+        cls, stride: int, taps: int, dilation: int, pads: tuple[int, int], output_padding: int
+    ) -> Axis:
+        """The axis of a ConvTranspose: output size ``s*(I-1) + op + d*(k-1) + 1 - pb - pe``."""
+        begin, end = pads
+        extra = output_padding + dilation * (taps - 1) + 1 - begin - end - stride
+        return cls(stride, taps, -dilation, begin, extra)
+
+    def output_size(self, input_size: int) -> int:
+        """Output elements for ``input_size`` input elements."""
+        return self.stride * input_size + self.extra
+
+    def offset(self, shift: int, phase: int, tap: int) -> int | None:
+        """Input offset that ``tap`` reads for ``phase``; None where it reads an inserted zero."""
+        offset, remainder = divmod(phase - shift + self.origin + self.step * tap, self.stride)
+        return offset if self.hold or remainder == 0 else None
+
+
+@dataclass(frozen=True)
+class Polyphase:
+    """One axis as a low-resolution convolution: which taps, how padded, how cropped.
+
+    Attributes:
+        axis: the axis that this computes.
+        shift: elements cropped at the front after the shuffle.
+        low: the smallest input offset that any tap reads.
+        span: taps of the low-resolution Conv.
+        rows: low-resolution Conv outputs minus input elements.
+        crop_end: elements cropped at the back after the shuffle.
+    """
+
+    axis: Axis
+    shift: int
+    low: int
+    span: int
+    rows: int
+    crop_end: int
+
+    @classmethod
+    def of(cls, axis: Axis, shift: int) -> Polyphase:
+        """The polyphase form with at least ``shift`` elements to crop at the front."""
+        offsets = [
+            offset
+            for phase in range(axis.stride)
+            for tap in range(axis.taps)
+            if (offset := axis.offset(shift, phase, tap)) is not None
+        ]
+        low, high = min(offsets), max(offsets)
+        if low > 0:
+            # Conv has no negative padding: start `low` rows earlier and crop them.
+            return cls.of(axis, shift + axis.stride * low)
+        rows = max(-((-axis.extra - shift) // axis.stride), -high)
+        crop_end = axis.stride * rows - shift - axis.extra
+        return cls(axis, shift, low, high - low + 1, rows, crop_end)
+
+    @property
+    def pads(self) -> tuple[int, int]:
+        """Zero padding of the low-resolution Conv, (begin, end), never negative."""
+        return -self.low, self.rows + self.low + self.span - 1
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """Elements to remove after the shuffle, (begin, end)."""
+        return self.shift, self.crop_end
+
+    @property
+    def identity(self) -> bool:
+        """True where nothing is cropped after the shuffle."""
+        return self.crop == (0, 0)
+
+    def tap_at(self) -> Array:
+        """Which kernel taps stand where: a 0/1 array ``[s, span, k]``, usually one tap a place."""
+        where = np.zeros((self.axis.stride, self.span, self.axis.taps), dtype=np.int8)
+        for phase in range(self.axis.stride):
+            for tap in range(self.axis.taps):
+                offset = self.axis.offset(self.shift, phase, tap)
+                if offset is not None:
+                    where[phase, offset - self.low, tap] = 1
+        return where
+
+
+def smallest_kernel(axis: Axis) -> Polyphase:
+    """The polyphase form with the fewest taps; of these, the one that crops least."""
+    forms = [Polyphase.of(axis, shift) for shift in range(axis.stride)]
+    return min(forms, key=lambda form: (form.span, sum(form.crop), form.shift))
+
+
+def without_shift(axis: Axis) -> Polyphase:
+    """The polyphase form that crops nothing at the front: the union of all phases' taps."""
+    return Polyphase.of(axis, 0)
+
+
+def phase_weights(weight: Array, axes: Sequence[Polyphase], fill: int = 0) -> Array:
+    """Arrange a kernel by phases.
+
+    Args:
+        weight: ``[C_out, C_in/group, k_1 .. k_n]``, in correlation layout.
+        axes: the polyphase form of each spatial axis.
+        fill: value of a place that no tap takes (the zero point of an integer weight).
+
+    Returns:
+        ``[C_out, s_1 .. s_n, C_in/group, span_1 .. span_n]``, of the dtype of ``weight``.
+        Where one place takes several taps (nearest Resize) they are added in float64 and
+        rounded once; elsewhere every element is a copy, bit for bit.
+    """
+    summed = any(form.axis.hold for form in axes)
+    phased = weight.astype(np.float64) if summed else weight
+    for form in axes:
+        # The first kernel axis left becomes a pair (phase, place) at the end.
+        phased = np.moveaxis(phased, 2, -1)
+        where = form.tap_at()
+        if summed:
+            phased = phased @ where.reshape(-1, form.axis.taps).T.astype(np.float64)
+            phased = phased.reshape(*phased.shape[:-1], form.axis.stride, form.span)
+        else:
+            missing = np.full((*phased.shape[:-1], 1), fill, dtype=phased.dtype)
+            tap = np.where(where.any(-1), where.argmax(-1), form.axis.taps)
+            phased = np.concatenate([phased, missing], axis=-1)[..., tap]
+    rank = len(axes)
+    # Now [C_out, C_in/group, s_1, span_1, .., s_n, span_n].
+    phase_axes = [2 + 2 * axis for axis in range(rank)]
+    place_axes = [3 + 2 * axis for axis in range(rank)]
+    ordered = phased.transpose(0, *phase_axes, 1, *place_axes)
+    return np.ascontiguousarray(ordered.astype(weight.dtype, copy=False))
+
+
+def multiplications(axes: Sequence[Polyphase]) -> int:
+    """Multiplications per low-resolution pixel and pair of channels, borders not counted."""
+    return prod(form.axis.stride * form.span for form in axes)

@@ -1,0 +1,185 @@
+"""What the commands find, as plain frozen dataclasses. Times are milliseconds, sizes bytes.
+
+These are the vocabulary that the rooms share: the pipeline fills them in, `report` turns
+them into a table, JSON, or JUnit XML.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import onnx
+
+Pattern = Literal["conv_transpose", "zero_insertion", "nearest_resize", "pixel_shuffle"]
+Status = Literal["rewritten", "kept", "skipped"]
+Step = Literal["certificate", "parity", "latency"]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a site was left alone: a stable hyphenated ``code`` and one line of ``text``."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiplications per low-resolution pixel, over all channels, borders not counted.
+
+    Counted per input pixel so that the figure exists for dynamic sizes too: nearest Resize
+    x2 + Conv 3x3 is 36 before and 16 after, times the channels.
+    """
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """One upsampling layer of the model and what became of it."""
+
+    id: str
+    pattern: Pattern
+    nodes: tuple[str, ...]
+    scope: str
+    stride: tuple[int, ...] | None
+    kernel: tuple[int, ...] | None
+    dilation: tuple[int, ...] | None
+    group: int | None
+    dtype: str | None
+    status: Status
+    reason: Reason | None = None
+    form: Literal["crop", "pad", "conv"] | None = None
+    shuffle: Literal["dcr", "crd", "transpose", "two-step", "col2im"] | None = None
+    conv_kernel: tuple[int, ...] | None = None
+    macs: Macs | None = None
+    certificate: Literal["exact", "failed"] | None = None
+
+    def with_certificate(self, verdict: Literal["exact", "failed"]) -> SiteReport:
+        return replace(self, certificate=verdict)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model that was read; ``path`` and ``sha256`` are None for one given in memory."""
+
+    path: str | None
+    sha256: str | None
+    opset: int
+    ir_version: int
+
+
+@dataclass(frozen=True)
+class OutputParity:
+    """How far one output of the candidate is from the reference's."""
+
+    name: str
+    max_abs: float
+    max_rel: float
+    tolerance: float
+    passed: bool
+    problem: str | None = None
+    """What differs when it is not a matter of size: shape, dtype, NaN pattern."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Outputs of two models on the same inputs, as one backend computed them."""
+
+    backend: str
+    passed: bool
+    outputs: tuple[OutputParity, ...]
+    note: str | None = None
+    """E.g. that a bfloat16 model was compared as its float32 twin."""
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Latency of one model in milliseconds."""
+
+    median: float
+    p95: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Interleaved timing. ``ratio`` is before / after: above 1, the second model is faster."""
+
+    backend: str
+    provider: str
+    threads: int
+    runs: int
+    machine: str
+    runtime: str
+    before_ms: Quantiles
+    after_ms: Quantiles | None = None
+    ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """A step that was not run, and why. Never counted as passed."""
+
+    step: Step
+    reason: str
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A model that was written."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Every upsampling layer found, with the status it would get under ``--policy all``."""
+
+    source: ModelInfo
+    sites: tuple[SiteReport, ...]
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """What `rewrite` did: the sites, the proof, the timing, and the file if one was written."""
+
+    source: ModelInfo
+    sites: tuple[SiteReport, ...]
+    model: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
+    """The rewritten model; its external tensors, if any, refer to files beside ``output``."""
+    parity: Parity | None = None
+    latency: Latency | None = None
+    output: OutputFile | None = None
+    not_run: tuple[NotRun, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """The verdict of `check` on one model file."""
+
+    path: str
+    status: Literal["passed", "failed", "error", "not-run"]
+    seconds: float
+    rewriting: Rewriting | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All models of one `check`; ``exit_status`` follows the table in the README."""
+
+    models: tuple[ModelCheck, ...] = field(default_factory=tuple)
+
+    @property
+    def exit_status(self) -> int:
+        """1 when a check failed, else 2 for a broken model, else 3 where one could not run."""
+        statuses = {check.status for check in self.models}
+        for status, code in (("failed", 1), ("error", 2), ("not-run", 3)):
+            if status in statuses:
+                return code
+        return 0

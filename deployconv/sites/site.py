@@ -1,0 +1,139 @@
+"""What every recogniser speaks: one upsampling layer, ready to lower, or a reason why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployconv.polyphase import Axis
+from deployconv.results import Pattern, Reason
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
+
+    from deployconv.model.constants import Constant
+    from deployconv.model.view import Scope
+
+Array = NDArray[Any]
+
+Skip = Reason
+"""Why a node that looks like an upsampling layer is left alone."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A weight or bias: the tensor that holds it and how to read its values."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[], Array]
+
+    @classmethod
+    def of(cls, constant: Constant) -> Parameter:
+        """The parameter that ``constant`` holds."""
+        return cls(constant.name, constant.shape, constant.dtype, constant.read)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The layer as its node states it, for reports."""
+
+    stride: tuple[int, ...]
+    kernel: tuple[int, ...]
+    dilation: tuple[int, ...]
+    group: int
+
+
+@dataclass(frozen=True, eq=False)
+class UpsampleSite:
+    """One upsampling layer: the nodes that it replaces and what they compute.
+
+    Attributes:
+        nodes: the nodes to replace, in graph order; the last one makes ``output``.
+        input: name of the low-resolution tensor, ``[N, C_in, i_1 .. i_n]``.
+        output: name of the result, ``[N, C_out, o_1 .. o_n]``.
+        axes: per spatial axis, which input a tap reads.
+        weight: the kernel; ``transposed`` tells its layout, ``[C_in, C_out/group, ...]`` where
+            True, ``[C_out, C_in/group, ...]`` where False.
+        bias: ``[C_out]`` or None.
+        sizes: the input's spatial sizes where they follow from the model's inputs, else None.
+        batch: its batch size, likewise.
+        fixed_size: True where the nodes are right for ``sizes`` only (``output_shape``).
+        explicit_attributes: for a node that stays, attributes that say the same as those it
+            has, in the form that every runtime reads alike; None where nothing needs saying.
+    """
+
+    id: str
+    pattern: Pattern
+    scope: Scope
+    nodes: tuple[gs.Node, ...]
+    input: str
+    output: str
+    axes: tuple[Axis, ...]
+    geometry: Geometry
+    weight: Parameter
+    transposed: bool
+    bias: Parameter | None
+    sizes: tuple[int | None, ...]
+    batch: int | None = None
+    fixed_size: bool = False
+    explicit_attributes: dict[str, Any] | None = None
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.axes)
+
+    @property
+    def group(self) -> int:
+        """Number of channel groups."""
+        return self.geometry.group
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """(C_in, C_out)."""
+        first, second = self.weight.shape[:2]
+        if self.transposed:
+            return first, second * self.group
+        return second * self.group, first
+
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """Upsampling factor of each spatial axis."""
+        return tuple(axis.stride for axis in self.axes)
+
+    @property
+    def phases(self) -> int:
+        """Number of phases over all axes."""
+        return prod(self.stride)
+
+    def kernel(self, values: Array) -> Array:
+        """``values`` of the weight in correlation layout ``[C_out, C_in/group, k_1 .. k_n]``."""
+        if not self.transposed:
+            return values
+        c_in, c_out_per_group, *taps = values.shape
+        grouped = values.reshape(self.group, c_in // self.group, c_out_per_group, *taps)
+        swapped = grouped.swapaxes(1, 2)
+        return swapped.reshape(self.group * c_out_per_group, c_in // self.group, *taps)
+
+
+@dataclass(frozen=True, eq=False)
+class SkippedSite:
+    """A node that looks like an upsampling layer and cannot be rewritten exactly."""
+
+    id: str
+    pattern: Pattern
+    scope: Scope
+    nodes: tuple[gs.Node, ...]
+    geometry: Geometry | None
+    dtype: str | None
+    reason: Skip
+
+
+Site = UpsampleSite | SkippedSite
