@@ -1,7 +1,8 @@
-"""A stand-in for the pipeline: the commands are tested without running a model."""
+"""A stand-in for the pipeline: most tests of the commands need not run a model."""
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +11,21 @@ import pytest
 import deployconv
 from tests.report import samples
 
+SIGNATURES = {
+    function.__name__: inspect.signature(function)
+    for function in (
+        *(deployconv.inspect, deployconv.rewrite, deployconv.verify),
+        *(deployconv.bench, deployconv.check),
+    )
+}
+
 
 @dataclass
 class FakeApi:
-    """Answers as `deployconv.api` would, and remembers what it was asked."""
+    """Answers as `deployconv.api` would, and remembers what it was asked.
+
+    A call that the real function would not take is an error here too.
+    """
 
     answers: dict[str, Any] = field(
         default_factory=lambda: {
@@ -51,6 +63,7 @@ class FakeApi:
         return report
 
     def _answer(self, name: str, models: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        SIGNATURES[name].bind(*models, **options)
         self.calls.append((name, models, options))
         answer = self.answers[name]
         if isinstance(answer, BaseException):
@@ -61,5 +74,5 @@ class FakeApi:
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
     fake = FakeApi()
-    monkeypatch.setattr(deployconv, "api", fake, raising=False)
+    monkeypatch.setattr(deployconv, "api", fake)
     return fake
