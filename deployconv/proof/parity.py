@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from deployconv.backends import get_backend
 from deployconv.backends.base import Array, Backend, ModelSource, Session, TensorSpec
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.options import FeedOptions
-from deployconv.proof.compare import compare_outputs
+from deployconv.proof.compare import RTOL, compare_outputs
 from deployconv.proof.inputs import PreparedFeeds, make_feeds
 from deployconv.proof.interface import common_inputs
 from deployconv.proof.twin import twin_of
@@ -31,10 +32,11 @@ def check_parity(
 ) -> Parity:
     """Run both models on the same inputs and compare all outputs, see `compare_outputs`.
 
-    Where a difference is too large, the reference is run again without the runtime's graph
-    optimisation: how far it moves by that alone is its own floor, and the outputs are judged
-    once more with it. Where the backend does not run the reference for its bfloat16 or
-    float64, both models are compared as their float32 twins. `Parity.note` says either.
+    Where a difference is too large, the reference is run twice more: without the runtime's
+    graph optimisation, and on inputs one unit of rounding away. How far it moves by that
+    alone is its own floor, and the outputs are judged once more with it. Where the backend
+    does not run the reference for its bfloat16 or float64, both models are compared as their
+    float32 twins. `Parity.note` says either.
 
     A candidate that the backend refuses, though it runs the reference, is a failed check.
     That the files can be read is for the caller to see to beforehand.
@@ -67,7 +69,7 @@ def check_parity(
 
     outputs = compare_outputs(expected, actual)
     if any(not output.passed and output.problem is None for output in outputs):
-        floors = _floors(backend, subject.reference, feeds, expected, threads)
+        floors = _floors(backend, subject, feeds, expected, threads)
         outputs = compare_outputs(expected, actual, floors)
         notes.append(_floor_note(floors))
     passed = all(output.passed for output in outputs)
@@ -126,29 +128,39 @@ def _feeds(
 
 def _floors(
     backend: Backend,
-    reference: ModelSource,
+    subject: _Subject,
     feeds: PreparedFeeds,
     expected: Mapping[str, Array],
     threads: int | None,
 ) -> dict[str, float]:
-    """How far each output moves between optimised and not; empty where that cannot run."""
+    """How far each output moves by itself; empty where that cannot be measured."""
     try:
-        plain = backend.prepare(reference, threads=threads, optimise=False).run(feeds.arrays)
+        plain = backend.prepare(subject.reference, threads=threads, optimise=False)
+        nudged = {name: _nudged(array) for name, array in feeds.arrays.items()}
+        runs = (plain.run(feeds.arrays), subject.session.run(nudged))
     except (BackendUnavailable, ModelError):
         return {}
-    moved = compare_outputs(expected, plain)
-    return {
-        output.name: output.max_abs
-        for output in moved
-        if output.problem is None and math.isfinite(output.max_abs)
-    }
+    floors: dict[str, float] = {}
+    for run in runs:
+        for output in compare_outputs(expected, run):
+            if output.problem is None and math.isfinite(output.max_abs):
+                floors[output.name] = max(output.max_abs, floors.get(output.name, 0.0))
+    return floors
+
+
+def _nudged(array: Array) -> Array:
+    """Every float one unit of rounding further from zero; everything else as it is."""
+    if array.dtype.name not in RTOL:
+        return array
+    epsilon = ml_dtypes.finfo(array.dtype).eps  # type: ignore[no-untyped-call]
+    return np.asarray(array * np.asarray(1 + float(epsilon), array.dtype))
 
 
 def _floor_note(floors: Mapping[str, float]) -> str:
     if not floors:
         return "the reference's own floor could not be measured"
     moves = ", ".join(f"{name} by {floor:.2g}" for name, floor in floors.items())
-    return f"without graph optimisation the reference itself moves: {moves}"
+    return f"unoptimised or on inputs one rounding away, the reference itself moves: {moves}"
 
 
 def _not_run(

@@ -171,8 +171,14 @@ class TestTwins:
 class TestFloor:
     """The session is replaced where a real model cannot be made to move on demand."""
 
-    def moved(self, monkeypatch: pytest.MonkeyPatch, floor: float, error: float) -> Parity:
-        """Reference [1, 1], without optimisation 1 + floor, candidate 1 + error."""
+    def moved(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        floor: float,
+        error: float,
+        by: str = "optimisation",
+    ) -> Parity:
+        """Reference [1, 1]; 1 + floor where it moves ``by`` itself; candidate 1 + error."""
         real = parity.get_backend("ort")
 
         class Moving:
@@ -182,8 +188,16 @@ class TestFloor:
                 self, source: Any, *, threads: int | None = None, optimise: bool = True
             ) -> Any:
                 session = real.prepare(source, threads=threads, optimise=optimise)
-                shift = error if source == candidate else 0.0 if optimise else floor
-                session.run = lambda feeds: {"y": np.array([1.0, 1.0 + shift], np.float32)}
+                first_feeds: list[Any] = []
+
+                def run(feeds: Any) -> dict[str, Any]:
+                    first_feeds.append(feeds["x"])
+                    nudged = not np.array_equal(feeds["x"], first_feeds[0])
+                    moves = nudged if by == "input" else not optimise
+                    shift = error if source == candidate else floor if moves else 0.0
+                    return {"y": np.array([1.0, 1.0 + shift], np.float32)}
+
+                session.run = run
                 return session
 
         monkeypatch.setattr(parity, "get_backend", lambda name: Moving())
@@ -191,10 +205,11 @@ class TestFloor:
         candidate = unary("Abs").SerializeToString()
         return check_parity(reference, candidate)
 
+    @pytest.mark.parametrize("by", ["optimisation", "input"])
     def test_a_difference_within_the_models_own_floor_passes_and_is_noted(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, by: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        found = self.moved(monkeypatch, floor=0.02, error=0.03)
+        found = self.moved(monkeypatch, floor=0.02, error=0.03, by=by)
         assert found.passed
         assert found.outputs[0].tolerance == pytest.approx(0.04, rel=1e-5)
         assert found.note is not None
@@ -229,3 +244,17 @@ class TestNothingCompared:
         proto = with_bias(upsampler(), float("nan"))
         with pytest.raises(UsageError, match="nothing was compared"):
             check(proto, proto)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+def test_a_nudge_is_one_unit_of_rounding(dtype: Any) -> None:
+    one = np.array([1.0, -1.0, 0.0], dtype)
+    eps = float(ml_dtypes.finfo(dtype).eps)
+    nudged = parity._nudged(one)
+    assert nudged.dtype == dtype
+    assert nudged.astype(np.float64).tolist() == [1 + eps, -1 - eps, 0.0]
+
+
+def test_a_nudge_leaves_integers_and_ranks_alone() -> None:
+    assert parity._nudged(np.array(1.0, np.float32)).shape == ()
+    assert parity._nudged(np.arange(3)).tolist() == [0, 1, 2]
