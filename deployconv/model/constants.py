@@ -31,8 +31,15 @@ _FIRST_IR_WITH_DEFAULTS = 4
 """From IR version 4 a graph input with an initializer is a default that callers may override."""
 
 _RANDOM = frozenset(
-    ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike")
-    + ("Bernoulli", "Multinomial", "Dropout")
+    {
+        "Bernoulli",
+        "Dropout",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
 )
 _WITH_BODIES = frozenset(("If", "Loop", "Scan", "SequenceMap"))
 
