@@ -37,8 +37,11 @@ class Plan:
         return tuple(form.span for form in self.axes)
 
     def resized(self, sizes: Sequence[int]) -> Plan:
-        """The same plan for an input of other spatial sizes."""
-        rows = tuple(size + form.rows for size, form in zip(sizes, self.axes, strict=True))
+        """The same plan for an input of other spatial sizes; what is dynamic stays so."""
+        rows = tuple(
+            None if known is None else size + form.rows
+            for known, size, form in zip(self.layout.sizes, sizes, self.axes, strict=True)
+        )
         return replace(self, layout=replace(self.layout, sizes=rows))
 
 

@@ -113,8 +113,8 @@ def _fits_crd(layout: Layout) -> bool:
 
 
 def _fits_transpose(layout: Layout) -> bool:
-    # One unknown size is a -1; more are computed, on int64 operators of opset 6 and later.
-    return layout.dynamic_axes <= 1 or layout.opset >= 6
+    # One unknown size is a -1; more are computed, and onnxruntime multiplies from opset 7 on.
+    return layout.dynamic_axes <= 1 or layout.opset >= 7
 
 
 def _fits_two_step(layout: Layout) -> bool:
