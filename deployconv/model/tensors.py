@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -32,20 +33,18 @@ class ExternalData:
     def of(cls, tensor: TensorProto) -> ExternalData:
         """Read the external_data entries of ``tensor``; ModelError where they make no sense."""
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        try:
-            offset = int(entries.get("offset", "0") or 0)
-            length = int(entries["length"]) if entries.get("length") else None
-        except ValueError:
-            raise ModelError(
-                f"tensor '{tensor.name}' has an external_data offset or length that is no"
-                f" number: export the model again"
-            ) from None
-        if offset < 0 or (length is not None and length < 0):
-            raise ModelError(
-                f"tensor '{tensor.name}' has a negative external_data offset or length:"
-                f" export the model again"
-            )
-        return cls(entries.get("location", ""), offset, length)
+        numbers: dict[str, int] = {}
+        for key in ("offset", "length"):
+            text = entries.get(key)
+            if not text:
+                continue
+            if not (text.isascii() and text.isdecimal()):
+                raise ModelError(
+                    f"tensor '{tensor.name}' has '{text}' as the {key} of its external data, no"
+                    f" number of bytes: export the model again"
+                )
+            numbers[key] = int(text)
+        return cls(entries.get("location", ""), numbers.get("offset", 0), numbers.get("length"))
 
 
 def is_external(tensor: TensorProto) -> bool:
@@ -70,41 +69,66 @@ def all_tensors(model: ModelProto) -> Iterator[TensorProto]:
         yield from _graph_tensors(training.initialization)
         yield from _graph_tensors(training.algorithm)
     for function in model.functions:
+        for attribute in function.attribute_proto:
+            yield from _attribute_tensors(attribute)
         yield from _node_tensors(function)
 
 
 def _graph_tensors(graph: GraphProto) -> Iterator[TensorProto]:
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
-        yield sparse.values
-        yield sparse.indices
+        yield from (sparse.values, sparse.indices)
     yield from _node_tensors(graph)
 
 
 def _node_tensors(owner: GraphProto | FunctionProto) -> Iterator[TensorProto]:
     for node in owner.node:
         for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            if attribute.HasField("sparse_tensor"):
-                yield attribute.sparse_tensor.values
-                yield attribute.sparse_tensor.indices
-        for _, body in graph_attributes(node):
-            yield from _graph_tensors(body)
+            yield from _attribute_tensors(attribute)
+
+
+def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
+    if attribute.HasField("t"):
+        yield attribute.t
+    yield from attribute.tensors
+    if attribute.HasField("sparse_tensor"):
+        yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+    for sparse in attribute.sparse_tensors:
+        yield from (sparse.values, sparse.indices)
+    if attribute.HasField("g"):
+        yield from _graph_tensors(attribute.g)
+    for graph in attribute.graphs:
+        yield from _graph_tensors(graph)
 
 
 def byte_size(tensor: TensorProto) -> int | None:
-    """Bytes that the elements of ``tensor`` take; None for strings and unknown types."""
-    name = TensorProto.DataType.Name(tensor.data_type)
-    elements = int(prod(tensor.dims))
-    if name in _SUB_BYTE:
-        bits = int("".join(filter(str.isdigit, name))[0])
-        return (elements * bits + 7) // 8
-    try:
-        return elements * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-    except (KeyError, ValueError):
+    """Bytes that the elements of ``tensor`` take; None for strings.
+
+    Raises ModelError for an unknown element type or a negative dimension.
+    """
+    if min(tensor.dims, default=0) < 0:
+        raise ModelError(
+            f"tensor '{tensor.name}' has the negative shape {list(tensor.dims)}: export the model"
+            f" again"
+        )
+    if tensor.data_type == TensorProto.STRING:
         return None
+    try:
+        return (prod(tensor.dims) * _bits(tensor.data_type) + 7) // 8
+    except (KeyError, ValueError):
+        raise ModelError(
+            f"tensor '{tensor.name}' has element type {tensor.data_type}, which the installed onnx"
+            f" does not know: update onnx or export the model again"
+        ) from None
+
+
+@cache
+def _bits(data_type: int) -> int:
+    """Bits of one element. Raises KeyError or ValueError for a type that has none."""
+    name = TensorProto.DataType.Name(data_type)
+    if name in _SUB_BYTE:
+        return int("".join(filter(str.isdigit, name))[0])
+    return 8 * int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize)
 
 
 def read_tensor(tensor: TensorProto, folder: Path | None) -> Array:
