@@ -48,7 +48,7 @@ def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
     Raises UsageError where ``options.only`` or ``skip`` has a pattern that fits no site.
     """
     seen = view(model, options.freeze_initializers)
-    sites = tuple(find_sites(seen))
+    sites = find_sites(seen)
     _check_globs((*options.only, *options.skip), sites)
     planned = tuple(_plan(site, options) for site in sites)
     return Planning(seen, planned, tuple(_fallbacks(planned, options)))
@@ -64,7 +64,7 @@ def certify_sites(planning: Planning, seed: int) -> Planning:
     done = []
     for planned in planning.sites:
         if planned.plan is not None and isinstance(planned.site, UpsampleSite):
-            verdict = certify(planned.site, planned.plan, planning.view.constants, seed)
+            verdict = certify(planned.site, planned.plan, seed)
             planned = replace(planned, report=planned.report.with_certificate(verdict))
         done.append(planned)
     return replace(planning, sites=tuple(done))
@@ -86,7 +86,9 @@ def apply(planning: Planning) -> frozenset[str]:
         if planned.plan is not None:
             stem = site.scope.label(site.nodes[-1])
             edits.append(
-                Replacement(site.scope, site.nodes, lower(site, planned.plan, names.maker(stem)))
+                Replacement(
+                    site.scope, site.nodes[-1:], lower(site, planned.plan, names.maker(stem))
+                )
             )
         elif site.explicit_attributes is not None:
             edits.append(AttributeEdit(site.scope, site.nodes[-1], site.explicit_attributes))

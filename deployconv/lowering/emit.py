@@ -61,6 +61,21 @@ class Emitter:
         """The sizes behind batch and channels, as the model runs."""
         return self.slice(self.add("Shape", [tensor]), [2], [INT64_MAX], [0])
 
+    def repeat(self, tensor: gs.Tensor, factors: Ints) -> gs.Tensor:
+        """Repeat every element along the spatial axes: nearest Resize by whole factors."""
+        scales = np.array([1, 1, *factors], np.float32)
+        if self.opset < 9:
+            return self.add("Upsample", [tensor], "repeat", mode="nearest", scales=scales.tolist())
+        given = self.constant("scales", scales)
+        if self.opset < 11:
+            op = "Upsample" if self.opset < 10 else "Resize"
+            return self.add(op, [tensor, given], "repeat", mode="nearest")
+        modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        roi = gs.Variable.empty()
+        if self.opset < 13:  # the region of interest may be empty, but not left out
+            roi = self.constant("roi", np.zeros(0, np.float32))
+        return self.add("Resize", [tensor, roi, given], "repeat", mode="nearest", **modes)
+
     def finish(self, output: str) -> list[gs.Node]:
         """The nodes, the last one's output named ``output``."""
         self.nodes[-1].outputs[0].name = output

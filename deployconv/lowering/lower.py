@@ -17,7 +17,7 @@ from deployconv.lowering.emit import Emitter
 from deployconv.lowering.plan import Plan
 from deployconv.lowering.shuffle import SHUFFLES, write_crop
 from deployconv.polyphase import phase_weights
-from deployconv.sites import Parameter, UpsampleSite
+from deployconv.sites import Parameter, Pointwise, UpsampleSite
 
 Array = NDArray[Any]
 
@@ -35,14 +35,14 @@ def lower(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[g
     """
     emitter = Emitter(site.scope.opset, fresh)
     phases_first = plan.shuffle is not None and SHUFFLES[plan.shuffle].phases_first
-    inputs = [
-        gs.Variable(site.input),
-        emitter.constant("weight", _weight(site, plan, phases_first)),
-    ]
+    tensor: gs.Tensor = gs.Variable(site.input)
+    for layers in site.prelude:
+        tensor = _moved(emitter, layers, tensor)
+    inputs = [tensor, emitter.constant("weight", _weight(site, plan, phases_first))]
     if site.bias is not None:
-        bias = _finite(site.bias, site)
+        bias, copies = _finite(site.bias, site), plan.copies
         # The bias belongs to every output element, so each phase of a channel has it.
-        phased = np.tile(bias, site.phases) if phases_first else np.repeat(bias, site.phases)
+        phased = np.tile(bias, copies) if phases_first else np.repeat(bias, copies)
         inputs.append(emitter.constant("bias", phased))
     begins, ends = zip(*(form.pads for form in plan.axes), strict=True)
     attributes: dict[str, Any] = {"kernel_shape": list(plan.conv_kernel)}
@@ -51,6 +51,9 @@ def lower(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[g
     if site.group > 1:
         attributes["group"] = site.group
     tensor = emitter.add("Conv", inputs, **attributes)
+    if plan.repeat is not None:
+        emitter.repeat(tensor, plan.repeat)
+        return emitter.finish(site.output)
     cropped = False
     if plan.shuffle is not None:
         tensor = SHUFFLES[plan.shuffle].write(emitter, tensor, plan.layout)
@@ -58,6 +61,16 @@ def lower(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[g
     if not cropped:
         write_crop(emitter, tensor, plan.layout)
     return emitter.finish(site.output)
+
+
+def _moved(emitter: Emitter, layers: Pointwise, tensor: gs.Tensor) -> gs.Tensor:
+    """Copies of pointwise layers, at work on ``tensor``; their constants are the model's."""
+    made = {layers.source: tensor}
+    for node in layers.nodes:
+        inputs = [made.get(given.name, given) for given in node.inputs]
+        copy = emitter.add(node.op, inputs, **node.attrs)
+        made[node.outputs[0].name] = copy
+    return made[layers.target]
 
 
 def _weight(site: UpsampleSite, plan: Plan, phases_first: bool) -> Array:

@@ -2,7 +2,8 @@
 
 - ``crop``: every phase at its own taps, the smallest kernel; the front is cropped.
 - ``pad``: nothing cropped in front; the kernel is the union of all phases' taps.
-- ``conv``: stride 1 everywhere; a plain Conv with the flipped kernel, no shuffle.
+- ``conv``: no shuffle. Stride 1 everywhere is a plain Conv with the flipped kernel; a 1x1 Conv
+  behind a nearest Resize moves in front of it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal
 
 from deployconv.lowering.shuffle import Layout, ShuffleName, spelling
 from deployconv.options import Form, Shuffle
-from deployconv.polyphase import Polyphase, multiplications, smallest_kernel, without_shift
+from deployconv.polyphase import Axis, Polyphase, multiplications, smallest_kernel, without_shift
 from deployconv.results import Macs, Reason
 from deployconv.sites import UpsampleSite
 
@@ -23,18 +24,28 @@ FormName = Literal["crop", "pad", "conv"]
 
 @dataclass(frozen=True)
 class Plan:
-    """How one site is lowered; ``shuffle`` is None for stride 1."""
+    """How one site is lowered.
+
+    ``shuffle`` is None for stride 1, and where the result of the Conv is repeated instead:
+    then ``repeat`` has the factors.
+    """
 
     form: FormName
     shuffle: ShuffleName | None
     axes: tuple[Polyphase, ...]
     layout: Layout
     macs: Macs
+    repeat: tuple[int, ...] | None = None
 
     @property
     def conv_kernel(self) -> tuple[int, ...]:
         """Kernel of the low-resolution Conv."""
         return tuple(form.span for form in self.axes)
+
+    @property
+    def copies(self) -> int:
+        """Output channels of the Conv per channel of the site."""
+        return prod(axis.axis.stride for axis in self.axes)
 
     def resized(self, sizes: Sequence[int]) -> Plan:
         """The same plan for an input of other spatial sizes; what is dynamic stays so."""
@@ -51,6 +62,8 @@ def plan_site(site: UpsampleSite, form: Form = "auto", shuffle: Shuffle = "auto"
     A ``shuffle`` that does not fit the site (say DepthToSpace for three axes) gives way to
     the portable one that does; the plan tells which.
     """
+    if site.repeats and site.scope.opset >= _FIRST_UPSAMPLE and form == shuffle == "auto":
+        return _pointwise_plan(site)
     choose = without_shift if form == "pad" else smallest_kernel
     axes = tuple(choose(axis) for axis in site.axes)
     layout = _layout(site, axes)
@@ -61,6 +74,17 @@ def plan_site(site: UpsampleSite, form: Form = "auto", shuffle: Shuffle = "auto"
         return spelled
     named: FormName = "crop" if any(axis.shift for axis in axes) else "pad"
     return Plan(named if form == "auto" else form, spelled, axes, layout, _macs(site, axes))
+
+
+_FIRST_UPSAMPLE = 7
+"""The first opset that can repeat pixels."""
+
+
+def _pointwise_plan(site: UpsampleSite) -> Plan:
+    """A 1x1 Conv computes the same for every copy of a pixel: run it before they are made."""
+    plain = tuple(Axis(1, 1, 1, 0, 0) for _ in site.axes)
+    axes = tuple(without_shift(axis) for axis in plain)
+    return Plan("conv", None, axes, _layout(site, axes), _macs(site, axes), site.stride)
 
 
 def _layout(site: UpsampleSite, axes: tuple[Polyphase, ...]) -> Layout:

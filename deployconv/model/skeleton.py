@@ -51,8 +51,12 @@ def infer_shapes(bare: ModelProto, name: str) -> ModelProto:
 def _copy_graph(graph: GraphProto, bare: GraphProto) -> None:
     bare.name = graph.name
     bare.input.extend(graph.input)
+    # A value_info without a shape would hide that of the initializer with the same name.
+    known = {tensor.name for tensor in graph.initializer}
     for source, target in ((graph.output, bare.output), (graph.value_info, bare.value_info)):
         for value in source:
+            if source is graph.value_info and value.name in known:
+                continue
             copy = target.add()
             copy.CopyFrom(value)
             if copy.type.HasField("tensor_type"):

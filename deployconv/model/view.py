@@ -18,6 +18,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 from deployconv.errors import ModelError
 from deployconv.model.constants import Constants
 from deployconv.model.load import LoadedModel
+from deployconv.model.shapes import Shapes
 from deployconv.model.skeleton import infer_shapes, skeleton
 from deployconv.model.tensors import graph_attributes
 
@@ -70,21 +71,34 @@ class Scope:
             scope = scope.parent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
-    """All scopes of a model, the main graph first, and what is constant in them."""
+    """All scopes of a model, the main graph first, and what is known of their tensors.
+
+    Attributes:
+        model: what is viewed.
+        scopes: the graphs.
+        constants: which tensors are constant.
+        shapes: concrete shapes, also of a model with dynamic sizes.
+        fills: remembers which tensors depend on constants and shapes alone.
+        upsamplings: remembers what stands in front of a Conv.
+    """
 
     model: LoadedModel
     scopes: tuple[Scope, ...]
     constants: Constants
+    shapes: Shapes
+    fills: dict[tuple[int, str], bool] = field(default_factory=dict, repr=False)
+    upsamplings: dict[int, object] = field(default_factory=dict, repr=False)
 
 
 def view(model: LoadedModel, freeze_initializers: bool = False) -> View:
     """Build the view. Raises ModelError for a model that contradicts itself."""
-    bare = infer_shapes(skeleton(model.proto), model.name)
+    bare = skeleton(model.proto)
+    inferred = infer_shapes(bare, model.name)
     severity, G_LOGGER.severity = G_LOGGER.severity, G_LOGGER.CRITICAL
     try:
-        graph = gs.import_onnx(bare)
+        graph = gs.import_onnx(inferred)
     except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise ModelError(
             f"{model.name}: onnx-graphsurgeon cannot read the graph ({error}): export it again"
@@ -92,7 +106,7 @@ def view(model: LoadedModel, freeze_initializers: bool = False) -> View:
     finally:
         G_LOGGER.severity = severity
     scopes = tuple(_scopes(graph, model))
-    return View(model, scopes, Constants(model, freeze_initializers))
+    return View(model, scopes, Constants(model, freeze_initializers), Shapes(bare))
 
 
 def _scopes(graph: gs.Graph, model: LoadedModel) -> Iterator[Scope]:

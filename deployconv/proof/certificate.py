@@ -24,9 +24,8 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from deployconv.backends import get_backend
 from deployconv.errors import BackendUnavailable, DeployconvError
 from deployconv.lowering import Plan, lower
-from deployconv.model.constants import Constants
 from deployconv.proof.twin import float32_twin
-from deployconv.sites import Parameter, UpsampleSite
+from deployconv.sites import Original, Parameter, UpsampleSite
 
 Array = NDArray[Any]
 Verdict = Literal["exact", "failed"]
@@ -49,32 +48,36 @@ class _Model:
     feeds: Mapping[str, Array]
 
 
-def certify(site: UpsampleSite, plan: Plan, constants: Constants, seed: int = 0) -> Verdict:
+def certify(site: UpsampleSite, plan: Plan, seed: int = 0) -> Verdict:
     """Run the old and the new nodes of ``site`` on integers and compare every element.
 
     Both run in onnxruntime where it is installed and can run them, else in the ONNX
     reference evaluator. Raises BackendUnavailable where neither can run one of them.
     """
     rng = np.random.default_rng(seed)
-    sizes = _sizes(site, plan)
+    original = site.original()
+    sizes = _sizes(site, plan, original)
     integers = _with_integers(site, rng)
     channels = site.channels[0]
-    batch = site.batch if site.fixed_size and site.batch is not None else 2
+    batch = original.batch or 2
     value = _bound(site)
     x = rng.integers(-value, value + 1, (batch, channels, *sizes)).astype(np.float32)
-    old = _model(site, _old_nodes(site, constants, integers), x)
+    parameters = (integers.weight, integers.bias)
+    given = {parameter.name: parameter.read() for parameter in parameters if parameter}
+    old = _model(site, (original.nodes, {**original.constants, **given}), x)
     new = _model(site, _new_nodes(integers, plan.resized(sizes)), x)
     expected, actual = _run(old, site), _run(new, site)
     return "exact" if np.array_equal(expected, actual) else "failed"
 
 
-def _sizes(site: UpsampleSite, plan: Plan) -> tuple[int, ...]:
+def _sizes(site: UpsampleSite, plan: Plan, original: Original) -> tuple[int, ...]:
     """The site's own sizes where they are known and cheap, or matter; else small, unequal ones."""
+    if original.sizes is not None:
+        return original.sizes
     known = [size for size in site.sizes if size is not None]
-    if len(known) == site.rank:
-        work = prod(known) * max(plan.macs.before, plan.macs.after)
-        if site.fixed_size or work <= _AFFORDABLE:
-            return tuple(known)
+    work = prod(known) * max(plan.macs.before, plan.macs.after)
+    if len(known) == site.rank and work <= _AFFORDABLE:
+        return tuple(known)
     # Beyond the reach of all taps, so that borders and the inside are both there; unequal,
     # so that exchanged axes show.
     reach = [max(form.span, -form.low, form.pads[1]) for form in plan.axes]
@@ -97,25 +100,13 @@ def _with_integers(site: UpsampleSite, rng: np.random.Generator) -> UpsampleSite
         drawn = rng.integers(-value, value + 1, parameter.shape).astype(np.float32)
         return replace(parameter, dtype=drawn.dtype, read=lambda: drawn)
 
+    # Pointwise layers that change place are certified as identity, in old and new alike.
     return replace(
         site,
+        prelude=(),
         weight=integers(site.weight),
         bias=None if site.bias is None else integers(site.bias),
     )
-
-
-def _old_nodes(site: UpsampleSite, constants: Constants, integers: UpsampleSite) -> _Graph:
-    """The site's own nodes, with integers for its parameters and all other constants as is."""
-    given = {p.name: p.read() for p in (integers.weight, integers.bias) if p is not None}
-    nodes: list[NodeProto] = []
-    for node in site.nodes:
-        nodes.append(site.scope.proto.node[site.scope.index(node)])
-        for tensor in node.inputs:
-            if tensor.name and tensor.name not in given and tensor.name != site.input:
-                constant = constants.of(tensor, site.scope)
-                if constant is not None:
-                    given[tensor.name] = constant.read()
-    return nodes, given
 
 
 def _new_nodes(site: UpsampleSite, plan: Plan) -> _Graph:

@@ -8,22 +8,38 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deployconv.model.view import View
-from deployconv.sites import conv_transpose
+from deployconv.sites import conv_transpose, nearest_resize, zero_insertion
 from deployconv.sites.site import (
     Geometry,
+    Original,
     Parameter,
+    Pointwise,
     Site,
     Skip,
     SkippedSite,
     UpsampleSite,
 )
 
-RECOGNISERS = (conv_transpose.recognise,)
+RECOGNISERS = (
+    zero_insertion.recognise,
+    nearest_resize.recognise,
+    conv_transpose.recognise,
+)
 """In order: the first that claims a node has it."""
 
 
-def find_sites(view: View) -> Iterator[Site]:
-    """Every upsampling layer of the model, scope by scope in node order."""
+def find_sites(view: View) -> tuple[Site, ...]:
+    """Every upsampling layer of the model, scope by scope in node order.
+
+    A layer that serves only a longer site, as a Resize does the Conv behind it, is no site of
+    its own.
+    """
+    sites = list(_claims(view))
+    parts = {id(node) for site in sites for node in site.nodes[:-1]}
+    return tuple(site for site in sites if id(site.nodes[-1]) not in parts)
+
+
+def _claims(view: View) -> Iterator[Site]:
     names: set[str] = set()
     for scope in view.scopes:
         for node in scope.nodes:
@@ -31,7 +47,7 @@ def find_sites(view: View) -> Iterator[Site]:
             if name in names:
                 name = f"{name}#{scope.index(node)}"
             for recognise in RECOGNISERS:
-                site = recognise(node, scope, view.constants, name)
+                site = recognise(node, scope, view, name)
                 if site is not None:
                     names.add(name)
                     yield site
@@ -40,7 +56,9 @@ def find_sites(view: View) -> Iterator[Site]:
 
 __all__ = [
     "Geometry",
+    "Original",
     "Parameter",
+    "Pointwise",
     "Site",
     "Skip",
     "SkippedSite",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from deployconv.results import Pattern, Reason
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
+    from onnx import NodeProto
 
     from deployconv.model.constants import Constant
     from deployconv.model.view import Scope
@@ -51,11 +52,37 @@ class Geometry:
 
 
 @dataclass(frozen=True, eq=False)
+class Pointwise:
+    """Layers that treat all positions alike, from one tensor to another, in graph order."""
+
+    nodes: tuple[gs.Node, ...]
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Original:
+    """The nodes of a site as they stand in the model, runnable by themselves.
+
+    Attributes:
+        nodes: from the site's input to its output.
+        constants: what they read besides the input, the weight and the bias.
+        sizes: the input's spatial sizes where the nodes fit no other; None where any do.
+        batch: likewise its batch size.
+    """
+
+    nodes: tuple[NodeProto, ...]
+    constants: Mapping[str, Array]
+    sizes: tuple[int, ...] | None = None
+    batch: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class UpsampleSite:
     """One upsampling layer: the nodes that it replaces and what they compute.
 
     Attributes:
-        nodes: the nodes to replace, in graph order; the last one makes ``output``.
+        nodes: the nodes that make it up, in graph order; the last one makes ``output``.
         input: name of the low-resolution tensor, ``[N, C_in, i_1 .. i_n]``.
         output: name of the result, ``[N, C_out, o_1 .. o_n]``.
         axes: per spatial axis, which input a tap reads.
@@ -63,8 +90,11 @@ class UpsampleSite:
             True, ``[C_out, C_in/group, ...]`` where False.
         bias: ``[C_out]`` or None.
         sizes: the input's spatial sizes where they follow from the model's inputs, else None.
-        batch: its batch size, likewise.
-        fixed_size: True where the nodes are right for ``sizes`` only (``output_shape``).
+        original: gives the nodes as they stand, for the certificate.
+        prelude: pointwise layers that stand between the upsampling and the Conv, and will run
+            on the low-resolution input instead.
+        repeats: True where every output pixel of a block is the same, so that the Conv can
+            run before the pixels are repeated.
         explicit_attributes: for a node that stays, attributes that say the same as those it
             has, in the form that every runtime reads alike; None where nothing needs saying.
     """
@@ -81,8 +111,9 @@ class UpsampleSite:
     transposed: bool
     bias: Parameter | None
     sizes: tuple[int | None, ...]
-    batch: int | None = None
-    fixed_size: bool = False
+    original: Callable[[], Original]
+    prelude: tuple[Pointwise, ...] = ()
+    repeats: bool = False
     explicit_attributes: dict[str, Any] | None = None
 
     @property

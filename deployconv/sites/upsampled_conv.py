@@ -1,0 +1,243 @@
+"""A Conv behind data movement that upsamples: zero insertion or nearest Resize, any spelling.
+
+    x -> movement, perhaps with pointwise layers between -> z -> Conv -> y
+
+Along each axis ``z[h]`` is ``x[(h - begin) / s]`` (`index_map.AxisMap`), and the Conv reads
+``h = o - p + d*t``. So output ``o`` and tap ``t`` read input ``(o - p - begin + d*t) / s``:
+the very form of `polyphase.Axis`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from deployconv.model.shapes import SMALLEST
+from deployconv.model.view import Scope, View
+from deployconv.polyphase import Axis
+from deployconv.results import Pattern
+from deployconv.sites.attributes import (
+    AttributeReader,
+    ConvAttributes,
+    dtype_name,
+    has_references,
+    spatial_sizes,
+)
+from deployconv.sites.index_map import ZERO, AxisMap, fit_axes
+from deployconv.sites.movement import Movement, movements, uncertain_bounds
+from deployconv.sites.parameters import find_parameters
+from deployconv.sites.pointwise import keeps_zero
+from deployconv.sites.site import (
+    Geometry,
+    Original,
+    Parameter,
+    Pointwise,
+    Site,
+    Skip,
+    SkippedSite,
+    UpsampleSite,
+)
+
+_TRIES = 24
+"""Possible low-resolution inputs that are looked at for one Conv."""
+
+
+@dataclass(frozen=True, eq=False)
+class Upsampling:
+    """Movement that upsamples, and the map of each spatial axis."""
+
+    movement: Movement
+    maps: tuple[AxisMap, ...]
+
+    @property
+    def pattern(self) -> Pattern:
+        """Zero insertion leaves zeros between the samples, nearest Resize repeats them."""
+        return "nearest_resize" if any(found.hold for found in self.maps) else "zero_insertion"
+
+    @property
+    def sets_zeros(self) -> bool:
+        """True where an element of the result is zero whatever the input."""
+        return any(
+            found.source(index) == ZERO for found in self.maps for index in range(found.size)
+        )
+
+
+def recognise(node: gs.Node, scope: Scope, view: View, name: str, pattern: Pattern) -> Site | None:
+    """The site of ``pattern`` that ends in the Conv ``node``, or None.
+
+    Raises ModelError for a Conv that no runtime could accept.
+    """
+    if node.op != "Conv" or node.domain not in (None, "", "ai.onnx") or has_references(node):
+        return None
+    found = _upsampling(node, scope, view)
+    if found is None or found.pattern != pattern:
+        return None
+    nodes = (*found.movement.nodes, node)
+    x = found.movement.source
+    strides = tuple(axis.stride for axis in found.maps)
+
+    def skip(code: str, text: str, geometry: Geometry | None = None) -> Site:
+        dtype = dtype_name(x.dtype)
+        return SkippedSite(name, pattern, scope, nodes, geometry, dtype, Skip(code, text))
+
+    weight = view.constants.of(node.inputs[1], scope)
+    if weight is None:
+        return skip("runtime-weight", "its weight is computed while the model runs")
+    reader = AttributeReader(node, name)
+    conv = reader.conv(weight, grouped_axis=0)
+    geometry = Geometry(strides, conv.kernel, conv.dilations, conv.group)
+    parameters = find_parameters(node, scope, view, weight)
+    if isinstance(parameters, Skip):
+        return skip(parameters.code, parameters.text, geometry)
+    channels = weight.shape[1] * conv.group, weight.shape[0]
+    reader.check_operands(node.inputs[0], weight, parameters.bias, channels)
+    reason = _obstacle(found, conv)
+    if reason is not None:
+        return skip(reason.code, reason.text, geometry)
+    pads = _explicit_pads(conv)
+    return UpsampleSite(
+        id=name,
+        pattern=pattern,
+        scope=scope,
+        nodes=nodes,
+        input=x.name,
+        output=node.outputs[0].name,
+        axes=tuple(map(_axis, found.maps, conv.kernel, conv.dilations, pads)),
+        geometry=geometry,
+        weight=Parameter.of(weight),
+        transposed=False,
+        bias=None if parameters.bias is None else Parameter.of(parameters.bias),
+        sizes=spatial_sizes(x, conv.rank),
+        original=lambda: _original(found.movement, node, channels[0], conv.rank + 2),
+        prelude=tuple(
+            Pointwise(segment.nodes, segment.source.name, segment.target.name)
+            for segment in found.movement.pointwise
+        ),
+        repeats=_only_repeats(found.maps) and set(conv.kernel) == {1} and not any(conv.pads),
+    )
+
+
+def is_upsampling(node: gs.Node, scope: Scope, view: View) -> bool:
+    """True where ``node`` by itself repeats or spreads its input by a whole factor."""
+    movement = next(movements(node.outputs[0], scope, view), None)
+    if movement is None or movement.source is not node.inputs[0]:
+        return False
+    return _maps(movement, None, None, dtype_name(node.inputs[0].dtype) or "float32") is not None
+
+
+def _upsampling(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
+    """The farthest movement in front of ``node`` that upsamples; remembered per Conv."""
+    key = id(node)
+    if key not in view.upsamplings:
+        view.upsamplings[key] = _search(node, scope, view)
+    found = view.upsamplings[key]
+    return found if isinstance(found, Upsampling) else None
+
+
+def _search(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
+    weight = view.constants.of(node.inputs[1], scope)
+    rank = len(weight.shape) if weight is not None else None
+    channels = weight.shape[1] * node.attrs.get("group", 1) if weight is not None else None
+    dtype = weight.dtype.name if weight is not None else "float32"
+    farthest = None
+    for tried, movement in enumerate(movements(node.inputs[0], scope, view)):
+        if tried == _TRIES:
+            break
+        if movement.segments[0].pointwise:
+            continue  # what already runs at low resolution may stay there
+        maps = _maps(movement, channels, rank, dtype)
+        if maps is not None and any(found.stride > 1 for found in maps):
+            farthest = Upsampling(movement, maps)
+    return farthest
+
+
+def _maps(
+    movement: Movement, channels: int | None, rank: int | None, dtype: str
+) -> tuple[AxisMap, ...] | None:
+    """The map of each axis, the same at every size that was tried."""
+    agreed: tuple[AxisMap, ...] | None = None
+    for instance in movement.instances(channels, rank):
+        sources = movement.index_map(instance, dtype)
+        if sources is None or not 3 <= sources.ndim <= 5:
+            return None
+        maps = fit_axes(sources, instance[movement.source.name])
+        if maps is None:
+            return None
+        if agreed is not None and [_invariant(found) for found in agreed] != [
+            _invariant(found) for found in maps
+        ]:
+            return None
+        agreed = maps
+    return agreed
+
+
+def _invariant(found: AxisMap) -> tuple[int, int, bool, int]:
+    """What of a map may not depend on the size."""
+    return found.stride, found.begin, found.hold, found.tail
+
+
+def _obstacle(found: Upsampling, conv: ConvAttributes) -> Skip | None:
+    """Why this Conv cannot be lowered together with what is in front of it."""
+    if any(stride > 1 for stride in conv.strides):
+        return Skip("strided-conv", "the Conv behind the upsampling has a stride of its own")
+    if conv.auto_pad != "NOTSET" and any(conv.pads):
+        return Skip("ambiguous-same-pads", "the Conv has both auto_pad and pads")
+    pads = _explicit_pads(conv)
+    for axis, (begin, end) in zip(found.maps, pads, strict=True):
+        beyond = (*range(-begin, 0), *range(axis.size, axis.size + end))
+        if any(axis.source(index) != ZERO for index in beyond):
+            text = "the upsampled tensor is cropped where the Conv pads it with zeros again"
+            return Skip("cropped-upsampling", text)
+    if found.movement.dynamic and uncertain_bounds(found.movement, SMALLEST // 2):
+        text = "a constant in its index arithmetic may bind at sizes that were not tried"
+        return Skip("unproven-dynamic-sizes", text)
+    if found.sets_zeros:
+        for segment in found.movement.pointwise:
+            view, scope = found.movement.view, found.movement.scope
+            if not keeps_zero(segment.nodes, segment.source, segment.target, scope, view):
+                text = "a layer between the inserted zeros and the Conv makes them other values"
+                return Skip("shifted-zeros", text)
+    return None
+
+
+def _explicit_pads(conv: ConvAttributes) -> tuple[tuple[int, int], ...]:
+    """Padding (begin, end) per axis; SAME_* at stride 1 keeps the size."""
+    pairs = []
+    for axis in range(conv.rank):
+        total = conv.dilations[axis] * (conv.kernel[axis] - 1)
+        if conv.auto_pad == "SAME_UPPER":
+            pairs.append((total // 2, total - total // 2))
+        elif conv.auto_pad == "SAME_LOWER":
+            pairs.append((total - total // 2, total // 2))
+        else:
+            pairs.append((conv.pads[axis], conv.pads[conv.rank + axis]))
+    return tuple(pairs)
+
+
+def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Axis:
+    size = found.size + sum(pads) - dilation * (taps - 1)
+    return Axis(
+        stride=found.stride,
+        taps=taps,
+        step=dilation,
+        origin=-pads[0] - found.begin,
+        extra=size - found.stride * found.input_size,
+        hold=found.hold,
+    )
+
+
+def _only_repeats(maps: Sequence[AxisMap]) -> bool:
+    return all(
+        found.begin == 0 and found.tail == 0 and (found.hold or found.stride == 1) for found in maps
+    )
+
+
+def _original(movement: Movement, conv: gs.Node, channels: int, rank: int) -> Original:
+    """The nodes at the first sizes that were tried; pointwise layers are left out."""
+    instance = movement.instances(channels, rank)[0]
+    nodes, constants = movement.runnable(instance)
+    nodes.append(movement.scope.proto.node[movement.scope.index(conv)])
+    batch, _, *sizes = instance[movement.source.name]
+    return Original(tuple(nodes), constants, tuple(sizes), batch)
