@@ -30,8 +30,8 @@ def integers(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Array:
     return np.random.default_rng(seed).integers(-4, 5, shape).astype(dtype)
 
 
-def tensor(name: str, array: Array) -> TensorProto:
-    return numpy_helper.from_array(np.asarray(array), name)
+def tensor(name: str, values: Array | np.generic) -> TensorProto:
+    return numpy_helper.from_array(np.asarray(values), name)
 
 
 def node(op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> NodeProto:

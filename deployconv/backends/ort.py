@@ -119,12 +119,16 @@ class OrtSession:
         self.inputs: Sequence[TensorSpec] = tuple(_spec(arg) for arg in session.get_inputs())
         self.outputs: Sequence[TensorSpec] = tuple(_spec(arg) for arg in session.get_outputs())
         self._session = session
+        self._types: dict[str, str] = {arg.name: arg.type for arg in session.get_outputs()}
         self._runtime = runtime
         self._label = label
         self._timed: tuple[Feeds, Callable[[], object]] | None = None
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
-        """Run once; all outputs by name, the items of a sequence or map as ``name[item]``.
+        """Run once; all outputs by name.
+
+        The items of a sequence are ``name[0]``, ``name[1]``, ..; of a map, ``name[keys]`` and
+        ``name[values]``.
 
         Raises:
             UsageError: ``feeds`` do not fit the model's inputs.
@@ -144,7 +148,7 @@ class OrtSession:
         return {
             key: array
             for name, value in zip(names, results, strict=True)
-            for key, array in _flatten(name, value)
+            for key, array in _flatten(name, value, self._types[name])
         }
 
     def timed_run(self, feeds: Feeds) -> None:
@@ -217,13 +221,15 @@ def _from_ort_value(value: Any) -> Array:
     return np.asarray(np.ctypeslib.as_array(bits).view(_BFLOAT16)).reshape(shape).copy()
 
 
-def _flatten(name: str, value: Any) -> Iterator[tuple[str, Array]]:
-    """A result of onnxruntime as named arrays; an empty optional has none."""
+def _flatten(name: str, value: Any, kind: str) -> Iterator[tuple[str, Array]]:
+    """A result of onnxruntime type ``kind`` as named arrays; an empty optional has none."""
     if isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _flatten(f"{name}[{index}]", item)
+            yield from _flatten(f"{name}[{index}]", item, kind)
     elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _flatten(f"{name}[{key!r}]", item)
+        # Together, as a value is not compared by its own magnitude but by that of all.
+        dtype = np.float32 if "tensor(float)" in kind else None
+        yield f"{name}[keys]", np.asarray(list(value))
+        yield f"{name}[values]", np.asarray(list(value.values()), dtype)
     elif value is not None:
         yield name, np.asarray(value)

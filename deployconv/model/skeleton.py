@@ -29,7 +29,16 @@ def skeleton(model: ModelProto) -> ModelProto:
         for field in ("input", "output", "attribute", "attribute_proto", "opset_import"):
             getattr(copy, field).extend(getattr(function, field))
         _copy_nodes(function, copy)
+    owners: list[ModelProto | FunctionProto] = [bare, *bare.functions]
+    for owner in owners:
+        for entry in owner.opset_import:
+            entry.domain = _plain(entry.domain)
     return bare
+
+
+def _plain(domain: str) -> str:
+    """The ONNX domain has two spellings, and shape inference knows its operators by one."""
+    return "" if domain == "ai.onnx" else domain
 
 
 def infer_shapes(bare: ModelProto, name: str) -> ModelProto:
@@ -70,7 +79,7 @@ def _copy_graph(graph: GraphProto, bare: GraphProto) -> None:
 
 def _copy_nodes(owner: GraphProto | FunctionProto, bare: GraphProto | FunctionProto) -> None:
     for node in owner.node:
-        copy = bare.node.add(op_type=node.op_type, domain=node.domain, name=node.name)
+        copy = bare.node.add(op_type=node.op_type, domain=_plain(node.domain), name=node.name)
         copy.input.extend(node.input)
         copy.output.extend(node.output)
         for attribute in node.attribute:

@@ -81,6 +81,23 @@ class TestSession:
         }
         session.timed_run({"x": x})
 
+    def test_a_map_comes_out_as_keys_and_values(self) -> None:
+        kind = helper.make_map_type_proto(INT64, helper.make_tensor_type_proto(FLOAT, []))
+        proto = model(
+            [
+                helper.make_node(
+                    "ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[7, 3]
+                )
+            ],
+            [value("x", FLOAT, [1, 2])],
+            [helper.make_value_info("y", helper.make_sequence_type_proto(kind))],
+        )
+        proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+        found = prepare(proto).run({"x": np.array([[0.5, 2]], np.float32)})
+        assert found.keys() == {"y[0][keys]", "y[0][values]"}
+        assert dict(zip(found["y[0][keys]"], found["y[0][values]"], strict=True)) == {7: 0.5, 3: 2}
+        assert found["y[0][values]"].dtype == np.float32
+
     def test_optimisation_can_be_switched_off(self) -> None:
         x = {"x": np.ones((1, 2, 5, 5), np.float32)}
         blob = upsampler().SerializeToString()
