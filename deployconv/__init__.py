@@ -6,7 +6,7 @@ result.sites, result.parity, result.model
 """
 
 from deployconv._version import __version__
-from deployconv.api import bench, check, inspect, rewrite, verify
+from deployconv.api import bench, build, check, inspect, rewrite, verify
 from deployconv.errors import (
     BackendUnavailable,
     CheckFailed,
@@ -15,6 +15,7 @@ from deployconv.errors import (
     UsageError,
 )
 from deployconv.results import (
+    BuildReport,
     CheckReport,
     Inspection,
     Latency,
@@ -26,6 +27,7 @@ from deployconv.results import (
 
 __all__ = [
     "BackendUnavailable",
+    "BuildReport",
     "CheckFailed",
     "CheckReport",
     "DeployconvError",
@@ -39,6 +41,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "bench",
+    "build",
     "check",
     "inspect",
     "rewrite",

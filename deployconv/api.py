@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deployconv.errors import BackendUnavailable, CheckFailed, DeployconvError, UsageError
-from deployconv.options import FeedOptions, Form, Policy, RewriteOptions, Shuffle
+from deployconv.options import FeedOptions, Form, Policy, RewriteOptions, ShapeRanges, Shuffle
 from deployconv.results import (
+    BuildReport,
     CheckReport,
     Inspection,
     Latency,
@@ -205,6 +206,48 @@ def bench(
     return tuple(measure_latency(*pair, name, feed, threads, runs) for name in names)
 
 
+def build(
+    model: Model,
+    *,
+    target: str | Sequence[str] = (),
+    backend: str | None = None,
+    shape: Mapping[str, Sequence[int] | Sequence[Sequence[int]]] | None = None,
+    engine: str | Path | None = None,
+    fp16: bool = False,
+    force: bool = False,
+) -> BuildReport:
+    """Compile a model with TensorRT: compile evidence, no execution.
+
+    Args:
+        model: a file, or a ModelProto, which is left untouched.
+        target: compute capabilities such as ``sm89``, for which no GPU is needed; none for the
+            GPU of this machine.
+        backend: ``tensorrt-rtx`` or ``tensorrt``; None for the first that is installed.
+        shape: sizes of dynamic inputs by name: one shape, or smallest, optimal, largest.
+        engine: where to write the engine; with several targets each goes to a file of its own,
+            ``net.engine`` to ``net.sm89.engine``.
+        fp16: let the builder of TensorRT 8 to 10 use float16 for a float32 model.
+        force: replace existing engines.
+
+    Raises:
+        UsageError, ModelError: the call or the model is at fault.
+        BackendUnavailable: TensorRT, or a GPU where no target is named, is not there.
+    """
+    from deployconv.backends.tensorrt.build import build_engines
+    from deployconv.model.load import load
+
+    return build_engines(
+        load(model),
+        _source(model),
+        backend=backend,
+        targets=(target,) if isinstance(target, str) else tuple(target),
+        shapes=_ranges(shape),
+        engine=None if engine is None else Path(engine),
+        fp16=fp16,
+        force=force,
+    )
+
+
 def check(
     paths: Iterable[str | Path],
     *,
@@ -325,6 +368,21 @@ def _source(model: Model) -> ModelSource:
 def _feed(shape: ShapeMap | None, inputs: str | Path | None, seed: int) -> FeedOptions:
     shapes = {name: tuple(sizes) for name, sizes in (shape or {}).items()}
     return FeedOptions(shapes, None if inputs is None else Path(inputs), seed)
+
+
+def _ranges(
+    shape: Mapping[str, Sequence[int] | Sequence[Sequence[int]]] | None,
+) -> ShapeRanges:
+    """One shape stands for a range of that shape alone."""
+    ranges = {}
+    for name, given in (shape or {}).items():
+        corners = [tuple(corner) for corner in given if not isinstance(corner, int)]
+        sizes = tuple(size for size in given if isinstance(size, int))
+        if corners and (sizes or len(corners) != 3):
+            raise UsageError(f"shape {name}: give one shape, or smallest, optimal and largest")
+        low, optimal, high = corners or (sizes, sizes, sizes)
+        ranges[name] = (low, optimal, high)
+    return ranges
 
 
 def _names(backend: str | Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,9 @@ Shuffle = Literal["auto", "dcr", "crd", "transpose", "two-step", "col2im"]
 Shapes = Mapping[str, tuple[int, ...]]
 """Input name -> concrete shape, e.g. ``{"x": (1, 3, 64, 64)}``."""
 
+ShapeRanges = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+"""Input name -> smallest, optimal and largest shape that an engine is built for."""
+
 
 @dataclass(frozen=True)
 class FeedOptions:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Pattern = Literal["conv_transpose", "zero_insertion", "nearest_resize", "pixel_shuffle"]
 Status = Literal["rewritten", "kept", "skipped"]
 Step = Literal["certificate", "parity", "latency"]
+StageName = Literal["check", "parse", "build", "deserialize", "run", "profile"]
+StageStatus = Literal["ok", "failed", "not-run"]
 
 
 @dataclass(frozen=True)
@@ -183,3 +185,104 @@ class CheckReport:
             if status in statuses:
                 return code
         return 0
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage on the way from a model to its execution, in the runtime's own words.
+
+    ``reason`` says why a stage failed or was not run; ``node`` and ``operator`` name the ONNX
+    node where the runtime names one; ``seconds`` is None for what was not run.
+    """
+
+    name: StageName
+    status: StageStatus
+    seconds: float | None = None
+    reason: str | None = None
+    node: str | None = None
+    operator: str | None = None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel of a compiled engine, as the build log lists it."""
+
+    name: str
+    kind: str
+    """E.g. ``kgen``, ``deconv``, ``correlation``, ``runtime_fusion``."""
+    inputs: tuple[str, ...]
+    """Element types as TensorRT calls them: ``Float``, ``Half``, ``Int8``, ..."""
+    outputs: tuple[str, ...]
+    nodes: tuple[str, ...]
+    """ONNX nodes that it computes, as far as the log says."""
+
+
+@dataclass(frozen=True)
+class PaddedLayer:
+    """A convolution or deconvolution as the importer read it from the ONNX node ``node``."""
+
+    node: str
+    kind: Literal["convolution", "deconvolution"]
+    pre_padding: tuple[int, ...]
+    post_padding: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ShapeRange:
+    """The sizes of one dynamic input that an engine is built for."""
+
+    name: str
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TargetBuild:
+    """What compiling a model for one target showed: compile evidence, not an execution.
+
+    A figure is None where the build did not get that far or the version does not give it.
+    """
+
+    target: str | None
+    """Compute capability such as ``sm89``; None for the GPU of this machine."""
+    stages: tuple[StageResult, ...]
+    engine_bytes: int | None = None
+    activation_bytes: int | None = None
+    weights_bytes: int | None = None
+    scratch_bytes: int | None = None
+    kernels: tuple[Kernel, ...] | None = None
+    layers: tuple[PaddedLayer, ...] = ()
+    engine: OutputFile | None = None
+
+    @property
+    def builds(self) -> bool:
+        """Whether the engine was built."""
+        return self.stage("build").status == "ok"
+
+    @property
+    def failure(self) -> StageResult | None:
+        """The stage that failed, if one did."""
+        return next((stage for stage in self.stages if stage.status == "failed"), None)
+
+    def stage(self, name: StageName) -> StageResult:
+        """The result of one stage."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """A model compiled for some targets."""
+
+    source: ModelInfo
+    runtime: str
+    """Library and version, e.g. ``tensorrt_rtx 1.7.1.116``."""
+    shapes: tuple[ShapeRange, ...]
+    targets: tuple[TargetBuild, ...]
+    note: str | None = None
+    """E.g. which shapes were chosen for want of ``--shape``."""
+
+    @property
+    def builds(self) -> bool:
+        """Whether it builds for every target that was asked for."""
+        return all(target.builds for target in self.targets)

@@ -9,6 +9,7 @@ import typer
 
 from deployconv._version import __version__
 from deployconv.cli.bench import bench
+from deployconv.cli.build import build
 from deployconv.cli.check import check
 from deployconv.cli.inspect import inspect
 from deployconv.cli.rewrite import rewrite
@@ -52,5 +53,5 @@ def root(
     context.ensure_object(Session).debug = debug
 
 
-for command in (inspect, rewrite, verify, bench, check):
+for command in (inspect, rewrite, verify, bench, build, check):
     app.command()(command)

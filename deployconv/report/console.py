@@ -35,6 +35,7 @@ _COLOURS = {
     "rewritten": "green",
     "exact": "green",
     "passed": "green",
+    "builds": "green",
     "kept": "yellow",
     "skipped": "yellow",
     "not-run": "yellow",
@@ -82,7 +83,7 @@ def print_rewriting(console: Console, rewriting: Rewriting) -> None:
 
 def print_parity(console: Console, checks: Sequence[Parity]) -> None:
     """Print one row for each output on each backend, then a line for each backend."""
-    table = _table("backend", "output", "max |difference|", "relative", "tolerance", "verdict")
+    table = make_table("backend", "output", "max |difference|", "relative", "tolerance", "verdict")
     for check in checks:
         for output in check.outputs:
             table.add_row(
@@ -91,7 +92,7 @@ def print_parity(console: Console, checks: Sequence[Parity]) -> None:
                 f"{output.max_abs:.3g}",
                 f"{output.max_rel:.3g}",
                 f"{output.tolerance:.3g}",
-                _coloured("passed" if output.passed else "failed"),
+                coloured("passed" if output.passed else "failed"),
             )
     console.print(table)
     print_lines(console, "", *map(parity_line, checks))
@@ -99,7 +100,7 @@ def print_parity(console: Console, checks: Sequence[Parity]) -> None:
 
 def print_latency(console: Console, latencies: Sequence[Latency], models: Sequence[str]) -> None:
     """Print medians and 95th percentiles of the named models, and what ran them."""
-    table = _table("backend", "model", "median", "p95", "runs")
+    table = make_table("backend", "model", "median", "p95", "runs")
     for latency in latencies:
         quantiles = filter(None, (latency.before_ms, latency.after_ms))
         for name, times in zip(models, quantiles, strict=True):
@@ -146,19 +147,19 @@ def _print_sites(
 
 def _site_table(sites: Sequence[SiteReport], *, certified: bool) -> Table:
     headers = ["site", "layer", "status", "form", "conv", "macs / input pixel"]
-    table = _table(*headers, *(["certificate"] if certified else []))
+    table = make_table(*headers, *(["certificate"] if certified else []))
     for site in sites:
         macs = f"{site.macs.before:,} -> {site.macs.after:,}" if site.macs else "-"
         cells: list[str | Text] = [
             one_line(site.id),
             one_line(f"{site.pattern} {_geometry(site)}"),
-            _coloured(site.status),
+            coloured(site.status),
             ", ".join(filter(None, (site.form, site.shuffle))) or "-",
             _times(site.conv_kernel) or "-",
             macs,
         ]
         if certified:
-            cells.append(_coloured(site.certificate) if site.certificate else "-")
+            cells.append(coloured(site.certificate) if site.certificate else "-")
         table.add_row(*cells)
     return table
 
@@ -180,13 +181,14 @@ def _times(sizes: Iterable[int] | None) -> str:
     return "x".join(map(str, sizes or ()))
 
 
-def _table(*headers: str) -> Table:
-    """Make a table without lines whose widest columns fold first where space is short."""
+def make_table(*headers: str) -> Table:
+    """Return a table without lines whose widest columns fold first where space is short."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for header in headers:
         table.add_column(header, overflow="fold")
     return table
 
 
-def _coloured(word: str) -> Text:
+def coloured(word: str) -> Text:
+    """Return ``word`` in the colour of that verdict, plain where it has none."""
     return Text(word, style=_COLOURS.get(word, ""))

@@ -14,7 +14,15 @@ from dataclasses import asdict
 from typing import Any
 
 from deployconv._version import __version__
-from deployconv.results import CheckReport, Inspection, Latency, ModelCheck, Parity, Rewriting
+from deployconv.results import (
+    BuildReport,
+    CheckReport,
+    Inspection,
+    Latency,
+    ModelCheck,
+    Parity,
+    Rewriting,
+)
 
 SCHEMA_VERSION = 1
 
@@ -49,6 +57,18 @@ def of_verification(checks: Sequence[Parity]) -> Document:
 def of_timing(latencies: Sequence[Latency]) -> Document:
     """Describe what `bench` measured, one entry a backend."""
     return _document(latency=[asdict(latency) for latency in latencies])
+
+
+def of_build(report: BuildReport) -> Document:
+    """Describe what TensorRT made of a model: compile evidence, one entry a target."""
+    return _document(
+        model=asdict(report.source),
+        evidence="compile",
+        runtime=report.runtime,
+        shapes=[asdict(bound) for bound in report.shapes],
+        note=report.note,
+        targets=[{"builds": built.builds, **asdict(built)} for built in report.targets],
+    )
 
 
 def of_check(report: CheckReport) -> Document:

@@ -13,7 +13,10 @@ HEAVY = ("numpy", "onnx", "onnx_graphsurgeon", "onnxruntime", "torch")
 ARGUMENTS = [
     ["--help"],
     ["--version"],
-    *([command, "--help"] for command in ("inspect", "rewrite", "verify", "bench", "check")),
+    *(
+        [command, "--help"]
+        for command in ("inspect", "rewrite", "verify", "bench", "build", "check")
+    ),
 ]
 
 PROGRAM = """
