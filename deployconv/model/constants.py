@@ -65,6 +65,9 @@ class Constant:
     overridable: bool = False
 
 
+_Source = tuple[gs.Node, "Scope"]
+
+
 class Constants:
     """Finds the constants of a model; one per view, so that each chain is folded once.
 
@@ -81,20 +84,57 @@ class Constants:
 
     def of(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
         """What ``tensor``, as seen from ``scope``, always holds; None if that varies."""
+        source = self._source(tensor, scope)
+        if source is not None and id(source[0]) not in self._folded:
+            self._fold_in_order(*source)
+        return self._known(tensor, scope)
+
+    def _known(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
+        """The constant that ``tensor`` is, as far as nodes are folded already."""
         if isinstance(tensor, gs.Constant):
             return self._initializer(tensor.name, scope)
+        source = self._source(tensor, scope)
+        results = None if source is None else self._folded.get(id(source[0]))
+        if source is None or results is None:
+            return None
+        return results[next(i for i, out in enumerate(source[0].outputs) if out is tensor)]
+
+    def _source(self, tensor: gs.Tensor, scope: Scope) -> _Source | None:
+        """The node that makes ``tensor`` and its scope; None for what is fed from outside."""
         if not tensor.inputs:
             return None
         producer = tensor.inputs[0]
-        home = next((s for s in scope.ancestors() if s.holds(producer)), None)
-        if home is None:
+        home = next((place for place in scope.ancestors() if place.holds(producer)), None)
+        return None if home is None else (producer, home)
+
+    def _fold_in_order(self, node: gs.Node, home: Scope) -> None:
+        """Fold ``node`` after what it reads. A stack, as networks are thousands of nodes deep."""
+        waiting: dict[int, _Source] = {id(node): (node, home)}
+        while waiting:
+            node, home = waiting[next(reversed(waiting))]
+            source = self._unfolded(node, home)
+            if source is not None and id(source[0]) not in waiting:
+                waiting[id(source[0])] = source
+                continue
+            # A cycle finds no constant.
+            self._folded[id(node)] = None if source is not None else self._fold(node, home)
+            waiting.popitem()
+
+    def _unfolded(self, node: gs.Node, home: Scope) -> _Source | None:
+        """Which node to fold before ``node``; None where all are, or where one varies."""
+        if not _foldable(node) or node.op == "Shape":
             return None
-        if id(producer) not in self._folded:
-            self._folded[id(producer)] = None  # a cycle finds no constant
-            self._folded[id(producer)] = self._fold(producer, home)
-        results = self._folded[id(producer)]
-        position = next(i for i, out in enumerate(producer.outputs) if out is tensor)
-        return None if results is None else results[position]
+        for tensor in node.inputs:
+            if isinstance(tensor, gs.Constant) or not tensor.name:
+                continue
+            source = self._source(tensor, home)
+            if source is None:
+                return None
+            if id(source[0]) not in self._folded:
+                return source
+            if self._folded[id(source[0])] is None:
+                return None
+        return None
 
     def _initializer(self, name: str, scope: Scope) -> Constant | None:
         for place in scope.ancestors():
@@ -127,7 +167,7 @@ class Constants:
         return dense
 
     def _fold(self, node: gs.Node, home: Scope) -> tuple[Constant, ...] | None:
-        if node.domain not in (None, "", "ai.onnx") or node.op in _RANDOM | _WITH_BODIES:
+        if not _foldable(node):
             return None
         proto = home.proto.node[home.index(node)]
         if node.op == "Constant":
@@ -136,7 +176,7 @@ class Constants:
             return _static_shape(node)
         if not node.inputs:
             return None
-        inputs = [self.of(tensor, home) for tensor in node.inputs if tensor.name]
+        inputs = [self._known(tensor, home) for tensor in node.inputs if tensor.name]
         if any(constant is None for constant in inputs):
             return None
         known = [constant for constant in inputs if constant is not None]
@@ -167,6 +207,11 @@ class Constants:
                 dtype = np.dtype(np.float32 if "float" in attribute.name else np.int64)
                 return (_folded(name, np.array(value, dtype), False),)
         return None
+
+
+def _foldable(node: gs.Node) -> bool:
+    """Whether equal inputs always give equal outputs, and nothing else is looked at."""
+    return node.domain in (None, "", "ai.onnx") and node.op not in _RANDOM | _WITH_BODIES
 
 
 def _folded(name: str, array: Array, overridable: bool) -> Constant:
