@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +20,7 @@ from typing import BinaryIO
 from google.protobuf.message import EncodeError
 from onnx import ModelProto, TensorProto
 
-from deployconv.errors import UsageError
+from deployconv.errors import ModelError, UsageError
 from deployconv.model.load import LoadedModel
 from deployconv.model.tensors import ExternalData, all_tensors, byte_size, is_external
 from deployconv.results import OutputFile
@@ -50,20 +50,52 @@ class StagedModel:
             refuse_existing(output, self.data is not None)
         digest = _sha256(self.path)
         try:
-            if self.data is not None:
-                # A model must never stand beside data that belongs to another.
-                output.unlink(missing_ok=True)
-                self.data.replace(data_path(output))
-            self.path.replace(output)
-            _sync_folder(output.parent)
+            if self.data is None:
+                self.path.replace(output)
+            else:
+                _replace_together([(self.data, data_path(output)), (self.path, output)])
         except OSError as error:
-            raise UsageError(f"{output}: cannot be written ({error.strerror})") from error
+            raise _cannot_write(output, error) from error
+        _sync_folder(output.parent)
         return OutputFile(str(output), digest)
 
 
 def data_path(output: Path) -> Path:
     """Where the external data of a model written to ``output`` goes."""
     return output.with_name(output.name + ".data")
+
+
+def _replace_together(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Rename each first file to the second, the model last; all of them, or none.
+
+    As a model must never stand beside data that belongs to another, old files step aside
+    first. A process that is killed just then leaves them beside their place as ``.NAME.old``.
+    """
+    old: list[Path] = []
+    with contextlib.ExitStack() as undo:
+        for _, place in reversed(moves):
+            if os.path.lexists(place):
+                aside = place.with_name(f".{place.name}.old")
+                aside.unlink(missing_ok=True)
+                undo.callback(_restore, aside, place)
+                place.replace(aside)
+                old.append(aside)
+        for staged_file, place in moves:
+            undo.callback(place.unlink, missing_ok=True)
+            staged_file.replace(place)
+        undo.pop_all()
+    for aside in old:
+        aside.unlink(missing_ok=True)
+
+
+def _restore(aside: Path, place: Path) -> None:
+    if os.path.lexists(aside):
+        aside.replace(place)
+
+
+def _cannot_write(output: Path, error: OSError) -> UsageError:
+    reason = error.strerror or str(error)
+    return UsageError(f"{output}: cannot be written ({reason}): check the folder and free space")
 
 
 def refuse_existing(output: Path, with_data: bool) -> None:
@@ -76,16 +108,19 @@ def refuse_existing(output: Path, with_data: bool) -> None:
 def refuse_inputs(output: Path, model: LoadedModel) -> None:
     """Raise UsageError where writing ``output`` would change a file of ``model``."""
     inputs = [file for file in (model.path, *model.external_files) if file is not None]
-    for target in (output, data_path(output)):
-        if any(target.exists() and file.samefile(target) for file in inputs):
-            raise UsageError(
-                f"{target}: belongs to the input model, which is never changed: pass -o with"
-                f" another name"
-            )
-    if not output.parent.is_dir():
-        raise UsageError(f"{output}: folder '{output.parent}' does not exist: create it first")
-    if output.is_dir():
-        raise UsageError(f"{output}: is a folder: name a file")
+    try:
+        if not output.parent.is_dir():
+            raise UsageError(f"{output}: folder '{output.parent}' does not exist: create it first")
+        if output.is_dir():
+            raise UsageError(f"{output}: is a folder: name a file")
+        for target in (output, data_path(output)):
+            if target.exists() and any(file.samefile(target) for file in inputs):
+                raise UsageError(
+                    f"{target}: belongs to the input model, which is never changed: pass -o with"
+                    f" another name"
+                )
+    except OSError as error:
+        raise _cannot_write(output, error) from error
 
 
 @contextlib.contextmanager
@@ -104,41 +139,51 @@ def staged(
     Raises:
         UsageError: the folder of ``output`` cannot be written.
     """
-    name = output.name if output else "model.onnx"
-    parent = output.parent if output else None
+    parent = None if output is None else output.parent
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=parent))
+        temporary = Path(tempfile.mkdtemp(prefix=".deployconv-", dir=parent))
     except OSError as error:
-        raise UsageError(f"{parent}: cannot be written ({error.strerror})") from error
+        raise _cannot_write(output or Path(tempfile.gettempdir()), error) from error
     try:
+        path = temporary / ("model.onnx" if output is None else output.name)
         try:
-            written = _write(proto, folder, temporary / name, frozenset(new))
+            written = _write(proto, folder, path, frozenset(new), durable=output is not None)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise UsageError(f"{output or name}: cannot be written ({reason})") from error
+            raise _cannot_write(output or path, error) from error
         yield written
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(proto: ModelProto, folder: Path | None, path: Path, new: frozenset[str]) -> StagedModel:
+def _write(
+    proto: ModelProto, folder: Path | None, path: Path, new: frozenset[str], durable: bool
+) -> StagedModel:
     if not needs_external_data(proto):
-        try:
-            raw = proto.SerializeToString()
-        except (EncodeError, ValueError):
-            raw = b""  # over 2 GB with its new weights: they cannot stay inside
-        if raw and len(raw) <= _PROTO_LIMIT:
-            _write_synced(path, raw)
+        raw = _serialized(proto)
+        if raw is not None:
+            _write_file(path, raw, durable)
             return StagedModel(proto, path, None)
+    # Else external it stays, or becomes: with its new weights it is too large for one file.
     copy = ModelProto()
     copy.CopyFrom(proto)
     data = data_path(path)
     with data.open("wb") as target:
         _move_tensors(copy, folder, target, new)
-        target.flush()
-        os.fsync(target.fileno())
-    _write_synced(path, copy.SerializeToString())
+        _sync(target, durable)
+    raw = _serialized(copy)
+    if raw is None:
+        raise ModelError(f"{path.name}: over 2 GB even without its weights: split the model")
+    _write_file(path, raw, durable)
     return StagedModel(copy, path, data)
+
+
+def _serialized(proto: ModelProto) -> bytes | None:
+    """The bytes of ``proto``; None where they are more than a model file can hold."""
+    try:
+        raw = proto.SerializeToString()
+    except (EncodeError, ValueError):
+        return None
+    return raw if len(raw) <= _PROTO_LIMIT else None
 
 
 def needs_external_data(proto: ModelProto) -> bool:
@@ -155,16 +200,20 @@ def _move_tensors(
     too large for a single file, all do.
     """
     movable = new if needs_external_data(proto) else None
-    placed: dict[tuple[str, int, int | None], tuple[int, int]] = {}
+    placed: dict[tuple[str, int, int], int] = {}
     for tensor in all_tensors(proto):
         if is_external(tensor):
             source = ExternalData.of(tensor)
-            key = (source.location, source.offset, source.length)
+            length = byte_size(tensor) or 0
+            key = (source.location, source.offset, length)
+            if not length:
+                # Readers take a length of 0 for "up to the end of the file".
+                _embed_nothing(tensor)
+                continue
             if key not in placed:
-                length = source.length if source.length is not None else byte_size(tensor) or 0
                 file = (folder or Path()) / source.location
-                placed[key] = (_copy(file, source.offset, length, target), length)
-            offset, length = placed[key]
+                placed[key] = _copy(file, source.offset, length, target)
+            offset = placed[key]
         elif len(tensor.raw_data) >= _SMALL and (movable is None or tensor.name in movable):
             length = len(tensor.raw_data)
             offset = _align(target, length)
@@ -173,6 +222,12 @@ def _move_tensors(
         else:
             continue
         _refer(tensor, target.name, offset, length)
+
+
+def _embed_nothing(tensor: TensorProto) -> None:
+    del tensor.external_data[:]
+    tensor.ClearField("data_location")
+    tensor.raw_data = b""
 
 
 def _refer(tensor: TensorProto, data: str, offset: int, length: int) -> None:
@@ -217,20 +272,27 @@ def _copy(file: Path, offset: int, length: int, target: BinaryIO) -> int:
     return start
 
 
-def _write_synced(path: Path, raw: bytes) -> None:
+def _write_file(path: Path, raw: bytes, durable: bool) -> None:
     with path.open("wb") as file:
         file.write(raw)
-        file.flush()
+        _sync(file, durable)
+
+
+def _sync(file: BinaryIO, durable: bool) -> None:
+    file.flush()
+    if durable:
         os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
+    """Make the renames durable, where the file system knows how to."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:
