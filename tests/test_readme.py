@@ -78,7 +78,7 @@ def test_commands_and_options_exist() -> None:
         for parameter in command.params
         for option in (*parameter.opts, *parameter.secondary_opts)
     }
-    mentioned = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", README))
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z0-9]+(?:-[a-z]+)*", README))
     assert mentioned <= known | {"--debug", "--no-x", "--help"}
 
 
