@@ -159,6 +159,7 @@ def reasons(model: ModelProto, **options: Any) -> list[str]:
 __all__ = [
     "FLOAT",
     "Array",
+    "Feeds",
     "Size",
     "assert_equal",
     "assert_rewritten",

@@ -91,7 +91,8 @@ def _copy_attribute(attribute: AttributeProto, node: NodeProto) -> None:
     copy = node.attribute.add()
     if attribute.type == AttributeProto.GRAPH:
         copy.name, copy.type = attribute.name, attribute.type
-        copy.ref_attr_name = attribute.ref_attr_name
+        if attribute.ref_attr_name:  # one that is set, though empty, is a reference to the checker
+            copy.ref_attr_name = attribute.ref_attr_name
         if attribute.HasField("g"):
             _copy_graph(attribute.g, copy.g)
     elif attribute.type == AttributeProto.TENSOR and attribute.HasField("t"):

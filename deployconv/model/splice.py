@@ -187,6 +187,9 @@ def _removable(node: NodeProto, uses: Counter[str]) -> bool:
 
 
 def _remove_initializer(graph: GraphProto, name: str) -> None:
+    for index in reversed(range(len(graph.sparse_initializer))):
+        if graph.sparse_initializer[index].values.name == name:
+            del graph.sparse_initializer[index]
     for index in reversed(range(len(graph.initializer))):
         if graph.initializer[index].name == name:
             del graph.initializer[index]

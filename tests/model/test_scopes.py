@@ -1,0 +1,164 @@
+"""Sites in bodies of If, Loop and Scan, with weights from inside and from around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+from tests.build import (
+    FLOAT,
+    assert_rewritten,
+    feeds_for,
+    graph,
+    integers,
+    model,
+    node,
+    rewrite,
+    tensor,
+    value,
+)
+
+SHAPE, UPSAMPLED = [1, 2, 4, 5], [1, 3, 8, 10]
+PARAMETERS = [tensor("w", integers(2, 3, 4, 4)), tensor("b", integers(3, seed=1))]
+BOOL, INT64 = TensorProto.BOOL, TensorProto.INT64
+
+
+def up(source: str, result: str) -> NodeProto:
+    geometry = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
+    return node("ConvTranspose", [source, "w", "b"], [result], name="up", **geometry)
+
+
+def main(nodes: Sequence[NodeProto], shape: Sequence[int | None], inside: bool) -> ModelProto:
+    """``x`` -> nodes -> ``z``, with a flag; the parameters stand here or inside a body."""
+    inputs = [value("x", FLOAT, SHAPE), value("yes", BOOL, [])]
+    outer = [] if inside else PARAMETERS
+    return model(graph(nodes, inputs, [value("z", FLOAT, shape)], [*outer, COUNT, TRUE]))
+
+
+COUNT, TRUE = tensor("count", np.array(3)), tensor("true", np.array(True))
+
+
+def branch(inside: bool, result: str = "t") -> GraphProto:
+    own = PARAMETERS if inside else []
+    return graph([up("x", result)], [], [value(result, FLOAT, UPSAMPLED)], own)
+
+
+def other(result: str = "e") -> GraphProto:
+    shape = node("Constant", [], ["shape"], value_ints=UPSAMPLED)
+    fill = node("ConstantOfShape", ["shape"], [result])
+    return graph([shape, fill], [], [value(result, FLOAT, UPSAMPLED)])
+
+
+def choice(then: GraphProto, result: str) -> NodeProto:
+    return node("If", ["yes"], [result], name="if", then_branch=then, else_branch=other())
+
+
+def in_if(inside: bool) -> ModelProto:
+    return main([choice(branch(inside), "z")], UPSAMPLED, inside)
+
+
+def in_if_in_if(inside: bool) -> ModelProto:
+    middle = graph([choice(branch(inside), "m")], [], [value("m", FLOAT, UPSAMPLED)])
+    return main([choice(middle, "z")], UPSAMPLED, inside)
+
+
+def in_loop(inside: bool) -> ModelProto:
+    body = graph(
+        [node("Identity", ["going"], ["still"]), up("x", "slice")],
+        [value("round", INT64, []), value("going", BOOL, [])],
+        [value("still", BOOL, []), value("slice", FLOAT, UPSAMPLED)],
+        PARAMETERS if inside else [],
+    )
+    loop = node("Loop", ["count", "true"], ["z"], name="loop", body=body)
+    return main([loop], [None, *UPSAMPLED], inside)
+
+
+def in_scan(inside: bool) -> ModelProto:
+    body = graph(
+        [up("frame", "out")],
+        [value("frame", FLOAT, SHAPE)],
+        [value("out", FLOAT, UPSAMPLED)],
+        PARAMETERS if inside else [],
+    )
+    frames = node("Concat", ["row", "row"], ["frames"], axis=0)
+    nodes = [
+        node("Constant", [], ["axes"], value_ints=[0]),
+        node("Unsqueeze", ["x", "axes"], ["row"]),
+        frames,
+        node("Scan", ["frames"], ["z"], name="scan", body=body, num_scan_inputs=1),
+    ]
+    return main(nodes, [2, *UPSAMPLED], inside)
+
+
+def in_loop_in_if(inside: bool) -> ModelProto:
+    (loop,) = in_loop(inside).graph.node
+    loop.output[0] = "stack"
+    nodes = [
+        loop,
+        node("Constant", [], ["axes"], value_ints=[0]),
+        node("ReduceSum", ["stack", "axes"], ["t"], keepdims=0),
+    ]
+    then = graph(nodes, [], [value("t", FLOAT, UPSAMPLED)])
+    return main([choice(then, "z")], UPSAMPLED, inside)
+
+
+PLACES = {
+    in_if: "main/if.then_branch",
+    in_if_in_if: "main/if.then_branch/if.then_branch",
+    in_loop: "main/loop.body",
+    in_scan: "main/scan.body",
+    in_loop_in_if: "main/if.then_branch/loop.body",
+}
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["weights outside", "weights inside"])
+@pytest.mark.parametrize(("build", "scope"), PLACES.items(), ids=[f.__name__ for f in PLACES])
+def test_a_site_in_a_body(build: Callable[[bool], ModelProto], scope: str, inside: bool) -> None:
+    original = build(inside)
+    feeds = {"x": feeds_for(original)["x"], "yes": np.array(True)}
+    assert_rewritten(original, feeds)
+    done, _ = rewrite(original, verify=False)
+    assert [(site.scope, site.id) for site in done.sites] == [(scope, f"{scope}/up")]
+
+
+def test_a_weight_that_a_body_hides_behind_its_own() -> None:
+    """Inner names win over outer ones: the two nodes have different weights."""
+    inner = graph(
+        [up("x", "t")],
+        [],
+        [value("t", FLOAT, UPSAMPLED)],
+        [tensor("w", integers(2, 3, 4, 4, seed=7))],
+    )
+    original = main(
+        [choice(inner, "c"), up("x", "d"), node("Add", ["c", "d"], ["z"])], UPSAMPLED, False
+    )
+    original.graph.node[1].name = "outer"
+    feeds = {"x": feeds_for(original)["x"], "yes": np.array(True)}
+    done, _ = rewrite(original, verify=False)
+    assert [site.status for site in done.sites] == ["rewritten", "rewritten"]
+    assert_rewritten(original, feeds)
+
+
+def test_a_weight_that_the_loop_carries_is_a_run_time_weight() -> None:
+    body = graph(
+        [
+            node("Identity", ["going"], ["still"]),
+            node("Neg", ["w"], ["next"]),
+            up("x", "slice"),
+        ],
+        [value("round", INT64, []), value("going", BOOL, []), value("w", FLOAT, [2, 3, 4, 4])],
+        [
+            value("still", BOOL, []),
+            value("next", FLOAT, [2, 3, 4, 4]),
+            value("slice", FLOAT, UPSAMPLED),
+        ],
+    )
+    loop = node("Loop", ["count", "true", "start"], ["", "z"], name="loop", body=body)
+    original = main([loop], [None, *UPSAMPLED], True)
+    original.graph.initializer.append(tensor("start", integers(2, 3, 4, 4)))
+    original.graph.initializer.append(PARAMETERS[1])
+    done, _ = rewrite(original, verify=False)
+    assert [site.reason.code for site in done.sites if site.reason] == ["runtime-weight"]
