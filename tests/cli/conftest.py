@@ -15,7 +15,7 @@ SIGNATURES = {
     function.__name__: inspect.signature(function)
     for function in (
         *(deployconv.inspect, deployconv.rewrite, deployconv.verify),
-        *(deployconv.bench, deployconv.check),
+        *(deployconv.bench, deployconv.build, deployconv.check),
     )
 }
 
@@ -33,6 +33,7 @@ class FakeApi:
             "rewrite": samples.REWRITING,
             "verify": (samples.PARITY,),
             "bench": (samples.LATENCY,),
+            "build": samples.BUILD_REPORT,
             "check": samples.CHECK_REPORT,
         }
     )
@@ -55,6 +56,9 @@ class FakeApi:
 
     def bench(self, *models: Any, **options: Any) -> Any:
         return self._answer("bench", models, options)
+
+    def build(self, *models: Any, **options: Any) -> Any:
+        return self._answer("build", models, options)
 
     def check(self, paths: Any, *, on_result: Any, **options: Any) -> Any:
         report = self._answer("check", (paths,), options)

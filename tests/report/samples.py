@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from deployconv.results import (
+    BuildReport,
     CheckReport,
     Inspection,
+    Kernel,
     Latency,
     Macs,
     ModelCheck,
@@ -18,7 +20,10 @@ from deployconv.results import (
     Quantiles,
     Reason,
     Rewriting,
+    ShapeRange,
     SiteReport,
+    StageResult,
+    TargetBuild,
 )
 
 SOURCE = ModelInfo(path="net.onnx", sha256="a" * 64, opset=17, ir_version=8)
@@ -112,3 +117,46 @@ CHECK_REPORT = CheckReport(
         ModelCheck("d.onnx", "not-run", 0.125, message="ort:cuda is not available"),
     )
 )
+
+_CHECKED = StageResult("check", "ok", 0.01)
+_NO_DRIVER = "no CUDA driver"
+BUILT = TargetBuild(
+    "sm86",
+    (
+        _CHECKED,
+        StageResult("parse", "ok", 0.004),
+        StageResult("build", "ok", 0.125),
+        StageResult("deserialize", "not-run", reason=_NO_DRIVER),
+        StageResult("run", "not-run", reason="a build ends with the engine"),
+        StageResult("profile", "not-run", reason="a build ends with the engine"),
+    ),
+    engine_bytes=374804,
+    activation_bytes=9625600,
+    weights_bytes=96000,
+    scratch_bytes=9625600,
+    kernels=(
+        Kernel("move", "kgen", ("Float",), ("Float",), ()),
+        Kernel("up", "deconv", ("Float",), ("Float",), ("up",)),
+        Kernel("last", "kgen", ("Float",), ("Float",), ("up",)),
+    ),
+    engine=OutputFile("net.sm86.engine", "c" * 64),
+)
+NOT_BUILT = TargetBuild(
+    "sm89",
+    (
+        _CHECKED,
+        StageResult("parse", "failed", 0.004, "no\nnegative pads", "up", "ConvTranspose"),
+        *(
+            StageResult(name, "not-run", reason="parse failed")
+            for name in ("build", "deserialize", "run", "profile")
+        ),
+    ),
+)
+BUILD_REPORT = BuildReport(
+    SOURCE,
+    "tensorrt_rtx 1.7.1",
+    (ShapeRange("x", (1, 8), (1, 16), (4, 32)), ShapeRange("z", (1, 8), (1, 8), (1, 8))),
+    (BUILT,),
+    note="shapes chosen by deployconv: z:1,8",
+)
+FAILED_BUILD_REPORT = replace(BUILD_REPORT, targets=(BUILT, NOT_BUILT))

@@ -6,6 +6,7 @@ run, and says nothing about speed.
 
 from __future__ import annotations
 
+import os
 import platform
 import tempfile
 import time
@@ -76,6 +77,8 @@ def find_installation(backend: str | None = None) -> Installation:
 
     Raises BackendUnavailable where it is not installed or does not load.
     """
+    if os.name != "posix":
+        raise BackendUnavailable("TensorRT is driven on Linux only: run this there")
     problems = []
     for name in (backend,) if backend else LIBRARIES:
         try:
