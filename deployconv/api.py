@@ -124,7 +124,7 @@ def rewrite(
     failed = failed_certificates(done.sites)
     if failed:
         raise CheckFailed(f"certificate failed: {', '.join(failed)}: nothing was written", done)
-    left = [site.id for site in done.sites if site.status != "rewritten"]
+    left = [site.id for site in done.sites if site.left_alone]
     if strict and left:
         raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", done)
     added = apply(planning)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from deployconv.errors import UsageError
-from deployconv.lowering import Plan, lower, plan_site
+from deployconv.lowering import Plan, ShufflePlan, new_nodes, plan_shuffle, plan_site
 from deployconv.model.load import LoadedModel
 from deployconv.model.splice import AttributeEdit, Names, Replacement, splice
 from deployconv.model.view import View, view
 from deployconv.options import RewriteOptions
 from deployconv.results import Reason, SiteReport, Status
-from deployconv.sites import Geometry, Site, SkippedSite, UpsampleSite, find_sites
+from deployconv.sites import Geometry, ShuffleSite, Site, SkippedSite, UpsampleSite, find_sites
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Planned:
 
     site: Site
     report: SiteReport
-    plan: Plan | None
+    plan: Plan | ShufflePlan | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def certify_sites(planning: Planning, seed: int) -> Planning:
 
     done = []
     for planned in planning.sites:
-        if planned.plan is not None and isinstance(planned.site, UpsampleSite):
+        if planned.plan is not None and not isinstance(planned.site, SkippedSite):
             verdict = certify(planned.site, planned.plan, seed)
             planned = replace(planned, report=planned.report.with_certificate(verdict))
         done.append(planned)
@@ -81,16 +81,12 @@ def apply(planning: Planning) -> frozenset[str]:
     edits: list[Replacement | AttributeEdit] = []
     for planned in planning.sites:
         site = planned.site
-        if not isinstance(site, UpsampleSite):
-            continue
-        if planned.plan is not None:
-            stem = site.scope.label(site.nodes[-1])
-            edits.append(
-                Replacement(
-                    site.scope, site.nodes[-1:], lower(site, planned.plan, names.maker(stem))
-                )
-            )
-        elif site.explicit_attributes is not None:
+        if planned.plan is not None and not isinstance(site, SkippedSite):
+            fresh = names.maker(site.scope.label(site.nodes[-1]))
+            # What led to the last node goes too, unless something else reads it (`splice`).
+            new = new_nodes(site, planned.plan, fresh)
+            edits.append(Replacement(site.scope, site.nodes[-1:], new))
+        elif isinstance(site, UpsampleSite) and site.explicit_attributes is not None:
             edits.append(AttributeEdit(site.scope, site.nodes[-1], site.explicit_attributes))
     return splice(planning.view, edits)
 
@@ -101,6 +97,8 @@ def _plan(site: Site, options: RewriteOptions) -> Planned:
     if not _selected(site, options):
         reason = Reason("not-selected", "left alone by --only or --skip")
         return Planned(site, _report(site, "kept", reason), None)
+    if isinstance(site, ShuffleSite):
+        return _plan_shuffle(site, options)
     plan = plan_site(site, options.form, options.shuffle)
     if isinstance(plan, Reason):
         return Planned(site, _report(site, "skipped", plan), None)
@@ -114,9 +112,17 @@ def _plan(site: Site, options: RewriteOptions) -> Planned:
     return Planned(site, report, plan)
 
 
+def _plan_shuffle(site: ShuffleSite, options: RewriteOptions) -> Planned:
+    plan = plan_shuffle(site, options.shuffle)
+    if isinstance(plan, Reason):
+        return Planned(site, _report(site, "kept", plan), None)
+    report = _report(site, "rewritten", None)
+    return Planned(site, replace(report, shuffle=plan.shuffle, conv_kernel=report.kernel), plan)
+
+
 def _report(site: Site, status: Status, reason: Reason | None) -> SiteReport:
     geometry: Geometry | None = site.geometry
-    dtype = site.dtype if isinstance(site, SkippedSite) else site.weight.dtype.name
+    dtype = site.weight.dtype.name if isinstance(site, UpsampleSite) else site.dtype
     return SiteReport(
         id=site.id,
         pattern=site.pattern,

@@ -60,6 +60,12 @@ class SiteReport:
     macs: Macs | None = None
     certificate: Literal["exact", "failed"] | None = None
 
+    @property
+    def left_alone(self) -> bool:
+        """True for a layer that is not in its final form: neither rewritten nor so already."""
+        done = self.reason is not None and self.reason.code == "already-lowered"
+        return self.status != "rewritten" and not done
+
     def with_certificate(self, verdict: Literal["exact", "failed"]) -> SiteReport:
         return replace(self, certificate=verdict)
 

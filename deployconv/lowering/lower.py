@@ -38,9 +38,11 @@ def lower(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[g
     tensor: gs.Tensor = gs.Variable(site.input)
     for layers in site.prelude:
         tensor = _moved(emitter, layers, tensor)
+    if site.folded:
+        tensor = emitter.reshape(tensor, [-1, 1, *(0,) * site.rank])
     inputs = [tensor, emitter.constant("weight", _weight(site, plan, phases_first))]
     if site.bias is not None:
-        bias, copies = _finite(site.bias, site), plan.copies
+        bias, copies = finite(site.bias, site.id), plan.copies
         # The bias belongs to every output element, so each phase of a channel has it.
         phased = np.tile(bias, copies) if phases_first else np.repeat(bias, copies)
         inputs.append(emitter.constant("bias", phased))
@@ -75,23 +77,24 @@ def _moved(emitter: Emitter, layers: Pointwise, tensor: gs.Tensor) -> gs.Tensor:
 
 def _weight(site: UpsampleSite, plan: Plan, phases_first: bool) -> Array:
     """``[C_out * phases, C_in/group, span ..]`` in the channel order that the shuffle reads."""
-    kernel = site.kernel(_finite(site.weight, site))
+    kernel = site.kernel(finite(site.weight, site.id))
     phased = phase_weights(kernel, plan.axes)
     if phases_first:
         phased = np.moveaxis(phased, 0, site.rank)
     return phased.reshape(-1, phased.shape[site.rank + 1], *plan.conv_kernel)
 
 
-def _finite(parameter: Parameter, site: UpsampleSite) -> Array:
+def finite(parameter: Parameter, site: str) -> Array:
+    """The values of ``parameter``; ModelError where one is NaN or infinite."""
     values = parameter.read()
     if values.shape != parameter.shape:
         raise ModelError(
-            f"{site.id}: '{parameter.name}' has shape {list(values.shape)}, declared"
+            f"{site}: '{parameter.name}' has shape {list(values.shape)}, declared"
             f" {list(parameter.shape)}: export the model again"
         )
     if not np.isfinite(values).all():
         raise ModelError(
-            f"{site.id}: '{parameter.name}' holds NaN or infinite values: check the training or"
+            f"{site}: '{parameter.name}' holds NaN or infinite values: check the training or"
             f" export that made it"
         )
     return values

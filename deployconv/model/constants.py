@@ -41,6 +41,8 @@ _RANDOM = frozenset(
         "RandomUniformLike",
     }
 )
+_QUANTIZED = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
+"""Folding these would take a layer out of the integers that it is meant to run in."""
 _WITH_BODIES = frozenset(("If", "Loop", "Scan", "SequenceMap"))
 
 
@@ -211,7 +213,9 @@ class Constants:
 
 def _foldable(node: gs.Node) -> bool:
     """Whether equal inputs always give equal outputs, and nothing else is looked at."""
-    return node.domain in (None, "", "ai.onnx") and node.op not in _RANDOM | _WITH_BODIES
+    return (
+        node.domain in (None, "", "ai.onnx") and node.op not in _RANDOM | _WITH_BODIES | _QUANTIZED
+    )
 
 
 def _folded(name: str, array: Array, overridable: bool) -> Constant:

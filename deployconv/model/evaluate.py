@@ -1,7 +1,8 @@
 """Run a few nodes of a model by the ONNX reference evaluator.
 
 ScatterND, Resize and Upsample are replaced by vectorised implementations: the evaluator's own
-loop over elements in Python. Resize is the nearest one only.
+loop over elements in Python. Resize is the nearest one only. (The evaluator goes by the names
+of the classes.)
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ def evaluate(
         [onnx.helper.make_value_info(name, unknown) for name in outputs],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    evaluator = ReferenceEvaluator(model, new_ops=[_ScatterND, _Resize, _Upsample])
+    evaluator = ReferenceEvaluator(model, new_ops=[ScatterND, Resize, Upsample])
     return [np.asarray(array) for array in evaluator.run(None, dict(feeds))]
 
 
-class _ScatterND(OpRun):
+class ScatterND(OpRun):
+    """Writes updates into a copy, as ONNX says, without reduction."""
+
     op_domain = ""
-    op_type = "ScatterND"
 
     def _run(
         self, data: Array, indices: Array, updates: Array, reduction: str | None = None
@@ -54,9 +56,10 @@ class _ScatterND(OpRun):
         return (result,)
 
 
-class _Resize(OpRun):
+class Resize(OpRun):
+    """Nearest Resize of opset 10 and later, by whole factors."""
+
     op_domain = ""
-    op_type = "Resize"
 
     def _run(self, data: Array, *inputs: Array | None, **attributes: Any) -> tuple[Array]:
         if attributes.get("mode") != "nearest":
@@ -66,9 +69,10 @@ class _Resize(OpRun):
         return (_nearest(data, scales, sizes, attributes),)
 
 
-class _Upsample(OpRun):
+class Upsample(OpRun):
+    """Nearest Upsample of opset 7 to 9."""
+
     op_domain = ""
-    op_type = "Upsample"
 
     def _run(self, data: Array, scales: Array | None = None, **attributes: Any) -> tuple[Array]:
         if attributes.get("mode") not in (None, "nearest"):
@@ -87,8 +91,9 @@ def _nearest(
                 data.shape[axis],
                 size,
                 scale,
-                attributes["coordinate_transformation_mode"],
-                attributes["nearest_mode"],
+                # Opset 10 had one mode and no attribute for it.
+                attributes.get("coordinate_transformation_mode") or "asymmetric",
+                attributes.get("nearest_mode") or "floor",
             )
             data = data.take(sources, axis=axis)
     return data

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deployconv.model.view import View
-from deployconv.sites import conv_transpose, nearest_resize, zero_insertion
+from deployconv.sites import conv_transpose, nearest_resize, pixel_shuffle, zero_insertion
 from deployconv.sites.site import (
     Geometry,
     Original,
     Parameter,
     Pointwise,
+    ShuffleSite,
     Site,
     Skip,
     SkippedSite,
@@ -23,6 +24,7 @@ from deployconv.sites.site import (
 RECOGNISERS = (
     zero_insertion.recognise,
     nearest_resize.recognise,
+    pixel_shuffle.recognise,
     conv_transpose.recognise,
 )
 """In order: the first that claims a node has it."""
@@ -59,6 +61,7 @@ __all__ = [
     "Original",
     "Parameter",
     "Pointwise",
+    "ShuffleSite",
     "Site",
     "Skip",
     "SkippedSite",

@@ -22,7 +22,7 @@ from deployconv.sites.attributes import (
     has_references,
     spatial_sizes,
 )
-from deployconv.sites.parameters import find_parameters
+from deployconv.sites.parameters import find_parameters, missing_weight
 from deployconv.sites.site import (
     Geometry,
     Original,
@@ -49,7 +49,7 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None
         return skip(Skip("attribute-reference", "its attributes are the function's parameters"))
     weight = view.constants.of(node.inputs[1], scope)
     if weight is None:
-        return skip(Skip("runtime-weight", "its weight is computed while the model runs"))
+        return skip(missing_weight(node))
     attributes = _Attributes.of(node, weight, name)
     conv = attributes.conv
     geometry = Geometry(conv.strides, conv.kernel, conv.dilations, conv.group)

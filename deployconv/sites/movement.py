@@ -103,7 +103,7 @@ class Movement:
         """
         if channels is not None and rank is not None and self._any_size():
             return ({self.source.name: (2, channels, 5, 6, 7)[:rank]},)
-        return self.view.shapes.instances(self.source.name, *self._outside())
+        return self.view.shapes.instances(self.source.name, *self.outside())
 
     def _any_size(self) -> bool:
         """True where no node can depend on the size of what it moves."""
@@ -118,6 +118,8 @@ class Movement:
             return all(constant is not None for constant in known)
         if node.op != "Resize" or (len(node.inputs) > 3 and node.inputs[3].name):
             return False
+        if node.attrs.get("coordinate_transformation_mode") == "align_corners":
+            return False  # what it repeats depends on the size
         scales = self.view.constants.of(node.inputs[-1], self.scope)
         return scales is not None and scales.shape != (0,)
 
@@ -130,9 +132,8 @@ class Movement:
         count, base = prod(shape), _BASE.get(dtype, 1 << 20)
         if count > _LARGEST:
             return None
-        nodes, feeds = self.runnable(instance)
+        nodes, feeds, target = self.runnable(instance)
         kind = np.dtype(dtype)
-        target = self.target.name
 
         def moved(values: Array) -> Array:
             fed = {**feeds, self.source.name: values.reshape(shape).astype(kind)}
@@ -159,13 +160,19 @@ class Movement:
         except Exception:  # whatever the evaluator cannot run is no movement that we know
             return None
 
-    def runnable(self, instance: Instance) -> tuple[list[NodeProto], dict[str, Array]]:
-        """NodeProtos from source to target, pointwise segments left out, and their constants."""
+    def runnable(self, instance: Instance) -> tuple[list[NodeProto], dict[str, Array], str]:
+        """NodeProtos from source to target, their constants, and the name of the target.
+
+        Pointwise segments are left out, so that the target may be what one of them reads.
+        """
         needed: dict[int, gs.Node] = {}
         feeds: dict[str, Array] = {}
         aliases = {segment.target.name: segment.source.name for segment in self.pointwise}
         inside = self._inside()
         skipped = {id(node) for segment in self.pointwise for node in segment.nodes}
+
+        def resolved(name: str) -> str:
+            return resolved(aliases[name]) if name in aliases else name
 
         def need(tensor: gs.Tensor) -> None:
             if not tensor.name or tensor.name == self.source.name:
@@ -193,12 +200,15 @@ class Movement:
         for node in ordered:
             proto = NodeProto()
             proto.CopyFrom(self.scope.proto.node[self.scope.index(node)])
-            for position, name in enumerate(proto.input):
-                while name in aliases:
-                    name = aliases[name]
-                proto.input[position] = name
+            proto.input[:] = [resolved(name) for name in proto.input]
             protos.append(proto)
-        return protos, feeds
+        return protos, feeds, resolved(self.target.name)
+
+    def overridable(self) -> bool:
+        """True where a constant that decides the movement is the default of a graph input."""
+        tensors = (t for node in (*self.nodes, *self.arithmetic()) for t in node.inputs if t.name)
+        constants = (self.view.constants.of(tensor, self.scope) for tensor in tensors)
+        return any(constant is not None and constant.overridable for constant in constants)
 
     def arithmetic(self) -> Iterator[gs.Node]:
         """The nodes that compute shapes and indices for the movement."""
@@ -216,7 +226,7 @@ class Movement:
         names = {self.source.name}
         return names | {out.name for node in self.nodes for out in node.outputs}
 
-    def _outside(self) -> list[str]:
+    def outside(self) -> list[str]:
         """Tensors that are not on the way, whose shapes the arithmetic reads."""
         inside = self._inside()
         read = (node.inputs[0] for node in self.arithmetic() if node.op == "Shape")
@@ -259,7 +269,7 @@ class _Walk:
             if not known:
                 return None
             latest = max(known, key=self.scope.index)
-            if latest.op not in _MOVES and not is_pointwise(latest, self.scope, self.view):
+            if latest.op not in _MOVES and not self._pointwise(latest):
                 return None
             nodes.insert(0, latest)
             frontier = [tensor for tensor in frontier if tensor not in latest.outputs]
@@ -267,12 +277,21 @@ class _Walk:
                 if tensor.name and not is_fill(tensor, self) and tensor not in frontier:
                     frontier.append(tensor)
             if len(frontier) == 1:
-                pointwise = [is_pointwise(node, self.scope, self.view) for node in nodes]
+                pointwise = [self._pointwise(node) for node in nodes]
                 if any(pointwise) != all(pointwise):
                     return None
                 return Segment(tuple(nodes), frontier[0], target, all(pointwise))
             if not frontier or len(nodes) > _LONGEST:
                 return None
+
+    def _pointwise(self, node: gs.Node) -> bool:
+        """Pointwise in its data, not for instance times a mask that is computed from sizes."""
+        constants = self.view.constants
+        return is_pointwise(node, self.scope, self.view) and not any(
+            is_fill(tensor, self) and constants.of(tensor, self.scope) is None
+            for tensor in node.inputs
+            if tensor.name
+        )
 
     def _producer(self, tensor: gs.Tensor) -> gs.Node | None:
         node = tensor.inputs[0] if tensor.inputs else None

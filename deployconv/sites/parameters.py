@@ -21,6 +21,14 @@ class Parameters:
     bias: Constant | None
 
 
+def missing_weight(node: gs.Node) -> Skip:
+    """Why the weight of ``node`` is no constant."""
+    producers = node.inputs[1].inputs
+    if producers and producers[0].op == "DequantizeLinear":
+        return Skip("quantized-weight", "its weight is quantized, and folding it would undo that")
+    return Skip("runtime-weight", "its weight is computed while the model runs")
+
+
 def find_parameters(node: gs.Node, scope: Scope, view: View, weight: Constant) -> Parameters | Skip:
     """The parameters of ``node``, a Conv or ConvTranspose with the constant ``weight``."""
     bias = None

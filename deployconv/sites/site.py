@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from deployconv.model.view import Scope
 
 Array = NDArray[Any]
+
+ChannelOrder = Literal["CRD", "DCR"]
 
 Skip = Reason
 """Why a node that looks like an upsampling layer is left alone."""
@@ -46,9 +48,9 @@ class Geometry:
     """The layer as its node states it, for reports."""
 
     stride: tuple[int, ...]
-    kernel: tuple[int, ...]
-    dilation: tuple[int, ...]
-    group: int
+    kernel: tuple[int, ...] | None
+    dilation: tuple[int, ...] | None
+    group: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +70,13 @@ class Original:
         nodes: from the site's input to its output.
         constants: what they read besides the input, the weight and the bias.
         sizes: the input's spatial sizes where the nodes fit no other; None where any do.
-        batch: likewise its batch size.
+        front: likewise its batch size and channels.
     """
 
     nodes: tuple[NodeProto, ...]
     constants: Mapping[str, Array]
     sizes: tuple[int, ...] | None = None
-    batch: int | None = None
+    front: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +95,7 @@ class UpsampleSite:
         original: gives the nodes as they stand, for the certificate.
         prelude: pointwise layers that stand between the upsampling and the Conv, and will run
             on the low-resolution input instead.
+        folded: True where every channel becomes a batch element of its own first.
         repeats: True where every output pixel of a block is the same, so that the Conv can
             run before the pixels are repeated.
         explicit_attributes: for a node that stays, attributes that say the same as those it
@@ -113,6 +116,7 @@ class UpsampleSite:
     sizes: tuple[int | None, ...]
     original: Callable[[], Original]
     prelude: tuple[Pointwise, ...] = ()
+    folded: bool = False
     repeats: bool = False
     explicit_attributes: dict[str, Any] | None = None
 
@@ -124,7 +128,7 @@ class UpsampleSite:
     @property
     def group(self) -> int:
         """Number of channel groups."""
-        return self.geometry.group
+        return self.geometry.group or 1
 
     @property
     def channels(self) -> tuple[int, int]:
@@ -155,6 +159,56 @@ class UpsampleSite:
 
 
 @dataclass(frozen=True, eq=False)
+class ConvInFront:
+    """The Conv whose output channels a pixel shuffle moves into space, for nothing else.
+
+    ``original`` gives it and the shuffle as they stand.
+    """
+
+    node: gs.Node
+    kernel: tuple[int, ...]
+    dilation: tuple[int, ...]
+    group: int
+    weight: Parameter
+    bias: Parameter | None
+    original: Callable[[], Original]
+
+
+@dataclass(frozen=True, eq=False)
+class ShuffleSite:
+    """A pixel shuffle, and the Conv in front of it if there is one of its own.
+
+    Attributes:
+        nodes: the Conv if any, and the nodes of the shuffle; the last one makes ``output``.
+        source: name of the tensor that is shuffled, ``[N, C * s_1 * .. * s_n, i_1 .. i_n]``.
+        output: name of the result, ``[N, C, s_1 * i_1 .. s_n * i_n]``.
+        stride: ``s_1 .. s_n``.
+        order: which runs fastest in the channels: the phase (CRD) or the channel (DCR).
+        channels: ``C * s_1 * .. * s_n``, None where unknown.
+        sizes: spatial sizes of ``source`` where they follow from the model's inputs.
+        spelled: True for several nodes, False for one DepthToSpace.
+        conv: the Conv in front.
+        original: gives the nodes of the shuffle as they stand, for the certificate.
+    """
+
+    id: str
+    pattern: Pattern
+    scope: Scope
+    nodes: tuple[gs.Node, ...]
+    source: str
+    output: str
+    geometry: Geometry
+    stride: tuple[int, ...]
+    order: ChannelOrder
+    dtype: str | None
+    channels: int | None
+    sizes: tuple[int | None, ...]
+    spelled: bool
+    conv: ConvInFront | None
+    original: Callable[[], Original]
+
+
+@dataclass(frozen=True, eq=False)
 class SkippedSite:
     """A node that looks like an upsampling layer and cannot be rewritten exactly."""
 
@@ -167,4 +221,4 @@ class SkippedSite:
     reason: Skip
 
 
-Site = UpsampleSite | SkippedSite
+Site = UpsampleSite | ShuffleSite | SkippedSite

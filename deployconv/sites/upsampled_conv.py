@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
+from onnx import NodeProto
 
 from deployconv.model.shapes import SMALLEST
 from deployconv.model.view import Scope, View
@@ -27,7 +28,7 @@ from deployconv.sites.attributes import (
 )
 from deployconv.sites.index_map import ZERO, AxisMap, fit_axes
 from deployconv.sites.movement import Movement, movements, uncertain_bounds
-from deployconv.sites.parameters import find_parameters
+from deployconv.sites.parameters import find_parameters, missing_weight
 from deployconv.sites.pointwise import keeps_zero
 from deployconv.sites.site import (
     Geometry,
@@ -50,11 +51,19 @@ class Upsampling:
 
     movement: Movement
     maps: tuple[AxisMap, ...]
+    folded: bool
+    """True where the movement makes every channel a batch element of its own."""
 
     @property
     def pattern(self) -> Pattern:
         """Zero insertion leaves zeros between the samples, nearest Resize repeats them."""
         return "nearest_resize" if any(found.hold for found in self.maps) else "zero_insertion"
+
+    @property
+    def invariant(self) -> tuple[object, ...]:
+        """What may not depend on the size."""
+        axes = ((found.stride, found.begin, found.hold, found.tail) for found in self.maps)
+        return self.folded, *axes
 
     @property
     def sets_zeros(self) -> bool:
@@ -78,24 +87,26 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     x = found.movement.source
     strides = tuple(axis.stride for axis in found.maps)
 
-    def skip(code: str, text: str, geometry: Geometry | None = None) -> Site:
-        dtype = dtype_name(x.dtype)
-        return SkippedSite(name, pattern, scope, nodes, geometry, dtype, Skip(code, text))
+    def skip(reason: Skip, geometry: Geometry | None = None) -> Site:
+        return SkippedSite(name, pattern, scope, nodes, geometry, dtype_name(x.dtype), reason)
 
     weight = view.constants.of(node.inputs[1], scope)
     if weight is None:
-        return skip("runtime-weight", "its weight is computed while the model runs")
+        return skip(missing_weight(node))
     reader = AttributeReader(node, name)
     conv = reader.conv(weight, grouped_axis=0)
     geometry = Geometry(strides, conv.kernel, conv.dilations, conv.group)
     parameters = find_parameters(node, scope, view, weight)
     if isinstance(parameters, Skip):
-        return skip(parameters.code, parameters.text, geometry)
+        return skip(parameters, geometry)
     channels = weight.shape[1] * conv.group, weight.shape[0]
     reader.check_operands(node.inputs[0], weight, parameters.bias, channels)
-    reason = _obstacle(found, conv)
-    if reason is not None:
-        return skip(reason.code, reason.text, geometry)
+    if found.movement.overridable() and not view.constants.frozen:
+        text = "a caller may override a graph input that decides what it moves where"
+        return skip(Skip("overridable-initializer", text), geometry)
+    obstacle = _obstacle(found, conv)
+    if obstacle is not None:
+        return skip(obstacle, geometry)
     pads = _explicit_pads(conv)
     return UpsampleSite(
         id=name,
@@ -115,6 +126,7 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
             Pointwise(segment.nodes, segment.source.name, segment.target.name)
             for segment in found.movement.pointwise
         ),
+        folded=found.folded,
         repeats=_only_repeats(found.maps) and set(conv.kernel) == {1} and not any(conv.pads),
     )
 
@@ -124,7 +136,7 @@ def is_upsampling(node: gs.Node, scope: Scope, view: View) -> bool:
     movement = next(movements(node.outputs[0], scope, view), None)
     if movement is None or movement.source is not node.inputs[0]:
         return False
-    return _maps(movement, None, None, dtype_name(node.inputs[0].dtype) or "float32") is not None
+    return _mapped(movement, None, None, dtype_name(node.inputs[0].dtype) or "float32") is not None
 
 
 def _upsampling(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
@@ -147,35 +159,31 @@ def _search(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
             break
         if movement.segments[0].pointwise:
             continue  # what already runs at low resolution may stay there
-        maps = _maps(movement, channels, rank, dtype)
-        if maps is not None and any(found.stride > 1 for found in maps):
-            farthest = Upsampling(movement, maps)
+        found = _mapped(movement, channels, rank, dtype)
+        if found is not None and any(axis.stride > 1 for axis in found.maps):
+            farthest = found
     return farthest
 
 
-def _maps(
+def _mapped(
     movement: Movement, channels: int | None, rank: int | None, dtype: str
-) -> tuple[AxisMap, ...] | None:
-    """The map of each axis, the same at every size that was tried."""
-    agreed: tuple[AxisMap, ...] | None = None
+) -> Upsampling | None:
+    """The movement with the map of each axis, the same at every size that was tried."""
+    agreed: Upsampling | None = None
     for instance in movement.instances(channels, rank):
         sources = movement.index_map(instance, dtype)
         if sources is None or not 3 <= sources.ndim <= 5:
             return None
-        maps = fit_axes(sources, instance[movement.source.name])
+        shape = instance[movement.source.name]
+        folded = sources.shape[:2] == (shape[0] * shape[1], 1) and shape[1] > 1
+        maps = fit_axes(sources, (shape[0] * shape[1], 1, *shape[2:]) if folded else shape)
         if maps is None:
             return None
-        if agreed is not None and [_invariant(found) for found in agreed] != [
-            _invariant(found) for found in maps
-        ]:
+        found = Upsampling(movement, maps, folded)
+        if agreed is not None and agreed.invariant != found.invariant:
             return None
-        agreed = maps
+        agreed = found
     return agreed
-
-
-def _invariant(found: AxisMap) -> tuple[int, int, bool, int]:
-    """What of a map may not depend on the size."""
-    return found.stride, found.begin, found.hold, found.tail
 
 
 def _obstacle(found: Upsampling, conv: ConvAttributes) -> Skip | None:
@@ -237,7 +245,10 @@ def _only_repeats(maps: Sequence[AxisMap]) -> bool:
 def _original(movement: Movement, conv: gs.Node, channels: int, rank: int) -> Original:
     """The nodes at the first sizes that were tried; pointwise layers are left out."""
     instance = movement.instances(channels, rank)[0]
-    nodes, constants = movement.runnable(instance)
-    nodes.append(movement.scope.proto.node[movement.scope.index(conv)])
-    batch, _, *sizes = instance[movement.source.name]
-    return Original(tuple(nodes), constants, tuple(sizes), batch)
+    nodes, constants, target = movement.runnable(instance)
+    last = NodeProto()
+    last.CopyFrom(movement.scope.proto.node[movement.scope.index(conv)])
+    last.input[0] = target
+    nodes.append(last)
+    batch, depth, *sizes = instance[movement.source.name]
+    return Original(tuple(nodes), constants, tuple(sizes), (batch, depth))

@@ -1,0 +1,217 @@
+"""Pixel shuffle: channels into space, as DepthToSpace or spelled out.
+
+    x -> (Conv) -> Reshape -> Transpose -> Reshape -> y
+
+``y[n, c, s*i + q]`` is ``x[n, channel(c, q), i]``. Where the phase ``q`` runs fastest in the
+channels (CRD) or slowest (DCR), this is DepthToSpace; any other order is none, and neither is
+its inverse. Which it is tells the map of the elements, not the permutation that stands there.
+A Conv in front is part of the site: its output channels can be put into the other order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from deployconv.model.view import Scope, View
+from deployconv.sites.attributes import AttributeReader, dtype_name, has_references, spatial_sizes
+from deployconv.sites.movement import Movement, movements
+from deployconv.sites.parameters import find_parameters
+from deployconv.sites.site import (
+    ChannelOrder,
+    ConvInFront,
+    Geometry,
+    Original,
+    Parameter,
+    ShuffleSite,
+    Site,
+    Skip,
+)
+
+Array = NDArray[Any]
+
+_SPELLED = frozenset({"Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Flatten"})
+_LONGEST = 8
+"""Nodes of a shuffle that is spelled out."""
+
+
+def recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
+    """The site that ends in ``node``, a DepthToSpace or the last Reshape of a shuffle."""
+    if node.domain not in (None, "", "ai.onnx") or has_references(node):
+        return None
+    if node.op == "DepthToSpace":
+        return _depth_to_space(node, scope, view, name)
+    if node.op != "Reshape":
+        return None
+    found = None
+    for movement in movements(node.outputs[0], scope, view):
+        ops = {part.op for part in movement.nodes}
+        if not ops <= _SPELLED or len(movement.nodes) > _LONGEST:
+            break
+        if "Transpose" in ops:
+            found = _shuffle_of(movement) or found
+    if found is None:
+        return None
+    movement, stride, order = found
+    return _site(name, movement.nodes, movement, stride, order)
+
+
+def _depth_to_space(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
+    block = node.attrs.get("blocksize", 1)
+    if block < 2:
+        return None
+    order: ChannelOrder = "CRD" if node.attrs.get("mode", "DCR") == "CRD" else "DCR"
+    movement = Movement(view, scope, node.inputs[0], node.outputs[0], ())
+    return _site(name, (node,), movement, (block, block), order)
+
+
+_Found = tuple[Movement, tuple[int, ...], ChannelOrder]
+
+
+def _shuffle_of(movement: Movement) -> _Found | None:
+    """Stride and channel order, the same at every size that was tried; None for others."""
+    x, y = movement.source, movement.target
+    instances = movement.view.shapes.instances(x.name, *movement.outside())
+    dtype = dtype_name(x.dtype) or "float32"
+    agreed: tuple[tuple[int, ...], ChannelOrder] | None = None
+    if movement.overridable() and not movement.view.constants.frozen:
+        return None
+    for instance in instances:
+        # Where the result's shape is known, most look-alikes end here.
+        if y.name in instance and _stride(instance[x.name], instance[y.name]) is None:
+            return None
+        sources = movement.index_map(instance, dtype)
+        stride = None if sources is None else _stride(instance[x.name], sources.shape)
+        if sources is None or stride is None:
+            return None
+        order = fit_order(sources, instance[x.name], stride)
+        if order is None or (agreed is not None and agreed != (stride, order)):
+            return None
+        agreed = stride, order
+    return None if agreed is None else (movement, *agreed)
+
+
+def _stride(before: Sequence[int], after: Sequence[int]) -> tuple[int, ...] | None:
+    """The factor of each spatial axis, if the sizes are those of a shuffle."""
+    if len(before) != len(after) or not 3 <= len(before) <= 5 or before[0] != after[0]:
+        return None
+    if any(size % old for old, size in zip(before[2:], after[2:], strict=True)):
+        return None
+    stride = tuple(size // old for old, size in zip(before[2:], after[2:], strict=True))
+    return stride if prod(stride) > 1 and before[1] == after[1] * prod(stride) else None
+
+
+def fit_order(
+    sources: Array, input_shape: Sequence[int], stride: Sequence[int]
+) -> ChannelOrder | None:
+    """The channel order for which ``sources`` is a pixel shuffle; None where none is.
+
+    Args:
+        sources: ``[N, C, s_1*i_1 ..]``, flat input index of each output element.
+        input_shape: ``[N, C * s_1 * .. * s_n, i_1 .. i_n]``.
+        stride: ``s_1 .. s_n``.
+    """
+    batch, depth, *sizes = input_shape
+    rank, phases = len(stride), prod(stride)
+    channels = depth // phases
+    flat = np.arange(prod(input_shape))
+    orders: tuple[tuple[ChannelOrder, list[int], list[int]], ...] = (
+        ("CRD", [channels, *stride], [1, *range(2, 2 + rank)]),
+        ("DCR", [*stride, channels], [1 + rank, *range(1, 1 + rank)]),
+    )
+    for order, split, (channel_axis, *phase_axes) in orders:
+        space_axes = range(2 + rank, 2 + 2 * rank)
+        interleaved = [axis for pair in zip(space_axes, phase_axes, strict=True) for axis in pair]
+        moved = flat.reshape(batch, *split, *sizes).transpose(0, channel_axis, *interleaved)
+        if np.array_equal(moved.reshape(sources.shape), sources):
+            return order
+    return None
+
+
+def _site(
+    name: str,
+    nodes: tuple[gs.Node, ...],
+    movement: Movement,
+    stride: tuple[int, ...],
+    order: ChannelOrder,
+) -> ShuffleSite:
+    source, scope = movement.source, movement.scope
+    conv = _conv_in_front(movement, name)
+    kernel = dilation = group = None
+    if conv is not None:
+        nodes = (conv.node, *nodes)
+        kernel, dilation, group = conv.kernel, conv.dilation, conv.group
+    return ShuffleSite(
+        id=name,
+        pattern="pixel_shuffle",
+        scope=scope,
+        nodes=nodes,
+        source=source.name,
+        output=movement.target.name,
+        geometry=Geometry(stride, kernel, dilation, group),
+        stride=stride,
+        order=order,
+        dtype=dtype_name(source.dtype) or (conv.weight.dtype.name if conv else None),
+        channels=_channels(movement, conv),
+        sizes=spatial_sizes(source, len(stride)),
+        spelled=len(movement.nodes) > 0,
+        conv=conv,
+        original=lambda: _original(movement),
+    )
+
+
+def _conv_in_front(movement: Movement, name: str) -> ConvInFront | None:
+    """The Conv that makes the channels, where it serves this shuffle alone."""
+    source, scope, view = movement.source, movement.scope, movement.view
+    node = source.inputs[0] if source.inputs else None
+    if node is None or node.op != "Conv" or not scope.holds(node) or has_references(node):
+        return None
+    weight = view.constants.of(node.inputs[1], scope)
+    if len(source.outputs) != 1 or source.name in scope.outputs or weight is None:
+        return None
+    parameters = find_parameters(node, scope, view, weight)
+    if isinstance(parameters, Skip):
+        return None
+    conv = AttributeReader(node, name).conv(weight, grouped_axis=0)
+    bias = parameters.bias
+    return ConvInFront(
+        node=node,
+        kernel=conv.kernel,
+        dilation=conv.dilations,
+        group=conv.group,
+        weight=Parameter.of(weight),
+        bias=None if bias is None else Parameter.of(bias),
+        original=lambda: _original(movement, node),
+    )
+
+
+def _channels(movement: Movement, conv: ConvInFront | None) -> int | None:
+    """Channels in front of the shuffle."""
+    if conv is not None:
+        return conv.weight.shape[0]
+    for instance in movement.view.shapes.instances(movement.source.name):
+        return instance[movement.source.name][1]
+    return None
+
+
+def _original(movement: Movement, conv: gs.Node | None = None) -> Original:
+    """The nodes of the shuffle, behind ``conv`` if that is given.
+
+    A shuffle that is spelled out may fit the sizes of the model only.
+    """
+    scope = movement.scope
+    front = [] if conv is None else [scope.proto.node[scope.index(conv)]]
+    if not movement.nodes:
+        last = scope.proto.node[scope.index(movement.target.inputs[0])]
+        return Original((*front, last), {})
+    x = movement.source.name if conv is None else conv.inputs[0].name
+    names = (movement.source.name, x, *movement.outside())
+    instance = movement.view.shapes.instances(*names)[0]
+    nodes, constants, _ = movement.runnable(instance)
+    batch, depth, *sizes = instance[x]
+    return Original((*front, *nodes), constants, tuple(sizes), (batch, depth))
