@@ -17,11 +17,7 @@ IMAGE: Shape = (2, 2, 3, 4)
 LINE: Shape = (2, 2, 5)
 VOLUME: Shape = (2, 2, 2, 3, 2)
 
-_CONVS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
-    1: nn.Conv1d,
-    2: nn.Conv2d,
-    3: nn.Conv3d,
-}
+_CONVS: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class Chain(nn.Module):

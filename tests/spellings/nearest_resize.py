@@ -95,6 +95,9 @@ def times(factor: float) -> Step:
 class PerChannel(nn.Module):
     """``x * gain + offset``, each ``[C, 1, 1]``."""
 
+    gain: Tensor
+    offset: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("gain", torch.tensor([2.0, -3.0]).reshape(2, 1, 1))
@@ -106,6 +109,8 @@ class PerChannel(nn.Module):
 
 class PerPixel(nn.Module):
     """Times a constant of the high resolution: no pointwise layer."""
+
+    window: Tensor
 
     def __init__(self) -> None:
         super().__init__()

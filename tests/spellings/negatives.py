@@ -163,6 +163,8 @@ def cutout_mask(height: int, width: int) -> Callable[[], nn.Module]:
     """A mask with one more element kept than zero insertion keeps."""
 
     class Mask(nn.Module):
+        mask: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             mask = torch.zeros(1, 1, height, width)
@@ -181,11 +183,13 @@ class Unpool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled, where = F.max_pool2d(x, 2, return_indices=True)
-        return F.max_unpool2d(pooled, where, 2)
+        return F.max_unpool2d(pooled, where, [2, 2])
 
 
 class TwoHot(nn.Module):
     """A ConvTranspose that writes each input element to two places."""
+
+    kernel: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -84,7 +84,7 @@ def einops_swapped_blocks(x: Tensor) -> Tensor:
 
 
 def unflatten_flatten(x: Tensor) -> Tensor:
-    y = x.unflatten(1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)
+    y = torch.unflatten(x, 1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)
     return y.flatten(4, 5).flatten(2, 3)
 
 

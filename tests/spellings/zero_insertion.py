@@ -123,6 +123,8 @@ def shuffle_of_zeros(x: Tensor) -> Tensor:
 class Mask(nn.Module):
     """Times a constant 0/1 mask ``[1, 1, H, W]`` that keeps the first of ``r`` per axis."""
 
+    mask: Tensor
+
     def __init__(self, height: int, width: int, stride: int = 2) -> None:
         super().__init__()
         mask = torch.zeros(1, 1, height, width)
@@ -135,6 +137,8 @@ class Mask(nn.Module):
 
 class BlockMask(nn.Module):
     """``[N, C, H, 1, W, 1]`` times a one-hot ``[r, 1, r]`` block: right for every size."""
+
+    block: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,6 +177,8 @@ def repeat(x: Tensor) -> Tensor:
 class OneHotTransposed(nn.Module):
     """Depthwise ConvTranspose whose kernel has a single one, at ``tap``."""
 
+    one_hot: Tensor
+
     def __init__(self, kernel: int, tap: int = 0, output_padding: int = 0) -> None:
         super().__init__()
         one_hot = torch.zeros(2, 1, kernel, kernel)
@@ -190,6 +196,8 @@ class Fir(nn.Module):
 
     ``separable`` runs it along the columns, then along the rows.
     """
+
+    taps: Tensor
 
     def __init__(self, separable: bool = False) -> None:
         super().__init__()
@@ -214,6 +222,8 @@ class Fir(nn.Module):
 class PaddedFir(nn.Module):
     """The same filter, made for two channels when the network was built."""
 
+    kernel: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         taps = torch.tensor([1.0, 3.0, 3.0, 2.0])
@@ -229,6 +239,8 @@ class FirPerChannel(nn.Module):
     ``minor`` keeps a last axis of one element through the zero insertion, as the first
     public implementations did, and moves it to the channels for the Conv.
     """
+
+    kernel: Tensor
 
     def __init__(self, minor: bool = False) -> None:
         super().__init__()

@@ -293,7 +293,8 @@ _FORMS = (
 def _between(x: Array) -> Array:
     """Linear upsampling of the last axis by 2, asymmetric: means between neighbours."""
     following = np.concatenate((x[..., 1:], x[..., -1:]), axis=-1)
-    return np.stack((x, (x + following) / 2), axis=-1).reshape(*x.shape[:-1], -1)
+    pairs: Array = np.stack((x, (x + following) / 2), axis=-1)
+    return pairs.reshape(*x.shape[:-1], -1)
 
 
 _MODES = {

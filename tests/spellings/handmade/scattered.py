@@ -31,7 +31,7 @@ def _scattered(x: Array) -> Array:
 def _unpooled(x: Array) -> Array:
     """Each maximum of a 2x2 block at its own place, zeros elsewhere."""
     blocks = x.reshape(N, C, 2, 2, 3, 2).transpose(0, 1, 2, 4, 3, 5).reshape(N, C, 2, 3, 4)
-    keep = np.eye(4, dtype=np.float32)[blocks.argmax(axis=-1)] * blocks
+    keep: Array = np.eye(4, dtype=np.float32)[blocks.argmax(axis=-1)] * blocks
     return keep.reshape(N, C, 2, 3, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(x.shape)
 
 

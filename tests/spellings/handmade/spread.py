@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,14 +26,14 @@ def graph(name: str, opset: int, body: str, **more: Any) -> Graph:
 
 def mask(height: int, width: int, dtype: type = np.float32) -> Any:
     """``[1, 1, height, width]``, one at every second row and column."""
-    values = np.zeros((1, 1, height, width), dtype)
+    values: Any = np.zeros((1, 1, height, width), dtype)
     values[..., ::2, ::2] = 1
     return values
 
 
-def one_hot(kernel: Shape, *taps: Sequence[int]) -> Array:
+def one_hot(kernel: Shape, *taps: tuple[int, int]) -> Array:
     """A depthwise kernel ``[C, 1, k_1, k_2]`` with ones at ``taps``."""
-    values = np.zeros((C, 1, *kernel), np.float32)
-    for tap in taps:
-        values[(slice(None), 0, *tap)] = 1
+    values: Array = np.zeros((C, 1, *kernel), np.float32)
+    for row, column in taps:
+        values[:, 0, row, column] = 1
     return values
