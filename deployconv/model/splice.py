@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
@@ -22,6 +23,10 @@ from deployconv.model.view import Scope, View
 
 _FIRST_IR_WITH_FREE_INITIALIZERS = 4
 """Before IR version 4 every initializer had to be a graph input as well."""
+_INTEGER_CONSTANTS = 9
+"""Constant nodes hold floating point only before opset 9 ..."""
+_CASTS = 6
+"""... and from opset 6 on runtimes have the Cast that makes integers of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +108,7 @@ class _SharedInitializers:
 
     def __init__(self, model: ModelProto) -> None:
         self.possible = model.ir_version >= _FIRST_IR_WITH_FREE_INITIALIZERS
+        self.names = Names(model)
         self._graph = model.graph
         self.added: set[str] = set()
         self._by_content: dict[tuple[int, tuple[int, ...], bytes], str] = {}
@@ -130,14 +136,24 @@ def _export(edit: Replacement, shared: _SharedInitializers) -> list[NodeProto]:
             if as_initializers:
                 proto.input[position] = shared.add(constant)
             else:
-                exported.append(_constant_node(constant))
+                exported += _constant_nodes(constant, edit.scope.opset, shared.names)
                 shared.added.add(constant.name)
         exported.append(proto)
     return exported
 
 
-def _constant_node(tensor: TensorProto) -> NodeProto:
-    return onnx.helper.make_node("Constant", [], [tensor.name], name=tensor.name, value=tensor)
+def _constant_nodes(tensor: TensorProto, opset: int, names: Names) -> list[NodeProto]:
+    """Nodes that make ``tensor``, the last one under its name."""
+    name = tensor.name
+    if tensor.data_type != TensorProto.INT64 or not _CASTS <= opset < _INTEGER_CONSTANTS:
+        return [onnx.helper.make_node("Constant", [], [name], name=name, value=tensor)]
+    real = names.maker(name)("real")
+    values = onnx.numpy_helper.to_array(tensor).astype(np.float64)
+    value = onnx.numpy_helper.from_array(values, real)
+    return [
+        onnx.helper.make_node("Constant", [], [real], name=real, value=value),
+        onnx.helper.make_node("Cast", [real], [name], name=name, to=TensorProto.INT64),
+    ]
 
 
 def _set_attributes(edit: AttributeEdit) -> None:

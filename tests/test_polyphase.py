@@ -1,0 +1,94 @@
+"""The arithmetic by itself, against its definition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+import pytest
+
+from deployconv.polyphase import (
+    Axis,
+    Polyphase,
+    multiplications,
+    phase_weights,
+    smallest_kernel,
+    without_shift,
+)
+
+
+def axes() -> Iterator[Axis]:
+    """Transposed axes of every stride, kernel, dilation, pads and output padding up to small."""
+    for stride, taps, dilation, begin, end, more in product(
+        range(1, 5), range(1, 6), range(1, 4), (0, 1, 3, 9), (0, 2, 9), (0, 1)
+    ):
+        yield Axis.transposed(stride, taps, dilation, (begin, end), more)
+
+
+def forms() -> Iterator[Polyphase]:
+    for axis in axes():
+        yield smallest_kernel(axis)
+        yield from (Polyphase.of(axis, shift) for shift in range(axis.stride))
+
+
+def test_every_form_crops_to_the_size_of_the_layer() -> None:
+    for form in forms():
+        begin, end = form.crop
+        assert min(begin, end, *form.pads) >= 0
+        for size in (1, 2, 7):
+            rows = size + form.rows
+            assert rows == size + sum(form.pads) - form.span + 1
+            assert form.axis.stride * rows - begin - end == form.axis.output_size(size)
+
+
+def test_every_tap_stands_where_the_definition_puts_it() -> None:
+    """Output o = s*m + q - shift takes tap t from input m + low + place, as o + p - d*t says."""
+    for form in forms():
+        where, axis = form.tap_at(), form.axis
+        assert where.shape == (axis.stride, form.span, axis.taps)
+        for phase, place, tap in zip(*np.nonzero(where), strict=True):
+            row = 100
+            output = axis.stride * row + phase - form.shift
+            source = row + form.low + place
+            assert axis.stride * source == output + axis.origin + axis.step * tap
+
+
+def test_no_tap_is_lost() -> None:
+    for form in forms():
+        assert form.tap_at().sum(axis=(0, 1)).tolist() == [1] * form.axis.taps
+
+
+def test_the_smallest_kernel_spans_what_one_phase_needs() -> None:
+    for stride, taps in product(range(1, 6), range(1, 12)):
+        axis = Axis.transposed(stride, taps, 1, (0, 0), 0)
+        assert smallest_kernel(axis).span == -(-taps // stride)
+
+
+def test_without_shift_nothing_is_cropped_in_front() -> None:
+    for axis in axes():
+        form = without_shift(axis)
+        # But for whole rows, where the pads are larger than the kernel's reach.
+        assert form.shift % axis.stride == 0
+
+
+@pytest.mark.parametrize(
+    ("taps", "stride", "pad", "crop", "padded"),
+    [(4, 2, 1, 4, 9), (2, 2, 0, 1, 1), (9, 3, 4, 9, 16), (8, 4, 2, 4, 9)],
+)
+def test_multiplications_of_both_forms(
+    taps: int, stride: int, pad: int, crop: int, padded: int
+) -> None:
+    """Taps of the low-resolution Conv, over both axes; k4 s2 p1: 2x2 and a crop, or 3x3."""
+    axis = Axis.transposed(stride, taps, 1, (pad, pad), 0)
+    assert multiplications([smallest_kernel(axis)] * 2) == stride**2 * crop
+    assert multiplications([without_shift(axis)] * 2) == stride**2 * padded
+
+
+@pytest.mark.parametrize("fill", [0, 7])
+def test_a_place_without_a_tap_holds_the_zero_point(fill: int) -> None:
+    weight = np.full((1, 1, 2), 3, np.uint8)
+    form = smallest_kernel(Axis.transposed(3, 2, 1, (0, 0), 0))
+    phased = phase_weights(weight, [form], fill)
+    assert phased.dtype == np.uint8
+    assert sorted(phased.ravel().tolist()) == sorted([3, 3, fill])
