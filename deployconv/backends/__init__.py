@@ -22,10 +22,9 @@ def get_backend(name: str) -> Backend:
     if name not in BACKEND_NAMES:
         raise UsageError(f"unknown backend {name!r}: choose one of {', '.join(BACKEND_NAMES)}")
     if not name.startswith("ort"):
-        raise BackendUnavailable(
-            f"backend {name!r} is not implemented in this version of deployconv: "
-            "use ort, ort:cuda or ort:tensorrt"
-        )
+        from deployconv.backends.tensorrt.session import TensorRtBackend
+
+        return TensorRtBackend(name)
     try:
         from deployconv.backends.ort import OrtBackend
     except ImportError as error:

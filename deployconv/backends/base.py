@@ -39,8 +39,12 @@ class Session(Protocol):
         """Run once; all outputs by name. Raises BackendUnavailable where it cannot."""
         ...
 
-    def timed_run(self, feeds: Feeds) -> None:
-        """Run once for timing: as little as possible besides the model itself."""
+    def timed_run(self, feeds: Feeds) -> float | None:
+        """Run once for timing: as little as possible besides the model itself.
+
+        Returns milliseconds where the runtime measures itself, as a GPU does by its events;
+        None where the caller's clock is to be read.
+        """
         ...
 
 

@@ -23,12 +23,6 @@ def test_an_unknown_backend_is_a_usage_error_that_lists_the_known_ones(name: str
     assert repr(name) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
-def test_a_backend_that_is_not_implemented_is_unavailable(name: str) -> None:
-    with pytest.raises(BackendUnavailable, match="not implemented in this version"):
-        get_backend(name)
-
-
 def test_a_missing_runtime_is_unavailable_and_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -194,9 +194,7 @@ def test_what_tensorrt_reads_over_is_refused_before() -> None:
     del without_opset.opset_import[:]
     with pytest.raises(ModelError, match="imports no opset"):
         build(without_opset)
-    with pytest.raises(
-        ModelError, match=r"'up' \(ConvTranspose\) disagrees .* pads 1, .* weight 2"
-    ):
+    with pytest.raises(ModelError, match=r"'up' \(ConvTranspose\) disagrees .*pads 1, .*weight 2"):
         build(conv_transpose(integers(2, 3, 4, 4), (5, 6), strides=[2, 2], pads=[1, 1]))
     with pytest.raises(ModelError, match=f"a dimension of {1 << 40}"):
         build(upsampler((1 << 40, 6)))

@@ -41,12 +41,14 @@ class BuildSettings:
         target: compute capability to compile for, e.g. ``sm89``; None for this machine's GPU.
         fp16: let a weakly typed builder (TensorRT 8 to 10) choose float16 kernels.
         tf32: leave TensorFloat-32 as the library has it; False switches it off.
+        optimise: False for the least that the builder can do to the graph.
         profile: shapes of the dynamic inputs.
     """
 
     target: str | None = None
     fp16: bool = False
     tf32: bool = True
+    optimise: bool = True
     profile: Profile | None = None
 
 
@@ -154,6 +156,8 @@ class Binding:
             config.set_flag(flags.FP16)
         if not settings.tf32 and hasattr(flags, "TF32"):
             config.clear_flag(flags.TF32)
+        if not settings.optimise and hasattr(config, "builder_optimization_level"):
+            config.builder_optimization_level = 0
         if settings.target is not None:
             config.num_compute_capabilities = 1
             capability = getattr(self.trt.ComputeCapability, settings.target.upper())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
+_LONGEST_NAME = 256
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
 
@@ -13,6 +14,24 @@ class NoDevice(Exception):
 
 def compute_capability() -> str:
     """Of the first GPU, e.g. ``sm89``. Raises NoDevice where there is none."""
+    driver, device = _first_device()
+    parts = []
+    for attribute in (_MAJOR, _MINOR):
+        value = ctypes.c_int()
+        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+        parts.append(str(value.value))
+    return f"sm{''.join(parts)}"
+
+
+def device_name() -> str:
+    """Of the first GPU, as its driver calls it. Raises NoDevice where there is none."""
+    driver, device = _first_device()
+    name = ctypes.create_string_buffer(_LONGEST_NAME)
+    driver.cuDeviceGetName(name, _LONGEST_NAME, device)
+    return name.value.decode(errors="replace")
+
+
+def _first_device() -> tuple[ctypes.CDLL, ctypes.c_int]:
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
@@ -24,9 +43,4 @@ def compute_capability() -> str:
     if driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
         raise NoDevice("no CUDA device")
     driver.cuDeviceGet(ctypes.byref(device), 0)
-    parts = []
-    for attribute in (_MAJOR, _MINOR):
-        value = ctypes.c_int()
-        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-        parts.append(str(value.value))
-    return f"sm{''.join(parts)}"
+    return driver, device

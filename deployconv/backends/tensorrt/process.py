@@ -62,6 +62,7 @@ class Worker:
         self, limits: Limits = _DEFAULT_LIMITS, command: Sequence[str] | None = None
     ) -> None:
         self._limits = limits
+        self._closed = False
         self._stderr = b""
         self._lines: list[bytes] = []
         self._partial = bytearray()
@@ -88,7 +89,10 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """End the worker and whatever it started."""
+        """End the worker and whatever it started; again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -25,7 +25,9 @@ from deployconv.backends.tensorrt.binding import (
     LibraryUnavailable,
     Refused,
 )
-from deployconv.backends.tensorrt.driver import NoDevice, compute_capability
+from deployconv.backends.tensorrt.device import Device, open_device
+from deployconv.backends.tensorrt.driver import NoDevice, compute_capability, device_name
+from deployconv.backends.tensorrt.execution import Execution, Tensor
 from deployconv.backends.tensorrt.protocol import (
     Done,
     Event,
@@ -48,14 +50,25 @@ class Answers:
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self._device: Device | None = None
+        self._sessions: list[Execution] = []
 
     def answer(self, request: Request) -> None:
         """Answer ``request``, in whatever way it fails."""
-        actions = {"describe": self._describe, "compile": self._compile}
+        actions = {
+            "describe": self._describe,
+            "compile": self._compile,
+            "prepare": self._prepare,
+            "bind": self._bind,
+            "run": self._run,
+            "time": self._time,
+        }
         try:
             self._send(Done(actions[request["action"]](request)))
         except (LibraryUnavailable, NoDevice) as error:
             self._send(Unavailable(_one_line(str(error))))
+        except StageFailed:
+            self._send(Done({}))
 
     def _describe(self, request: Request) -> dict[str, Any]:
         binding = Binding(request["library"])
@@ -68,27 +81,73 @@ class Answers:
 
     def _compile(self, request: Request) -> dict[str, Any]:
         """Parse, build, and look at the engine; what is known when a stage fails is returned."""
+        known: dict[str, Any] = {}
+        try:
+            binding, engine = self._build(request, known)
+            if request["engine"] is not None:
+                Path(request["engine"]).write_bytes(engine)
+            self._load(binding, engine, request["settings"]["target"])
+        except StageFailed:
+            pass
+        return known
+
+    def _prepare(self, request: Request) -> dict[str, Any]:
+        """Build for this machine's GPU and load; the value says how to call the session."""
+        binding, engine = self._build(request, {})
+        with self._stage("deserialize"):
+            if self._device is None:
+                self._device = open_device()
+            self._sessions.append(Execution(binding, engine, self._device))
+        return {"session": len(self._sessions) - 1, "provider": device_name()}
+
+    def _bind(self, request: Request) -> dict[str, Any]:
+        with self._stage("run"):
+            tensors = [
+                Tensor(one["name"], one["dtype"], tuple(one["shape"]), _read(one["file"]))
+                for one in request["inputs"]
+            ]
+            self._sessions[request["session"]].bind(tensors)
+        return {}
+
+    def _run(self, request: Request) -> dict[str, Any]:
+        outputs = []
+        with self._stage("run"):
+            session = self._sessions[request["session"]]
+            session.run()
+            for number, tensor in enumerate(session.outputs()):
+                file = Path(request["folder"], f"output_{number}")
+                file.write_bytes(tensor.data)
+                outputs.append(
+                    {
+                        "name": tensor.name,
+                        "dtype": tensor.dtype,
+                        "shape": tensor.shape,
+                        "file": str(file),
+                    }
+                )
+        return {"outputs": outputs}
+
+    def _time(self, request: Request) -> dict[str, Any]:
+        with self._stage("run"):
+            milliseconds = self._sessions[request["session"]].milliseconds()
+        return {"milliseconds": milliseconds}
+
+    def _build(self, request: Request, known: dict[str, Any]) -> tuple[Binding, Any]:
+        """The engine of ``request``; what is learnt on the way goes to ``known``."""
         settings = BuildSettings(**request["settings"])
         binding = Binding(request["library"])
         if settings.target is None:
             compute_capability()  # NoDevice says it better than the builder's error would
-        known: dict[str, Any] = {}
-        try:
-            with self._stage("parse"):
-                network = binding.parse(Path(request["model"]), settings.fp16)
-                known["layers"] = binding.padded_layers(network)
-            with self._stage("build"):
-                engine = binding.build(network, settings)
-                messages = binding.log.messages()
-                known["engine_bytes"] = engine.nbytes
-                known |= buildlog.memory(messages)
-                known["kernels"] = buildlog.kernels(messages)
-                if request["engine"] is not None:
-                    Path(request["engine"]).write_bytes(engine)
-            self._load(binding, engine, settings.target)
-        except StageFailed:
-            pass
-        return known
+        with self._stage("parse"):
+            network = binding.parse(Path(request["model"]), settings.fp16)
+            known["layers"] = binding.padded_layers(network)
+        with self._stage("build"):
+            engine = binding.build(network, settings)
+            messages = binding.log.messages()
+            known["engine_bytes"] = engine.nbytes
+            known |= buildlog.memory(messages)
+            known["kernels"] = buildlog.kernels(messages)
+        return binding, engine
 
     def _load(self, binding: Binding, engine: Any, target: str | None) -> None:
         """Deserialize where there is a GPU of the right kind."""
@@ -112,6 +171,8 @@ class Answers:
         start = time.perf_counter()
         try:
             yield
+        except LibraryUnavailable:
+            raise
         except Exception as error:
             seconds = time.perf_counter() - start
             if isinstance(error, Refused):
@@ -149,6 +210,10 @@ def _write(descriptor: int, line: bytes) -> None:
     view = memoryview(line)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def _read(file: str) -> bytes:
+    return Path(file).read_bytes()
 
 
 def _device() -> str | None:
