@@ -92,13 +92,14 @@ class Polyphase:
     @classmethod
     def of(cls, axis: Axis, shift: int) -> Polyphase:
         """The polyphase form with at least ``shift`` elements to crop at the front."""
-        offsets = [
-            offset
-            for phase in range(axis.stride)
-            for tap in range(axis.taps)
-            if (offset := axis.offset(shift, phase, tap)) is not None
-        ]
-        low, high = min(offsets), max(offsets)
+        # Offsets grow or fall with the tap, so the first and the last tap have the extremes.
+        # Phase by phase a tap reads from floor(first / s) to ceil(first / s), or only the latter.
+        first = [axis.origin + axis.step * tap - shift for tap in (0, axis.taps - 1)]
+        high = max(-(-numerator // axis.stride) for numerator in first)
+        low = min(
+            numerator // axis.stride if axis.hold else -(-numerator // axis.stride)
+            for numerator in first
+        )
         if low > 0:
             # Conv has no negative padding: start `low` rows earlier and crop them.
             return cls.of(axis, shift + axis.stride * low)
@@ -124,11 +125,12 @@ class Polyphase:
     def tap_at(self) -> Array:
         """Which kernel taps stand where: a 0/1 array ``[s, span, k]``, usually one tap a place."""
         where = np.zeros((self.axis.stride, self.span, self.axis.taps), dtype=np.int8)
-        for phase in range(self.axis.stride):
-            for tap in range(self.axis.taps):
-                offset = self.axis.offset(self.shift, phase, tap)
-                if offset is not None:
-                    where[phase, offset - self.low, tap] = 1
+        for tap in range(self.axis.taps):
+            first = self.axis.origin + self.axis.step * tap - self.shift
+            phases = np.arange(self.axis.stride)
+            if not self.axis.hold:
+                phases = phases[(phases + first) % self.axis.stride == 0]
+            where[phases, (phases + first) // self.axis.stride - self.low, tap] = 1
         return where
 
 

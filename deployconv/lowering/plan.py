@@ -64,6 +64,9 @@ def plan_site(site: UpsampleSite, form: Form = "auto", shuffle: Shuffle = "auto"
     """
     if site.repeats and site.scope.opset >= _FIRST_UPSAMPLE and form == shuffle == "auto":
         return _pointwise_plan(site)
+    if (needed := _weight_bytes(site)) > _LARGEST:
+        text = f"its low-resolution weight would take {needed / 1e9:.3g} GB"
+        return Reason("too-large", text)
     choose = without_shift if form == "pad" else smallest_kernel
     axes = tuple(choose(axis) for axis in site.axes)
     layout = _layout(site, axes)
@@ -74,6 +77,17 @@ def plan_site(site: UpsampleSite, form: Form = "auto", shuffle: Shuffle = "auto"
         return spelled
     named: FormName = "crop" if any(axis.shift for axis in axes) else "pad"
     return Plan(named if form == "auto" else form, spelled, axes, layout, _macs(site, axes))
+
+
+_LARGEST = 1 << 31
+"""Bytes of the largest tensor that a model file can hold."""
+
+
+def _weight_bytes(site: UpsampleSite) -> int:
+    """Of the new weight, at least: no shift saves more than one tap of the union."""
+    c_in, c_out = site.channels
+    spans = [max(1, without_shift(axis).span - 1) for axis in site.axes]
+    return c_in // site.group * c_out * site.phases * prod(spans) * site.weight.dtype.itemsize
 
 
 _FIRST_UPSAMPLE = 7

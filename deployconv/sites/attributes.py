@@ -32,6 +32,9 @@ class ConvAttributes:
         return len(self.kernel)
 
 
+_LARGEST = (1 << 31) - 1
+
+
 class AttributeReader:
     """Reads the attributes of ``node``; errors name it as ``name``."""
 
@@ -44,12 +47,14 @@ class AttributeReader:
         return ModelError(f"{self._name}: {self._node.op} {what}: export the model again")
 
     def ints(self, attribute: str, count: int, default: int, least: int) -> tuple[int, ...]:
-        """``count`` integers, none below ``least``."""
+        """``count`` integers, none below ``least`` or beyond what any runtime can hold."""
         values = tuple(self._node.attrs.get(attribute, [default] * count))
         if len(values) != count:
             raise self.invalid(f"attribute '{attribute}' has {len(values)} values, not {count}")
         if min(values) < least:
             raise self.invalid(f"attribute '{attribute}' is {list(values)}, below {least}")
+        if max(values) > _LARGEST:
+            raise self.invalid(f"attribute '{attribute}' is {list(values)}, above {_LARGEST}")
         return values
 
     def conv(self, weight: Constant, grouped_axis: int) -> ConvAttributes:

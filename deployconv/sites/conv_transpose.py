@@ -57,11 +57,21 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None
     if isinstance(parameters, Skip):
         return skip(parameters, geometry, weight.dtype.name)
     channels = weight.shape[0], weight.shape[1] * conv.group
-    AttributeReader(node, name).check_operands(node.inputs[0], weight, parameters.bias, channels)
+    reader = AttributeReader(node, name)
+    reader.check_operands(node.inputs[0], weight, parameters.bias, channels)
     sizes = spatial_sizes(node.inputs[0], conv.rank)
     padding = _padding(attributes, sizes)
     if isinstance(padding, Skip):
         return skip(padding, geometry, weight.dtype.name)
+    axes = tuple(
+        Axis.transposed(stride, taps, dilation, (pad.begin, pad.end), pad.output_padding)
+        for stride, taps, dilation, pad in zip(
+            conv.strides, conv.kernel, conv.dilations, padding, strict=True
+        )
+    )
+    for axis, size in zip(axes, sizes, strict=True):
+        if size is not None and axis.output_size(size) < 1:
+            raise reader.invalid(f"attribute 'pads' leaves no output of an input of size {size}")
     # With output_shape the node is right for one input size only.
     known = tuple(size for size in sizes if size is not None)
     static = known if attributes.output_shape is not None else None
@@ -72,12 +82,7 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None
         nodes=(node,),
         input=node.inputs[0].name,
         output=node.outputs[0].name,
-        axes=tuple(
-            Axis.transposed(stride, taps, dilation, (pad.begin, pad.end), pad.output_padding)
-            for stride, taps, dilation, pad in zip(
-                conv.strides, conv.kernel, conv.dilations, padding, strict=True
-            )
-        ),
+        axes=axes,
         geometry=geometry,
         weight=Parameter.of(weight),
         transposed=True,
