@@ -1,0 +1,260 @@
+"""The certificate holds for what is right, and for nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx_graphsurgeon as gs
+import pytest
+from onnx import ModelProto
+
+import deployconv
+from deployconv.backends.base import Backend
+from deployconv.errors import BackendUnavailable, CheckFailed
+from deployconv.lowering import Plan, new_nodes, plan_site
+from deployconv.lowering.shuffle import SHUFFLES, ShuffleName
+from deployconv.model.load import load
+from deployconv.options import RewriteOptions, Shuffle
+from deployconv.pipeline import certify_sites, plan_model
+from deployconv.proof import certificate, trial
+from deployconv.sites import Parameter, UpsampleSite
+from tests.build import Array, Size, conv_transpose, integers
+
+Fault = Callable[[UpsampleSite, Plan], tuple[UpsampleSite, Plan]]
+
+
+def upsampler(
+    strides: Sequence[int] = (2, 2),
+    sizes: Sequence[Size] = (5, 6, 4),
+    group: int = 2,
+    dtype: Any = np.float32,
+    opset: int = 18,
+) -> ModelProto:
+    """4 to 6 channels, k4, unequal pads."""
+    rank = len(strides)
+    return conv_transpose(
+        integers(4, 6 // group, *[4] * rank, dtype=dtype),
+        sizes[:rank],
+        integers(6, seed=1, dtype=dtype),
+        opset=opset,
+        strides=strides,
+        group=group,
+        pads=[1] * rank + [2] * rank,
+    )
+
+
+def verdicts(model: ModelProto, shuffle: Shuffle = "auto", seed: int = 0) -> list[str | None]:
+    planning = plan_model(load(model), RewriteOptions(shuffle=shuffle))
+    return [report.certificate for report in certify_sites(planning, seed).reports]
+
+
+# --- exact for what is right
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("strides", [(2,), (2, 2), (3, 2), (2, 1, 3)])
+@pytest.mark.parametrize("group", [1, 2])
+def test_a_right_lowering_is_exact(strides: tuple[int, ...], group: int, seed: int) -> None:
+    assert verdicts(upsampler(strides, group=group), seed=seed) == ["exact"]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
+def test_other_element_types_are_certified_as_float32(dtype: Any) -> None:
+    assert verdicts(upsampler(dtype=dtype, opset=22)) == ["exact"]
+
+
+@pytest.mark.parametrize("shuffle", ["transpose", "col2im", "two-step"])
+def test_dynamic_sizes_are_certified_as_they_are_written(
+    shuffle: Shuffle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nodes that compute the sizes are part of what is run."""
+    seen: list[str] = []
+
+    def watched(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[gs.Node]:
+        nodes = new_nodes(site, plan, fresh)
+        seen.extend(node.op for node in nodes)
+        return nodes
+
+    monkeypatch.setattr(trial, "new_nodes", watched)
+    assert verdicts(upsampler((2, 3), (None, None)), shuffle) == ["exact"]
+    assert "Shape" in seen
+
+
+def test_a_site_too_large_to_run_is_run_smaller() -> None:
+    """Some 10^11 multiplications: minutes at its own size."""
+    model = conv_transpose(
+        integers(256, 128, 4, 4), (512, 512), integers(128), strides=[2, 2], pads=[1] * 4
+    )
+    assert verdicts(model) == ["exact"]
+
+
+def test_a_layer_that_is_right_for_one_size_is_run_at_that_size() -> None:
+    model = conv_transpose(integers(2, 3, 3, 3), (7, 4), strides=[2, 2], output_shape=[13, 8])
+    assert verdicts(model) == ["exact"]
+
+
+# --- failed for what is wrong
+
+
+def reading(change: Callable[[Array], Array]) -> Callable[[Parameter], Parameter]:
+    """The parameter with other values, and the shape that these have."""
+
+    def changed(parameter: Parameter) -> Parameter:
+        values = change(parameter.read())
+        return replace(parameter, shape=values.shape, read=lambda: values)
+
+    return changed
+
+
+def with_weight(change: Callable[[Array], Array]) -> Fault:
+    return lambda site, plan: (replace(site, weight=reading(change)(site.weight)), plan)
+
+
+def with_bias(change: Callable[[Array], Array]) -> Fault:
+    def fault(site: UpsampleSite, plan: Plan) -> tuple[UpsampleSite, Plan]:
+        assert site.bias is not None
+        return replace(site, bias=reading(change)(site.bias)), plan
+
+    return fault
+
+
+def with_first_axis(**change: int) -> Fault:
+    """The plan for a layer whose first axis has other numbers; the size stays."""
+
+    def fault(site: UpsampleSite, plan: Plan) -> tuple[UpsampleSite, Plan]:
+        first, *others = site.axes
+        moved = {name: getattr(first, name) + by for name, by in change.items()}
+        other = plan_site(replace(site, axes=(replace(first, **moved), *others)))
+        assert isinstance(other, Plan)
+        return site, other
+
+    return fault
+
+
+def with_crop(begin: int, end: int) -> Fault:
+    def fault(site: UpsampleSite, plan: Plan) -> tuple[UpsampleSite, Plan]:
+        (first, last), *others = plan.layout.crop
+        crop = ((first + begin, last + end), *others)
+        return site, replace(plan, layout=replace(plan.layout, crop=crop))
+
+    return fault
+
+
+def off_by_one(values: Array) -> Array:
+    changed = values.copy()
+    changed.flat[-1] += 1
+    return changed
+
+
+FAULTS: dict[str, Fault] = {
+    "bias dropped": lambda site, plan: (replace(site, bias=None), plan),
+    "biases in the wrong order": with_bias(lambda bias: bias[::-1]),
+    "one bias off by one": with_bias(off_by_one),
+    "one weight off by one": with_weight(off_by_one),
+    "kernel not flipped": with_weight(lambda weight: weight[..., ::-1]),
+    "kernel axes exchanged": with_weight(lambda weight: weight.swapaxes(-1, -2)),
+    "input channels exchanged": with_weight(lambda weight: weight[::-1]),
+    "output channels exchanged": with_weight(lambda weight: weight[:, ::-1]),
+    "cropped one too early": with_crop(-1, 1),
+    "cropped one too late": with_crop(1, -1),
+    "cropped one too few": with_crop(0, -1),
+    "offsets one too high": with_first_axis(origin=1),
+    "offsets one too low": with_first_axis(origin=-1),
+    "taps one too far apart": with_first_axis(step=-1),
+    "axes exchanged": lambda site, plan: (site, replace(plan, axes=plan.axes[::-1])),
+}
+
+
+def introduce(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
+    """Let the lowering under trial make this mistake, and nothing else differ."""
+
+    def faulty(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[gs.Node]:
+        return new_nodes(*fault(site, plan), fresh)
+
+    monkeypatch.setattr(trial, "new_nodes", faulty)
+
+
+def uneven(group: int) -> ModelProto:
+    """No two axes, groups or channels are alike, so that whatever is exchanged shows."""
+    weight, bias = integers(4, 3, 4, 4), integers(3 * group, seed=1)
+    pads = [1, 0, 2, 1]
+    return conv_transpose(weight, (5, 6), bias, strides=[2, 2], group=group, pads=pads)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=list(FAULTS))
+def test_no_fault_passes(fault: Fault, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    introduce(monkeypatch, fault)
+    assert verdicts(uneven(group=2), seed=seed) == ["failed"]
+
+
+@pytest.mark.parametrize("shuffle", ["dcr", "crd", "transpose", "two-step", "col2im"])
+def test_channels_in_the_wrong_order_do_not_pass(
+    shuffle: ShuffleName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spelled = SHUFFLES[shuffle]
+    wrong = replace(spelled, phases_first=not spelled.phases_first)
+    monkeypatch.setitem(SHUFFLES, shuffle, wrong)
+    assert verdicts(upsampler(group=1), shuffle) == ["failed"]
+
+
+def test_a_failed_certificate_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introduce(monkeypatch, FAULTS["bias dropped"])
+    output = tmp_path / "out.onnx"
+    with pytest.raises(CheckFailed, match=r"certificate failed: main/up") as raised:
+        deployconv.rewrite(upsampler(), output=output, bench=False)
+    assert raised.value.status == 1
+    assert raised.value.result is not None
+    assert [site.certificate for site in raised.value.result.sites] == ["failed"]
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- without onnxruntime
+
+
+@pytest.fixture
+def no_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Backend:
+        raise BackendUnavailable(f"backend '{name}' is not installed")
+
+    monkeypatch.setattr(certificate, "get_backend", missing)
+
+
+@pytest.mark.usefixtures("no_onnxruntime")
+@pytest.mark.parametrize("strides", [(2,), (2, 2), (3, 2)])
+@pytest.mark.parametrize("group", [1, 2])
+def test_the_reference_evaluator_certifies_as_well(strides: tuple[int, ...], group: int) -> None:
+    assert verdicts(upsampler(strides, group=group)) == ["exact"]
+
+
+@pytest.mark.usefixtures("no_onnxruntime")
+def test_a_depthwise_layer_keeps_its_biases_apart() -> None:
+    model = conv_transpose(
+        integers(3, 1, 4, 4), (4, 5), integers(3, seed=1), strides=[2, 2], group=3
+    )
+    assert verdicts(model) == ["exact"]
+
+
+@pytest.mark.usefixtures("no_onnxruntime")
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=list(FAULTS))
+def test_no_fault_passes_the_reference_evaluator(
+    fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introduce(monkeypatch, fault)
+    assert verdicts(uneven(group=1)) == ["failed"]
+
+
+def test_what_nothing_runs_is_not_certified() -> None:
+    """output_padding of a stride or more: ONNX allows it, onnxruntime and the reference do not."""
+    model = conv_transpose(integers(2, 3, 3), (5,), strides=[2], dilations=[3], output_padding=[2])
+    with pytest.raises(BackendUnavailable, match="no certificate") as raised:
+        verdicts(model)
+    assert raised.value.status == 3
+    assert "\n" not in str(raised.value)
