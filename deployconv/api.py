@@ -70,14 +70,19 @@ def rewrite(
     freeze_initializers: bool = False,
     force: bool = False,
     dry_run: bool = False,
+    upgrade_opset: bool | None = None,
+    budget: float = 60.0,
+    cache: bool = True,
     threads: int | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Rewriting:
     """Rewrite every upsampling layer as Conv, shuffle, crop; prove it; time it; write it.
 
     Args:
         model: a file, or a ModelProto, which is left untouched.
         output: where to write the rewritten model; None writes nothing.
-        policy: which sites: ``all`` that can be rewritten exactly.
+        policy: which sites: ``all`` that can be rewritten exactly, or those and in that form
+            that are measured to be ``fastest`` on ``backend``.
         backend: what runs the models for parity and latency.
         form: ``crop``, ``pad``, or the one with fewer multiplications.
         shuffle: how the phases are moved into space; ``auto`` is portable.
@@ -92,7 +97,12 @@ def rewrite(
         freeze_initializers: take the defaults of graph inputs for constants.
         force: replace an existing output.
         dry_run: do everything but write the output.
+        upgrade_opset: raise a model below opset 18 to it where that changes nothing, so that
+            Col2Im can be used; None does so for ``fastest`` on onnxruntime.
+        budget: seconds of measurement for ``fastest``.
+        cache: remember measurements.
         threads: of the backend; None for all processors.
+        on_progress: called with the part of the measurements that is done, 0 to 1.
 
     Returns:
         The sites, the parity, the latency, and the rewritten model as a ModelProto.
@@ -104,11 +114,13 @@ def rewrite(
     """
     from deployconv.model.load import load
     from deployconv.model.save import needs_external_data, refuse_existing, refuse_inputs, staged
-    from deployconv.pipeline import apply, certify_sites, failed_certificates, plan_model
+    from deployconv.pipeline import apply, certify_sites, failed_certificates
+    from deployconv.planning.policy import plan_by_policy
+    from deployconv.planning.tuner import TunerOptions
 
-    if policy != "all":
-        raise UsageError(f"policy '{policy}' is not known: choose all")
-    if verify or backend != "ort":
+    if policy not in ("all", "fastest"):
+        raise UsageError(f"policy '{policy}' is not known: choose all or fastest")
+    if verify or policy == "fastest" or backend != "ort":
         _require(backend)
     loaded = load(model)
     target = Path(output) if output is not None else None
@@ -117,7 +129,10 @@ def rewrite(
         if not force and not dry_run:
             refuse_existing(target, needs_external_data(loaded.proto))
     options = RewriteOptions(policy, form, shuffle, tuple(only), tuple(skip), freeze_initializers)
-    planning = plan_model(loaded, options)
+    original, feed = _source(model), _feed(shape, inputs, seed)
+    tuner = TunerOptions(backend, threads, feed, budget, cache, on_progress)
+    planning = plan_by_policy(loaded, original, options, tuner, upgrade_opset)
+    rewritten = planning.view.model
     if verify:
         planning = certify_sites(planning, seed)
     done = Rewriting(loaded.info, planning.reports, warnings=planning.warnings)
@@ -128,11 +143,9 @@ def rewrite(
     if strict and left:
         raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", done)
     added = apply(planning)
-    original = _source(model)
-    feed = _feed(shape, inputs, seed)
     place = None if dry_run else target
-    with staged(loaded.proto, loaded.folder, place, added) as candidate:
-        done = replace(done, model=loaded.proto if place is None else candidate.proto)
+    with staged(rewritten.proto, loaded.folder, place, added) as candidate:
+        done = replace(done, model=rewritten.proto if place is None else candidate.proto)
         if verify:
             done = _proved(done, original, candidate.path, backend, feed, threads)
         else:

@@ -5,18 +5,32 @@ What runs whole models (parity, latency) and what writes files stands in `api.py
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 from deployconv.errors import UsageError
 from deployconv.lowering import Plan, ShufflePlan, new_nodes, plan_shuffle, plan_site
 from deployconv.model.load import LoadedModel
 from deployconv.model.splice import AttributeEdit, Names, Replacement, splice
 from deployconv.model.view import View, view
-from deployconv.options import RewriteOptions
+from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, SiteReport, Status
 from deployconv.sites import Geometry, ShuffleSite, Site, SkippedSite, UpsampleSite, find_sites
+
+
+class Choice(Protocol):
+    """The form and the shuffle of one site."""
+
+    @property
+    def form(self) -> Form: ...
+    @property
+    def shuffle(self) -> Shuffle: ...
+
+
+Choices = Mapping[str, Choice]
+"""By the site's id."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +56,20 @@ class Planning:
         return tuple(planned.report for planned in self.sites)
 
 
-def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
+def plan_model(
+    model: LoadedModel, options: RewriteOptions, choices: Choices | None = None
+) -> Planning:
     """Find every site of ``model`` and decide what becomes of it.
+
+    ``choices`` has the form of each site by its id, in place of those in ``options``; a site
+    that it does not name stays as it is.
 
     Raises UsageError where ``options.only`` or ``skip`` has a pattern that fits no site.
     """
     seen = view(model, options.freeze_initializers)
     sites = find_sites(seen)
     _check_globs((*options.only, *options.skip), sites)
-    planned = tuple(_plan(site, options) for site in sites)
+    planned = tuple(_plan(site, options, choices) for site in sites)
     return Planning(seen, planned, tuple(_fallbacks(planned, options)))
 
 
@@ -91,12 +110,18 @@ def apply(planning: Planning) -> frozenset[str]:
     return splice(planning.view, edits)
 
 
-def _plan(site: Site, options: RewriteOptions) -> Planned:
+def _plan(site: Site, options: RewriteOptions, choices: Choices | None) -> Planned:
     if isinstance(site, SkippedSite):
         return Planned(site, _report(site, "skipped", site.reason), None)
     if not _selected(site, options):
         reason = Reason("not-selected", "left alone by --only or --skip")
         return Planned(site, _report(site, "kept", reason), None)
+    if choices is not None:
+        choice = choices.get(site.id)
+        if choice is None:
+            reason = Reason("slower", "no other form of it was measured to be faster")
+            return Planned(site, _report(site, "kept", reason), None)
+        options = replace(options, form=choice.form, shuffle=choice.shuffle)
     if isinstance(site, ShuffleSite):
         return _plan_shuffle(site, options)
     plan = plan_site(site, options.form, options.shuffle)

@@ -40,6 +40,21 @@ class Macs:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One form that was timed in place; ``ratio`` is time as it was / time in this form.
+
+    ``low`` to ``high`` holds the ratio with 95 % confidence; ``ms`` is the whole model's.
+    """
+
+    name: str
+    ms: float
+    ratio: float
+    low: float
+    high: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class SiteReport:
     """One upsampling layer of the model and what became of it."""
 
@@ -59,6 +74,7 @@ class SiteReport:
     conv_kernel: tuple[int, ...] | None = None
     macs: Macs | None = None
     certificate: Literal["exact", "failed"] | None = None
+    candidates: tuple[Candidate, ...] = ()
 
     @property
     def left_alone(self) -> bool:
@@ -231,6 +247,10 @@ class PaddedLayer:
     kind: Literal["convolution", "deconvolution"]
     pre_padding: tuple[int, ...]
     post_padding: tuple[int, ...]
+    mode: str
+    """``EXPLICIT_ROUND_DOWN``; or ``SAME_UPPER``, ``SAME_LOWER``, which override both paddings."""
+    bias_at_run_time: bool
+    """Whether the bias is an input rather than weights."""
 
 
 @dataclass(frozen=True)

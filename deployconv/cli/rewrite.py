@@ -25,8 +25,10 @@ def rewrite(
         ),
     ] = None,
     policy: Annotated[
-        Literal["all"],
-        typer.Option("--policy", help="all: rewrite every site that can be rewritten exactly."),
+        Literal["all", "fastest"],
+        typer.Option(
+            "--policy", help="all: every site that can be; fastest: what is measured to be faster."
+        ),
     ] = "all",
     backend: Backend = "ort",
     form: Annotated[
@@ -61,6 +63,20 @@ def rewrite(
             help="Take initializers that are also graph inputs for constants.",
         ),
     ] = False,
+    upgrade_opset: Annotated[
+        bool,
+        typer.Option(
+            "--upgrade-opset",
+            help="Raise the model to opset 18, where that changes nothing, if col2im needs it.",
+        ),
+    ] = False,
+    budget: Annotated[
+        float,
+        typer.Option("--budget", metavar="SECONDS", min=1, help="Time to measure for fastest."),
+    ] = 60.0,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Neither read nor keep measurements.")
+    ] = False,
     json: Json = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")] = False,
     dry_run: Annotated[
@@ -74,7 +90,7 @@ def rewrite(
     from deployconv import api
 
     try:
-        with progress(f"rewriting {model}"):
+        with progress(f"rewriting {model}") as advance:
             rewriting = api.rewrite(
                 model,
                 output=output,
@@ -93,6 +109,10 @@ def rewrite(
                 freeze_initializers=freeze_initializers,
                 force=force,
                 dry_run=dry_run,
+                upgrade_opset=upgrade_opset or None,
+                budget=budget,
+                cache=not no_cache,
+                on_progress=advance,
             )
     except CheckFailed as failure:
         if failure.result is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from deployconv.report.text import one_line
@@ -21,16 +21,22 @@ def warn(messages: Iterable[str]) -> None:
 
 
 @contextmanager
-def progress(message: str) -> Iterator[None]:
+def progress(message: str) -> Iterator[Callable[[float], None]]:
     """Show a spinner while the body runs, on a terminal only.
 
-    The body must not print: while the spinner turns, Rich sends standard output its own way.
+    Yields a function for the part that is done, 0 to 1: from its first call on there is a bar
+    with the time left. The body must not print: meanwhile Rich sends standard output its own
+    way.
     """
     if not sys.stderr.isatty():
-        yield
+        yield lambda part: None
         return
     from rich.console import Console
-    from rich.text import Text
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-    with Console(stderr=True).status(Text(one_line(message))):
-        yield
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task(one_line(message), total=None)
+        yield lambda part: bar.update(task, total=1.0, completed=part)

@@ -26,6 +26,9 @@ from deployconv.lowering.emit import INT64_MAX, Emitter
 from deployconv.options import Shuffle
 from deployconv.results import Reason
 
+COL2IM_OPSET = 18
+"""The first opset with Col2Im."""
+
 ShuffleName = Literal["dcr", "crd", "transpose", "two-step", "col2im"]
 
 
@@ -122,7 +125,7 @@ def _fits_two_step(layout: Layout) -> bool:
 
 
 def _fits_col2im(layout: Layout) -> bool:
-    return layout.opset >= 18 and layout.dtype in ("float32", "float16")
+    return layout.opset >= COL2IM_OPSET and layout.dtype in ("float32", "float16")
 
 
 def _write_dcr(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:

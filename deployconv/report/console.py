@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deployconv.report.lines import (
+    candidate_line,
     count,
     latency_line,
     milliseconds,
@@ -142,6 +143,8 @@ def _print_sites(
                 console,
                 one_line(f"{site.id}: {site.status} - {site.reason.code}: {site.reason.text}"),
             )
+        for candidate in site.candidates:
+            print_lines(console, candidate_line(candidate))
     print_lines(console, sites_line(sites))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from deployconv.report.text import one_line
 from deployconv.results import (
+    Candidate,
     CheckReport,
     Latency,
     NotRun,
@@ -37,6 +38,15 @@ def rewriting_lines(rewriting: Rewriting) -> list[str]:
         else _not_run("latency", rewriting.not_run),
         f"wrote {one_line(rewriting.output.path)}" if rewriting.output else "wrote no model",
     ]
+
+
+def candidate_line(candidate: Candidate) -> str:
+    """One form of a site that was timed in place, beside the model as it was before."""
+    mark = "*" if candidate.chosen else " "
+    interval = f"{candidate.low:.2f} to {candidate.high:.2f}"
+    return (
+        f"  {mark} {candidate.name:18} {candidate.ms:9.3f} ms  {candidate.ratio:.2f} ({interval})"
+    )
 
 
 def certificate_line(sites: Sequence[SiteReport], not_run: Sequence[NotRun] = ()) -> str:
@@ -82,10 +92,7 @@ def latency_line(latency: Latency) -> str:
     line = f"latency: {before} -> {milliseconds(latency.after_ms.median)}, "
     line += f"{latency.ratio:.2f} times as fast {where}"
     if latency.ratio < 1 - _NOISE:
-        return (
-            f"{line}; slower on this machine: keep the original where latency on this runtime "
-            "is the goal"
-        )
+        return f"{line}; slower here: --policy fastest keeps what is measured to be faster"
     return line if latency.ratio > 1 + _NOISE else f"{line}; no difference beyond noise"
 
 

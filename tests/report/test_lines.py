@@ -90,7 +90,7 @@ def test_parity_without_outputs_is_called_so() -> None:
     [
         (2.0, 1.0, "2.00 times as fast (ort, CPUExecutionProvider, 2 threads)"),
         (1.0, 1.01, "2 threads); no difference beyond noise"),
-        (1.0, 2.0, "keep the original where latency on this runtime is the goal"),
+        (1.0, 2.0, "--policy fastest keeps what is measured to be faster"),
     ],
 )
 def test_latency(before: float, after: float, ending: str) -> None:

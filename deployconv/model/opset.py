@@ -1,0 +1,54 @@
+"""Raise a model to a later opset where that provably changes nothing.
+
+Only the version in the import changes. That is the same model if no operator in it has
+another schema at the later opset; a function with an opset import of its own cannot follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto
+
+from deployconv.model.tensors import graph_attributes
+
+_ONNX = ("", "ai.onnx")
+
+
+def why_not_lifted(model: ModelProto, opset: int) -> str | None:
+    """What keeps ``model`` from being raised to ``opset``; None where nothing does."""
+    current = _version(model)
+    if current >= opset:
+        return None
+    if any(entry.domain in _ONNX for f in model.functions for entry in f.opset_import):
+        return "its functions import an opset of their own"
+    for node in _nodes(model.graph):
+        if node.domain not in _ONNX:
+            continue
+        try:
+            before = onnx.defs.get_schema(node.op_type, current)
+            after = onnx.defs.get_schema(node.op_type, opset)
+        except onnx.defs.SchemaError:
+            return f"{node.op_type} is not known at both opsets"
+        if before.since_version != after.since_version or after.deprecated:
+            return f"{node.op_type} changed between opset {current} and {opset}"
+    return None
+
+
+def lift(model: ModelProto, opset: int) -> None:
+    """Raise ``model`` to ``opset``, for which `why_not_lifted` has no objection."""
+    for entry in model.opset_import:
+        if entry.domain in _ONNX:
+            entry.version = max(entry.version, opset)
+
+
+def _version(model: ModelProto) -> int:
+    return next(entry.version for entry in model.opset_import if entry.domain in _ONNX)
+
+
+def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    for node in graph.node:
+        yield node
+        for _, body in graph_attributes(node):
+            yield from _nodes(body)
