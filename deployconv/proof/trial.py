@@ -131,7 +131,13 @@ def _random(shape: Sequence[int], bound: int, rng: np.random.Generator) -> Array
 
 
 def _integers(parameter: Parameter, bound: int, rng: np.random.Generator) -> Parameter:
-    drawn = _random(parameter.shape, bound, rng)
+    """Random values; where they are few no two are equal and none is 0, or a fault could hide."""
+    few = np.array([*range(-bound, 0), *range(1, bound + 1)], np.float32)
+    count = prod(parameter.shape)
+    if count <= few.size:
+        drawn = rng.permutation(few)[:count].reshape(parameter.shape)
+    else:
+        drawn = _random(parameter.shape, bound, rng)
     return replace(parameter, dtype=drawn.dtype, read=lambda: drawn)
 
 

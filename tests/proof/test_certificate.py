@@ -203,6 +203,18 @@ def test_channels_in_the_wrong_order_do_not_pass(
     assert verdicts(upsampler(group=1), shuffle) == ["failed"]
 
 
+@pytest.mark.parametrize(
+    "fault", ["bias dropped", "biases in the wrong order", "kernel not flipped"]
+)
+def test_no_seed_lets_a_fault_of_few_values_pass(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two channels and two taps: equal values, or a bias of 0, would hide what is exchanged."""
+    model = conv_transpose(integers(1, 2, 2), (3,), integers(2, seed=1), strides=[2])
+    introduce(monkeypatch, FAULTS[fault])
+    assert [verdicts(model, seed=seed) for seed in range(100)] == [["failed"]] * 100
+
+
 def test_a_failed_certificate_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
