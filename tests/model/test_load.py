@@ -80,14 +80,9 @@ def with_future_domain() -> ModelProto:
 
 
 def with_function() -> ModelProto:
-    function = helper.make_function(
-        "local",
-        "Twice",
-        ["a"],
-        ["b"],
-        [node("Add", ["a", "a"], ["b"])],
-        [helper.make_opsetid("", 13)],
-    )
+    opsets = [helper.make_opsetid("", 22)]
+    body = [node("Add", ["a", "a"], ["b"])]
+    function = helper.make_function("local", "Twice", ["a"], ["b"], body, opsets)
     proto = upsampler()
     proto.functions.append(function)
     proto.graph.node[0].input[0] = "h"
