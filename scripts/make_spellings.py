@@ -1,6 +1,7 @@
 """Export the corpus of `tests.spellings` to ``tests/spellings/data``.
 
-    python -m scripts.make_spellings             write graphs and manifest anew
+    python -m scripts.make_spellings             export everything anew
+    python -m scripts.make_spellings --keep      only what is not committed; the rest as it is
     python -m scripts.make_spellings --jobs 8    with so many processes
 
 Needs torch, onnxscript and einops; about a second an export. An export that fails is recorded in
@@ -11,37 +12,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
+import tarfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from io import BytesIO
 from multiprocessing import get_context
-from typing import Any
-from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import onnx
 import torch
 
 from tests.spellings.catalogue import Variant, variants
 from tests.spellings.compute import compute
-from tests.spellings.corpus import DATA, GRAPHS, MANIFEST, Gap, Row, run_of
+from tests.spellings.corpus import DATA, GRAPHS, MANIFEST, Gap, Row, gaps, graphs, run_of
 from tests.spellings.export import NotExportable, expected_runs, export
 from tests.spellings.handmade import GRAPHS as HANDMADE
 
 SCHEMA_VERSION = 1
-_FLAT_LIST = re.compile(r"\[([^\[\]{}]*)\]")
-_FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 
 Exported = tuple[Row, bytes] | Gap
 
 
-def _exported(variant: Variant) -> Exported:
+def _exported(variant: Variant, keep: bool) -> Exported:
     spelling = variant.spelling
-    try:
-        model = export(spelling, variant.exporter, variant.opset, variant.dynamic)
-    except NotExportable as error:
-        return Gap(spelling.name, variant.exporter, variant.opset, variant.dynamic, error.reason)
     row = Row(
         name=spelling.name,
         family=spelling.family,
@@ -53,19 +47,28 @@ def _exported(variant: Variant) -> Exported:
         expect=spelling.expectation(variant.dynamic),
         runs=expected_runs(spelling, variant.dynamic),
     )
+    if keep and row.file in graphs():
+        return row, row.data()
+    for gap in gaps() if keep else ():
+        if gap.id == row.id:
+            return gap
+    try:
+        model = export(spelling, variant.exporter, variant.opset, variant.dynamic)
+    except NotExportable as error:
+        return Gap(spelling.name, variant.exporter, variant.opset, variant.dynamic, error.reason)
     return row, model.SerializeToString(deterministic=True)
 
 
-def _export_part(part: int, parts: int) -> list[Exported]:
+def _export_part(part: int, parts: int, keep: bool) -> list[Exported]:
     torch.set_num_threads(1)
     chosen = list(variants())[part::parts]
-    return [_exported(variant) for variant in chosen]
+    return [_exported(variant, keep) for variant in chosen]
 
 
-def _all_exports(jobs: int) -> Iterator[Exported]:
+def _all_exports(jobs: int, keep: bool) -> Iterator[Exported]:
     """In the order of `variants`, whichever process made them."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        parts = list(pool.map(_export_part, range(jobs), [jobs] * jobs))
+        parts = list(pool.map(_export_part, range(jobs), [jobs] * jobs, [keep] * jobs))
     for index in range(sum(map(len, parts))):
         yield parts[index % jobs][index // jobs]
 
@@ -94,41 +97,49 @@ def _handmade() -> Iterator[tuple[Row, bytes]]:
 
 
 def _write_graphs(made: Iterable[tuple[Row, bytes]]) -> None:
-    with ZipFile(GRAPHS, "w") as archive:
+    with tarfile.open(GRAPHS, "w:xz") as archive:
         for row, data in made:
-            entry = ZipInfo(row.file, _FIXED_TIME)
-            archive.writestr(entry, data, ZIP_DEFLATED, compresslevel=9)
+            entry = tarfile.TarInfo(row.file)  # without time or owner: the same bytes again
+            entry.size = len(data)
+            archive.addfile(entry, BytesIO(data))
 
 
-def _write_manifest(rows: Iterable[Row], gaps: Iterable[Gap]) -> None:
-    document: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "torch": torch.__version__,
-        "rows": [asdict(row) for row in rows],
-        "not_exportable": [asdict(gap) for gap in gaps],
-    }
-    text = json.dumps(document, indent=1)
-    text = _FLAT_LIST.sub(lambda match: "[" + " ".join(match[1].split()) + "]", text)
-    MANIFEST.write_text(text + "\n", encoding="utf-8")
+def _write_manifest(rows: Iterable[Row], refused: Iterable[Gap]) -> None:
+    parts = (
+        f'"schema_version": {SCHEMA_VERSION}',
+        f'"torch": "{torch.__version__}"',
+        f'"rows": [\n{_lines(rows)}\n]',
+        f'"not_exportable": [\n{_lines(refused)}\n]',
+    )
+    MANIFEST.write_text("{" + ",\n".join(parts) + "}\n", encoding="utf-8")
+
+
+def _lines(entries: Iterable[Row | Gap]) -> str:
+    """One entry a line, so that a difference shows which."""
+    return ",\n".join(json.dumps(asdict(entry), separators=(",", ":")) for entry in entries)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: %(default)s)")
+    parser.add_argument("--keep", action="store_true", help="export only what is not committed")
+    arguments = parser.parse_args()
     made: list[tuple[Row, bytes]] = []
-    gaps: list[Gap] = []
-    for exported in _all_exports(parser.parse_args().jobs):
+    refused: list[Gap] = []
+    for exported in _all_exports(arguments.jobs, arguments.keep):
         if isinstance(exported, Gap):
-            gaps.append(exported)
+            refused.append(exported)
         else:
             made.append(exported)
     made += _handmade()
     DATA.mkdir(exist_ok=True)
     _write_graphs(made)
-    _write_manifest((row for row, _ in made), gaps)
-    for gap in gaps:
-        print(f"{replace(gap, reason='')}: {gap.reason}")
-    print(f"{len(made)} graphs, {len(gaps)} not exportable, {GRAPHS.stat().st_size / 1000:.0f} kB")
+    _write_manifest((row for row, _ in made), refused)
+    for gap in refused:
+        print(f"{gap.id}: {gap.reason}")
+    print(
+        f"{len(made)} graphs, {len(refused)} not exportable, {GRAPHS.stat().st_size / 1000:.0f} kB"
+    )
     return 0
 
 

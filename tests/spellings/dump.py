@@ -30,10 +30,7 @@ def dump(chosen: Iterable[Row], folder: Path) -> str:
     for row in chosen:
         (folder / row.file).write_bytes(row.data())
         lines += text(row)
-    lines += [
-        f"--- {gap.name} {gap.source} {gap.opset}{' dynamic' * gap.dynamic}: {gap.reason}"
-        for gap in gaps()
-    ]
+    lines += [f"--- {gap.id}: {gap.reason}" for gap in gaps()]
     document = "\n".join(lines) + "\n"
     (folder / "graphs.txt").write_text(document, encoding="utf-8")
     return document

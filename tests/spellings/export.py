@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from functools import cache
-from io import BytesIO, StringIO
+from io import BytesIO
 from typing import Any
 
 import onnx
@@ -95,8 +95,7 @@ def _quiet() -> Iterator[None]:
         warnings.simplefilter("ignore")
         logger.setLevel(logging.CRITICAL)
         try:
-            with redirect_stdout(StringIO()):
-                yield
+            yield
         finally:
             logger.setLevel(level)
 

@@ -89,7 +89,7 @@ def unflatten_flatten(x: Tensor) -> Tensor:
 
 
 def two_transposes(x: Tensor) -> Tensor:
-    """One axis after the other."""
+    """One axis after the other: two shuffles, neither of them a DepthToSpace."""
     n, c, h, w = x.shape
     columns = x.reshape(n, c // 2, 2, h, w).permute(0, 1, 3, 4, 2).reshape(n, c // 2, h, 2 * w)
     rows = columns.reshape(n, c // 4, 2, h, 2 * w).transpose(2, 3)
@@ -170,7 +170,7 @@ SPELLINGS = (
     _spelling("unflatten_flatten", lambda: (_conv(8), unflatten_flatten)),
     _spelling("einsum", lambda: (_conv(8), einsum)),
     _spelling("folded_batch", lambda: (_conv(8), folded_batch)),
-    _spelling("two_transposes", lambda: (_conv(8), two_transposes)),
+    _spelling("two_transposes", lambda: (_conv(8), two_transposes), expect="kept"),
     _spelling("swap_by_transposes", lambda: (_conv(8), swap_by_transposes)),
     _spelling("einops_crd", lambda: (_conv(8), einops_crd)),
     _spelling("einops_crd_bare", lambda: (einops_crd,), inputs=_IMAGE),
