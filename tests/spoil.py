@@ -164,6 +164,15 @@ def zero_input(proto: ModelProto) -> None:
     proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 0
 
 
+def untyped_input(proto: ModelProto) -> None:
+    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.UNDEFINED
+
+
+def sequence_input(proto: ModelProto) -> None:
+    element = proto.graph.input[0].type.tensor_type
+    proto.graph.input[0].type.sequence_type.elem_type.tensor_type.CopyFrom(element)
+
+
 def nobody(proto: ModelProto) -> None:
     proto.graph.node[0].input[0] = "nobody"
 

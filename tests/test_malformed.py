@@ -45,6 +45,7 @@ from tests.spoil import (
     npz,
     opset,
     raw,
+    sequence_input,
     short_weight,
     spoiled,
     twice,
@@ -52,6 +53,7 @@ from tests.spoil import (
     unknown_operator,
     unknown_type,
     unreadable,
+    untyped_input,
     weights,
     zero_input,
 )
@@ -165,6 +167,8 @@ CASES = [
     Case("bias of another type", spoiled(bias(DOUBLE, 3)), "b"),
     Case("bias of another size", spoiled(bias(FLOAT, 4)), "bias 'b' is float32[4]"),
     Case("bias of another rank", spoiled(bias(FLOAT, 1, 3)), "bias 'b' is float32[1, 3]"),
+    Case("input of no type", spoiled(untyped_input), "input 'x' has no element type"),
+    Case("input a sequence", spoiled(sequence_input), "invalid"),
     Case("input without element", spoiled(zero_input), "dimension of size 0"),
     # The call
     Case("shape of no input", good, "no such input", arguments=("--shape", "z:1,2,5,5")),

@@ -75,6 +75,9 @@ def _check_interface(graph: GraphProto, name: str) -> None:
         raise ModelError(f"{name}: has no outputs: nothing to rewrite; export it again")
     constant = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
+        kind = value.type.WhichOneof("value")
+        if kind is None or (kind == "tensor_type" and not value.type.tensor_type.elem_type):
+            raise ModelError(f"{name}: input '{value.name}' has no element type: export it again")
         if value.name not in constant and 0 in _static_sizes(value):
             raise ModelError(
                 f"{name}: input '{value.name}' has a dimension of size 0, so it holds no"

@@ -18,18 +18,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from google.protobuf.message import EncodeError
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from deployconv.errors import ModelError, UsageError
 from deployconv.model.load import LoadedModel
-from deployconv.model.tensors import ExternalData, all_tensors, byte_size, is_external
+from deployconv.model.relocate import relocated
+from deployconv.model.tensors import all_tensors, is_external
 from deployconv.results import OutputFile
 
-_PAGE = 1 << 16
-"""Large tensors start where a runtime can map them on every platform."""
-_LARGE = 1 << 20
-_SMALL = 1 << 10
-"""Tensors below this many bytes stay in the model file: runtimes infer shapes from them."""
+_CHUNK = 1 << 20
 _PROTO_LIMIT = (1 << 31) - (1 << 20)
 
 
@@ -125,7 +122,11 @@ def refuse_inputs(output: Path, model: LoadedModel) -> None:
 
 @contextlib.contextmanager
 def staged(
-    proto: ModelProto, folder: Path | None, output: Path | None, new: Collection[str] = ()
+    proto: ModelProto,
+    folder: Path | None,
+    output: Path | None,
+    new: Collection[str] = (),
+    external: bool = False,
 ) -> Iterator[StagedModel]:
     """Write ``proto`` to a temporary folder that is gone at the end.
 
@@ -135,9 +136,11 @@ def staged(
         output: the place it shall have, so that publishing is a rename; None for a model that
             is only looked at.
         new: names of the tensors that a rewrite added; they join a model's external data.
+        external: True where the model had external data, though none of it may be left.
 
     Raises:
         UsageError: the folder of ``output`` cannot be written.
+        ModelError: the model is over 2 GB even with its weights in another file.
     """
     parent = None if output is None else output.parent
     try:
@@ -147,7 +150,11 @@ def staged(
     try:
         path = temporary / ("model.onnx" if output is None else output.name)
         try:
-            written = _write(proto, folder, path, frozenset(new), durable=output is not None)
+            durable = output is not None
+            if external or needs_external_data(proto):
+                written = _write_external(proto, folder, path, new, durable)
+            else:
+                written = _write_whole(proto, path, durable)
         except OSError as error:
             raise _cannot_write(output or path, error) from error
         yield written
@@ -155,26 +162,29 @@ def staged(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(
-    proto: ModelProto, folder: Path | None, path: Path, new: frozenset[str], durable: bool
+def _write_whole(proto: ModelProto, path: Path, durable: bool) -> StagedModel:
+    raw = _serialized(proto)
+    if raw is None:  # too large with its new weights: all of them move out
+        return _write_external(proto, None, path, None, durable)
+    _write_file(path, raw, durable)
+    return StagedModel(proto, path, None)
+
+
+def _write_external(
+    proto: ModelProto, folder: Path | None, path: Path, new: Collection[str] | None, durable: bool
 ) -> StagedModel:
-    if not needs_external_data(proto):
-        raw = _serialized(proto)
-        if raw is not None:
-            _write_file(path, raw, durable)
-            return StagedModel(proto, path, None)
-    # Else external it stays, or becomes: with its new weights it is too large for one file.
-    copy = ModelProto()
-    copy.CopyFrom(proto)
     data = data_path(path)
     with data.open("wb") as target:
-        _move_tensors(copy, folder, target, new)
+        moved = relocated(proto, folder, target, new)
+        empty = target.tell() == 0
         _sync(target, durable)
-    raw = _serialized(copy)
+    raw = _serialized(moved)
     if raw is None:
         raise ModelError(f"{path.name}: over 2 GB even without its weights: split the model")
     _write_file(path, raw, durable)
-    return StagedModel(copy, path, data)
+    if empty:
+        data.unlink()
+    return StagedModel(moved, path, None if empty else data)
 
 
 def _serialized(proto: ModelProto) -> bytes | None:
@@ -189,87 +199,6 @@ def _serialized(proto: ModelProto) -> bytes | None:
 def needs_external_data(proto: ModelProto) -> bool:
     """True where bytes of ``proto`` lie in other files."""
     return any(is_external(tensor) for tensor in all_tensors(proto))
-
-
-def _move_tensors(
-    proto: ModelProto, folder: Path | None, target: BinaryIO, new: frozenset[str]
-) -> None:
-    """Give every tensor that is or must be external a place in ``target``.
-
-    In a model that keeps its data external the new tensors do so too; in one that has grown
-    too large for a single file, all do.
-    """
-    movable = new if needs_external_data(proto) else None
-    placed: dict[tuple[str, int, int], int] = {}
-    for tensor in all_tensors(proto):
-        if is_external(tensor):
-            source = ExternalData.of(tensor)
-            length = byte_size(tensor) or 0
-            key = (source.location, source.offset, length)
-            if not length:
-                # Readers take a length of 0 for "up to the end of the file".
-                _embed_nothing(tensor)
-                continue
-            if key not in placed:
-                file = (folder or Path()) / source.location
-                placed[key] = _copy(file, source.offset, length, target)
-            offset = placed[key]
-        elif len(tensor.raw_data) >= _SMALL and (movable is None or tensor.name in movable):
-            length = len(tensor.raw_data)
-            offset = _align(target, length)
-            target.write(tensor.raw_data)
-            tensor.ClearField("raw_data")
-        else:
-            continue
-        _refer(tensor, target.name, offset, length)
-
-
-def _embed_nothing(tensor: TensorProto) -> None:
-    del tensor.external_data[:]
-    tensor.ClearField("data_location")
-    tensor.raw_data = b""
-
-
-def _refer(tensor: TensorProto, data: str, offset: int, length: int) -> None:
-    del tensor.external_data[:]
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", Path(data).name), ("offset", offset), ("length", length)):
-        tensor.external_data.add(key=key, value=str(value))
-
-
-def _align(target: BinaryIO, length: int) -> int:
-    boundary = _PAGE if length >= _LARGE else 16
-    target.seek(-(-target.tell() // boundary) * boundary)
-    return target.tell()
-
-
-def _copy(file: Path, offset: int, length: int, target: BinaryIO) -> int:
-    """Append ``length`` bytes of ``file`` to ``target``; returns where they start."""
-    start = _align(target, length)
-    target.flush()
-    with file.open("rb") as source:
-        remaining = length
-        if hasattr(os, "copy_file_range"):
-            with contextlib.suppress(OSError):  # other file systems: copied below
-                while remaining:
-                    position = offset + length - remaining
-                    there = start + length - remaining
-                    count = os.copy_file_range(
-                        source.fileno(), target.fileno(), remaining, position, there
-                    )
-                    if count == 0:
-                        break
-                    remaining -= count
-        source.seek(offset + length - remaining)
-        target.seek(start + length - remaining)
-        while remaining:
-            chunk = source.read(min(remaining, _LARGE))
-            if not chunk:
-                raise OSError(0, f"'{file.name}' ended early")
-            target.write(chunk)
-            remaining -= len(chunk)
-    target.seek(start + length)
-    return start
 
 
 def _write_file(path: Path, raw: bytes, durable: bool) -> None:
@@ -298,6 +227,6 @@ def _sync_folder(folder: Path) -> None:
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_LARGE):
+        while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

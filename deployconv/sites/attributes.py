@@ -120,12 +120,18 @@ def has_references(node: gs.Node) -> bool:
 
 
 def dtype_name(dtype: Any) -> str | None:
-    """Graphsurgeon gives a NumPy dtype, or the ONNX number where NumPy has none."""
+    """Graphsurgeon gives a NumPy dtype, or the ONNX number or type where NumPy has none.
+
+    None where it is unknown, or no tensor's.
+    """
     if dtype is None:
         return None
-    if isinstance(dtype, int):
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(dtype)
-    return str(np.dtype(dtype).name)
+    try:
+        if isinstance(dtype, int):
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(dtype)
+        return str(np.dtype(dtype).name)
+    except (KeyError, TypeError):
+        return None
 
 
 def spatial_sizes(tensor: gs.Tensor, rank: int) -> tuple[int | None, ...]:
