@@ -49,7 +49,10 @@ def main() -> int:
         or any(name == row.name or fnmatchcase(row.id, name) for name in arguments.names)
     ]
     if not chosen:
-        print("dump: no graph has such a name; give --all, or names as in", file=sys.stderr)
+        print(
+            "dump: no graph has such a name; give --all or a spelling's, such as assign",
+            file=sys.stderr,
+        )
         return 2
     document = dump(chosen, arguments.outdir)
     if not arguments.all:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from typing import get_args
 
 import onnx
 import pytest
@@ -14,6 +15,7 @@ from tests.spellings.corpus import (
     KEPT,
     MANIFEST,
     REWRITTEN,
+    Family,
     Row,
     gaps,
     graphs,
@@ -23,7 +25,7 @@ from tests.spellings.corpus import (
 from tests.spellings.handmade import GRAPHS as HANDMADE
 from tests.spellings.listing import listing
 
-FAMILIES = {"zero_insertion", "nearest_resize", "pixel_shuffle", "negative"}
+FAMILIES: tuple[Family, ...] = get_args(Family)
 LARGEST = 1_000_000
 """Bytes that the corpus may take in the repository."""
 
