@@ -123,11 +123,12 @@ def rewrite(
     if verify or policy == "fastest" or backend != "ort":
         _require(backend)
     loaded = load(model)
+    external = needs_external_data(loaded.proto)
     target = Path(output) if output is not None else None
     if target is not None:
         refuse_inputs(target, loaded)
         if not force and not dry_run:
-            refuse_existing(target, needs_external_data(loaded.proto))
+            refuse_existing(target, external)
     options = RewriteOptions(policy, form, shuffle, tuple(only), tuple(skip), freeze_initializers)
     original, feed = _source(model), _feed(shape, inputs, seed)
     tuner = TunerOptions(backend, threads, feed, budget, cache, on_progress)
@@ -144,7 +145,7 @@ def rewrite(
         raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", done)
     added = apply(planning)
     place = None if dry_run else target
-    with staged(rewritten.proto, loaded.folder, place, added) as candidate:
+    with staged(rewritten.proto, loaded.folder, place, added, external) as candidate:
         done = replace(done, model=rewritten.proto if place is None else candidate.proto)
         if verify:
             done = _proved(done, original, candidate.path, backend, feed, threads)
