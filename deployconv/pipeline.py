@@ -5,13 +5,22 @@ What runs whole models (parity, latency) and what writes files stands in `api.py
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import Literal, Protocol
 
 from deployconv.errors import UsageError
-from deployconv.lowering import Plan, ShufflePlan, new_nodes, plan_shuffle, plan_site
+from deployconv.lowering import (
+    AnyPlan,
+    Plan,
+    Subject,
+    new_nodes,
+    plan_chain,
+    plan_shuffle,
+    plan_site,
+)
+from deployconv.lowres.chain import Chain, chain_behind
 from deployconv.model.load import LoadedModel
 from deployconv.model.splice import AttributeEdit, Names, Replacement, splice
 from deployconv.model.view import View, view
@@ -19,14 +28,19 @@ from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, SiteReport, Status
 from deployconv.sites import Geometry, ShuffleSite, Site, SkippedSite, UpsampleSite, find_sites
 
+Reach = Literal["none", "pointwise", "all"]
+"""Which layers behind a site run before its shuffle."""
+
 
 class Choice(Protocol):
-    """The form and the shuffle of one site."""
+    """The form and the shuffle of one site, and which layers behind it run before the shuffle."""
 
     @property
     def form(self) -> Form: ...
     @property
     def shuffle(self) -> Shuffle: ...
+    @property
+    def chain(self) -> Reach: ...
 
 
 Choices = Mapping[str, Choice]
@@ -35,11 +49,24 @@ Choices = Mapping[str, Choice]
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A site with its report; ``plan`` is None where it is left alone."""
+    """A site with its report; ``plan`` is None where it is left alone.
+
+    ``chain`` has the layers behind the site that are lowered with it; ``head`` names the site
+    whose chain this one has joined.
+    """
 
     site: Site
     report: SiteReport
-    plan: Plan | ShufflePlan | None
+    plan: AnyPlan | None = None
+    chain: Chain | None = None
+    head: str | None = None
+
+    @property
+    def subject(self) -> Subject | None:
+        """What ``plan`` is for."""
+        if self.plan is None or isinstance(self.site, SkippedSite):
+            return None
+        return self.chain or self.site
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +96,10 @@ def plan_model(
     seen = view(model, options.freeze_initializers)
     sites = find_sites(seen)
     _check_globs((*options.only, *options.skip), sites)
-    planned = tuple(_plan(site, options, choices) for site in sites)
-    return Planning(seen, planned, tuple(_fallbacks(planned, options)))
+    planned = [_plan(site, options, choices) for site in sites]
+    if choices is not None:
+        planned = _chained(planned, choices, seen)
+    return Planning(seen, tuple(planned), tuple(_fallbacks(planned, options)))
 
 
 def certify_sites(planning: Planning, seed: int) -> Planning:
@@ -78,12 +107,15 @@ def certify_sites(planning: Planning, seed: int) -> Planning:
 
     Raises BackendUnavailable where a site can be run by no runtime here.
     """
-    from deployconv.proof.certificate import certify
+    from deployconv.proof.certificate import Verdict, certify
 
     done = []
+    verdicts: dict[str, Verdict] = {}
     for planned in planning.sites:
-        if planned.plan is not None and not isinstance(planned.site, SkippedSite):
-            verdict = certify(planned.site, planned.plan, seed)
+        name, verdict = planned.report.id, verdicts.get(planned.head or "")
+        if planned.subject is not None and planned.plan is not None:
+            verdict = verdicts[name] = certify(planned.subject, planned.plan, seed)
+        if verdict is not None:
             planned = replace(planned, report=planned.report.with_certificate(verdict))
         done.append(planned)
     return replace(planning, sites=tuple(done))
@@ -99,12 +131,14 @@ def apply(planning: Planning) -> frozenset[str]:
     names = Names(planning.view.model.proto)
     edits: list[Replacement | AttributeEdit] = []
     for planned in planning.sites:
-        site = planned.site
-        if planned.plan is not None and not isinstance(site, SkippedSite):
+        site, subject = planned.site, planned.subject
+        if subject is not None and planned.plan is not None:
             fresh = names.maker(site.scope.label(site.nodes[-1]))
             # What led to the last node goes too, unless something else reads it (`splice`).
-            new = new_nodes(site, planned.plan, fresh)
-            edits.append(Replacement(site.scope, site.nodes[-1:], new))
+            new = new_nodes(subject, planned.plan, fresh)
+            edits.append(Replacement(site.scope, subject.nodes[-1:], new))
+        elif planned.head is not None:
+            continue
         elif isinstance(site, UpsampleSite) and site.explicit_attributes is not None:
             edits.append(AttributeEdit(site.scope, site.nodes[-1], site.explicit_attributes))
     return splice(planning.view, edits)
@@ -135,6 +169,46 @@ def _plan(site: Site, options: RewriteOptions, choices: Choices | None) -> Plann
         macs=plan.macs,
     )
     return Planned(site, report, plan)
+
+
+def _chained(planned: Sequence[Planned], choices: Choices, view: View) -> list[Planned]:
+    """Give the sites whose choice says so their chains; those that join one have no plan."""
+    barred = not_selected(planned)
+    joined: dict[int, str] = {}
+    found = []
+    for item in planned:
+        last, choice = id(item.site.nodes[-1]), choices.get(item.report.id)
+        if last in joined:
+            report = replace(item.report, status="rewritten", reason=None)
+            item = Planned(item.site, report, head=joined[last])
+        elif choice is not None and choice.chain != "none":
+            item = with_chain(item, view, choice.chain, barred)
+            links = item.chain.links if item.chain else ()
+            joined.update((id(link.node), item.report.id) for link in links)
+        found.append(item)
+    return found
+
+
+def not_selected(planned: Iterable[Planned]) -> set[int]:
+    """The nodes, by id, of the sites that the call leaves alone: no chain may take them in."""
+    return {
+        id(item.site.nodes[-1])
+        for item in planned
+        if item.report.reason is not None and item.report.reason.code == "not-selected"
+    }
+
+
+def with_chain(planned: Planned, view: View, reach: Reach, barred: Collection[int] = ()) -> Planned:
+    """The site with the layers behind it, up to the first mix of channels or all; else as is."""
+    site, plan = planned.site, planned.plan
+    if reach == "none" or not isinstance(site, UpsampleSite) or not isinstance(plan, Plan):
+        return planned
+    chain = chain_behind(site, view, reach == "all", barred)
+    whole = plan_chain(chain, plan) if chain is not None else None
+    if chain is None or whole is None:
+        return planned
+    nodes = tuple(site.scope.label(node) for node in chain.nodes)
+    return Planned(site, replace(planned.report, nodes=nodes), whole, chain)
 
 
 def _plan_shuffle(site: ShuffleSite, options: RewriteOptions) -> Planned:

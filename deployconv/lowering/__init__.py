@@ -6,18 +6,40 @@ from collections.abc import Callable
 
 import onnx_graphsurgeon as gs
 
+from deployconv.lowering.chain import ChainPlan, lower_chain, plan_chain
 from deployconv.lowering.lower import lower
 from deployconv.lowering.plan import Plan, plan_site
 from deployconv.lowering.reshuffle import ShufflePlan, plan_shuffle, reshuffle
+from deployconv.lowres.chain import Chain
 from deployconv.sites import ShuffleSite, UpsampleSite
 
-__all__ = ["Plan", "ShufflePlan", "lower", "new_nodes", "plan_shuffle", "plan_site", "reshuffle"]
+__all__ = [
+    "AnyPlan",
+    "ChainPlan",
+    "Plan",
+    "ShufflePlan",
+    "Subject",
+    "lower",
+    "lower_chain",
+    "new_nodes",
+    "plan_chain",
+    "plan_shuffle",
+    "plan_site",
+    "reshuffle",
+]
 
 
-def new_nodes(
-    site: UpsampleSite | ShuffleSite, plan: Plan | ShufflePlan, fresh: Callable[[str], str]
-) -> list[gs.Node]:
-    """The nodes that take the place of ``site``; ``plan`` is one for its kind of site."""
+Subject = UpsampleSite | ShuffleSite | Chain
+"""What can be lowered."""
+
+AnyPlan = Plan | ShufflePlan | ChainPlan
+"""How, each kind for its own kind of subject."""
+
+
+def new_nodes(site: Subject, plan: AnyPlan, fresh: Callable[[str], str]) -> list[gs.Node]:
+    """The nodes that take the place of ``site``; ``plan`` is one for its kind."""
+    if isinstance(site, Chain) and isinstance(plan, ChainPlan):
+        return lower_chain(site, plan, fresh)
     if isinstance(site, UpsampleSite) and isinstance(plan, Plan):
         return lower(site, plan, fresh)
     if isinstance(site, ShuffleSite) and isinstance(plan, ShufflePlan):

@@ -35,6 +35,23 @@ def lower(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[g
     """
     emitter = Emitter(site.scope.opset, fresh)
     phases_first = plan.shuffle is not None and SHUFFLES[plan.shuffle].phases_first
+    tensor = low_resolution_conv(emitter, site, plan, phases_first)
+    if plan.repeat is not None:
+        emitter.repeat(tensor, plan.repeat)
+        return emitter.finish(site.output)
+    cropped = False
+    if plan.shuffle is not None:
+        tensor = SHUFFLES[plan.shuffle].write(emitter, tensor, plan.layout)
+        cropped = SHUFFLES[plan.shuffle].crops
+    if not cropped:
+        write_crop(emitter, tensor, plan.layout)
+    return emitter.finish(site.output)
+
+
+def low_resolution_conv(
+    emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: bool
+) -> gs.Tensor:
+    """The Conv that makes all phases as channels, with the channel or the phase fastest."""
     tensor: gs.Tensor = gs.Variable(site.input)
     for layers in site.prelude:
         tensor = _moved(emitter, layers, tensor)
@@ -52,17 +69,7 @@ def lower(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[g
         attributes["pads"] = [*begins, *ends]
     if site.group > 1:
         attributes["group"] = site.group
-    tensor = emitter.add("Conv", inputs, **attributes)
-    if plan.repeat is not None:
-        emitter.repeat(tensor, plan.repeat)
-        return emitter.finish(site.output)
-    cropped = False
-    if plan.shuffle is not None:
-        tensor = SHUFFLES[plan.shuffle].write(emitter, tensor, plan.layout)
-        cropped = SHUFFLES[plan.shuffle].crops
-    if not cropped:
-        write_crop(emitter, tensor, plan.layout)
-    return emitter.finish(site.output)
+    return emitter.add("Conv", inputs, **attributes)
 
 
 def _moved(emitter: Emitter, layers: Pointwise, tensor: gs.Tensor) -> gs.Tensor:

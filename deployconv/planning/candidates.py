@@ -2,63 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from deployconv.lowering import Plan, ShufflePlan, plan_shuffle, plan_site
+from deployconv.lowering import AnyPlan, Plan, ShufflePlan, Subject, plan_shuffle, plan_site
 from deployconv.lowering.shuffle import ShuffleName
+from deployconv.model.view import View
 from deployconv.options import Form, Shuffle
+from deployconv.pipeline import Planned, Reach, with_chain
 from deployconv.results import Reason
 from deployconv.sites import ShuffleSite, SkippedSite, UpsampleSite
 
 _SHUFFLES: tuple[ShuffleName, ...] = ("col2im", "two-step", "dcr", "crd", "transpose")
 """Likely winners first."""
+_PORTABLE: tuple[ShuffleName, ...] = ("dcr", "crd", "transpose")
+_REACHES: tuple[Reach, ...] = ("pointwise", "all")
 _MORE_WORK = 1.6
 """A form with this many times the multiplications of the smallest is not worth a measurement."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A form and a shuffle, as the options of the same names."""
+    """A form and a shuffle, as the options of the same names, and how far the chain goes."""
 
     form: Form
     shuffle: Shuffle
+    chain: Reach = "none"
 
     def __str__(self) -> str:
         parts = [part for part in (self.form, self.shuffle) if part != "auto"]
-        return ", ".join(parts) or "conv"
+        behind = {"none": "", "pointwise": " + pointwise", "all": " + chain"}[self.chain]
+        return (", ".join(parts) or "conv") + behind
 
 
 @dataclass(frozen=True, eq=False)
 class Option:
-    """A choice and the plan that it gives for one site."""
+    """A choice, what it lowers and the plan for that."""
 
     choice: Choice
-    plan: Plan | ShufflePlan
+    subject: Subject
+    plan: AnyPlan
 
 
-def options_for(site: UpsampleSite | ShuffleSite | SkippedSite) -> list[Option]:
-    """Every plan worth timing for ``site``, each once."""
+def options_for(planned: Planned, view: View, barred: Collection[int] = ()) -> list[Option]:
+    """Every plan worth timing for a site, each once; chains do not take ``barred`` nodes in."""
+    site = planned.site
     if isinstance(site, SkippedSite):
         return []
     found = list(_shuffles(site) if isinstance(site, ShuffleSite) else _forms(site))
     spelled = {option.plan.shuffle for option in found}
     if spelled & {"dcr", "crd", "two-step"}:  # the general Transpose is slower than any of them
         found = [option for option in found if option.plan.shuffle != "transpose"]
-    return found
+    return [*found, *_chains(found, planned, view, barred)]
+
+
+def _chains(
+    plain: Sequence[Option], planned: Planned, view: View, barred: Collection[int]
+) -> Iterator[Option]:
+    """The same with what can run behind the site before the shuffle, portable or quickest."""
+    named = {option.plan.shuffle for option in plain}
+    portable = next((name for name in _PORTABLE if name in named), None)
+    for option in plain:
+        if option.plan.shuffle not in ("col2im", portable):
+            continue
+        links = 0
+        for reach in _REACHES:
+            chained = with_chain(replace(planned, plan=option.plan), view, reach, barred)
+            if chained.chain is not None and len(chained.chain.links) > links:
+                links = len(chained.chain.links)
+                assert chained.plan is not None
+                yield Option(replace(option.choice, chain=reach), chained.chain, chained.plan)
 
 
 def _shuffles(site: ShuffleSite) -> Iterator[Option]:
     for name in _SHUFFLES:
         plan = plan_shuffle(site, name)
         if isinstance(plan, ShufflePlan) and plan.shuffle == name:
-            yield Option(Choice("auto", name), plan)
+            yield Option(Choice("auto", name), site, plan)
 
 
 def _forms(site: UpsampleSite) -> Iterator[Option]:
     plain = plan_site(site)
     if isinstance(plain, Plan) and plain.shuffle is None:
-        yield Option(Choice("auto", "auto"), plain)
+        yield Option(Choice("auto", "auto"), site, plain)
         return
     seen = set()
     fewest: int | None = None
@@ -71,4 +97,4 @@ def _forms(site: UpsampleSite) -> Iterator[Option]:
             fewest = fewest or plan.macs.after
             if (plan.axes, name) not in seen and plan.macs.after <= _MORE_WORK * fewest:
                 seen.add((plan.axes, name))
-                yield Option(Choice(form, name), plan)
+                yield Option(Choice(form, name), site, plan)

@@ -22,7 +22,7 @@ from deployconv.errors import CheckFailed
 from deployconv.model.load import LoadedModel
 from deployconv.model.save import staged
 from deployconv.options import FeedOptions, RewriteOptions
-from deployconv.pipeline import Planned, apply, plan_model
+from deployconv.pipeline import Planned, Planning, apply, not_selected, plan_model
 from deployconv.planning.cache import Key, TimingCache
 from deployconv.planning.candidates import Choice, Option, options_for
 from deployconv.planning.race import Timing, race
@@ -30,7 +30,6 @@ from deployconv.proof.certificate import certify
 from deployconv.proof.compare import compare_outputs
 from deployconv.proof.inputs import make_feeds
 from deployconv.results import Candidate
-from deployconv.sites import SkippedSite
 
 _CONFIRM = 3.0
 """Seconds for a comparison of the whole model with the original."""
@@ -69,29 +68,26 @@ def tune(
         UsageError: the inputs do not fit the model.
         BackendUnavailable: the backend cannot run the model.
     """
-    with ExitStack() as stack:
-        bench = _Bench.of(model, original, options, tuner, stack)
-        selected = [
-            planned
-            for planned in plan_model(model, options).sites
-            if planned.plan is not None and not isinstance(planned.site, SkippedSite)
-        ]
-        # The largest first: later ones are timed beside what it has become.
-        selected.sort(key=_work, reverse=True)
-        choices: dict[str, Choice] = {}
-        measured: dict[str, tuple[Candidate, ...]] = {}
-        for position, planned in enumerate(selected):
-            seconds = bench.share(len(selected) - position)
-            timed = bench.cached(planned) or bench.time_site(planned, choices, seconds)
-            measured[planned.report.id] = timed
-            winner = _winner(timed, bench.options_of(planned))
-            if winner is not None:
-                choices[planned.report.id] = winner
-            if tuner.on_progress is not None:
-                tuner.on_progress((position + 1) / (len(selected) + 1))
-        gains = {name: _gain(measured[name]) for name in choices}
-        kept = bench.confirmed(choices, gains)
-        return Tuned(kept, {name: _final(timed, name in kept) for name, timed in measured.items()})
+    bench = _Bench.of(model, original, options, tuner)
+    selected = [planned for planned in bench.planning.sites if planned.subject is not None]
+    # The largest first: later ones are timed beside what it has become.
+    selected.sort(key=_work, reverse=True)
+    choices: dict[str, Choice] = {}
+    measured: dict[str, tuple[Candidate, ...]] = {}
+    for position, planned in enumerate(selected):
+        if planned.report.id in bench.joined(choices):
+            continue
+        seconds = bench.share(len(selected) - position)
+        timed = bench.cached(planned) or bench.time_site(planned, choices, seconds)
+        measured[planned.report.id] = timed
+        winner = _winner(timed, bench.options_of(planned))
+        if winner is not None:
+            choices[planned.report.id] = winner
+        if tuner.on_progress is not None:
+            tuner.on_progress((position + 1) / (len(selected) + 1))
+    gains = {name: _gain(measured[name]) for name in choices}
+    kept = bench.confirmed(choices, gains)
+    return Tuned(kept, {name: _final(timed, name in kept) for name, timed in measured.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +95,7 @@ class _Bench:
     """Builds variants of one model and times them."""
 
     model: LoadedModel
+    planning: Planning
     original: Session
     options: RewriteOptions
     tuner: TunerOptions
@@ -106,7 +103,6 @@ class _Bench:
     expected: Mapping[str, Array]
     cache: TimingCache
     deadline: float
-    stack: ExitStack
 
     @classmethod
     def of(
@@ -115,14 +111,14 @@ class _Bench:
         original: ModelSource,
         options: RewriteOptions,
         tuner: TunerOptions,
-        stack: ExitStack,
     ) -> _Bench:
         session = get_backend(tuner.backend).prepare(original, threads=tuner.threads)
         feeds = make_feeds(session.inputs, tuner.feed).arrays
         cache = TimingCache.of_user() if tuner.cache else TimingCache(None)
         deadline = time.monotonic() + tuner.budget
         expected = session.run(feeds)
-        return cls(model, session, options, tuner, feeds, expected, cache, deadline, stack)
+        planning = plan_model(model, options)
+        return cls(model, planning, session, options, tuner, feeds, expected, cache, deadline)
 
     def share(self, sites_left: int) -> float:
         """Seconds for the next site."""
@@ -131,12 +127,18 @@ class _Bench:
 
     def options_of(self, planned: Planned) -> list[Option]:
         """The forms of a site that the call allows."""
+        barred = not_selected(self.planning.sites)
         form, shuffle = self.options.form, self.options.shuffle
         return [
             option
-            for option in options_for(planned.site)
+            for option in options_for(planned, self.planning.view, barred)
             if form in ("auto", option.choice.form) and shuffle in ("auto", option.choice.shuffle)
         ]
+
+    def joined(self, choices: Mapping[str, Choice]) -> set[str]:
+        """The sites that have become part of another's chain."""
+        sites = plan_model(self.model, self.options, choices).sites
+        return {planned.report.id for planned in sites if planned.head is not None}
 
     def cached(self, planned: Planned) -> tuple[Candidate, ...] | None:
         """What was measured before for a layer like this one."""
@@ -148,10 +150,10 @@ class _Bench:
         """Every form of one site in place, the others as chosen so far."""
         site = planned.site
         options = self.options_of(planned)
-        if isinstance(site, SkippedSite) or not options:
+        if not options:
             return ()
         for option in options:
-            if certify(site, option.plan, self.tuner.feed.seed) != "exact":
+            if certify(option.subject, option.plan, self.tuner.feed.seed) != "exact":
                 raise CheckFailed(f"{site.id}: certificate failed for {option.choice}")
         with ExitStack() as variants:
             sessions = [self._variant(choices, variants)]

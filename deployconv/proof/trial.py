@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from math import isqrt, prod
 from typing import Any
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from deployconv.lowering import Plan, ShufflePlan, new_nodes
+from deployconv.lowering import AnyPlan, ChainPlan, Plan, ShufflePlan, Subject, new_nodes
+from deployconv.lowres.chain import Chain, Link, MixLink, PointwiseLink
+from deployconv.model.constants import Constant
 from deployconv.proof.twin import float32_twin
 from deployconv.sites import Original, Parameter, ShuffleSite, UpsampleSite
 
@@ -25,6 +28,7 @@ _EXACT = 1 << 23
 """Sums of integers below this are exact in float32, with a bit to spare for the bias."""
 _AFFORDABLE = 200_000_000
 """Multiplications for which a site is run as it is; larger ones are run smaller."""
+_EXACT_ON_INTEGERS = frozenset({"Abs", "Add", "Max", "Min", "Neg", "Relu", "Sub"})
 _TWINNED = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
@@ -38,10 +42,10 @@ class Trial:
     output: str
 
 
-def trial_of(
-    site: UpsampleSite | ShuffleSite, plan: Plan | ShufflePlan, rng: np.random.Generator
-) -> Trial:
+def trial_of(site: Subject, plan: AnyPlan, rng: np.random.Generator) -> Trial:
     """A trial for ``site`` on random integers for which every float32 sum is exact."""
+    if isinstance(site, Chain) and isinstance(plan, ChainPlan):
+        return _chain(site, plan, rng)
     if isinstance(site, UpsampleSite) and isinstance(plan, Plan):
         return _upsampling(site, plan, rng)
     if isinstance(site, ShuffleSite) and isinstance(plan, ShufflePlan):
@@ -88,6 +92,64 @@ def _shuffle(site: ShuffleSite, plan: ShufflePlan, rng: np.random.Generator) -> 
     known = tuple(size for size in site.sizes if size is not None)
     fitted = plan.resized(known) if original.sizes is not None else plan
     return _trial(site, fitted, original, (weight, bias), conv.node.inputs[0].name, x)
+
+
+def _chain(chain: Chain, plan: ChainPlan, rng: np.random.Generator) -> Trial:
+    site = chain.head
+    original = site.original()
+    sizes = _sizes(site, plan.head, original)
+    terms = [site.channels[0] // site.group * prod(axis.taps for axis in site.axes)]
+    terms += [mix.channels[0] for mix in chain.mixes]
+    bound = max(1, int((_EXACT / prod(terms)) ** (1 / (len(terms) + 1))))
+    head = replace(
+        site,
+        prelude=(),
+        weight=_integers(site.weight, bound, rng),
+        bias=None if site.bias is None else _integers(site.bias, bound, rng),
+    )
+    # What does not keep integers is certified as identity, in old and new alike.
+    kept = [link for link in chain.links if isinstance(link, MixLink) or _keeps_integers(link)]
+    chain = Chain(head, tuple(_with_integers(link, bound, rng) for link in kept))
+    given, nodes = dict(original.constants), list(original.nodes)
+    for parameter in (head.weight, head.bias):
+        if parameter is not None:
+            given[parameter.name] = parameter.read()
+    current = site.nodes[-1].outputs[0].name
+    for link, integers in zip(kept, chain.links, strict=True):
+        copy = NodeProto()
+        copy.CopyFrom(site.scope.proto.node[site.scope.index(link.node)])
+        constants = _constants_of(integers)
+        given.update(constants)
+        copy.input[:] = [name if name in constants or not name else current for name in copy.input]
+        nodes.append(copy)
+        current = copy.output[0]
+    x = _random((*(original.front or (2, site.channels[0])), *sizes), bound, rng)
+    old = replace(original, nodes=tuple(nodes), constants=given)
+    return _trial(chain, plan.resized(sizes), old, (), site.input, x)
+
+
+def _keeps_integers(link: PointwiseLink) -> bool:
+    return link.node.op in _EXACT_ON_INTEGERS
+
+
+def _with_integers(link: Link, bound: int, rng: np.random.Generator) -> Link:
+    if isinstance(link, MixLink):
+        bias = None if link.bias is None else _integers(link.bias, bound, rng)
+        return replace(link, weight=_integers(link.weight, bound, rng), bias=bias)
+    drawn = {}
+    for position, constant in link.constants.items():
+        values = _random(constant.shape, bound, rng)
+        drawn[position] = Constant(
+            constant.name, values.shape, values.dtype, partial(np.asarray, values)
+        )
+    return replace(link, constants=drawn)
+
+
+def _constants_of(link: Link) -> dict[str, Array]:
+    if isinstance(link, PointwiseLink):
+        return {constant.name: constant.read() for constant in link.constants.values()}
+    parameters = (link.weight, link.bias)
+    return {parameter.name: parameter.read() for parameter in parameters if parameter}
 
 
 def _sizes(site: UpsampleSite, plan: Plan, original: Original) -> tuple[int, ...]:
@@ -142,25 +204,25 @@ def _integers(parameter: Parameter, bound: int, rng: np.random.Generator) -> Par
 
 
 def _trial(
-    site: UpsampleSite | ShuffleSite,
-    plan: Plan | ShufflePlan,
+    site: Subject,
+    plan: AnyPlan,
     original: Original,
     parameters: Sequence[Parameter | None],
     name: str,
     x: Array,
 ) -> Trial:
     given = {parameter.name: parameter.read() for parameter in parameters if parameter}
-    opset = site.scope.opset
-    old = _model(original.nodes, {**original.constants, **given}, opset, name, site.output, x)
+    scope = site.head.scope if isinstance(site, Chain) else site.scope
+    old = _model(original.nodes, {**original.constants, **given}, scope.opset, name, site.output, x)
     number = count()
-    constants: dict[str, Array] = {}
+    constants: dict[str, Array] = dict(original.constants)
     nodes: list[NodeProto] = []
     for node in new_nodes(site, plan, lambda suffix: f"certificate/{suffix}_{next(number)}"):
         nodes.append(OnnxExporter.export_node(node))
         for tensor in node.inputs:
             if isinstance(tensor, gs.Constant):
                 constants[tensor.name] = tensor.values
-    new = _model(nodes, constants, opset, name, site.output, x)
+    new = _model(nodes, constants, scope.opset, name, site.output, x)
     return Trial(old, new, {name: x}, site.output)
 
 
