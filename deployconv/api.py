@@ -61,6 +61,7 @@ def rewrite(
     shuffle: Shuffle = "auto",
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
+    target: str | Sequence[str] = (),
     shape: ShapeMap | None = None,
     inputs: str | Path | None = None,
     seed: int = 0,
@@ -88,6 +89,8 @@ def rewrite(
         shuffle: how the phases are moved into space; ``auto`` is portable.
         only: rewrite only the sites that match one of these globs.
         skip: leave the sites that match one of these globs alone.
+        target: compute capabilities such as ``sm89`` to compile both models for with TensorRT,
+            which needs no GPU: the rewritten one must build wherever the original does.
         shape: sizes for dynamic inputs, by input name.
         inputs: an ``.npz`` with one array per input, instead of random ones.
         seed: of the random inputs.
@@ -108,7 +111,8 @@ def rewrite(
         The sites, the parity, the latency, and the rewritten model as a ModelProto.
 
     Raises:
-        CheckFailed: certificate, parity or ``strict`` failed; nothing was written.
+        CheckFailed: certificate, parity, a build for a ``target`` or ``strict`` failed; nothing
+            was written.
         UsageError, ModelError: the call or the model is at fault.
         BackendUnavailable: the backend is not available or cannot run the model.
     """
@@ -117,6 +121,7 @@ def rewrite(
     from deployconv.pipeline import apply, certify_sites, failed_certificates
     from deployconv.planning.policy import plan_by_policy
     from deployconv.planning.tuner import TunerOptions
+    from deployconv.proof.compiled import compiled, marked, no_gpu, targets_of
 
     if policy not in ("all", "fastest"):
         raise UsageError(f"policy '{policy}' is not known: choose all or fastest")
@@ -124,11 +129,11 @@ def rewrite(
         _require(backend)
     loaded = load(model)
     external = needs_external_data(loaded.proto)
-    target = Path(output) if output is not None else None
-    if target is not None:
-        refuse_inputs(target, loaded)
+    destination = Path(output) if output is not None else None
+    if destination is not None:
+        refuse_inputs(destination, loaded)
         if not force and not dry_run:
-            refuse_existing(target, external)
+            refuse_existing(destination, external)
     options = RewriteOptions(policy, form, shuffle, tuple(only), tuple(skip), freeze_initializers)
     original, feed = _source(model), _feed(shape, inputs, seed)
     tuner = TunerOptions(backend, threads, feed, budget, cache, on_progress)
@@ -143,15 +148,28 @@ def rewrite(
     left = [site.id for site in done.sites if site.left_alone]
     if strict and left:
         raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", done)
+    asked = targets_of(target, backend, feed)
+    before = None
+    if asked is not None:
+        before = asked.build(loaded, original)
+        done = marked(done, [one.site for one in planning.sites], before, asked)
     added = apply(planning)
-    place = None if dry_run else target
+    place = None if dry_run else destination
     with staged(rewritten.proto, loaded.folder, place, added, external) as candidate:
         done = replace(done, model=rewritten.proto if place is None else candidate.proto)
-        if verify:
+        absent = None
+        if asked is not None and before is not None:
+            done = compiled(done, before, candidate.path, asked)
+            absent = no_gpu(backend)
+        if verify and absent:
+            done = _not_run(done, "parity", reason=absent)
+        elif verify:
             done = _proved(done, original, candidate.path, backend, feed, threads)
         else:
             done = _not_run(done, "certificate", "parity", reason="--no-verify")
-        if bench:
+        if bench and absent:
+            done = _not_run(done, "latency", reason=absent)
+        elif bench:
             done = _timed(done, original, candidate.path, backend, feed, threads)
         else:
             done = _not_run(done, "latency", reason="--no-bench")

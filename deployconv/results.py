@@ -55,6 +55,19 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class TargetNote:
+    """Why a target wants this layer rewritten, with the evidence in ``text``.
+
+    ``needed``: it does not build as exported. ``misread``: it builds, and TensorRT's importer
+    takes its padding or bias for another one.
+    """
+
+    mark: Literal["needed", "misread"]
+    targets: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
 class SiteReport:
     """One upsampling layer of the model and what became of it."""
 
@@ -74,6 +87,7 @@ class SiteReport:
     conv_kernel: tuple[int, ...] | None = None
     macs: Macs | None = None
     certificate: Literal["exact", "failed"] | None = None
+    target_note: TargetNote | None = None
     candidates: tuple[Candidate, ...] = ()
 
     @property
@@ -177,6 +191,8 @@ class Rewriting:
     """The rewritten model; its external tensors, if any, refer to files beside ``output``."""
     parity: Parity | None = None
     latency: Latency | None = None
+    compiled: Compilation | None = None
+    """Both models compiled for the targets that were asked for."""
     output: OutputFile | None = None
     not_run: tuple[NotRun, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -312,3 +328,26 @@ class BuildReport:
     def builds(self) -> bool:
         """Whether it builds for every target that was asked for."""
         return all(target.builds for target in self.targets)
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """A model as exported and rewritten, compiled for the same targets."""
+
+    before: BuildReport
+    after: BuildReport
+
+    @property
+    def pairs(self) -> tuple[tuple[TargetBuild, TargetBuild], ...]:
+        """Both builds, target by target."""
+        return tuple(zip(self.before.targets, self.after.targets, strict=True))
+
+    @property
+    def broken(self) -> tuple[TargetBuild, ...]:
+        """Builds of the rewritten model that fail where the original builds."""
+        return tuple(after for before, after in self.pairs if before.builds and not after.builds)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the rewritten model builds wherever the original did."""
+        return not self.broken

@@ -46,6 +46,15 @@ def rewrite(
         list[str] | None,
         typer.Option("--skip", metavar="GLOB", help="Not the sites whose id matches. Repeatable."),
     ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            metavar="smNN",
+            help="Compile both models with TensorRT for this compute capability, e.g. sm89; needs "
+            "no GPU. The rewritten one must build wherever the original does. Repeatable.",
+        ),
+    ] = None,
     shape: Shapes = None,
     inputs: Inputs = None,
     seed: Seed = 0,
@@ -100,6 +109,7 @@ def rewrite(
                 shuffle=shuffle,
                 only=tuple(only or ()),
                 skip=tuple(skip or ()),
+                target=tuple(target or ()),
                 shape=shapes,
                 inputs=inputs,
                 seed=seed,

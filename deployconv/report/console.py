@@ -17,6 +17,7 @@ from deployconv.report.lines import (
     parity_line,
     rewriting_lines,
     sites_line,
+    target_lines,
 )
 from deployconv.report.text import one_line
 from deployconv.results import (
@@ -79,6 +80,7 @@ def print_inspection(console: Console, inspection: Inspection) -> None:
 def print_rewriting(console: Console, rewriting: Rewriting) -> None:
     """Print the site table, the reasons, the proof, the timing, and the file written."""
     _print_sites(console, rewriting.source, rewriting.sites, certified=True)
+    print_lines(console, *target_lines(rewriting.sites))
     print_lines(console, *rewriting_lines(rewriting))
 
 

@@ -17,11 +17,13 @@ from deployconv._version import __version__
 from deployconv.results import (
     BuildReport,
     CheckReport,
+    Compilation,
     Inspection,
     Latency,
     ModelCheck,
     Parity,
     Rewriting,
+    TargetBuild,
 )
 
 SCHEMA_VERSION = 1
@@ -44,6 +46,7 @@ def of_rewriting(rewriting: Rewriting) -> Document:
         parity=asdict(rewriting.parity) if rewriting.parity else None,
         latency=asdict(rewriting.latency) if rewriting.latency else None,
         output=asdict(rewriting.output) if rewriting.output else None,
+        compiled=_of_compilation(rewriting.compiled) if rewriting.compiled else None,
         not_run=[asdict(step) for step in rewriting.not_run],
         warnings=rewriting.warnings,
     )
@@ -67,7 +70,7 @@ def of_build(report: BuildReport) -> Document:
         runtime=report.runtime,
         shapes=[asdict(bound) for bound in report.shapes],
         note=report.note,
-        targets=[{"builds": built.builds, **asdict(built)} for built in report.targets],
+        targets=[_of_target(built) for built in report.targets],
     )
 
 
@@ -105,6 +108,22 @@ def _of_model_check(check: ModelCheck) -> Document:
         "parity": asdict(rewriting.parity) if rewriting and rewriting.parity else None,
         "not_run": [asdict(step) for step in rewriting.not_run] if rewriting else [],
     }
+
+
+def _of_compilation(compiled: Compilation) -> Document:
+    return {
+        "evidence": "compile",
+        "runtime": compiled.after.runtime,
+        "passed": compiled.passed,
+        "targets": [
+            {"target": before.target, "before": _of_target(before), "after": _of_target(after)}
+            for before, after in compiled.pairs
+        ],
+    }
+
+
+def _of_target(built: TargetBuild) -> Document:
+    return {"builds": built.builds, **asdict(built)}
 
 
 def _finite(value: Any) -> Any:

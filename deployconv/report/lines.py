@@ -12,12 +12,14 @@ from deployconv.report.text import one_line
 from deployconv.results import (
     Candidate,
     CheckReport,
+    Compilation,
     Latency,
     NotRun,
     OutputParity,
     Parity,
     Rewriting,
     SiteReport,
+    TargetBuild,
 )
 
 _NOISE = 0.02
@@ -36,6 +38,7 @@ def rewriting_lines(rewriting: Rewriting) -> list[str]:
         latency_line(rewriting.latency)
         if rewriting.latency
         else _not_run("latency", rewriting.not_run),
+        *([compiled_line(rewriting.compiled)] if rewriting.compiled else []),
         f"wrote {one_line(rewriting.output.path)}" if rewriting.output else "wrote no model",
     ]
 
@@ -96,6 +99,25 @@ def latency_line(latency: Latency) -> str:
     return line if latency.ratio > 1 + _NOISE else f"{line}; no difference beyond noise"
 
 
+def compiled_line(compiled: Compilation) -> str:
+    """Say for each target whether the model builds as exported and rewritten."""
+    targets = (
+        f"{before.target} {_built(before)} -> {_built(after)}" for before, after in compiled.pairs
+    )
+    verdict = "passed" if compiled.passed else "failed"
+    runtime = compiled.after.runtime
+    return f"compile evidence: {verdict}, {', '.join(targets)} ({runtime}; nothing was executed)"
+
+
+def target_lines(sites: Sequence[SiteReport]) -> list[str]:
+    """Say which layers a target needs rewritten, and what it says of them as exported."""
+    return [
+        one_line(f"{site.id}: {note.mark} for {', '.join(note.targets)} - {note.text}")
+        for site in sites
+        if (note := site.target_note)
+    ]
+
+
 def sites_line(sites: Sequence[SiteReport]) -> str:
     """Count the sites by what became of them."""
     if not sites:
@@ -122,6 +144,12 @@ def count(things: int | Sequence[object], name: str) -> str:
 
 def _tally(statuses: Iterable[str]) -> str:
     return ", ".join(f"{number} {status}" for status, number in Counter(statuses).most_common())
+
+
+def _built(built: TargetBuild) -> str:
+    if not built.builds:
+        return "fails"
+    return "builds" if built.kernels is None else f"builds ({count(built.kernels, 'kernel')})"
 
 
 def _badness(output: OutputParity) -> tuple[bool, bool, float]:

@@ -95,7 +95,7 @@ def test_ctrl_c(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         ["inspect", "net.onnx", "another.onnx"],
         ["rewrite", "net.onnx", "--unknown"],
         ["rewrite", "net.onnx", "--form", "square"],
-        ["rewrite", "net.onnx", "--policy", "fastest"],
+        ["rewrite", "net.onnx", "--policy", "quickest"],
         ["rewrite", "net.onnx", "--seed", "-1"],
         ["rewrite", "net.onnx", "--seed", "one"],
         ["rewrite", "net.onnx", "--output"],

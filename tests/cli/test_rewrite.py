@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -22,6 +23,7 @@ DEFAULTS = {
     "shuffle": "auto",
     "only": (),
     "skip": (),
+    "target": (),
     "shape": {},
     "inputs": None,
     "seed": 0,
@@ -31,6 +33,10 @@ DEFAULTS = {
     "freeze_initializers": False,
     "force": False,
     "dry_run": False,
+    "upgrade_opset": None,
+    "budget": 60.0,
+    "cache": True,
+    "on_progress": ANY,
 }
 
 
@@ -46,6 +52,7 @@ DEFAULTS = {
         (["--form", "pad", "--shuffle", "two-step"], {"form": "pad", "shuffle": "two-step"}),
         (["--only", "a*", "--only", "b"], {"only": ("a*", "b")}),
         (["--skip", "main/*"], {"skip": ("main/*",)}),
+        (["--target", "sm86", "--target", "sm89"], {"target": ("sm86", "sm89")}),
         (["--shape", "x:1,2", "--shape", "y:3"], {"shape": {"x": (1, 2), "y": (3,)}}),
         (["--inputs", "in.npz", "--seed", "7"], {"inputs": Path("in.npz"), "seed": 7}),
         (["--no-verify", "--no-bench"], {"verify": False, "bench": False}),

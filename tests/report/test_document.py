@@ -13,6 +13,7 @@ from tests.report import samples
 SITE_KEYS = [
     *("id", "pattern", "nodes", "scope", "stride", "kernel", "dilation", "group", "dtype"),
     *("status", "reason", "form", "shuffle", "conv_kernel", "macs", "certificate"),
+    *("target_note", "candidates"),
 ]
 
 
@@ -40,7 +41,7 @@ def test_rewriting_has_the_keys_of_the_contract() -> None:
     content = parsed(document.of_rewriting(samples.REWRITING))
     assert list(content) == [
         *("schema_version", "tool", "model", "sites", "parity", "latency", "output"),
-        *("not_run", "warnings"),
+        *("compiled", "not_run", "warnings"),
     ]
     assert list(content["model"]) == ["path", "sha256", "opset", "ir_version"]
     rewritten, kept = content["sites"]

@@ -124,6 +124,9 @@ class Binding:
                         "kind": layer.type.name.lower(),
                         "pre_padding": list(layer.pre_padding),
                         "post_padding": list(layer.post_padding),
+                        "mode": layer.padding_mode.name,
+                        # Inputs are the tensor, then kernel and bias where they are no weights.
+                        "bias_at_run_time": layer.num_inputs > 2,
                     }
                 )
         return found
