@@ -42,17 +42,21 @@ def evaluate(
 
 
 class ScatterND(OpRun):
-    """Writes updates into a copy, as ONNX says, without reduction."""
+    """Writes or adds updates to a copy, as ONNX says."""
 
     op_domain = ""
 
     def _run(
         self, data: Array, indices: Array, updates: Array, reduction: str | None = None
     ) -> tuple[Array]:
-        if reduction not in (None, "none"):
-            raise NotImplementedError(f"ScatterND with reduction {reduction}")
+        where = tuple(np.moveaxis(indices, -1, 0))
         result = data.copy()
-        result[tuple(np.moveaxis(indices, -1, 0))] = updates
+        if reduction in (None, "none"):
+            result[where] = updates
+        elif reduction == "add":
+            np.add.at(result, where, updates)
+        else:
+            raise NotImplementedError(f"ScatterND with reduction {reduction}")
         return (result,)
 
 

@@ -30,6 +30,8 @@ _MOVES = frozenset(
     [
         "Concat",
         "ConvTranspose",
+        "DepthToSpace",
+        "Einsum",
         "Expand",
         "Flatten",
         "Gather",

@@ -39,9 +39,12 @@ def _factors(node: gs.Node, scope: Scope, view: View) -> list[float] | None:
     if "scales" in node.attrs:
         return [float(scale) for scale in node.attrs["scales"]]
     x, y = node.inputs[0].name, node.outputs[0].name
-    for instance in view.shapes.instances(x, y):
-        return [after / before for before, after in zip(instance[x], instance[y], strict=True)]
-    return None
+    found = [
+        [after / before for before, after in zip(instance[x], instance[y], strict=True)]
+        for instance in view.shapes.instances(x, y)
+    ]
+    # A fixed size makes another factor of every size of the input.
+    return found[0] if found and all(factors == found[0] for factors in found) else None
 
 
 def _roi(node: gs.Node) -> gs.Tensor | None:
@@ -62,15 +65,14 @@ def _reason(node: gs.Node, factors: list[float] | None, scope: Scope, view: View
         return Skip("unsupported-rounding", "its rounding repeats the pixels unevenly")
     padding = _padding_behind(node)
     if padding is not None:
-        return Skip("reflect-padding", f"{padding} padding stands between it and the Conv")
+        return Skip("non-zero-padding", f"padding by {padding} stands between it and the Conv")
     return Skip("no-conv", "no Conv stands directly behind it")
 
 
 def _padding_behind(node: gs.Node) -> str | None:
-    """The mode of a Pad that is not by zeros between ``node`` and a Conv."""
+    """The mode of a Pad between ``node`` and a Conv, which would be part of the site if zero."""
     for consumer in node.outputs[0].outputs:
-        mode = str(consumer.attrs.get("mode", "constant"))
         feeds_conv = any(after.op == "Conv" for out in consumer.outputs for after in out.outputs)
-        if consumer.op == "Pad" and mode != "constant" and feeds_conv:
-            return mode
+        if consumer.op == "Pad" and feeds_conv:
+            return str(consumer.attrs.get("mode", "constant"))
     return None

@@ -35,7 +35,9 @@ from deployconv.sites.site import (
 
 Array = NDArray[Any]
 
-_SPELLED = frozenset({"Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Flatten"})
+_SPELLED = frozenset(
+    {"Einsum", "Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Flatten"}
+)
 _LONGEST = 8
 """Nodes of a shuffle that is spelled out."""
 
@@ -53,7 +55,7 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None
         ops = {part.op for part in movement.nodes}
         if not ops <= _SPELLED or len(movement.nodes) > _LONGEST:
             break
-        if "Transpose" in ops:
+        if ops & {"Einsum", "Transpose"}:
             found = _shuffle_of(movement) or found
     if found is None:
         return None

@@ -175,6 +175,8 @@ def _mapped(
         if sources is None or not 3 <= sources.ndim <= 5:
             return None
         shape = instance[movement.source.name]
+        if len(shape) != sources.ndim:
+            return None
         folded = sources.shape[:2] == (shape[0] * shape[1], 1) and shape[1] > 1
         maps = fit_axes(sources, (shape[0] * shape[1], 1, *shape[2:]) if folded else shape)
         if maps is None:
