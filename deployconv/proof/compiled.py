@@ -199,8 +199,13 @@ def _layer_of(site: UpsampleSite, layers: Sequence[PaddedLayer]) -> PaddedLayer 
 def _difference(site: UpsampleSite, layer: PaddedLayer) -> str | None:
     """How the importer read the padding otherwise than ONNX states it; None where it did not."""
     stated, read = [], []
+    # A 1-D layer is read as 2-D with an axis of size 1 behind; that one has no padding.
     for axis, dilation, pre, post in zip(
-        site.axes, site.geometry.dilation or (), layer.pre_padding, layer.post_padding, strict=True
+        site.axes,
+        site.geometry.dilation or (),
+        layer.pre_padding[: site.rank],
+        layer.post_padding[: site.rank],
+        strict=True,
     ):
         reach = dilation * (axis.taps - 1) + 1
         # What is cut off at the end, less the output_padding; negative where output is added.

@@ -165,6 +165,7 @@ def test_a_worker_that_cannot_even_start_makes_the_backend_unavailable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(compiling, "Worker", lambda: Worker(Limits(10), program("os.abort()")))
+    monkeypatch.syspath_prepend("a path that nothing was looked for on")
     with pytest.raises(BackendUnavailable, match=r"backend 'tensorrt-rtx': .* SIGABRT.*"):
         compiling.find_installation("tensorrt-rtx")
 

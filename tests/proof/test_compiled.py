@@ -130,6 +130,17 @@ def test_pads_that_it_reads_as_onnx_does(attributes: dict[str, Any]) -> None:
     assert site.target_note is None
 
 
+def test_a_layer_of_one_axis_that_is_parsed_as_two() -> None:
+    plain = conv_transpose(integers(2, 3, 4), (5,), strides=[2], pads=[1, 1])
+    assert rewrite(plain).sites[0].target_note is None
+    same = {"auto_pad": "SAME_UPPER", "output_padding": [1]}
+    note = (
+        rewrite(conv_transpose(integers(2, 3, 3), (5,), strides=[2], **same)).sites[0].target_note
+    )
+    assert note is not None
+    assert note.text == "ONNX pads (1, 0), TensorRT's importer reads (0, 1)"
+
+
 def test_a_bias_that_is_left_out_on_the_border() -> None:
     model = conv_transpose(integers(2, 3, 3, 3), (5, 6), strides=[2, 2], output_padding=[1, 1])
     model.graph.node[0].input.append("sum")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +84,9 @@ def find_installation(backend: str | None = None) -> Installation:
     problems = []
     for name in (backend,) if backend else LIBRARIES:
         try:
-            value = _ask({"action": "describe", "library": LIBRARIES[name]})
+            return _installation(name, tuple(sys.path))
         except BackendUnavailable as missing:
             problems.append(f"backend '{name}': {missing}: {_remedy(name)}")
-            continue
-        return Installation(
-            name, value["runtime"], tuple(value["targets"]), value["fp16"], value["device"]
-        )
     raise BackendUnavailable("; ".join(problems))
 
 
@@ -150,6 +148,15 @@ def model_file(source: ModelSource) -> Iterator[Path]:
         path = Path(folder, "model.onnx")
         path.write_bytes(source)
         yield path
+
+
+@cache
+def _installation(backend: str, path: tuple[str, ...]) -> Installation:
+    """Asked once for each ``path``, the folders that libraries are imported from."""
+    value = _ask({"action": "describe", "library": LIBRARIES[backend]})
+    return Installation(
+        backend, value["runtime"], tuple(value["targets"]), value["fp16"], value["device"]
+    )
 
 
 def _ask(request: Request) -> dict[str, Any]:
