@@ -145,6 +145,8 @@ def _print_sites(
                 console,
                 one_line(f"{site.id}: {site.status} - {site.reason.code}: {site.reason.text}"),
             )
+        elif site.candidates:
+            print_lines(console, one_line(f"{site.id}: {site.status} - in the form marked *"))
         for candidate in site.candidates:
             print_lines(console, candidate_line(candidate))
     print_lines(console, sites_line(sites))

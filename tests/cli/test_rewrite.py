@@ -48,6 +48,7 @@ DEFAULTS = {
         (["--output", "out.onnx", "--force"], {"output": Path("out.onnx"), "force": True}),
         (["--dry-run"], {"output": None, "dry_run": True}),
         (["--policy", "all"], {}),
+        (["--policy", "fastest"], {"policy": "fastest"}),
         (["--backend", "ort:cuda"], {"backend": "ort:cuda"}),
         (["--form", "pad", "--shuffle", "two-step"], {"form": "pad", "shuffle": "two-step"}),
         (["--only", "a*", "--only", "b"], {"only": ("a*", "b")}),
@@ -58,12 +59,27 @@ DEFAULTS = {
         (["--no-verify", "--no-bench"], {"verify": False, "bench": False}),
         (["--strict"], {"strict": True}),
         (["--freeze-initializers"], {"freeze_initializers": True}),
+        (["--upgrade-opset", "--shuffle", "col2im"], {"upgrade_opset": True, "shuffle": "col2im"}),
+        (["--budget", "7.5"], {"budget": 7.5}),
+        (["--no-cache"], {"cache": False}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_flags(api: FakeApi, flags: list[str], changed: dict[str, object]) -> None:
     assert main(["rewrite", "dir/net.onnx", *flags]) == 0
     assert api.calls == [("rewrite", (Path("dir/net.onnx"),), {**DEFAULTS, **changed})]
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [(["--policy", "quickest"], "--policy"), (["--budget", "0"], "--budget")],
+)
+def test_what_is_no_policy_and_no_budget(
+    api: FakeApi, capsys: pytest.CaptureFixture[str], flags: list[str], named: str
+) -> None:
+    assert main(["rewrite", "dir/net.onnx", *flags]) == 2
+    assert api.calls == []
+    assert named in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from deployconv.results import (
     BuildReport,
+    Candidate,
     CheckReport,
     Inspection,
     Kernel,
@@ -62,6 +63,16 @@ KEPT = replace(
     certificate=None,
 )
 
+AS_IT_WAS = Candidate("as it was", ms=5.41, ratio=1.0, low=1.0, high=1.0, chosen=False)
+COL2IM = Candidate("crop, col2im", ms=3.32, ratio=1.63, low=1.58, high=1.7, chosen=True)
+DCR = Candidate("crop, dcr", ms=6.0, ratio=0.9, low=0.88, high=0.91, chosen=False)
+MEASURED = replace(REWRITTEN, shuffle="col2im", candidates=(AS_IT_WAS, COL2IM, DCR))
+SLOWER = replace(
+    KEPT,
+    reason=Reason("slower", "no other form of it was measured to be faster"),
+    candidates=(replace(AS_IT_WAS, chosen=True), DCR),
+)
+
 EXACT_OUTPUT = OutputParity("y", max_abs=1.25e-7, max_rel=3e-7, tolerance=1e-5, passed=True)
 WRONG_OUTPUT = OutputParity("z", max_abs=0.5, max_rel=0.25, tolerance=1e-5, passed=False)
 NAN_OUTPUT = OutputParity(
@@ -105,6 +116,7 @@ UNPROVED = Rewriting(
         NotRun("latency", "--no-bench was given"),
     ),
 )
+FASTEST = replace(REWRITING, sites=(MEASURED, SLOWER))
 WITHOUT_SITES = Rewriting(source=SOURCE, sites=(), parity=PARITY, latency=LATENCY)
 
 INSPECTION = Inspection(source=SOURCE, sites=(replace(REWRITTEN, certificate=None), KEPT))

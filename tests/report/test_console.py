@@ -46,6 +46,22 @@ def test_rewriting(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_candidates_stand_under_their_site(
+    out: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.print_rewriting(out, samples.FASTEST)
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    start = printed.index(f"{samples.MEASURED.id}: rewritten - in the form marked *")
+    assert [line.split(" ms ")[0].strip() for line in printed[start + 1 : start + 7]] == [
+        "as it was              5.410",
+        "* crop, col2im           3.320",
+        "crop, dcr              6.000",
+        f"{samples.SLOWER.id}: kept - slower: no other form of it was measured to be faster",
+        "* as it was              5.410",
+        "crop, dcr              6.000",
+    ]
+
+
 def test_no_terminal_means_no_colour_and_no_cut(
     out: Console, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,18 @@ def test_rewriting_has_the_keys_of_the_contract() -> None:
     assert (output["max_abs"], output["max_rel"], output["tolerance"]) == (1.25e-7, 3e-7, 1e-5)
 
 
+def test_every_form_that_was_timed_is_there() -> None:
+    measured, slower = parsed(document.of_rewriting(samples.FASTEST))["sites"]
+    assert measured["candidates"][1] == {
+        **{"name": "crop, col2im", "ms": 3.32, "ratio": 1.63, "low": 1.58, "high": 1.7},
+        "chosen": True,
+    }
+    assert slower["reason"]["code"] == "slower"
+    assert [entry["chosen"] for entry in slower["candidates"]] == [True, False]
+    unmeasured, _ = parsed(document.of_rewriting(samples.REWRITING))["sites"]
+    assert unmeasured["candidates"] == []
+
+
 def test_what_was_not_run_is_null_and_has_a_reason() -> None:
     content = parsed(document.of_rewriting(samples.UNPROVED))
     assert content["parity"] is content["latency"] is content["output"] is None

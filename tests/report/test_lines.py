@@ -102,6 +102,14 @@ def test_latency_of_one_model() -> None:
     assert lines.latency_line(alone) == "latency: 5.41 ms (ort, CPUExecutionProvider, 1 thread)"
 
 
+def test_candidates_line_up_and_the_chosen_one_is_marked() -> None:
+    assert [lines.candidate_line(entry) for entry in samples.MEASURED.candidates] == [
+        "    as it was              5.410 ms  1.00 (1.00 to 1.00)",
+        "  * crop, col2im           3.320 ms  1.63 (1.58 to 1.70)",
+        "    crop, dcr              6.000 ms  0.90 (0.88 to 0.91)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.03125, "0.031 ms"), (5.414, "5.41 ms"), (54.14, "54.1 ms"), (1541.4, "1541 ms")],
