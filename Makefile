@@ -1,4 +1,5 @@
-# make demo   rewrite a sample model: site table, certificate, parity, latency
+# make demo   rewrite a sample model: site table, certificate, parity, latency, and, where
+#             TensorRT-RTX is packaged (Linux on x86-64), a compile check that needs no GPU
 # make test   lint, types and tests, as CI runs them
 #
 # Both set up .venv on the first run; PYTHON chooses the interpreter (3.10 to 3.13).
@@ -12,12 +13,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 DEMO_MODEL := models/text_detector_head.onnx
 DEMO_OUTPUT := build/demo/text_detector_head.deploy.onnx
+DEMO_TARGETS := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),--target sm86 --target sm89)
 
 .PHONY: demo test lint types wheel clean
 
 demo: $(VENV)/.installed-cpu
 	@mkdir -p $(dir $(DEMO_OUTPUT))
-	$(BIN)/deployconv rewrite $(DEMO_MODEL) -o $(DEMO_OUTPUT) --force
+	$(BIN)/deployconv rewrite $(DEMO_MODEL) -o $(DEMO_OUTPUT) $(DEMO_TARGETS) --force
 
 test: lint types
 	$(BIN)/python -m pytest -q -n 2
@@ -43,11 +45,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed-cpu: pyproject.toml | $(BIN)/python
-	@echo "installing deployconv with onnxruntime into $(VENV)"
-	@$(PIP) --editable '.[cpu]'
+	@echo "installing deployconv with onnxruntime, and TensorRT-RTX where it is packaged, into $(VENV)"
+	@$(PIP) --editable '.[cpu,rtx]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	@echo "installing deployconv with onnxruntime, PyTorch and the developer tools into $(VENV)"
-	@$(PIP) --editable '.[cpu,torch,dev]'
+	@echo "installing deployconv with its runtimes, PyTorch and the developer tools into $(VENV)"
+	@$(PIP) --editable '.[cpu,rtx,torch,dev]'
 	@touch $@
