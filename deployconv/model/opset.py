@@ -19,11 +19,13 @@ _ONNX = ("", "ai.onnx")
 def why_not_lifted(model: ModelProto, opset: int) -> str | None:
     """What keeps ``model`` from being raised to ``opset``; None where nothing does."""
     current = _version(model)
+    if current is None:
+        return "it imports no ONNX operators"
     if current >= opset:
         return None
     if any(entry.domain in _ONNX for f in model.functions for entry in f.opset_import):
         return "its functions import an opset of their own"
-    for node in _nodes(model.graph):
+    for node in _all_nodes(model):
         if node.domain not in _ONNX:
             continue
         try:
@@ -43,8 +45,17 @@ def lift(model: ModelProto, opset: int) -> None:
             entry.version = max(entry.version, opset)
 
 
-def _version(model: ModelProto) -> int:
-    return next(entry.version for entry in model.opset_import if entry.domain in _ONNX)
+def _version(model: ModelProto) -> int | None:
+    versions = (entry.version for entry in model.opset_import if entry.domain in _ONNX)
+    return next(versions, None)
+
+
+def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """Of the graph and of those that train it, at any depth: one import serves them all."""
+    yield from _nodes(model.graph)
+    for training in model.training_info:
+        yield from _nodes(training.initialization)
+        yield from _nodes(training.algorithm)
 
 
 def _nodes(graph: GraphProto) -> Iterator[NodeProto]:

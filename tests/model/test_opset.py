@@ -1,0 +1,207 @@
+"""A model is raised to a later opset only where that is the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, NodeProto, helper
+
+from deployconv.backends import get_backend
+from deployconv.model.opset import lift, why_not_lifted
+from deployconv.options import FeedOptions
+from deployconv.proof.inputs import make_feeds
+from tests.build import FLOAT, graph, integers, model, node, tensor, upsampler, value
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+SAMPLES = ("dcgan_generator", "fcn_bilinear", "text_detector_head")
+"""Those of ``models/`` that an exporter wrote for opset 17 and that hold nothing that changed."""
+
+
+def chain(*nodes: NodeProto, opset: int = 17, **rest: Any) -> ModelProto:
+    """``x [1, 2, 4, 6]`` -> nodes -> ``y``."""
+    body = graph(
+        nodes,
+        [value("x", FLOAT, [1, 2, 4, 6])],
+        [value("y", FLOAT, None)],
+        [tensor("w", integers(2, 3, 4, 4)), tensor("pads", np.array([0, 0, 1, 1] * 2))],
+    )
+    return model(body, opset, **rest)
+
+
+def branches(inner: NodeProto) -> NodeProto:
+    """An If that computes ``inner`` in one branch and an Identity in the other."""
+    other = node("Identity", ["x"], ["e"])
+    then, rest = (
+        graph([body], [], [value(body.output[0], FLOAT, None)]) for body in (inner, other)
+    )
+    return node("If", ["flag"], ["y"], then_branch=then, else_branch=rest)
+
+
+def conditional(inner: NodeProto) -> ModelProto:
+    yes = tensor("true", np.array(True))
+    return chain(node("Constant", [], ["flag"], value=yes), branches(inner))
+
+
+def with_function(imports: Sequence[tuple[str, int]], *body: NodeProto) -> ModelProto:
+    """A model that calls the function ``local.twice``."""
+    opsets = [helper.make_opsetid(*entry) for entry in imports]
+    function = helper.make_function("local", "twice", ["a"], ["b"], list(body), opsets)
+    call = node("twice", ["x"], ["y"], domain="local")
+    return chain(call, domains=("local",), functions=[function])
+
+
+def named_ai_onnx() -> ModelProto:
+    proto = upsampler()
+    proto.opset_import[0].domain = "ai.onnx"
+    return proto
+
+
+LIFTED = {
+    "ConvTranspose": upsampler,
+    "domain spelled out": named_ai_onnx,
+    "opset 16": lambda: upsampler(opset=16),
+    "opset 13": lambda: upsampler(opset=13),
+    "in a branch": lambda: conditional(node("ConvTranspose", ["x", "w"], ["t"], strides=[2, 2])),
+    "rows": lambda: chain(
+        node("Transpose", ["x"], ["t"], perm=[0, 1, 3, 2]),
+        node("MatMul", ["x", "t"], ["m"]),
+        node("Softmax", ["m"], ["y"]),
+    ),
+    "pooled": lambda: chain(
+        node("AveragePool", ["x"], ["p"], kernel_shape=[3, 3], pads=[1] * 4),
+        node("Gelu", ["p"], ["y"], domain="com.microsoft"),
+        domains=("com.microsoft",),
+    ),
+    **{name: lambda name=name: onnx.load(MODELS / f"{name}.onnx") for name in SAMPLES},
+}
+
+
+def outputs(proto: ModelProto, optimise: bool) -> dict[str, Any]:
+    """By onnxruntime, on random inputs that depend on the interface alone."""
+    session = get_backend("ort").prepare(proto.SerializeToString(), threads=1, optimise=optimise)
+    return session.run(make_feeds(session.inputs, FeedOptions()).arrays)
+
+
+@pytest.mark.parametrize("optimise", [False, True], ids=["as it stands", "optimised"])
+@pytest.mark.parametrize("build", LIFTED.values(), ids=list(LIFTED))
+def test_a_lifted_model_computes_the_same_bits(build: Any, optimise: bool) -> None:
+    original = build()
+    lifted = ModelProto()
+    lifted.CopyFrom(original)
+    assert why_not_lifted(original, 18) is None
+    lift(lifted, 18)
+
+    before, after = outputs(original, optimise), outputs(lifted, optimise)
+
+    assert before.keys() == after.keys()
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array, strict=True)
+
+
+@pytest.mark.parametrize("build", LIFTED.values(), ids=list(LIFTED))
+def test_nothing_but_the_version_changes(build: Any) -> None:
+    original = build()
+    lifted = ModelProto()
+    lifted.CopyFrom(original)
+    lift(lifted, 18)
+    (entry,) = (entry for entry in lifted.opset_import if entry.domain in ("", "ai.onnx"))
+    assert entry.version == 18
+    entry.version = next(
+        entry.version for entry in original.opset_import if entry.domain in ("", "ai.onnx")
+    )
+    assert lifted == original
+
+
+PAD = node("Pad", ["x", "pads"], ["y"])
+RELU = node("Relu", ["x"], ["y"])
+
+
+def trained() -> ModelProto:
+    """The model holds nothing that changed; the graph that trains it does."""
+    proto = chain(RELU)
+    step = graph([node("Pad", ["x", "pads"], ["z"])], [], [value("z", FLOAT, None)])
+    proto.training_info.add().algorithm.CopyFrom(step)
+    return proto
+
+
+def without_onnx() -> ModelProto:
+    """Only operators of another domain, and so no version of the ONNX operators at all."""
+    body = graph(
+        [node("Anything", ["x"], ["y"], domain="local")],
+        [value("x", FLOAT, [1])],
+        [value("y", FLOAT, [1])],
+    )
+    return helper.make_model(body, opset_imports=[helper.make_opsetid("local", 1)], ir_version=8)
+
+
+LEFT = {
+    "Pad": (chain(PAD), "Pad changed between opset 17 and 18"),
+    "Pad in a branch": (
+        conditional(node("Pad", ["x", "pads"], ["t"])),
+        "Pad changed between opset 17 and 18",
+    ),
+    "Pad in a training graph": (trained(), "Pad changed between opset 17 and 18"),
+    "Resize": (
+        chain(node("Resize", ["x", "", "s"], ["y"]), opset=13),
+        "Resize changed between opset 13 and 18",
+    ),
+    "ReduceMean": (
+        chain(node("ReduceMean", ["x"], ["y"], axes=[1])),
+        "ReduceMean changed between opset 17 and 18",
+    ),
+    "deprecated": (
+        chain(node("Upsample", ["x", "s"], ["y"])),
+        "Upsample changed between opset 17 and 18",
+    ),
+    "no operator": (chain(node("Nothing", ["x"], ["y"])), "Nothing is not known at both opsets"),
+    "too early": (
+        chain(node("Mish", ["x"], ["y"]), opset=17),
+        "Mish is not known at both opsets",
+    ),
+    "function": (
+        with_function([("", 17)], node("Add", ["a", "a"], ["b"])),
+        "its functions import an opset of their own",
+    ),
+    "no ONNX operators": (without_onnx(), "it imports no ONNX operators"),
+}
+
+
+@pytest.mark.parametrize(("proto", "why"), LEFT.values(), ids=list(LEFT))
+def test_why_a_model_is_not_lifted(proto: ModelProto, why: str) -> None:
+    assert why_not_lifted(proto, 18) == why
+
+
+def test_a_function_of_other_domains_follows() -> None:
+    inner = node("Gelu", ["a"], ["b"], domain="com.microsoft")
+    assert why_not_lifted(with_function([("com.microsoft", 1)], inner), 18) is None
+
+
+def test_an_operator_of_another_domain_has_its_own_versions() -> None:
+    pad = node("Pad", ["x"], ["y"], domain="local")
+    assert why_not_lifted(chain(pad, domains=("local",)), 18) is None
+
+
+@pytest.mark.parametrize("opset", [18, 20, 23])
+def test_a_later_model_stays(opset: int) -> None:
+    proto = chain(PAD, opset=opset)
+    assert why_not_lifted(proto, 18) is None
+    lift(proto, 18)
+    assert proto == chain(PAD, opset=opset)
+
+
+def test_the_table_of_samples_is_complete() -> None:
+    """Every sample below opset 18 is lifted here or holds something that changed."""
+    below = {
+        path.stem: why_not_lifted(proto, 18)
+        for path in sorted(MODELS.glob("*.onnx"))
+        if (proto := onnx.load(path)).opset_import[0].version < 18
+    }
+    assert below == {
+        **dict.fromkeys(SAMPLES),
+        "subpixel_figure": "Pad changed between opset 17 and 18",
+    }
