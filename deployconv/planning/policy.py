@@ -39,7 +39,7 @@ def plan_by_policy(
     warnings = () if not upgrade_opset or obstacle is None else (f"opset not raised: {obstacle}",)
     if not fastest:
         planning = plan_model(lifted, options)
-        if not _needs(planning):
+        if lifted is not model and not _needs(planning):
             planning = plan_model(model, options)
         return replace(planning, warnings=(*planning.warnings, *warnings))
     tuned = tune(lifted, original, options, tuner)
