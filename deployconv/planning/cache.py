@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 
 from deployconv._version import __version__
@@ -63,7 +64,7 @@ class TimingCache:
         try:
             found = json.loads((self._folder / f"{key.digest}.json").read_text(encoding="utf-8"))
             return tuple(_candidate(entry) for entry in found["candidates"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def write(self, key: Key, candidates: tuple[Candidate, ...]) -> None:
@@ -71,21 +72,24 @@ class TimingCache:
         if self._folder is None or key.model is None:
             return
         document = {"key": asdict(key), "candidates": [asdict(entry) for entry in candidates]}
-        try:
+        # A folder of one's own: whatever happens in between, nothing half-written is left.
+        with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._folder, suffix=".tmp")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(document, file)
-            Path(name).replace(self._folder / f"{key.digest}.json")
-        except OSError:
-            return
+            with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+                whole = Path(folder, "timings.json")
+                with whole.open("w", encoding="utf-8") as file:
+                    json.dump(document, file)
+                whole.replace(self._folder / f"{key.digest}.json")
 
 
 def _candidate(entry: Mapping[str, object]) -> Candidate:
+    """Raises TypeError, KeyError or ValueError for what no race can have found."""
     name, chosen = entry["name"], entry["chosen"]
     figures = [entry[field] for field in ("ms", "ratio", "low", "high")]
-    if not isinstance(name, str) or not isinstance(chosen, bool):
+    numbers = [figure for figure in figures if isinstance(figure, float)]
+    if not isinstance(name, str) or not isinstance(chosen, bool) or len(numbers) < len(figures):
         raise TypeError("not a candidate")
-    numbers = [float(figure) for figure in figures if isinstance(figure, (int, float))]
     ms, ratio, low, high = numbers
+    if not (0 < ms < inf and 0 < low <= ratio <= high < inf):
+        raise ValueError("not a timing")
     return Candidate(name, ms, ratio, low, high, chosen)
