@@ -57,9 +57,9 @@ def of_verification(checks: Sequence[Parity]) -> Document:
     return _document(parity=[asdict(check) for check in checks])
 
 
-def of_timing(latencies: Sequence[Latency]) -> Document:
-    """Describe what `bench` measured, one entry a backend."""
-    return _document(latency=[asdict(latency) for latency in latencies])
+def of_timing(latencies: Sequence[Latency], models: Sequence[str]) -> Document:
+    """Describe what `bench` measured of ``models``, one entry a backend."""
+    return _document(models=list(models), latency=[asdict(latency) for latency in latencies])
 
 
 def of_build(report: BuildReport) -> Document:

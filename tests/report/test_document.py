@@ -30,7 +30,7 @@ def test_every_document_says_its_schema_and_tool() -> None:
         document.of_inspection(samples.INSPECTION),
         document.of_rewriting(samples.REWRITING),
         document.of_verification([samples.PARITY]),
-        document.of_timing([samples.LATENCY]),
+        document.of_timing([samples.LATENCY], ["a.onnx", "b.onnx"]),
         document.of_check(samples.CHECK_REPORT),
     ):
         assert parsed(content)["schema_version"] == 1
