@@ -102,7 +102,10 @@ class SiteReport:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The model that was read; ``path`` and ``sha256`` are None for one given in memory."""
+    """The model that was read; ``path`` and ``sha256`` are None for one given in memory.
+
+    ``opset`` is 0 for a model that imports the operators of other domains only.
+    """
 
     path: str | None
     sha256: str | None
