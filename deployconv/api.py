@@ -136,6 +136,7 @@ def rewrite(
             refuse_existing(destination, external)
     options = RewriteOptions(policy, form, shuffle, tuple(only), tuple(skip), freeze_initializers)
     original, feed = _source(model), _feed(shape, inputs, seed)
+    asked = targets_of(target, backend, feed)
     tuner = TunerOptions(backend, threads, feed, budget, cache, on_progress)
     planning = plan_by_policy(loaded, original, options, tuner, upgrade_opset)
     rewritten = planning.view.model
@@ -148,7 +149,6 @@ def rewrite(
     left = [site.id for site in done.sites if site.left_alone]
     if strict and left:
         raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", done)
-    asked = targets_of(target, backend, feed)
     before = None
     if asked is not None:
         before = asked.build(loaded, original)

@@ -61,9 +61,16 @@ class Targets:
 
 
 def targets_of(target: str | Sequence[str], backend: str, feed: FeedOptions) -> Targets | None:
-    """What both models are to be compiled for; None where nothing was asked for."""
+    """What both models are to be compiled for; None where nothing was asked for.
+
+    Raises:
+        UsageError: there is no such target.
+        BackendUnavailable: the library is not installed.
+    """
     names = (target,) if isinstance(target, str) else tuple(target)
     library = backend if backend in LIBRARIES else None
+    for name in names:
+        find_installation(library).require(name)
     ranges = {name: (sizes, sizes, sizes) for name, sizes in feed.shapes.items()}
     return Targets(names, library, ranges) if names else None
 
