@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from deployconv.errors import BackendUnavailable, CheckFailed, DeployconvError, UsageError
+from deployconv.errors import UsageError
 from deployconv.options import FeedOptions, Form, Policy, RewriteOptions, ShapeRanges, Shuffle
 from deployconv.results import (
     BuildReport,
@@ -16,10 +15,8 @@ from deployconv.results import (
     Inspection,
     Latency,
     ModelCheck,
-    NotRun,
     Parity,
     Rewriting,
-    Step,
 )
 
 if TYPE_CHECKING:
@@ -117,65 +114,31 @@ def rewrite(
         BackendUnavailable: the backend is not available or cannot run the model.
     """
     from deployconv.model.load import load
-    from deployconv.model.save import needs_external_data, refuse_existing, refuse_inputs, staged
-    from deployconv.pipeline import apply, certify_sites, failed_certificates
-    from deployconv.planning.policy import plan_by_policy
     from deployconv.planning.tuner import TunerOptions
-    from deployconv.proof.compiled import compiled, marked, no_gpu, targets_of
+    from deployconv.proof.compiled import targets_of
+    from deployconv.rewriting import Request, rewrite_model
 
     if policy not in ("all", "fastest"):
         raise UsageError(f"policy '{policy}' is not known: choose all or fastest")
     if verify or policy == "fastest" or backend != "ort":
         _require(backend)
-    loaded = load(model)
-    external = needs_external_data(loaded.proto)
-    destination = Path(output) if output is not None else None
-    if destination is not None:
-        refuse_inputs(destination, loaded)
-        if not force and not dry_run:
-            refuse_existing(destination, external)
-    options = RewriteOptions(policy, form, shuffle, tuple(only), tuple(skip), freeze_initializers)
-    original, feed = _source(model), _feed(shape, inputs, seed)
-    asked = targets_of(target, backend, feed)
-    tuner = TunerOptions(backend, threads, feed, budget, cache, on_progress)
-    planning = plan_by_policy(loaded, original, options, tuner, upgrade_opset)
-    rewritten = planning.view.model
-    if verify:
-        planning = certify_sites(planning, seed)
-    done = Rewriting(loaded.info, planning.reports, warnings=planning.warnings)
-    failed = failed_certificates(done.sites)
-    if failed:
-        raise CheckFailed(f"certificate failed: {', '.join(failed)}: nothing was written", done)
-    left = [site.id for site in done.sites if site.left_alone]
-    if strict and left:
-        raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", done)
-    before = None
-    if asked is not None:
-        before = asked.build(loaded, original)
-        done = marked(done, [one.site for one in planning.sites], before, asked)
-    added = apply(planning)
-    place = None if dry_run else destination
-    with staged(rewritten.proto, loaded.folder, place, added, external) as candidate:
-        done = replace(done, model=rewritten.proto if place is None else candidate.proto)
-        absent = None
-        if asked is not None and before is not None:
-            done = compiled(done, before, candidate.path, asked)
-            absent = no_gpu(backend)
-        if verify and absent:
-            done = _not_run(done, "parity", reason=absent)
-        elif verify:
-            done = _proved(done, original, candidate.path, backend, feed, threads)
-        else:
-            done = _not_run(done, "certificate", "parity", reason="--no-verify")
-        if bench and absent:
-            done = _not_run(done, "latency", reason=absent)
-        elif bench:
-            done = _timed(done, original, candidate.path, backend, feed, threads)
-        else:
-            done = _not_run(done, "latency", reason="--no-bench")
-        if place is not None:
-            done = replace(done, output=candidate.publish(place, force))
-    return done
+    feed = _feed(shape, inputs, seed)
+    request = Request(
+        source=_source(model),
+        options=RewriteOptions(
+            policy, form, shuffle, tuple(only), tuple(skip), freeze_initializers
+        ),
+        tuner=TunerOptions(backend, threads, feed, budget, cache, on_progress),
+        upgrade_opset=upgrade_opset,
+        output=None if output is None else Path(output),
+        force=force,
+        dry_run=dry_run,
+        verify=verify,
+        bench=bench,
+        strict=strict,
+        targets=targets_of(target, backend, feed),
+    )
+    return rewrite_model(load(model), request)
 
 
 def verify(
@@ -300,89 +263,11 @@ def check(
         UsageError: a path does not exist, or a folder holds no model.
         BackendUnavailable: the backend is not available.
     """
+    from deployconv.gate import check_models
+
     _require(backend)
-    checks = []
-    for path in tuple(_model_files(paths)):
-        checked = _check_model(path, backend, seed)
-        checks.append(checked)
-        if on_result is not None:
-            on_result(checked)
-    return CheckReport(tuple(checks))
-
-
-def _check_model(path: Path, backend: str, seed: int) -> ModelCheck:
-    start = time.perf_counter()
-    done: Rewriting | None = None
-    message: str | None = None
-    status: Literal["passed", "failed", "error", "not-run"] = "passed"
-    try:
-        done = rewrite(path, backend=backend, seed=seed, bench=False)
-    except CheckFailed as failure:
-        status, done, message = "failed", failure.result, str(failure)
-    except BackendUnavailable as missing:
-        status, message = "not-run", str(missing)
-    except DeployconvError as error:
-        status, message = "error", str(error)
-    return ModelCheck(str(path), status, time.perf_counter() - start, done, message)
-
-
-def _model_files(paths: Iterable[str | Path]) -> Iterator[Path]:
-    for path in map(Path, paths):
-        if not path.is_dir():
-            if not path.exists():
-                raise UsageError(f"{path}: no such file or folder: check the path")
-            yield path
-            continue
-        found = sorted(
-            file for file in path.rglob("*.onnx") if not file.name.endswith(".deploy.onnx")
-        )
-        if not found:
-            raise UsageError(f"{path}: holds no .onnx file: name a model or another folder")
-        yield from found
-
-
-def _proved(
-    done: Rewriting,
-    original: ModelSource,
-    candidate: Path,
-    backend: str,
-    feed: FeedOptions,
-    threads: int | None,
-) -> Rewriting:
-    """Add the parity of the whole model. Raises CheckFailed where it does not hold."""
-    from deployconv.proof.parity import check_parity
-
-    done = replace(done, parity=check_parity(original, candidate, backend, feed, threads))
-    if done.parity is not None and not done.parity.passed:
-        worst = next(output for output in done.parity.outputs if not output.passed)
-        why = worst.problem or f"max |difference| {worst.max_abs:.3g} > {worst.tolerance:.3g}"
-        raise CheckFailed(f"parity failed: output '{worst.name}': {why}: nothing was written", done)
-    return done
-
-
-def _timed(
-    done: Rewriting,
-    original: ModelSource,
-    candidate: Path,
-    backend: str,
-    feed: FeedOptions,
-    threads: int | None,
-) -> Rewriting:
-    """Add the latency of both models, or why it could not be measured."""
-    from deployconv.backends.timing import measure_latency
-
-    if not any(site.status == "rewritten" for site in done.sites):
-        return _not_run(done, "latency", reason="no site was rewritten")
-    try:
-        latency = measure_latency(original, candidate, backend, feed, threads)
-    except BackendUnavailable as missing:
-        # Parity has run, perhaps as a float32 twin: the model is proved, only not timed.
-        return _not_run(done, "latency", reason=str(missing))
-    return replace(done, latency=latency)
-
-
-def _not_run(done: Rewriting, *steps: Step, reason: str) -> Rewriting:
-    return replace(done, not_run=(*done.not_run, *(NotRun(step, reason) for step in steps)))
+    rewritten = partial(rewrite, backend=backend, seed=seed, bench=False)
+    return check_models(paths, rewritten, on_result)
 
 
 def _require(backend: str) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Pattern = Literal["conv_transpose", "zero_insertion", "nearest_resize", "pixel_shuffle"]
 Status = Literal["rewritten", "kept", "skipped"]
+Verdict = Literal["passed", "failed", "error", "not-run"]
 Step = Literal["certificate", "parity", "latency"]
 StageName = Literal["check", "parse", "build", "deserialize", "run", "profile"]
 StageStatus = Literal["ok", "failed", "not-run"]
@@ -206,7 +207,7 @@ class ModelCheck:
     """The verdict of `check` on one model file."""
 
     path: str
-    status: Literal["passed", "failed", "error", "not-run"]
+    status: Verdict
     seconds: float
     rewriting: Rewriting | None = None
     message: str | None = None

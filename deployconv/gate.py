@@ -1,0 +1,62 @@
+"""The gate for CI: rewrite and prove every model of a folder, in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from deployconv.errors import BackendUnavailable, CheckFailed, DeployconvError, UsageError
+from deployconv.results import CheckReport, ModelCheck, Rewriting, Verdict
+
+Rewrite = Callable[[Path], Rewriting]
+"""Rewrites and proves one model; raises where that fails."""
+
+
+def check_models(
+    paths: Iterable[str | Path],
+    rewrite: Rewrite,
+    on_result: Callable[[ModelCheck], None] | None = None,
+) -> CheckReport:
+    """Run ``rewrite`` on every model; ``on_result`` is called with each verdict as it is known.
+
+    Raises UsageError where a path does not exist, or a folder holds no model.
+    """
+    checks = []
+    for path in tuple(_model_files(paths)):
+        checked = _check(path, rewrite)
+        checks.append(checked)
+        if on_result is not None:
+            on_result(checked)
+    return CheckReport(tuple(checks))
+
+
+def _check(path: Path, rewrite: Rewrite) -> ModelCheck:
+    start = time.perf_counter()
+    done: Rewriting | None = None
+    message: str | None = None
+    status: Verdict = "passed"
+    try:
+        done = rewrite(path)
+    except CheckFailed as failure:
+        status, done, message = "failed", failure.result, str(failure)
+    except BackendUnavailable as missing:
+        status, message = "not-run", str(missing)
+    except DeployconvError as error:
+        status, message = "error", str(error)
+    return ModelCheck(str(path), status, time.perf_counter() - start, done, message)
+
+
+def _model_files(paths: Iterable[str | Path]) -> Iterator[Path]:
+    for path in map(Path, paths):
+        if not path.is_dir():
+            if not path.exists():
+                raise UsageError(f"{path}: no such file or folder: check the path")
+            yield path
+            continue
+        found = sorted(
+            file for file in path.rglob("*.onnx") if not file.name.endswith(".deploy.onnx")
+        )
+        if not found:
+            raise UsageError(f"{path}: holds no .onnx file: name a model or another folder")
+        yield from found

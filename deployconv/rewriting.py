@@ -1,0 +1,139 @@
+"""One rewrite from the loaded model to the written one, each step in its order.
+
+plan -> certify -> (compile as exported) -> edit -> stage -> (compile) -> parity -> latency
+-> publish
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deployconv.backends.base import ModelSource
+from deployconv.backends.timing import measure_latency
+from deployconv.errors import BackendUnavailable, CheckFailed
+from deployconv.model.load import LoadedModel
+from deployconv.model.save import needs_external_data, refuse_existing, refuse_inputs, staged
+from deployconv.options import RewriteOptions
+from deployconv.pipeline import apply, certify_sites, failed_certificates
+from deployconv.planning.policy import plan_by_policy
+from deployconv.planning.tuner import TunerOptions
+from deployconv.proof.compiled import Targets, compiled, marked, no_gpu
+from deployconv.proof.parity import check_parity
+from deployconv.results import NotRun, Rewriting, Step
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a rewrite.
+
+    Attributes:
+        source: the original for a backend.
+        options: which sites, into which form.
+        tuner: backend, threads and inputs, for the proof as well as for ``fastest``.
+        upgrade_opset: raise the model to the opset of Col2Im; None where that is worth it.
+        output: where the model goes; None writes nothing.
+        force: replace an existing output.
+        dry_run: do everything but write the output.
+        verify: certify each site and check the parity of the whole model.
+        bench: time both models.
+        strict: a site that is left alone is a failure.
+        targets: what both models are compiled for; None for nothing.
+    """
+
+    source: ModelSource
+    options: RewriteOptions
+    tuner: TunerOptions
+    upgrade_opset: bool | None
+    output: Path | None
+    force: bool
+    dry_run: bool
+    verify: bool
+    bench: bool
+    strict: bool
+    targets: Targets | None
+
+
+def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
+    """Rewrite, prove, time and write ``loaded``.
+
+    Raises:
+        CheckFailed: a check did not hold; nothing was written.
+        UsageError, ModelError: the call or the model is at fault.
+        BackendUnavailable: the backend is not available or cannot run the model.
+    """
+    external = needs_external_data(loaded.proto)
+    if request.output is not None:
+        refuse_inputs(request.output, loaded)
+        if not request.force and not request.dry_run:
+            refuse_existing(request.output, external)
+    planning = plan_by_policy(
+        loaded, request.source, request.options, request.tuner, request.upgrade_opset
+    )
+    if request.verify:
+        planning = certify_sites(planning, request.tuner.feed.seed)
+    done = Rewriting(loaded.info, planning.reports, warnings=planning.warnings)
+    _check_sites(done, request)
+    before = request.targets.build(loaded, request.source) if request.targets else None
+    if request.targets and before:
+        done = marked(done, [one.site for one in planning.sites], before, request.targets)
+    edited, added = planning.view.model, apply(planning)
+    place = None if request.dry_run else request.output
+    with staged(edited.proto, loaded.folder, place, added, external) as candidate:
+        done = replace(done, model=edited.proto if place is None else candidate.proto)
+        if request.targets and before:
+            done = compiled(done, before, candidate.path, request.targets)
+        done = _proved(done, candidate.path, request)
+        done = _timed(done, candidate.path, request)
+        if place is not None:
+            done = replace(done, output=candidate.publish(place, request.force))
+    return done
+
+
+def _check_sites(done: Rewriting, request: Request) -> None:
+    """Raise CheckFailed for a failed certificate, or under ``strict`` for a site left alone."""
+    failed = failed_certificates(done.sites)
+    if failed:
+        raise CheckFailed(f"certificate failed: {', '.join(failed)}: nothing was written", done)
+    left = [site.id for site in done.sites if site.left_alone]
+    if request.strict and left:
+        raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", done)
+
+
+def _proved(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
+    """Add the parity of the whole model. Raises CheckFailed where it does not hold."""
+    if not request.verify:
+        return _not_run(done, "certificate", "parity", reason="--no-verify")
+    tuner = request.tuner
+    if request.targets and (absent := no_gpu(tuner.backend)):
+        return _not_run(done, "parity", reason=absent)
+    parity = check_parity(request.source, candidate, tuner.backend, tuner.feed, tuner.threads)
+    done = replace(done, parity=parity)
+    if not parity.passed:
+        worst = next(output for output in parity.outputs if not output.passed)
+        why = worst.problem or f"max |difference| {worst.max_abs:.3g} > {worst.tolerance:.3g}"
+        raise CheckFailed(f"parity failed: output '{worst.name}': {why}: nothing was written", done)
+    return done
+
+
+def _timed(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
+    """Add the latency of both models, or why it could not be measured."""
+    if not request.bench:
+        return _not_run(done, "latency", reason="--no-bench")
+    tuner = request.tuner
+    if request.targets and (absent := no_gpu(tuner.backend)):
+        return _not_run(done, "latency", reason=absent)
+    if not any(site.status == "rewritten" for site in done.sites):
+        return _not_run(done, "latency", reason="no site was rewritten")
+    try:
+        latency = measure_latency(
+            request.source, candidate, tuner.backend, tuner.feed, tuner.threads
+        )
+    except BackendUnavailable as missing:
+        # Parity has run, perhaps as a float32 twin: the model is proved, only not timed.
+        return _not_run(done, "latency", reason=str(missing))
+    return replace(done, latency=latency)
+
+
+def _not_run(done: Rewriting, *steps: Step, reason: str) -> Rewriting:
+    return replace(done, not_run=(*done.not_run, *(NotRun(step, reason) for step in steps)))
