@@ -211,11 +211,13 @@ class Constants:
         return None
 
 
-def _foldable(node: gs.Node) -> bool:
+def is_function(node: gs.Node) -> bool:
     """Whether equal inputs always give equal outputs, and nothing else is looked at."""
-    return (
-        node.domain in (None, "", "ai.onnx") and node.op not in _RANDOM | _WITH_BODIES | _QUANTIZED
-    )
+    return node.domain in (None, "", "ai.onnx") and node.op not in _RANDOM | _WITH_BODIES
+
+
+def _foldable(node: gs.Node) -> bool:
+    return is_function(node) and node.op not in _QUANTIZED
 
 
 def _folded(name: str, array: Array, overridable: bool) -> Constant:

@@ -52,12 +52,20 @@ class ScatterND(OpRun):
         where = tuple(np.moveaxis(indices, -1, 0))
         result = data.copy()
         if reduction in (None, "none"):
+            if _repeats(where, data.shape):
+                raise NotImplementedError("ScatterND that leaves open which of two writes holds")
             result[where] = updates
         elif reduction == "add":
             np.add.at(result, where, updates)
         else:
             raise NotImplementedError(f"ScatterND with reduction {reduction}")
         return (result,)
+
+
+def _repeats(where: tuple[Array, ...], shape: Sequence[int]) -> bool:
+    writes = np.zeros(shape, np.int64)
+    np.add.at(writes, where, 1)
+    return bool(writes.max(initial=0) > 1)
 
 
 class Resize(OpRun):

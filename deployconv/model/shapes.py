@@ -1,12 +1,13 @@
 """Concrete shapes of every tensor, for a model with dynamic sizes too.
 
 A model with static inputs has one set of shapes. For dynamic ones the free dimensions are
-given sizes and shapes are inferred anew, several times over: what holds at unrelated sizes
-that lie beyond every constant in a chain of index arithmetic holds at all of them.
+given sizes and shapes are inferred anew, twice over. What holds at both may still not hold at
+others; that is for the user of these shapes to show.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from math import prod
@@ -19,8 +20,6 @@ from deployconv.model.tensors import graph_attributes
 Instance = Mapping[str, tuple[int, ...]]
 """Tensor name -> concrete shape, for one choice of the dynamic sizes."""
 
-SMALLEST = 16
-"""The smallest size that a dynamic spatial dimension is given."""
 _TRIALS = (((16, 24, 40), (40, 16, 24)), ((64, 128, 192), (192, 64, 128)))
 """Sizes for the first, second, third dynamic name; the larger ones suit deep encoders, whose
 skip connections only fit for multiples of their total stride."""
@@ -52,7 +51,10 @@ class Shapes:
         if not self.dynamic:
             return ((self._infer(self._bare),),)
         return tuple(
-            tuple(self._infer(self._with_sizes(sizes)) for sizes in trial) for trial in _TRIALS
+            tuple(
+                self._infer(self._with_sizes(batch, sizes)) for batch, sizes in enumerate(trial, 2)
+            )
+            for trial in _TRIALS
         )
 
     def _inputs(self) -> Iterator[ValueInfoProto]:
@@ -61,7 +63,7 @@ class Shapes:
             if value.name not in constant and value.type.HasField("tensor_type"):
                 yield value
 
-    def _with_sizes(self, sizes: tuple[int, ...]) -> ModelProto:
+    def _with_sizes(self, batch: int, sizes: tuple[int, ...]) -> ModelProto:
         """The skeleton with every dynamic input dimension replaced: equal names, equal sizes."""
         model = ModelProto()
         model.CopyFrom(self._bare)
@@ -76,8 +78,8 @@ class Shapes:
                     continue
                 name = dim.dim_param or f"{value.name}:{axis}"
                 if axis == 0:
-                    given.setdefault(name, 2)
-                spatial = sum(size not in (1, 2) for size in given.values())
+                    given.setdefault(name, batch)
+                spatial = sum(size in sizes for size in given.values())
                 dim.dim_value = given.setdefault(name, sizes[spatial % len(sizes)])
         return model
 
@@ -86,12 +88,23 @@ class Shapes:
             inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
             return {}
-        return dict(_known(inferred.graph))
+        names = Counter(_defined(inferred.graph))
+        return {name: shape for name, shape in _known(inferred.graph) if names[name] == 1}
 
 
 def _sizes(value: ValueInfoProto) -> list[int | None]:
     dims = value.type.tensor_type.shape.dim
     return [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
+
+
+def _defined(graph: GraphProto) -> Iterator[str]:
+    """The name of every tensor, once for each graph that has one of that name."""
+    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    own |= {sparse.values.name for sparse in graph.sparse_initializer}
+    yield from own | {name for node in graph.node for name in node.output}
+    for node in graph.node:
+        for _, body in graph_attributes(node):
+            yield from _defined(body)
 
 
 def _known(graph: GraphProto) -> Iterator[tuple[str, tuple[int, ...]]]:

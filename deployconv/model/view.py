@@ -18,7 +18,8 @@ from onnx_graphsurgeon.logger import G_LOGGER
 from deployconv.errors import ModelError
 from deployconv.model.constants import Constants
 from deployconv.model.load import LoadedModel
-from deployconv.model.shapes import Shapes
+from deployconv.model.open_shapes import OpenShapes
+from deployconv.model.shapes import Instance, Shapes
 from deployconv.model.skeleton import infer_shapes, skeleton
 from deployconv.model.tensors import graph_attributes
 
@@ -80,6 +81,7 @@ class View:
         scopes: the graphs.
         constants: which tensors are constant.
         shapes: concrete shapes, also of a model with dynamic sizes.
+        open_shapes: the shapes at all sizes at once.
         fills: remembers which tensors depend on constants and shapes alone.
         upsamplings: remembers what stands in front of a Conv.
     """
@@ -88,8 +90,18 @@ class View:
     scopes: tuple[Scope, ...]
     constants: Constants
     shapes: Shapes
+    open_shapes: OpenShapes
     fills: dict[tuple[int, str], bool] = field(default_factory=dict, repr=False)
     upsamplings: dict[int, object] = field(default_factory=dict, repr=False)
+
+    def instances(self, scope: Scope, *tensors: gs.Tensor) -> tuple[Instance, ...]:
+        """Shapes for which all of ``tensors`` of ``scope`` have one (`Shapes.instances`).
+
+        None in a function, which may be called on tensors of any shape.
+        """
+        if any(place.is_function for place in scope.ancestors()):
+            return ()
+        return self.shapes.instances(*(tensor.name for tensor in tensors))
 
 
 def view(model: LoadedModel, freeze_initializers: bool = False) -> View:
@@ -106,7 +118,8 @@ def view(model: LoadedModel, freeze_initializers: bool = False) -> View:
     finally:
         G_LOGGER.severity = severity
     scopes = tuple(_scopes(graph, model))
-    return View(model, scopes, Constants(model, freeze_initializers), Shapes(bare))
+    constants = Constants(model, freeze_initializers)
+    return View(model, scopes, constants, Shapes(bare), OpenShapes(constants))
 
 
 def _scopes(graph: gs.Graph, model: LoadedModel) -> Iterator[Scope]:

@@ -8,7 +8,7 @@ the maps that an upsampling layer can have. No operator's name decides.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,16 +73,7 @@ def fit_axes(sources: Array, input_shape: Sequence[int]) -> tuple[AxisMap, ...] 
         along = np.where(filled, coordinates[axis], ZERO)
         vectors.append(along.max(axis=others))
     # Put together again from its axes, the map must be the one that was measured.
-    expected = np.zeros((1,) * sources.ndim, np.int64)
-    valid = np.ones((1,) * sources.ndim, bool)
-    step = 1
-    for axis in reversed(range(sources.ndim)):
-        shape = [1] * sources.ndim
-        shape[axis] = -1
-        expected = expected + vectors[axis].reshape(shape) * step
-        valid = valid & (vectors[axis] >= 0).reshape(shape)
-        step *= input_shape[axis]
-    if not np.array_equal(np.where(valid, expected, ZERO), sources):
+    if not np.array_equal(_combined(vectors, input_shape), sources):
         return None
     for axis in (0, 1):
         if not np.array_equal(vectors[axis], np.arange(input_shape[axis])):
@@ -92,6 +83,27 @@ def fit_axes(sources: Array, input_shape: Sequence[int]) -> tuple[AxisMap, ...] 
     ]
     fitted = tuple(found for found in maps if found is not None)
     return fitted if len(fitted) == len(maps) else None
+
+
+def fits(sources: Array, maps: Sequence[AxisMap], input_shape: Sequence[int]) -> bool:
+    """Whether ``sources`` is what ``maps``, found at other sizes, say for ``input_shape``."""
+    resized = [
+        replace(found, size=found.tail + found.stride * size, input_size=size)
+        for found, size in zip(maps, input_shape[2:], strict=True)
+    ]
+    spatial = [np.array([found.source(o) for o in range(found.size)], int) for found in resized]
+    vectors = [*map(np.arange, input_shape[:2]), *spatial]
+    return np.array_equal(_combined(vectors, input_shape), sources)
+
+
+def _combined(vectors: Sequence[Array], input_shape: Sequence[int]) -> Array:
+    """The flat input index of each output element, from its index along each axis."""
+    expected, valid, step = np.zeros((), np.int64), np.ones((), bool), 1
+    for axis, vector in reversed(list(enumerate(vectors))):
+        along = vector.reshape(-1, *[1] * (len(vectors) - 1 - axis))
+        expected, valid = expected + along * step, valid & (along >= 0)
+        step *= input_shape[axis]
+    return np.where(valid, expected, ZERO)
 
 
 def fit_axis(vector: Array, input_size: int) -> AxisMap | None:

@@ -8,7 +8,7 @@ segments of their own, taken as identity here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -18,6 +18,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import NodeProto
 
+from deployconv.model.constants import is_function
 from deployconv.model.evaluate import evaluate
 from deployconv.model.shapes import Instance
 from deployconv.model.view import Scope, View
@@ -92,6 +93,11 @@ class Movement:
         """The segments that compute something."""
         return tuple(segment for segment in self.segments if segment.pointwise)
 
+    def until(self, segment: Segment) -> Movement:
+        """The part in front of ``segment``, one of its own."""
+        before = self.segments[: self.segments.index(segment)]
+        return Movement(self.view, self.scope, self.source, segment.source, before)
+
     @property
     def dynamic(self) -> bool:
         """True where the movement was tried at some of all possible sizes only."""
@@ -105,7 +111,7 @@ class Movement:
         """
         if channels is not None and rank is not None and self._any_size():
             return ({self.source.name: (2, channels, 5, 6, 7)[:rank]},)
-        return self.view.shapes.instances(self.source.name, *self.outside())
+        return self.view.instances(self.scope, self.source, *self.outside())
 
     def _any_size(self) -> bool:
         """True where no node can depend on the size of what it moves."""
@@ -155,10 +161,14 @@ class Movement:
             sources = np.where(filled, sources, ZERO)
             if sources.max(initial=ZERO) >= count or sources.min(initial=0) < ZERO:
                 return None
-            # Anything else that made these numbers cannot make others as well.
-            other = np.random.default_rng(0).integers(1, base, count)
-            expected = np.where(filled, other[sources], 0)
-            return sources if np.array_equal(moved(other), expected) else None
+            # Anything else that made these numbers cannot make others as well, least of all
+            # between zeros, where nothing is rounded away.
+            rng = np.random.default_rng(0)
+            other = rng.integers(1, base, count) * rng.choice([-1, 1], count)
+            for values in (other, other * rng.integers(0, 2, count)):
+                if not np.array_equal(moved(values), np.where(filled, values[sources], 0)):
+                    return None
+            return sources
         except Exception:  # whatever the evaluator cannot run is no movement that we know
             return None
 
@@ -228,11 +238,11 @@ class Movement:
         names = {self.source.name}
         return names | {out.name for node in self.nodes for out in node.outputs}
 
-    def outside(self) -> list[str]:
+    def outside(self) -> list[gs.Tensor]:
         """Tensors that are not on the way, whose shapes the arithmetic reads."""
         inside = self._inside()
         read = (node.inputs[0] for node in self.arithmetic() if node.op == "Shape")
-        return [tensor.name for tensor in read if self._is_outside(tensor, inside)]
+        return [tensor for tensor in read if self._is_outside(tensor, inside)]
 
     def _is_outside(self, tensor: gs.Tensor, inside: set[str]) -> bool:
         """True for data that is not on the way: only its shape can matter."""
@@ -303,47 +313,33 @@ class _Walk:
 
 def is_fill(tensor: gs.Tensor, place: _Walk | Movement) -> bool:
     """True where ``tensor`` depends on no data: on constants and on shapes alone."""
-    scope, known = id(place.scope), place.view.fills
-    waiting = [tensor]  # a stack, as networks are thousands of nodes deep
+    known, home = place.view.fills, id(place.scope)
+    # A stack, as networks are thousands of nodes deep.
+    waiting, entered = [tensor], {tensor.name}
     while waiting:
-        key = scope, waiting[-1].name
-        sources = _sources_of_fill(waiting[-1], place)
-        verdicts = [known.get((scope, source.name)) for source in sources or ()]
-        if sources is None or False in verdicts:
+        key = home, waiting[-1].name
+        parts = [] if key in known else _fill_parts(waiting[-1], place)
+        if key in known:
+            waiting.pop()
+        elif parts is None or not all(known.get((home, part.name), True) for part in parts):
             known[key] = False
-        elif None in verdicts:
-            waiting.append(sources[verdicts.index(None)])
-            continue
         else:
-            known[key] = True
-        waiting.pop()
-    return known[scope, tensor.name]
+            unknown = next((part for part in parts if (home, part.name) not in known), None)
+            if unknown is None or unknown.name in entered:
+                known[key] = unknown is None  # in a cycle, none is
+            else:
+                entered.add(unknown.name)
+                waiting.append(unknown)
+    return known[home, tensor.name]
 
 
-def _sources_of_fill(tensor: gs.Tensor, place: _Walk | Movement) -> list[gs.Tensor] | None:
-    """What must depend on no data for ``tensor`` to depend on none; None where it does."""
+def _fill_parts(tensor: gs.Tensor, place: _Walk | Movement) -> list[gs.Tensor] | None:
+    """What must depend on no data for ``tensor`` not to; None where it does whatever they do."""
     if place.view.constants.of(tensor, place.scope) is not None:
         return []
-    node = tensor.inputs[0] if tensor.inputs else None
-    if node is None or not place.scope.holds(node):
+    if not tensor.inputs or not place.scope.holds(tensor.inputs[0]):
         return None
+    node = tensor.inputs[0]
     if node.op == "Shape":
         return []
-    standard = node.domain in (None, "", "ai.onnx") and not node.op.startswith("Random")
-    return [given for given in node.inputs if given.name] or None if standard else None
-
-
-def uncertain_bounds(movement: Movement, limit: int) -> Sequence[str]:
-    """Constants in the index arithmetic that could bind at sizes beyond those tried."""
-    found = []
-    for node in (*movement.nodes, *movement.arithmetic()):
-        if node.op not in ("Slice", "Min", "Max", "Clip", "Mod", "Less", "Greater", "Range"):
-            continue
-        for tensor in node.inputs:
-            constant = movement.view.constants.of(tensor, movement.scope)
-            if constant is None or constant.dtype.kind not in "iuf":
-                continue
-            values = np.abs(constant.read().astype(np.float64))
-            if ((values >= limit) & (values < 2**31 - 1)).any():
-                found.append(tensor.name)
-    return found
+    return [other for other in node.inputs if other.name] or None if is_function(node) else None

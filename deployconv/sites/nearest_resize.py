@@ -38,11 +38,9 @@ def _factors(node: gs.Node, scope: Scope, view: View) -> list[float] | None:
             return [float(scale) for scale in constant.read()] if constant else None
     if "scales" in node.attrs:
         return [float(scale) for scale in node.attrs["scales"]]
-    x, y = node.inputs[0].name, node.outputs[0].name
-    found = [
-        [after / before for before, after in zip(instance[x], instance[y], strict=True)]
-        for instance in view.shapes.instances(x, y)
-    ]
+    x, y = node.inputs[0], node.outputs[0]
+    sizes = [(instance[x.name], instance[y.name]) for instance in view.instances(scope, x, y)]
+    found = [[new / old for old, new in zip(*pair, strict=True)] for pair in sizes]
     # A fixed size makes another factor of every size of the input.
     return found[0] if found and all(factors == found[0] for factors in found) else None
 

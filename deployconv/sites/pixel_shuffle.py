@@ -18,6 +18,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from deployconv.model.symbolic import Unproven
 from deployconv.model.view import Scope, View
 from deployconv.sites.attributes import AttributeReader, dtype_name, has_references, spatial_sizes
 from deployconv.sites.movement import Movement, movements
@@ -32,6 +33,7 @@ from deployconv.sites.site import (
     Site,
     Skip,
 )
+from deployconv.sites.uniform import other_instances
 
 Array = NDArray[Any]
 
@@ -78,7 +80,7 @@ _Found = tuple[Movement, tuple[int, ...], ChannelOrder]
 def _shuffle_of(movement: Movement) -> _Found | None:
     """Stride and channel order, the same at every size that was tried; None for others."""
     x, y = movement.source, movement.target
-    instances = movement.view.shapes.instances(x.name, *movement.outside())
+    instances = movement.view.instances(movement.scope, x, *movement.outside())
     dtype = dtype_name(x.dtype) or "float32"
     agreed: tuple[tuple[int, ...], ChannelOrder] | None = None
     if movement.overridable() and not movement.view.constants.frozen:
@@ -95,7 +97,25 @@ def _shuffle_of(movement: Movement) -> _Found | None:
         if order is None or (agreed is not None and agreed != (stride, order)):
             return None
         agreed = stride, order
-    return None if agreed is None else (movement, *agreed)
+    if agreed is None or (movement.dynamic and not _is_proven(movement, *agreed, dtype)):
+        return None
+    return movement, *agreed
+
+
+def _is_proven(
+    movement: Movement, stride: tuple[int, ...], order: ChannelOrder, dtype: str
+) -> bool:
+    """True where the movement is the same shuffle at all sizes."""
+    try:
+        for instance in other_instances(movement):
+            sources, shape = movement.index_map(instance, dtype), instance[movement.source.name]
+            if sources is None or _stride(shape, sources.shape) != stride:
+                return False
+            if fit_order(sources, shape, stride) != order:
+                return False
+    except Unproven:
+        return False
+    return True
 
 
 def _stride(before: Sequence[int], after: Sequence[int]) -> tuple[int, ...] | None:
@@ -173,6 +193,8 @@ def _conv_in_front(movement: Movement, name: str) -> ConvInFront | None:
     node = source.inputs[0] if source.inputs else None
     if node is None or node.op != "Conv" or not scope.holds(node) or has_references(node):
         return None
+    if view.upsamplings.get(id(node)) is not None:
+        return None  # the end of a site of its own
     weight = view.constants.of(node.inputs[1], scope)
     if len(source.outputs) != 1 or source.name in scope.outputs or weight is None:
         return None
@@ -196,7 +218,7 @@ def _channels(movement: Movement, conv: ConvInFront | None) -> int | None:
     """Channels in front of the shuffle."""
     if conv is not None:
         return conv.weight.shape[0]
-    for instance in movement.view.shapes.instances(movement.source.name):
+    for instance in movement.view.instances(movement.scope, movement.source):
         return instance[movement.source.name][1]
     return None
 
@@ -211,9 +233,8 @@ def _original(movement: Movement, conv: gs.Node | None = None) -> Original:
     if not movement.nodes:
         last = scope.proto.node[scope.index(movement.target.inputs[0])]
         return Original((*front, last), {})
-    x = movement.source.name if conv is None else conv.inputs[0].name
-    names = (movement.source.name, x, *movement.outside())
-    instance = movement.view.shapes.instances(*names)[0]
+    x = movement.source if conv is None else conv.inputs[0]
+    instance = movement.view.instances(scope, movement.source, x, *movement.outside())[0]
     nodes, constants, _ = movement.runnable(instance)
-    batch, depth, *sizes = instance[x]
+    batch, depth, *sizes = instance[x.name]
     return Original((*front, *nodes), constants, tuple(sizes), (batch, depth))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +47,6 @@ _UNARY = frozenset(
     ]
 )
 _WITH_CONSTANTS = frozenset(["Add", "Clip", "Div", "Max", "Min", "Mul", "PRelu", "Pow", "Sub"])
-EXACT_ON_INTEGERS = frozenset({"Relu", "Neg", "Abs", "Floor", "Ceil", "Round"})
 
 
 def is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
@@ -67,6 +67,15 @@ def is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
     ranks = {len(tensor.shape) for tensor in data if tensor.shape is not None}
     rank = max(ranks, default=None)
     return all(known is None or _per_channel(known.shape, rank) for known in constants)
+
+
+def per_channel(node: gs.Node, scope: Scope, view: View) -> tuple[bool, int]:
+    """Whether a pointwise ``node`` treats channels apart, and the least rank it can work on."""
+    if node.op == "BatchNormalization":
+        return True, 2
+    constants = [view.constants.of(tensor, scope) for tensor in node.inputs if tensor.name]
+    shapes = [constant.shape for constant in constants if constant is not None]
+    return any(prod(shape) > 1 for shape in shapes), max(map(len, shapes), default=0)
 
 
 def _per_channel(shape: Sequence[int], rank: int | None) -> bool:

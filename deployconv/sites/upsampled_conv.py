@@ -10,12 +10,14 @@ the very form of `polyphase.Axis`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import NodeProto
 
-from deployconv.model.shapes import SMALLEST
+from deployconv.model.shapes import Instance
+from deployconv.model.symbolic import Unproven
 from deployconv.model.view import Scope, View
 from deployconv.polyphase import Axis
 from deployconv.results import Pattern
@@ -26,10 +28,10 @@ from deployconv.sites.attributes import (
     has_references,
     spatial_sizes,
 )
-from deployconv.sites.index_map import ZERO, AxisMap, fit_axes
-from deployconv.sites.movement import Movement, movements, uncertain_bounds
+from deployconv.sites.index_map import ZERO, AxisMap, fit_axes, fits
+from deployconv.sites.movement import Movement, Segment, movements
 from deployconv.sites.parameters import find_parameters, missing_weight
-from deployconv.sites.pointwise import keeps_zero
+from deployconv.sites.pointwise import keeps_zero, per_channel
 from deployconv.sites.site import (
     Geometry,
     Original,
@@ -40,6 +42,7 @@ from deployconv.sites.site import (
     SkippedSite,
     UpsampleSite,
 )
+from deployconv.sites.uniform import other_instances
 
 _TRIES = 24
 """Possible low-resolution inputs that are looked at for one Conv."""
@@ -53,6 +56,8 @@ class Upsampling:
     maps: tuple[AxisMap, ...]
     folded: bool
     """True where the movement makes every channel a batch element of its own."""
+    proven: bool = True
+    """False where it may do something else at sizes that were not tried."""
 
     @property
     def pattern(self) -> Pattern:
@@ -153,14 +158,16 @@ def _search(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
     rank = len(weight.shape) if weight is not None else None
     channels = weight.shape[1] * node.attrs.get("group", 1) if weight is not None else None
     dtype = weight.dtype.name if weight is not None else "float32"
-    farthest = None
+    farthest: Upsampling | None = None
     for tried, movement in enumerate(movements(node.inputs[0], scope, view)):
         if tried == _TRIES:
             break
         if movement.segments[0].pointwise:
             continue  # what already runs at low resolution may stay there
         found = _mapped(movement, channels, rank, dtype)
-        if found is not None and any(axis.stride > 1 for axis in found.maps):
+        if found is None or all(axis.stride == 1 for axis in found.maps):
+            continue
+        if farthest is None or found.proven or not farthest.proven:
             farthest = found
     return farthest
 
@@ -177,15 +184,60 @@ def _mapped(
         shape = instance[movement.source.name]
         if len(shape) != sources.ndim:
             return None
+        if not all(_commutes(segment, movement, instance) for segment in movement.pointwise):
+            return None
         folded = sources.shape[:2] == (shape[0] * shape[1], 1) and shape[1] > 1
-        maps = fit_axes(sources, (shape[0] * shape[1], 1, *shape[2:]) if folded else shape)
+        maps = fit_axes(sources, _folded(shape) if folded else shape)
         if maps is None:
             return None
         found = Upsampling(movement, maps, folded)
         if agreed is not None and agreed.invariant != found.invariant:
             return None
         agreed = found
-    return agreed
+    if agreed is None or not movement.dynamic:
+        return agreed
+    return replace(agreed, proven=_is_proven(agreed, dtype))
+
+
+def _folded(shape: Sequence[int]) -> tuple[int, ...]:
+    """``[N, C, ..]`` with every channel a batch element."""
+    batch, channels, *sizes = shape
+    return batch * channels, 1, *sizes
+
+
+def _is_proven(found: Upsampling, dtype: str) -> bool:
+    """True where the movement does the same at all sizes."""
+    movement = found.movement
+    try:
+        for instance in other_instances(movement):
+            sources = movement.index_map(instance, dtype)
+            shape = instance[movement.source.name]
+            given = _folded(shape) if found.folded else shape
+            if sources is None or not fits(sources, found.maps, given):
+                return False
+    except Unproven:
+        return False
+    return True
+
+
+def _commutes(segment: Segment, movement: Movement, instance: Instance) -> bool:
+    """True where a pointwise ``segment`` does the same to the source of the movement.
+
+    What it holds for each channel must find the same channels there.
+    """
+    view, scope, shape = movement.view, movement.scope, instance[movement.source.name]
+    layers = [per_channel(node, scope, view) for node in segment.nodes]
+    if any(rank > len(shape) for _, rank in layers):
+        return False
+    if not any(by_channel for by_channel, _ in layers):
+        return True
+    before = movement.until(segment)
+    sources = before.index_map(instance, dtype_name(segment.source.dtype) or "float32")
+    if sources is None or sources.ndim != len(shape):
+        return False
+    channels = np.unravel_index(np.maximum(sources, 0), shape)[1]
+    expected = np.arange(sources.shape[1]).reshape(-1, *[1] * (len(shape) - 2))
+    return bool((channels == expected)[sources != ZERO].all())
 
 
 def _obstacle(found: Upsampling, conv: ConvAttributes) -> Skip | None:
@@ -200,8 +252,8 @@ def _obstacle(found: Upsampling, conv: ConvAttributes) -> Skip | None:
         if any(axis.source(index) != ZERO for index in beyond):
             text = "the upsampled tensor is cropped where the Conv pads it with zeros again"
             return Skip("cropped-upsampling", text)
-    if found.movement.dynamic and uncertain_bounds(found.movement, SMALLEST // 2):
-        text = "a constant in its index arithmetic may bind at sizes that were not tried"
+    if not found.proven:
+        text = "what it moves where is not shown to be the same at all sizes"
         return Skip("unproven-dynamic-sizes", text)
     if found.sets_zeros:
         for segment in found.movement.pointwise:
