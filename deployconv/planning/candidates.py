@@ -44,12 +44,30 @@ class Option:
     plan: AnyPlan
 
 
-def options_for(planned: Planned, view: View, barred: Collection[int] = ()) -> list[Option]:
-    """Every plan worth timing for a site, each once; chains do not take ``barred`` nodes in."""
+def options_for(
+    planned: Planned,
+    view: View,
+    barred: Collection[int] = (),
+    form: Form = "auto",
+    shuffle: Shuffle = "auto",
+) -> list[Option]:
+    """Every plan worth timing for a site, each once.
+
+    Args:
+        planned: the site.
+        view: what it was found in.
+        barred: ids of nodes that no chain takes in.
+        form: the only one to try, where it matters to the site.
+        shuffle: the only one to try, where the site needs one.
+    """
     site = planned.site
     if isinstance(site, SkippedSite):
         return []
-    found = list(_shuffles(site) if isinstance(site, ShuffleSite) else _forms(site))
+    names = _SHUFFLES if shuffle == "auto" else (shuffle,)
+    if isinstance(site, ShuffleSite):
+        found = list(_shuffles(site, names))
+    else:
+        found = list(_forms(site, form, shuffle, names))
     spelled = {option.plan.shuffle for option in found}
     if spelled & {"dcr", "crd", "two-step"}:  # the general Transpose is slower than any of them
         found = [option for option in found if option.plan.shuffle != "transpose"]
@@ -74,27 +92,29 @@ def _chains(
                 yield Option(replace(option.choice, chain=reach), chained.chain, chained.plan)
 
 
-def _shuffles(site: ShuffleSite) -> Iterator[Option]:
-    for name in _SHUFFLES:
+def _shuffles(site: ShuffleSite, names: Sequence[ShuffleName]) -> Iterator[Option]:
+    for name in names:
         plan = plan_shuffle(site, name)
         if isinstance(plan, ShufflePlan) and plan.shuffle == name:
             yield Option(Choice("auto", name), site, plan)
 
 
-def _forms(site: UpsampleSite) -> Iterator[Option]:
-    plain = plan_site(site)
+def _forms(
+    site: UpsampleSite, form: Form, shuffle: Shuffle, names: Sequence[ShuffleName]
+) -> Iterator[Option]:
+    plain = plan_site(site, form, shuffle)
     if isinstance(plain, Plan) and plain.shuffle is None:
         yield Option(Choice("auto", "auto"), site, plain)
         return
     seen = set()
     fewest: int | None = None
-    forms: tuple[Form, ...] = ("crop", "pad")
-    for form in forms:
-        for name in _SHUFFLES:
-            plan = plan_site(site, form, name)
+    forms: tuple[Form, ...] = ("crop", "pad") if form == "auto" else (form,)
+    for asked in forms:
+        for name in names:
+            plan = plan_site(site, asked, name)
             if isinstance(plan, Reason) or plan.shuffle != name:
                 continue
             fewest = fewest or plan.macs.after
             if (plan.axes, name) not in seen and plan.macs.after <= _MORE_WORK * fewest:
                 seen.add((plan.axes, name))
-                yield Option(Choice(form, name), site, plan)
+                yield Option(Choice(asked, name), site, plan)

@@ -101,15 +101,16 @@ def _chain(chain: Chain, plan: ChainPlan, rng: np.random.Generator) -> Trial:
     terms = [site.channels[0] // site.group * prod(axis.taps for axis in site.axes)]
     terms += [mix.channels[0] for mix in chain.mixes]
     bound = max(1, int((_EXACT / prod(terms)) ** (1 / (len(terms) + 1))))
+    draws = _Draws(bound, rng, {})
     head = replace(
         site,
         prelude=(),
-        weight=_integers(site.weight, bound, rng),
-        bias=None if site.bias is None else _integers(site.bias, bound, rng),
+        weight=draws.instead_of(site.weight),
+        bias=None if site.bias is None else draws.instead_of(site.bias),
     )
     # What does not keep integers is certified as identity, in old and new alike.
     kept = [link for link in chain.links if isinstance(link, MixLink) or _keeps_integers(link)]
-    chain = Chain(head, tuple(_with_integers(link, bound, rng) for link in kept))
+    chain = Chain(head, tuple(_with_integers(link, draws) for link in kept))
     given, nodes = dict(original.constants), list(original.nodes)
     for parameter in (head.weight, head.bias):
         if parameter is not None:
@@ -132,13 +133,31 @@ def _keeps_integers(link: PointwiseLink) -> bool:
     return link.node.op in _EXACT_ON_INTEGERS
 
 
-def _with_integers(link: Link, bound: int, rng: np.random.Generator) -> Link:
+@dataclass(frozen=True)
+class _Draws:
+    """Integers up to ``bound``; what layers share, by its name, stays one."""
+
+    bound: int
+    rng: np.random.Generator
+    known: dict[str, Array]
+
+    def of(self, name: str, shape: tuple[int, ...]) -> Array:
+        if name not in self.known:
+            self.known[name] = _distinct(shape, self.bound, self.rng)
+        return self.known[name]
+
+    def instead_of(self, parameter: Parameter) -> Parameter:
+        drawn = self.of(parameter.name, parameter.shape)
+        return replace(parameter, dtype=drawn.dtype, read=partial(np.asarray, drawn))
+
+
+def _with_integers(link: Link, draws: _Draws) -> Link:
     if isinstance(link, MixLink):
-        bias = None if link.bias is None else _integers(link.bias, bound, rng)
-        return replace(link, weight=_integers(link.weight, bound, rng), bias=bias)
+        bias = None if link.bias is None else draws.instead_of(link.bias)
+        return replace(link, weight=draws.instead_of(link.weight), bias=bias)
     drawn = {}
     for position, constant in link.constants.items():
-        values = _random(constant.shape, bound, rng)
+        values = draws.of(constant.name, constant.shape)
         drawn[position] = Constant(
             constant.name, values.shape, values.dtype, partial(np.asarray, values)
         )
@@ -193,14 +212,17 @@ def _random(shape: Sequence[int], bound: int, rng: np.random.Generator) -> Array
 
 
 def _integers(parameter: Parameter, bound: int, rng: np.random.Generator) -> Parameter:
+    drawn = _distinct(parameter.shape, bound, rng)
+    return replace(parameter, dtype=drawn.dtype, read=lambda: drawn)
+
+
+def _distinct(shape: Sequence[int], bound: int, rng: np.random.Generator) -> Array:
     """Random values; where they are few no two are equal and none is 0, or a fault could hide."""
     few = np.array([*range(-bound, 0), *range(1, bound + 1)], np.float32)
-    count = prod(parameter.shape)
+    count = prod(shape)
     if count <= few.size:
-        drawn = rng.permutation(few)[:count].reshape(parameter.shape)
-    else:
-        drawn = _random(parameter.shape, bound, rng)
-    return replace(parameter, dtype=drawn.dtype, read=lambda: drawn)
+        return rng.permutation(few)[:count].reshape(shape)
+    return _random(shape, bound, rng)
 
 
 def _trial(

@@ -1,0 +1,60 @@
+"""Small networks for the tests of planning."""
+
+from __future__ import annotations
+
+from onnx import ModelProto, NodeProto
+
+from tests.build import FLOAT, graph, integers, model, node, tensor, value
+
+
+def net(*nodes: NodeProto, opset: int = 18, channels: int = 2) -> ModelProto:
+    """``x [1, channels, 4, 6]`` -> nodes -> ``y``; the kernels are k4, k2, k3 and k1."""
+    sizes = {"k4": 4, "k2": 2, "k3": 3, "k1": 1}
+    weights = [tensor(name, integers(2, 2, size, size)) for name, size in sizes.items()]
+    return model(
+        graph(
+            nodes,
+            [value("x", FLOAT, [1, channels, 4, 6])],
+            [value("y", FLOAT, [None] * 4)],
+            weights,
+        ),
+        opset,
+    )
+
+
+def up(source: str, result: str, name: str, kernel: str = "k2") -> NodeProto:
+    """A ConvTranspose with stride 2 that doubles the size; its kernel is k2 or k4."""
+    pads = [1] * 4 if kernel == "k4" else [0] * 4
+    inputs = [source, kernel]
+    return node("ConvTranspose", inputs, [result], name=name, strides=[2, 2], pads=pads)
+
+
+def pair(opset: int = 18) -> ModelProto:
+    """Two sites, the second with more work, and a 3x3 Conv between them that ends any chain."""
+    conv = node("Conv", ["a", "k3"], ["b"], name="mix", pads=[1] * 4)
+    return net(up("x", "a", "small"), conv, up("b", "y", "large", "k4"), opset=opset)
+
+
+def head(opset: int = 18) -> ModelProto:
+    """The head of a text detector: two k2 s2, pointwise layers between and behind."""
+    return net(
+        up("x", "a", "first"),
+        node("Relu", ["a"], ["b"], name="relu"),
+        up("b", "c", "second"),
+        node("Sigmoid", ["c"], ["y"], name="sigmoid"),
+        opset=opset,
+    )
+
+
+def shuffled(opset: int = 18) -> ModelProto:
+    """A pixel shuffle behind a 1x1 Conv to 8 channels, as DepthToSpace."""
+    body = graph(
+        [
+            node("Conv", ["x", "w"], ["a"], name="conv"),
+            node("DepthToSpace", ["a"], ["y"], name="shuffle", blocksize=2, mode="CRD"),
+        ],
+        [value("x", FLOAT, [1, 2, 4, 6])],
+        [value("y", FLOAT, [None] * 4)],
+        [tensor("w", integers(8, 2, 1, 1))],
+    )
+    return model(body, opset)

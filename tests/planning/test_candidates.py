@@ -1,0 +1,198 @@
+"""Which forms of a site are worth a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from onnx import ModelProto
+
+from deployconv.lowering import Plan
+from deployconv.lowres.chain import Chain
+from deployconv.model.load import load
+from deployconv.options import RewriteOptions
+from deployconv.pipeline import Planning, plan_model
+from deployconv.planning.candidates import Option, options_for
+from deployconv.proof.certificate import certify
+from tests.build import FLOAT, conv_transpose, graph, integers, model, node, tensor, value
+from tests.planning.nets import head, net, shuffled, up
+
+
+def planned(proto: ModelProto, **options: Any) -> Planning:
+    return plan_model(load(proto), RewriteOptions(**options))
+
+
+def options(proto: ModelProto, **asked: Any) -> list[Option]:
+    """Of its first site."""
+    planning = planned(proto)
+    return options_for(planning.sites[0], planning.view, **asked)
+
+
+def names(found: list[Option]) -> list[str]:
+    return [str(option.choice) for option in found]
+
+
+def kernel(*sizes: int, group: int = 1, shape: tuple[int | None, ...] = (), **rest: Any) -> Any:
+    """One ConvTranspose with stride 2 of these kernel sizes."""
+    weight = integers(4, 4 // group, *sizes)
+    spatial = shape or (5,) * len(sizes)
+    geometry = {"strides": [2] * len(sizes), "group": group, "opset": 18, **rest}
+    return lambda: conv_transpose(weight, spatial, **geometry)
+
+
+TABLE: dict[str, tuple[Callable[[], ModelProto], list[str]]] = {
+    "overlapping taps": (
+        kernel(4, 4, pads=[1] * 4),
+        ["crop, col2im", "crop, two-step", "crop, dcr", "crop, crd"],
+    ),
+    "a line, where pad costs little more": (
+        kernel(4, pads=[1, 1]),
+        ["crop, col2im", "crop, two-step", "pad, col2im", "pad, two-step"],
+    ),
+    "without overlap both forms are one": (
+        kernel(2, 2),
+        ["crop, col2im", "crop, two-step", "crop, dcr", "crop, crd"],
+    ),
+    "before Col2Im": (
+        kernel(2, 2, opset=17),
+        ["crop, two-step", "crop, dcr", "crop, crd"],
+    ),
+    "before CRD": (kernel(2, 2, opset=10, ir_version=8), ["crop, two-step", "crop, dcr"]),
+    "groups": (kernel(2, 2, group=2), ["crop, col2im", "crop, two-step", "crop, crd"]),
+    "a volume": (kernel(2, 2, 2), ["crop, col2im", "crop, two-step"]),
+    "unequal strides": (kernel(2, 2, strides=[2, 1]), ["crop, col2im", "crop, two-step"]),
+    "dynamic sizes": (
+        kernel(2, 2, shape=(None, None)),
+        ["crop, col2im", "crop, dcr", "crop, crd"],
+    ),
+    "a dynamic line before Col2Im": (kernel(2, shape=(None,), opset=17), ["crop, transpose"]),
+    "stride 1": (kernel(3, 3, strides=[1, 1]), ["conv"]),
+    "a pixel shuffle": (shuffled, ["col2im", "two-step", "dcr"]),
+    "a pixel shuffle before Col2Im": (lambda: shuffled(17), ["two-step", "dcr"]),
+}
+
+
+BUILDERS = {**{name: build for name, (build, _) in TABLE.items()}, "a chain": head}
+
+
+@pytest.mark.parametrize(("build", "expected"), TABLE.values(), ids=list(TABLE))
+def test_what_fits_likely_winners_first(
+    build: Callable[[], ModelProto], expected: list[str]
+) -> None:
+    assert names(options(build())) == expected
+
+
+@pytest.mark.parametrize("build", BUILDERS.values(), ids=list(BUILDERS))
+def test_no_plan_comes_twice(build: Callable[[], ModelProto]) -> None:
+    found = options(build())
+    reached = {
+        (option.plan, len(option.subject.nodes) if isinstance(option.subject, Chain) else 1)
+        for option in found
+    }
+    assert len(reached) == len(set(names(found))) == len(found)
+
+
+def test_no_plan_has_much_more_work_than_the_smallest() -> None:
+    for build in (kernel(4, 4, pads=[1] * 4), kernel(4, pads=[1, 1]), kernel(9, 9, pads=[4] * 4)):
+        plans = [option.plan for option in options(build())]
+        works = [plan.macs.after for plan in plans if isinstance(plan, Plan)]
+        assert max(works) <= 1.6 * min(works)
+
+
+def shared() -> ModelProto:
+    """Two layers read one constant, as exporters and optimisers leave it."""
+    proto = net(
+        up("x", "a", "first"),
+        node("Add", ["a", "c"], ["b"], name="add"),
+        up("b", "d", "second"),
+        node("Mul", ["d", "c"], ["e"], name="mul"),
+        node("Add", ["e", "c"], ["y"], name="again"),
+    )
+    proto.graph.initializer.append(tensor("c", integers(2, 1, 1) + 0.5))
+    return proto
+
+
+@pytest.mark.parametrize("build", [*BUILDERS.values(), shared], ids=[*BUILDERS, "shared"])
+def test_every_form_is_exact(build: Callable[[], ModelProto]) -> None:
+    """In `head` and `shared` the layers of a chain share their weights."""
+    for option in options(build()):
+        assert certify(option.subject, option.plan) == "exact", str(option.choice)
+
+
+def test_nothing_for_a_site_that_cannot_be_rewritten() -> None:
+    runtime_weight = graph(
+        [up("x", "y", "up")],
+        [value("x", FLOAT, [1, 2, 4, 6]), value("k2", FLOAT, [2, 2, 2, 2])],
+        [value("y", FLOAT, [None] * 4)],
+    )
+    (site,) = planned(model(runtime_weight)).sites
+    assert site.report.status == "skipped"
+    assert options(model(runtime_weight)) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"form": "pad"}, ["pad, col2im", "pad, two-step"]),
+        ({"form": "crop"}, ["crop, col2im", "crop, two-step"]),
+        ({"shuffle": "col2im"}, ["crop, col2im", "pad, col2im"]),
+        ({"shuffle": "transpose"}, ["crop, transpose", "pad, transpose"]),
+        ({"form": "pad", "shuffle": "two-step"}, ["pad, two-step"]),
+        ({"shuffle": "dcr"}, []),
+    ],
+    ids=str,
+)
+def test_the_call_restricts_the_forms(asked: dict[str, Any], expected: list[str]) -> None:
+    assert names(options(kernel(4, pads=[1, 1])(), **asked)) == expected
+
+
+@pytest.mark.parametrize(
+    ("build", "asked", "expected"),
+    [
+        (kernel(2, 2), {"form": "pad", "shuffle": "dcr"}, ["pad, dcr"]),
+        (kernel(9, 9, pads=[4] * 4), {"form": "pad", "shuffle": "crd"}, ["pad, crd"]),
+        (kernel(3, 3, strides=[1, 1]), {"form": "pad", "shuffle": "dcr"}, ["conv"]),
+        (shuffled, {"form": "pad", "shuffle": "col2im"}, ["col2im"]),
+    ],
+    ids=["both forms are one", "much more work", "no shuffle", "no form"],
+)
+def test_what_the_call_asks_for_is_tried_wherever_it_can_be(
+    build: Callable[[], ModelProto], asked: dict[str, Any], expected: list[str]
+) -> None:
+    assert names(options(build(), **asked)) == expected
+
+
+def test_chains_are_tried_as_far_as_they_go() -> None:
+    found = options(head())
+    chains = {
+        str(option.choice): option.subject for option in found if option.choice.chain != "none"
+    }
+    assert {
+        name: [node.name for node in subject.nodes]
+        for name, subject in chains.items()
+        if isinstance(subject, Chain)
+    } == {
+        "crop, col2im + pointwise": ["first", "relu"],
+        "crop, col2im + chain": ["first", "relu", "second", "sigmoid"],
+        "crop, dcr + pointwise": ["first", "relu"],
+        "crop, dcr + chain": ["first", "relu", "second", "sigmoid"],
+    }
+
+
+def test_a_chain_that_mixes_nothing_comes_once() -> None:
+    proto = net(up("x", "a", "up"), node("Relu", ["a"], ["y"]))
+    assert [name for name in names(options(proto)) if "+" in name] == [
+        "crop, col2im + pointwise",
+        "crop, dcr + pointwise",
+    ]
+
+
+def test_a_chain_stops_before_what_the_call_leaves_alone() -> None:
+    planning = planned(head(), skip=("second",))
+    second = planning.sites[1].site.nodes[-1]
+    found = options_for(planning.sites[0], planning.view, {id(second)})
+    assert [name for name in names(found) if "+" in name] == [
+        "crop, col2im + pointwise",
+        "crop, dcr + pointwise",
+    ]
