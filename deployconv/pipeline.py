@@ -153,6 +153,9 @@ def _plan(site: Site, options: RewriteOptions, choices: Choices | None) -> Plann
     if choices is not None:
         choice = choices.get(site.id)
         if choice is None:
+            asked = _plan(site, options, None)
+            if asked.plan is None:
+                return asked  # there was nothing to choose from
             reason = Reason("slower", "no other form of it was measured to be faster")
             return Planned(site, _report(site, "kept", reason), None)
         options = replace(options, form=choice.form, shuffle=choice.shuffle)

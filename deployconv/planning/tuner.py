@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from onnx import ModelProto
 
@@ -29,7 +30,8 @@ from deployconv.planning.race import Timing, race
 from deployconv.proof.certificate import certify
 from deployconv.proof.compare import compare_outputs
 from deployconv.proof.inputs import make_feeds
-from deployconv.results import Candidate
+from deployconv.proof.parity import check_parity
+from deployconv.results import Candidate, OutputParity
 
 _CONFIRM = 3.0
 """Seconds for a comparison of the whole model with the original."""
@@ -69,7 +71,7 @@ def tune(
         BackendUnavailable: the backend cannot run the model.
     """
     bench = _Bench.of(model, original, options, tuner)
-    selected = [planned for planned in bench.planning.sites if planned.subject is not None]
+    selected = [planned for planned in bench.planning.sites if bench.options_of(planned)]
     # The largest first: later ones are timed beside what it has become.
     selected.sort(key=_work, reverse=True)
     choices: dict[str, Choice] = {}
@@ -85,9 +87,11 @@ def tune(
             choices[planned.report.id] = winner
         if tuner.on_progress is not None:
             tuner.on_progress((position + 1) / (len(selected) + 1))
-    gains = {name: _gain(measured[name]) for name in choices}
+    gains = {name: _gain(measured[name], choice) for name, choice in choices.items()}
     kept = bench.confirmed(choices, gains)
-    return Tuned(kept, {name: _final(timed, name in kept) for name, timed in measured.items()})
+    taken = {name: str(kept.get(name, _AS_IT_WAS)) for name in measured}
+    taken |= dict.fromkeys(bench.joined(kept), "none of its own")
+    return Tuned(kept, {name: _marked(timed, taken[name]) for name, timed in measured.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,7 @@ class _Bench:
 
     model: LoadedModel
     planning: Planning
+    source: ModelSource
     original: Session
     options: RewriteOptions
     tuner: TunerOptions
@@ -118,7 +123,9 @@ class _Bench:
         deadline = time.monotonic() + tuner.budget
         expected = session.run(feeds)
         planning = plan_model(model, options)
-        return cls(model, planning, session, options, tuner, feeds, expected, cache, deadline)
+        return cls(
+            model, planning, original, session, options, tuner, feeds, expected, cache, deadline
+        )
 
     def share(self, sites_left: int) -> float:
         """Seconds for the next site."""
@@ -128,12 +135,10 @@ class _Bench:
     def options_of(self, planned: Planned) -> list[Option]:
         """The forms of a site that the call allows."""
         barred = not_selected(self.planning.sites)
-        form, shuffle = self.options.form, self.options.shuffle
-        return [
-            option
-            for option in options_for(planned, self.planning.view, barred)
-            if form in ("auto", option.choice.form) and shuffle in ("auto", option.choice.shuffle)
-        ]
+        if id(planned.site.nodes[-1]) in barred:
+            return []
+        asked = self.options
+        return options_for(planned, self.planning.view, barred, asked.form, asked.shuffle)
 
     def joined(self, choices: Mapping[str, Choice]) -> set[str]:
         """The sites that have become part of another's chain."""
@@ -150,11 +155,11 @@ class _Bench:
         """Every form of one site in place, the others as chosen so far."""
         site = planned.site
         options = self.options_of(planned)
-        if not options:
-            return ()
         for option in options:
             if certify(option.subject, option.plan, self.tuner.feed.seed) != "exact":
-                raise CheckFailed(f"{site.id}: certificate failed for {option.choice}")
+                raise CheckFailed(
+                    f"{site.id}: certificate failed for {option.choice}: nothing was written"
+                )
         with ExitStack() as variants:
             sessions = [self._variant(choices, variants)]
             for option in options:
@@ -163,7 +168,7 @@ class _Bench:
         found = tuple(
             _candidate(name, timing)
             for name, timing in zip(
-                ["as it was", *(str(option.choice) for option in options)], timings, strict=True
+                [_AS_IT_WAS, *(str(option.choice) for option in options)], timings, strict=True
             )
         )
         self.cache.write(self._key(planned), found)
@@ -192,17 +197,30 @@ class _Bench:
         added = apply(planning)
         written = stack.enter_context(staged(proto, self.model.folder, None, added))
         session = get_backend(self.tuner.backend).prepare(written.path, threads=self.tuner.threads)
-        for output in compare_outputs(self.expected, session.run(self.feeds)):
-            if not output.passed:
-                raise CheckFailed(f"parity failed for {dict(choices)}: output '{output.name}'")
+        self._compare(session, written.path, choices)
         return session
+
+    def _compare(self, session: Session, path: Path, choices: Mapping[str, Choice]) -> None:
+        """Raise CheckFailed unless the variant computes what the original does."""
+        outputs = compare_outputs(self.expected, session.run(self.feeds))
+        if not all(output.passed for output in outputs):
+            # A model that moves by its own rounding is judged by how far: see `check_parity`.
+            feed, threads = self.tuner.feed, self.tuner.threads
+            outputs = check_parity(self.source, path, self.tuner.backend, feed, threads).outputs
+        for output in outputs:
+            if not output.passed:
+                made = ", ".join(f"{name} ({choice})" for name, choice in choices.items())
+                raise CheckFailed(
+                    f"parity failed with {made or 'nothing changed'}: output '{output.name}':"
+                    f" {_difference(output)}: nothing was written"
+                )
 
     def _key(self, planned: Planned) -> Key:
         # Timed in place, a figure belongs to the model as well as to the layer.
         return Key(
             model=self.model.info.sha256,
             site=planned.report.id,
-            options=f"{self.options.form} {self.options.shuffle}",
+            options=str(self.options),
             shapes=tuple(array.shape for array in self.feeds.values()),
             opset=self.model.info.opset,
             backend=self.tuner.backend,
@@ -212,6 +230,8 @@ class _Bench:
         )
 
 
+_AS_IT_WAS = "as it was"
+"""The first in every race: the model with this site unchanged."""
 _MARGIN = 0.01
 """A gain below this is not worth another graph."""
 
@@ -232,13 +252,14 @@ def _winner(timed: tuple[Candidate, ...], options: list[Option]) -> Choice | Non
     return None if best is None else named[best.name]
 
 
-def _gain(timed: tuple[Candidate, ...]) -> float:
-    return max((entry.ratio for entry in timed), default=1.0)
+def _gain(timed: tuple[Candidate, ...], choice: Choice) -> float:
+    return max(entry.ratio for entry in timed if entry.name == str(choice))
 
 
-def _final(timed: tuple[Candidate, ...], changed: bool) -> tuple[Candidate, ...]:
-    """The figures with a mark at the one that was taken, the first where none was."""
-    taken = 0
-    if changed:
-        taken = max(range(len(timed)), key=lambda index: timed[index].ratio)
-    return tuple(replace(entry, chosen=index == taken) for index, entry in enumerate(timed))
+def _marked(timed: tuple[Candidate, ...], taken: str) -> tuple[Candidate, ...]:
+    """The figures with a mark at the form that was taken."""
+    return tuple(replace(entry, chosen=entry.name == taken) for entry in timed)
+
+
+def _difference(output: OutputParity) -> str:
+    return output.problem or f"max |difference| {output.max_abs:.3g} > {output.tolerance:.3g}"
