@@ -11,7 +11,9 @@ import pytest
 from onnx import ModelProto
 
 import deployconv
+from deployconv import pipeline
 from deployconv.errors import CheckFailed, UsageError
+from deployconv.model.view import View, view
 from deployconv.results import Rewriting
 from tests.build import (
     FLOAT,
@@ -59,6 +61,18 @@ def unliftable() -> ModelProto:
 
 
 # --- all
+
+
+def test_a_model_that_keeps_its_opset_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[View] = []
+
+    def counting(*arguments: object) -> View:
+        seen.append(view(*arguments))  # type: ignore[arg-type]
+        return seen[-1]
+
+    monkeypatch.setattr(pipeline, "view", counting)
+    deployconv.rewrite(upsampler(), verify=False, bench=False)
+    assert len(seen) == 1
 
 
 def test_col2im_where_the_opset_may_be_raised() -> None:
