@@ -109,14 +109,16 @@ class _VaeUpBlock(nn.Module):
 
 
 class VaeDecoder(nn.Module):
-    """Latent ``[N, 4, H, W]`` -> image ``[N, 3, 4H, 4W]``, the decoder of latent diffusion."""
+    """Latent ``[N, 4, H, W]`` -> image ``[N, 3, S * H, S * W]``, ``S = 2**doublings``.
 
-    def __init__(self, width: int = 32, groups: int = 8) -> None:
+    The decoder of latent diffusion, all of one width.
+    """
+
+    def __init__(self, width: int = 32, groups: int = 8, doublings: int = 2) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(4, width, 3, padding=1),
-            _VaeUpBlock(width, groups),
-            _VaeUpBlock(width, groups),
+            *(_VaeUpBlock(width, groups) for _ in range(doublings)),
             nn.GroupNorm(groups, width),
             nn.SiLU(),
             nn.Conv2d(width, 3, 3, padding=1),
