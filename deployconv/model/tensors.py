@@ -114,7 +114,7 @@ def byte_size(tensor: TensorProto) -> int | None:
     if tensor.data_type == TensorProto.STRING:
         return None
     try:
-        return (prod(tensor.dims) * _bits(tensor.data_type) + 7) // 8
+        return (int(prod(tensor.dims)) * _bits(tensor.data_type) + 7) // 8
     except (KeyError, ValueError):
         raise ModelError(
             f"tensor '{tensor.name}' has element type {tensor.data_type}, which the installed onnx"
