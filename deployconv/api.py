@@ -187,8 +187,8 @@ def bench(
         UsageError, ModelError: the call or a model is at fault.
         BackendUnavailable: a backend is not available or cannot run a model.
     """
-    from deployconv.backends.timing import measure_latency
     from deployconv.model.load import load
+    from deployconv.proof.latency import measure_latency
 
     names = _names(backend)
     for name in names:

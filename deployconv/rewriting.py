@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployconv.backends.base import ModelSource
-from deployconv.backends.timing import measure_latency
 from deployconv.errors import BackendUnavailable, CheckFailed
 from deployconv.model.load import LoadedModel
 from deployconv.model.save import needs_external_data, refuse_existing, refuse_inputs, staged
@@ -19,6 +18,7 @@ from deployconv.pipeline import apply, certify_sites, failed_certificates
 from deployconv.planning.policy import plan_by_policy
 from deployconv.planning.tuner import TunerOptions
 from deployconv.proof.compiled import Targets, compiled, marked, no_gpu
+from deployconv.proof.latency import measure_latency
 from deployconv.proof.parity import check_parity
 from deployconv.results import NotRun, Rewriting, Step
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from deployconv.backends.base import Array, TensorSpec
+from deployconv.backends.sizes import check_shape, choose_shapes, listed, shown
 from deployconv.errors import UsageError
-from deployconv.options import FeedOptions, Shapes
+from deployconv.options import FeedOptions
 
-Dim = int | str | None
-
-_BATCH = 1
-_EXTENT = 64
-"""Divisible by 2^6, so that a U-Net's levels fit together again; 4096 pixels, so quick."""
-_VOLUME_EXTENT = 32
 _LARGEST_INTEGER = 9
 """Small enough to be an index into most tables; integers are seldom anything else."""
 
@@ -63,78 +58,6 @@ def make_feeds(specs: Sequence[TensorSpec], options: FeedOptions) -> PreparedFee
     )
 
 
-def choose_shapes(
-    specs: Sequence[TensorSpec], given: Shapes
-) -> tuple[dict[str, tuple[int, ...]], str | None]:
-    """A concrete shape for every input, and a note that names those that had to be guessed.
-
-    Raises:
-        UsageError: a given shape names no input, is not positive, has the wrong rank, or
-            contradicts a declared size or a dimension of the same name.
-    """
-    by_name = {spec.name: spec for spec in specs}
-    sizes: dict[str, int] = {}
-    for name, shape in given.items():
-        if name not in by_name:
-            raise UsageError(
-                f"--shape {name}: the model has no such input; it has {_listed(by_name)}"
-            )
-        if any(size < 1 for size in shape):
-            raise UsageError(f"--shape {_shown(name, shape)}: every size must be at least 1")
-        _check_shape(f"--shape {_shown(name, shape)}", shape, by_name[name], sizes)
-    shapes: dict[str, tuple[int, ...]] = {}
-    guessed: list[str] = []
-    for spec in specs:
-        if spec.name in given:
-            shapes[spec.name] = given[spec.name]
-            continue
-        if 0 in spec.shape:
-            raise UsageError(
-                f"input {_shown(spec.name, spec.shape)} has a size of 0: nothing would be compared"
-            )
-        unnamed = any(not isinstance(dim, int) and dim not in sizes for dim in spec.shape)
-        shapes[spec.name] = tuple(
-            _size(spec, axis, dim, sizes) for axis, dim in enumerate(spec.shape)
-        )
-        if unnamed:
-            guessed.append(_shown(spec.name, shapes[spec.name]))
-    note = f"shapes chosen by deployconv: {' '.join(guessed)} (set with --shape)"
-    return shapes, note if guessed else None
-
-
-def _size(spec: TensorSpec, axis: int, dim: Dim, sizes: dict[str, int]) -> int:
-    """The size of one dimension; a guess for a named one is recorded in ``sizes``."""
-    if isinstance(dim, int):
-        return dim
-    if dim is not None and dim in sizes:
-        return sizes[dim]
-    if axis == 0 or (dim is not None and "batch" in dim.lower()):
-        size = _BATCH
-    else:
-        size = _EXTENT if len(spec.shape) < 5 else _VOLUME_EXTENT
-    if dim:
-        sizes[dim] = size
-    return size
-
-
-def _check_shape(
-    what: str, shape: tuple[int, ...], spec: TensorSpec, sizes: dict[str, int]
-) -> None:
-    """Refuse a shape that the declared one excludes; named sizes are added to ``sizes``."""
-    declared = f"the model declares {_shown(spec.name, spec.shape)}"
-    if spec.shape and len(shape) != len(spec.shape):
-        raise UsageError(f"{what}: rank {len(shape)}, but {declared}, rank {len(spec.shape)}")
-    for axis, (size, dim) in enumerate(zip(shape, spec.shape, strict=False)):
-        if isinstance(dim, int):
-            if size != dim:
-                raise UsageError(f"{what}: axis {axis} has size {size}, but {declared}")
-        elif dim and sizes.setdefault(dim, size) != size:
-            raise UsageError(
-                f"{what}: axis {axis} has size {size}, but {declared} "
-                f"and {dim!r} is {sizes[dim]} elsewhere"
-            )
-
-
 def _random(generator: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
     try:
         if spec.dtype.kind == "b":
@@ -146,8 +69,7 @@ def _random(generator: np.random.Generator, spec: TensorSpec, shape: tuple[int, 
         return np.asarray(generator.standard_normal(shape, dtype=np.float32)).astype(spec.dtype)
     except (MemoryError, ValueError) as error:
         raise UsageError(
-            f"input {_shown(spec.name, shape)} cannot be allocated ({error}): "
-            "give a smaller --shape"
+            f"input {shown(spec.name, shape)} cannot be allocated ({error}): give a smaller --shape"
         ) from error
 
 
@@ -178,19 +100,19 @@ def _load(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
     ):
         if names:
             raise UsageError(
-                f"--inputs {path} {problem} {_listed(sorted(names))}; "
-                f"the model takes {_listed(declared)}"
+                f"--inputs {path} {problem} {listed(sorted(names))}; "
+                f"the model takes {listed(declared)}"
             )
     sizes: dict[str, int] = {}
     checked = {}
     for name, spec in declared.items():
         array = _with_declared_type(arrays[name], spec)
-        what = f"--inputs {path}: {_shown(name, array.shape)}"
+        what = f"--inputs {path}: {shown(name, array.shape)}"
         if array.dtype != spec.dtype and not array.dtype.kind == spec.dtype.kind == "U":
             raise UsageError(f"{what} is {array.dtype}, but the model takes {spec.dtype}")
         if array.size == 0:
             raise UsageError(f"{what} has no element: nothing would be compared")
-        _check_shape(what, array.shape, spec, sizes)
+        check_shape(what, array.shape, spec, sizes)
         checked[name] = array
     return checked
 
@@ -206,12 +128,3 @@ def _with_declared_type(array: Array, spec: TensorSpec) -> Array:
 def _is_float(dtype: np.dtype[np.generic]) -> bool:
     """Whether ``dtype`` holds real numbers; bfloat16 has kind ``V`` like raw bytes."""
     return dtype.kind == "f" or dtype.name == "bfloat16"
-
-
-def _shown(name: str, shape: Sequence[Dim]) -> str:
-    """The way ``--shape`` is written: ``x:1,3,H,W``; ``?`` where the model has no name."""
-    return f"{name}:{','.join('?' if dim in (None, '') else str(dim) for dim in shape)}"
-
-
-def _listed(names: Sequence[str] | Mapping[str, TensorSpec]) -> str:
-    return ", ".join(repr(name) for name in names) or "no inputs"

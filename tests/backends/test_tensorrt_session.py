@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from deployconv.backends import get_backend
-from deployconv.backends.timing import measure_latency
 from deployconv.errors import BackendUnavailable, UsageError
 from deployconv.options import FeedOptions
+from deployconv.proof.latency import measure_latency
 from deployconv.proof.parity import check_parity
 from tests.backends import tiny
 from tests.backends.rtx import needs_rtx

@@ -9,9 +9,9 @@ import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from deployconv.backends.base import TensorSpec
+from deployconv.backends.sizes import choose_shapes
 from deployconv.errors import UsageError
 from deployconv.options import ShapeRanges
-from deployconv.proof.inputs import choose_shapes
 from deployconv.results import ShapeRange
 
 _NO_TENSOR = np.dtype(object)
