@@ -8,6 +8,7 @@ of the classes.)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from onnx.reference.op_run import OpRun
 from deployconv.model.nearest import nearest_sources, resize_sizes
 
 Array = NDArray[Any]
+
+LARGEST = 1 << 26
+"""Elements of a tensor, above which nothing is run."""
 
 
 def evaluate(
@@ -37,7 +41,7 @@ def evaluate(
         [onnx.helper.make_value_info(name, unknown) for name in outputs],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    evaluator = ReferenceEvaluator(model, new_ops=[ScatterND, Resize, Upsample])
+    evaluator = ReferenceEvaluator(model, new_ops=[Scatter, ScatterND, Resize, Upsample])
     return [np.asarray(array) for array in evaluator.run(None, dict(feeds))]
 
 
@@ -66,6 +70,17 @@ def _repeats(where: tuple[Array, ...], shape: Sequence[int]) -> bool:
     writes = np.zeros(shape, np.int64)
     np.add.at(writes, where, 1)
     return bool(writes.max(initial=0) > 1)
+
+
+class Scatter(OpRun):
+    """ScatterElements as it was called before opset 11."""
+
+    op_domain = ""
+
+    def _run(self, data: Array, indices: Array, updates: Array, axis: int = 0) -> tuple[Array]:
+        result = data.copy()
+        np.put_along_axis(result, indices, updates, axis)
+        return (result,)
 
 
 class Resize(OpRun):
@@ -97,7 +112,10 @@ class Upsample(OpRun):
 def _nearest(
     data: Array, scales: Array | None, sizes: Array | None, attributes: Mapping[str, Any]
 ) -> Array:
-    for axis, (size, scale) in enumerate(resize_sizes(data.shape, scales, sizes, attributes)):
+    resized = resize_sizes(data.shape, scales, sizes, attributes)
+    if prod(size for size, _ in resized) > LARGEST:
+        raise NotImplementedError(f"Resize to {[size for size, _ in resized]}")
+    for axis, (size, scale) in enumerate(resized):
         if (size, scale) != (data.shape[axis], 1.0):
             sources = nearest_sources(
                 data.shape[axis],

@@ -76,10 +76,16 @@ def resize_sizes(
     """Per axis of ``shape``: the resized size and the scale."""
     axes = attributes.get("axes")
     axes = range(len(shape)) if axes is None else [int(axis) % len(shape) for axis in axes]
-    if attributes.get("keep_aspect_ratio_policy") not in (None, "stretch"):
-        raise NotImplementedError("Resize that keeps the aspect ratio")
     found = [(size, 1.0) for size in shape]
-    if sizes is not None and sizes.size:
+    policy = attributes.get("keep_aspect_ratio_policy") or "stretch"
+    if sizes is not None and sizes.size and policy != "stretch":
+        # One scale for all axes, for which the result is just not larger, or not smaller.
+        pairs = zip(axes, sizes.tolist(), strict=True)
+        fractions = [Fraction(int(resized), shape[axis]) for axis, resized in pairs]
+        scale = min(fractions) if policy == "not_larger" else max(fractions)
+        for axis in axes:
+            found[axis] = (floor(scale * shape[axis] + _HALF), float(scale))
+    elif sizes is not None and sizes.size:
         for axis, resized in zip(axes, sizes.tolist(), strict=True):
             found[axis] = (int(resized), resized / shape[axis])
     elif scales is not None and scales.size:

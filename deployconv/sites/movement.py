@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from deployconv.model.constants import is_function
-from deployconv.model.evaluate import evaluate
+from deployconv.model.evaluate import LARGEST, evaluate
 from deployconv.model.shapes import Instance
 from deployconv.model.view import Scope, View
 from deployconv.sites.index_map import ZERO
@@ -42,6 +42,7 @@ _MOVES = frozenset(
         "Pad",
         "Reshape",
         "Resize",
+        "Scatter",
         "ScatterElements",
         "ScatterND",
         "Slice",
@@ -57,8 +58,6 @@ _MOVES = frozenset(
 
 _LONGEST = 64
 """Nodes on the way of the data, after which the walk gives up."""
-_LARGEST = 1 << 26
-"""Elements of a moved tensor, above which its map is not computed."""
 _BASE = {"float16": 1000, "bfloat16": 200}
 """Integers that each element type holds exactly; others hold a million and more."""
 
@@ -138,7 +137,7 @@ class Movement:
         """
         shape = instance[self.source.name]
         count, base = prod(shape), _BASE.get(dtype, 1 << 20)
-        if count > _LARGEST:
+        if count > LARGEST or self._has_large(instance):
             return None
         nodes, feeds, target = self.runnable(instance)
         kind = np.dtype(dtype)
@@ -153,7 +152,7 @@ class Movement:
             sources, power = np.zeros((), np.int64), 1
             while power == 1 or power < count:
                 digits = moved(np.arange(count) // power % base + 1)
-                if digits.size > _LARGEST or not np.isin(digits % 1, 0).all():
+                if digits.size > LARGEST or not np.isin(digits % 1, 0).all():
                     return None
                 sources = sources + (digits.astype(np.int64) - 1) * power
                 filled = digits != 0
@@ -171,6 +170,12 @@ class Movement:
             return sources
         except Exception:  # whatever the evaluator cannot run is no movement that we know
             return None
+
+    def _has_large(self, instance: Instance) -> bool:
+        """True where a tensor on the way would fill the memory, as malformed models have them."""
+        nodes = (*self.nodes, *self.arithmetic())
+        shapes = (instance.get(out.name, ()) for node in nodes for out in node.outputs)
+        return any(prod(shape) > LARGEST for shape in shapes)
 
     def runnable(self, instance: Instance) -> tuple[list[NodeProto], dict[str, Array], str]:
         """NodeProtos from source to target, their constants, and the name of the target.

@@ -216,13 +216,8 @@ _MODULES = (
         lambda: (lambda x: F.interpolate(x, scale_factor=(1.5, 1.5)), conv()),
         "non-integer-scale",
     ),
-    (
-        "nearest_odd_size",
-        lambda: (lambda x: F.interpolate(x, size=(5, 9)), conv()),
-        "non-integer-scale",
-    ),
     ("nearest_down", lambda: (lambda x: F.interpolate(x, scale_factor=0.5), conv()), None),
-    ("nearest_exact_x1_5", lambda: (resize("nearest-exact", 1.5), conv()), "non-integer-scale"),
+    ("nearest_exact_x1_5", lambda: (resize("nearest-exact", 1.5), conv()), None),
     ("max_unpool", Unpool, None),
     ("max_unpool_conv", lambda: (Unpool(), conv()), None),
     ("two_hot_transposed", lambda: (TwoHot(), conv()), None),
@@ -247,6 +242,13 @@ _MODULES = (
 
 SPELLINGS = (
     *(_spelling(name, build, None, expect) for name, build, expect in _MODULES),
+    _spelling(
+        "nearest_odd_size",
+        lambda: (lambda x: F.interpolate(x, size=(5, 9)), conv()),
+        None,
+        "non-integer-scale",
+        expect_dynamic="dynamic-scale",
+    ),
     _spelling(
         "mask_not_regular",
         lambda: (lambda x: F.interpolate(x, scale_factor=2.0), cutout_mask(6, 8)(), conv()),

@@ -170,7 +170,7 @@ SPELLINGS = (
     _spelling("unflatten_flatten", lambda: (_conv(8), unflatten_flatten)),
     _spelling("einsum", lambda: (_conv(8), einsum)),
     _spelling("folded_batch", lambda: (_conv(8), folded_batch)),
-    _spelling("two_transposes", lambda: (_conv(8), two_transposes), expect="kept"),
+    _spelling("two_transposes", lambda: (_conv(8), two_transposes)),
     _spelling("swap_by_transposes", lambda: (_conv(8), swap_by_transposes)),
     _spelling("einops_crd", lambda: (_conv(8), einops_crd)),
     _spelling("einops_crd_bare", lambda: (einops_crd,), inputs=_IMAGE),

@@ -282,7 +282,7 @@ SPELLINGS = (
     _spelling("repeat_times_mask", lambda: (repeat, Mask(6, 8), conv()), static_only=True),
     _spelling("nearest_where_mask", lambda: (nearest, WhereMask(6, 8), conv()), static_only=True),
     _spelling("block_mask", lambda: (BlockMask(), conv())),
-    _spelling("nearest_times_computed_mask", lambda: (computed_mask, conv()), expect_dynamic=None),
+    _spelling("nearest_times_computed_mask", lambda: (computed_mask, conv())),
     # ConvTranspose with a one-hot depthwise kernel
     _spelling("one_hot_transposed_k1", lambda: (OneHotTransposed(1), conv())),
     _spelling(
@@ -317,7 +317,7 @@ SPELLINGS = (
     _spelling(
         "assign_conv_stride2", lambda: (assign(2, 2), conv(3, stride=2)), expect="strided-conv"
     ),
-    _spelling("assign_shared", Shared, expect="shared-intermediate"),
+    _spelling("assign_shared", Shared),
     _spelling(
         "assign_runtime_weight",
         RuntimeWeight,

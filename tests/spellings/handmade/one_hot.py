@@ -130,7 +130,7 @@ GRAPHS = (
         13,
         't = ConvTranspose<strides=[2,2], group=2>(x, k) z = Pad<mode="reflect">(t, pads)',
         constants={"k": one_hot((2, 2), (0, 0)), "pads": ints(0, 0, 1, 1, 0, 0, 1, 1)},
-        expect="non-zero-padding",
+        expect=None,  # the ConvTranspose is a site of its own
         oracle=lambda x: conv(
             np.pad(oracle.insert_zeros(x), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
         ),
