@@ -125,11 +125,18 @@ def _resize(call: Call) -> Known:
     shape = list(x.shape)
     scales = 2 if call.op == "Resize" and len(call.inputs) > 2 else 1
     if call.has(3):
+        ratios = set()
         for axis, size in zip(axes, call.given(3).sizes(), strict=True):
             ratio = size.divided(shape[axis])
             if ratio is None or ratio.constant is None:
                 raise Unproven
+            ratios.add(ratio)
             shape[axis] = size
+        if (
+            len(ratios) > 1
+            and call.attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch"
+        ):
+            raise Unproven  # one of them holds for all
     else:
         for axis, scale in zip(axes, call.sizes("scales", scales), strict=True):
             if scale.constant is None or scale.denominator != 1:
