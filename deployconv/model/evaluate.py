@@ -113,7 +113,7 @@ def _nearest(
     data: Array, scales: Array | None, sizes: Array | None, attributes: Mapping[str, Any]
 ) -> Array:
     resized = resize_sizes(data.shape, scales, sizes, attributes)
-    if prod(size for size, _ in resized) > LARGEST:
+    if prod(max(size, 1) for size, _ in resized) > LARGEST:
         raise NotImplementedError(f"Resize to {[size for size, _ in resized]}")
     for axis, (size, scale) in enumerate(resized):
         if (size, scale) != (data.shape[axis], 1.0):

@@ -108,8 +108,9 @@ def test_upsample_that_interpolates_is_refused(opset: int) -> None:
         evaluated(model, {"x": integers(1, 2, 4, 3), "scales": floats(1, 1, 2, 2)})
 
 
-def test_no_resize_fills_the_memory() -> None:
-    scales = floats(1, 1, LARGEST, 2)
+@pytest.mark.parametrize("other", [0, 2])
+def test_no_resize_fills_the_memory(other: int) -> None:
+    scales = floats(1, 1, LARGEST, other)
     model = parsed("y = Resize(x, , scales)", {"scales": scales})
     with pytest.raises(NotImplementedError):
         evaluated(model, {"x": integers(1, 2, 4, 3), "scales": scales})
