@@ -246,4 +246,6 @@ def _evaluate(node: NodeProto, opset: int, inputs: dict[str, Array]) -> list[Arr
         [onnx.helper.make_value_info(name, unknown) for name in node.output if name],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, inputs)]
+    # Infinity and NaN are results like others.
+    with np.errstate(all="ignore"):
+        return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, inputs)]

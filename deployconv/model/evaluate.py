@@ -42,7 +42,9 @@ def evaluate(
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     evaluator = ReferenceEvaluator(model, new_ops=[Scatter, ScatterND, Resize, Upsample])
-    return [np.asarray(array) for array in evaluator.run(None, dict(feeds))]
+    # Infinity and NaN are results like others.
+    with np.errstate(all="ignore"):
+        return [np.asarray(array) for array in evaluator.run(None, dict(feeds))]
 
 
 class ScatterND(OpRun):
