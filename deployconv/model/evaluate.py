@@ -1,6 +1,6 @@
 """Run a few nodes of a model by the ONNX reference evaluator.
 
-ScatterND, Resize and Upsample are replaced by vectorised implementations: the evaluator's own
+Scatter, Resize and Upsample are replaced by vectorised implementations: the evaluator's own
 loop over elements in Python. Resize is the nearest one only. (The evaluator goes by the names
 of the classes.)
 """
@@ -41,14 +41,14 @@ def evaluate(
         [onnx.helper.make_value_info(name, unknown) for name in outputs],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    evaluator = ReferenceEvaluator(model, new_ops=[Scatter, ScatterND, Resize, Upsample])
+    evaluator = ReferenceEvaluator(model, new_ops=_REPLACED)
     # Infinity and NaN are results like others.
     with np.errstate(all="ignore"):
         return [np.asarray(array) for array in evaluator.run(None, dict(feeds))]
 
 
 class ScatterND(OpRun):
-    """Writes or adds updates to a copy, as ONNX says."""
+    """Updates at indices of the first axes."""
 
     op_domain = ""
 
@@ -56,33 +56,47 @@ class ScatterND(OpRun):
         self, data: Array, indices: Array, updates: Array, reduction: str | None = None
     ) -> tuple[Array]:
         where = tuple(np.moveaxis(indices, -1, 0))
-        result = data.copy()
-        if reduction in (None, "none"):
-            if _repeats(where, data.shape):
-                raise NotImplementedError("ScatterND that leaves open which of two writes holds")
-            result[where] = updates
-        elif reduction == "add":
-            np.add.at(result, where, updates)
-        else:
-            raise NotImplementedError(f"ScatterND with reduction {reduction}")
-        return (result,)
+        return (_scattered(data, where, updates, reduction),)
 
 
-def _repeats(where: tuple[Array, ...], shape: Sequence[int]) -> bool:
-    writes = np.zeros(shape, np.int64)
-    np.add.at(writes, where, 1)
-    return bool(writes.max(initial=0) > 1)
-
-
-class Scatter(OpRun):
-    """ScatterElements as it was called before opset 11."""
+class ScatterElements(OpRun):
+    """Updates at indices along one axis; there may be fewer of them than the others have rows."""
 
     op_domain = ""
 
-    def _run(self, data: Array, indices: Array, updates: Array, axis: int = 0) -> tuple[Array]:
-        result = data.copy()
-        np.put_along_axis(result, indices, updates, axis)
-        return (result,)
+    def _run(
+        self,
+        data: Array,
+        indices: Array,
+        updates: Array,
+        axis: int = 0,
+        reduction: str | None = None,
+    ) -> tuple[Array]:
+        where: list[Array] = list(np.indices(indices.shape))
+        where[axis] = indices
+        return (_scattered(data, tuple(where), updates, reduction),)
+
+
+class Scatter(ScatterElements):
+    """Its name before opset 11."""
+
+
+def _scattered(
+    data: Array, where: tuple[Array, ...], updates: Array, reduction: str | None
+) -> Array:
+    """A copy of ``data``, with ``updates`` written or added ``where`` they belong."""
+    result = data.copy()
+    if reduction == "add":
+        np.add.at(result, where, updates)
+        return result
+    if reduction not in (None, "none"):
+        raise NotImplementedError(f"Scatter with reduction {reduction}")
+    writes = np.zeros(data.shape, np.int64)
+    np.add.at(writes, where, 1)
+    if writes.max(initial=0) > 1:
+        raise NotImplementedError("Scatter that leaves open which of two writes holds")
+    result[where] = updates
+    return result
 
 
 class Resize(OpRun):
@@ -129,3 +143,6 @@ def _nearest(
             )
             data = data.take(sources, axis=axis)
     return data
+
+
+_REPLACED = [Scatter, ScatterElements, ScatterND, Resize, Upsample]

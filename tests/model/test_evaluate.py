@@ -70,11 +70,31 @@ def test_scatter_nd_whose_result_is_open_or_unknown(reduction: str, indices: lis
         evaluated(model, {**constants, "x": integers(2)})
 
 
-@pytest.mark.parametrize("opset", [9, 10])
-def test_scatter_before_it_was_called_scatter_elements(opset: int) -> None:
-    constants = {"data": np.zeros((2, 6), np.float32), "at": np.array([[0, 2, 4], [5, 3, 1]])}
-    model = parsed("y = Scatter<axis=1>(data, at, x)", constants, "2,3", opset=opset)
-    assert_as_onnxruntime(model, constants, integers(2, 3))
+@pytest.mark.parametrize("opset", [9, 10, 11, 13, 16, 18])
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("shape", [(2, 3), (1, 3), (2, 1), (1, 1)])
+def test_scatter_elements(opset: int, axis: int, shape: tuple[int, int]) -> None:
+    """Fewer indices than there are rows leave the other rows as they are."""
+    order = np.array([[5, 2, 0], [1, 4, -3]]) if axis else np.array([[1, -2, 0], [0, 1, -1]])
+    constants = {"data": integers(2, 6), "at": order[: shape[0], : shape[1]]}
+    op = "Scatter" if opset < 11 else "ScatterElements"
+    dims = ",".join(map(str, shape))
+    model = parsed(f"y = {op}<axis={axis}>(data, at, x)", constants, dims, opset=opset)
+    assert_as_onnxruntime(model, constants, integers(*shape, seed=1))
+
+
+@pytest.mark.parametrize(("opset", "op"), [(9, "Scatter"), (18, "ScatterElements")])
+def test_scatter_elements_that_writes_twice(opset: int, op: str) -> None:
+    constants = {"data": integers(2, 6), "at": np.array([[1, 2, 1], [0, 3, 5]])}
+    model = parsed(f"y = {op}<axis=1>(data, at, x)", constants, "2,3", opset=opset)
+    with pytest.raises(NotImplementedError):
+        evaluated(model, {**constants, "x": integers(2, 3)})
+
+
+def test_scatter_elements_that_adds() -> None:
+    constants = {"data": integers(2, 6), "at": np.array([[1, 2, 1], [0, 3, 5]])}
+    body = 'y = ScatterElements<axis=1, reduction="add">(data, at, x)'
+    assert_as_onnxruntime(parsed(body, constants, "2,3"), constants, integers(2, 3, seed=1))
 
 
 @pytest.mark.parametrize("scale", [2, 3])
