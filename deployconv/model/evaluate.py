@@ -1,14 +1,8 @@
-"""Run a few nodes of a model by the ONNX reference evaluator.
-
-Scatter, Resize and Upsample are replaced by vectorised implementations: the evaluator's own
-loop over elements in Python. Resize is the nearest one only. (The evaluator goes by the names
-of the classes.)
-"""
+"""Run a few nodes of a model by the ONNX reference evaluator."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,14 +10,20 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 
-from deployconv.model.nearest import nearest_sources, resize_sizes
+from deployconv.model.operators import (
+    LARGEST,
+    ConvTranspose,
+    Resize,
+    Scatter,
+    ScatterElements,
+    ScatterND,
+    Upsample,
+)
 
 Array = NDArray[Any]
 
-LARGEST = 1 << 26
-"""Elements of a tensor, above which nothing is run."""
+_REPLACED = [ConvTranspose, Resize, Scatter, ScatterElements, ScatterND, Upsample]
 
 
 def evaluate(
@@ -31,8 +31,14 @@ def evaluate(
 ) -> list[Array]:
     """The values of ``outputs`` after ``nodes`` ran on ``feeds``, which name all their inputs.
 
-    Raises whatever the evaluator raises for nodes that it cannot run.
+    Raises whatever the evaluator raises for nodes that it cannot run, and NotImplementedError
+    for a ConvTranspose whose padding runtimes compute differently.
     """
+    for node in nodes:
+        stated = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        same = stated.get("auto_pad", b"").startswith(b"SAME")
+        if node.op_type == "ConvTranspose" and (same or stated.get("output_shape")):
+            raise NotImplementedError("ConvTranspose without explicit pads")
     unknown = onnx.TypeProto()
     graph = onnx.helper.make_graph(
         list(nodes),
@@ -47,102 +53,4 @@ def evaluate(
         return [np.asarray(array) for array in evaluator.run(None, dict(feeds))]
 
 
-class ScatterND(OpRun):
-    """Updates at indices of the first axes."""
-
-    op_domain = ""
-
-    def _run(
-        self, data: Array, indices: Array, updates: Array, reduction: str | None = None
-    ) -> tuple[Array]:
-        where = tuple(np.moveaxis(indices, -1, 0))
-        return (_scattered(data, where, updates, reduction),)
-
-
-class ScatterElements(OpRun):
-    """Updates at indices along one axis; there may be fewer of them than the others have rows."""
-
-    op_domain = ""
-
-    def _run(
-        self,
-        data: Array,
-        indices: Array,
-        updates: Array,
-        axis: int = 0,
-        reduction: str | None = None,
-    ) -> tuple[Array]:
-        where: list[Array] = list(np.indices(indices.shape))
-        where[axis] = indices
-        return (_scattered(data, tuple(where), updates, reduction),)
-
-
-class Scatter(ScatterElements):
-    """Its name before opset 11."""
-
-
-def _scattered(
-    data: Array, where: tuple[Array, ...], updates: Array, reduction: str | None
-) -> Array:
-    """A copy of ``data``, with ``updates`` written or added ``where`` they belong."""
-    result = data.copy()
-    if reduction == "add":
-        np.add.at(result, where, updates)
-        return result
-    if reduction not in (None, "none"):
-        raise NotImplementedError(f"Scatter with reduction {reduction}")
-    writes = np.zeros(data.shape, np.int64)
-    np.add.at(writes, where, 1)
-    if writes.max(initial=0) > 1:
-        raise NotImplementedError("Scatter that leaves open which of two writes holds")
-    result[where] = updates
-    return result
-
-
-class Resize(OpRun):
-    """Nearest Resize of opset 10 and later, by whole factors."""
-
-    op_domain = ""
-
-    def _run(self, data: Array, *inputs: Array | None, **attributes: Any) -> tuple[Array]:
-        if attributes.get("mode") != "nearest":
-            raise NotImplementedError(f"Resize with mode {attributes.get('mode')}")
-        # Opset 10 has (X, scales), later ones (X, roi, scales, sizes).
-        scales, sizes = (inputs[0], None) if len(inputs) == 1 else (*inputs[1:], None, None)[:2]
-        return (_nearest(data, scales, sizes, attributes),)
-
-
-class Upsample(OpRun):
-    """Nearest Upsample of opset 7 to 9."""
-
-    op_domain = ""
-
-    def _run(self, data: Array, scales: Array | None = None, **attributes: Any) -> tuple[Array]:
-        if attributes.get("mode") not in (None, "nearest"):
-            raise NotImplementedError(f"Upsample with mode {attributes.get('mode')}")
-        given = attributes["scales"] if scales is None else scales
-        plain = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        return (_nearest(data, np.asarray(given, np.float32), None, plain),)
-
-
-def _nearest(
-    data: Array, scales: Array | None, sizes: Array | None, attributes: Mapping[str, Any]
-) -> Array:
-    resized = resize_sizes(data.shape, scales, sizes, attributes)
-    if prod(max(size, 1) for size, _ in resized) > LARGEST:
-        raise NotImplementedError(f"Resize to {[size for size, _ in resized]}")
-    for axis, (size, scale) in enumerate(resized):
-        if (size, scale) != (data.shape[axis], 1.0):
-            sources = nearest_sources(
-                data.shape[axis],
-                size,
-                scale,
-                # Opset 10 had one mode and no attribute for it.
-                attributes.get("coordinate_transformation_mode") or "asymmetric",
-                attributes.get("nearest_mode") or "floor",
-            )
-            data = data.take(sources, axis=axis)
-    return data
-
-
-_REPLACED = [Scatter, ScatterElements, ScatterND, Resize, Upsample]
+__all__ = ["LARGEST", "evaluate"]
