@@ -17,71 +17,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import resource
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-MODELS = Path(__file__).resolve().parent.parent / "models"
+from bench.memory import Memory
+from bench.speed import QUICK, THOROUGH, Effort, Speed, time_pair
+from bench.subjects import Subject, all_subjects, exported
+
 SCHEMA_VERSION = 1
 
 Policy = Literal["all", "fastest"]
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model to measure; ``path`` is None where it is yet to be exported."""
-
-    name: str
-    shapes: Shapes
-    path: Path | None = None
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How long to measure; ``runs`` of each model, or what ``seconds`` allow."""
-
-    seconds: float
-    budget: float
-    """Seconds for ``--policy fastest`` to choose."""
-    runs: int | None = None
-
-
-THOROUGH, QUICK = Effort(seconds=10.0, budget=60.0), Effort(seconds=1.0, budget=5.0)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Medians in milliseconds, and original / rewritten with its spread."""
-
-    runs: int
-    before_ms: float
-    after_ms: float
-    ratio: float
-    low: float
-    high: float
-    quartiles: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Peak of the resident set in bytes, above that with everything imported."""
-
-    before: int
-    after: int
-
-    @property
-    def ratio(self) -> float:
-        return self.after / max(self.before, 1)
 
 
 @dataclass(frozen=True)
@@ -97,50 +48,13 @@ class Row:
     error: str | None = None
 
 
-def samples() -> list[Subject]:
-    """The models of ``models/``, with the shapes that they were exported with."""
-    manifest = json.loads((MODELS / "manifest.json").read_text(encoding="utf-8"))
-    return [
-        Subject(
-            entry["name"],
-            {given["name"]: tuple(given["example"]) for given in entry["inputs"]},
-            MODELS / entry["file"],
-        )
-        for entry in manifest["models"]
-    ]
-
-
-def large() -> list[Subject]:
-    """Those at real sizes, not yet exported."""
-    from zoo.large import LARGE
-
-    return [Subject(one.name, {given.name: given.shape for given in one.inputs}) for one in LARGE]
-
-
-def export_large(name: str, path: Path) -> None:
-    """Export the model called ``name`` to ``path``."""
-    import onnx
-    from zoo.export import export
-    from zoo.large import LARGE
-
-    onnx.save(export(next(sample for sample in LARGE if sample.name == name)), path)
-
-
-def all_subjects() -> list[Subject]:
-    """All there is to measure here."""
-    if find_spec("torch") is None:
-        print("torch is not installed: only the models of models/", file=sys.stderr)
-        return samples()
-    return [*samples(), *_apart(large)]
-
-
 def measure(subject: Subject, policy: Policy, threads: int, effort: Effort, folder: Path) -> Row:
     """Rewrite, prove and time one model; whatever goes wrong is in the row."""
     import deployconv
 
     rewritten = folder / f"{subject.name}.{policy}.{threads}.onnx"
     try:
-        original = _exported(subject, folder)
+        original = exported(subject, folder)
         done = deployconv.rewrite(
             original,
             output=rewritten,
@@ -153,89 +67,12 @@ def measure(subject: Subject, policy: Policy, threads: int, effort: Effort, fold
             force=True,
         )
         speed = time_pair(original, rewritten, subject.shapes, threads, effort)
-        peaks = [
-            _apart(peak_memory, path, subject.shapes, threads) for path in (original, rewritten)
-        ]
+        memory = Memory.of(original, rewritten, subject.shapes, threads)
     except Exception as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())
         return Row(subject.name, policy, threads, error=message)
     sites = tuple(asdict(site) for site in done.sites)
-    return Row(subject.name, policy, threads, sites, speed, Memory(*peaks))
-
-
-def _exported(subject: Subject, folder: Path) -> Path:
-    """The model's file, exported at the first call where it was not there."""
-    if subject.path is not None:
-        return subject.path
-    path = folder / f"{subject.name}.onnx"
-    if not path.exists():
-        _apart(export_large, subject.name, path)
-    return path
-
-
-def time_pair(
-    original: Path, rewritten: Path, shapes: Shapes, threads: int, effort: Effort
-) -> Speed:
-    """Run both in turns, see `deployconv.backends.timing`."""
-    import numpy as np
-
-    from deployconv.backends import get_backend
-    from deployconv.backends.timing import time_interleaved
-    from deployconv.options import FeedOptions
-    from deployconv.planning.race import Timing
-    from deployconv.proof.inputs import make_feeds
-
-    backend = get_backend("ort")
-    sessions = [backend.prepare(path, threads=threads) for path in (original, rewritten)]
-    feeds = make_feeds(sessions[0].inputs, FeedOptions(shapes)).arrays
-    before, after = time_interleaved(sessions, feeds, effort.runs, effort.seconds)
-    timing = Timing.of(after, before)
-    lower, upper = np.percentile(np.divide(before, after), [25, 75])
-    return Speed(
-        runs=len(before),
-        before_ms=float(np.median(before)),
-        after_ms=timing.median_ms,
-        ratio=timing.ratio,
-        low=timing.low,
-        high=timing.high,
-        quartiles=(float(lower), float(upper)),
-    )
-
-
-def peak_memory(path: Path, shapes: Shapes, threads: int) -> int:
-    """Bytes that loading the model and running it three times takes; in a process of its own."""
-    from deployconv.backends import get_backend
-    from deployconv.options import FeedOptions
-    from deployconv.proof.inputs import make_feeds
-
-    backend = get_backend("ort")
-    before = _high_water()
-    session = backend.prepare(path, threads=threads)
-    feeds = make_feeds(session.inputs, FeedOptions(shapes)).arrays
-    for _ in range(3):
-        session.timed_run(feeds)
-    return _high_water() - before
-
-
-def _high_water() -> int:
-    """Of this process's resident set, in bytes.
-
-    On Linux a new process starts with ``ru_maxrss`` of the one that started it; what
-    ``/proc`` says is its own.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call ``function`` in a new interpreter: high water never falls, torch never leaves."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+    return Row(subject.name, policy, threads, sites, speed, memory)
 
 
 def summarise(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bench_ort
 import pytest
-
-from scripts import bench_ort
-from scripts.bench_ort import Memory, Row, Speed, line, summarise
+from bench.memory import Memory
+from bench.speed import QUICK, Speed
+from bench.subjects import MODELS, Subject, samples
+from bench_ort import Row, line, summarise
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,8 +59,8 @@ def test_a_name_that_no_model_has() -> None:
 
 
 def test_what_goes_wrong_is_a_row_of_its_own(tmp_path: Path) -> None:
-    missing = bench_ort.Subject("gone", {}, tmp_path / "gone.onnx")
-    row = bench_ort.measure(missing, "all", 1, bench_ort.QUICK, tmp_path)
+    missing = Subject("gone", {}, tmp_path / "gone.onnx")
+    row = bench_ort.measure(missing, "all", 1, QUICK, tmp_path)
     assert row.speed is None
     assert row.error is not None
     assert "no such file" in row.error
@@ -84,5 +86,5 @@ def test_the_summary_has_the_mean_and_the_worst() -> None:
 
 
 def test_every_sample_is_there() -> None:
-    names = [subject.name for subject in bench_ort.samples()]
-    assert len(names) == len(set(names)) == len(list(bench_ort.MODELS.glob("*.onnx")))
+    names = [subject.name for subject in samples()]
+    assert len(names) == len(set(names)) == len(list(MODELS.glob("*.onnx")))

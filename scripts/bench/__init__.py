@@ -1,0 +1,1 @@
+"""What the benchmarks share: models to measure, timing in turns, peak memory."""

@@ -1,0 +1,63 @@
+"""Two models timed in turns: A B, B A, each ratio over two runs side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.subjects import Shapes
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure; ``runs`` of each model, or what ``seconds`` allow."""
+
+    seconds: float
+    budget: float
+    """Seconds for ``--policy fastest`` to choose."""
+    runs: int | None = None
+
+
+THOROUGH, QUICK = Effort(seconds=10.0, budget=60.0), Effort(seconds=1.0, budget=5.0)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Medians in milliseconds, and original / rewritten with its spread."""
+
+    runs: int
+    before_ms: float
+    after_ms: float
+    ratio: float
+    low: float
+    high: float
+    quartiles: tuple[float, float]
+
+
+def time_pair(
+    original: Path, rewritten: Path, shapes: Shapes, threads: int, effort: Effort
+) -> Speed:
+    """Run both in turns, see `deployconv.backends.timing`."""
+    import numpy as np
+
+    from deployconv.backends import get_backend
+    from deployconv.backends.timing import time_interleaved
+    from deployconv.options import FeedOptions
+    from deployconv.planning.race import Timing
+    from deployconv.proof.inputs import make_feeds
+
+    backend = get_backend("ort")
+    sessions = [backend.prepare(path, threads=threads) for path in (original, rewritten)]
+    feeds = make_feeds(sessions[0].inputs, FeedOptions(shapes)).arrays
+    before, after = time_interleaved(sessions, feeds, effort.runs, effort.seconds)
+    timing = Timing.of(after, before)
+    lower, upper = np.percentile(np.divide(before, after), [25, 75])
+    return Speed(
+        runs=len(before),
+        before_ms=float(np.median(before)),
+        after_ms=timing.median_ms,
+        ratio=timing.ratio,
+        low=timing.low,
+        high=timing.high,
+        quartiles=(float(lower), float(upper)),
+    )
