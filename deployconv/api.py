@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,23 +30,42 @@ if TYPE_CHECKING:
 ShapeMap = Mapping[str, Sequence[int]]
 
 
-def inspect(model: Model, *, freeze_initializers: bool = False) -> Inspection:
+def inspect(
+    model: Model, *, target: str | None = None, freeze_initializers: bool = False
+) -> Inspection:
     """List every upsampling layer with the status it would get from `rewrite`.
 
     Args:
         model: a file, or a ModelProto, which is left untouched.
+        target: ``dla`` to say of each layer what keeps it off the DLA of a Jetson, as exported
+            and rewritten; nothing is compiled for that.
         freeze_initializers: take the defaults of graph inputs for constants.
 
     Raises:
-        UsageError: the file does not exist.
+        UsageError: the file does not exist, or there is no such target.
         ModelError: it is not a valid model.
     """
     from deployconv.model.load import load
     from deployconv.pipeline import plan_model
 
+    if target not in (None, "dla"):
+        raise UsageError(
+            f"--target {target}: inspect knows dla only: whether a model compiles for a GPU is "
+            "what deployconv build --target says"
+        )
     loaded = load(model)
     options = RewriteOptions(freeze_initializers=freeze_initializers)
-    return Inspection(loaded.info, plan_model(loaded, options).reports)
+    planning = plan_model(loaded, options)
+    if target is None:
+        return Inspection(loaded.info, planning.reports)
+    from deployconv.backends.tensorrt import dla
+    from deployconv.proof.dla import dla_note
+
+    reports = tuple(
+        replace(planned.report, dla=dla_note(planned.site, planned.plan))
+        for planned in planning.sites
+    )
+    return Inspection(loaded.info, reports, target, f"{dla.VERSIONS} ({dla.SOURCE})")
 
 
 def rewrite(

@@ -18,6 +18,18 @@ Verdict = Literal["passed", "failed", "error", "not-run"]
 Step = Literal["certificate", "parity", "latency"]
 StageName = Literal["check", "parse", "build", "deserialize", "run", "profile"]
 StageStatus = Literal["ok", "failed", "not-run"]
+DlaCode = Literal[
+    "channels",
+    "dilation",
+    "dtype",
+    "group",
+    "kernel",
+    "operator",
+    "padding",
+    "rank",
+    "size",
+    "stride",
+]
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,23 @@ class TargetNote:
 
 
 @dataclass(frozen=True)
+class Obstacle:
+    """One thing that keeps a layer off the DLA: a stable ``code`` and one line of ``text``."""
+
+    code: DlaCode
+    text: str
+
+
+@dataclass(frozen=True)
+class DlaNote:
+    """What is documented to keep a layer off the DLA; nothing in it means that nothing is."""
+
+    exported: tuple[Obstacle, ...]
+    rewritten: tuple[Obstacle, ...] | None = None
+    """After `rewrite`; None where the layer would stay as it is."""
+
+
+@dataclass(frozen=True)
 class SiteReport:
     """One upsampling layer of the model and what became of it."""
 
@@ -89,6 +118,8 @@ class SiteReport:
     macs: Macs | None = None
     certificate: Literal["exact", "failed"] | None = None
     target_note: TargetNote | None = None
+    dla: DlaNote | None = None
+    """Looked at on request only."""
     candidates: tuple[Candidate, ...] = ()
 
     @property
@@ -183,6 +214,10 @@ class Inspection:
 
     source: ModelInfo
     sites: tuple[SiteReport, ...]
+    target: str | None = None
+    """What each site was also held against: ``dla``."""
+    note: str | None = None
+    """Which versions of the target that is true of, and where it is documented."""
 
 
 @dataclass(frozen=True)

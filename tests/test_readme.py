@@ -97,6 +97,12 @@ def test_tolerances_are_those_of_parity() -> None:
         assert f"{mantissa}e{int(exponent)} for {dtype}" in proof
 
 
+def test_what_keeps_a_layer_off_the_dla_is_listed() -> None:
+    codes = section("TensorRT").partition("\n### DLA\n")[2].partition("\n### ")[0]
+    listed = re.findall(r"^\| `([a-z]+)` \|", codes, re.MULTILINE)
+    assert listed == list(get_args(results.DlaCode))
+
+
 def test_links_lead_somewhere() -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", README)
     assert targets

@@ -12,6 +12,8 @@ from rich.text import Text
 from deployconv.report.lines import (
     candidate_line,
     count,
+    dla_cell,
+    dla_lines,
     latency_line,
     milliseconds,
     parity_line,
@@ -73,6 +75,9 @@ def print_lines(console: Console, *lines: str) -> None:
 def print_inspection(console: Console, inspection: Inspection) -> None:
     """Print the site table as `rewrite` would leave it, and the reasons."""
     _print_sites(console, inspection.source, inspection.sites, certified=False)
+    print_lines(console, *dla_lines(inspection.sites))
+    if inspection.note:
+        print_lines(console, one_line(inspection.note))
     if inspection.sites:
         print_lines(console, "this is what rewrite --policy all would do; nothing was changed")
 
@@ -154,7 +159,9 @@ def _print_sites(
 
 def _site_table(sites: Sequence[SiteReport], *, certified: bool) -> Table:
     headers = ["site", "layer", "status", "form", "conv", "macs / input pixel"]
-    table = make_table(*headers, *(["certificate"] if certified else []))
+    lint = any(site.dla for site in sites)
+    extra = [*(["certificate"] if certified else []), *(["DLA"] if lint else [])]
+    table = make_table(*headers, *extra)
     for site in sites:
         macs = f"{site.macs.before:,} -> {site.macs.after:,}" if site.macs else "-"
         cells: list[str | Text] = [
@@ -167,6 +174,8 @@ def _site_table(sites: Sequence[SiteReport], *, certified: bool) -> Table:
         ]
         if certified:
             cells.append(coloured(site.certificate) if site.certificate else "-")
+        if lint:
+            cells.append(dla_cell(site.dla) if site.dla else "-")
         table.add_row(*cells)
     return table
 

@@ -32,9 +32,12 @@ Document = dict[str, Any]
 
 
 def of_inspection(inspection: Inspection) -> Document:
-    """Describe what `inspect` found."""
+    """Describe what `inspect` found; ``target`` and ``note`` where it was asked of a target."""
+    target = {"target": inspection.target, "note": inspection.note} if inspection.target else {}
     return _document(
-        model=asdict(inspection.source), sites=[asdict(site) for site in inspection.sites]
+        model=asdict(inspection.source),
+        sites=[asdict(site) for site in inspection.sites],
+        **target,
     )
 
 

@@ -13,8 +13,10 @@ from deployconv.results import (
     Candidate,
     CheckReport,
     Compilation,
+    DlaNote,
     Latency,
     NotRun,
+    Obstacle,
     OutputParity,
     Parity,
     Rewriting,
@@ -116,6 +118,35 @@ def target_lines(sites: Sequence[SiteReport]) -> list[str]:
         for site in sites
         if (note := site.target_note)
     ]
+
+
+def dla_cell(note: DlaNote) -> str:
+    """The codes of what keeps a layer off the DLA, as exported and rewritten."""
+    exported = _codes(note.exported)
+    return exported if note.rewritten is None else f"{exported} -> {_codes(note.rewritten)}"
+
+
+def dla_lines(sites: Sequence[SiteReport]) -> list[str]:
+    """Say of each layer what keeps it off the DLA, first what holds before and after alike."""
+    lines = []
+    for site in sites:
+        if site.dla is None:
+            continue
+        before, after = site.dla.exported, site.dla.rewritten
+        both = [one for one in before if after is None or one in after]
+        stages = (
+            ("", both),
+            ("as exported, ", [one for one in before if one not in both]),
+            ("rewritten, ", [one for one in after or () if one not in both]),
+        )
+        found = [f"{when}{one.code}: {one.text}" for when, ones in stages for one in ones]
+        if found:
+            lines.append(one_line(f"{site.id}: off the DLA - {'; '.join(found)}"))
+    return lines
+
+
+def _codes(obstacles: Sequence[Obstacle]) -> str:
+    return ", ".join(dict.fromkeys(one.code for one in obstacles)) or "fits"
 
 
 def sites_line(sites: Sequence[SiteReport]) -> str:

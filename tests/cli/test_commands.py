@@ -19,7 +19,7 @@ A, B = Path("a.onnx"), Path("b.onnx")
 def test_inspect(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "a.onnx"]) == 0
     assert samples.REWRITTEN.id in capsys.readouterr().out
-    assert api.calls == [("inspect", (A,), {})]
+    assert api.calls == [("inspect", (A,), {"target": None})]
     assert main(["inspect", "a.onnx", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["sites"]) == 2
 
