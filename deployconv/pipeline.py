@@ -224,7 +224,7 @@ def _plan_shuffle(site: ShuffleSite, options: RewriteOptions) -> Planned:
 
 def _report(site: Site, status: Status, reason: Reason | None) -> SiteReport:
     geometry: Geometry | None = site.geometry
-    dtype = site.weight.dtype.name if isinstance(site, UpsampleSite) else site.dtype
+    dtype = site.weight.stored.name if isinstance(site, UpsampleSite) else site.dtype
     return SiteReport(
         id=site.id,
         pattern=site.pattern,

@@ -122,6 +122,11 @@ class Polyphase:
         """True where nothing is cropped after the shuffle."""
         return self.crop == (0, 0)
 
+    @property
+    def sums(self) -> bool:
+        """True where one place takes several taps, whose weights are added."""
+        return bool((self.tap_at().sum(axis=-1, dtype=np.int64) > 1).any())
+
     def tap_at(self) -> Array:
         """Which kernel taps stand where: a 0/1 array ``[s, span, k]``, usually one tap a place."""
         where = np.zeros((self.axis.stride, self.span, self.axis.taps), dtype=np.int8)
@@ -145,20 +150,21 @@ def without_shift(axis: Axis) -> Polyphase:
     return Polyphase.of(axis, 0)
 
 
-def phase_weights(weight: Array, axes: Sequence[Polyphase], fill: int = 0) -> Array:
+def phase_weights(weight: Array, axes: Sequence[Polyphase], fill: Array | int = 0) -> Array:
     """Arrange a kernel by phases.
 
     Args:
         weight: ``[C_out, C_in/group, k_1 .. k_n]``, in correlation layout.
         axes: the polyphase form of each spatial axis.
-        fill: value of a place that no tap takes (the zero point of an integer weight).
+        fill: value of a place that no tap takes, or one such for each of ``C_out`` (the zero
+            point of an integer weight).
 
     Returns:
         ``[C_out, s_1 .. s_n, C_in/group, span_1 .. span_n]``, of the dtype of ``weight``.
         Where one place takes several taps (nearest Resize) they are added in float64 and
         rounded once; elsewhere every element is a copy, bit for bit.
     """
-    summed = any(form.axis.hold for form in axes)
+    summed = any(form.sums for form in axes)
     phased = weight.astype(np.float64) if summed else weight
     for form in axes:
         # The first kernel axis left becomes a pair (phase, place) at the end.
@@ -168,7 +174,8 @@ def phase_weights(weight: Array, axes: Sequence[Polyphase], fill: int = 0) -> Ar
             phased = phased @ where.reshape(-1, form.axis.taps).T.astype(np.float64)
             phased = phased.reshape(*phased.shape[:-1], form.axis.stride, form.span)
         else:
-            missing = np.full((*phased.shape[:-1], 1), fill, dtype=phased.dtype)
+            missing = np.empty((*phased.shape[:-1], 1), dtype=phased.dtype)
+            missing[...] = np.reshape(fill, (-1, *[1] * (phased.ndim - 1)))
             tap = np.where(where.any(-1), where.argmax(-1), form.axis.taps)
             phased = np.concatenate([phased, missing], axis=-1)[..., tap]
     rank = len(axes)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from deployconv.errors import ModelError
 from deployconv.lowering.emit import Emitter
 from deployconv.lowering.plan import Plan
+from deployconv.lowering.quantized import integers_of, write_dequantized
 from deployconv.lowering.shuffle import SHUFFLES, write_crop
 from deployconv.polyphase import phase_weights
 from deployconv.sites import Parameter, Pointwise, UpsampleSite
@@ -57,12 +58,14 @@ def low_resolution_conv(
         tensor = _moved(emitter, layers, tensor)
     if site.folded:
         tensor = emitter.reshape(tensor, [-1, 1, *(0,) * site.rank])
-    inputs = [tensor, emitter.constant("weight", _weight(site, plan, phases_first))]
+
+    def phased(values: Array) -> Array:
+        """What belongs to a channel belongs to each of its phases."""
+        return np.tile(values, plan.copies) if phases_first else np.repeat(values, plan.copies)
+
+    inputs = [tensor, _write_weight(emitter, site, plan, phases_first, phased)]
     if site.bias is not None:
-        bias, copies = finite(site.bias, site.id), plan.copies
-        # The bias belongs to every output element, so each phase of a channel has it.
-        phased = np.tile(bias, copies) if phases_first else np.repeat(bias, copies)
-        inputs.append(emitter.constant("bias", phased))
+        inputs.append(write_parameter(emitter, "bias", site.bias, site.id, phased))
     begins, ends = zip(*(form.pads for form in plan.axes), strict=True)
     attributes: dict[str, Any] = {"kernel_shape": list(plan.conv_kernel)}
     if any(begins) or any(ends):
@@ -82,13 +85,39 @@ def _moved(emitter: Emitter, layers: Pointwise, tensor: gs.Tensor) -> gs.Tensor:
     return made[layers.target]
 
 
-def _weight(site: UpsampleSite, plan: Plan, phases_first: bool) -> Array:
+def _write_weight(
+    emitter: Emitter,
+    site: UpsampleSite,
+    plan: Plan,
+    phases_first: bool,
+    phased: Callable[[Array], Array],
+) -> gs.Tensor:
     """``[C_out * phases, C_in/group, span ..]`` in the channel order that the shuffle reads."""
-    kernel = site.kernel(finite(site.weight, site.id))
-    phased = phase_weights(kernel, plan.axes)
-    if phases_first:
-        phased = np.moveaxis(phased, 0, site.rank)
-    return phased.reshape(-1, phased.shape[site.rank + 1], *plan.conv_kernel)
+
+    def arranged(values: Array, fill: Array | int = 0) -> Array:
+        moved = phase_weights(site.kernel(values), plan.axes, fill)
+        if phases_first:
+            moved = np.moveaxis(moved, 0, site.rank)
+        return moved.reshape(-1, moved.shape[site.rank + 1], *plan.conv_kernel)
+
+    quantized = site.weight.quantized
+    if quantized is None:
+        return emitter.constant("weight", arranged(finite(site.weight, site.id)))
+    integers = integers_of(site.weight, quantized, site.id)
+    # A tap that is not there is a zero, and a zero is the zero point.
+    fill = 0 if quantized.zero_point is None else quantized.zero_point
+    return write_dequantized(emitter, "weight", quantized, arranged(integers, fill), phased)
+
+
+def write_parameter(
+    emitter: Emitter, suffix: str, parameter: Parameter, site: str, moved: Callable[[Array], Array]
+) -> gs.Tensor:
+    """A parameter whose axis 0, the output channels, ``moved`` arranges; integers stay such."""
+    quantized = parameter.quantized
+    if quantized is None:
+        return emitter.constant(suffix, moved(finite(parameter, site)))
+    integers = integers_of(parameter, quantized, site)
+    return write_dequantized(emitter, suffix, quantized, moved(integers), moved)
 
 
 def finite(parameter: Parameter, site: str) -> Array:

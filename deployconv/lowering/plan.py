@@ -69,6 +69,9 @@ def plan_site(site: UpsampleSite, form: Form = "auto", shuffle: Shuffle = "auto"
         return Reason("too-large", text)
     choose = without_shift if form == "pad" else smallest_kernel
     axes = tuple(choose(axis) for axis in site.axes)
+    if site.weight.quantized is not None and any(axis.sums for axis in axes):
+        text = "several taps of its integer weight fall on one place, and sums leave the grid"
+        return Reason("needs-requantize", text)
     layout = _layout(site, axes)
     if site.phases == 1:
         return Plan("conv", None, axes, layout, _macs(site, axes))
@@ -87,7 +90,7 @@ def _weight_bytes(site: UpsampleSite) -> int:
     """Of the new weight, at least: no shift saves more than one tap of the union."""
     c_in, c_out = site.channels
     spans = [max(1, without_shift(axis).span - 1) for axis in site.axes]
-    return c_in // site.group * c_out * site.phases * prod(spans) * site.weight.dtype.itemsize
+    return c_in // site.group * c_out * site.phases * prod(spans) * site.weight.stored.itemsize
 
 
 _FIRST_UPSAMPLE = 7

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -16,11 +17,11 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.lowering.emit import Emitter
-from deployconv.lowering.lower import finite
+from deployconv.lowering.lower import write_parameter
 from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName
 from deployconv.options import Shuffle
 from deployconv.results import Reason
-from deployconv.sites import Parameter, ShuffleSite
+from deployconv.sites import ShuffleSite
 
 Array = NDArray[Any]
 
@@ -79,17 +80,20 @@ def reshuffle(site: ShuffleSite, plan: ShufflePlan, fresh: Callable[[str], str])
     tensor: gs.Tensor = gs.Variable(site.source)
     if plan.reorders and site.conv is not None:
         conv = site.conv
-        inputs = [conv.node.inputs[0], emitter.constant("weight", _permuted(conv.weight, site))]
+        moved = partial(_permuted, site)
+        inputs = [
+            conv.node.inputs[0],
+            write_parameter(emitter, "weight", conv.weight, site.id, moved),
+        ]
         if conv.bias is not None:
-            inputs.append(emitter.constant("bias", _permuted(conv.bias, site)))
+            inputs.append(write_parameter(emitter, "bias", conv.bias, site.id, moved))
         tensor = emitter.add("Conv", inputs, **conv.node.attrs)
     SHUFFLES[plan.shuffle].write(emitter, tensor, plan.layout)
     return emitter.finish(site.output)
 
 
-def _permuted(parameter: Parameter, site: ShuffleSite) -> Array:
+def _permuted(site: ShuffleSite, values: Array) -> Array:
     """The output channels, axis 0, in the other order."""
-    values = finite(parameter, site.id)
     phases = prod(site.stride)
     channels = values.shape[0] // phases
     split = (channels, phases) if site.order == "CRD" else (phases, channels)

@@ -184,11 +184,10 @@ def _mix(node: gs.Node, scope: Scope, view: View) -> MixLink | None:
     parameters = find_parameters(node, scope, view, weight)
     if not plain or isinstance(parameters, Skip):
         return None
-    bias = parameters.bias
     return MixLink(
         node=node,
         stride=conv.strides,
-        weight=Parameter.of(weight),
-        bias=None if bias is None else Parameter.of(bias),
+        weight=parameters.weight,
+        bias=parameters.bias,
         transposed=transposed,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from math import isqrt, prod
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,20 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from deployconv.lowering import AnyPlan, ChainPlan, Plan, ShufflePlan, Subject, new_nodes
 from deployconv.lowres.chain import Chain, Link, MixLink, PointwiseLink
 from deployconv.model.constants import Constant
+from deployconv.proof.integers import (
+    EXACT,
+    SCALES,
+    Draws,
+    bound_of,
+    integers,
+    random,
+    with_fewer_outputs,
+)
 from deployconv.proof.twin import float32_twin
 from deployconv.sites import Original, Parameter, ShuffleSite, UpsampleSite
 
 Array = NDArray[Any]
 
-_EXACT = 1 << 23
-"""Sums of integers below this are exact in float32, with a bit to spare for the bias."""
 _AFFORDABLE = 200_000_000
 """Multiplications for which a site is run as it is; larger ones are run smaller."""
 _EXACT_ON_INTEGERS = frozenset({"Abs", "Add", "Max", "Min", "Neg", "Relu", "Sub"})
@@ -57,17 +64,21 @@ def _upsampling(site: UpsampleSite, plan: Plan, rng: np.random.Generator) -> Tri
     original = site.original()
     sizes = _sizes(site, plan, original)
     work = prod(sizes) * max(plan.macs.before, plan.macs.after)
-    bound = _bound(site.weight, site.channels[0] // site.group)
+    bound = bound_of(site.weight, site.channels[0] // site.group)
     # Pointwise layers that change place are certified as identity, in old and new alike.
     site = replace(
         site,
         prelude=(),
-        weight=_integers(site.weight, bound, rng),
-        bias=None if site.bias is None else _integers(site.bias, bound, rng),
+        weight=integers(site.weight, bound, rng),
+        bias=None if site.bias is None else integers(site.bias, bound, rng),
     )
     if work > _AFFORDABLE and site.group == 1:
-        site, plan = _with_fewer_outputs(site, plan, max(1, site.channels[1] * _AFFORDABLE // work))
-    x = _random((*(original.front or (2, site.channels[0])), *sizes), bound, rng)
+        channels = max(1, site.channels[1] * _AFFORDABLE // work)
+        # All output channels are made alike: the first ones do.
+        weight, bias = with_fewer_outputs(site.weight, site.bias, channels, site.transposed)
+        site = replace(site, weight=weight, bias=bias)
+        plan = replace(plan, layout=replace(plan.layout, channels=channels))
+    x = random((*(original.front or (2, site.channels[0])), *sizes), bound, rng)
     return _trial(site, plan.resized(sizes), original, (site.weight, site.bias), site.input, x)
 
 
@@ -76,18 +87,18 @@ def _shuffle(site: ShuffleSite, plan: ShufflePlan, rng: np.random.Generator) -> 
     if not plan.reorders or site.conv is None:
         original = site.original()
         sizes = original.sizes or (5, 6, 7)[:rank]
-        x = _random((*(original.front or (2, site.channels or 1)), *sizes), 1 << 20, rng)
+        x = random((*(original.front or (2, site.channels or 1)), *sizes), 1 << 20, rng)
         return _trial(site, plan.resized(sizes), original, (), site.source, x)
     conv = site.conv
     original = conv.original()
-    bound = _bound(conv.weight, conv.weight.shape[1])
-    weight = _integers(conv.weight, bound, rng)
-    bias = None if conv.bias is None else _integers(conv.bias, bound, rng)
+    bound = bound_of(conv.weight, conv.weight.shape[1])
+    weight = integers(conv.weight, bound, rng)
+    bias = None if conv.bias is None else integers(conv.bias, bound, rng)
     site = replace(site, conv=replace(conv, weight=weight, bias=bias))
     reach = zip(conv.kernel, conv.dilation, range(rank), strict=True)
     sizes = original.sizes or tuple(d * (k - 1) + 4 + i for k, d, i in reach)
     channels = weight.shape[1] * conv.group
-    x = _random((*(original.front or (2, channels)), *sizes), bound, rng)
+    x = random((*(original.front or (2, channels)), *sizes), bound, rng)
     # The Conv may have a stride, so that only the graph knows what it leaves to shuffle.
     known = tuple(size for size in site.sizes if size is not None)
     fitted = plan.resized(known) if original.sizes is not None else plan
@@ -100,8 +111,10 @@ def _chain(chain: Chain, plan: ChainPlan, rng: np.random.Generator) -> Trial:
     sizes = _sizes(site, plan.head, original)
     terms = [site.channels[0] // site.group * prod(axis.taps for axis in site.axes)]
     terms += [mix.channels[0] for mix in chain.mixes]
-    bound = max(1, int((_EXACT / prod(terms)) ** (1 / (len(terms) + 1))))
-    draws = _Draws(bound, rng, {})
+    weights = [site.weight, *(mix.weight for mix in chain.mixes)]
+    scales = SCALES ** sum(weight.quantized is not None for weight in weights)
+    bound = max(1, min(64, int((EXACT / prod(terms) / scales) ** (1 / (len(terms) + 1)))))
+    draws = Draws(bound, rng, {})
     head = replace(
         site,
         prelude=(),
@@ -116,15 +129,15 @@ def _chain(chain: Chain, plan: ChainPlan, rng: np.random.Generator) -> Trial:
         if parameter is not None:
             given[parameter.name] = parameter.read()
     current = site.nodes[-1].outputs[0].name
-    for link, integers in zip(kept, chain.links, strict=True):
+    for link, drawn in zip(kept, chain.links, strict=True):
         copy = NodeProto()
         copy.CopyFrom(site.scope.proto.node[site.scope.index(link.node)])
-        constants = _constants_of(integers)
+        constants = _constants_of(drawn)
         given.update(constants)
         copy.input[:] = [name if name in constants or not name else current for name in copy.input]
         nodes.append(copy)
         current = copy.output[0]
-    x = _random((*(original.front or (2, site.channels[0])), *sizes), bound, rng)
+    x = random((*(original.front or (2, site.channels[0])), *sizes), bound, rng)
     old = replace(original, nodes=tuple(nodes), constants=given)
     return _trial(chain, plan.resized(sizes), old, (), site.input, x)
 
@@ -133,25 +146,7 @@ def _keeps_integers(link: PointwiseLink) -> bool:
     return link.node.op in _EXACT_ON_INTEGERS
 
 
-@dataclass(frozen=True)
-class _Draws:
-    """Integers up to ``bound``; what layers share, by its name, stays one."""
-
-    bound: int
-    rng: np.random.Generator
-    known: dict[str, Array]
-
-    def of(self, name: str, shape: tuple[int, ...]) -> Array:
-        if name not in self.known:
-            self.known[name] = _distinct(shape, self.bound, self.rng)
-        return self.known[name]
-
-    def instead_of(self, parameter: Parameter) -> Parameter:
-        drawn = self.of(parameter.name, parameter.shape)
-        return replace(parameter, dtype=drawn.dtype, read=partial(np.asarray, drawn))
-
-
-def _with_integers(link: Link, draws: _Draws) -> Link:
+def _with_integers(link: Link, draws: Draws) -> Link:
     if isinstance(link, MixLink):
         bias = None if link.bias is None else draws.instead_of(link.bias)
         return replace(link, weight=draws.instead_of(link.weight), bias=bias)
@@ -186,43 +181,6 @@ def _sizes(site: UpsampleSite, plan: Plan, original: Original) -> tuple[int, ...
         size if size is not None and size < wanted else wanted
         for size, wanted in zip(site.sizes, (r + 3 + i for i, r in enumerate(reach)), strict=True)
     )
-
-
-def _with_fewer_outputs(site: UpsampleSite, plan: Plan, channels: int) -> tuple[UpsampleSite, Plan]:
-    """The site with its first output channels only: all are made alike."""
-    weight = site.weight.read()
-    cut = weight[:, :channels] if site.transposed else weight[:channels]
-    bias = site.bias
-    if bias is not None:
-        kept = bias.read()[:channels]
-        bias = replace(bias, shape=kept.shape, read=lambda: kept)
-    fewer = replace(site.weight, shape=cut.shape, read=lambda: cut)
-    layout = replace(plan.layout, channels=channels)
-    return replace(site, weight=fewer, bias=bias), replace(plan, layout=layout)
-
-
-def _bound(weight: Parameter, channels: int) -> int:
-    """The largest integer for which a sum over all taps and channels stays exact."""
-    terms = channels * prod(weight.shape[2:])
-    return max(1, min(64, isqrt(_EXACT // terms)))
-
-
-def _random(shape: Sequence[int], bound: int, rng: np.random.Generator) -> Array:
-    return rng.integers(-bound, bound + 1, tuple(shape)).astype(np.float32)
-
-
-def _integers(parameter: Parameter, bound: int, rng: np.random.Generator) -> Parameter:
-    drawn = _distinct(parameter.shape, bound, rng)
-    return replace(parameter, dtype=drawn.dtype, read=lambda: drawn)
-
-
-def _distinct(shape: Sequence[int], bound: int, rng: np.random.Generator) -> Array:
-    """Random values; where they are few no two are equal and none is 0, or a fault could hide."""
-    few = np.array([*range(-bound, 0), *range(1, bound + 1)], np.float32)
-    count = prod(shape)
-    if count <= few.size:
-        return rng.permutation(few)[:count].reshape(shape)
-    return _random(shape, bound, rng)
 
 
 def _trial(

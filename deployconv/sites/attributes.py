@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 
 from deployconv.errors import ModelError
 from deployconv.model.constants import Constant
+from deployconv.sites.site import Parameter
 
 _AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
@@ -84,7 +85,7 @@ class AttributeReader:
         )
 
     def check_operands(
-        self, x: gs.Tensor, weight: Constant, bias: Constant | None, channels: tuple[int, int]
+        self, x: gs.Tensor, weight: Constant, bias: Parameter | None, channels: tuple[int, int]
     ) -> None:
         """Refuse a graph that lies about its types or shapes, before anything is baked in.
 

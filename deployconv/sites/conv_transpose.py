@@ -22,11 +22,10 @@ from deployconv.sites.attributes import (
     has_references,
     spatial_sizes,
 )
-from deployconv.sites.parameters import find_parameters, missing_weight
+from deployconv.sites.parameters import find_parameters, find_weight
 from deployconv.sites.site import (
     Geometry,
     Original,
-    Parameter,
     Site,
     Skip,
     SkippedSite,
@@ -47,9 +46,9 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None
 
     if has_references(node):
         return skip(Skip("attribute-reference", "its attributes are the function's parameters"))
-    weight = view.constants.of(node.inputs[1], scope)
-    if weight is None:
-        return skip(missing_weight(node))
+    weight = find_weight(node, scope, view)
+    if isinstance(weight, Skip):
+        return skip(weight)
     attributes = _Attributes.of(node, weight, name)
     conv = attributes.conv
     geometry = Geometry(conv.strides, conv.kernel, conv.dilations, conv.group)
@@ -84,9 +83,9 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None
         output=node.outputs[0].name,
         axes=axes,
         geometry=geometry,
-        weight=Parameter.of(weight),
+        weight=parameters.weight,
         transposed=True,
-        bias=None if parameters.bias is None else Parameter.of(parameters.bias),
+        bias=parameters.bias,
         sizes=sizes,
         original=lambda: Original((scope.proto.node[scope.index(node)],), {}, static),
         explicit_attributes=_explicit(attributes, padding),

@@ -1,4 +1,7 @@
-"""Weight and bias of a convolution: constant, of a float type, not overridable; or a reason."""
+"""Weight and bias of a convolution: constant, of a float type, not overridable; or a reason.
+
+They may be integers behind DequantizeLinear (`quantized`), and stay so.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,32 @@ import onnx_graphsurgeon as gs
 
 from deployconv.model.constants import Constant
 from deployconv.model.view import Scope, View
-from deployconv.sites.site import Skip
+from deployconv.sites.quantized import (
+    Dequantized,
+    dequantized,
+    quantized_bias,
+    quantized_weight,
+)
+from deployconv.sites.site import Parameter, Skip
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """The constants that a convolution multiplies with and adds."""
+    """What a convolution multiplies with and adds."""
 
-    weight: Constant
-    bias: Constant | None
+    weight: Parameter
+    bias: Parameter | None
 
 
-def missing_weight(node: gs.Node) -> Skip:
-    """Why the weight of ``node`` is no constant."""
-    producers = node.inputs[1].inputs
-    if producers and producers[0].op == "DequantizeLinear":
-        return Skip("quantized-weight", "its weight is quantized, and folding it would undo that")
-    return Skip("runtime-weight", "its weight is computed while the model runs")
+def find_weight(node: gs.Node, scope: Scope, view: View) -> Constant | Skip:
+    """The weight of ``node``, a Conv or ConvTranspose, or why it is no constant."""
+    constant = view.constants.of(node.inputs[1], scope)
+    if constant is not None:
+        return constant
+    found = dequantized(node.inputs[1], scope, view)
+    return found or Skip("runtime-weight", "its weight is computed while the model runs")
 
 
 def find_parameters(node: gs.Node, scope: Scope, view: View, weight: Constant) -> Parameters | Skip:
@@ -35,7 +45,12 @@ def find_parameters(node: gs.Node, scope: Scope, view: View, weight: Constant) -
     if len(node.inputs) > 2 and node.inputs[2].name:
         bias = view.constants.of(node.inputs[2], scope)
         if bias is None:
-            return Skip("runtime-bias", "its bias is computed while the model runs")
+            made = dequantized(node.inputs[2], scope, view)
+            if isinstance(made, Skip) and made.code != "runtime-weight":
+                return made
+            if not isinstance(made, Dequantized):
+                return Skip("runtime-bias", "its bias is computed while the model runs")
+            bias = made
     if weight.dtype.name not in _DTYPES:
         return Skip("unsupported-dtype", f"its weight is {weight.dtype.name}")
     rank = len(weight.shape) - 2
@@ -48,4 +63,18 @@ def find_parameters(node: gs.Node, scope: Scope, view: View, weight: Constant) -
             "its weight or bias is a graph input with a default that a caller may override;"
             " --freeze-initializers takes the default as constant",
         )
-    return Parameters(weight, bias)
+    held = _weight(node, weight)
+    if isinstance(held, Skip):
+        return held
+    return Parameters(held, None if bias is None else _bias(bias))
+
+
+def _weight(node: gs.Node, weight: Constant) -> Parameter | Skip:
+    if isinstance(weight, Dequantized):
+        transposed = node.op == "ConvTranspose"
+        return quantized_weight(weight, transposed, node.attrs.get("group", 1))
+    return Parameter.of(weight)
+
+
+def _bias(bias: Constant) -> Parameter:
+    return quantized_bias(bias) if isinstance(bias, Dequantized) else Parameter.of(bias)

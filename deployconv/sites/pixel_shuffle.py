@@ -22,13 +22,12 @@ from deployconv.model.symbolic import Unproven
 from deployconv.model.view import Scope, View
 from deployconv.sites.attributes import AttributeReader, dtype_name, has_references, spatial_sizes
 from deployconv.sites.movement import Movement, movements
-from deployconv.sites.parameters import find_parameters
+from deployconv.sites.parameters import find_parameters, find_weight
 from deployconv.sites.site import (
     ChannelOrder,
     ConvInFront,
     Geometry,
     Original,
-    Parameter,
     ShuffleSite,
     Site,
     Skip,
@@ -195,21 +194,20 @@ def _conv_in_front(movement: Movement, name: str) -> ConvInFront | None:
         return None
     if view.upsamplings.get(id(node)) is not None:
         return None  # the end of a site of its own
-    weight = view.constants.of(node.inputs[1], scope)
-    if len(source.outputs) != 1 or source.name in scope.outputs or weight is None:
+    weight = find_weight(node, scope, view)
+    if len(source.outputs) != 1 or source.name in scope.outputs or isinstance(weight, Skip):
         return None
     parameters = find_parameters(node, scope, view, weight)
     if isinstance(parameters, Skip):
         return None
     conv = AttributeReader(node, name).conv(weight, grouped_axis=0)
-    bias = parameters.bias
     return ConvInFront(
         node=node,
         kernel=conv.kernel,
         dilation=conv.dilations,
         group=conv.group,
-        weight=Parameter.of(weight),
-        bias=None if bias is None else Parameter.of(bias),
+        weight=parameters.weight,
+        bias=parameters.bias,
         original=lambda: _original(movement, node),
     )
 

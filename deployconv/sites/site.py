@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,13 +29,53 @@ Skip = Reason
 
 
 @dataclass(frozen=True)
+class Quantized:
+    """Integers behind a parameter: each of its values is ``(integer - zero_point) * scale``.
+
+    Attributes:
+        dtype: of the integers.
+        read: gives them, in the layout of the parameter.
+        scale: ``[]``, or ``[C_out]`` for one per output channel.
+        zero_point: likewise, of ``dtype``; None for zero, where the model states none.
+        group: of a ConvTranspose, whose weight is ``[C_in, C_out/group, ..]``; None where
+            axis 0 has the output channels.
+    """
+
+    dtype: np.dtype[Any]
+    read: Callable[[], Array]
+    scale: Array
+    zero_point: Array | None
+    group: int | None
+
+    def along(self, values: Array, shape: Sequence[int]) -> Array:
+        """``values``, one or one per output channel, for a parameter of ``shape``."""
+        if values.ndim == 0:
+            return values
+        rest = [1] * (len(shape) - 2)
+        if self.group is None:
+            return values.reshape(-1, *[1] * (len(shape) - 1))
+        per_group = values.reshape(self.group, 1, -1)
+        repeated = np.repeat(per_group, shape[0] // self.group, axis=1)
+        return repeated.reshape(shape[0], -1, *rest)
+
+
+@dataclass(frozen=True)
 class Parameter:
-    """A weight or bias: the tensor that holds it and how to read its values."""
+    """A weight or bias: the tensor that holds it and how to read its values.
+
+    ``quantized`` has the integers where DequantizeLinear makes the values of such.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     read: Callable[[], Array]
+    quantized: Quantized | None = None
+
+    @property
+    def stored(self) -> np.dtype[Any]:
+        """The element type of what the model holds: the integers where there are such."""
+        return self.dtype if self.quantized is None else self.quantized.dtype
 
     @classmethod
     def of(cls, constant: Constant) -> Parameter:

@@ -30,12 +30,11 @@ from deployconv.sites.attributes import (
 )
 from deployconv.sites.index_map import ZERO, AxisMap, fit_axes, fits
 from deployconv.sites.movement import Movement, Segment, movements
-from deployconv.sites.parameters import find_parameters, missing_weight
+from deployconv.sites.parameters import find_parameters, find_weight
 from deployconv.sites.pointwise import keeps_zero, per_channel
 from deployconv.sites.site import (
     Geometry,
     Original,
-    Parameter,
     Pointwise,
     Site,
     Skip,
@@ -95,9 +94,9 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     def skip(reason: Skip, geometry: Geometry | None = None) -> Site:
         return SkippedSite(name, pattern, scope, nodes, geometry, dtype_name(x.dtype), reason)
 
-    weight = view.constants.of(node.inputs[1], scope)
-    if weight is None:
-        return skip(missing_weight(node))
+    weight = find_weight(node, scope, view)
+    if isinstance(weight, Skip):
+        return skip(weight)
     reader = AttributeReader(node, name)
     conv = reader.conv(weight, grouped_axis=0)
     geometry = Geometry(strides, conv.kernel, conv.dilations, conv.group)
@@ -122,9 +121,9 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
         output=node.outputs[0].name,
         axes=tuple(map(_axis, found.maps, conv.kernel, conv.dilations, pads)),
         geometry=geometry,
-        weight=Parameter.of(weight),
+        weight=parameters.weight,
         transposed=False,
-        bias=None if parameters.bias is None else Parameter.of(parameters.bias),
+        bias=parameters.bias,
         sizes=spatial_sizes(x, conv.rank),
         original=lambda: _original(found.movement, node, channels[0], conv.rank + 2),
         prelude=tuple(
@@ -154,10 +153,11 @@ def _upsampling(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
 
 
 def _search(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
-    weight = view.constants.of(node.inputs[1], scope)
-    rank = len(weight.shape) if weight is not None else None
-    channels = weight.shape[1] * node.attrs.get("group", 1) if weight is not None else None
-    dtype = weight.dtype.name if weight is not None else "float32"
+    weight = find_weight(node, scope, view)
+    known = None if isinstance(weight, Skip) else weight
+    rank = len(known.shape) if known is not None else None
+    channels = known.shape[1] * node.attrs.get("group", 1) if known is not None else None
+    dtype = known.dtype.name if known is not None else "float32"
     farthest: Upsampling | None = None
     for tried, movement in enumerate(movements(node.inputs[0], scope, view)):
         if tried == _TRIES:

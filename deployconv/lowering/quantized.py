@@ -1,0 +1,64 @@
+"""Integers stay integers: a weight or bias behind DequantizeLinear, arranged anew.
+
+    arranged integers, repeated scale, repeated zero point -> DequantizeLinear -> ...
+
+Nothing is requantized: the integers are moved, and what belongs to a channel (its scale, its
+zero point) goes where the channel goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from deployconv.errors import ModelError
+from deployconv.lowering.emit import Emitter
+from deployconv.sites import Parameter, Quantized
+
+Array = NDArray[Any]
+
+
+def write_dequantized(
+    emitter: Emitter,
+    suffix: str,
+    quantized: Quantized,
+    integers: Array,
+    by_channel: Callable[[Array], Array],
+) -> gs.Tensor:
+    """``integers`` behind a DequantizeLinear.
+
+    Args:
+        emitter: what writes the nodes.
+        suffix: what the integers are called.
+        quantized: their scale and zero point, of the channels in their old order.
+        integers: the new initializer, its output channels on axis 0.
+        by_channel: from one value per old channel to one per new channel.
+    """
+    inputs = [emitter.constant(suffix, integers)]
+    scales = {"scale": quantized.scale, "zero_point": quantized.zero_point}
+    for name, values in scales.items():
+        if values is not None:
+            spread = values if values.ndim == 0 else by_channel(values)
+            inputs.append(emitter.constant(f"{suffix}_{name}", spread))
+    axis = {} if quantized.scale.ndim == 0 else {"axis": 0}
+    return emitter.add("DequantizeLinear", inputs, f"{suffix}_dequantized", **axis)
+
+
+def integers_of(parameter: Parameter, quantized: Quantized, site: str) -> Array:
+    """The integers of ``parameter``; ModelError where they or the scales cannot be used."""
+    values = quantized.read()
+    if values.shape != parameter.shape:
+        raise ModelError(
+            f"{site}: '{parameter.name}' has shape {list(values.shape)}, declared"
+            f" {list(parameter.shape)}: export the model again"
+        )
+    if not np.isfinite(quantized.scale).all():
+        raise ModelError(
+            f"{site}: '{parameter.name}' has a scale that is NaN or infinite: check the"
+            f" calibration that made it"
+        )
+    return values
