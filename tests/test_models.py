@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from scripts.zoo.manifest import render_manifest, render_readme
 from scripts.zoo.structure import structure
@@ -98,6 +98,9 @@ def test_set_covers_what_it_is_for() -> None:
     assert any("If" in entry["operators"] for entry in ENTRIES)
     dtypes = {value["dtype"] for entry in ENTRIES for value in entry["inputs"]}
     assert dtypes == {"float32", "float16", "bool"}
+    assert {entry["quantized"] for entry in ENTRIES} == {
+        *(None, "int8", "uint8", "symmetric"),
+    }
 
 
 def test_readme_and_manifest_are_as_the_script_writes_them() -> None:
@@ -120,7 +123,11 @@ def test_checker_passes_in_full(entry: dict[str, Any]) -> None:
 @each_model
 def test_opset_interface_and_weights(entry: dict[str, Any]) -> None:
     model = load(entry)
-    assert [(o.domain, o.version) for o in model.opset_import] == [("", entry["opset"])]
+    opsets = {o.domain: o.version for o in model.opset_import}
+    # onnxruntime's quantizer imports all its domains, whether it needs them or not.
+    assert opsets[""] == entry["opset"]
+    assert entry["quantized"] or len(opsets) == 1
+    assert {node.domain for node in nodes(model.graph)} == {""}
     for values, listed in (
         (model.graph.input, entry["inputs"]),
         (model.graph.output, entry["outputs"]),
@@ -133,12 +140,40 @@ def test_opset_interface_and_weights(entry: dict[str, Any]) -> None:
 @each_model
 def test_exporter_left_its_marks_and_no_paths(entry: dict[str, Any]) -> None:
     data = (MODELS / entry["file"]).read_bytes()
-    # Only the newer exporter records where in the module tree a node comes from.
-    assert (b"pkg.torch.onnx.name_scopes" in data) == (entry["exporter"] == "dynamo")
-    # The two exporters write the version with and without its build tag, "+cpu".
-    assert load(entry).producer_version in (entry["torch"], entry["torch"].partition("+")[0])
+    model = load(entry)
+    if entry["quantized"]:
+        assert model.producer_name == "onnx.quantize"
+    else:
+        # Only the newer exporter records where in the module tree a node comes from.
+        assert (b"pkg.torch.onnx.name_scopes" in data) == (entry["exporter"] == "dynamo")
+        # The two exporters write the version with and without its build tag, "+cpu".
+        assert model.producer_version in (entry["torch"], entry["torch"].partition("+")[0])
     assert b'File "' not in data
-    assert b".py" not in data
+    assert b".py" not in data.replace(b"org.pytorch.aten", b"")  # a domain, not a file
+
+
+@each_model
+def test_quantized_models_hold_integers(entry: dict[str, Any]) -> None:
+    model = load(entry)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    dtypes = {helper.tensor_dtype_to_np_dtype(w.data_type).name for w in weights.values()}
+    assert ("int8" in dtypes) == bool(entry["quantized"])
+    scaled = {
+        node.output[0]: node for node in nodes(model.graph) if node.op_type == "DequantizeLinear"
+    }
+    assert bool(scaled) == bool(entry["quantized"])
+    for node in nodes(model.graph):
+        if scaled and node.op_type in ("Conv", "ConvTranspose"):
+            quantized = scaled[node.input[1]].input
+            assert weights[quantized[0]].data_type == onnx.TensorProto.INT8
+            channels = attributes(scaled[node.input[1]])["axis"]
+            assert channels == (node.op_type == "ConvTranspose")
+            assert list(weights[quantized[1]].dims) == [weights[quantized[0]].dims[channels]]
+        if node.op_type == "QuantizeLinear":
+            zero_point = numpy_helper.to_array(weights[node.input[2]])
+            symmetric = entry["quantized"] == "symmetric"
+            assert zero_point.dtype == ("int8" if symmetric else entry["quantized"])
+            assert not (symmetric and zero_point.any())
 
 
 @each_model

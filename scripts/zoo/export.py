@@ -15,6 +15,7 @@ import onnx
 import onnxruntime as ort
 import torch
 
+from .quantize import quantize, random_batches
 from .sample import Input, Sample
 from .weights import randomise
 
@@ -124,7 +125,8 @@ def _demand_same_output(
 def export(sample: Sample) -> onnx.ModelProto:
     """The sample as its exporter writes it: seeded, in eval mode, without stack traces.
 
-    Raises RuntimeError where onnxruntime's output of the export is not PyTorch's.
+    A quantized sample is then quantized, with seeded inputs. Raises RuntimeError where
+    onnxruntime's output of the export is not PyTorch's.
     """
     torch.manual_seed(SEED)
     network = randomise(sample.build(), SEED).to(getattr(torch, sample.dtype))
@@ -134,4 +136,7 @@ def export(sample: Sample) -> onnx.ModelProto:
         model = write(network, sample, args)
     _strip_stack_traces(model)
     _demand_same_output(model, network, sample, args)
-    return model
+    if sample.quantized is None:
+        return model
+    shapes = {spec.name: spec.shape for spec in sample.inputs}
+    return quantize(model, random_batches(shapes, SEED), sample.quantized)

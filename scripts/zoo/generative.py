@@ -34,6 +34,50 @@ class DcganGenerator(nn.Module):
         return image
 
 
+class ConvUpsampler(nn.Module):
+    """Features ``[N, width, H, W]`` -> ``[N, width / 2, 2H, 2W]``: Conv, k4 s2 p1, Conv.
+
+    The smallest network whose upsampling layer stands between layers that run in integers.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        half = width // 2
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(width, half, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(half, half, 3, padding=1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        y: Tensor = self.body(features)
+        return y
+
+
+class ResizeConv(nn.Module):
+    """Image ``[N, channels, H, W]`` -> ``[N, channels, 2H, 2W]``: Conv, nearest x2, Conv.
+
+    Odena et al. 2016, the upsampling without checkerboards.
+    """
+
+    def __init__(self, width: int = 32, channels: int = 3) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Upsample(scale_factor=2.0),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, channels, 1),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        y: Tensor = self.body(image)
+        return y
+
+
 class CycleganDecoder(nn.Module):
     """Features ``[N, width, H, W]`` -> image ``[N, channels, 4H, 4W]``.
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from .audio import HifiganVocoder
 from .catalogue import CATALOGUE
-from .generative import DcganGenerator, VaeDecoder
+from .generative import ConvUpsampler, DcganGenerator, VaeDecoder
 from .sample import Input, Sample
 from .segmentation import FcnBilinear, SamMaskDecoder, TextDetectorHead, UnetDecoder
 from .superresolution import Espcn, Fsrcnn
@@ -78,3 +78,19 @@ LARGE: tuple[Sample, ...] = (
         Input("features", (1, 64, 128, 128)),
     ),
 )
+
+_UPSAMPLER = replace(_SMALL["upsampler_int8"], quantized=None)
+
+UPSAMPLERS: tuple[Sample, ...] = tuple(
+    replace(
+        _UPSAMPLER,
+        name=f"conv_upsampler_{width}",
+        build=partial(ConvUpsampler, width),
+        inputs=(Input("features", (1, width, size, size)),),
+    )
+    for width, size in ((64, 64), (128, 48))
+)
+"""An upsampling layer between two Convs: the least that there is."""
+
+LAYERS = ("fsrcnn_x3_last_layer", "vae_upsampling_layer")
+"""Those of `LARGE` that are a layer, not a network."""

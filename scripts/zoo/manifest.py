@@ -67,6 +67,7 @@ def entry(sample: Sample, model: ModelProto, data: bytes, torch_version: str) ->
         "source": sample.source,
         "exporter": sample.exporter,
         "torch": torch_version,
+        "quantized": sample.quantized,
         "opset": sample.opset,
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -107,7 +108,7 @@ def _row(model: Entry) -> str:
         f"[{model['name']}]({model['file']})",
         model["description"],
         model["source"],
-        model["exporter"],
+        model["exporter"] + (", quantized" if model["quantized"] else ""),
         str(model["opset"]),
         f"{model['size'] / 1000:.0f}",
         "; ".join(map(_layer, model["layers"])),
@@ -133,10 +134,14 @@ Conv behind.
 
 - **Exporter**: `dynamo` is `torch.onnx.export(..., dynamo=True)`, `legacy` is `dynamo=False`. The
   two spell the same network differently, and both are in use.
+- **Quantized** are those in Q/DQ form: exported, prepared and quantized by onnxruntime's own
+  `quantize_static` with seeded inputs. Weights are int8 with a scale for each output channel.
+  `quantized` in the manifest is the type of the activations, which have a zero point, or
+  `symmetric`: int8 without zero points, the biases in float.
 - **Weights** are seeded and scaled so that outputs are neither tiny nor saturated; BatchNorm
   statistics and biases are non-trivial. The models compute nothing useful.
-- **As exported**, but for the stack traces of the exporting machine, which are removed. Each file
-  was compared with PyTorch's own output before it was written.
+- **As exported**, but for the stack traces of the exporting machine, which are removed. Each export
+  was compared with PyTorch's own output before it was written or quantized.
 - **`manifest.json`** holds the same and more for programs: checksums, inputs and outputs with
   dynamic axes and an example shape, operator counts, `sites` (upsampling layers by pattern).
 

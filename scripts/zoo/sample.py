@@ -13,6 +13,11 @@ Exporter = Literal["dynamo", "legacy"]
 """``torch.onnx.export(..., dynamo=True)``, or ``dynamo=False`` (by TorchScript)."""
 
 Dtype = Literal["float32", "float16", "bool"]
+Quantization = Literal["int8", "uint8", "symmetric"]
+"""Type of the activations; ``symmetric`` is int8 without zero points and with float biases.
+
+The weights are int8 in each case. TensorRT reads the symmetric one only.
+"""
 Pattern = Literal["conv_transpose", "nearest_resize", "pixel_shuffle", "zero_insertion"]
 
 
@@ -64,6 +69,8 @@ class Sample:
     opset: int
     dtype: Dtype = "float32"
     """What the weights are converted to before the export."""
+    quantized: Quantization | None = None
+    """How it is quantized once it is exported."""
 
     @property
     def file(self) -> str:

@@ -18,7 +18,7 @@ from deployconv.proof.inputs import make_feeds
 from tests.build import FLOAT, graph, integers, model, node, tensor, upsampler, value
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
-SAMPLES = ("dcgan_generator", "fcn_bilinear", "text_detector_head")
+SAMPLES = ("dcgan_generator", "dcgan_int8", "fcn_bilinear", "text_detector_head")
 """Those of ``models/`` that an exporter wrote for opset 17 and that hold nothing that changed."""
 
 
