@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from deployconv.lowering.emit import Emitter
 from deployconv.lowering.lower import finite, low_resolution_conv
 from deployconv.lowering.plan import Plan
-from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_crop
+from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
 from deployconv.lowres.chain import Chain, MixLink, PointwiseLink
 
 Array = NDArray[Any]
@@ -91,9 +91,7 @@ def lower_chain(chain: Chain, plan: ChainPlan, fresh: Callable[[str], str]) -> l
         order = _final_order(levels, link, phases_first) if remaining == 0 else None
         tensor = _mix(emitter, link, tensor, levels, order, site.id)
         levels.append(link.stride)
-    tensor = SHUFFLES[plan.shuffle].write(emitter, tensor, plan.layout)
-    if not SHUFFLES[plan.shuffle].crops:
-        write_crop(emitter, tensor, plan.layout)
+    write_shuffle(emitter, tensor, plan.shuffle, plan.layout)
     return emitter.finish(chain.output)
 
 

@@ -16,7 +16,7 @@ from deployconv.errors import ModelError
 from deployconv.lowering.emit import Emitter
 from deployconv.lowering.plan import Plan
 from deployconv.lowering.quantized import integers_of, write_dequantized
-from deployconv.lowering.shuffle import SHUFFLES, write_crop
+from deployconv.lowering.shuffle import SHUFFLES, write_crop, write_shuffle
 from deployconv.polyphase import phase_weights
 from deployconv.sites import Parameter, Pointwise, UpsampleSite
 
@@ -40,12 +40,10 @@ def lower(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[g
     if plan.repeat is not None:
         emitter.repeat(tensor, plan.repeat)
         return emitter.finish(site.output)
-    cropped = False
-    if plan.shuffle is not None:
-        tensor = SHUFFLES[plan.shuffle].write(emitter, tensor, plan.layout)
-        cropped = SHUFFLES[plan.shuffle].crops
-    if not cropped:
+    if plan.shuffle is None:
         write_crop(emitter, tensor, plan.layout)
+    else:
+        write_shuffle(emitter, tensor, plan.shuffle, plan.layout)
     return emitter.finish(site.output)
 
 

@@ -9,7 +9,7 @@ has the phases fastest, ``DCR`` slowest (ONNX operator DepthToSpace).
 ``crd``      DepthToSpace(mode=CRD)                                  4-D, square, opset 11
 ``transpose`` Reshape, Transpose, Reshape                            every rank and stride
 ``two-step`` one axis at a time: Reshape, Transpose of neighbours    static sizes
-``col2im``   Reshape, Col2Im with stride = block; its pads crop      opset 18, float
+``col2im``   Reshape, Col2Im with stride = block; its pads may crop  opset 18, float
 ===========  ======================================================  =======================
 """
 
@@ -76,7 +76,7 @@ class Spelling:
     fits: Callable[[Layout], bool]
     write: Callable[[Emitter, gs.Tensor, Layout], gs.Tensor]
     phases_first: bool = False
-    crops: bool = False
+    crops: Callable[[Layout], bool] = lambda _: False
 
 
 def spelling(layout: Layout, asked: Shuffle = "auto") -> ShuffleName | Reason:
@@ -88,6 +88,15 @@ def spelling(layout: Layout, asked: Shuffle = "auto") -> ShuffleName | Reason:
             return name
     text = f"opset {layout.opset} cannot reshape {layout.dynamic_axes} dynamic sizes"
     return Reason("dynamic-sizes-old-opset", text)
+
+
+def write_shuffle(
+    emitter: Emitter, tensor: gs.Tensor, shuffle: ShuffleName, layout: Layout
+) -> gs.Tensor:
+    """The shuffle, and the crop where it does not crop by itself."""
+    spelled = SHUFFLES[shuffle]
+    tensor = spelled.write(emitter, tensor, layout)
+    return tensor if spelled.crops(layout) else write_crop(emitter, tensor, layout)
 
 
 def write_crop(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
@@ -183,8 +192,18 @@ def _write_two_step(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.T
     return emitter.reshape(tensor, [-1, layout.channels, *merged])
 
 
+def _col2im_crops(layout: Layout) -> bool:
+    """Whether the pads of Col2Im do the crop.
+
+    With pads onnxruntime checks every element against the border, at 1.8 times the time. For
+    blocks of 2x2 a Slice behind it costs less than that, for larger ones more.
+    """
+    return layout.stride != (2, 2)
+
+
 def _write_col2im(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
-    cropped = [sum(crop) for crop in layout.crop]
+    crop = layout.crop if _col2im_crops(layout) else ((0, 0),) * layout.rank
+    cropped = [sum(ends) for ends in crop]
     image: gs.Tensor
     if layout.static is not None:
         sizes = zip(layout.static, layout.stride, cropped, strict=True)
@@ -196,7 +215,7 @@ def _write_col2im(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Ten
             image = emitter.add("Sub", [image, emitter.ints("crop", cropped)])
     columns = emitter.reshape(tensor, [0, layout.channels * prod(layout.stride), -1])
     block = emitter.ints("block", layout.stride)
-    begins, ends = zip(*layout.crop, strict=True)
+    begins, ends = zip(*crop, strict=True)
     return emitter.add(
         "Col2Im",
         [columns, image, block],
@@ -211,7 +230,7 @@ SHUFFLES: dict[ShuffleName, Spelling] = {
     "crd": Spelling(_fits_crd, _write_crd),
     "transpose": Spelling(_fits_transpose, _write_transpose),
     "two-step": Spelling(_fits_two_step, _write_two_step),
-    "col2im": Spelling(_fits_col2im, _write_col2im, crops=True),
+    "col2im": Spelling(_fits_col2im, _write_col2im, crops=_col2im_crops),
 }
 
 _PORTABLE: tuple[ShuffleName, ...] = ("dcr", "crd", "transpose")
