@@ -21,6 +21,7 @@ from deployconv.lowering import (
     plan_site,
 )
 from deployconv.lowres.chain import Chain, chain_behind
+from deployconv.lowres.trim import trimmed
 from deployconv.model.load import LoadedModel
 from deployconv.model.splice import AttributeEdit, Names, Replacement, splice
 from deployconv.model.view import View, view
@@ -52,7 +53,8 @@ class Planned:
     """A site with its report; ``plan`` is None where it is left alone.
 
     ``chain`` has the layers behind the site that are lowered with it; ``head`` names the site
-    whose chain this one has joined.
+    whose chain this one has joined; ``found`` is the site as it was recognised, where Slices
+    behind it are lowered with it.
     """
 
     site: Site
@@ -60,6 +62,7 @@ class Planned:
     plan: AnyPlan | None = None
     chain: Chain | None = None
     head: str | None = None
+    found: Site | None = None
 
     @property
     def subject(self) -> Subject | None:
@@ -96,7 +99,7 @@ def plan_model(
     seen = view(model, options.freeze_initializers)
     sites = find_sites(seen)
     _check_globs((*options.only, *options.skip), sites)
-    planned = [_plan(site, options, choices) for site in sites]
+    planned = [_plan(site, options, choices, seen) for site in sites]
     if choices is not None:
         planned = _chained(planned, choices, seen)
     return Planning(seen, tuple(planned), tuple(_fallbacks(planned, options)))
@@ -133,18 +136,18 @@ def apply(planning: Planning) -> frozenset[str]:
     for planned in planning.sites:
         site, subject = planned.site, planned.subject
         if subject is not None and planned.plan is not None:
-            fresh = names.maker(site.scope.label(site.nodes[-1]))
+            fresh = names.maker(site.scope.label(site.layer))
             # What led to the last node goes too, unless something else reads it (`splice`).
             new = new_nodes(subject, planned.plan, fresh)
             edits.append(Replacement(site.scope, subject.nodes[-1:], new))
         elif planned.head is not None:
             continue
         elif isinstance(site, UpsampleSite) and site.explicit_attributes is not None:
-            edits.append(AttributeEdit(site.scope, site.nodes[-1], site.explicit_attributes))
+            edits.append(AttributeEdit(site.scope, site.layer, site.explicit_attributes))
     return splice(planning.view, edits)
 
 
-def _plan(site: Site, options: RewriteOptions, choices: Choices | None) -> Planned:
+def _plan(site: Site, options: RewriteOptions, choices: Choices | None, seen: View) -> Planned:
     if isinstance(site, SkippedSite):
         return Planned(site, _report(site, "skipped", site.reason), None)
     if not _selected(site, options):
@@ -153,7 +156,7 @@ def _plan(site: Site, options: RewriteOptions, choices: Choices | None) -> Plann
     if choices is not None:
         choice = choices.get(site.id)
         if choice is None:
-            asked = _plan(site, options, None)
+            asked = _plan(site, options, None, seen)
             if asked.plan is None:
                 return asked  # there was nothing to choose from
             reason = Reason("slower", "no other form of it was measured to be faster")
@@ -161,9 +164,10 @@ def _plan(site: Site, options: RewriteOptions, choices: Choices | None) -> Plann
         options = replace(options, form=choice.form, shuffle=choice.shuffle)
     if isinstance(site, ShuffleSite):
         return _plan_shuffle(site, options)
+    found, site = site, trimmed(site, seen)
     plan = plan_site(site, options.form, options.shuffle)
     if isinstance(plan, Reason):
-        return Planned(site, _report(site, "skipped", plan), None)
+        return Planned(found, _report(found, "skipped", plan), None)
     report = replace(
         _report(site, "rewritten", None),
         form=plan.form,
@@ -171,7 +175,7 @@ def _plan(site: Site, options: RewriteOptions, choices: Choices | None) -> Plann
         conv_kernel=plan.conv_kernel,
         macs=plan.macs,
     )
-    return Planned(site, report, plan)
+    return Planned(site, report, plan, found=found)
 
 
 def _chained(planned: Sequence[Planned], choices: Choices, view: View) -> list[Planned]:
@@ -180,7 +184,7 @@ def _chained(planned: Sequence[Planned], choices: Choices, view: View) -> list[P
     joined: dict[int, str] = {}
     found = []
     for item in planned:
-        last, choice = id(item.site.nodes[-1]), choices.get(item.report.id)
+        last, choice = id(item.site.layer), choices.get(item.report.id)
         if last in joined:
             report = replace(item.report, status="rewritten", reason=None)
             item = Planned(item.site, report, head=joined[last])
@@ -195,7 +199,7 @@ def _chained(planned: Sequence[Planned], choices: Choices, view: View) -> list[P
 def not_selected(planned: Iterable[Planned]) -> set[int]:
     """The nodes, by id, of the sites that the call leaves alone: no chain may take them in."""
     return {
-        id(item.site.nodes[-1])
+        id(item.site.layer)
         for item in planned
         if item.report.reason is not None and item.report.reason.code == "not-selected"
     }
@@ -211,7 +215,8 @@ def with_chain(planned: Planned, view: View, reach: Reach, barred: Collection[in
     if chain is None or whole is None:
         return planned
     nodes = tuple(site.scope.label(node) for node in chain.nodes)
-    return Planned(site, replace(planned.report, nodes=nodes), whole, chain)
+    report = replace(planned.report, nodes=nodes)
+    return replace(planned, report=report, plan=whole, chain=chain)
 
 
 def _plan_shuffle(site: ShuffleSite, options: RewriteOptions) -> Planned:
@@ -242,7 +247,7 @@ def _report(site: Site, status: Status, reason: Reason | None) -> SiteReport:
 
 def _matches(site: Site, glob: str) -> bool:
     """By id, or by the node's own name."""
-    return any(fnmatchcase(name, glob) for name in (site.id, site.scope.label(site.nodes[-1])))
+    return any(fnmatchcase(name, glob) for name in (site.id, site.scope.label(site.layer)))
 
 
 def _selected(site: Site, options: RewriteOptions) -> bool:

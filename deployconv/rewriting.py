@@ -76,7 +76,8 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
     _check_sites(done, request)
     before = request.targets.build(loaded, request.source) if request.targets else None
     if request.targets and before:
-        done = marked(done, [one.site for one in planning.sites], before, request.targets)
+        sites = [one.found or one.site for one in planning.sites]
+        done = marked(done, sites, before, request.targets)
     edited, added = planning.view.model, apply(planning)
     place = None if request.dry_run else request.output
     with staged(edited.proto, loaded.folder, place, added, external) as candidate:

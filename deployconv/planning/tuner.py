@@ -135,7 +135,7 @@ class _Bench:
     def options_of(self, planned: Planned) -> list[Option]:
         """The forms of a site that the call allows."""
         barred = not_selected(self.planning.sites)
-        if id(planned.site.nodes[-1]) in barred:
+        if id(planned.site.layer) in barred:
             return []
         asked = self.options
         return options_for(planned, self.planning.view, barred, asked.form, asked.shuffle)

@@ -192,7 +192,7 @@ def _misread(site: UpsampleSite, targets: Sequence[TargetBuild]) -> TargetNote |
 
 def _layer_of(site: UpsampleSite, layers: Sequence[PaddedLayer]) -> PaddedLayer | None:
     """The layer that was made of the site's node; None where names do not tell."""
-    node = site.nodes[-1]
+    node = site.layer
     # The importer's own name for a node without one; in a subgraph its path follows.
     name = str(node.name) or f"node_of_{site.output}"
     found = [

@@ -140,6 +140,7 @@ class UpsampleSite:
             run before the pixels are repeated.
         explicit_attributes: for a node that stays, attributes that say the same as those it
             has, in the form that every runtime reads alike; None where nothing needs saying.
+        trims: the Slices at the end of ``nodes``, which crop the layer's own output.
     """
 
     id: str
@@ -159,6 +160,12 @@ class UpsampleSite:
     folded: bool = False
     repeats: bool = False
     explicit_attributes: dict[str, Any] | None = None
+    trims: tuple[gs.Node, ...] = ()
+
+    @property
+    def layer(self) -> gs.Node:
+        """The node that multiplies."""
+        return self.nodes[-1 - len(self.trims)]
 
     @property
     def rank(self) -> int:
@@ -247,6 +254,11 @@ class ShuffleSite:
     conv: ConvInFront | None
     original: Callable[[], Original]
 
+    @property
+    def layer(self) -> gs.Node:
+        """The node that the site ends in."""
+        return self.nodes[-1]
+
 
 @dataclass(frozen=True, eq=False)
 class SkippedSite:
@@ -259,6 +271,11 @@ class SkippedSite:
     geometry: Geometry | None
     dtype: str | None
     reason: Skip
+
+    @property
+    def layer(self) -> gs.Node:
+        """The node that the site ends in."""
+        return self.nodes[-1]
 
 
 Site = UpsampleSite | ShuffleSite | SkippedSite
