@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from deployconv.errors import UsageError
 from deployconv.options import FeedOptions, Form, Policy, RewriteOptions, ShapeRanges, Shuffle
@@ -100,7 +100,8 @@ def rewrite(
         model: a file, or a ModelProto, which is left untouched.
         output: where to write the rewritten model; None writes nothing.
         policy: which sites: ``all`` that can be rewritten exactly, or those and in that form
-            that are measured to be ``fastest`` on ``backend``.
+            that a static model of their ``cost`` predicts, or measurement shows, to be
+            ``fastest`` on ``backend``.
         backend: what runs the models for parity and latency.
         form: ``crop``, ``pad``, or the one with fewer multiplications.
         shuffle: how the phases are moved into space; ``auto`` is portable.
@@ -118,10 +119,10 @@ def rewrite(
         force: replace an existing output.
         dry_run: do everything but write the output.
         upgrade_opset: raise a model below opset 18 to it where that changes nothing, so that
-            Col2Im can be used; None does so for ``fastest`` on onnxruntime.
+            Col2Im can be used; None does so for ``cost`` and ``fastest`` on onnxruntime.
         budget: seconds of measurement for ``fastest``.
         cache: remember measurements.
-        threads: of the backend; None for all processors.
+        threads: of the backend, and those that ``cost`` predicts for; None for all processors.
         on_progress: called with the part of the measurements that is done, 0 to 1.
 
     Returns:
@@ -138,8 +139,8 @@ def rewrite(
     from deployconv.proof.compiled import targets_of
     from deployconv.rewriting import Request, rewrite_model
 
-    if policy not in ("all", "fastest"):
-        raise UsageError(f"policy '{policy}' is not known: choose all or fastest")
+    if policy not in get_args(Policy):
+        raise UsageError(f"policy '{policy}' is not known: choose all, cost or fastest")
     if verify or policy == "fastest" or backend != "ort":
         _require(backend)
     feed = _feed(shape, inputs, seed)

@@ -68,6 +68,18 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """One form that was not timed but predicted, by the model of ``--policy cost``.
+
+    ``predicted_ms`` is the time of the layers that any form of the site replaces, in this form.
+    """
+
+    name: str
+    predicted_ms: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class TargetNote:
     """Why a target wants this layer rewritten, with the evidence in ``text``.
 
@@ -120,7 +132,7 @@ class SiteReport:
     target_note: TargetNote | None = None
     dla: DlaNote | None = None
     """Looked at on request only."""
-    candidates: tuple[Candidate, ...] = ()
+    candidates: tuple[Candidate | Prediction, ...] = ()
 
     @property
     def left_alone(self) -> bool:

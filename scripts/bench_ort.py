@@ -32,7 +32,7 @@ from bench.subjects import Subject, all_subjects, exported
 
 SCHEMA_VERSION = 1
 
-Policy = Literal["all", "fastest"]
+Policy = Literal["all", "cost", "fastest"]
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deployconv.cli.parameters import Backend, Inputs, Json, Model, Seed, Shapes, parse_shapes
 from deployconv.cli.terminal import progress, warn
 from deployconv.errors import CheckFailed
-from deployconv.options import Form, Shuffle
+from deployconv.options import Form, Policy, Shuffle
 
 if TYPE_CHECKING:
     from deployconv.results import Rewriting
@@ -25,9 +25,11 @@ def rewrite(
         ),
     ] = None,
     policy: Annotated[
-        Literal["all", "fastest"],
+        Policy,
         typer.Option(
-            "--policy", help="all: every site that can be; fastest: what is measured to be faster."
+            "--policy",
+            help="all: every site that can be; cost: what is predicted to be faster; fastest: "
+            "what is measured to be.",
         ),
     ] = "all",
     backend: Backend = "ort",

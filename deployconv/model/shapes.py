@@ -8,7 +8,7 @@ others; that is for the user of these shapes to show.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from math import prod
 
@@ -46,13 +46,30 @@ class Shapes:
                 return trial
         return ()
 
+    def at(self, given: Instance, inside: Iterable[ValueInfoProto] = ()) -> Instance:
+        """Shapes where the inputs have those of ``given``.
+
+        ``inside`` has types of other tensors of the main graph, for where inference stops.
+        """
+        model = ModelProto()
+        model.CopyFrom(self._bare)
+        for value in model.graph.input:
+            if value.name in given and value.type.HasField("tensor_type"):
+                shape = value.type.tensor_type.shape
+                del shape.dim[:]
+                for size in given[value.name]:
+                    shape.dim.add(dim_value=size)
+        model.graph.value_info.extend(inside)
+        return inferred_shapes(model)
+
     @cached_property
     def _trials(self) -> tuple[tuple[Instance, ...], ...]:
         if not self.dynamic:
-            return ((self._infer(self._bare),),)
+            return ((inferred_shapes(self._bare),),)
         return tuple(
             tuple(
-                self._infer(self._with_sizes(batch, sizes)) for batch, sizes in enumerate(trial, 2)
+                inferred_shapes(self._with_sizes(batch, sizes))
+                for batch, sizes in enumerate(trial, 2)
             )
             for trial in _TRIALS
         )
@@ -83,13 +100,15 @@ class Shapes:
                 dim.dim_value = given.setdefault(name, sizes[spatial % len(sizes)])
         return model
 
-    def _infer(self, model: ModelProto) -> Instance:
-        try:
-            inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-        except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-            return {}
-        names = Counter(_defined(inferred.graph))
-        return {name: shape for name, shape in _known(inferred.graph) if names[name] == 1}
+
+def inferred_shapes(model: ModelProto) -> Instance:
+    """The shapes that follow from the model's inputs, of names that it has once."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return {}
+    names = Counter(_defined(inferred.graph))
+    return {name: shape for name, shape in _known(inferred.graph) if names[name] == 1}
 
 
 def _sizes(value: ValueInfoProto) -> list[int | None]:

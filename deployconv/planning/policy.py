@@ -10,9 +10,12 @@ from deployconv.backends.base import ModelSource
 from deployconv.lowering.shuffle import COL2IM_OPSET
 from deployconv.model.load import LoadedModel
 from deployconv.model.opset import lift, why_not_lifted
-from deployconv.options import RewriteOptions
+from deployconv.options import Policy, RewriteOptions
 from deployconv.pipeline import Planned, Planning, plan_model
+from deployconv.planning.cost import predict
+from deployconv.planning.cost_table import TABLES
 from deployconv.planning.tuner import Tuned, TunerOptions, tune
+from deployconv.results import Reason
 
 
 def plan_by_policy(
@@ -28,31 +31,49 @@ def plan_by_policy(
         model: what is rewritten.
         original: the same for the backend.
         options: the policy and which sites it is for.
-        tuner: how ``fastest`` measures.
+        tuner: how ``fastest`` measures; for what backend, threads and sizes ``cost`` predicts.
         upgrade_opset: raise the model to the opset of Col2Im where that changes nothing; None
-            does so for ``fastest`` on onnxruntime.
+            does so for ``cost`` and ``fastest`` on onnxruntime.
     """
-    fastest = options.policy == "fastest"
-    wanted = upgrade_opset or (upgrade_opset is None and fastest and tuner.backend == "ort")
+    chooses = options.policy != "all"
+    wanted = upgrade_opset or (upgrade_opset is None and chooses and tuner.backend == "ort")
     obstacle = why_not_lifted(model.proto, COL2IM_OPSET) if wanted else None
     lifted = _lifted(model) if wanted and obstacle is None else model
-    warnings = () if not upgrade_opset or obstacle is None else (f"opset not raised: {obstacle}",)
-    if not fastest:
+    warnings: tuple[str, ...] = ()
+    if upgrade_opset and obstacle is not None:
+        warnings = (f"opset not raised: {obstacle}",)
+    if not chooses:
         planning = plan_model(lifted, options)
         if lifted is not model and not _needs(planning):
             planning = plan_model(model, options)
         return replace(planning, warnings=(*planning.warnings, *warnings))
-    tuned = tune(lifted, original, options, tuner)
+    if options.policy == "cost":
+        tuned = predict(lifted, options, tuner)
+        warnings += _unfitted(tuner.backend)
+    else:
+        tuned = tune(lifted, original, options, tuner)
     needed = any(choice.shuffle == "col2im" for choice in tuned.choices.values())
     planning = plan_model(lifted if needed else model, options, tuned.choices)
-    sites = tuple(_shown(site, tuned) for site in planning.sites)
+    sites = tuple(_shown(site, tuned, options.policy) for site in planning.sites)
     return replace(planning, sites=sites, warnings=(*planning.warnings, *warnings))
 
 
-def _shown(planned: Planned, tuned: Tuned) -> Planned:
-    """The site with what was measured for it in its report."""
-    found = tuned.candidates.get(planned.report.id, ())
-    return replace(planned, report=replace(planned.report, candidates=found))
+def _unfitted(backend: str) -> tuple[str, ...]:
+    """A warning where the predictions rest on nothing that was measured."""
+    if TABLES[backend].fitted:
+        return ()
+    return (f"--policy cost: its constants for '{backend}' are chosen, not fitted",)
+
+
+def _shown(planned: Planned, tuned: Tuned, policy: Policy) -> Planned:
+    """The site with what was measured or predicted for it in its report."""
+    report = planned.report
+    found = tuned.candidates.get(report.id, ())
+    reason = report.reason
+    if policy == "cost" and not found and reason is not None and reason.code == "slower":
+        text = "sizes that the prediction needs do not follow from those of the inputs"
+        report = replace(report, reason=Reason("unpredicted", text))
+    return replace(planned, report=replace(report, candidates=found))
 
 
 def _needs(planning: Planning) -> bool:

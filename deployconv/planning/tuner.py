@@ -31,7 +31,7 @@ from deployconv.proof.certificate import certify
 from deployconv.proof.compare import compare_outputs
 from deployconv.proof.inputs import make_feeds
 from deployconv.proof.parity import check_parity
-from deployconv.results import Candidate, OutputParity
+from deployconv.results import Candidate, OutputParity, Prediction
 
 _CONFIRM = 3.0
 """Seconds for a comparison of the whole model with the original."""
@@ -54,10 +54,10 @@ class TunerOptions:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The form of each site that changes, by its id, and what was measured for all."""
+    """The form of each site that changes, by its id, and what is known of all forms."""
 
     choices: Mapping[str, Choice]
-    candidates: Mapping[str, tuple[Candidate, ...]]
+    candidates: Mapping[str, tuple[Candidate | Prediction, ...]]
 
 
 def tune(

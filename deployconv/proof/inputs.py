@@ -58,6 +58,16 @@ def make_feeds(specs: Sequence[TensorSpec], options: FeedOptions) -> PreparedFee
     )
 
 
+def input_shapes(specs: Sequence[TensorSpec], options: FeedOptions) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays that `make_feeds` makes, which are read but not made here.
+
+    Raises UsageError where shapes or arrays do not fit what the model declares.
+    """
+    if options.inputs is not None:
+        return {name: array.shape for name, array in make_feeds(specs, options).arrays.items()}
+    return choose_shapes(specs, options.shapes)[0]
+
+
 def _random(generator: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
     try:
         if spec.dtype.kind == "b":

@@ -19,6 +19,7 @@ from deployconv.results import (
     Obstacle,
     OutputParity,
     Parity,
+    Prediction,
     Rewriting,
     SiteReport,
     TargetBuild,
@@ -45,9 +46,11 @@ def rewriting_lines(rewriting: Rewriting) -> list[str]:
     ]
 
 
-def candidate_line(candidate: Candidate) -> str:
-    """One form of a site that was timed in place, beside the model as it was before."""
+def candidate_line(candidate: Candidate | Prediction) -> str:
+    """One form of a site: timed in place beside the model as it was before, or predicted."""
     mark = "*" if candidate.chosen else " "
+    if isinstance(candidate, Prediction):
+        return f"  {mark} {candidate.name:18} {candidate.predicted_ms:9.3f} ms predicted"
     interval = f"{candidate.low:.2f} to {candidate.high:.2f}"
     return (
         f"  {mark} {candidate.name:18} {candidate.ms:9.3f} ms  {candidate.ratio:.2f} ({interval})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from onnx import ModelProto, parser
+from onnx import ModelProto, TensorProto, helper, parser
 
 from deployconv.model.load import load
 from deployconv.model.shapes import Shapes
@@ -100,3 +100,21 @@ def test_a_function_has_no_shapes(path: str) -> None:
         if tensor.name == "q" and (path == "main") == (tensor in node.outputs)
     )
     assert len(seen.instances(scope, tensor)) == (path == "main")
+
+
+LOST = (
+    '<ir_version: 8, opset_import: ["" : 17]> g (float[n,2,4] x, int64[3] s) => (float y)'
+    " { a = Relu(x) b = Reshape(a, s) c = Neg(b) y = Abs(c) }"
+)
+
+
+def test_sizes_that_are_given() -> None:
+    found = shapes(parser.parse_model(LOST)).at({"x": (5, 2, 4)})
+    assert found["a"] == (5, 2, 4)
+    assert "c" not in found
+
+
+def test_what_is_known_inside_goes_on_from_there() -> None:
+    known = helper.make_tensor_value_info("b", TensorProto.FLOAT, [10, 4, 1])
+    found = shapes(parser.parse_model(LOST)).at({"x": (5, 2, 4)}, [known])
+    assert (found["a"], found["b"], found["c"]) == ((5, 2, 4), (10, 4, 1), (10, 4, 1))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from deployconv.backends.base import TensorSpec
 from deployconv.errors import UsageError
 from deployconv.options import FeedOptions
-from deployconv.proof.inputs import choose_shapes, make_feeds
+from deployconv.proof.inputs import choose_shapes, input_shapes, make_feeds
 
 
 def spec(name: str, shape: tuple[int | str | None, ...], dtype: Any = np.float32) -> TensorSpec:
@@ -210,3 +210,18 @@ class TestFile:
         options = FeedOptions(shapes={"x": (1, 3, 4, 5)}, inputs=tmp_path / "inputs.npz")
         with pytest.raises(UsageError, match="exclude each other"):
             make_feeds([IMAGE], options)
+
+
+class TestInputShapes:
+    """The shapes of the arrays that would be made."""
+
+    def test_they_are_those_of_the_arrays(self) -> None:
+        options = FeedOptions(shapes={"x": (1, 3, 4, 5)})
+        specs = [IMAGE, spec("n", ("k", 2))]
+        arrays = make_feeds(specs, options).arrays
+        assert input_shapes(specs, options) == {name: a.shape for name, a in arrays.items()}
+
+    def test_they_are_those_of_a_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "inputs.npz"
+        np.savez(path, a=np.ones((4, 2), "f"))
+        assert input_shapes([spec("a", ("n", 2))], FeedOptions(inputs=path)) == {"a": (4, 2)}

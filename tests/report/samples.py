@@ -18,6 +18,7 @@ from deployconv.results import (
     OutputFile,
     OutputParity,
     Parity,
+    Prediction,
     Quantiles,
     Reason,
     Rewriting,
@@ -71,6 +72,15 @@ SLOWER = replace(
     KEPT,
     reason=Reason("slower", "no other form of it was measured to be faster"),
     candidates=(replace(AS_IT_WAS, chosen=True), DCR),
+)
+
+PREDICTED = replace(
+    REWRITTEN,
+    shuffle="col2im",
+    candidates=(
+        Prediction("as it was", predicted_ms=5.41, chosen=False),
+        Prediction("crop, col2im", predicted_ms=3.32, chosen=True),
+    ),
 )
 
 EXACT_OUTPUT = OutputParity("y", max_abs=1.25e-7, max_rel=3e-7, tolerance=1e-5, passed=True)

@@ -71,6 +71,15 @@ def test_every_form_that_was_timed_is_there() -> None:
     assert unmeasured["candidates"] == []
 
 
+def test_a_prediction_has_no_measured_time() -> None:
+    predicted = replace(samples.REWRITING, sites=(samples.PREDICTED,))
+    (site,) = parsed(document.of_rewriting(predicted))["sites"]
+    assert site["candidates"] == [
+        {"name": "as it was", "predicted_ms": 5.41, "chosen": False},
+        {"name": "crop, col2im", "predicted_ms": 3.32, "chosen": True},
+    ]
+
+
 def test_what_was_not_run_is_null_and_has_a_reason() -> None:
     content = parsed(document.of_rewriting(samples.UNPROVED))
     assert content["parity"] is content["latency"] is content["output"] is None

@@ -110,6 +110,13 @@ def test_candidates_line_up_and_the_chosen_one_is_marked() -> None:
     ]
 
 
+def test_a_prediction_is_called_one() -> None:
+    assert [lines.candidate_line(entry) for entry in samples.PREDICTED.candidates] == [
+        "    as it was              5.410 ms predicted",
+        "  * crop, col2im           3.320 ms predicted",
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.03125, "0.031 ms"), (5.414, "5.41 ms"), (54.14, "54.1 ms"), (1541.4, "1541 ms")],

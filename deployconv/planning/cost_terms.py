@@ -1,0 +1,233 @@
+"""What a node has to do, in amounts that a cost model can put a time to.
+
+The amounts are those of onnxruntime's CPU kernels; a table (`cost_table`) has the time of each.
+Convolutions come in two kinds there. One works on images whose channels lie in blocks; it needs
+two spatial axes and a number of channels that fits. The other writes the columns of a matrix
+(im2col) and multiplies. A ConvTranspose multiplies first and adds its columns up after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any, Literal
+
+import onnx
+from onnx import NodeProto
+
+from deployconv.model.shapes import Instance
+
+Term = Literal[
+    "launches",
+    "blocked",
+    "depthwise",
+    "gemm",
+    "gemm_calls",
+    "columns",
+    "scattered",
+    "scattered_far",
+    "scattered_nd",
+    "weights",
+    "reordered",
+    "pointwise",
+    "transcendental",
+    "prelu",
+    "copied",
+    "repeated",
+    "repeated_blocks",
+    "depth_to_space",
+    "depth_to_space_runs",
+    "col2im",
+    "col2im_pairs",
+    "col2im_nd",
+    "transposed",
+    "transposed_axis",
+    "transposed_rows",
+]
+"""Kinds of work; multiplications and elements are counted in millions.
+
+- ``launches``: nodes, one by one; ``gemm_calls``: matrix multiplications, in thousands.
+- ``blocked``: multiplications of a blocked Conv, its channels filled up to whole blocks.
+- ``depthwise``: multiplications of a blocked Conv with one channel a group.
+- ``gemm``: multiplications of the others; ``columns``: elements that im2col writes;
+  ``scattered``: elements that a ConvTranspose adds up, ``_nd`` where it is not 2-D.
+- ``weights``: elements of the weight, which count where the image is small.
+- ``reordered``: elements brought into blocks or out of them.
+- ``pointwise``, ``transcendental``: elements of such layers.
+- ``copied``: elements of whatever else moves data; ``repeated``: made by a nearest Resize,
+  ``_blocks`` where the channels stay in blocks.
+- the rest: elements that a shuffle moves, one term a way to do it.
+"""
+
+Work = dict[Term, float]
+
+_MILLION = 1e6
+FUSED = frozenset({"Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
+"""Activations that a Conv does on the way."""
+FOLDED = frozenset({"Add", "BatchNormalization", "Mul"})
+"""Layers that disappear in the weights of a Conv, if all they have besides is constant."""
+_POINTWISE = frozenset(
+    (
+        *("Abs", "Add", "BatchNormalization", "Cast", "Clip", "Div", "HardSigmoid", "HardSwish"),
+        *("LeakyRelu", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Where"),
+    )
+)
+_TRANSCENDENTAL = frozenset(
+    (
+        *("Celu", "Elu", "Erf", "Exp", "Gelu", "Log", "Mish", "Pow", "Selu", "Sigmoid"),
+        *("Softplus", "Sqrt", "Tanh"),
+    )
+)
+_FREE = frozenset(
+    (
+        *("Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze"),
+        "Unsqueeze",
+    )
+)
+_NEAR = 0.25
+"""Millions of elements that stay in a cache."""
+_ALIGNED = 4
+"""Channels that come in fours can be brought into blocks."""
+
+
+def work_of(node: NodeProto, shapes: Instance, block: int) -> Work | None:
+    """The work of one node by itself; None where a shape that it depends on is not known.
+
+    Args:
+        node: the node.
+        shapes: of all tensors of its graph.
+        block: channels in a block; 0 where no Conv works on blocks.
+    """
+    try:
+        return {"launches": 1.0, **_work(node, shapes, block)}
+    except KeyError:
+        return None
+
+
+def _work(node: NodeProto, shapes: Instance, block: int) -> Work:
+    op = node.op_type
+    if op in _FREE:
+        return {}
+    if op == "Conv":
+        return _conv(node, shapes, block)
+    if op == "ConvTranspose":
+        return _conv_transpose(node, shapes)
+    made = prod(shapes[node.output[0]]) / _MILLION
+    if op in _POINTWISE:
+        return {"pointwise": made}
+    if op in _TRANSCENDENTAL:
+        return {"transcendental": made}
+    if op in ("Resize", "Upsample"):
+        return {"repeated": made}
+    if op == "DepthToSpace":
+        runs = made / int(attributes(node)["blocksize"])
+        return {"depth_to_space": made, "depth_to_space_runs": runs}
+    if op == "Col2Im":
+        return {_col2im(node, len(shapes[node.output[0]])): made}
+    if op == "PRelu":
+        return {"prelu": made}
+    if op == "Transpose":
+        return {_transposed(node, shapes[node.input[0]]): made}
+    return {"copied": made}
+
+
+def _conv(node: NodeProto, shapes: Instance, block: int) -> Work:
+    weight, y = shapes[node.input[1]], shapes[node.output[0]]
+    given = attributes(node)
+    group = int(given.get("group", 1))
+    taps, pixels = prod(weight[2:]), y[0] * prod(y[2:])
+    inner, c_out = weight[1], weight[0]
+    work: Work = {"weights": prod(weight) / _MILLION}
+    if not is_blocked(node, shapes, block):
+        work["gemm"] = inner * c_out * taps * pixels / _MILLION
+        work["gemm_calls"] = group * y[0] / 1e3
+        if taps > 1 or any(given.get("pads", ())) or set(given.get("strides", ())) - {1}:
+            work["columns"] = inner * group * taps * pixels / _MILLION
+        return work
+    if group > 1 and inner == 1:
+        work["depthwise"] = _filled(c_out, block) * taps * pixels / _MILLION
+        return work
+    outer = group * _filled(c_out // group, block)
+    inner = _filled(inner, block) if reads_blocks(node, shapes, block) else inner
+    work["blocked"] = inner * outer * taps * pixels / _MILLION
+    return work
+
+
+def _conv_transpose(node: NodeProto, shapes: Instance) -> Work:
+    x, weight = (shapes[name] for name in node.input[:2])
+    group = int(attributes(node).get("group", 1))
+    pixels = x[0] * prod(x[2:])
+    columns = group * prod(weight[1:]) * pixels / _MILLION
+    work: Work = {
+        "weights": prod(weight) / _MILLION,
+        "gemm": prod(weight) * pixels / _MILLION,
+        "gemm_calls": group * x[0] / 1e3,
+    }
+    if len(x) == 4:
+        work["scattered"] = columns
+        work["scattered_far"] = max(0.0, columns / group - _NEAR)
+    else:
+        work["scattered_nd"] = columns
+    return work
+
+
+def is_blocked(node: NodeProto, shapes: Instance, block: int) -> bool:
+    """True for a Conv that onnxruntime runs on channels in blocks.
+
+    As its transformer decides it: two spatial axes; groups of whole blocks, or of one channel;
+    input channels in fours, or fewer than a block, which are then read as they are.
+    """
+    weight = shapes[node.input[1]]
+    if not block or len(weight) != 4:
+        return False
+    group = int(attributes(node).get("group", 1))
+    c_out, inner = weight[:2]
+    if group == 1:
+        return inner < block or inner % _ALIGNED == 0
+    if c_out % _ALIGNED:
+        return False
+    return (inner == 1 and c_out == group) or not (inner % block or c_out // group % block)
+
+
+def reads_blocks(node: NodeProto, shapes: Instance, block: int) -> bool:
+    """True where a blocked Conv wants its input in blocks."""
+    group = int(attributes(node).get("group", 1))
+    return shapes[node.input[1]][1] * group >= block
+
+
+def _col2im(node: NodeProto, rank: int) -> Term:
+    """Blocks of two that are not cropped have a quicker way."""
+    if rank != 4:
+        return "col2im_nd"
+    given = attributes(node)
+    quick = list(given["strides"]) == [2, 2] and not any(given.get("pads", ()))
+    return "col2im_pairs" if quick else "col2im"
+
+
+def _transposed(node: NodeProto, shape: Sequence[int]) -> Term:
+    """How much a Transpose tears apart: rows, one axis among the others, or everything."""
+    order = attributes(node).get("perm") or tuple(reversed(range(len(shape))))
+    axes = [axis for axis in order if shape[axis] != 1]
+    merged = [axes[:1]] if axes else []
+    for axis in axes[1:]:
+        if axis == merged[-1][-1] + 1:
+            merged[-1].append(axis)
+        else:
+            merged.append([axis])
+    rank = {run[0]: place for place, run in enumerate(sorted(merged))}
+    moved = [rank[run[0]] for run in merged]
+    if moved == sorted(moved):
+        return "copied"
+    if moved[-1] == len(moved) - 1:
+        return "transposed_rows"
+    return "transposed_axis" if len(moved) <= 3 else "transposed"
+
+
+def _filled(channels: int, block: int) -> int:
+    """Whole blocks for ``channels``."""
+    return -(-channels // block) * block
+
+
+def attributes(node: NodeProto) -> Mapping[str, Any]:
+    """The attributes of a node by name."""
+    return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}

@@ -1,0 +1,1 @@
+"""Layers that the constants of the cost model are fitted to."""

@@ -1,0 +1,173 @@
+"""Fit the constants of `--policy cost` for onnxruntime's CPU provider to measurements.
+
+    python scripts/fit_cost.py                          measure, fit, print the table
+    python scripts/fit_cost.py --save measured.json     ... and keep what was measured
+    python scripts/fit_cost.py --load measured.json     fit what was measured before
+
+Measures a designed set of layers (`costfit.layers`), each in a session of its own whose threads
+do not spin, with one thread and with all; rounds go over all layers, so that what drifts drifts
+for all. The constants are those, none below zero, that make the sum of the squared relative
+errors smallest. What is printed goes to ``deployconv/planning/cost_table.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from costfit.layers import layers
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from deployconv.backends import get_backend
+from deployconv.backends.machine import describe_machine, usable_cpus
+from deployconv.model.shapes import Shapes
+from deployconv.model.skeleton import skeleton
+from deployconv.planning.cost_graph import graph_of
+from deployconv.planning.cost_terms import Term, Work
+
+Matrix = NDArray[np.float64]
+
+BLOCK = 16
+"""Channels in a block of onnxruntime's convolutions on a processor with AVX-512."""
+_ROUNDS = 3
+_SECONDS = 0.06
+"""For one layer in one round."""
+_FEWEST, _MOST = 3, 30
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One layer with so many threads."""
+
+    name: str
+    threads: int
+    work: Work
+    ms: float
+
+
+def measure(threads: Sequence[int]) -> Iterator[Sample]:
+    """Time every layer with each number of threads; the median of each round, then of these."""
+    backend = get_backend("ort")
+    prepared = []
+    for layer in layers():
+        given = layer.model.graph.input[0].type.tensor_type.shape.dim
+        feeds = {"x": np.random.default_rng(0).standard_normal([d.dim_value for d in given])}
+        feeds["x"] = feeds["x"].astype(np.float32)
+        for number in threads:
+            session = backend.prepare(layer.model.SerializeToString(), threads=number)
+            session.timed_run(feeds)
+            prepared.append((layer.name, number, work_of_model(layer.model), session, feeds))
+    rounds: list[list[float]] = [[] for _ in prepared]
+    for _ in range(_ROUNDS):
+        for (_, _, _, session, feeds), found in zip(prepared, rounds, strict=True):
+            session.timed_run(feeds)
+            found.append(_median(session, feeds))
+    for (name, number, work, *_), found in zip(prepared, rounds, strict=True):
+        yield Sample(name, number, work, float(np.median(found)))
+
+
+def _median(session: Any, feeds: Mapping[str, Any]) -> float:
+    taken: list[float] = []
+    begin = time.perf_counter()
+    while len(taken) < _FEWEST or (len(taken) < _MOST and time.perf_counter() - begin < _SECONDS):
+        start = time.perf_counter()
+        session.timed_run(feeds)
+        taken.append(1e3 * (time.perf_counter() - start))
+    return float(np.median(taken))
+
+
+def work_of_model(model: ModelProto) -> Work:
+    """What all nodes of a static model have to do."""
+    (shapes,) = Shapes(skeleton(model)).instances()
+    work, unknown = graph_of(model.graph, shapes, static=True, block=BLOCK).work()
+    assert not unknown, unknown
+    return work
+
+
+def fit(samples: Sequence[Sample]) -> tuple[dict[Term, tuple[float, float]], float, list[float]]:
+    """Parallel and serial constant of each term, milliseconds of a call, relative errors."""
+    terms: list[Term] = [term for term in get_args(Term) if any(term in s.work for s in samples)]
+    rows = [[part for term in terms for part in _parts(sample, term)] + [1.0] for sample in samples]
+    times = np.array([sample.ms for sample in samples])
+    relative = np.array(rows) / times[:, None]
+    constants = non_negative(relative, np.ones(len(samples)))
+    errors = relative @ constants - 1.0
+    pairs = constants[:-1].reshape(-1, 2)
+    table = {term: (float(a), float(b)) for term, (a, b) in zip(terms, pairs, strict=True)}
+    return table, float(constants[-1]), [float(error) for error in errors]
+
+
+def _parts(sample: Sample, term: Term) -> tuple[float, float]:
+    amount = sample.work.get(term, 0.0)
+    return amount / sample.threads, amount
+
+
+def non_negative(matrix: Matrix, target: Matrix, rounds: int = 20_000) -> Matrix:
+    """Least squares without negative unknowns, one unknown at a time."""
+    gram, right = matrix.T @ matrix, matrix.T @ target
+    found = np.zeros(len(right))
+    for _ in range(rounds):
+        largest = 0.0
+        for i in np.flatnonzero(np.diag(gram)):
+            change = max(-found[i], (right[i] - gram[i] @ found) / gram[i, i])
+            found[i] += change
+            largest = max(largest, abs(change) * float(np.sqrt(gram[i, i])))
+        if largest < 1e-9:
+            break
+    return found
+
+
+def report(samples: Sequence[Sample], machine: str) -> None:
+    """Print the table, and how far it is from what was measured."""
+    table, call, errors = fit(samples)
+    size = np.abs(errors)
+    print(f"# {machine}")
+    print(f"# {len(samples)} timings: relative error {np.median(size):.0%} in the median,")
+    print(
+        f"# {np.percentile(size, 90):.0%} in the 90th percentile; a call takes {1e3 * call:.0f} us"
+    )
+    for term, (parallel, serial) in table.items():
+        print(f'    "{term}": Rate({parallel:.3g}, {serial:.3g}),')
+    print("\nfarthest off:", file=sys.stderr)
+    for i in sorted(range(len(samples)), key=lambda i: -size[i])[:45]:
+        sample = samples[i]
+        print(
+            f"  {sample.name:44} {sample.threads} threads {sample.ms:8.3f} ms"
+            f" predicted {sample.ms * (1 + errors[i]):8.3f}",
+            file=sys.stderr,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep what was measured")
+    parser.add_argument("--load", type=Path, metavar="FILE", help="fit this, measure nothing")
+    options = parser.parse_args()
+    if options.load:
+        document = json.loads(options.load.read_text(encoding="utf-8"))
+        works = {layer.name: work_of_model(layer.model) for layer in layers()}
+        machine = document["machine"]
+        samples = [
+            Sample(entry["name"], entry["threads"], works[entry["name"]], entry["ms"])
+            for entry in document["samples"]
+            if entry["name"] in works
+        ]
+    else:
+        samples = list(measure(sorted({1, usable_cpus()})))
+        machine = f"{describe_machine()}; {get_backend('ort').runtime}"
+    if options.save:
+        document = {"machine": machine, "samples": [asdict(sample) for sample in samples]}
+        options.save.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    report(samples, machine)
+
+
+if __name__ == "__main__":
+    main()
