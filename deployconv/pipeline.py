@@ -159,8 +159,8 @@ def _plan(site: Site, options: RewriteOptions, choices: Choices | None, seen: Vi
             asked = _plan(site, options, None, seen)
             if asked.plan is None:
                 return asked  # there was nothing to choose from
-            found = "predicted" if options.policy == "cost" else "measured"
-            reason = Reason("slower", f"no other form of it was {found} to be faster")
+            how = "predicted" if options.policy == "cost" else "measured"
+            reason = Reason("slower", f"no other form of it was {how} to be faster")
             return Planned(site, _report(site, "kept", reason), None)
         options = replace(options, form=choice.form, shuffle=choice.shuffle)
     if isinstance(site, ShuffleSite):

@@ -58,7 +58,7 @@ def predict(model: LoadedModel, options: RewriteOptions, tuner: TunerOptions) ->
     weighed: dict[str, _Weighed] = {}
     # From the last: what a chain saves is compared with what its sites would save by themselves.
     for planned in reversed(planning.sites):
-        if id(planned.site.nodes[-1]) in barred:
+        if id(planned.site.layer) in barred:
             continue
         found = options_for(planned, view, barred, options.form, options.shuffle)
         if found:
@@ -141,7 +141,7 @@ def _joined(
     found = {}
     for other in sites:
         name = other.report.id
-        if other is not planned and id(other.site.nodes[-1]) in nodes:
+        if other is not planned and id(other.site.layer) in nodes:
             best = weighed[name].best if name in weighed else None
             found[name] = best.gain if best is not None else 0.0
     return found

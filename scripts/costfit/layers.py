@@ -18,7 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from deployconv.lowering.emit import Emitter
-from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName
+from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
 
 OPSET, IR_VERSION = 18, 9
 
@@ -150,14 +150,14 @@ def _shuffles() -> Iterator[Layer]:
                 dtype="float32",
             )
             for name, spelled in SHUFFLES.items():
-                if spelled.fits(layout) and (not crop or spelled.crops):
+                if spelled.fits(layout) and (not crop or name == "col2im"):
                     yield _shuffle(name, layout)
 
 
 def _shuffle(name: ShuffleName, layout: Layout) -> Layer:
     number = count()
     emitter = Emitter(OPSET, lambda suffix: f"{suffix}{next(number)}")
-    SHUFFLES[name].write(emitter, gs.Variable("x"), layout)
+    write_shuffle(emitter, gs.Variable("x"), name, layout)
     nodes = emitter.finish("y")
     constants = {
         tensor.name: tensor.values
