@@ -20,10 +20,20 @@ from deployconv.model.operators import (
     ScatterND,
     Upsample,
 )
+from deployconv.model.quantization import DequantizeLinear, QuantizeLinear
 
 Array = NDArray[Any]
 
-_REPLACED = [ConvTranspose, Resize, Scatter, ScatterElements, ScatterND, Upsample]
+_REPLACED = [
+    ConvTranspose,
+    DequantizeLinear,
+    QuantizeLinear,
+    Resize,
+    Scatter,
+    ScatterElements,
+    ScatterND,
+    Upsample,
+]
 
 
 def evaluate(

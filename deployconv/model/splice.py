@@ -55,6 +55,10 @@ class Names:
         for owner in _owners(model):
             self._taken.update(_names(owner))
 
+    def __contains__(self, name: str) -> bool:
+        """True for a name that the model had, or that was made for it."""
+        return name in self._taken
+
     def maker(self, stem: str) -> Callable[[str], str]:
         """A function from a short suffix to a new name that starts with ``stem``."""
 
@@ -130,8 +134,8 @@ def _export(edit: Replacement, shared: _SharedInitializers) -> list[NodeProto]:
     for node in edit.new:
         proto = OnnxExporter.export_node(node)
         for position, tensor in enumerate(node.inputs):
-            if not isinstance(tensor, gs.Constant):
-                continue
+            if not isinstance(tensor, gs.Constant) or tensor.name in shared.names:
+                continue  # made by a node, or a constant that the model has already
             constant = OnnxExporter.export_tensor_proto(tensor)
             if as_initializers:
                 proto.input[position] = shared.add(constant)

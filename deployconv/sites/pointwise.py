@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.model.evaluate import evaluate
+from deployconv.sites.attributes import dtype_name
 
 if TYPE_CHECKING:
     from deployconv.model.view import Scope, View
@@ -46,7 +47,21 @@ _UNARY = frozenset(
         "ThresholdedRelu",
     ]
 )
-_WITH_CONSTANTS = frozenset(["Add", "Clip", "Div", "Max", "Min", "Mul", "PRelu", "Pow", "Sub"])
+_WITH_CONSTANTS = frozenset(
+    [
+        "Add",
+        "Clip",
+        "DequantizeLinear",
+        "Div",
+        "Max",
+        "Min",
+        "Mul",
+        "PRelu",
+        "Pow",
+        "QuantizeLinear",
+        "Sub",
+    ]
+)
 
 
 def is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
@@ -93,17 +108,18 @@ def keeps_zero(
 ) -> bool:
     """True where a zero stays a zero in every channel, so that inserted zeros may be moved."""
     feeds: dict[str, Array] = {}
-    channels, dtype, rank = 1, np.dtype(np.float32), 3
+    floats: list[np.dtype[Any]] = []
+    channels, rank = 1, 3
     for node in nodes:
         for tensor in node.inputs:
             constant = view.constants.of(tensor, scope) if tensor.name else None
             if constant is not None:
                 feeds[tensor.name] = constant.read()
                 channels = max(channels, *constant.shape, 1)
-                dtype, rank = constant.dtype, max(rank, len(constant.shape))
-    if dtype.kind not in "fV":
-        dtype = np.dtype(np.float32)
-    feeds[source.name] = np.zeros((1, channels) + (1,) * (rank - 2), dtype)
+                rank = max(rank, len(constant.shape))
+                floats += [constant.dtype] * (constant.dtype.kind in "fV")
+    dtype = dtype_name(source.dtype) or np.dtype(floats[0] if floats else np.float32).name
+    feeds[source.name] = np.zeros((1, channels) + (1,) * (rank - 2), np.dtype(dtype))
     protos = [scope.proto.node[scope.index(node)] for node in nodes]
     try:
         (result,) = evaluate(protos, scope.opset, feeds, [target.name])

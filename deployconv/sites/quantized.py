@@ -18,6 +18,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from deployconv.model.constants import Constant
+from deployconv.model.quantization import GRIDS, along, dequantize, quantize
 from deployconv.model.view import Scope, View
 from deployconv.sites.site import Array, Parameter, Quantized, Skip
 
@@ -91,7 +92,7 @@ def quantized_weight(found: Dequantized, transposed: bool, group: int) -> Parame
     A scale of its own for each input channel has no Conv form, unless the output channels that
     the input channel feeds read no other, as in a depthwise layer.
     """
-    if found.integers.dtype.name not in ("int8", "uint8"):
+    if found.integers.dtype.name not in GRIDS:
         return Skip(
             "quantized-weight", f"its weight or bias is quantized to {found.integers.dtype.name}"
         )
@@ -131,37 +132,6 @@ def quantized_bias(found: Dequantized) -> Parameter:
         found.integers.dtype, found.integers.read, found.scale, found.zero_point, None
     )
     return Parameter(found.name, found.shape, found.dtype, found.read, quantized)
-
-
-def dequantize(values: Array, scale: Array, zero_point: Array) -> Array:
-    """What DequantizeLinear computes: the difference in integers, the product in floats."""
-    wide = values.astype(np.int64) - zero_point.astype(np.int64)
-    product = wide.astype(np.float32) * scale.astype(np.float32)
-    return np.asarray(product.astype(scale.dtype))
-
-
-def quantize(values: Array, scale: Array, zero_point: Array) -> Array | None:
-    """What QuantizeLinear computes: rounded half to even, then shifted and saturated.
-
-    None where runtimes differ: some divide float16 as it is, others as float32.
-    """
-    with np.errstate(all="ignore"):
-        rounded = np.rint(values / scale)
-        wide = np.rint(values.astype(np.float32) / scale.astype(np.float32))
-    if not np.isfinite(wide).all() or not np.array_equal(rounded, wide):
-        return None
-    limits = np.iinfo(zero_point.dtype)
-    shifted = wide.astype(np.float64) + zero_point.astype(np.float64)
-    return np.clip(shifted, limits.min, limits.max).astype(zero_point.dtype)
-
-
-def along(values: Array | None, axis: int, rank: int) -> Array:
-    """``values``, one or one per index of ``axis``, so that they broadcast; 0 for None."""
-    if values is None:
-        return np.zeros((), np.int8)
-    if values.ndim == 0:
-        return values
-    return values.reshape(-1, *[1] * (rank - axis - 1))
 
 
 @dataclass(frozen=True)
@@ -219,7 +189,7 @@ def _integers(tensor: gs.Tensor, scope: Scope, view: View) -> Constant | Skip | 
     zero_point = found.zero_point
     if zero_point is None:
         zero_point = np.zeros((), found.dtype or np.uint8)
-    if zero_point.dtype.name not in ("int8", "uint8"):
+    if zero_point.dtype.name not in GRIDS:
         return Skip(
             "quantized-weight", f"its weight or bias is quantized to {zero_point.dtype.name}"
         )
@@ -245,14 +215,3 @@ def _producer(tensor: gs.Tensor, op: str, scope: Scope) -> gs.Node | None:
 
 def _dtype_name(data_type: int) -> str:
     return str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type)).name)
-
-
-__all__ = [
-    "Dequantized",
-    "along",
-    "dequantize",
-    "dequantized",
-    "quantize",
-    "quantized_bias",
-    "quantized_weight",
-]

@@ -256,12 +256,24 @@ def _obstacle(found: Upsampling, conv: ConvAttributes) -> Skip | None:
         text = "what it moves where is not shown to be the same at all sizes"
         return Skip("unproven-dynamic-sizes", text)
     if found.sets_zeros:
-        for segment in found.movement.pointwise:
+        for run in _runs(found.movement.pointwise):
             view, scope = found.movement.view, found.movement.scope
-            if not keeps_zero(segment.nodes, segment.source, segment.target, scope, view):
+            nodes = [node for segment in run for node in segment.nodes]
+            if not keeps_zero(nodes, run[0].source, run[-1].target, scope, view):
                 text = "a layer between the inserted zeros and the Conv makes them other values"
                 return Skip("shifted-zeros", text)
     return None
+
+
+def _runs(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """Segments, each with those directly behind it: what one makes of zero another undoes."""
+    runs: list[list[Segment]] = []
+    for segment in segments:
+        if runs and runs[-1][-1].target is segment.source:
+            runs[-1].append(segment)
+        else:
+            runs.append([segment])
+    return runs
 
 
 def _explicit_pads(conv: ConvAttributes) -> tuple[tuple[int, int], ...]:

@@ -194,3 +194,26 @@ def test_nodes_in_a_row_without_anything_between() -> None:
     order = [name for proto in after.graph.node for name in (*proto.input, *proto.output)]
     # Topological: what one makes stands before what the next reads.
     assert order.index("a") < order.index("d") < order.index("y")
+
+
+def test_a_constant_that_a_moved_layer_shares_stays_one() -> None:
+    """The Mul moves in front of the Resize; another layer reads its factor too."""
+    scales = tensor("scales", np.array([1, 1, 2, 2], np.float32))
+    factor = tensor("factor", np.array(2, np.float32))
+    moved = network(
+        [
+            node("Resize", ["x", "", "scales"], ["u"], mode="nearest"),
+            node("Mul", ["u", "factor"], ["m"]),
+            node("Conv", ["m", "w"], ["c"], name="conv"),
+            node("Mul", ["c", "factor"], ["y"]),
+        ],
+        ["y"],
+        scales,
+        factor,
+    )
+    done, after = rewrite(moved)
+    assert [site.certificate for site in done.sites] == ["exact"]
+    names = Counter(initializers(after))
+    assert names["factor"] == 1
+    assert max(names.values()) == 1
+    assert_equal(run(moved, feeds_for(moved)), run(after, feeds_for(moved)))

@@ -11,10 +11,10 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from deployconv.model.load import load
+from deployconv.model.quantization import quantize
 from deployconv.model.view import view
 from deployconv.polyphase import phase_weights, smallest_kernel
 from deployconv.sites import UpsampleSite, find_sites
-from deployconv.sites.quantized import quantize
 from tests.build import (
     Array,
     assert_rewritten,
