@@ -21,6 +21,7 @@ from deployconv.lowering import (
     plan_site,
 )
 from deployconv.lowres.chain import Chain, chain_behind
+from deployconv.lowres.quantized import first_grid, without_last_dequantize
 from deployconv.lowres.trim import trimmed
 from deployconv.model.load import LoadedModel
 from deployconv.model.splice import AttributeEdit, Names, Replacement, splice
@@ -29,8 +30,8 @@ from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, SiteReport, Status
 from deployconv.sites import Geometry, ShuffleSite, Site, SkippedSite, UpsampleSite, find_sites
 
-Reach = Literal["none", "pointwise", "all"]
-"""Which layers behind a site run before its shuffle."""
+Reach = Literal["none", "grid", "pointwise", "all"]
+"""Which layers behind a site run before its shuffle; ``grid``: up to the first QuantizeLinear."""
 
 
 class Choice(Protocol):
@@ -102,6 +103,9 @@ def plan_model(
     planned = [_plan(site, options, choices, seen) for site in sites]
     if choices is not None:
         planned = _chained(planned, choices, seen)
+    else:
+        barred = not_selected(planned)
+        planned = [_on_grid(item, seen, barred) for item in planned]
     return Planning(seen, tuple(planned), tuple(_fallbacks(planned, options)))
 
 
@@ -197,6 +201,13 @@ def _chained(planned: Sequence[Planned], choices: Choices, view: View) -> list[P
     return found
 
 
+def _on_grid(planned: Planned, view: View, barred: Collection[int]) -> Planned:
+    """A layer of integer weights with what it takes to be an integer layer: its QuantizeLinear."""
+    site = planned.site
+    integers = isinstance(site, UpsampleSite) and site.weight.quantized is not None
+    return with_chain(planned, view, "grid", barred) if integers else planned
+
+
 def not_selected(planned: Iterable[Planned]) -> set[int]:
     """The nodes, by id, of the sites that the call leaves alone: no chain may take them in."""
     return {
@@ -212,6 +223,8 @@ def with_chain(planned: Planned, view: View, reach: Reach, barred: Collection[in
     if reach == "none" or not isinstance(site, UpsampleSite) or not isinstance(plan, Plan):
         return planned
     chain = chain_behind(site, view, reach == "all", barred)
+    if chain is not None:
+        chain = first_grid(chain) if reach == "grid" else without_last_dequantize(chain)
     whole = plan_chain(chain, plan) if chain is not None else None
     if chain is None or whole is None:
         return planned

@@ -6,11 +6,15 @@ whatever order, and original and rewritten model are compared bit for bit.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 from onnx import ModelProto, NodeProto, helper
 
 from tests.build import Array, Size, graph, model, node, tensor, value
@@ -116,11 +120,99 @@ def quantized(
     return model(body, opset)
 
 
+@dataclass(frozen=True)
+class Activations:
+    """How what flows between layers is quantized: one zero point, one scale behind the input."""
+
+    kind: Any = np.uint8
+    zero_point: int = 0
+    scale: float = 2.0
+    scale_behind: float = 512.0
+    between: Sequence[str] = ("Relu",)
+    """Pointwise layers between the layer and its QuantizeLinear."""
+
+
+def network(
+    layer: Layer = Layer(),
+    activations: Activations = Activations(),
+    sizes: Sequence[Size] = (5, 6),
+    opset: int = 17,
+    ends: Literal["float", "integer"] = "float",
+    conv_behind: bool = False,
+) -> ModelProto:
+    """``x`` -> Q -> DQ -> the layer -> pointwise -> Q -> DQ -> (another Conv, Q, DQ) -> ``y``.
+
+    ``ends`` tells whether the last DequantizeLinear is there.
+    """
+    nodes, held = parameters_of(layer, opset)
+    if layer.bias == "int32":  # as quantizers choose it, and onnxruntime expects it
+        per_channel = np.broadcast_to(held["w_scale"], layer.channels[1] // layer.group)
+        held["b_scale"] = np.tile(per_channel, layer.group) * np.float32(activations.scale)
+    given, grid = ["scale", "zero"], ["scale_behind", "zero"]
+    held["scale"] = np.float32(activations.scale)
+    held["scale_behind"] = np.float32(activations.scale_behind)
+    held["zero"] = np.array(activations.zero_point, activations.kind)
+    nodes += [
+        node("QuantizeLinear", ["x", *given], ["x_int"]),
+        node("DequantizeLinear", ["x_int", *given], ["x_grid"]),
+        layer_node(layer, "x_grid", "t0"),
+    ]
+    for number, op in enumerate(activations.between):
+        nodes.append(node(op, [f"t{number}"], [f"t{number + 1}"]))
+    nodes.append(node("QuantizeLinear", [f"t{len(activations.between)}", *grid], ["up_int"]))
+    last = "up_int"
+    if conv_behind:
+        rank, channels = len(layer.kernel), layer.channels[1]
+        held["v_int"] = (
+            np.random.default_rng(5).integers(-127, 128, (3, channels, *[3] * rank)).astype(np.int8)
+        )
+        held["v_scale"] = np.float32(1 / 64)
+        held["v_zero"] = np.int8(0)
+        nodes += [
+            node("DequantizeLinear", ["up_int", *grid], ["up_grid"]),
+            node("DequantizeLinear", ["v_int", "v_scale", "v_zero"], ["v"]),
+            node("Conv", ["up_grid", "v"], ["c"], name="behind"),
+            node("QuantizeLinear", ["c", *grid], ["c_int"]),
+        ]
+        last = "c_int"
+    nodes[-1].output[0] = last
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(activations.kind))
+    result = value(last, kind, [None] * (2 + len(sizes)))
+    if ends == "float":
+        nodes.append(node("DequantizeLinear", [last, *grid], ["y"]))
+        result = value("y", 1, [None] * (2 + len(sizes)))
+    body = graph(
+        nodes,
+        [value("x", 1, [1, layer.channels[0], *sizes])],
+        [result],
+        [tensor(name, array) for name, array in held.items()],
+    )
+    return model(body, opset)
+
+
+def optimised_ops(proto: ModelProto) -> Counter[str]:
+    """The operators of the graph that onnxruntime makes of ``proto`` and runs."""
+    import onnxruntime
+
+    with TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+        onnxruntime.InferenceSession(
+            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        made = onnx.load(options.optimized_model_filepath)
+    return Counter(str(proto.op_type) for proto in made.graph.node)
+
+
 __all__ = [
+    "Activations",
     "Bias",
     "Layer",
     "Weight",
     "layer_node",
+    "network",
+    "optimised_ops",
     "parameters_of",
     "quantized",
     "scales",

@@ -3,6 +3,9 @@
     x -> Conv (phases of the site) -> pointwise -> Conv 1x1 (block-diagonal over the phases)
       -> pointwise -> shuffle by the product of all strides -> crop -> y
 
+Behind a QuantizeLinear the shuffle stands between a DequantizeLinear and another QuantizeLinear
+of the same scale (`lowering/quantized.py`).
+
 Channels are kept in the order (channel, phase), the phases of one layer inside those of the
 layer before it. The last convolution puts them in the order that the shuffle reads.
 """
@@ -21,8 +24,10 @@ from numpy.typing import NDArray
 from deployconv.lowering.emit import Emitter
 from deployconv.lowering.lower import finite, low_resolution_conv
 from deployconv.lowering.plan import Plan
+from deployconv.lowering.quantized import dequantized, quantized
 from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
 from deployconv.lowres.chain import Chain, MixLink, PointwiseLink
+from deployconv.lowres.quantized import grid_at_end
 
 Array = NDArray[Any]
 
@@ -91,7 +96,12 @@ def lower_chain(chain: Chain, plan: ChainPlan, fresh: Callable[[str], str]) -> l
         order = _final_order(levels, link, phases_first) if remaining == 0 else None
         tensor = _mix(emitter, link, tensor, levels, order, site.id)
         levels.append(link.stride)
-    write_shuffle(emitter, tensor, plan.shuffle, plan.layout)
+    grid = grid_at_end(chain)
+    if grid is not None:
+        tensor = dequantized(emitter, tensor, grid.node)
+    tensor = write_shuffle(emitter, tensor, plan.shuffle, plan.layout)
+    if grid is not None:
+        quantized(emitter, tensor, grid.node)
     return emitter.finish(chain.output)
 
 

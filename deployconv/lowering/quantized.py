@@ -4,6 +4,13 @@
 
 Nothing is requantized: the integers are moved, and what belongs to a channel (its scale, its
 zero point) goes where the channel goes.
+
+    Conv -> QuantizeLinear -> DequantizeLinear -> shuffle -> QuantizeLinear
+
+The same scale all along: what has been on the grid comes back to the same integers. Spelled so,
+onnxruntime makes an integer Conv of the left part and moves integers in the right one, for
+signed and unsigned alike; without the inner pair it runs the Conv in float where the integers
+are signed, and TensorRT takes no DepthToSpace of unsigned ones.
 """
 
 from __future__ import annotations
@@ -46,6 +53,16 @@ def write_dequantized(
             inputs.append(emitter.constant(f"{suffix}_{name}", spread))
     axis = {} if quantized.scale.ndim == 0 else {"axis": 0}
     return emitter.add("DequantizeLinear", inputs, f"{suffix}_dequantized", **axis)
+
+
+def dequantized(emitter: Emitter, tensor: gs.Tensor, quantize: gs.Node) -> gs.Tensor:
+    """``tensor``, which ``quantize`` has made integers, in floats again."""
+    return emitter.add("DequantizeLinear", [tensor, *quantize.inputs[1:]])
+
+
+def quantized(emitter: Emitter, tensor: gs.Tensor, quantize: gs.Node) -> gs.Tensor:
+    """``tensor``, which is on the grid of ``quantize`` already, as integers: exactly these."""
+    return emitter.add("QuantizeLinear", [tensor, *quantize.inputs[1:]], **quantize.attrs)
 
 
 def integers_of(parameter: Parameter, quantized: Quantized, site: str) -> Array:
