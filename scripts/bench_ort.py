@@ -3,6 +3,7 @@
     python scripts/bench_ort.py                               everything: about an hour
     python scripts/bench_ort.py --quick --only 'fsrcnn*'      a first look
     python scripts/bench_ort.py --policy fastest --threads 2 --json bench.json
+    python scripts/bench_ort.py --table bench.json ...        what was measured, in Markdown
 
 Takes the models of ``models/`` and, where torch is installed, the same networks at real sizes,
 exported on the fly (`zoo.large`). Both models run on the same inputs in one process, A B, B A,
@@ -11,47 +12,36 @@ comes with its quartiles and an interval that holds its median with 95 % confide
 
 Peak memory is the high water of the resident set while a process of its own loads a model and
 runs it, above where it stood once onnxruntime was imported.
+
+The floor is what no form of the model can beat here, see `bench.floor`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from bench.floor import Rates, floor_of, measure_rates
 from bench.memory import Memory
-from bench.speed import QUICK, THOROUGH, Effort, Speed, time_pair
+from bench.speed import QUICK, THOROUGH, Effort, time_pair
 from bench.subjects import Subject, all_subjects, exported
+from bench.table import HEADER, Policy, Row, line, markdown, summarise, summary_line
 
 SCHEMA_VERSION = 1
 
-Policy = Literal["all", "cost", "fastest"]
 
-
-@dataclass(frozen=True)
-class Row:
-    """One model under one policy; ``error`` says why there are no figures."""
-
-    model: str
-    policy: Policy
-    threads: int
-    sites: tuple[dict[str, Any], ...] = ()
-    speed: Speed | None = None
-    memory: Memory | None = None
-    error: str | None = None
-
-
-def measure(subject: Subject, policy: Policy, threads: int, effort: Effort, folder: Path) -> Row:
+def measure(subject: Subject, policy: Policy, rates: Rates, effort: Effort, folder: Path) -> Row:
     """Rewrite, prove and time one model; whatever goes wrong is in the row."""
     import deployconv
 
+    threads = rates.threads
     rewritten = folder / f"{subject.name}.{policy}.{threads}.onnx"
     try:
         original = exported(subject, folder)
@@ -68,32 +58,15 @@ def measure(subject: Subject, policy: Policy, threads: int, effort: Effort, fold
         )
         speed = time_pair(original, rewritten, subject.shapes, threads, effort)
         memory = Memory.of(original, rewritten, subject.shapes, threads)
+        floor = floor_of(original, rewritten, subject.shapes, rates)
     except Exception as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())
         return Row(subject.name, policy, threads, error=message)
     sites = tuple(asdict(site) for site in done.sites)
-    return Row(subject.name, policy, threads, sites, speed, memory)
+    return Row(subject.name, policy, threads, sites, speed, memory, floor)
 
 
-def summarise(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """For each policy and number of threads: the geometric mean, and the worst of all models."""
-    for policy, threads in dict.fromkeys((row.policy, row.threads) for row in rows):
-        timed = [
-            (row.speed.ratio, row.model, row.memory.ratio if row.memory else 0.0)
-            for row in rows
-            if (row.policy, row.threads) == (policy, threads) and row.speed
-        ]
-        if timed:
-            lowest, slowest, _ = min(timed)
-            yield {
-                **{"policy": policy, "threads": threads, "models": len(timed)},
-                "geometric_mean": statistics.geometric_mean(ratio for ratio, _, _ in timed),
-                **{"lowest": lowest, "slowest": slowest},
-                "most_memory": max(memory for _, _, memory in timed),
-            }
-
-
-def document(rows: Sequence[Row], effort: Effort) -> dict[str, Any]:
+def document(rows: Sequence[Row], effort: Effort, rates: Sequence[Rates]) -> dict[str, Any]:
     """Everything that was found, with what it was found on."""
     from deployconv import __version__
     from deployconv.backends import get_backend
@@ -105,48 +78,23 @@ def document(rows: Sequence[Row], effort: Effort) -> dict[str, Any]:
         "machine": describe_machine(),
         "runtime": get_backend("ort").runtime,
         "effort": asdict(effort),
+        "rates": [asdict(rate) for rate in rates],
         "rows": [asdict(row) for row in rows],
         "summary": list(summarise(rows)),
     }
 
 
-_HEADER = (
-    f"{'model':26}{'policy':9}{'threads':>7}{'original':>11}{'rewritten':>11}"
-    f"{'ratio':>7}  {'95 %':13}{'quartiles':14}{'memory':>7}"
-)
-
-
-def line(row: Row) -> str:
-    """One row of the table."""
-    head = f"{row.model:26}{row.policy:9}{row.threads:7}"
-    if row.speed is None or row.memory is None:
-        return f"{head}  {row.error}"
-    speed = row.speed
-    lower, upper = speed.quartiles
-    return (
-        f"{head}{speed.before_ms:8.2f} ms{speed.after_ms:8.2f} ms{speed.ratio:7.2f}"
-        f"  {speed.low:.2f} - {speed.high:.2f}  {lower:.2f} - {upper:.2f}{row.memory.ratio:9.2f}"
-    )
-
-
-def summary_line(found: Mapping[str, Any]) -> str:
-    """One line below the table."""
-    return (
-        f"--policy {found['policy']}, {found['threads']} threads, {found['models']} models: "
-        f"geometric mean {found['geometric_mean']:.2f}, lowest {found['lowest']:.2f}"
-        f" ({found['slowest']}), peak memory at most {found['most_memory']:.2f} times"
-    )
-
-
-def run(options: argparse.Namespace, subjects: Sequence[Subject], effort: Effort) -> list[Row]:
+def run(
+    policies: Sequence[Policy], subjects: Sequence[Subject], effort: Effort, rates: Sequence[Rates]
+) -> list[Row]:
     """Measure and print row by row."""
     rows: list[Row] = []
-    print(_HEADER)
+    print(HEADER)
     with tempfile.TemporaryDirectory(prefix="bench-ort-") as folder:
         for subject in subjects:
-            for policy in options.policy or get_args(Policy):
-                for threads in options.threads or (2, 1):
-                    rows.append(measure(subject, policy, threads, effort, Path(folder)))
+            for policy in policies:
+                for rate in rates:
+                    rows.append(measure(subject, policy, rate, effort, Path(folder)))
                     print(line(rows[-1]), flush=True)
     print("", *map(summary_line, summarise(rows)), sep="\n")
     return rows
@@ -161,11 +109,22 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, help="seconds for fastest to choose (default: 60)")
     parser.add_argument("--quick", action="store_true", help="measure for a tenth of the time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
+    parser.add_argument(
+        "--table",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="measure nothing: the tables of these JSON files as one, in Markdown",
+    )
     return parser.parse_args()
 
 
 def main() -> int:
     options = _arguments()
+    if options.table:
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in options.table]
+        print(*markdown(found), sep="\n")
+        return 0
     base = QUICK if options.quick else THOROUGH
     effort = Effort(base.seconds, options.budget or base.budget, options.runs)
     globs = options.only or ["*"]
@@ -177,9 +136,11 @@ def main() -> int:
     if not subjects:
         print(f"no model is called {' or '.join(globs)}", file=sys.stderr)
         return 2
-    rows = run(options, subjects, effort)
+    rates = [measure_rates(threads) for threads in options.threads or (2, 1)]
+    rows = run(options.policy or get_args(Policy), subjects, effort, rates)
     if options.json:
-        options.json.write_text(json.dumps(document(rows, effort), indent=1), encoding="utf-8")
+        text = json.dumps(document(rows, effort, rates), indent=1)
+        options.json.write_text(text, encoding="utf-8")
     return 1 if any(row.error for row in rows) else 0
 
 

@@ -137,7 +137,7 @@ def report(samples: Sequence[Sample], machine: str) -> None:
     for term, (parallel, serial) in table.items():
         print(f'    "{term}": Rate({parallel:.3g}, {serial:.3g}),')
     print("\nfarthest off:", file=sys.stderr)
-    for i in sorted(range(len(samples)), key=lambda i: -size[i])[:45]:
+    for i in sorted(range(len(samples)), key=lambda i: -size[i])[:20]:
         sample = samples[i]
         print(
             f"  {sample.name:44} {sample.threads} threads {sample.ms:8.3f} ms"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import bench_ort
 import pytest
-from bench.memory import Memory
-from bench.speed import QUICK, Speed
+from bench.floor import Rates
+from bench.speed import QUICK
 from bench.subjects import MODELS, Subject, samples
-from bench_ort import Row, line, summarise
+from bench.table import line, summarise
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,7 +34,8 @@ def test_one_small_model(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     document = json.loads(report.read_text(encoding="utf-8"))
     assert list(document) == [
-        *("schema_version", "tool", "machine", "runtime", "effort", "rows", "summary"),
+        *("schema_version", "tool", "machine", "runtime", "effort", "rates", "rows"),
+        "summary",
     ]
     assert document["runtime"].startswith("onnxruntime ")
     (row,) = document["rows"]
@@ -45,11 +46,18 @@ def test_one_small_model(tmp_path: Path) -> None:
     assert speed["ratio"] == pytest.approx(speed["before_ms"] / speed["after_ms"])
     assert speed["quartiles"] == [speed["low"], speed["high"]] == [speed["ratio"]] * 2
     assert min(row["memory"].values()) > 0
+    floor = row["floor"]
+    assert 0 < floor["macs"] <= min(floor["before"]["macs"], floor["after"]["macs"])
+    assert floor["ms"] == max(floor["multiply_ms"], floor["copy_ms"])
+    assert [rate["threads"] for rate in document["rates"]] == [1]
     (summary,) = document["summary"]
     assert summary["models"] == 1
     assert summary["geometric_mean"] == pytest.approx(speed["ratio"])
     assert summary["slowest"] == name
     assert name in done.stdout
+    table = bench("--table", str(report))
+    assert table.returncode == 0, table.stderr
+    assert table.stdout.splitlines()[2].startswith(f"| {name} | ")
 
 
 def test_a_name_that_no_model_has() -> None:
@@ -60,29 +68,13 @@ def test_a_name_that_no_model_has() -> None:
 
 def test_what_goes_wrong_is_a_row_of_its_own(tmp_path: Path) -> None:
     missing = Subject("gone", {}, tmp_path / "gone.onnx")
-    row = bench_ort.measure(missing, "all", 1, QUICK, tmp_path)
+    rates = Rates(threads=1, macs=1.0, bytes={1: 1.0})
+    row = bench_ort.measure(missing, "all", rates, QUICK, tmp_path)
     assert row.speed is None
     assert row.error is not None
     assert "no such file" in row.error
     assert "no such file" in line(row)
     assert list(summarise([row])) == []
-
-
-def row(model: str, ratio: float, threads: int = 2, memory: int = 100) -> Row:
-    speed = Speed(30, 1.0, 1.0 / ratio, ratio, ratio - 0.1, ratio + 0.1, (ratio, ratio))
-    return Row(model, "fastest", threads, (), speed, Memory(100, memory))
-
-
-def test_the_summary_has_the_mean_and_the_worst() -> None:
-    rows = [row("a", 2.0, memory=110), row("b", 0.5), row("c", 8.0), row("a", 3.0, threads=1)]
-    two, one = summarise(rows)
-    assert (two["threads"], two["models"], one["threads"], one["models"]) == (2, 3, 1, 1)
-    assert two["geometric_mean"] == pytest.approx(2.0)
-    assert (two["lowest"], two["slowest"]) == (0.5, "b")
-    assert two["most_memory"] == pytest.approx(1.1)
-    assert "geometric mean 2.00, lowest 0.50 (b), peak memory at most 1.10" in (
-        bench_ort.summary_line(two)
-    )
 
 
 def test_every_sample_is_there() -> None:

@@ -80,7 +80,7 @@ def test_commands_and_options_exist() -> None:
         for option in (*parameter.opts, *parameter.secondary_opts)
     }
     mentioned = set(re.findall(r"(?<![\w-])--[a-z0-9]+(?:-[a-z]+)*", README))
-    assert mentioned <= known | {"--debug", "--no-x", "--help", "--system-site-packages"}
+    assert mentioned <= known | {"--debug", "--no-x", "--help", "--system-site-packages", "--table"}
 
 
 def test_options_of_rewrite_are_all_in_its_table() -> None:

@@ -1,0 +1,123 @@
+"""How fast a model could be on this machine: its multiplications and its bytes, and no more.
+
+The multiplications go at the rate of onnxruntime's own MatMul of two large float32 matrices, the
+bytes at that of a copy of as many, all with the same threads. A model cannot take less than the
+longer of the two, unless by an algorithm with fewer multiplications, which onnxruntime does not
+have. Multiplications are those of the form with the fewest, without inserted zeros and repeated
+pixels; bytes are the model's inputs, outputs and weights, each once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.subjects import Shapes
+from bench.work import Work, work_of
+
+_MATRIX = 1024
+"""Rows and columns: a billion multiplications."""
+_SIZES = tuple(4**power * 2**18 for power in range(5))
+"""Bytes of the copies: 256 KiB to 64 MiB."""
+_REPEATS = 9
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What was measured: multiplications, and bytes read and written, in a millisecond."""
+
+    threads: int
+    macs: float
+    bytes: Mapping[int, float]
+    """By the size of the block that is copied."""
+
+    def copy_ms(self, amount: int) -> float:
+        """To read or write ``amount`` bytes once, as in a copy of half of them."""
+        size = max((size for size in self.bytes if 2 * size <= amount), default=min(self.bytes))
+        return amount / self.bytes[size]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least time of a model in milliseconds, with what it comes from."""
+
+    before: Work
+    after: Work
+    macs: int | None
+    """Of the form with the fewest."""
+    multiply_ms: float | None
+    copy_ms: float
+    ms: float
+
+
+def floor_of(original: Path, rewritten: Path, shapes: Shapes, rates: Rates) -> Floor:
+    """The floor of a model, beside what it and ``rewritten`` have to do."""
+    import onnx
+
+    import deployconv
+
+    before, after = (work_of(onnx.load(path), shapes) for path in (original, rewritten))
+    every = deployconv.rewrite(original, verify=False, bench=False, shape=shapes).model
+    forms = [before, after, *([work_of(every, shapes)] if every is not None else [])]
+    macs = min((work.macs for work in forms if work.macs is not None), default=None)
+    multiply = None if macs is None else macs / rates.macs
+    copy = rates.copy_ms(before.needed)
+    return Floor(before, after, macs, multiply, copy, max(multiply or 0.0, copy))
+
+
+def measure_rates(threads: int) -> Rates:
+    """The rates of this machine with so many threads: the best of several runs."""
+    return Rates(
+        threads, _matmul_rate(threads), {size: _copy_rate(size, threads) for size in _SIZES}
+    )
+
+
+def _matmul_rate(threads: int) -> float:
+    import numpy as np
+    from onnx import TensorProto, helper
+
+    from deployconv.backends import get_backend
+
+    shape = [_MATRIX, _MATRIX]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "abc"]
+    node = helper.make_node("MatMul", ["a", "b"], ["c"])
+    graph = helper.make_graph([node], "matmul", values[:2], values[2:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = get_backend("ort").prepare(model.SerializeToString(), threads=threads)
+    generator = np.random.default_rng(0)
+    feeds = {name: generator.standard_normal(shape, np.float32) for name in "ab"}
+    session.timed_run(feeds)
+    best = min(_milliseconds(lambda: session.timed_run(feeds)) for _ in range(_REPEATS))
+    return _MATRIX**3 / best
+
+
+def _copy_rate(size: int, threads: int) -> float:
+    """Each thread copies a part of its own; small blocks are copied many times in a row."""
+    import numpy as np
+
+    part = size // threads
+    pairs = [(np.ones(part, np.uint8), np.empty(part, np.uint8)) for _ in range(threads)]
+    times = max(1, 2**24 // size)
+
+    def copy(number: int) -> None:
+        source, target = pairs[number]
+        for _ in range(times):
+            np.copyto(target, source)
+
+    with ThreadPoolExecutor(threads) as pool:
+
+        def run() -> None:
+            list(pool.map(copy, range(threads)))
+
+        run()
+        best = min(_milliseconds(run) for _ in range(_REPEATS))
+    return 2 * part * threads * times / best
+
+
+def _milliseconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - start)

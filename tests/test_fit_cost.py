@@ -1,0 +1,49 @@
+"""The fit of the cost model's constants; nothing is timed."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+from costfit.layers import layers
+from fit_cost import Sample, fit, non_negative, work_of_model
+
+from deployconv.planning.cost_table import ORT_CPU, CostTable, Rate
+from deployconv.planning.cost_terms import Term, Work
+
+
+def test_least_squares_without_negative_unknowns() -> None:
+    matrix = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    assert non_negative(matrix, matrix @ [2.0, 3.0]) == pytest.approx([2.0, 3.0])
+    # By itself the second would be -1; without it the first is the mean.
+    assert non_negative(matrix, np.array([2.0, 1.0, -1.0])) == pytest.approx([1.5, 0.0])
+
+
+def test_constants_that_made_the_times_are_found() -> None:
+    truth: dict[Term, Rate] = {"blocked": Rate(0.02, 0.001), "reordered": Rate(0.0, 0.3)}
+    table = CostTable(truth, block=16, margin=0.1, fitted=True)
+    works: list[Work] = [
+        {"blocked": 10.0, "reordered": 1.0},
+        {"blocked": 100.0, "reordered": 0.5},
+        {"blocked": 1.0},
+        {"reordered": 2.0},
+    ]
+    samples = [
+        Sample("layer", threads, work, 0.04 + table.milliseconds(work, threads))
+        for work in works
+        for threads in (1, 2, 4)
+    ]
+    found, call, errors = fit(samples)
+    assert set(found) == set(truth)
+    for term, rate in truth.items():
+        assert found[term] == pytest.approx((rate.parallel, rate.serial), abs=1e-4)
+    assert call == pytest.approx(0.04, rel=1e-3)
+    assert errors == pytest.approx([0.0] * len(samples), abs=1e-3)
+
+
+def test_the_layers_are_all_different_and_show_every_kind_of_work() -> None:
+    works = {layer.name: work_of_model(layer.model) for layer in layers()}
+    assert len(works) == sum(1 for _ in layers())
+    assert {term for work in works.values() for term in work} == set(get_args(Term))
+    assert ORT_CPU.rates.keys() == set(get_args(Term))
