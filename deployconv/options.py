@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 Policy = Literal["all", "cost", "fastest"]
-Form = Literal["auto", "crop", "pad"]
+Form = Literal["auto", "crop", "pad", "split"]
 Shuffle = Literal["auto", "dcr", "crd", "transpose", "two-step", "col2im"]
 
 Shapes = Mapping[str, tuple[int, ...]]

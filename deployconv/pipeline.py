@@ -5,7 +5,7 @@ What runs whole models (parity, latency) and what writes files stands in `api.py
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal, Protocol
@@ -276,11 +276,14 @@ def _check_globs(globs: Sequence[str], sites: Sequence[Site]) -> None:
             raise UsageError(f"no site matches '{glob}': the model's sites are {known}")
 
 
-def _fallbacks(planned: Sequence[Planned], options: RewriteOptions) -> list[str]:
-    if options.shuffle == "auto":
-        return []
-    return [
-        f"{item.report.id}: shuffle '{options.shuffle}' does not fit, '{item.report.shuffle}' taken"
-        for item in planned
-        if item.report.shuffle not in (None, options.shuffle)
-    ]
+def _fallbacks(planned: Sequence[Planned], options: RewriteOptions) -> Iterator[str]:
+    """What was asked for by name and gave way."""
+    for item in planned:
+        found = {"form": item.report.form, "shuffle": item.report.shuffle}
+        asked = {
+            "shuffle": options.shuffle,
+            "form": options.form if options.form == "split" else "auto",
+        }
+        for kind, name in asked.items():
+            if name != "auto" and found[kind] not in (None, name):
+                yield f"{item.report.id}: {kind} '{name}' does not fit, '{found[kind]}' taken"

@@ -127,6 +127,17 @@ class Polyphase:
         """True where one place takes several taps, whose weights are added."""
         return bool((self.tap_at().sum(axis=-1, dtype=np.int64) > 1).any())
 
+    def places(self, phase: int) -> tuple[int, int]:
+        """The first and last place of the kernel that ``phase`` needs by itself.
+
+        At least one, and none that would take a negative padding to leave out.
+        """
+        used = np.flatnonzero(self.tap_at()[phase].any(-1))
+        begin, end = self.pads
+        first, last = (used[0], used[-1]) if used.size else (begin, begin)
+        first = min(int(first), begin, self.span - 1)
+        return first, max(int(last), first, self.span - 1 - end)
+
     def tap_at(self) -> Array:
         """Which kernel taps stand where: a 0/1 array ``[s, span, k]``, usually one tap a place."""
         where = np.zeros((self.axis.stride, self.span, self.axis.taps), dtype=np.int8)
@@ -189,3 +200,11 @@ def phase_weights(weight: Array, axes: Sequence[Polyphase], fill: Array | int = 
 def multiplications(axes: Sequence[Polyphase]) -> int:
     """Multiplications per low-resolution pixel and pair of channels, borders not counted."""
     return prod(form.axis.stride * form.span for form in axes)
+
+
+def split_multiplications(axes: Sequence[Polyphase]) -> int:
+    """The same where every phase has a kernel of its own, with its own taps only."""
+    return prod(
+        sum(last - first + 1 for first, last in map(form.places, range(form.axis.stride)))
+        for form in axes
+    )

@@ -124,7 +124,7 @@ class SiteReport:
     dtype: str | None
     status: Status
     reason: Reason | None = None
-    form: Literal["crop", "pad", "conv"] | None = None
+    form: Literal["crop", "pad", "split", "conv"] | None = None
     shuffle: Literal["dcr", "crd", "transpose", "two-step", "col2im"] | None = None
     conv_kernel: tuple[int, ...] | None = None
     macs: Macs | None = None

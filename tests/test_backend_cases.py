@@ -45,7 +45,7 @@ def arrays(values: Iterable[Array | TensorProto]) -> list[Array]:
 
 
 # The cases belong to onnx: there may come to be more of them, but not fewer.
-@pytest.mark.parametrize("form", ["auto", "pad"])
+@pytest.mark.parametrize("form", ["auto", "pad", "split"])
 @pytest.mark.parametrize(
     ("kind", "at_least"), [("node", 11), ("pytorch-operator", 1), ("pytorch-converted", 2)]
 )

@@ -130,7 +130,7 @@ def layers(draw: st.DrawFn, rank: int) -> Layer:
         dynamic_batch=draw(st.booleans()),
         bias=draw(st.booleans()),
         opset=draw(st.sampled_from(OPSETS if shuffle != "col2im" else OPSETS[-2:])),
-        form=draw(st.sampled_from(("auto", "crop", "pad"))),
+        form=draw(st.sampled_from(("auto", "crop", "pad", "split"))),
         shuffle=shuffle,
         seed=draw(st.integers(0, 2**16)),
     )

@@ -35,7 +35,10 @@ def rewrite(
     backend: Backend = "ort",
     form: Annotated[
         Form,
-        typer.Option("--form", help="crop: smallest kernel, then a crop; pad: no crop."),
+        typer.Option(
+            "--form",
+            help="crop: smallest kernel, then a crop; pad: no crop; split: a Conv per phase.",
+        ),
     ] = "auto",
     shuffle: Annotated[
         Shuffle, typer.Option("--shuffle", help="How phases are moved into space.")

@@ -51,7 +51,7 @@ class ChainPlan:
 
 def plan_chain(chain: Chain, head: Plan) -> ChainPlan | None:
     """The plan of ``chain`` with its head in the form ``head``; None where none fits."""
-    if head.shuffle is None or head.repeat is not None:
+    if head.shuffle is None or head.repeat is not None or head.form == "split":
         return None
     later = tuple(
         total // first for total, first in zip(chain.stride, chain.head.stride, strict=True)

@@ -1,11 +1,15 @@
 """The one lowering: a site and its plan become Conv, shuffle, crop.
 
 x -> Conv(phase-corrected weights) -> shuffle -> crop -> y
+
+In form ``split`` there is a Conv for each phase, and their results are put side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -36,7 +40,8 @@ def lower(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[g
     """
     emitter = Emitter(site.scope.opset, fresh)
     phases_first = plan.shuffle is not None and SHUFFLES[plan.shuffle].phases_first
-    tensor = low_resolution_conv(emitter, site, plan, phases_first)
+    phases = phase_convs if plan.form == "split" else low_resolution_conv
+    tensor = phases(emitter, site, plan, phases_first)
     if plan.repeat is not None:
         emitter.repeat(tensor, plan.repeat)
         return emitter.finish(site.output)
@@ -51,11 +56,7 @@ def low_resolution_conv(
     emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: bool
 ) -> gs.Tensor:
     """The Conv that makes all phases as channels, with the channel or the phase fastest."""
-    tensor: gs.Tensor = gs.Variable(site.input)
-    for layers in site.prelude:
-        tensor = _moved(emitter, layers, tensor)
-    if site.folded:
-        tensor = emitter.reshape(tensor, [-1, 1, *(0,) * site.rank])
+    tensor = _input(emitter, site)
 
     def phased(values: Array) -> Array:
         """What belongs to a channel belongs to each of its phases."""
@@ -64,13 +65,61 @@ def low_resolution_conv(
     inputs = [tensor, _write_weight(emitter, site, plan, phases_first, phased)]
     if site.bias is not None:
         inputs.append(write_parameter(emitter, "bias", site.bias, site.id, phased))
-    begins, ends = zip(*(form.pads for form in plan.axes), strict=True)
-    attributes: dict[str, Any] = {"kernel_shape": list(plan.conv_kernel)}
+    pads = [form.pads for form in plan.axes]
+    return emitter.add("Conv", inputs, **_attributes(plan.conv_kernel, pads, site.group))
+
+
+def phase_convs(emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: bool) -> gs.Tensor:
+    """The same by one Conv a phase, each with the places of the kernel that it needs."""
+    x = _input(emitter, site)
+    kernel = np.moveaxis(
+        phase_weights(site.kernel(finite(site.weight, site.id)), plan.axes), 0, site.rank
+    )
+    bias = []
+    if site.bias is not None:
+        bias.append(write_parameter(emitter, "bias", site.bias, site.id, np.asarray))
+    made = []
+    for phase in product(*(range(stride) for stride in site.stride)):
+        places = [form.places(q) for form, q in zip(plan.axes, phase, strict=True)]
+        pads = [
+            (form.pads[0] - first, form.pads[1] - (form.span - 1 - last))
+            for form, (first, last) in zip(plan.axes, places, strict=True)
+        ]
+        taps = kernel[phase]
+        for axis, (first, last) in enumerate(places):
+            taps = taps.take(range(first, last + 1), axis=2 + axis)
+        weight = emitter.constant("weight", taps)
+        attributes = _attributes(weight.shape[2:], pads, site.group)
+        made.append(emitter.add("Conv", [x, weight, *bias], **attributes))
+    if phases_first:
+        return emitter.add("Concat", made, axis=1)
+    channels = plan.layout.channels
+    columns = [emitter.reshape(tensor, [0, channels, 1, -1]) for tensor in made]
+    sizes = [-1 if size is None else size for size in plan.layout.sizes]
+    stacked = emitter.add("Concat", columns, axis=2)
+    return emitter.reshape(stacked, [0, channels * prod(site.stride), *sizes])
+
+
+def _input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:
+    """What the Conv reads: the site's input behind the layers that have moved there."""
+    tensor: gs.Tensor = gs.Variable(site.input)
+    for layers in site.prelude:
+        tensor = _moved(emitter, layers, tensor)
+    if site.folded:
+        tensor = emitter.reshape(tensor, [-1, 1, *(0,) * site.rank])
+    return tensor
+
+
+def _attributes(
+    kernel: Sequence[int], pads: Sequence[tuple[int, int]], group: int
+) -> dict[str, Any]:
+    begins, ends = zip(*pads, strict=True)
+    attributes: dict[str, Any] = {"kernel_shape": list(kernel)}
     if any(begins) or any(ends):
         attributes["pads"] = [*begins, *ends]
-    if site.group > 1:
-        attributes["group"] = site.group
-    return emitter.add("Conv", inputs, **attributes)
+    if group > 1:
+        attributes["group"] = group
+    return attributes
 
 
 def _moved(emitter: Emitter, layers: Pointwise, tensor: gs.Tensor) -> gs.Tensor:

@@ -2,6 +2,8 @@
 
 - ``crop``: every phase at its own taps, the smallest kernel; the front is cropped.
 - ``pad``: nothing cropped in front; the kernel is the union of all phases' taps.
+- ``split``: nothing cropped in front; one Conv a phase, with its own taps only. Where the kernel
+  is no multiple of the stride the phases have unequal numbers of taps, and this saves the rest.
 - ``conv``: no shuffle. Stride 1 everywhere is a plain Conv with the flipped kernel; a 1x1 Conv
   behind a nearest Resize moves in front of it.
 """
@@ -15,11 +17,18 @@ from typing import Literal
 
 from deployconv.lowering.shuffle import Layout, ShuffleName, spelling
 from deployconv.options import Form, Shuffle
-from deployconv.polyphase import Axis, Polyphase, multiplications, smallest_kernel, without_shift
+from deployconv.polyphase import (
+    Axis,
+    Polyphase,
+    multiplications,
+    smallest_kernel,
+    split_multiplications,
+    without_shift,
+)
 from deployconv.results import Macs, Reason
 from deployconv.sites import UpsampleSite
 
-FormName = Literal["crop", "pad", "conv"]
+FormName = Literal["crop", "pad", "split", "conv"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,11 @@ class Plan:
 
     @property
     def conv_kernel(self) -> tuple[int, ...]:
-        """Kernel of the low-resolution Conv."""
-        return tuple(form.span for form in self.axes)
+        """Kernel of the low-resolution Conv; of several, the largest."""
+        if self.form != "split":
+            return tuple(form.span for form in self.axes)
+        places = ([form.places(q) for q in range(form.axis.stride)] for form in self.axes)
+        return tuple(max(last - first + 1 for first, last in axis) for axis in places)
 
     @property
     def copies(self) -> int:
@@ -60,26 +72,41 @@ def plan_site(site: UpsampleSite, form: Form = "auto", shuffle: Shuffle = "auto"
     """The plan for ``site``, or the reason why its shuffle cannot be spelled.
 
     A ``shuffle`` that does not fit the site (say DepthToSpace for three axes) gives way to
-    the portable one that does; the plan tells which.
+    the portable one that does, a form ``split`` to that with fewer multiplications; the plan
+    tells which.
     """
     if site.repeats and site.scope.opset >= _FIRST_UPSAMPLE and form == shuffle == "auto":
         return _pointwise_plan(site)
     if (needed := _weight_bytes(site)) > _LARGEST:
         text = f"its low-resolution weight would take {needed / 1e9:.3g} GB"
         return Reason("too-large", text)
-    choose = without_shift if form == "pad" else smallest_kernel
+    if form == "split" and not _fits_split(site):
+        form = "auto"
+    choose = smallest_kernel if form in ("auto", "crop") else without_shift
     axes = tuple(choose(axis) for axis in site.axes)
     if site.weight.quantized is not None and any(axis.sums for axis in axes):
         text = "several taps of its integer weight fall on one place, and sums leave the grid"
         return Reason("needs-requantize", text)
     layout = _layout(site, axes)
     if site.phases == 1:
-        return Plan("conv", None, axes, layout, _macs(site, axes))
+        return Plan("conv", None, axes, layout, _macs(site, multiplications(axes)))
     spelled = spelling(layout, shuffle)
     if isinstance(spelled, Reason):
         return spelled
     named: FormName = "crop" if any(axis.shift for axis in axes) else "pad"
-    return Plan(named if form == "auto" else form, spelled, axes, layout, _macs(site, axes))
+    count = split_multiplications if form == "split" else multiplications
+    chosen = named if form == "auto" else form
+    return Plan(chosen, spelled, axes, layout, _macs(site, count(axes)))
+
+
+_MOST_CONVS = 16
+"""More Convs than this cost more to call than any taps are worth."""
+
+
+def _fits_split(site: UpsampleSite) -> bool:
+    """Few phases, float weights, and shapes that a Reshape can name."""
+    few = 1 < site.phases <= _MOST_CONVS and site.weight.quantized is None
+    return few and sum(size is None for size in site.sizes) <= 1
 
 
 _LARGEST = 1 << 31
@@ -101,7 +128,8 @@ def _pointwise_plan(site: UpsampleSite) -> Plan:
     """A 1x1 Conv computes the same for every copy of a pixel: run it before they are made."""
     plain = tuple(Axis(1, 1, 1, 0, 0) for _ in site.axes)
     axes = tuple(without_shift(axis) for axis in plain)
-    return Plan("conv", None, axes, _layout(site, axes), _macs(site, axes), site.stride)
+    macs = _macs(site, multiplications(axes))
+    return Plan("conv", None, axes, _layout(site, axes), macs, site.stride)
 
 
 def _layout(site: UpsampleSite, axes: tuple[Polyphase, ...]) -> Layout:
@@ -119,13 +147,13 @@ def _layout(site: UpsampleSite, axes: tuple[Polyphase, ...]) -> Layout:
     )
 
 
-def _macs(site: UpsampleSite, axes: tuple[Polyphase, ...]) -> Macs:
+def _macs(site: UpsampleSite, after: int) -> Macs:
     """Per low-resolution pixel; a ConvTranspose multiplies each input with each tap once."""
     c_in, c_out = site.channels
     pairs = c_in // site.group * c_out
     taps = prod(axis.taps for axis in site.axes)
     before = taps if site.pattern == "conv_transpose" else taps * site.phases
-    return Macs(pairs * before, pairs * multiplications(axes))
+    return Macs(pairs * before, pairs * after)
 
 
 __all__ = ["FormName", "Plan", "plan_site"]

@@ -108,13 +108,15 @@ def _forms(
         return
     seen = set()
     fewest: int | None = None
-    forms: tuple[Form, ...] = ("crop", "pad") if form == "auto" else (form,)
+    forms: tuple[Form, ...] = ("crop", "pad", "split") if form == "auto" else (form,)
     for asked in forms:
         for name in names:
             plan = plan_site(site, asked, name)
             if isinstance(plan, Reason) or plan.shuffle != name:
                 continue
             fewest = fewest or plan.macs.after
-            if (plan.axes, name) not in seen and plan.macs.after <= _MORE_WORK * fewest:
-                seen.add((plan.axes, name))
+            # Several Convs are worth their calls only where they have less to do.
+            most = fewest - 1 if asked == "split" and form == "auto" else _MORE_WORK * fewest
+            if (plan.form == "split", plan.axes, name) not in seen and plan.macs.after <= most:
+                seen.add((plan.form == "split", plan.axes, name))
                 yield Option(Choice(asked, name), site, plan)

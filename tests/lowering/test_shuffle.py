@@ -54,7 +54,7 @@ def taken(model: ModelProto, shuffle: Shuffle) -> str | None:
     return site.shuffle
 
 
-@pytest.mark.parametrize("form", ["crop", "pad"])
+@pytest.mark.parametrize("form", ["crop", "pad", "split"])
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize(
     "strides", [(2,), (3,), (2, 2), (3, 3), (1, 2), (3, 2), (2, 2, 2), (2, 2, 1), (1, 3, 2)]

@@ -44,7 +44,7 @@ LEFT = {
 @pytest.mark.parametrize(
     "bounds", [*TAKEN.values(), *ONLY_STATIC.values()], ids=[*TAKEN, *ONLY_STATIC]
 )
-@pytest.mark.parametrize("form", ["crop", "pad"])
+@pytest.mark.parametrize("form", ["crop", "pad", "split"])
 def test_a_slice_of_static_sizes_is_part_of_the_layer(bounds: dict[str, Array], form: str) -> None:
     model = cropped("y = Slice(z, s, e, a)", **bounds)
     (site,) = assert_never_wrong(model, form=form)
