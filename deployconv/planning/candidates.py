@@ -17,6 +17,7 @@ _SHUFFLES: tuple[ShuffleName, ...] = ("col2im", "two-step", "dcr", "crd", "trans
 """Likely winners first."""
 _PORTABLE: tuple[ShuffleName, ...] = ("dcr", "crd", "transpose")
 _REACHES: tuple[Reach, ...] = ("pointwise", "all")
+_INTEGER_REACHES: tuple[Reach, ...] = ("grid", "all")
 _MORE_WORK = 1.6
 """A form with this many times the multiplications of the smallest is not worth a measurement."""
 
@@ -31,8 +32,15 @@ class Choice:
 
     def __str__(self) -> str:
         parts = [part for part in (self.form, self.shuffle) if part != "auto"]
-        behind = {"none": "", "pointwise": " + pointwise", "all": " + chain"}[self.chain]
-        return (", ".join(parts) or "conv") + behind
+        return (", ".join(parts) or "conv") + _BEHIND[self.chain]
+
+
+_BEHIND: dict[Reach, str] = {
+    "none": "",
+    "grid": " + quantize",
+    "pointwise": " + pointwise",
+    "all": " + chain",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +79,9 @@ def options_for(
     spelled = {option.plan.shuffle for option in found}
     if spelled & {"dcr", "crd", "two-step"}:  # the general Transpose is slower than any of them
         found = [option for option in found if option.plan.shuffle != "transpose"]
-    return [*found, *_chains(found, planned, view, barred)]
+    chains = list(_chains(found, planned, view, barred))
+    # An integer layer without its QuantizeLinear is a float one.
+    return chains if any(option.choice.chain == "grid" for option in chains) else [*found, *chains]
 
 
 def _chains(
@@ -80,12 +90,17 @@ def _chains(
     """The same with what can run behind the site before the shuffle, portable or quickest."""
     named = {option.plan.shuffle for option in plain}
     portable = next((name for name in _PORTABLE if name in named), None)
+    site = planned.site
+    integers = isinstance(site, UpsampleSite) and site.weight.quantized is not None
+    quickest = "two-step" if integers else "col2im"  # Col2Im moves floats only
     for option in plain:
-        if option.plan.shuffle not in ("col2im", portable):
+        if option.plan.shuffle not in (quickest, portable):
             continue
         links = 0
-        for reach in _REACHES:
-            chained = with_chain(replace(planned, plan=option.plan), view, reach, barred)
+        for reach in _INTEGER_REACHES if integers else _REACHES:
+            chained = with_chain(
+                replace(planned, plan=option.plan, chain=None), view, reach, barred
+            )
             if chained.chain is not None and len(chained.chain.links) > links:
                 links = len(chained.chain.links)
                 assert chained.plan is not None

@@ -17,6 +17,7 @@ from deployconv.planning.candidates import Option, options_for
 from deployconv.proof.certificate import certify
 from tests.build import FLOAT, conv_transpose, graph, integers, model, node, tensor, value
 from tests.planning.nets import head, net, shuffled, up
+from tests.quantized import Layer, network, quantized
 
 
 def planned(proto: ModelProto, **options: Any) -> Planning:
@@ -196,3 +197,15 @@ def test_a_chain_stops_before_what_the_call_leaves_alone() -> None:
         "crop, col2im + pointwise",
         "crop, dcr + pointwise",
     ]
+
+
+def test_an_integer_layer_takes_its_quantize_along() -> None:
+    """Without it it would be a float layer; and Col2Im, which moves floats, is not tried."""
+    found = options(network(Layer(attributes={"strides": [2, 2], "pads": [1] * 4}), opset=18))
+    assert names(found) == ["crop, two-step + quantize", "crop, dcr + quantize"]
+    assert {certify(option.subject, option.plan) for option in found} == {"exact"}
+
+
+def test_an_integer_layer_without_one_is_tried_by_itself() -> None:
+    found = options(quantized(Layer(kernel=(2, 2)), opset=18))
+    assert names(found) == ["crop, col2im", "crop, two-step", "crop, dcr", "crop, crd"]
