@@ -31,6 +31,7 @@ from deployconv.backends.machine import describe_machine, usable_cpus
 from deployconv.model.shapes import Shapes
 from deployconv.model.skeleton import skeleton
 from deployconv.planning.cost_graph import graph_of
+from deployconv.planning.cost_table import Rate
 from deployconv.planning.cost_terms import Term, Work
 
 Matrix = NDArray[np.float64]
@@ -92,8 +93,8 @@ def work_of_model(model: ModelProto) -> Work:
     return work
 
 
-def fit(samples: Sequence[Sample]) -> tuple[dict[Term, tuple[float, float]], float, list[float]]:
-    """Parallel and serial constant of each term, milliseconds of a call, relative errors."""
+def fit(samples: Sequence[Sample]) -> tuple[dict[Term, Rate], float, list[float]]:
+    """The rate of each term, milliseconds of a call, and the relative errors."""
     terms: list[Term] = [term for term in get_args(Term) if any(term in s.work for s in samples)]
     rows = [[part for term in terms for part in _parts(sample, term)] + [1.0] for sample in samples]
     times = np.array([sample.ms for sample in samples])
@@ -101,12 +102,22 @@ def fit(samples: Sequence[Sample]) -> tuple[dict[Term, tuple[float, float]], flo
     constants = non_negative(relative, np.ones(len(samples)))
     errors = relative @ constants - 1.0
     pairs = constants[:-1].reshape(-1, 2)
-    table = {term: (float(a), float(b)) for term, (a, b) in zip(terms, pairs, strict=True)}
+    table = {
+        term: Rate(0.0, float(a), float(b)) if term in _HINDERED else Rate(float(a), float(b))
+        for term, (a, b) in zip(terms, pairs, strict=True)
+    }
     return table, float(constants[-1]), [float(error) for error in errors]
 
 
+_HINDERED: frozenset[Term] = frozenset({"launches", "transposed_axis", "transposed_rows"})
+"""What takes longer with more threads: they are woken for little, or get in each other's way."""
+
+
 def _parts(sample: Sample, term: Term) -> tuple[float, float]:
+    """What the two constants of a term are multiplied with."""
     amount = sample.work.get(term, 0.0)
+    if term in _HINDERED:
+        return amount, amount * (sample.threads - 1)
     return amount / sample.threads, amount
 
 
@@ -134,8 +145,9 @@ def report(samples: Sequence[Sample], machine: str) -> None:
     print(
         f"# {np.percentile(size, 90):.0%} in the 90th percentile; a call takes {1e3 * call:.0f} us"
     )
-    for term, (parallel, serial) in table.items():
-        print(f'    "{term}": Rate({parallel:.3g}, {serial:.3g}),')
+    for term, rate in table.items():
+        constants = [rate.parallel, rate.serial, *([rate.each] if rate.each else [])]
+        print(f'    "{term}": Rate({", ".join(f"{constant:.3g}" for constant in constants)}),')
     print("\nfarthest off:", file=sys.stderr)
     for i in sorted(range(len(samples)), key=lambda i: -size[i])[:20]:
         sample = samples[i]

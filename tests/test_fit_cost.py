@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import get_args
 
 import numpy as np
@@ -21,13 +22,18 @@ def test_least_squares_without_negative_unknowns() -> None:
 
 
 def test_constants_that_made_the_times_are_found() -> None:
-    truth: dict[Term, Rate] = {"blocked": Rate(0.02, 0.001), "reordered": Rate(0.0, 0.3)}
+    truth: dict[Term, Rate] = {
+        "blocked": Rate(0.02, 0.001),
+        "reordered": Rate(0.0, 0.3),
+        "transposed_axis": Rate(0.0, 0.2, 0.1),
+    }
     table = CostTable(truth, block=16, margin=0.1, fitted=True)
     works: list[Work] = [
         {"blocked": 10.0, "reordered": 1.0},
         {"blocked": 100.0, "reordered": 0.5},
         {"blocked": 1.0},
-        {"reordered": 2.0},
+        {"reordered": 2.0, "transposed_axis": 3.0},
+        {"transposed_axis": 0.5},
     ]
     samples = [
         Sample("layer", threads, work, 0.04 + table.milliseconds(work, threads))
@@ -37,7 +43,7 @@ def test_constants_that_made_the_times_are_found() -> None:
     found, call, errors = fit(samples)
     assert set(found) == set(truth)
     for term, rate in truth.items():
-        assert found[term] == pytest.approx((rate.parallel, rate.serial), abs=1e-4)
+        assert astuple(found[term]) == pytest.approx(astuple(rate), abs=1e-4)
     assert call == pytest.approx(0.04, rel=1e-3)
     assert errors == pytest.approx([0.0] * len(samples), abs=1e-3)
 

@@ -21,6 +21,7 @@ from deployconv.planning.cost_terms import (
     FOLDED,
     FUSED,
     Work,
+    far,
     is_blocked,
     reads_blocks,
     work_of,
@@ -79,7 +80,7 @@ class CostGraph:
         state.finish()
         for name in state.reordered & self.shapes.keys():
             amount = prod(self.shapes[name]) / 1e6
-            add_work(total, {"reordered": amount, "launches": 1.0})
+            add_work(total, {"reordered": amount, "launches": 1.0, **far(amount)})
         return total, frozenset(unknown)
 
     def live(self) -> list[NodeProto]:

@@ -1,6 +1,6 @@
 """The constants of the cost model: one table a backend.
 
-What an amount of work takes is ``parallel / threads + serial`` milliseconds for each unit of
+What an amount of work takes is a `Rate` times the amount: milliseconds for each unit of
 it (`cost_terms.Term`): a million multiplications or elements, one node, a thousand matrix
 multiplications.
 """
@@ -16,14 +16,18 @@ from deployconv.sites import UpsampleSite
 
 @dataclass(frozen=True)
 class Rate:
-    """Milliseconds for a unit of work: what threads share, and what they do not."""
+    """Milliseconds for a unit of work: what threads share, what they do not, what they cost.
+
+    ``each`` is for every thread but the first.
+    """
 
     parallel: float
     serial: float = 0.0
+    each: float = 0.0
 
     def at(self, threads: int) -> float:
         """Milliseconds with this many threads."""
-        return self.parallel / threads + self.serial
+        return self.parallel / threads + self.serial + self.each * (threads - 1)
 
 
 def _never(site: UpsampleSite) -> bool:
@@ -66,35 +70,35 @@ class CostTable:
 
 
 # Fitted by scripts/fit_cost.py on an AMD EPYC with AVX-512, 2 CPUs, onnxruntime 1.32.0, with one
-# thread and with two: over 438 timings the relative error is 8 % in the median, 35 % in the
+# thread and with two: over 548 timings the relative error is 8 % in the median, 30 % in the
 # 90th percentile.
 ORT_CPU = CostTable(
     rates={
-        "launches": Rate(0, 0.000477),
-        "blocked": Rate(0.0174, 0.000385),
-        "depthwise": Rate(0.0103, 0.00287),
-        "gemm": Rate(0.0174, 0.00126),
-        "gemm_calls": Rate(0, 0.231),
-        "columns": Rate(0.149, 0.0259),
-        "scattered": Rate(0, 0.36),
-        "scattered_far": Rate(0.251, 0.0661),
-        "scattered_nd": Rate(0.0645, 0.703),
-        "weights": Rate(0.00395, 0.0621),
-        "reordered": Rate(0.0525, 0.185),
-        "pointwise": Rate(0.0667, 0.0566),
-        "transcendental": Rate(0.317, 0.0522),
-        "prelu": Rate(2.86, 0.803),
-        "copied": Rate(0.0416, 0.0852),
-        "repeated": Rate(0.000187, 0.0762),
-        "repeated_blocks": Rate(0.2, 0.13),
-        "depth_to_space": Rate(0.00552, 0.315),
-        "depth_to_space_runs": Rate(0, 2.83),
-        "col2im": Rate(0.00197, 0.459),
-        "col2im_pairs": Rate(0.0342, 0.114),
-        "col2im_nd": Rate(0.00443, 0.456),
-        "transposed": Rate(0.0056, 3.96),
-        "transposed_axis": Rate(0, 0.309),
-        "transposed_rows": Rate(0, 0.308),
+        "launches": Rate(0, 0, 0.000593),
+        "blocked": Rate(0.0172, 0.000676),
+        "depthwise": Rate(0.00932, 0.00272),
+        "gemm": Rate(0.0172, 0.00173),
+        "gemm_calls": Rate(0, 0.198),
+        "columns": Rate(0.139, 0.0338),
+        "scattered": Rate(0, 0.376),
+        "scattered_nd": Rate(0, 0.715),
+        "weights": Rate(0.0102, 0.0573),
+        "far": Rate(0.177, 0.0225),
+        "reordered": Rate(0, 0.242),
+        "pointwise": Rate(0.0625, 0.0251),
+        "transcendental": Rate(0.22, 0.0885),
+        "prelu": Rate(3.24, 0.661),
+        "copied": Rate(0, 0.0775),
+        "repeated": Rate(0, 0.0685),
+        "repeated_blocks": Rate(0.216, 0.00306),
+        "depth_to_space": Rate(0, 0.16),
+        "depth_to_space_runs": Rate(0, 3.26),
+        "col2im": Rate(0, 0.442),
+        "col2im_pairs": Rate(0, 0.141),
+        "col2im_nd": Rate(0, 0.426),
+        "transposed": Rate(0, 3.93),
+        "transposed_axis": Rate(0, 0.227, 0.384),
+        "transposed_rows": Rate(0, 0.284, 0.0124),
     },
     block=16,
     margin=0.1,

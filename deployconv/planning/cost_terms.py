@@ -25,9 +25,9 @@ Term = Literal[
     "gemm_calls",
     "columns",
     "scattered",
-    "scattered_far",
     "scattered_nd",
     "weights",
+    "far",
     "reordered",
     "pointwise",
     "transcendental",
@@ -52,6 +52,7 @@ Term = Literal[
 - ``gemm``: multiplications of the others; ``columns``: elements that im2col writes;
   ``scattered``: elements that a ConvTranspose adds up, ``_nd`` where it is not 2-D.
 - ``weights``: elements of the weight, which count where the image is small.
+- ``far``: elements, of those counted elsewhere, beyond what a cache holds of one tensor.
 - ``reordered``: elements brought into blocks or out of them.
 - ``pointwise``, ``transcendental``: elements of such layers.
 - ``copied``: elements of whatever else moves data; ``repeated``: made by a nearest Resize,
@@ -84,8 +85,8 @@ _FREE = frozenset(
         "Unsqueeze",
     )
 )
-_NEAR = 0.25
-"""Millions of elements that stay in a cache."""
+_NEAR = 1.0
+"""Millions of elements of a tensor that a cache holds."""
 _ALIGNED = 4
 """Channels that come in fours can be brought into blocks."""
 
@@ -98,6 +99,8 @@ def work_of(node: NodeProto, shapes: Instance, block: int) -> Work | None:
         shapes: of all tensors of its graph.
         block: channels in a block; 0 where no Conv works on blocks.
     """
+    if node.op_type in _FREE:
+        return {}
     try:
         return {"launches": 1.0, **_work(node, shapes, block)}
     except KeyError:
@@ -105,14 +108,22 @@ def work_of(node: NodeProto, shapes: Instance, block: int) -> Work | None:
 
 
 def _work(node: NodeProto, shapes: Instance, block: int) -> Work:
-    op = node.op_type
-    if op in _FREE:
-        return {}
-    if op == "Conv":
+    if node.op_type == "Conv":
         return _conv(node, shapes, block)
-    if op == "ConvTranspose":
+    if node.op_type == "ConvTranspose":
         return _conv_transpose(node, shapes)
     made = prod(shapes[node.output[0]]) / _MILLION
+    return _moved(node, shapes, made) | far(made)
+
+
+def far(amount: float) -> Work:
+    """What is beyond a cache of ``amount`` million elements."""
+    return {"far": amount - _NEAR} if amount > _NEAR else {}
+
+
+def _moved(node: NodeProto, shapes: Instance, made: float) -> Work:
+    """Of a layer that makes ``made`` million elements of others."""
+    op = node.op_type
     if op in _POINTWISE:
         return {"pointwise": made}
     if op in _TRANSCENDENTAL:
@@ -165,10 +176,9 @@ def _conv_transpose(node: NodeProto, shapes: Instance) -> Work:
     }
     if len(x) == 4:
         work["scattered"] = columns
-        work["scattered_far"] = max(0.0, columns / group - _NEAR)
     else:
         work["scattered_nd"] = columns
-    return work
+    return work | far(columns / group)
 
 
 def is_blocked(node: NodeProto, shapes: Instance, block: int) -> bool:
