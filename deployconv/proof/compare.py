@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ _TINY = float(np.finfo(np.float32).tiny)
 """The magnitude of an output that is zero throughout: only a denormal difference passes."""
 
 _FLOOR_MARGIN = 2.0
+_STEP_MARGIN = 1 + 1e-6
 _FLOOR_CEILING = 0.1
 """A floor never widens a tolerance past this part of the output: it would prove nothing."""
 
@@ -43,6 +45,7 @@ def compare_outputs(
     reference: Mapping[str, Array],
     candidate: Mapping[str, Array],
     floors: Mapping[str, float] | None = None,
+    steps: Mapping[str, float] | None = None,
 ) -> tuple[OutputParity, ...]:
     """Compare ``candidate`` with ``reference``, output by output in the reference's order.
 
@@ -56,14 +59,16 @@ def compare_outputs(
         candidate: output name -> array.
         floors: by output, how far the reference moves by itself (absolute). Where given,
             twice that is tolerated too, up to a tenth of the output's magnitude.
+        steps: by quantized output, its step (absolute): that much is tolerated too, also of
+            integers, which otherwise are equal or not.
 
     Returns:
         ``max_abs`` is the largest difference, ``max_rel`` that over the largest finite
         magnitude; both are NaN where shapes differ and nothing could be measured.
     """
-    floors = floors or {}
+    floors, steps = floors or {}, steps or {}
     verdicts = [
-        _compare(name, array, candidate[name], floors.get(name, 0.0))
+        _compare(name, array, candidate[name], floors.get(name, 0.0), steps.get(name, 0.0))
         if name in candidate
         else _unmeasured(name, "missing from the candidate's outputs")
         for name, array in reference.items()
@@ -79,17 +84,20 @@ def _unmeasured(name: str, problem: str) -> OutputParity:
     return OutputParity(name, math.nan, math.nan, 0.0, passed=False, problem=problem)
 
 
-def _compare(name: str, reference: Array, candidate: Array, floor: float) -> OutputParity:
+def _compare(
+    name: str, reference: Array, candidate: Array, floor: float, step: float
+) -> OutputParity:
     if reference.shape != candidate.shape:
         return _unmeasured(name, f"shape {candidate.shape} instead of {reference.shape}")
     if reference.dtype != candidate.dtype:
         return _unmeasured(name, f"dtype {candidate.dtype} instead of {reference.dtype}")
     if reference.dtype.name not in RTOL:
-        return _compare_exactly(name, reference, candidate)
+        verdict = _compare_exactly(name, reference, candidate)
+        return _compare_steps(verdict, reference, floor, step) if step else verdict
     left, right = np.ravel(reference), np.ravel(candidate)
     max_abs, magnitude, problem = _measure(left, right)
     tolerance = RTOL[reference.dtype.name] * max(magnitude, _TINY)
-    tolerance = max(tolerance, min(_FLOOR_MARGIN * floor, _FLOOR_CEILING * magnitude))
+    tolerance = max(tolerance, _allowance(magnitude, floor, step))
     return OutputParity(
         name=name,
         max_abs=max_abs,
@@ -97,6 +105,26 @@ def _compare(name: str, reference: Array, candidate: Array, floor: float) -> Out
         tolerance=tolerance,
         passed=problem is None and max_abs <= tolerance,
         problem=problem,
+    )
+
+
+def _allowance(magnitude: float, floor: float, step: float) -> float:
+    """One step, and twice what the reference moves by itself as far as that proves something."""
+    # The difference of two multiples of a step is one, give or take their own rounding.
+    return max(step * _STEP_MARGIN, min(_FLOOR_MARGIN * floor, _FLOOR_CEILING * magnitude))
+
+
+def _compare_steps(
+    exact: OutputParity, reference: Array, floor: float, step: float
+) -> OutputParity:
+    """The verdict on integers of a grid, where a tie may have been rounded to either side."""
+    if exact.passed or not math.isfinite(exact.max_abs):
+        return exact
+    magnitude = float(np.max(np.abs(reference.astype(np.float64)), initial=0.0))
+    tolerance = _allowance(magnitude, floor, step)
+    passed = exact.max_abs <= tolerance
+    return replace(
+        exact, tolerance=tolerance, passed=passed, problem=None if passed else exact.problem
     )
 
 
