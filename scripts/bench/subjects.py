@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bench.apart import apart
+
+if TYPE_CHECKING:
+    from zoo.sample import Sample
 
 MODELS = Path(__file__).resolve().parent.parent.parent / "models"
 
@@ -27,31 +31,60 @@ class Subject:
 
 def samples() -> list[Subject]:
     """The models of ``models/``, with the shapes that they were exported with."""
-    manifest = json.loads((MODELS / "manifest.json").read_text(encoding="utf-8"))
+    return [_sample(entry) for entry in _manifest()]
+
+
+def float_samples() -> list[Subject]:
+    """Those that can be quantized: in float32, of static shapes."""
     return [
-        Subject(
-            entry["name"],
-            {given["name"]: tuple(given["example"]) for given in entry["inputs"]},
-            MODELS / entry["file"],
+        _sample(entry)
+        for entry in _manifest()
+        if not entry["quantized"]
+        and all(
+            given["dtype"] == "float32" and given["shape"] == given["example"]
+            for given in entry["inputs"]
         )
-        for entry in manifest["models"]
     ]
+
+
+def _manifest() -> list[dict[str, Any]]:
+    models: list[dict[str, Any]] = json.loads(
+        (MODELS / "manifest.json").read_text(encoding="utf-8")
+    )["models"]
+    return models
+
+
+def _sample(entry: Mapping[str, Any]) -> Subject:
+    shapes = {given["name"]: tuple(given["example"]) for given in entry["inputs"]}
+    return Subject(entry["name"], shapes, MODELS / entry["file"])
 
 
 def large() -> list[Subject]:
     """Those at real sizes, not yet exported."""
     from zoo.large import LARGE
 
-    return [Subject(one.name, {given.name: given.shape for given in one.inputs}) for one in LARGE]
+    return [_unexported(sample) for sample in LARGE]
+
+
+def decoders() -> list[Subject]:
+    """Those at real sizes that are a decoder, and the least decoder there is; not yet exported."""
+    from zoo.large import DECODERS, UPSAMPLERS
+
+    return [_unexported(sample) for sample in (*UPSAMPLERS, *DECODERS)]
+
+
+def _unexported(sample: Sample) -> Subject:
+    return Subject(sample.name, {given.name: given.shape for given in sample.inputs})
 
 
 def export_large(name: str, path: Path) -> None:
     """Export the model called ``name`` to ``path``."""
     import onnx
     from zoo.export import export
-    from zoo.large import LARGE
+    from zoo.large import LARGE, UPSAMPLERS
 
-    onnx.save(export(next(sample for sample in LARGE if sample.name == name)), path)
+    samples = {sample.name: sample for sample in (*LARGE, *UPSAMPLERS)}
+    onnx.save(export(samples[name]), path)
 
 
 def all_subjects() -> list[Subject]:

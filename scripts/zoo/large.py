@@ -92,5 +92,7 @@ UPSAMPLERS: tuple[Sample, ...] = tuple(
 )
 """An upsampling layer between two Convs: the least that there is."""
 
-LAYERS = ("fsrcnn_x3_last_layer", "vae_upsampling_layer")
-"""Those of `LARGE` that are a layer, not a network."""
+_LEFT_OUT = ("espcn_x3_180x320", "fsrcnn_x3_last_layer", "vae_upsampling_layer")
+"""A pixel shuffle from the start, and layers alone."""
+
+DECODERS: tuple[Sample, ...] = tuple(one for one in LARGE if one.name not in _LEFT_OUT)

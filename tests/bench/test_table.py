@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from bench.floor import Floor
 from bench.memory import Memory
+from bench.rows import Policy
 from bench.speed import Speed
-from bench.table import Policy, Row, line, markdown, summarise, summary_line
+from bench.table import Row, line, markdown, summarise, summary_line
 from bench.work import Work
 
 WORK = Work(macs=1000, needed=10, moved=20)

@@ -1,0 +1,119 @@
+"""The command line that the benchmarks share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic
+
+from bench.rows import Policy, R, document
+from bench.speed import QUICK, THOROUGH, Effort
+from bench.subjects import Subject
+
+if TYPE_CHECKING:
+    from deployconv.results import Rewriting
+
+Measure = Callable[[Subject, Policy, int, Effort, Path], R]
+"""One model under a policy with so many threads; files go into the folder."""
+
+
+@dataclass(frozen=True)
+class Benchmark(Generic[R]):
+    """What is measured, and how it is shown; the functions are those of a module like `table`."""
+
+    description: str | None
+    subjects: Callable[[], Sequence[Subject]]
+    policies: tuple[Policy, ...]
+    header: str
+    line: Callable[[R], str]
+    summarise: Callable[[Sequence[R]], Iterator[dict[str, Any]]]
+    summary_line: Callable[[Mapping[str, Any]], str]
+    markdown: Callable[[Sequence[Mapping[str, Any]]], Iterator[str]]
+    prepare: Callable[[Sequence[int]], tuple[Measure[R], Mapping[str, Any]]]
+    """What measures with these numbers of threads, and the conditions that belong in the JSON."""
+
+
+def main(benchmark: Benchmark[R]) -> int:
+    """Measure what the command line asks for and print row by row; the exit status."""
+    options = _arguments(benchmark)
+    if options.table:
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in options.table]
+        print(*benchmark.markdown(found), sep="\n")
+        return 0
+    base = QUICK if options.quick else THOROUGH
+    effort = Effort(base.seconds, options.budget or base.budget, options.runs)
+    globs = options.only or ["*"]
+    subjects = [
+        subject
+        for subject in benchmark.subjects()
+        if any(fnmatchcase(subject.name, glob) for glob in globs)
+    ]
+    if not subjects:
+        print(f"no model is called {' or '.join(globs)}", file=sys.stderr)
+        return 2
+    threads = options.threads or (2, 1)
+    measure, conditions = benchmark.prepare(threads)
+    rows: list[R] = []
+    print(benchmark.header)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        for subject in subjects:
+            for policy in options.policy or benchmark.policies:
+                for number in threads:
+                    rows.append(measure(subject, policy, number, effort, Path(folder)))
+                    print(benchmark.line(rows[-1]), flush=True)
+    summary = list(benchmark.summarise(rows))
+    print("", *map(benchmark.summary_line, summary), sep="\n")
+    if options.json:
+        text = json.dumps(document(rows, effort, conditions, summary), indent=1)
+        options.json.write_text(text, encoding="utf-8")
+    return 1 if any(row.error for row in rows) else 0
+
+
+def _arguments(benchmark: Benchmark[R]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(benchmark.description or "").partition("\n")[0])
+    parser.add_argument("--only", action="append", metavar="GLOB", help="models by name")
+    policies = benchmark.policies
+    parser.add_argument("--policy", action="append", choices=policies, help="default: each")
+    parser.add_argument("--threads", action="append", type=int, help="default: 2, then 1")
+    parser.add_argument("--runs", type=int, help="of each model (default: 10 seconds of them)")
+    parser.add_argument("--budget", type=float, help="seconds for fastest to choose (default: 60)")
+    parser.add_argument("--quick", action="store_true", help="measure for a tenth of the time")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
+    parser.add_argument(
+        "--table",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="measure nothing: the tables of these JSON files as one, in Markdown",
+    )
+    return parser.parse_args()
+
+
+def rewrite(
+    model: Path, output: Path, subject: Subject, policy: Policy, threads: int, effort: Effort
+) -> Rewriting:
+    """Rewrite and prove ``model`` for the sizes of ``subject``."""
+    import deployconv
+
+    return deployconv.rewrite(
+        model,
+        output=output,
+        policy=policy,
+        shape=subject.shapes,
+        threads=threads,
+        budget=effort.budget,
+        bench=False,
+        cache=False,
+        force=True,
+    )
+
+
+def words(error: Exception) -> str:
+    """What went wrong, on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

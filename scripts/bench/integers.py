@@ -1,0 +1,143 @@
+"""Quantized models side by side: latency, and error against the float model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from zoo.quantize import Feeds, quantize, random_batches
+
+from bench import command
+from bench import rows as base
+from bench.speed import Effort, time_pair
+from bench.subjects import Shapes, Subject, exported
+from deployconv.backends import get_backend
+
+CALIBRATION_SEED, TEST_SEED, TEST_BATCHES = 34, 1, 4
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Root mean square of the difference from the float model's output, relative to the output's.
+
+    ``before`` is that of the original, quantized; both on inputs that neither was calibrated on.
+    """
+
+    before: float
+    after: float
+
+    @property
+    def ratio(self) -> float:
+        return self.after / self.before
+
+
+@dataclass(frozen=True)
+class Row(base.Row):
+    """``errors`` are those of the two models that were timed."""
+
+    errors: Errors | None = None
+
+
+HEADER = f"{base.HEADER}  error to float"
+
+
+def line(row: Row) -> str:
+    """One row of the table."""
+    if row.errors is None:
+        return base.line(row, "")
+    return base.line(row, f"  {row.errors.before:.4f} -> {row.errors.after:.4f}")
+
+
+def summarise(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """The means, and how much the error grows at most."""
+    return base.summarise(rows, _most_error)
+
+
+def _most_error(rows: Sequence[Row]) -> dict[str, Any]:
+    return {"most_error": max(row.errors.ratio for row in rows if row.errors)}
+
+
+def summary_line(found: Mapping[str, Any]) -> str:
+    """One line below the table."""
+    return base.summary_line(found, f"error at most {found['most_error']:.3f} times")
+
+
+def markdown(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What ``--json`` wrote, side by side; the error is that of the row it grew most in."""
+    return base.markdown(documents, "error against float", _error)
+
+
+def _error(rows: base.Rows) -> str:
+    errors = max((row["errors"] for row in rows), key=lambda one: one["after"])
+    return f"{errors['before']:.4f} -> {errors['after']:.4f}"
+
+
+Order = Literal["quantize, then rewrite", "rewrite, then quantize"]
+
+
+def measure(
+    order: Order, subject: Subject, policy: base.Policy, threads: int, effort: Effort, folder: Path
+) -> Row:
+    """Quantize as exported, and quantize and rewrite in this ``order``; then compare the two."""
+    rewritten = folder / f"{subject.name}.{policy}.{threads}.onnx"
+    try:
+        original = exported(subject, folder)
+        before = _quantized(original, folder, subject.shapes)
+        source = before if order == "quantize, then rewrite" else original
+        done = command.rewrite(source, rewritten, subject, policy, threads, effort)
+        after = rewritten
+        if order == "rewrite, then quantize":
+            after = _quantized(rewritten, folder, subject.shapes)
+        speed = time_pair(before, after, subject.shapes, threads, effort)
+        errors = compare(original, (before, after), subject.shapes)
+    except Exception as error:
+        return Row(subject.name, policy, threads, error=command.words(error))
+    sites = tuple(asdict(site) for site in done.sites)
+    return Row(subject.name, policy, threads, sites, speed, errors)
+
+
+def _quantized(model: Path, folder: Path, shapes: Shapes) -> Path:
+    """``model`` quantized, in ``folder``; made at the first call."""
+    path = folder / f"{model.stem}.int8.onnx"
+    if not path.exists():
+        batches = random_batches(shapes, CALIBRATION_SEED)
+        onnx.save(quantize(onnx.load(model), batches), path)
+    return path
+
+
+def compare(reference: Path, models: tuple[Path, Path], shapes: Shapes) -> Errors:
+    """Both models against ``reference``, on inputs that neither was calibrated on."""
+    batches = random_batches(shapes, TEST_SEED, TEST_BATCHES)
+    expected = _outputs(reference, batches)
+    scale = np.sqrt(np.square(expected).mean())
+    before, after = (
+        float(np.sqrt(np.square(_outputs(model, batches) - expected).mean()) / scale)
+        for model in models
+    )
+    return Errors(before, after)
+
+
+def _outputs(model: Path, batches: Sequence[Feeds]) -> NDArray[np.float64]:
+    """All elements of all outputs, one after the other."""
+    session = get_backend("ort").prepare(model)
+    arrays = [array for batch in batches for array in session.run(batch).values()]
+    return np.concatenate([array.astype(np.float64).ravel() for array in arrays])
+
+
+def benchmark(
+    description: str | None,
+    subjects: Callable[[], Sequence[Subject]],
+    policies: tuple[base.Policy, ...],
+    order: Order,
+) -> command.Benchmark[Row]:
+    """What `command.main` takes, to compare in this ``order``."""
+    return command.Benchmark(
+        *(description, subjects, policies, HEADER, line, summarise, summary_line, markdown),
+        prepare=lambda threads: (partial(measure, order), {"order": order}),
+    )

@@ -1,0 +1,137 @@
+"""What every benchmark finds: a row for each model, policy and number of threads, and the means."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeVar
+
+from bench.speed import Effort, Speed
+
+SCHEMA_VERSION = 1
+
+Policy = Literal["all", "cost", "fastest"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model under one policy; ``error`` says why there are no figures."""
+
+    model: str
+    policy: Policy
+    threads: int
+    sites: tuple[dict[str, Any], ...] = ()
+    speed: Speed | None = None
+    error: str | None = field(default=None, kw_only=True)
+
+
+R = TypeVar("R", bound=Row)
+
+HEADER = (
+    f"{'model':26}{'policy':9}{'threads':>7}{'original':>11}{'rewritten':>11}"
+    f"{'ratio':>7}  {'95 %':13}{'quartiles':14}"
+)
+
+
+def line(row: Row, rest: str) -> str:
+    """One row of the table, ``rest`` behind its speed; or what went wrong."""
+    head = f"{row.model:26}{row.policy:9}{row.threads:7}"
+    if row.speed is None:
+        return f"{head}  {row.error}"
+    speed = row.speed
+    lower, upper = speed.quartiles
+    return (
+        f"{head}{speed.before_ms:8.2f} ms{speed.after_ms:8.2f} ms{speed.ratio:7.2f}"
+        f"  {speed.low:.2f} - {speed.high:.2f}  {lower:.2f} - {upper:.2f}{rest}"
+    )
+
+
+def summarise(
+    rows: Sequence[R], extremes: Callable[[Sequence[R]], dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """For each policy and number of threads: the geometric mean, and the worst of all models.
+
+    ``extremes`` says what there is beside the ratios.
+    """
+    for policy, threads in dict.fromkeys((row.policy, row.threads) for row in rows):
+        group = [row for row in rows if (row.policy, row.threads) == (policy, threads)]
+        timed = [(row.speed.ratio, row.model) for row in group if row.speed]
+        if timed:
+            lowest, slowest = min(timed)
+            yield {
+                **{"policy": policy, "threads": threads, "models": len(timed)},
+                "geometric_mean": statistics.geometric_mean(ratio for ratio, _ in timed),
+                **{"lowest": lowest, "slowest": slowest},
+                **extremes([row for row in group if row.speed]),
+            }
+
+
+def summary_line(found: Mapping[str, Any], rest: str) -> str:
+    """One line below the table."""
+    return (
+        f"--policy {found['policy']}, {found['threads']} threads, {found['models']} models: "
+        f"geometric mean {found['geometric_mean']:.2f}, lowest {found['lowest']:.2f}"
+        f" ({found['slowest']}), {rest}"
+    )
+
+
+def document(
+    rows: Sequence[Row],
+    effort: Effort,
+    conditions: Mapping[str, Any],
+    summary: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Everything that was found, with what it was found on."""
+    from deployconv import __version__
+    from deployconv.backends import get_backend
+    from deployconv.backends.machine import describe_machine
+
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tool": {"name": "deployconv", "version": __version__},
+        "machine": describe_machine(),
+        "runtime": get_backend("ort").runtime,
+        "effort": asdict(effort),
+        **conditions,
+        "rows": [asdict(row) for row in rows],
+        "summary": list(summary),
+    }
+
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def markdown(
+    documents: Sequence[Mapping[str, Any]], heading: str, cell: Callable[[Rows], str]
+) -> Iterator[str]:
+    """What ``--json`` wrote, side by side: a column for each policy and number of threads.
+
+    Under ``heading`` stands what ``cell`` makes of a model's rows with the most threads.
+    """
+    rows = [row for document in documents for row in document["rows"] if row["speed"]]
+    columns = sorted({(row["policy"], row["threads"]) for row in rows}, key=_policy_then_threads)
+    heads = [f"`{policy}`, {_threads(threads)}" for policy, threads in columns]
+    yield f"| model | original, ms | {' | '.join(heads)} | {heading} |"
+    yield "| --- " * (len(columns) + 3) + "|"
+    most = max((threads for _, threads in columns), default=0)
+    for name in dict.fromkeys(row["model"] for row in rows):
+        own = {(row["policy"], row["threads"]): row for row in rows if row["model"] == name}
+        ratios = [f"{own[key]['speed']['ratio']:.2f}" if key in own else "-" for key in columns]
+        quick = [row for (_, threads), row in own.items() if threads == most]
+        before = statistics.median(row["speed"]["before_ms"] for row in quick or own.values())
+        cells = [name, f"{before:.3g}", *ratios, cell(quick) if quick else "-"]
+        yield f"| {' | '.join(cells)} |"
+    means = []
+    for key in columns:
+        found = [r["speed"]["ratio"] for r in rows if (r["policy"], r["threads"]) == key]
+        means.append(f"**{statistics.geometric_mean(found):.2f}**, from {min(found):.2f}")
+    yield f"| geometric mean, lowest | | {' | '.join(means)} | |"
+
+
+def _policy_then_threads(column: tuple[str, int]) -> tuple[int, int]:
+    return ("all", "cost", "fastest").index(column[0]), -column[1]
+
+
+def _threads(number: int) -> str:
+    return f"{number} thread{'' if number == 1 else 's'}"

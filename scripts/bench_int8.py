@@ -1,0 +1,32 @@
+"""What a rewrite is worth once a model is quantized: Q/DQ original and rewritten, in turns.
+
+    python scripts/bench_int8.py                              everything: about half an hour
+    python scripts/bench_int8.py --quick --only 'conv*'       a first look
+    python scripts/bench_int8.py --policy fastest --json bench.json
+
+Exports the decoders of `zoo.large` and the least decoder that there is (Conv, ConvTranspose,
+Conv), quantizes them with onnxruntime's ``quantize_static`` (int8, weights per channel) and
+rewrites what came out. Ratios are taken as in ``bench_ort.py``; above 1, the rewritten model is
+faster. The error is the root mean square of the difference from the float model's output,
+relative to the output's, original -> rewritten. Needs torch.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from bench import command
+from bench.apart import apart
+from bench.integers import benchmark
+from bench.subjects import Subject, decoders
+
+
+def _subjects() -> list[Subject]:
+    found: list[Subject] = apart(decoders)
+    return found
+
+
+BENCHMARK = benchmark(__doc__, _subjects, ("all", "fastest"), "quantize, then rewrite")
+
+if __name__ == "__main__":
+    sys.exit(command.main(BENCHMARK))
