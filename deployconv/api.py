@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from deployconv.errors import UsageError
-from deployconv.options import FeedOptions, Form, Policy, RewriteOptions, ShapeRanges, Shuffle
+from deployconv.options import (
+    FeedOptions,
+    Form,
+    GpuOptions,
+    Policy,
+    RewriteOptions,
+    ShapeRanges,
+    Shuffle,
+)
 from deployconv.results import (
     BuildReport,
     CheckReport,
@@ -62,7 +70,9 @@ def inspect(
     from deployconv.proof.dla import dla_note
 
     reports = tuple(
-        replace(planned.report, dla=dla_note(planned.site, planned.plan))
+        replace(
+            planned.report, dla=dla_note(planned.found or planned.site, planned.site, planned.plan)
+        )
         for planned in planning.sites
     )
     return Inspection(loaded.info, reports, target, f"{dla.VERSIONS} ({dla.SOURCE})")
@@ -201,8 +211,13 @@ def bench(
     seed: int = 0,
     threads: int | None = None,
     runs: int | None = None,
+    profile: bool = False,
+    cuda_graph: bool = False,
 ) -> tuple[Latency, ...]:
     """Time one model, or two interleaved, once per backend; times are milliseconds.
+
+    ``profile`` adds where the time goes, layer by layer and grouped by site; ``cuda_graph``
+    times launches of captured CUDA graphs. Both are for ``tensorrt`` and ``tensorrt-rtx``.
 
     Raises:
         UsageError, ModelError: the call or a model is at fault.
@@ -219,7 +234,8 @@ def bench(
         load(other)
     feed = _feed(shape, inputs, seed)
     pair = _source(model), None if other is None else _source(other)
-    return tuple(measure_latency(*pair, name, feed, threads, runs) for name in names)
+    gpu = GpuOptions(profile, cuda_graph)
+    return tuple(measure_latency(*pair, name, feed, threads, runs, gpu) for name in names)
 
 
 def build(

@@ -28,6 +28,14 @@ class FeedOptions:
 
 
 @dataclass(frozen=True)
+class GpuOptions:
+    """How a GPU is timed: by captured CUDA graphs, and layer by layer as well."""
+
+    profile: bool = False
+    cuda_graph: bool = False
+
+
+@dataclass(frozen=True)
 class RewriteOptions:
     """Which sites are rewritten, into which form."""
 

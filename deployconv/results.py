@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+from deployconv.target_results import DlaNote, Profile
+
 if TYPE_CHECKING:
     import onnx
 
@@ -18,18 +20,6 @@ Verdict = Literal["passed", "failed", "error", "not-run"]
 Step = Literal["certificate", "parity", "latency"]
 StageName = Literal["check", "parse", "build", "deserialize", "run", "profile"]
 StageStatus = Literal["ok", "failed", "not-run"]
-DlaCode = Literal[
-    "channels",
-    "dilation",
-    "dtype",
-    "group",
-    "kernel",
-    "operator",
-    "padding",
-    "rank",
-    "size",
-    "stride",
-]
 
 
 @dataclass(frozen=True)
@@ -90,23 +80,6 @@ class TargetNote:
     mark: Literal["needed", "misread"]
     targets: tuple[str, ...]
     text: str
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """One thing that keeps a layer off the DLA: a stable ``code`` and one line of ``text``."""
-
-    code: DlaCode
-    text: str
-
-
-@dataclass(frozen=True)
-class DlaNote:
-    """What is documented to keep a layer off the DLA; nothing in it means that nothing is."""
-
-    exported: tuple[Obstacle, ...]
-    rewritten: tuple[Obstacle, ...] | None = None
-    """After `rewrite`; None where the layer would stay as it is."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +175,10 @@ class Latency:
     before_ms: Quantiles
     after_ms: Quantiles | None = None
     ratio: float | None = None
+    cuda_graph: bool = False
+    """Whether each run was the launch of a captured CUDA graph."""
+    profiles: tuple[Profile, ...] = ()
+    """One a model, where they were asked for."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@
 #
 # Power mode and clocks are recorded, not changed: set them as the device will run. On a Jetson
 # make the virtual environment with `python3 -m venv --system-site-packages`, so that JetPack's
-# own tensorrt is found, and `pip install deployconv cuda-python`. PYTHON names the interpreter.
+# own tensorrt is found, and install deployconv and the cuda-python of JetPack's CUDA, which is
+# 'cuda-python<13' for JetPack 5 and 6. PYTHON names the interpreter, BACKEND another backend
+# than tensorrt.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
@@ -16,33 +18,66 @@ if [ $# -lt 2 ]; then
 fi
 out=$1
 shift
+if [ ! -d "$(dirname "$out")" ]; then
+    echo "$0: $out: there is no such folder" >&2
+    exit 2
+fi
 python=${PYTHON:-python3}
+backend=${BACKEND:-tensorrt}
 
-# One "key<TAB>value" a line; what a machine does not have is left out.
+# One "key<TAB>value" a line; what a machine does not have, or tells root only, is left out.
+record() {
+    local value
+    value=$(tr -d '\0' <<<"$2" | paste -sd ' ' | tr -s '\t ' ' ')
+    if [ -n "${value// /}" ]; then
+        printf '%s\t%s\n' "$1" "$value"
+    fi
+}
+record_file() {
+    if [ -r "$2" ]; then
+        record "$1" "$(tr -d '\0' <"$2" 2>/dev/null || true)"
+    fi
+}
+record_output() {
+    local key=$1
+    shift
+    if command -v "$1" >/dev/null; then
+        record "$key" "$("$@" 2>/dev/null || true)"
+    fi
+}
+
+device() {
+    record_file 'device' /proc/device-tree/model
+    record_file 'L4T' /etc/nv_tegra_release
+    record_output 'JetPack' dpkg-query --show --showformat '${Version}' nvidia-jetpack
+}
 conditions() {
-    local when=$1 file
-    if command -v nvpmodel >/dev/null; then
-        printf 'power mode\t%s\n' "$(nvpmodel -q 2>/dev/null | paste -sd ' ')"
-    fi
-    if [ -r /etc/nv_tegra_release ]; then
-        printf 'L4T\t%s\n' "$(head -n 1 /etc/nv_tegra_release)"
-    fi
-    for file in /sys/class/devfreq/*gpu*/cur_freq /sys/class/devfreq/*.gp[ua]/cur_freq; do
-        if [ -r "$file" ]; then
-            printf 'GPU clock %s, Hz\t%s\n' "$when" "$(cat "$file")"
+    local when=$1 folder name
+    record_output "power mode $when" nvpmodel -q
+    record_output "jetson_clocks --show $when" jetson_clocks --show
+    for folder in /sys/class/devfreq/*.gpu /sys/class/devfreq/*.gv11b /sys/class/devfreq/*.gp10b \
+        /sys/devices/system/cpu/cpufreq/policy*; do
+        name=$(basename "$folder")
+        for file in cur_freq min_freq max_freq governor \
+            scaling_cur_freq scaling_min_freq scaling_max_freq scaling_governor; do
+            record_file "$name $file $when" "$folder/$file"
+        done
+    done
+    for folder in /sys/class/thermal/thermal_zone*; do
+        if [ -r "$folder/type" ]; then
+            record_file "temperature $(cat "$folder/type") $when, millidegrees" "$folder/temp"
         fi
     done
-    if command -v nvidia-smi >/dev/null; then
-        printf 'nvidia-smi %s\t%s\n' "$when" "$(nvidia-smi \
-            --query-gpu=name,driver_version,power.limit,clocks.sm,clocks.mem,temperature.gpu \
-            --format=csv,noheader 2>/dev/null | head -n 1)"
-    fi
+    record_output "nvidia-smi $when" nvidia-smi \
+        --query-gpu=name,driver_version,power.limit,clocks.sm,clocks.mem,temperature.gpu \
+        --format=csv,noheader
 }
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-conditions before >"$work/conditions"
-"$python" -m deployconv bench --backend tensorrt --json "$@" >"$work/timing.json"
+device >"$work/conditions"
+conditions before >>"$work/conditions"
+"$python" -m deployconv bench --backend "$backend" --json "$@" >"$work/timing.json"
 conditions after >>"$work/conditions"
 "$python" - "$work" "$out" <<'END'
 import json
@@ -50,9 +85,9 @@ import sys
 from pathlib import Path
 
 work, out = map(Path, sys.argv[1:])
-document = json.loads((work / "timing.json").read_text())
-lines = (work / "conditions").read_text().splitlines()
+document = json.loads((work / "timing.json").read_text(encoding="utf-8"))
+lines = (work / "conditions").read_text(encoding="utf-8", errors="replace").splitlines()
 document["conditions"] = dict(line.split("\t", 1) for line in lines if "\t" in line)
-out.write_text(json.dumps(document, indent=2) + "\n")
+out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 END
 echo "wrote $out" >&2

@@ -14,6 +14,7 @@ from deployconv import errors, results
 from deployconv.cli.app import app
 from deployconv.options import Form, Shuffle
 from deployconv.proof.compare import RTOL
+from deployconv.target_results import DlaCode
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -80,7 +81,14 @@ def test_commands_and_options_exist() -> None:
         for option in (*parameter.opts, *parameter.secondary_opts)
     }
     mentioned = set(re.findall(r"(?<![\w-])--[a-z0-9]+(?:-[a-z]+)*", README))
-    assert mentioned <= known | {"--debug", "--no-x", "--help", "--system-site-packages", "--table"}
+    assert mentioned <= known | {
+        "--debug",
+        "--no-x",
+        "--help",
+        "--system-site-packages",
+        "--table",
+        "--show",
+    }
 
 
 def test_options_of_rewrite_are_all_in_its_table() -> None:
@@ -100,7 +108,7 @@ def test_tolerances_are_those_of_parity() -> None:
 def test_what_keeps_a_layer_off_the_dla_is_listed() -> None:
     codes = section("TensorRT").partition("\n### DLA\n")[2].partition("\n### ")[0]
     listed = re.findall(r"^\| `([a-z]+)` \|", codes, re.MULTILINE)
-    assert listed == list(get_args(results.DlaCode))
+    assert listed == list(get_args(DlaCode))
 
 
 def test_links_lead_somewhere() -> None:

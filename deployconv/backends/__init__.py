@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 BACKEND_NAMES = ("ort", "ort:cuda", "ort:tensorrt", "tensorrt", "tensorrt-rtx")
 
+LAYER_BACKENDS = ("tensorrt", "tensorrt-rtx")
+"""Those whose sessions are `base.GpuSession`."""
+
 
 def get_backend(name: str) -> Backend:
     """The backend called ``name``, one of `BACKEND_NAMES`.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from deployconv.target_results import LayerTime
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -45,6 +47,18 @@ class Session(Protocol):
         Returns milliseconds where the runtime measures itself, as a GPU does by its events;
         None where the caller's clock is to be read.
         """
+        ...
+
+
+@runtime_checkable
+class GpuSession(Session, Protocol):
+    """A session that can also tell the time of each layer, and run as a captured graph."""
+
+    cuda_graph: bool
+    """Whether `timed_run` captures one run in a CUDA graph and launches that."""
+
+    def profile(self, feeds: Feeds, runs: int) -> tuple[LayerTime, ...]:
+        """The time of each layer, a mean over ``runs``."""
         ...
 
 

@@ -24,6 +24,21 @@ def bench(
         int | None, typer.Option("--threads", min=1, help="Threads of the runtime.")
     ] = None,
     runs: Annotated[int | None, typer.Option("--runs", min=1, help="Timed runs a model.")] = None,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Also show where the time goes, by site, as TensorRT's profiler takes it "
+            "(backends tensorrt and tensorrt-rtx).",
+        ),
+    ] = False,
+    cuda_graph: Annotated[
+        bool,
+        typer.Option(
+            "--cuda-graph",
+            help="Time launches of a captured CUDA graph (backends tensorrt and tensorrt-rtx).",
+        ),
+    ] = False,
     saved: Annotated[
         Path | None,
         typer.Option(
@@ -37,7 +52,8 @@ def bench(
 ) -> None:
     """Time one model, or two in turns."""
     if saved is not None:
-        if model is not None or backend or shape or threads or runs or json:
+        asked = (backend, shape, threads, runs, profile, cuda_graph, json)
+        if model is not None or any(asked):
             raise UsageError(f"--from {saved}: shows what is in the file: give nothing else")
         _show(saved)
         return
@@ -56,6 +72,8 @@ def bench(
             shape=shapes,
             threads=threads,
             runs=runs,
+            profile=profile,
+            cuda_graph=cuda_graph,
         )
     if json:
         document.write(document.of_timing(latencies, models))

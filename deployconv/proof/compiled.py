@@ -18,6 +18,7 @@ from deployconv.backends.tensorrt.compile import LIBRARIES, find_installation
 from deployconv.errors import CheckFailed
 from deployconv.model.load import LoadedModel, load
 from deployconv.options import FeedOptions, ShapeRanges
+from deployconv.proof.profile import imported_name
 from deployconv.results import (
     BuildReport,
     Compilation,
@@ -193,8 +194,7 @@ def _misread(site: UpsampleSite, targets: Sequence[TargetBuild]) -> TargetNote |
 def _layer_of(site: UpsampleSite, layers: Sequence[PaddedLayer]) -> PaddedLayer | None:
     """The layer that was made of the site's node; None where names do not tell."""
     node = site.layer
-    # The importer's own name for a node without one; in a subgraph its path follows.
-    name = str(node.name) or f"node_of_{site.output}"
+    name = imported_name(node)
     found = [
         layer
         for layer in layers

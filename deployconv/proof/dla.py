@@ -14,16 +14,21 @@ from deployconv.backends.tensorrt.dla import (
     size_obstacle,
     window_obstacles,
 )
-from deployconv.lowering import AnyPlan, Plan, ShufflePlan
+from deployconv.lowering import AnyPlan, ChainPlan, Plan, ShufflePlan
 from deployconv.lowering.shuffle import ShuffleName
 from deployconv.polyphase import Axis
-from deployconv.results import DlaNote, Obstacle
 from deployconv.sites import ShuffleSite, Site, SkippedSite, UpsampleSite
+from deployconv.target_results import DlaNote, Obstacle
 
 
-def dla_note(site: Site, plan: AnyPlan | None) -> DlaNote:
-    """What keeps ``site`` off the DLA; ``plan`` is None where it stays as it is."""
-    exported = tuple(dict.fromkeys(_exported(site)))
+def dla_note(found: Site, site: Site, plan: AnyPlan | None) -> DlaNote:
+    """What keeps a layer off the DLA, as it was ``found`` and as ``site`` by ``plan``.
+
+    ``site`` may have taken in what stands behind; ``plan`` is None where it stays as it is.
+    """
+    exported = tuple(dict.fromkeys(_exported(found)))
+    if isinstance(plan, ChainPlan):
+        plan = plan.head
     if isinstance(site, UpsampleSite) and isinstance(plan, Plan):
         return DlaNote(exported, tuple(dict.fromkeys(_rewritten(site, plan))))
     if isinstance(site, ShuffleSite) and isinstance(plan, ShufflePlan):
@@ -47,10 +52,10 @@ def _exported(site: Site) -> Iterator[Obstacle]:
             kernel=tuple(axis.taps for axis in site.axes),
             stride=site.stride if transposed else (1,) * site.rank,
             dilation=tuple(abs(axis.step) for axis in site.axes),
-            pads=tuple(map(_transposed_pads, site.axes)) if transposed else _stated(site.nodes[-1]),
+            pads=tuple(map(_transposed_pads, site.axes)) if transposed else _stated(site.layer),
             group=site.group,
             channels=site.channels,
-            dtype=site.weight.dtype.name,
+            dtype=site.weight.stored.name,
         )
     )
     if site.pattern == "nearest_resize" and {"Resize", "Upsample"} & {n.op for n in site.nodes}:
@@ -72,7 +77,7 @@ def _rewritten(site: UpsampleSite, plan: Plan) -> Iterator[Obstacle]:
             pads=tuple(form.pads for form in plan.axes),
             group=site.group,
             channels=(c_in, c_out * plan.copies),
-            dtype=site.weight.dtype.name,
+            dtype=site.weight.stored.name,
         )
     )
     yield from operator_obstacles(
@@ -111,7 +116,7 @@ def _conv_in_front(site: ShuffleSite) -> tuple[Obstacle, ...]:
             pads=_stated(conv.node),
             group=conv.group,
             channels=(inputs * conv.group, outputs),
-            dtype=conv.weight.dtype.name,
+            dtype=conv.weight.stored.name,
         )
     )
 

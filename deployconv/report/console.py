@@ -117,6 +117,28 @@ def print_latency(console: Console, latencies: Sequence[Latency], models: Sequen
     console.print(table)
     print_lines(console, "", *map(latency_line, latencies))
     print_lines(console, *dict.fromkeys(f"{one.machine}; {one.runtime}" for one in latencies))
+    for latency in latencies:
+        _print_profiles(console, latency, models)
+
+
+def _print_profiles(console: Console, latency: Latency, models: Sequence[str]) -> None:
+    """Print the layers' time of each model by site, what belongs to none last."""
+    if not latency.profiles:
+        return
+    table = make_table("model", "layers", "time", "share", "site")
+    for name, profile in zip(models, latency.profiles, strict=True):
+        total = sum(group.ms for group in profile.sites)
+        for group in profile.sites:
+            table.add_row(
+                one_line(name),
+                str(len(group.layers)),
+                milliseconds(group.ms),
+                f"{group.ms / total:.0%}" if total else "-",
+                one_line(" + ".join(group.sites)) or "no site",
+            )
+    runs = latency.profiles[0].runs
+    print_lines(console, "", f"profile on {latency.backend}, means of {count(runs, 'run')}:", "")
+    console.print(table)
 
 
 def print_check(console: Console, check: ModelCheck) -> None:

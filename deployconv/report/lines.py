@@ -13,10 +13,8 @@ from deployconv.results import (
     Candidate,
     CheckReport,
     Compilation,
-    DlaNote,
     Latency,
     NotRun,
-    Obstacle,
     OutputParity,
     Parity,
     Prediction,
@@ -24,6 +22,7 @@ from deployconv.results import (
     SiteReport,
     TargetBuild,
 )
+from deployconv.target_results import DlaNote, Obstacle
 
 _NOISE = 0.02
 """A model timed in turns with itself comes out within 2 % of 1."""
@@ -93,7 +92,9 @@ def parity_line(parity: Parity) -> str:
 
 def latency_line(latency: Latency) -> str:
     """Say what one model takes, or how the second compares with the first."""
-    where = f"({latency.backend}, {latency.provider}, {count(latency.threads, 'thread')})"
+    graph = ", CUDA graph" if latency.cuda_graph else ""
+    threads = count(latency.threads, "thread")
+    where = f"({latency.backend}, {latency.provider}, {threads}{graph})"
     before = milliseconds(latency.before_ms.median)
     if latency.after_ms is None or latency.ratio is None:
         return f"latency: {before} {where}"

@@ -11,6 +11,7 @@ from typing import Any
 from deployconv.errors import UsageError
 from deployconv.report.document import SCHEMA_VERSION
 from deployconv.results import Latency, Quantiles
+from deployconv.target_results import LayerTime, Profile, SiteTime
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,11 @@ def read_timing(path: Path) -> SavedTiming:
         latencies = tuple(map(_latency, content["latency"]))
         models = tuple(map(str, content["models"]))
         conditions = {str(key): str(one) for key, one in content.get("conditions", {}).items()}
-        if any(len(models) != 1 + (one.after_ms is not None) for one in latencies):
+        if any(
+            len(models) != 1 + (one.after_ms is not None)
+            or len(one.profiles) not in (0, len(models))
+            for one in latencies
+        ):
             raise ValueError("models and latencies do not fit together")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
@@ -66,7 +71,21 @@ def _latency(fields: Mapping[str, Any]) -> Latency:
         before_ms=_quantiles(fields["before_ms"]),
         after_ms=None if after is None else _quantiles(after),
         ratio=None if after is None else float(fields["ratio"]),
+        cuda_graph=bool(fields.get("cuda_graph", False)),
+        profiles=tuple(map(_profile, fields.get("profiles", ()))),
     )
+
+
+def _profile(fields: Mapping[str, Any]) -> Profile:
+    return Profile(int(fields["runs"]), tuple(map(_site_time, fields["sites"])))
+
+
+def _site_time(fields: Mapping[str, Any]) -> SiteTime:
+    layers = (
+        LayerTime(str(one["name"]), float(one["ms"]), tuple(map(str, one["nodes"])))
+        for one in fields["layers"]
+    )
+    return SiteTime(tuple(map(str, fields["sites"])), float(fields["ms"]), tuple(layers))
 
 
 def _quantiles(fields: Mapping[str, Any]) -> Quantiles:

@@ -9,17 +9,25 @@ from __future__ import annotations
 
 import ast
 import gc
+import hashlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx import ModelProto
 
+import deployconv
 from deployconv.backends import get_backend
+from deployconv.backends.tensorrt.inspection import make_profiler
 from deployconv.errors import BackendUnavailable, UsageError
-from deployconv.options import FeedOptions
+from deployconv.options import FeedOptions, GpuOptions
 from deployconv.proof.latency import measure_latency
 from deployconv.proof.parity import check_parity
+from deployconv.results import Quantiles
+from deployconv.target_results import LayerTime
 from tests.backends import tiny
 from tests.backends.rtx import needs_rtx
 from tests.build import (
@@ -35,12 +43,19 @@ from tests.build import (
 )
 
 FAKE = Path(__file__).with_name("fake_gpu")
+FAKE_RTX = Path(__file__).with_name("fake_rtx")
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that is started here finds the stand-in for TensorRT and its GPU."""
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A worker that is started here finds the stand-ins for both libraries and their GPU.
+
+    Returns the folder of the caches.
+    """
     monkeypatch.syspath_prepend(FAKE)
+    monkeypatch.syspath_prepend(FAKE_RTX)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "cache" / name)
+    return tmp_path / "cache" / "deployconv" / "tensorrt"
 
 
 @pytest.mark.usefixtures("gpu")
@@ -154,6 +169,130 @@ class TestOnTheStandIn:
         assert process.poll() is not None
 
 
+@pytest.mark.usefixtures("gpu")
+class TestGraphsAndProfiles:
+    @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
+    def test_a_captured_graph_is_what_is_timed(self, name: str) -> None:
+        blob = upsampler().SerializeToString()
+        latency = measure_latency(blob, blob, name, runs=3, gpu=GpuOptions(cuda_graph=True))
+        # What a launch takes on the stand-in.
+        assert latency.before_ms == latency.after_ms == Quantiles(0.125, 0.125)
+        assert latency.cuda_graph
+        plain = measure_latency(blob, None, name, runs=3)
+        assert plain.before_ms.median != 0.125
+        assert not plain.cuda_graph
+
+    def test_a_graph_is_captured_anew_for_other_inputs(self) -> None:
+        session: Any = get_backend("tensorrt").prepare(upsampler().SerializeToString())
+        session.cuda_graph = True
+        for seed in (2, 3):
+            feeds = feeds_for(upsampler(), seed=seed)
+            assert session.timed_run(feeds) == session.timed_run(feeds) == 0.125
+            np.testing.assert_array_equal(session.run(feeds)["y"], run(upsampler(), feeds)["y"])
+
+    def test_a_graph_that_cannot_be_captured_is_told(self) -> None:
+        proto = tiny.unary("Identity", shape=(2,))
+        proto.graph.name = "cannot be captured"
+        session: Any = get_backend("tensorrt").prepare(proto.SerializeToString())
+        session.cuda_graph = True
+        feeds = {"x": np.ones(2, np.float32)}
+        with pytest.raises(BackendUnavailable, match="run failed: the engine did not run"):
+            session.timed_run(feeds)
+        session.cuda_graph = False
+        assert session.timed_run(feeds) >= 0
+
+    def test_layers_come_with_their_nodes(self) -> None:
+        session: Any = get_backend("tensorrt").prepare(relu_behind().SerializeToString())
+        feeds = feeds_for(relu_behind())
+        assert session.profile(feeds, 4) == (
+            LayerTime("up + relu", 1.0, ("up", "relu")),
+            LayerTime("node_of_y", 2.0, ("node_of_y",)),
+        )
+        # The profiler is gone again, and the results are what they were.
+        np.testing.assert_array_equal(session.run(feeds)["y"], run(relu_behind(), feeds)["y"])
+
+    def test_a_profile_is_grouped_by_site(self) -> None:
+        before = relu_behind()
+        after = deployconv.rewrite(before, bench=False).model
+        assert after is not None
+        pair = before.SerializeToString(), after.SerializeToString()
+        latency = measure_latency(*pair, "tensorrt", runs=2, gpu=GpuOptions(profile=True))
+        first, second = latency.profiles
+        assert [(one.sites, one.ms, len(one.layers)) for one in first.sites] == [
+            (("main/up",), 1.0, 1),
+            ((), 2.0, 1),
+        ]
+        # Conv, DepthToSpace and Slice with the Relu behind it, in the name of the original site.
+        assert [(one.sites, len(one.layers)) for one in second.sites] == [
+            (("main/up",), 3),
+            ((), 1),
+        ]
+
+    @pytest.mark.parametrize("options", [GpuOptions(profile=True), GpuOptions(cuda_graph=True)])
+    def test_onnxruntime_has_neither(self, options: GpuOptions) -> None:
+        blob = upsampler().SerializeToString()
+        with pytest.raises(UsageError, match=r"--\S+: backend 'ort' .* use --backend tensorrt or"):
+            measure_latency(blob, None, "ort", gpu=options)
+
+
+class TestCaches:
+    """They save time where they are sound, and are as good as none where they are not."""
+
+    def test_timings_are_kept_and_used(self, gpu: Path) -> None:
+        assert self.kept("tensorrt", gpu) == b"|built"
+        assert self.kept("tensorrt", gpu) == b"|built|built"
+
+    def test_compiled_kernels_are_kept_and_used(self, gpu: Path) -> None:
+        assert self.kept("tensorrt-rtx", gpu) == b"|compiled"
+        assert self.kept("tensorrt-rtx", gpu) == b"|compiled|compiled"
+
+    @pytest.mark.parametrize(
+        ("name", "first"), [("tensorrt", b"|built"), ("tensorrt-rtx", b"|compiled")]
+    )
+    @pytest.mark.parametrize("content", [b"", b"garbage", b"x" * 100, None, b"of another GPU"])
+    def test_what_is_damaged_or_foreign_is_not_used(
+        self, gpu: Path, name: str, first: bytes, content: bytes | None
+    ) -> None:
+        self.kept(name, gpu)
+        (file,) = gpu.glob("*.cache")
+        if content is None:
+            file.write_bytes(file.read_bytes()[:-1])
+        elif content.startswith(b"of another"):  # sound, but the library refuses it
+            file.write_bytes(hashlib.sha256(content).digest() + content)
+        else:
+            file.write_bytes(content)
+        assert self.kept(name, gpu) == first
+
+    def test_a_folder_that_cannot_be_written_is_no_error(self, gpu: Path) -> None:
+        gpu.parent.mkdir(parents=True)
+        gpu.write_bytes(b"a file where the folder would be")
+        session = get_backend("tensorrt").prepare(upsampler().SerializeToString())
+        feeds = feeds_for(upsampler())
+        np.testing.assert_array_equal(session.run(feeds)["y"], run(upsampler(), feeds)["y"])
+
+    @staticmethod
+    def kept(name: str, folder: Path) -> bytes:
+        """Build and run in a process of its own; what is in the only cache file then."""
+        proto = upsampler()
+        feeds = feeds_for(proto)
+        session = get_backend(name).prepare(proto.SerializeToString())
+        np.testing.assert_array_equal(session.run(feeds)["y"], run(proto, feeds)["y"])
+        (file,) = folder.iterdir()
+        assert "Fake_GPU-sm87" in file.name
+        content = file.read_bytes()
+        assert hashlib.sha256(content[32:]).digest() == content[:32]
+        return content[32:]
+
+
+def relu_behind() -> ModelProto:
+    """A ConvTranspose, a Relu that is fused to it, and a layer of no site without a name."""
+    proto = upsampler()
+    proto.graph.node[0].output[0] = "raw"
+    proto.graph.node.append(node("Relu", ["raw"], ["cut"], name="relu"))
+    proto.graph.node.append(node("Neg", ["cut"], ["y"]))
+    return proto
+
+
 @needs_rtx
 class TestWithoutAGpu:
     def test_what_builds_is_told_and_not_run(self) -> None:
@@ -178,12 +317,9 @@ class TestWithoutAGpu:
     def test_the_stand_in_knows_no_name_that_the_real_library_lacks(self) -> None:
         import tensorrt_rtx
 
-        only_in_tensorrt_10 = {"EXPLICIT_BATCH", "FP16", "DOUBLE", "Severity"}
+        only_in_tensorrt_10 = {"EXPLICIT_BATCH", "FP16", "DOUBLE", "Severity", "SM87"}
         known = {*vars(tensorrt_rtx.ILogger)}
-        tree = ast.parse((FAKE / "tensorrt" / "__init__.py").read_text())
-        for statement in tree.body:
-            if not isinstance(statement, ast.ClassDef) or statement.name.startswith("_"):
-                continue
+        for statement in _stand_ins():
             if statement.name in only_in_tensorrt_10 | known:
                 continue
             real = getattr(tensorrt_rtx, statement.name)
@@ -192,6 +328,75 @@ class TestWithoutAGpu:
         assert {"FLOAT", "HALF", "BF16", "INT8", "INT32", "INT64", "BOOL", "UINT8"} <= set(
             tensorrt_rtx.DataType.__members__
         )
+
+    def test_the_stand_in_takes_the_arguments_of_the_real_library(self) -> None:
+        import tensorrt_rtx
+
+        held = set()
+        for statement in _stand_ins():
+            for method in (one for one in statement.body if isinstance(one, ast.FunctionDef)):
+                real = getattr(tensorrt_rtx, statement.name, None)
+                documentation = getattr(getattr(real, method.name, None), "__doc__", None) or ""
+                stated = _signatures(method.name, documentation)
+                given = [argument.arg for argument in method.args.args][1:]
+                if stated:
+                    held.add(f"{statement.name}.{method.name}")
+                    assert given in stated, f"{statement.name}.{method.name}: {stated}"
+        assert held >= {
+            "Builder.build_serialized_network",
+            "EngineInspector.get_engine_information",
+            "IBuilderConfig.create_timing_cache",
+            "IBuilderConfig.set_timing_cache",
+            "ICudaEngine.create_execution_context",
+            "IExecutionContext.execute_async_v3",
+            "IExecutionContext.set_input_shape",
+            "IExecutionContext.set_tensor_address",
+            "IOptimizationProfile.set_shape",
+            "IProfiler.report_layer_time",
+            "IRuntimeCache.deserialize",
+            "IRuntimeConfig.set_runtime_cache",
+            "OnnxParser.parse_from_file",
+            "Runtime.deserialize_cuda_engine",
+        }
+
+    def test_the_real_library_takes_what_is_set_without_a_call(self) -> None:
+        import tensorrt_rtx
+
+        for owner, name in (
+            (tensorrt_rtx.IExecutionContext, "profiler"),
+            (tensorrt_rtx.EngineInspector, "execution_context"),
+            (tensorrt_rtx.IRuntimeConfig, "dynamic_shapes_kernel_specialization_strategy"),
+            (tensorrt_rtx.IBuilderConfig, "profiling_verbosity"),
+            (tensorrt_rtx.IBuilderConfig, "builder_optimization_level"),
+        ):
+            assert getattr(owner, name).fset is not None, name
+        assert hasattr(tensorrt_rtx.DynamicShapesKernelSpecializationStrategy, "EAGER")
+        assert hasattr(tensorrt_rtx.LayerInformationFormat, "JSON")
+        profiler = make_profiler(tensorrt_rtx)
+        profiler.report_layer_time("up", 0.5)
+        assert profiler.milliseconds == {"up": 0.5}
+
+
+def _stand_ins() -> Iterator[ast.ClassDef]:
+    """The public classes of both stand-ins."""
+    for file in (FAKE / "tensorrt" / "__init__.py", FAKE_RTX / "tensorrt_rtx" / "__init__.py"):
+        for statement in ast.parse(file.read_text()).body:
+            if isinstance(statement, ast.ClassDef) and not statement.name.startswith("_"):
+                yield statement
+
+
+def _signatures(name: str, documentation: str) -> list[list[str]]:
+    """The parameters of each overload as pybind11 documents them, without ``self``.
+
+    A parameter with a default may be left out.
+    """
+    found = []
+    for line in re.findall(rf"{name}\(self[^\n]*\) ->", documentation):
+        names = re.findall(r"(?:^|[(,] ?)(\w+):", line)[1:]
+        found.append(names)
+        optional = {one for one in names if re.search(rf"\b{one}: [^,]* = ", line)}
+        found.append([one for one in names if one not in optional])
+    return found
 
 
 def _members(statement: ast.ClassDef) -> set[str]:

@@ -55,10 +55,20 @@ def test_verify_fails_where_one_backend_does(
 
 def test_bench(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "a.onnx", "b.onnx", "--threads", "2", "--runs", "9"]) == 0
-    assert api.calls == [
-        ("bench", (A, B), {"backend": ("ort",), "shape": {}, "threads": 2, "runs": 9})
-    ]
+    options = {"backend": ("ort",), "shape": {}, "threads": 2, "runs": 9}
+    assert api.calls == [("bench", (A, B), {**options, "profile": False, "cuda_graph": False})]
     assert "1.63 times as fast" in capsys.readouterr().out
+
+
+def test_bench_profile_and_graph(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    api.answers["bench"] = (samples.PROFILED,)
+    flags = ["--backend", "tensorrt", "--profile", "--cuda-graph"]
+    assert main(["bench", "a.onnx", "b.onnx", *flags]) == 0
+    assert (api.options["profile"], api.options["cuda_graph"]) == (True, True)
+    assert "profile on tensorrt, means of 20 runs:" in capsys.readouterr().out
+    assert main(["bench", "a.onnx", "b.onnx", *flags, "--json"]) == 0
+    (latency,) = json.loads(capsys.readouterr().out)["latency"]
+    assert latency["profiles"][0]["sites"][0]["layers"][0]["nodes"] == ["up", "relu"]
 
 
 def test_bench_of_one_model_as_json(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from onnx import ModelProto
 import deployconv
 from deployconv.cli import main
 from deployconv.errors import UsageError
-from deployconv.results import Obstacle
+from deployconv.target_results import Obstacle
 from tests.backends.rtx import MODELS
 from tests.build import FLOAT, conv_transpose, graph, integers, model, node, tensor, value
 
@@ -86,6 +86,19 @@ def test_layers_that_upsample_by_moving_data() -> None:
     assert lint(MODELS / "vae_block.onnx") == [(["dtype"], ["dtype", "operator"])] * 2
     # A pixel shuffle that stays as it is has nothing else to compare with.
     assert lint(MODELS / "espcn_x3.onnx") == [(["dtype", "operator"], None)]
+
+
+def test_a_crop_behind_the_layer_is_none_of_its_pads() -> None:
+    proto = deconv(4, 4)
+    proto.graph.node[0].output[0] = "raw"
+    bounds = {"starts": [1, 1], "ends": [-1, -1], "axes": [2, 3]}
+    proto.graph.initializer.extend(tensor(name, np.array(one)) for name, one in bounds.items())
+    proto.graph.node.append(node("Slice", ["raw", *bounds], ["y"]))
+    assert lint(proto) == [([], SHUFFLE)]
+
+
+def test_integer_layers_have_the_type_of_their_weight() -> None:
+    assert lint(MODELS / "unet_decoder_int8.onnx") == [([], SHUFFLE)] * 2
 
 
 def test_a_shuffle_that_is_spelled_out() -> None:

@@ -27,6 +27,7 @@ from deployconv.results import (
     StageResult,
     TargetBuild,
 )
+from deployconv.target_results import LayerTime, Profile, SiteTime
 
 SOURCE = ModelInfo(path="net.onnx", sha256="a" * 64, opset=17, ir_version=8)
 
@@ -108,6 +109,15 @@ LATENCY = Latency(
     after_ms=Quantiles(median=3.32, p95=3.5),
     ratio=5.41 / 3.32,
 )
+
+CONV = LayerTime("up + relu", ms=1.5, nodes=("up", "relu"))
+COPY = LayerTime("copy[bold]", ms=0.5, nodes=())
+PROFILE = Profile(
+    runs=20,
+    sites=(SiteTime(("main/up",), 1.5, (CONV,)), SiteTime((), 0.5, (COPY,))),
+)
+FUSED = Profile(runs=20, sites=(SiteTime(("main/up", "main/last"), 0.0, (CONV, COPY)),))
+PROFILED = replace(LATENCY, backend="tensorrt", cuda_graph=True, profiles=(PROFILE, FUSED))
 
 REWRITING = Rewriting(
     source=SOURCE,

@@ -62,6 +62,19 @@ def test_candidates_stand_under_their_site(
     ]
 
 
+def test_a_profile_by_site(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_latency(out, [samples.PROFILED], ["a.onnx", "b.onnx"])
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    header = printed.index(["model", "layers", "time", "share", "site"])
+    assert printed[header + 1 :] == [
+        ["a.onnx", "1", "1.50", "ms", "75%", "main/up"],
+        ["a.onnx", "1", "0.500", "ms", "25%", "no", "site"],
+        ["b.onnx", "2", "0.000", "ms", "-", "main/up", "+", "main/last"],
+    ]
+    console.print_latency(out, [samples.LATENCY], ["a.onnx", "b.onnx"])
+    assert "profile" not in capsys.readouterr().out
+
+
 def test_no_terminal_means_no_colour_and_no_cut(
     out: Console, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,12 @@ def test_all_is_well() -> None:
     ]
 
 
+def test_a_cuda_graph_is_part_of_how_it_was_timed() -> None:
+    assert "(tensorrt, CPUExecutionProvider, 2 threads, CUDA graph)" in lines.latency_line(
+        samples.PROFILED
+    )
+
+
 def test_nothing_was_run() -> None:
     assert lines.rewriting_lines(samples.UNPROVED) == [
         "certificate: not run - --no-verify was given",

@@ -17,7 +17,11 @@ ONE = replace(samples.LATENCY, after_ms=None, ratio=None)
 
 @pytest.mark.parametrize(
     ("latencies", "models"),
-    [((samples.LATENCY,), ("a.onnx", "b.onnx")), ((ONE, ONE), ("a.onnx",))],
+    [
+        ((samples.LATENCY,), ("a.onnx", "b.onnx")),
+        ((ONE, ONE), ("a.onnx",)),
+        ((samples.PROFILED, samples.LATENCY), ("a.onnx", "b.onnx")),
+    ],
 )
 def test_what_was_printed_comes_back(
     tmp_path: Path, latencies: tuple[Any, ...], models: tuple[str, ...]
@@ -25,6 +29,15 @@ def test_what_was_printed_comes_back(
     path = tmp_path / "timing.json"
     path.write_text(document.dumps(document.of_timing(latencies, models)))
     assert read_timing(path) == SavedTiming(models, latencies)
+
+
+def test_a_file_of_a_version_without_profiles_is_read(tmp_path: Path) -> None:
+    content = document.of_timing([samples.LATENCY], ["a", "b"])
+    for latency in content["latency"]:
+        del latency["profiles"], latency["cuda_graph"]
+    path = tmp_path / "timing.json"
+    path.write_text(json.dumps(content))
+    assert read_timing(path).latencies == (samples.LATENCY,)
 
 
 def timing(**changed: Any) -> dict[str, Any]:
@@ -41,6 +54,14 @@ def timing(**changed: Any) -> dict[str, Any]:
         (json.dumps(timing(models=["a"])), "do not fit together"),
         (json.dumps(timing(latency=[{"backend": "ort"}])), "holds no timing"),
         (json.dumps(timing(conditions=[])), "holds no timing"),
+        (
+            document.dumps(
+                document.of_timing(
+                    [replace(samples.PROFILED, profiles=(samples.PROFILE,))], ["a", "b"]
+                )
+            ),
+            "do not fit together",
+        ),
     ],
 )
 def test_anything_else_is_a_usage_error(tmp_path: Path, content: str, message: str) -> None:

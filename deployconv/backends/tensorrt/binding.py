@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deployconv.backends.tensorrt import buildlog
+from deployconv.backends.tensorrt.caches import CacheFile
 
 Profile = Mapping[str, Sequence[Sequence[int]]]
 """Input name -> its smallest, optimal and largest shape."""
@@ -43,6 +44,7 @@ class BuildSettings:
         tf32: leave TensorFloat-32 as the library has it; False switches it off.
         optimise: False for the least that the builder can do to the graph.
         profile: shapes of the dynamic inputs.
+        cache: folder for what may be kept from one process to the next; None keeps nothing.
     """
 
     target: str | None = None
@@ -50,6 +52,7 @@ class BuildSettings:
     tf32: bool = True
     optimise: bool = True
     profile: Profile | None = None
+    cache: str | None = None
 
 
 class Binding:
@@ -99,13 +102,19 @@ class Binding:
         # The network refers to weights that the parser owns.
         return _Network(network, parser)
 
-    def build(self, network: Any, settings: BuildSettings) -> Any:
-        """The serialized engine, an object with the buffer interface."""
+    def build(self, network: Any, settings: BuildSettings, timings: CacheFile | None = None) -> Any:
+        """The serialized engine, an object with the buffer interface.
+
+        ``timings`` is used where the library times kernels while it builds.
+        """
         config = self._config(settings)
+        timed = timings is not None and self._use_timings(config, timings)
         self.log.clear()
         engine = self._builder.build_serialized_network(network.definition, config)
         if engine is None:
             raise Refused(self.log.errors() or "the builder failed and gave no reason")
+        if timed and timings is not None:
+            timings.write(bytes(config.get_timing_cache().serialize()))
         return engine
 
     def padded_layers(self, network: Any) -> list[dict[str, Any]]:
@@ -139,6 +148,21 @@ class Binding:
         if loaded is None:
             raise Refused(self.log.errors() or "the engine was refused without a reason")
         return runtime, loaded
+
+    @property
+    def times_kernels(self) -> bool:
+        """Whether the builder times kernels; TensorRT-RTX only has the names left of that."""
+        return not hasattr(self.trt, "IRuntimeCache")
+
+    def _use_timings(self, config: Any, timings: CacheFile) -> bool:
+        """Whether ``config`` has a timing cache now; what was kept of another GPU is left out."""
+        if not self.times_kernels or not hasattr(config, "create_timing_cache"):
+            return False
+        for kept in dict.fromkeys((timings.read(), b"")):
+            cache = config.create_timing_cache(kept)
+            if cache is not None and config.set_timing_cache(cache, False):
+                return True
+        return False
 
     def _network_flags(self, fp16: bool) -> int:
         kinds = self.trt.NetworkDefinitionCreationFlag

@@ -12,7 +12,12 @@ from pathlib import Path
 
 from deployconv.backends.base import ModelSource
 from deployconv.backends.tensorrt.binding import BuildSettings
-from deployconv.backends.tensorrt.compile import compile_model, find_installation, model_file
+from deployconv.backends.tensorrt.compile import (
+    cache_folder,
+    compile_model,
+    find_installation,
+    model_file,
+)
 from deployconv.backends.tensorrt.process import Limits
 from deployconv.backends.tensorrt.screen import refuse_what_tensorrt_overlooks
 from deployconv.backends.tensorrt.shapes import input_specs, profile_of, shape_ranges
@@ -50,7 +55,8 @@ def build_engines(
     builds = []
     with model_file(source) as model:
         for target in asked:
-            settings = BuildSettings(target, fp16, profile=profile_of(ranges))
+            cache = cache_folder() if target is None else None
+            settings = BuildSettings(target, fp16, profile=profile_of(ranges), cache=cache)
             builds.append(
                 _build(model, installation.backend, settings, places[target], limits, checked)
             )

@@ -138,6 +138,13 @@ def compile_model(
     return _target_build(settings.target, tuple(_complete(stages)), value)
 
 
+def cache_folder() -> str:
+    """Where timing and runtime caches are kept: in the user's own cache folder."""
+    import platformdirs
+
+    return str(platformdirs.user_cache_path("deployconv") / "tensorrt")
+
+
 @contextmanager
 def model_file(source: ModelSource) -> Iterator[Path]:
     """``source`` as a file that exists while the body runs."""

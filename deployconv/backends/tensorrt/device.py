@@ -6,6 +6,8 @@ TensorRT itself gives none of these. Runs in the worker only.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from deployconv.backends.tensorrt.binding import LibraryUnavailable
@@ -33,26 +35,36 @@ class Device(Protocol):
         """Between two events, once the later one has happened."""
         ...
 
+    def capture(self, work: Callable[[], None]) -> Any:
+        """A CUDA graph of what ``work`` puts on the stream, which is not run."""
+        ...
+
+    def launch(self, graph: Any) -> None: ...
+    def release(self, graph: Any) -> None: ...
+
 
 def open_device() -> Device:
     """The first GPU. Raises LibraryUnavailable where neither package can reach it."""
+    problems = []
     for name in _CUDA_MODULES:
         try:
             return CudaDevice(importlib.import_module(name))
         except ImportError:
             continue
+        except RuntimeError as error:
+            # A cuda-python made for a newer CUDA than the driver: the usual case on a Jetson.
+            problems.append(f"{name}: {error}")
     try:
         torch = importlib.import_module("torch")
-    except ImportError as error:
-        raise LibraryUnavailable(
-            "device memory needs cuda-python or PyTorch (pip install cuda-python)"
-        ) from error
-    if not torch.cuda.is_available():
-        raise LibraryUnavailable(
-            "device memory needs cuda-python, or a PyTorch with CUDA, which this one has not "
-            "(pip install cuda-python)"
-        )
-    return TorchDevice(torch)
+        if torch.cuda.is_available():
+            return TorchDevice(torch)
+        problems.append("PyTorch: installed without CUDA")
+    except ImportError:
+        problems.append("PyTorch: not installed")
+    raise LibraryUnavailable(
+        f"device memory needs cuda-python or PyTorch ({'; '.join(problems)}): pip install the "
+        "cuda-python of the driver's CUDA version, 'cuda-python<13' for CUDA 12"
+    )
 
 
 class CudaDevice:
@@ -93,6 +105,27 @@ class CudaDevice:
         self._call("cudaEventDestroy", start)
         self._call("cudaEventDestroy", end)
         return elapsed
+
+    def capture(self, work: Callable[[], None]) -> Any:
+        # Other threads of the library may do what a global capture forbids.
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", self.stream, mode)
+        try:
+            work()
+        except Exception:
+            with suppress(RuntimeError):
+                self._call("cudaStreamEndCapture", self.stream)
+            raise
+        graph = self._call("cudaStreamEndCapture", self.stream)
+        executable = self._call("cudaGraphInstantiate", graph, 0)
+        self._call("cudaGraphDestroy", graph)
+        return executable
+
+    def launch(self, graph: Any) -> None:
+        self._call("cudaGraphLaunch", graph, self.stream)
+
+    def release(self, graph: Any) -> None:
+        self._call("cudaGraphExecDestroy", graph)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         code, *results = getattr(self._cuda, name)(*arguments)
@@ -138,3 +171,16 @@ class TorchDevice:
     def milliseconds(self, start: Any, end: Any) -> float:
         end.synchronize()
         return float(start.elapsed_time(end))
+
+    def capture(self, work: Callable[[], None]) -> Any:
+        graph = self._torch.cuda.CUDAGraph()
+        with self._torch.cuda.graph(graph, stream=self._stream):
+            work()
+        return graph
+
+    def launch(self, graph: Any) -> None:
+        with self._torch.cuda.stream(self._stream):
+            graph.replay()
+
+    def release(self, graph: Any) -> None:
+        graph.reset()

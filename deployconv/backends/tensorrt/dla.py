@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from deployconv.results import DlaCode, Obstacle
+from deployconv.target_results import DlaCode, Obstacle
 
 SOURCE = (
     "https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/"
@@ -47,7 +47,7 @@ _MOVES = frozenset({"Concat", "Identity", "Resize", "Slice", "Upsample"})
 _POINTWISE = frozenset(
     {
         *("Abs", "Add", "BatchNormalization", "Clip", "LeakyRelu", "Max", "Min", "Mul", "PRelu"),
-        *("Relu", "Sigmoid", "Sub", "Tanh"),
+        *("Relu", "Sigmoid", "Sub", "Tanh", "QuantizeLinear", "DequantizeLinear"),
     }
 )
 _RESHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})

@@ -20,6 +20,7 @@ from deployconv.backends.base import Array, Feeds, ModelSource, TensorSpec
 from deployconv.backends.tensorrt.binding import BuildSettings
 from deployconv.backends.tensorrt.compile import (
     LIBRARIES,
+    cache_folder,
     compile_model,
     find_installation,
     model_file,
@@ -34,6 +35,7 @@ from deployconv.backends.tensorrt.shapes import (
 )
 from deployconv.errors import BackendUnavailable, UsageError
 from deployconv.results import StageResult
+from deployconv.target_results import LayerTime
 
 _PREFERRED_TARGET = "sm89"
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -67,7 +69,7 @@ class TensorRtBackend:
             raise UsageError(
                 f"--threads {threads}: backend '{self.name}' runs on the GPU: leave it out"
             )
-        settings = BuildSettings(tf32=False, optimise=optimise)
+        settings = BuildSettings(tf32=False, optimise=optimise, cache=cache_folder())
         proto = _proto(model)
         label = model.name if isinstance(model, Path) else "model in memory"
         if self._installation.device is None:
@@ -110,7 +112,7 @@ class TensorRtBackend:
             return f"{start}: no GPU on this machine: run it on one that has a GPU"
         target = _PREFERRED_TARGET if _PREFERRED_TARGET in targets else targets[0]
         ranges, _ = shape_ranges(input_specs(proto), {})
-        settings = replace(settings, target=target, profile=profile_of(ranges))
+        settings = replace(settings, target=target, profile=profile_of(ranges), cache=None)
         with model_file(model) as path:
             built = compile_model(path, self.name, settings)
         if built.failure is not None:
@@ -128,6 +130,9 @@ class TensorRtSession:
 
     threads = 1
     """Of the host; what runs in parallel is the GPU's affair."""
+
+    cuda_graph = False
+    """Whether `timed_run` captures one run in a CUDA graph and launches that."""
 
     def __init__(
         self,
@@ -160,7 +165,13 @@ class TensorRtSession:
     def timed_run(self, feeds: Feeds) -> float:
         """Milliseconds of one run on the GPU, inputs and outputs left there."""
         self._bind(feeds)
-        return float(self._ask("time")["milliseconds"])
+        return float(self._ask("time", cuda_graph=self.cuda_graph)["milliseconds"])
+
+    def profile(self, feeds: Feeds, runs: int) -> tuple[LayerTime, ...]:
+        """The time of each layer of the engine, as TensorRT's profiler takes it."""
+        self._bind(feeds)
+        layers = self._ask("profile", runs=runs)["layers"]
+        return tuple(LayerTime(one["name"], one["ms"], tuple(one["nodes"])) for one in layers)
 
     def _ask(self, action: str, **content: Any) -> dict[str, Any]:
         request = {"action": action, "session": self._number, **content}

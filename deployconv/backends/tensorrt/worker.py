@@ -25,6 +25,7 @@ from deployconv.backends.tensorrt.binding import (
     LibraryUnavailable,
     Refused,
 )
+from deployconv.backends.tensorrt.caches import CacheFile
 from deployconv.backends.tensorrt.device import Device, open_device
 from deployconv.backends.tensorrt.driver import NoDevice, compute_capability, device_name
 from deployconv.backends.tensorrt.execution import Execution, Tensor
@@ -62,6 +63,7 @@ class Answers:
             "bind": self._bind,
             "run": self._run,
             "time": self._time,
+            "profile": self._profile,
         }
         try:
             self._send(Done(actions[request["action"]](request)))
@@ -97,7 +99,8 @@ class Answers:
         with self._stage("deserialize"):
             if self._device is None:
                 self._device = open_device()
-            self._sessions.append(Execution(binding, engine, self._device))
+            kernels = _cache(binding, request["settings"]["cache"], "kernels")
+            self._sessions.append(Execution(binding, engine, self._device, kernels))
         return {"session": len(self._sessions) - 1, "provider": device_name()}
 
     def _bind(self, request: Request) -> dict[str, Any]:
@@ -129,8 +132,14 @@ class Answers:
 
     def _time(self, request: Request) -> dict[str, Any]:
         with self._stage("run"):
-            milliseconds = self._sessions[request["session"]].milliseconds()
+            session = self._sessions[request["session"]]
+            milliseconds = session.milliseconds(request["cuda_graph"])
         return {"milliseconds": milliseconds}
+
+    def _profile(self, request: Request) -> dict[str, Any]:
+        with self._stage("profile"):
+            layers = self._sessions[request["session"]].profile(request["runs"])
+        return {"layers": layers}
 
     def _build(self, request: Request, known: dict[str, Any]) -> tuple[Binding, Any]:
         """The engine of ``request``; what is learnt on the way goes to ``known``."""
@@ -142,7 +151,8 @@ class Answers:
             network = binding.parse(Path(request["model"]), settings.fp16)
             known["layers"] = binding.padded_layers(network)
         with self._stage("build"):
-            engine = binding.build(network, settings)
+            timings = None if settings.target else _cache(binding, settings.cache, "timings")
+            engine = binding.build(network, settings, timings)
             messages = binding.log.messages()
             known["engine_bytes"] = engine.nbytes
             known |= buildlog.memory(messages)
@@ -214,6 +224,13 @@ def _write(descriptor: int, line: bytes) -> None:
 
 def _read(file: str) -> bytes:
     return Path(file).read_bytes()
+
+
+def _cache(binding: Binding, folder: str | None, what: str) -> CacheFile | None:
+    """The file for ``what`` of this library on this machine's GPU."""
+    if folder is None:
+        return None
+    return CacheFile(Path(folder), binding.runtime, device_name(), compute_capability(), what)
 
 
 def _device() -> str | None:

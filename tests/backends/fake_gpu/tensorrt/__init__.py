@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import json
 import pickle
 from typing import Any
 
@@ -60,6 +61,10 @@ class ProfilingVerbosity(enum.IntEnum):
     DETAILED = 1
 
 
+class LayerInformationFormat(enum.IntEnum):
+    JSON = 1
+
+
 class TensorIOMode(enum.IntEnum):
     INPUT = 1
     OUTPUT = 2
@@ -87,6 +92,11 @@ _TYPES = {
 
 class ILogger:
     pass
+
+
+class IProfiler:
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        raise NotImplementedError
 
 
 class ParserError:
@@ -117,8 +127,8 @@ class OnnxParser:
         self._network = network
         self.num_errors = 0
 
-    def parse_from_file(self, path: str) -> bool:
-        self._network.model = onnx.load(path)
+    def parse_from_file(self, model: str) -> bool:
+        self._network.model = onnx.load(model)
         self.num_errors = sum(node.domain == "refused" for node in self._network.model.graph.node)
         return not self.num_errors
 
@@ -134,6 +144,16 @@ class IOptimizationProfile:
         self._shapes[input] = (min, opt, max)
 
 
+class ITimingCache:
+    """Holds what it was made from, and a mark for each build that used it."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def serialize(self) -> IHostMemory:
+        return IHostMemory(self._content)
+
+
 class IBuilderConfig:
     profiling_verbosity = ProfilingVerbosity.DETAILED
     builder_optimization_level = 3
@@ -141,6 +161,17 @@ class IBuilderConfig:
     def __init__(self) -> None:
         self.flags = 1 << BuilderFlag.TF32
         self._profiles: list[IOptimizationProfile] = []
+        self._timings = ITimingCache(b"")
+
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
+        return ITimingCache(serialized_timing_cache)
+
+    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        self._timings = cache
+        return not cache._content.startswith(b"of another GPU")
+
+    def get_timing_cache(self) -> ITimingCache:
+        return self._timings
 
     def set_flag(self, flag: BuilderFlag) -> None:
         self.flags |= 1 << flag
@@ -179,6 +210,7 @@ class Builder:
             self._logger.log(Severity.ERROR, "no optimization profile has been defined")
             return None
         self._logger.log(Severity.INFO, "Total Weights Memory: 1 bytes")
+        config._timings._content += b"|built"
         settings = {"network": network.flags, "builder": config.flags}
         settings["level"] = config.builder_optimization_level
         shapes = config._profiles[0]._shapes if config._profiles else {}
@@ -223,8 +255,38 @@ class ICudaEngine:
     def create_execution_context(self) -> IExecutionContext:
         return IExecutionContext(self)
 
+    def create_engine_inspector(self) -> EngineInspector:
+        return EngineInspector(self)
+
+    def _layers(self) -> dict[str, list[str]]:
+        """Each node is a layer, but a Relu, which is fused to the one in front of it."""
+        groups: list[list[str]] = []
+        for node in self._model.graph.node:
+            name = node.name or f"node_of_{node.output[0]}"
+            if node.op_type == "Relu" and groups:
+                groups[-1].append(name)
+            else:
+                groups.append([name])
+        return {" + ".join(names): names for names in groups}
+
+
+class EngineInspector:
+    execution_context: Any = None
+
+    def __init__(self, engine: ICudaEngine) -> None:
+        self._engine = engine
+
+    def get_engine_information(self, format: LayerInformationFormat) -> str:
+        layers = [
+            {"Name": name, "Metadata": "\x1f".join(f"[ONNX Layer: {node}]" for node in nodes)}
+            for name, nodes in self._engine._layers().items()
+        ]
+        return json.dumps({"Layers": layers, "Bindings": []})
+
 
 class IExecutionContext:
+    profiler: IProfiler | None = None
+
     def __init__(self, engine: ICudaEngine) -> None:
         self._engine = engine
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -244,6 +306,14 @@ class IExecutionContext:
         return memory in cuda.MEMORY
 
     def execute_async_v3(self, stream_handle: int) -> bool:
+        if cuda.capturing() and self._engine._model.graph.name == "cannot be captured":
+            return False
+        cuda.enqueue(self._execute)
+        return True
+
+    def _execute(self) -> None:
+        for number, name in enumerate(self._engine._layers() if self.profiler else ()):
+            self.profiler.report_layer_time(name, 1.0 + number)
         feeds = {
             name: self._array(name, cuda.MEMORY[self._addresses[name]])
             for name in self._engine._inputs
@@ -251,7 +321,6 @@ class IExecutionContext:
         for name, result in self._results(feeds):
             data = np.ascontiguousarray(result).tobytes()
             cuda.MEMORY[self._addresses[name]][: len(data)] = data
-        return True
 
     def _results(self, feeds: Any) -> Any:
         evaluator = ReferenceEvaluator(self._engine._model)
