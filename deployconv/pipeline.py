@@ -13,15 +13,19 @@ from typing import Literal, Protocol
 from deployconv.errors import UsageError
 from deployconv.lowering import (
     AnyPlan,
+    ChainPlan,
     Plan,
+    RegionPlan,
     Subject,
     new_nodes,
     plan_chain,
+    plan_region,
     plan_shuffle,
     plan_site,
 )
 from deployconv.lowres.chain import Chain, chain_behind
 from deployconv.lowres.quantized import first_grid, without_last_dequantize
+from deployconv.lowres.region import Region, region_behind
 from deployconv.lowres.trim import trimmed
 from deployconv.model.load import LoadedModel
 from deployconv.model.splice import AttributeEdit, Names, Replacement, splice
@@ -30,8 +34,12 @@ from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, SiteReport, Status
 from deployconv.sites import Geometry, ShuffleSite, Site, SkippedSite, UpsampleSite, find_sites
 
-Reach = Literal["none", "grid", "pointwise", "all"]
-"""Which layers behind a site run before its shuffle; ``grid``: up to the first QuantizeLinear."""
+Reach = Literal["none", "grid", "pointwise", "all", "region"]
+"""Which layers behind a site run before its shuffle.
+
+``grid``: up to the first QuantizeLinear; ``pointwise``, ``all``: a chain, the latter with
+layers that mix channels; ``region``: see `lowres.region`.
+"""
 
 
 class Choice(Protocol):
@@ -61,7 +69,7 @@ class Planned:
     site: Site
     report: SiteReport
     plan: AnyPlan | None = None
-    chain: Chain | None = None
+    chain: Chain | Region | None = None
     head: str | None = None
     found: Site | None = None
 
@@ -194,9 +202,9 @@ def _chained(planned: Sequence[Planned], choices: Choices, view: View) -> list[P
             report = replace(item.report, status="rewritten", reason=None)
             item = Planned(item.site, report, head=joined[last])
         elif choice is not None and choice.chain != "none":
-            item = with_chain(item, view, choice.chain, barred)
-            links = item.chain.links if item.chain else ()
-            joined.update((id(link.node), item.report.id) for link in links)
+            item = with_chain(item, view, choice.chain, barred, peers(planned, barred))
+            behind = item.chain.nodes if item.chain else ()
+            joined.update((id(node), item.report.id) for node in behind)
         found.append(item)
     return found
 
@@ -217,15 +225,36 @@ def not_selected(planned: Iterable[Planned]) -> set[int]:
     }
 
 
-def with_chain(planned: Planned, view: View, reach: Reach, barred: Collection[int] = ()) -> Planned:
-    """The site with the layers behind it, up to the first mix of channels or all; else as is."""
+def peers(planned: Iterable[Planned], barred: Collection[int] = ()) -> tuple[UpsampleSite, ...]:
+    """The sites that a region may take in."""
+    sites = (item.site for item in planned if id(item.site.layer) not in barred)
+    return tuple(site for site in sites if isinstance(site, UpsampleSite))
+
+
+def with_chain(
+    planned: Planned,
+    view: View,
+    reach: Reach,
+    barred: Collection[int] = (),
+    others: Collection[UpsampleSite] = (),
+) -> Planned:
+    """The site with the layers behind it, as far as ``reach`` says; as it is where none join.
+
+    ``others`` are the sites that may become part of a region.
+    """
     site, plan = planned.site, planned.plan
     if reach == "none" or not isinstance(site, UpsampleSite) or not isinstance(plan, Plan):
         return planned
-    chain = chain_behind(site, view, reach == "all", barred)
-    if chain is not None:
-        chain = first_grid(chain) if reach == "grid" else without_last_dequantize(chain)
-    whole = plan_chain(chain, plan) if chain is not None else None
+    chain: Chain | Region | None
+    whole: ChainPlan | RegionPlan | None
+    if reach == "region":
+        chain = region_behind(site, view, others, barred)
+        whole = plan_region(chain, plan) if chain is not None else None
+    else:
+        chain = chain_behind(site, view, reach == "all", barred)
+        if chain is not None:
+            chain = first_grid(chain) if reach == "grid" else without_last_dequantize(chain)
+        whole = plan_chain(chain, plan) if chain is not None else None
     if chain is None or whole is None:
         return planned
     nodes = tuple(site.scope.label(node) for node in chain.nodes)

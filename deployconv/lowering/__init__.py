@@ -9,30 +9,35 @@ import onnx_graphsurgeon as gs
 from deployconv.lowering.chain import ChainPlan, lower_chain, plan_chain
 from deployconv.lowering.lower import lower
 from deployconv.lowering.plan import Plan, plan_site
+from deployconv.lowering.region import RegionPlan, lower_region, plan_region
 from deployconv.lowering.reshuffle import ShufflePlan, plan_shuffle, reshuffle
 from deployconv.lowres.chain import Chain
+from deployconv.lowres.region import Region
 from deployconv.sites import ShuffleSite, UpsampleSite
 
 __all__ = [
     "AnyPlan",
     "ChainPlan",
     "Plan",
+    "RegionPlan",
     "ShufflePlan",
     "Subject",
     "lower",
     "lower_chain",
+    "lower_region",
     "new_nodes",
     "plan_chain",
+    "plan_region",
     "plan_shuffle",
     "plan_site",
     "reshuffle",
 ]
 
 
-Subject = UpsampleSite | ShuffleSite | Chain
+Subject = UpsampleSite | ShuffleSite | Chain | Region
 """What can be lowered."""
 
-AnyPlan = Plan | ShufflePlan | ChainPlan
+AnyPlan = Plan | ShufflePlan | ChainPlan | RegionPlan
 """How, each kind for its own kind of subject."""
 
 
@@ -40,6 +45,8 @@ def new_nodes(site: Subject, plan: AnyPlan, fresh: Callable[[str], str]) -> list
     """The nodes that take the place of ``site``; ``plan`` is one for its kind."""
     if isinstance(site, Chain) and isinstance(plan, ChainPlan):
         return lower_chain(site, plan, fresh)
+    if isinstance(site, Region) and isinstance(plan, RegionPlan):
+        return lower_region(site, plan, fresh)
     if isinstance(site, UpsampleSite) and isinstance(plan, Plan):
         return lower(site, plan, fresh)
     if isinstance(site, ShuffleSite) and isinstance(plan, ShufflePlan):

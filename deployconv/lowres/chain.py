@@ -80,6 +80,16 @@ class Chain:
     links: tuple[Link, ...]
 
     @property
+    def id(self) -> str:
+        """That of the site at its head."""
+        return self.head.id
+
+    @property
+    def scope(self) -> Scope:
+        """The graph that it stands in."""
+        return self.head.scope
+
+    @property
     def output(self) -> str:
         """Name of what the last link makes."""
         last = self.links[-1].node if self.links else self.head.nodes[-1]

@@ -40,6 +40,7 @@ _BEHIND: dict[Reach, str] = {
     "grid": " + quantize",
     "pointwise": " + pointwise",
     "all": " + chain",
+    "region": " + region",
 }
 
 
@@ -58,6 +59,7 @@ def options_for(
     barred: Collection[int] = (),
     form: Form = "auto",
     shuffle: Shuffle = "auto",
+    others: Collection[UpsampleSite] = (),
 ) -> list[Option]:
     """Every plan worth timing for a site, each once.
 
@@ -67,6 +69,7 @@ def options_for(
         barred: ids of nodes that no chain takes in.
         form: the only one to try, where it matters to the site.
         shuffle: the only one to try, where the site needs one.
+        others: the sites that may become part of a region.
     """
     site = planned.site
     if isinstance(site, SkippedSite):
@@ -81,7 +84,9 @@ def options_for(
         found = [option for option in found if option.plan.shuffle != "transpose"]
     chains = list(_chains(found, planned, view, barred))
     # An integer layer without its QuantizeLinear is a float one.
-    return chains if any(option.choice.chain == "grid" for option in chains) else [*found, *chains]
+    if any(option.choice.chain == "grid" for option in chains):
+        return chains
+    return [*found, *chains, *_regions(found, planned, view, barred, others)]
 
 
 def _chains(
@@ -101,10 +106,28 @@ def _chains(
             chained = with_chain(
                 replace(planned, plan=option.plan, chain=None), view, reach, barred
             )
-            if chained.chain is not None and len(chained.chain.links) > links:
-                links = len(chained.chain.links)
+            if chained.chain is not None and len(chained.chain.nodes) > links:
+                links = len(chained.chain.nodes)
                 assert chained.plan is not None
                 yield Option(replace(option.choice, chain=reach), chained.chain, chained.plan)
+
+
+def _regions(
+    plain: Sequence[Option],
+    planned: Planned,
+    view: View,
+    barred: Collection[int],
+    others: Collection[UpsampleSite],
+) -> Iterator[Option]:
+    """The same with all that does not see positions, in the quickest spelling."""
+    named = {option.plan.shuffle for option in plain}
+    quickest = next((name for name in ("col2im", "crd", "transpose") if name in named), None)
+    for option in plain:
+        if option.plan.shuffle == quickest is not None:
+            whole = replace(planned, plan=option.plan, chain=None)
+            found = with_chain(whole, view, "region", barred, others)
+            if found.chain is not None and found.plan is not None:
+                yield Option(replace(option.choice, chain="region"), found.chain, found.plan)
 
 
 def _shuffles(site: ShuffleSite, names: Sequence[ShuffleName]) -> Iterator[Option]:

@@ -24,7 +24,7 @@ from deployconv.model.shapes import Instance, inferred_shapes
 from deployconv.model.splice import Names
 from deployconv.model.view import Scope
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import Planned, Planning, not_selected, plan_model
+from deployconv.pipeline import Planned, Planning, not_selected, peers, plan_model
 from deployconv.planning.candidates import Choice, Option, options_for
 from deployconv.planning.cost_graph import CostGraph, add_work, graph_of
 from deployconv.planning.cost_table import TABLES, CostTable
@@ -60,7 +60,8 @@ def predict(model: LoadedModel, options: RewriteOptions, tuner: TunerOptions) ->
     for planned in reversed(planning.sites):
         if id(planned.site.layer) in barred:
             continue
-        found = options_for(planned, view, barred, options.form, options.shuffle)
+        others = peers(planning.sites, barred)
+        found = options_for(planned, view, barred, options.form, options.shuffle, others)
         if found:
             joined = [_joined(option, planned, planning.sites, weighed) for option in found]
             weighed[planned.report.id] = oracle.weigh(planned, found, joined)

@@ -23,7 +23,7 @@ from deployconv.errors import CheckFailed
 from deployconv.model.load import LoadedModel
 from deployconv.model.save import staged
 from deployconv.options import FeedOptions, RewriteOptions
-from deployconv.pipeline import Planned, Planning, apply, not_selected, plan_model
+from deployconv.pipeline import Planned, Planning, apply, not_selected, peers, plan_model
 from deployconv.planning.cache import Key, TimingCache
 from deployconv.planning.candidates import Choice, Option, options_for
 from deployconv.planning.race import Timing, race
@@ -138,7 +138,8 @@ class _Bench:
         if id(planned.site.layer) in barred:
             return []
         asked = self.options
-        return options_for(planned, self.planning.view, barred, asked.form, asked.shuffle)
+        others = peers(self.planning.sites, barred)
+        return options_for(planned, self.planning.view, barred, asked.form, asked.shuffle, others)
 
     def joined(self, choices: Mapping[str, Choice]) -> set[str]:
         """The sites that have become part of another's chain."""

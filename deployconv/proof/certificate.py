@@ -18,7 +18,6 @@ from onnx import ModelProto
 from deployconv.backends import get_backend
 from deployconv.errors import BackendUnavailable, DeployconvError
 from deployconv.lowering import AnyPlan, Subject
-from deployconv.lowres.chain import Chain
 from deployconv.proof.trial import trial_of
 
 Array = NDArray[Any]
@@ -31,10 +30,9 @@ def certify(site: Subject, plan: AnyPlan, seed: int = 0) -> Verdict:
     Both run in onnxruntime where it is installed and can run them, else in the ONNX
     reference evaluator. Raises BackendUnavailable where neither can run one of them.
     """
-    name = site.head.id if isinstance(site, Chain) else site.id
     trial = trial_of(site, plan, np.random.default_rng(seed))
     expected, actual = (
-        _run(model, trial.feeds, trial.output, name) for model in (trial.old, trial.new)
+        _run(model, trial.feeds, trial.output, site.id) for model in (trial.old, trial.new)
     )
     return "exact" if np.array_equal(expected, actual) else "failed"
 

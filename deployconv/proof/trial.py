@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import count
 from math import prod
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto
-from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+from onnx import NodeProto
 
-from deployconv.lowering import AnyPlan, ChainPlan, Plan, ShufflePlan, Subject, new_nodes
+from deployconv.lowering import AnyPlan, ChainPlan, Plan, RegionPlan, ShufflePlan, Subject
 from deployconv.lowres.chain import Chain, Link, MixLink, PointwiseLink
+from deployconv.lowres.region import Region
 from deployconv.model.constants import Constant
 from deployconv.proof.integers import (
     EXACT,
@@ -28,31 +24,21 @@ from deployconv.proof.integers import (
     random,
     with_fewer_outputs,
 )
-from deployconv.proof.twin import float32_twin
-from deployconv.sites import Original, Parameter, ShuffleSite, UpsampleSite
+from deployconv.proof.pair import AFFORDABLE, Trial, pair, sizes_of
+from deployconv.proof.region_trial import region_trial
+from deployconv.sites import ShuffleSite, UpsampleSite
 
 Array = NDArray[Any]
 
-_AFFORDABLE = 200_000_000
-"""Multiplications for which a site is run as it is; larger ones are run smaller."""
 _EXACT_ON_INTEGERS = frozenset({"Abs", "Add", "Max", "Min", "Neg", "Relu", "Sub"})
-_TWINNED = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Two models, the old nodes and the new ones, with what feeds both."""
-
-    old: ModelProto
-    new: ModelProto
-    feeds: Mapping[str, Array]
-    output: str
 
 
 def trial_of(site: Subject, plan: AnyPlan, rng: np.random.Generator) -> Trial:
     """A trial for ``site`` on random integers for which every float32 sum is exact."""
     if isinstance(site, Chain) and isinstance(plan, ChainPlan):
         return _chain(site, plan, rng)
+    if isinstance(site, Region) and isinstance(plan, RegionPlan):
+        return region_trial(site, plan, rng)
     if isinstance(site, UpsampleSite) and isinstance(plan, Plan):
         return _upsampling(site, plan, rng)
     if isinstance(site, ShuffleSite) and isinstance(plan, ShufflePlan):
@@ -62,7 +48,7 @@ def trial_of(site: Subject, plan: AnyPlan, rng: np.random.Generator) -> Trial:
 
 def _upsampling(site: UpsampleSite, plan: Plan, rng: np.random.Generator) -> Trial:
     original = site.original()
-    sizes = _sizes(site, plan, original)
+    sizes = sizes_of(site, plan, original)
     work = prod(sizes) * max(plan.macs.before, plan.macs.after)
     bound = bound_of(site.weight, site.channels[0] // site.group)
     # Pointwise layers that change place are certified as identity, in old and new alike.
@@ -72,14 +58,14 @@ def _upsampling(site: UpsampleSite, plan: Plan, rng: np.random.Generator) -> Tri
         weight=integers(site.weight, bound, rng),
         bias=None if site.bias is None else integers(site.bias, bound, rng),
     )
-    if work > _AFFORDABLE and site.group == 1:
-        channels = max(1, site.channels[1] * _AFFORDABLE // work)
+    if work > AFFORDABLE and site.group == 1:
+        channels = max(1, site.channels[1] * AFFORDABLE // work)
         # All output channels are made alike: the first ones do.
         weight, bias = with_fewer_outputs(site.weight, site.bias, channels, site.transposed)
         site = replace(site, weight=weight, bias=bias)
         plan = replace(plan, layout=replace(plan.layout, channels=channels))
     x = random((*(original.front or (2, site.channels[0])), *sizes), bound, rng)
-    return _trial(site, plan.resized(sizes), original, (site.weight, site.bias), site.input, x)
+    return pair(site, plan.resized(sizes), original, (site.weight, site.bias), {site.input: x})
 
 
 def _shuffle(site: ShuffleSite, plan: ShufflePlan, rng: np.random.Generator) -> Trial:
@@ -88,7 +74,7 @@ def _shuffle(site: ShuffleSite, plan: ShufflePlan, rng: np.random.Generator) -> 
         original = site.original()
         sizes = original.sizes or (5, 6, 7)[:rank]
         x = random((*(original.front or (2, site.channels or 1)), *sizes), 1 << 20, rng)
-        return _trial(site, plan.resized(sizes), original, (), site.source, x)
+        return pair(site, plan.resized(sizes), original, (), {site.source: x})
     conv = site.conv
     original = conv.original()
     bound = bound_of(conv.weight, conv.weight.shape[1])
@@ -102,13 +88,13 @@ def _shuffle(site: ShuffleSite, plan: ShufflePlan, rng: np.random.Generator) -> 
     # The Conv may have a stride, so that only the graph knows what it leaves to shuffle.
     known = tuple(size for size in site.sizes if size is not None)
     fitted = plan.resized(known) if original.sizes is not None else plan
-    return _trial(site, fitted, original, (weight, bias), conv.node.inputs[0].name, x)
+    return pair(site, fitted, original, (weight, bias), {conv.node.inputs[0].name: x})
 
 
 def _chain(chain: Chain, plan: ChainPlan, rng: np.random.Generator) -> Trial:
     site = chain.head
     original = site.original()
-    sizes = _sizes(site, plan.head, original)
+    sizes = sizes_of(site, plan.head, original)
     terms = [site.channels[0] // site.group * prod(axis.taps for axis in site.axes)]
     terms += [mix.channels[0] for mix in chain.mixes]
     weights = [site.weight, *(mix.weight for mix in chain.mixes)]
@@ -139,7 +125,7 @@ def _chain(chain: Chain, plan: ChainPlan, rng: np.random.Generator) -> Trial:
         current = copy.output[0]
     x = random((*(original.front or (2, site.channels[0])), *sizes), bound, rng)
     old = replace(original, nodes=tuple(nodes), constants=given)
-    return _trial(chain, plan.resized(sizes), old, (), site.input, x)
+    return pair(chain, plan.resized(sizes), old, (), {site.input: x})
 
 
 def _keeps_integers(link: PointwiseLink) -> bool:
@@ -164,64 +150,3 @@ def _constants_of(link: Link) -> dict[str, Array]:
         return {constant.name: constant.read() for constant in link.constants.values()}
     parameters = (link.weight, link.bias)
     return {parameter.name: parameter.read() for parameter in parameters if parameter}
-
-
-def _sizes(site: UpsampleSite, plan: Plan, original: Original) -> tuple[int, ...]:
-    """The site's own sizes where they are known and cheap, or matter; else small, unequal ones."""
-    if original.sizes is not None:
-        return original.sizes
-    known = [size for size in site.sizes if size is not None]
-    work = prod(known) * max(plan.macs.before, plan.macs.after)
-    if len(known) == site.rank and work <= _AFFORDABLE:
-        return tuple(known)
-    # Beyond the reach of all taps, so that borders and the inside are both there; unequal,
-    # so that exchanged axes show.
-    reach = [max(form.span, -form.low, form.pads[1]) for form in plan.axes]
-    return tuple(
-        size if size is not None and size < wanted else wanted
-        for size, wanted in zip(site.sizes, (r + 3 + i for i, r in enumerate(reach)), strict=True)
-    )
-
-
-def _trial(
-    site: Subject,
-    plan: AnyPlan,
-    original: Original,
-    parameters: Sequence[Parameter | None],
-    name: str,
-    x: Array,
-) -> Trial:
-    given = {parameter.name: parameter.read() for parameter in parameters if parameter}
-    scope = site.head.scope if isinstance(site, Chain) else site.scope
-    old = _model(original.nodes, {**original.constants, **given}, scope.opset, name, site.output, x)
-    number = count()
-    constants: dict[str, Array] = dict(original.constants)
-    nodes: list[NodeProto] = []
-    for node in new_nodes(site, plan, lambda suffix: f"certificate/{suffix}_{next(number)}"):
-        nodes.append(OnnxExporter.export_node(node))
-        for tensor in node.inputs:
-            if isinstance(tensor, gs.Constant):
-                constants[tensor.name] = tensor.values
-    new = _model(nodes, constants, scope.opset, name, site.output, x)
-    return Trial(old, new, {name: x}, site.output)
-
-
-def _model(
-    nodes: Sequence[NodeProto],
-    constants: Mapping[str, Array],
-    opset: int,
-    name: str,
-    output: str,
-    x: Array,
-) -> ModelProto:
-    graph = onnx.helper.make_graph(
-        nodes,
-        "certificate",
-        [onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, list(x.shape))],
-        [onnx.helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
-        [onnx.numpy_helper.from_array(array, key) for key, array in constants.items()],
-    )
-    # IR version 8 allows initializers that are no inputs and is known to every runtime here.
-    opsets = [onnx.helper.make_opsetid("", opset)]
-    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    return float32_twin(model, _TWINNED)

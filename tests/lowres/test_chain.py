@@ -66,6 +66,7 @@ HEADS = {
 TAILS = {
     "relu": ["Relu"],
     "bias": ["Add"],
+    "scalar": ["AddScalar"],
     "relu_sub_per_channel": ["Relu", "Sub"],
     "conv1x1": ["Conv"],
     "relu_conv1x1_relu": ["Relu", "Conv", "Relu"],
@@ -111,8 +112,10 @@ def chain_model(head: Head, tail: Sequence[str], sizes: Sequence[int | str] = SI
         elif op == "Relu":
             nodes.append(node("Relu", [source], [target]))
         else:
-            parameters[given[0]] = integers(channels, *[1] * rank, seed=number)
-            nodes.append(node(op, [source, given[0]], [target]))
+            per_channel = (channels, *[1] * rank)
+            shape = () if op.endswith("Scalar") else per_channel
+            parameters[given[0]] = integers(*shape, seed=number)
+            nodes.append(node(op.removesuffix("Scalar"), [source, given[0]], [target]))
     nodes[-1].output[0] = "y"
     body = graph(
         nodes,

@@ -21,7 +21,7 @@ from deployconv.lowering.shuffle import SHUFFLES, ShuffleName
 from deployconv.model.load import load
 from deployconv.options import RewriteOptions, Shuffle
 from deployconv.pipeline import certify_sites, plan_model
-from deployconv.proof import certificate, trial
+from deployconv.proof import certificate, pair
 from deployconv.sites import Parameter, UpsampleSite
 from tests.build import Array, Size, conv_transpose, integers
 
@@ -80,7 +80,7 @@ def test_dynamic_sizes_are_certified_as_they_are_written(
         seen.extend(node.op for node in nodes)
         return nodes
 
-    monkeypatch.setattr(trial, "new_nodes", watched)
+    monkeypatch.setattr(pair, "new_nodes", watched)
     assert verdicts(upsampler((2, 3), (None, None)), shuffle) == ["exact"]
     assert "Shape" in seen
 
@@ -176,7 +176,7 @@ def introduce(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
     def faulty(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[gs.Node]:
         return new_nodes(*fault(site, plan), fresh)
 
-    monkeypatch.setattr(trial, "new_nodes", faulty)
+    monkeypatch.setattr(pair, "new_nodes", faulty)
 
 
 def uneven(group: int) -> ModelProto:

@@ -1,0 +1,86 @@
+"""A region at low resolution: its nodes as they are, on pixels in the order of the phases.
+
+x -> Conv -> Reshape [N, C, P * H, W] -> nodes -> Reshape [N, C' * P, H, W] -> shuffle -> crop
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import onnx_graphsurgeon as gs
+
+from deployconv.lowering.emit import Emitter
+from deployconv.lowering.lower import low_resolution_conv
+from deployconv.lowering.plan import Plan, plan_site
+from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
+from deployconv.lowres.region import Region
+
+
+@dataclass(frozen=True)
+class RegionPlan:
+    """The plan of each site of the region, and the shuffle at the end."""
+
+    heads: tuple[Plan, ...]
+    shuffle: ShuffleName
+    layout: Layout
+
+    @property
+    def head(self) -> Plan:
+        """The plan of the first site."""
+        return self.heads[0]
+
+    def resized(self, sizes: Sequence[int]) -> RegionPlan:
+        """The same plan for inputs of other spatial sizes; what is dynamic stays so."""
+        heads = tuple(head.resized(sizes) for head in self.heads)
+        return replace(self, heads=heads, layout=replace(self.layout, sizes=heads[0].layout.sizes))
+
+
+def plan_region(region: Region, head: Plan) -> RegionPlan | None:
+    """The plan of ``region`` with its first site in the form ``head``; None where none fits."""
+    if head.shuffle is None or head.repeat is not None or head.form not in ("crop", "pad"):
+        return None
+    if SHUFFLES[head.shuffle].phases_first:  # the channel must be slowest
+        return None
+    if any(site.weight.quantized is not None for site in region.heads):
+        return None  # integer layers end at their QuantizeLinear, see `lowres.quantized`
+    plans = [head]
+    for site in region.heads[1:]:
+        plan = plan_site(site, head.form, head.shuffle)
+        if not isinstance(plan, Plan) or not _same_image(plan, head):
+            return None
+        plans.append(plan)
+    layout = replace(head.layout, channels=region.channels)
+    fits = SHUFFLES[head.shuffle].fits(layout)
+    return RegionPlan(tuple(plans), head.shuffle, layout) if fits else None
+
+
+def _same_image(one: Plan, other: Plan) -> bool:
+    """True where the Convs make images of one size, cropped alike."""
+    return (one.layout.sizes, one.layout.crop, [form.rows for form in one.axes]) == (
+        other.layout.sizes,
+        other.layout.crop,
+        [form.rows for form in other.axes],
+    )
+
+
+def lower_region(region: Region, plan: RegionPlan, fresh: Callable[[str], str]) -> list[gs.Node]:
+    """The nodes that compute ``region.output`` from the inputs of its sites.
+
+    Raises ModelError for a weight that is NaN or infinite.
+    """
+    emitter = Emitter(region.head.scope.opset, fresh)
+    # A 0 keeps the size at its place, whatever it is.
+    behind = (0,) * (region.head.rank - 1)
+    made: dict[str, gs.Tensor] = {}
+    for site, head in zip(region.heads, plan.heads, strict=True):
+        phased = low_resolution_conv(emitter, site, head, phases_first=False)
+        made[site.output] = emitter.reshape(phased, [0, site.channels[1], -1, *behind])
+    for step in region.steps:
+        inputs = [made.get(given.name, given) for given in step.node.inputs]
+        result = emitter.add(step.node.op, inputs, **step.node.attrs)
+        made[step.node.outputs[0].name] = result
+    channels = region.channels * region.head.phases
+    stacked = emitter.reshape(made[region.output], [0, channels, -1, *behind])
+    write_shuffle(emitter, stacked, plan.shuffle, plan.layout)
+    return emitter.finish(region.output)
