@@ -13,7 +13,8 @@ comes with its quartiles and an interval that holds its median with 95 % confide
 Peak memory is the high water of the resident set while a process of its own loads a model and
 runs it, above where it stood once onnxruntime was imported.
 
-The floor is what no form of the model can beat here, see `bench.floor`.
+The floor is what no form of the model can beat here, see `bench.floor`; the limit is the ratio
+that no rewrite of its upsampling layers can exceed, see `bench.share`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from bench import command, table
 from bench.floor import Rates, floor_of, measure_rates
 from bench.memory import Memory
 from bench.rows import Policy
+from bench.share import limit, upsampling_share
 from bench.speed import Effort, time_pair
 from bench.subjects import Subject, all_subjects, exported
 from bench.table import Row
@@ -43,10 +45,12 @@ def measure(subject: Subject, policy: Policy, rates: Rates, effort: Effort, fold
         speed = time_pair(original, rewritten, subject.shapes, threads, effort)
         memory = Memory.of(original, rewritten, subject.shapes, threads)
         floor = floor_of(original, rewritten, subject.shapes, rates)
+        share = upsampling_share(original, subject.shapes, threads)
     except Exception as error:
         return Row(subject.name, policy, threads, error=command.words(error))
     sites = tuple(asdict(site) for site in done.sites)
-    return Row(subject.name, policy, threads, sites, speed, memory, floor)
+    most = limit(share, floor, rates, speed.before_ms)
+    return Row(subject.name, policy, threads, sites, speed, memory, floor, share, most)
 
 
 def prepare(threads: Sequence[int]) -> tuple[command.Measure[Row], Mapping[str, Any]]:

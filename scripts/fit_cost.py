@@ -109,7 +109,7 @@ def fit(samples: Sequence[Sample]) -> tuple[dict[Term, Rate], float, list[float]
     return table, float(constants[-1]), [float(error) for error in errors]
 
 
-_HINDERED: frozenset[Term] = frozenset({"launches", "transposed_axis", "transposed_rows"})
+_HINDERED: frozenset[Term] = frozenset({"launches", "forks", "transposed_axis", "transposed_rows"})
 """What takes longer with more threads: they are woken for little, or get in each other's way."""
 
 

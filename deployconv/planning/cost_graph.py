@@ -20,6 +20,7 @@ from deployconv.model.tensors import graph_attributes
 from deployconv.planning.cost_terms import (
     FOLDED,
     FUSED,
+    Term,
     Work,
     far,
     is_blocked,
@@ -80,7 +81,9 @@ class CostGraph:
         state.finish()
         for name in state.reordered & self.shapes.keys():
             amount = prod(self.shapes[name]) / 1e6
-            add_work(total, {"reordered": amount, "launches": 1.0, **far(amount)})
+            full = self.shapes[name][1] % self.block == 0
+            term: Term = "reordered" if full else "reordered_part"
+            add_work(total, {term: amount, "launches": 1.0, "forks": 1.0, **far(amount)})
         return total, frozenset(unknown)
 
     def live(self) -> list[NodeProto]:

@@ -19,6 +19,7 @@ from deployconv.model.shapes import Instance
 
 Term = Literal[
     "launches",
+    "forks",
     "blocked",
     "depthwise",
     "gemm",
@@ -29,6 +30,7 @@ Term = Literal[
     "weights",
     "far",
     "reordered",
+    "reordered_part",
     "pointwise",
     "transcendental",
     "prelu",
@@ -46,14 +48,16 @@ Term = Literal[
 ]
 """Kinds of work; multiplications and elements are counted in millions.
 
-- ``launches``: nodes, one by one; ``gemm_calls``: matrix multiplications, in thousands.
+- ``launches``: nodes, one by one; ``forks``: those that wake other threads; ``gemm_calls``:
+  matrix multiplications, in thousands.
 - ``blocked``: multiplications of a blocked Conv, its channels filled up to whole blocks.
 - ``depthwise``: multiplications of a blocked Conv with one channel a group.
 - ``gemm``: multiplications of the others; ``columns``: elements that im2col writes;
   ``scattered``: elements that a ConvTranspose adds up, ``_nd`` where it is not 2-D.
 - ``weights``: elements of the weight, which count where the image is small.
 - ``far``: elements, of those counted elsewhere, beyond what a cache holds of one tensor.
-- ``reordered``: elements brought into blocks or out of them.
+- ``reordered``: elements brought into blocks or out of them; ``_part`` where the last block
+  is not full.
 - ``pointwise``, ``transcendental``: elements of such layers.
 - ``copied``: elements of whatever else moves data; ``repeated``: made by a nearest Resize,
   ``_blocks`` where the channels stay in blocks.
@@ -148,7 +152,7 @@ def _conv(node: NodeProto, shapes: Instance, block: int) -> Work:
     group = int(given.get("group", 1))
     taps, pixels = prod(weight[2:]), y[0] * prod(y[2:])
     inner, c_out = weight[1], weight[0]
-    work: Work = {"weights": prod(weight) / _MILLION}
+    work: Work = {"weights": prod(weight) / _MILLION, "forks": 1.0}
     if not is_blocked(node, shapes, block):
         work["gemm"] = inner * c_out * taps * pixels / _MILLION
         work["gemm_calls"] = group * y[0] / 1e3
@@ -170,6 +174,7 @@ def _conv_transpose(node: NodeProto, shapes: Instance) -> Work:
     pixels = x[0] * prod(x[2:])
     columns = group * prod(weight[1:]) * pixels / _MILLION
     work: Work = {
+        "forks": 1.0,
         "weights": prod(weight) / _MILLION,
         "gemm": prod(weight) * pixels / _MILLION,
         "gemm_calls": group * x[0] / 1e3,

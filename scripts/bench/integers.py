@@ -70,7 +70,7 @@ def summary_line(found: Mapping[str, Any]) -> str:
 
 def markdown(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What ``--json`` wrote, side by side; the error is that of the row it grew most in."""
-    return base.markdown(documents, "error against float", _error)
+    return base.markdown(documents, {"error against float": _error})
 
 
 def _error(rows: base.Rows) -> str:

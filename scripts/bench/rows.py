@@ -103,30 +103,32 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def markdown(
-    documents: Sequence[Mapping[str, Any]], heading: str, cell: Callable[[Rows], str]
+    documents: Sequence[Mapping[str, Any]], more: Mapping[str, Callable[[Rows], str]]
 ) -> Iterator[str]:
     """What ``--json`` wrote, side by side: a column for each policy and number of threads.
 
-    Under ``heading`` stands what ``cell`` makes of a model's rows with the most threads.
+    ``more`` has headings of further columns, and what makes a cell of a model's rows with the
+    most threads.
     """
     rows = [row for document in documents for row in document["rows"] if row["speed"]]
     columns = sorted({(row["policy"], row["threads"]) for row in rows}, key=_policy_then_threads)
     heads = [f"`{policy}`, {_threads(threads)}" for policy, threads in columns]
-    yield f"| model | original, ms | {' | '.join(heads)} | {heading} |"
-    yield "| --- " * (len(columns) + 3) + "|"
+    yield f"| model | original, ms | {' | '.join([*heads, *more])} |"
+    yield "| --- " * (len(columns) + len(more) + 2) + "|"
     most = max((threads for _, threads in columns), default=0)
     for name in dict.fromkeys(row["model"] for row in rows):
         own = {(row["policy"], row["threads"]): row for row in rows if row["model"] == name}
         ratios = [f"{own[key]['speed']['ratio']:.2f}" if key in own else "-" for key in columns]
         quick = [row for (_, threads), row in own.items() if threads == most]
         before = statistics.median(row["speed"]["before_ms"] for row in quick or own.values())
-        cells = [name, f"{before:.3g}", *ratios, cell(quick) if quick else "-"]
+        rest = [cell(quick) if quick else "-" for cell in more.values()]
+        cells = [name, f"{before:.3g}", *ratios, *rest]
         yield f"| {' | '.join(cells)} |"
     means = []
     for key in columns:
         found = [r["speed"]["ratio"] for r in rows if (r["policy"], r["threads"]) == key]
         means.append(f"**{statistics.geometric_mean(found):.2f}**, from {min(found):.2f}")
-    yield f"| geometric mean, lowest | | {' | '.join(means)} | |"
+    yield f"| geometric mean, lowest | | {' | '.join(means)} |{' |' * len(more)}"
 
 
 def _policy_then_threads(column: tuple[str, int]) -> tuple[int, int]:

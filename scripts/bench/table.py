@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from bench import rows as base
 from bench.floor import Floor
 from bench.memory import Memory
+from bench.share import Share
 
 
 @dataclass(frozen=True)
@@ -17,42 +19,53 @@ class Row(base.Row):
 
     memory: Memory | None = None
     floor: Floor | None = None
+    share: Share | None = None
+    limit: float | None = None
+    """The ratio that no rewrite of the upsampling layers can exceed, see `bench.share`."""
 
 
-HEADER = f"{base.HEADER}{'memory':>7}{'floor':>11}{'times floor':>14}"
+HEADER = f"{base.HEADER}{'memory':>7}{'limit':>7}{'floor':>11}{'times floor':>14}"
 
 
 def line(row: Row) -> str:
     """One row of the table."""
-    if row.speed is None or row.memory is None or row.floor is None:
+    if row.speed is None or row.memory is None or row.floor is None or row.limit is None:
         return base.line(row, "")
     speed, floor = row.speed, row.floor.ms
     times = f"{speed.before_ms / floor:4.1f} -> {speed.after_ms / floor:4.1f}"
-    return base.line(row, f"{row.memory.ratio:9.2f}{floor:8.2f} ms  {times}")
+    return base.line(row, f"{row.memory.ratio:9.2f}{row.limit:7.2f}{floor:8.2f} ms  {times}")
 
 
 def summarise(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """The means, and the most memory that a rewritten model takes."""
-    return base.summarise(rows, _most_memory)
+    """The means, also of the limits, and the most memory that a rewritten model takes."""
+    return base.summarise(rows, _memory_and_limit)
 
 
-def _most_memory(rows: Sequence[Row]) -> dict[str, Any]:
-    return {"most_memory": max(row.memory.ratio if row.memory else 0.0 for row in rows)}
+def _memory_and_limit(rows: Sequence[Row]) -> dict[str, Any]:
+    return {
+        "most_memory": max(row.memory.ratio if row.memory else 0.0 for row in rows),
+        "limit": statistics.geometric_mean(row.limit or 1.0 for row in rows),
+    }
 
 
 def summary_line(found: Mapping[str, Any]) -> str:
     """One line below the table."""
     memory = f"peak memory at most {found['most_memory']:.2f} times"
-    return base.summary_line(found, memory)
+    limit = f"geometric mean of the limits {found['limit']:.2f}"
+    return base.summary_line(found, f"{memory}; {limit}")
 
 
 def markdown(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What `bench_ort.py --json` wrote, side by side.
 
-    ``floor`` is how many times the floor the original takes, then the best rewritten one, with
-    the largest number of threads.
+    With the largest number of threads: the limit, and how many times the floor the original
+    takes, then the quickest rewritten one.
     """
-    return base.markdown(documents, "times the floor", _times_floor)
+    return base.markdown(documents, {"limit": _limit, "times the floor": _times_floor})
+
+
+def _limit(rows: base.Rows) -> str:
+    return f"{statistics.median(row['limit'] for row in rows):.2f}"
 
 
 def _times_floor(rows: base.Rows) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -47,6 +47,24 @@ def work_of(model: ModelProto, shapes: Shapes) -> Work:
     except KeyError:
         return Work(None, needed, None)
     return Work(macs, needed, moved)
+
+
+def macs_of(model: ModelProto, shapes: Shapes, names: Collection[str]) -> int | None:
+    """Multiplications of the nodes called ``names``, at any depth; None where one is not known."""
+    types = _types(model, shapes)
+    try:
+        return sum(_macs(node, types) for node in all_nodes(model) if node.name in names)
+    except KeyError:
+        return None
+
+
+def all_nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """The nodes of the main graph and of all graphs inside."""
+    waiting = [model.graph]
+    while waiting:
+        graph = waiting.pop()
+        yield from graph.node
+        waiting += [body for node in graph.node for body in _bodies(node)]
 
 
 def _types(model: ModelProto, shapes: Shapes) -> Types:

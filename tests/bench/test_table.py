@@ -9,6 +9,7 @@ import pytest
 from bench.floor import Floor
 from bench.memory import Memory
 from bench.rows import Policy
+from bench.share import Share
 from bench.speed import Speed
 from bench.table import Row, line, markdown, summarise, summary_line
 from bench.work import Work
@@ -21,7 +22,8 @@ def row(
     model: str, ratio: float, threads: int = 2, memory: int = 100, policy: Policy = "fastest"
 ) -> Row:
     speed = Speed(30, 1.0, 1.0 / ratio, ratio, ratio - 0.1, ratio + 0.1, (ratio, ratio))
-    return Row(model, policy, threads, (), speed, Memory(100, memory), FLOOR)
+    share = Share(time=0.5, macs=500)
+    return Row(model, policy, threads, (), speed, Memory(100, memory), FLOOR, share, limit=4.0)
 
 
 def test_the_summary_has_the_mean_and_the_worst() -> None:
@@ -31,11 +33,12 @@ def test_the_summary_has_the_mean_and_the_worst() -> None:
     assert two["geometric_mean"] == pytest.approx(2.0)
     assert (two["lowest"], two["slowest"]) == (0.5, "b")
     assert two["most_memory"] == pytest.approx(1.1)
+    assert two["limit"] == pytest.approx(4.0)
     assert "geometric mean 2.00, lowest 0.50 (b), peak memory at most 1.10" in summary_line(two)
 
 
 def test_a_row_says_how_far_it_is_from_the_floor() -> None:
-    assert line(row("a", 2.0)).endswith("0.25 ms   4.0 ->  2.0")
+    assert line(row("a", 2.0)).endswith("4.00    0.25 ms   4.0 ->  2.0")
 
 
 def document(*rows: Row) -> dict[str, Any]:
@@ -48,10 +51,10 @@ def test_in_markdown_policies_stand_side_by_side() -> None:
     failed = document(Row("c", "all", 2, error="gone"))
     assert list(markdown([first, second, failed])) == [
         "| model | original, ms | `all`, 2 threads | `fastest`, 2 threads | `fastest`, 1 thread |"
-        " times the floor |",
-        "| --- | --- | --- | --- | --- | --- |",
-        "| a | 1 | 0.50 | 2.00 | 4.00 | 4.0 -> 2.0 |",
-        "| b | 1 | 2.00 | - | - | 4.0 -> 2.0 |",
+        " limit | times the floor |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| a | 1 | 0.50 | 2.00 | 4.00 | 4.00 | 4.0 -> 2.0 |",
+        "| b | 1 | 2.00 | - | - | 4.00 | 4.0 -> 2.0 |",
         "| geometric mean, lowest | | **1.00**, from 0.50 | **2.00**, from 2.00 |"
-        " **4.00**, from 4.00 | |",
+        " **4.00**, from 4.00 | | |",
     ]

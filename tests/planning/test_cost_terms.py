@@ -23,7 +23,7 @@ def work(made: NodeProto, shapes: Shapes, block: int = BLOCK) -> dict[Term, floa
     found = work_of(made, shapes, block)
     assert found is not None
     assert found.pop("launches", 1.0) == 1.0
-    scale = {"gemm_calls": 1e3}
+    scale = {"gemm_calls": 1e3, "forks": 1.0}
     return {term: round(amount * scale.get(term, 1e6)) for term, amount in found.items()}
 
 
@@ -72,7 +72,7 @@ def test_conv(
     size = 1
     for extent in weight:
         size *= extent
-    assert found == {"weights": size, **expected}
+    assert found == {"weights": size, "forks": 1, **expected}
 
 
 def test_without_blocks_every_conv_multiplies_matrices() -> None:
@@ -96,6 +96,7 @@ def test_conv_transpose(
 ) -> None:
     found = work(node("ConvTranspose", "x w", group=group), {"x": x, "w": weight})
     assert found.pop("weights") > 0
+    assert found.pop("forks") == 1
     assert found == expected
 
 
