@@ -96,6 +96,7 @@ def rewrite(
     bench: bool = True,
     strict: bool = False,
     freeze_initializers: bool = False,
+    allow_requantize: bool = False,
     force: bool = False,
     dry_run: bool = False,
     upgrade_opset: bool | None = None,
@@ -126,6 +127,8 @@ def rewrite(
         bench: time both models, interleaved.
         strict: a site that is left alone is a failure.
         freeze_initializers: take the defaults of graph inputs for constants.
+        allow_requantize: give an integer weight new scales where its taps have to be added, as
+            behind a nearest Resize; the result is then close, not equal, and says how close.
         force: replace an existing output.
         dry_run: do everything but write the output.
         upgrade_opset: raise a model below opset 18 to it where that changes nothing, so that
@@ -157,7 +160,13 @@ def rewrite(
     request = Request(
         source=_source(model),
         options=RewriteOptions(
-            policy, form, shuffle, tuple(only), tuple(skip), freeze_initializers
+            policy,
+            form,
+            shuffle,
+            tuple(only),
+            tuple(skip),
+            freeze_initializers,
+            allow_requantize,
         ),
         tuner=TunerOptions(backend, threads, feed, budget, cache, on_progress),
         upgrade_opset=upgrade_opset,

@@ -45,3 +45,4 @@ class RewriteOptions:
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     freeze_initializers: bool = False
+    allow_requantize: bool = False

@@ -23,6 +23,7 @@ from deployconv.lowering import (
     plan_shuffle,
     plan_site,
 )
+from deployconv.lowering.requantize import requantization
 from deployconv.lowres.chain import Chain, chain_behind
 from deployconv.lowres.quantized import first_grid, without_last_dequantize
 from deployconv.lowres.region import Region, region_behind
@@ -107,6 +108,8 @@ def plan_model(
     """
     seen = view(model, options.freeze_initializers)
     sites = find_sites(seen)
+    if options.allow_requantize:
+        sites = tuple(map(_requantizable, sites))
     _check_globs((*options.only, *options.skip), sites)
     planned = [_plan(site, options, choices, seen) for site in sites]
     if choices is not None:
@@ -114,7 +117,8 @@ def plan_model(
     else:
         barred = not_selected(planned)
         planned = [_on_grid(item, seen, barred) for item in planned]
-    return Planning(seen, tuple(planned), tuple(_fallbacks(planned, options)))
+    warnings = (*_fallbacks(planned, options), *_requantized(planned))
+    return Planning(seen, tuple(planned), warnings)
 
 
 def certify_sites(planning: Planning, seed: int) -> Planning:
@@ -183,6 +187,7 @@ def _plan(site: Site, options: RewriteOptions, choices: Choices | None, seen: Vi
         return Planned(found, _report(found, "skipped", plan), None)
     report = replace(
         _report(site, "rewritten", None),
+        requantized=requantization(site, plan),
         form=plan.form,
         shuffle=plan.shuffle,
         conv_kernel=plan.conv_kernel,
@@ -303,6 +308,20 @@ def _check_globs(globs: Sequence[str], sites: Sequence[Site]) -> None:
         if not any(_matches(site, glob) for site in sites):
             known = ", ".join(site.id for site in sites) or "none"
             raise UsageError(f"no site matches '{glob}': the model's sites are {known}")
+
+
+def _requantizable(site: Site) -> Site:
+    return replace(site, requantize=True) if isinstance(site, UpsampleSite) else site
+
+
+def _requantized(planned: Sequence[Planned]) -> list[str]:
+    """What is no longer exact, as the call allowed."""
+    return [
+        f"{item.report.id}: new scales, as --allow-requantize says: its weights move by up to"
+        f" {error.max_error:.2%} of the largest ({error.rms_error:.2%} rms)"
+        for item in planned
+        if (error := item.report.requantized) is not None
+    ]
 
 
 def _fallbacks(planned: Sequence[Planned], options: RewriteOptions) -> Iterator[str]:

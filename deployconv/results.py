@@ -83,6 +83,14 @@ class TargetNote:
 
 
 @dataclass(frozen=True)
+class Requantization:
+    """How far new scales moved the weights of a layer, as parts of the largest one."""
+
+    max_error: float
+    rms_error: float
+
+
+@dataclass(frozen=True)
 class SiteReport:
     """One upsampling layer of the model and what became of it."""
 
@@ -106,6 +114,8 @@ class SiteReport:
     dla: DlaNote | None = None
     """Looked at on request only."""
     candidates: tuple[Candidate | Prediction, ...] = ()
+    requantized: Requantization | None = None
+    """Where the weights are not those of the original, as the call allowed."""
 
     @property
     def left_alone(self) -> bool:

@@ -108,7 +108,10 @@ def _proved(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
     tuner = request.tuner
     if request.targets and (absent := no_gpu(tuner.backend)):
         return _not_run(done, "parity", reason=absent)
-    parity = check_parity(request.source, candidate, tuner.backend, tuner.feed, tuner.threads)
+    requantized = any(site.requantized is not None for site in done.sites)
+    parity = check_parity(
+        request.source, candidate, tuner.backend, tuner.feed, tuner.threads, requantized
+    )
     done = replace(done, parity=parity)
     if not parity.passed:
         worst = next(output for output in parity.outputs if not output.passed)

@@ -190,6 +190,60 @@ def network(
     return model(body, opset)
 
 
+Spelling = Literal["resize", "insertion"]
+
+
+def upsampled_conv(
+    spelling: Spelling,
+    layer: Layer,
+    activations: Activations = Activations(),
+    between: bool = True,
+    opset: int = 17,
+) -> ModelProto:
+    """``x [1, 4, 5, 6]`` -> Q -> DQ -> upsampling by 2 -> (Q -> DQ) -> Conv -> Q -> DQ -> ``y``."""
+    nodes, held = parameters_of(layer, opset)
+    given, grid = ["scale", "zero"], ["scale_behind", "zero"]
+    held["scale"] = np.float32(activations.scale)
+    held["scale_behind"] = np.float32(activations.scale_behind)
+    held["zero"] = np.array(activations.zero_point, activations.kind)
+    nodes += [
+        node("QuantizeLinear", ["x", *given], ["x_int"]),
+        node("DequantizeLinear", ["x_int", *given], ["x_grid"]),
+    ]
+    if spelling == "resize":
+        held["factors"] = np.array([1, 1, 2, 2], np.float32)
+        modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        nodes.append(node("Resize", ["x_grid", "", "factors"], ["u"], mode="nearest", **modes))
+    else:
+        held["split"] = np.array([1, 4, 5, 1, 6, 1])
+        held["pads"] = np.array([0] * 9 + [1, 0, 1])
+        held["merged"] = np.array([1, 4, 10, 12])
+        nodes += [
+            node("Reshape", ["x_grid", "split"], ["u0"]),
+            node("Pad", ["u0", "pads"], ["u1"]),
+            node("Reshape", ["u1", "merged"], ["u"]),
+        ]
+    if between:
+        nodes += [
+            node("QuantizeLinear", ["u", *given], ["u_int"]),
+            node("DequantizeLinear", ["u_int", *given], ["u_grid"]),
+        ]
+    nodes.append(layer_node(layer, nodes[-1].output[0], "t0"))
+    for number, op in enumerate(activations.between):
+        nodes.append(node(op, [f"t{number}"], [f"t{number + 1}"]))
+    nodes += [
+        node("QuantizeLinear", [f"t{len(activations.between)}", *grid], ["y_int"]),
+        node("DequantizeLinear", ["y_int", *grid], ["y"]),
+    ]
+    body = graph(
+        nodes,
+        [value("x", 1, [1, 4, 5, 6])],
+        [value("y", 1, [None] * 4)],
+        [tensor(name, array) for name, array in held.items()],
+    )
+    return model(body, opset)
+
+
 def optimised_ops(proto: ModelProto) -> Counter[str]:
     """The operators of the graph that onnxruntime makes of ``proto`` and runs."""
     import onnxruntime
@@ -209,6 +263,7 @@ __all__ = [
     "Activations",
     "Bias",
     "Layer",
+    "Spelling",
     "Weight",
     "layer_node",
     "network",
@@ -216,4 +271,5 @@ __all__ = [
     "parameters_of",
     "quantized",
     "scales",
+    "upsampled_conv",
 ]

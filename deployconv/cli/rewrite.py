@@ -77,6 +77,13 @@ def rewrite(
             help="Take initializers that are also graph inputs for constants.",
         ),
     ] = False,
+    allow_requantize: Annotated[
+        bool,
+        typer.Option(
+            "--allow-requantize",
+            help="Give integer weights new scales where taps have to be added: close, not equal.",
+        ),
+    ] = False,
     upgrade_opset: Annotated[
         bool,
         typer.Option(
@@ -122,6 +129,7 @@ def rewrite(
                 bench=not no_bench,
                 strict=strict,
                 freeze_initializers=freeze_initializers,
+                allow_requantize=allow_requantize,
                 force=force,
                 dry_run=dry_run,
                 upgrade_opset=upgrade_opset or None,

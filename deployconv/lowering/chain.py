@@ -37,10 +37,13 @@ _LARGEST = 1 << 24
 
 @dataclass(frozen=True)
 class ChainPlan:
-    """The plan of the site at the head, and the shuffle at the end."""
+    """The plan of the site at the head, and the shuffle at the end.
+
+    ``shuffle`` is None where the pixels of a 1x1 Conv are repeated instead.
+    """
 
     head: Plan
-    shuffle: ShuffleName
+    shuffle: ShuffleName | None
     layout: Layout
 
     def resized(self, sizes: Sequence[int]) -> ChainPlan:
@@ -51,6 +54,8 @@ class ChainPlan:
 
 def plan_chain(chain: Chain, head: Plan) -> ChainPlan | None:
     """The plan of ``chain`` with its head in the form ``head``; None where none fits."""
+    if head.repeat is not None and not chain.mixes:
+        return ChainPlan(head, None, head.layout)
     if head.shuffle is None or head.repeat is not None or head.form == "split":
         return None
     later = tuple(
@@ -82,9 +87,9 @@ def lower_chain(chain: Chain, plan: ChainPlan, fresh: Callable[[str], str]) -> l
     """
     site = chain.head
     emitter = Emitter(site.scope.opset, fresh)
-    phases_first = SHUFFLES[plan.shuffle].phases_first
+    phases_first = plan.shuffle is not None and SHUFFLES[plan.shuffle].phases_first
     remaining = len(chain.mixes)
-    levels = [site.stride]
+    levels = [plan.head.layout.stride if plan.shuffle is None else site.stride]
     tensor = low_resolution_conv(emitter, site, plan.head, phases_first and not remaining)
     for link in chain.links:
         last = remaining == 0
@@ -99,7 +104,10 @@ def lower_chain(chain: Chain, plan: ChainPlan, fresh: Callable[[str], str]) -> l
     grid = grid_at_end(chain)
     if grid is not None:
         tensor = dequantized(emitter, tensor, grid.node)
-    tensor = write_shuffle(emitter, tensor, plan.shuffle, plan.layout)
+    if plan.shuffle is not None:
+        tensor = write_shuffle(emitter, tensor, plan.shuffle, plan.layout)
+    elif plan.head.repeat is not None:
+        tensor = emitter.repeat(tensor, plan.head.repeat)
     if grid is not None:
         quantized(emitter, tensor, grid.node)
     return emitter.finish(chain.output)

@@ -8,6 +8,7 @@ In form ``split`` there is a Conv for each phase, and their results are put side
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from math import prod
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from deployconv.errors import ModelError
 from deployconv.lowering.emit import Emitter
 from deployconv.lowering.plan import Plan
-from deployconv.lowering.quantized import integers_of, write_dequantized
+from deployconv.lowering.quantized import integers_of, write_dequantized, write_requantized
 from deployconv.lowering.shuffle import SHUFFLES, write_crop, write_shuffle
 from deployconv.polyphase import phase_weights
 from deployconv.sites import Parameter, Pointwise, UpsampleSite
@@ -64,7 +65,9 @@ def low_resolution_conv(
 
     inputs = [tensor, _write_weight(emitter, site, plan, phases_first, phased)]
     if site.bias is not None:
-        inputs.append(write_parameter(emitter, "bias", site.bias, site.id, phased))
+        # The scale of an integer bias belongs to that of the weight, and that may be new.
+        bias = replace(site.bias, quantized=None) if plan.requantized else site.bias
+        inputs.append(write_parameter(emitter, "bias", bias, site.id, phased))
     pads = [form.pads for form in plan.axes]
     return emitter.add("Conv", inputs, **_attributes(plan.conv_kernel, pads, site.group))
 
@@ -151,6 +154,8 @@ def _write_weight(
     if quantized is None:
         return emitter.constant("weight", arranged(finite(site.weight, site.id)))
     integers = integers_of(site.weight, quantized, site.id)
+    if plan.requantized:
+        return write_requantized(emitter, "weight", arranged(site.weight.read().astype(np.float64)))
     # A tap that is not there is a zero, and a zero is the zero point.
     fill = 0 if quantized.zero_point is None else quantized.zero_point
     return write_dequantized(emitter, "weight", quantized, arranged(integers, fill), phased)

@@ -36,7 +36,7 @@ class Plan:
     """How one site is lowered.
 
     ``shuffle`` is None for stride 1, and where the result of the Conv is repeated instead:
-    then ``repeat`` has the factors.
+    then ``repeat`` has the factors. ``requantized`` where an integer weight gets new scales.
     """
 
     form: FormName
@@ -45,6 +45,7 @@ class Plan:
     layout: Layout
     macs: Macs
     repeat: tuple[int, ...] | None = None
+    requantized: bool = False
 
     @property
     def conv_kernel(self) -> tuple[int, ...]:
@@ -84,8 +85,12 @@ def plan_site(site: UpsampleSite, form: Form = "auto", shuffle: Shuffle = "auto"
         form = "auto"
     choose = smallest_kernel if form in ("auto", "crop") else without_shift
     axes = tuple(choose(axis) for axis in site.axes)
-    if site.weight.quantized is not None and any(axis.sums for axis in axes):
-        text = "several taps of its integer weight fall on one place, and sums leave the grid"
+    sums = site.weight.quantized is not None and any(axis.sums for axis in axes)
+    if sums and not site.requantize:
+        text = (
+            "several taps of its integer weight are added, and sums leave its grid;"
+            " --allow-requantize gives them new scales"
+        )
         return Reason("needs-requantize", text)
     layout = _layout(site, axes)
     if site.phases == 1:
@@ -96,7 +101,8 @@ def plan_site(site: UpsampleSite, form: Form = "auto", shuffle: Shuffle = "auto"
     named: FormName = "crop" if any(axis.shift for axis in axes) else "pad"
     count = split_multiplications if form == "split" else multiplications
     chosen = named if form == "auto" else form
-    return Plan(chosen, spelled, axes, layout, _macs(site, count(axes)))
+    macs = _macs(site, count(axes))
+    return Plan(chosen, spelled, axes, layout, macs, requantized=sums)
 
 
 _MOST_CONVS = 16

@@ -2,8 +2,8 @@
 
     arranged integers, repeated scale, repeated zero point -> DequantizeLinear -> ...
 
-Nothing is requantized: the integers are moved, and what belongs to a channel (its scale, its
-zero point) goes where the channel goes.
+Nothing is requantized unless the caller allows it: the integers are moved, and what belongs to
+a channel (its scale, its zero point) goes where the channel goes.
 
     Conv -> QuantizeLinear -> DequantizeLinear -> shuffle -> QuantizeLinear
 
@@ -53,6 +53,26 @@ def write_dequantized(
             inputs.append(emitter.constant(f"{suffix}_{name}", spread))
     axis = {} if quantized.scale.ndim == 0 else {"axis": 0}
     return emitter.add("DequantizeLinear", inputs, f"{suffix}_dequantized", **axis)
+
+
+def requantized(weight: Array) -> tuple[Array, Array]:
+    """int8 integers and float32 scales, one per output channel on axis 0, nearest to ``weight``.
+
+    Symmetric: the largest magnitude of a channel becomes 127, zero stays zero.
+    """
+    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+    scale = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
+    steps = weight / scale.astype(np.float64).reshape(-1, *[1] * (weight.ndim - 1))
+    return np.clip(np.rint(steps), -127, 127).astype(np.int8), scale
+
+
+def write_requantized(emitter: Emitter, suffix: str, weight: Array) -> gs.Tensor:
+    """``weight``, summed in float64, in new integers and scales behind a DequantizeLinear."""
+    integers, scale = requantized(weight)
+    quantized = Quantized(
+        integers.dtype, lambda: integers, scale, np.zeros(scale.shape, np.int8), None
+    )
+    return write_dequantized(emitter, suffix, quantized, integers, np.asarray)
 
 
 def dequantized(emitter: Emitter, tensor: gs.Tensor, quantize: gs.Node) -> gs.Tensor:

@@ -207,7 +207,8 @@ class _Bench:
         if not all(output.passed for output in outputs):
             # A model that moves by its own rounding is judged by how far: see `check_parity`.
             feed, threads = self.tuner.feed, self.tuner.threads
-            outputs = check_parity(self.source, path, self.tuner.backend, feed, threads).outputs
+            backend, allowed = self.tuner.backend, self.options.allow_requantize
+            outputs = check_parity(self.source, path, backend, feed, threads, allowed).outputs
         for output in outputs:
             if not output.passed:
                 made = ", ".join(f"{name} ({choice})" for name, choice in choices.items())

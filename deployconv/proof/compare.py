@@ -33,6 +33,9 @@ _TINY = float(np.finfo(np.float32).tiny)
 """The magnitude of an output that is zero throughout: only a denormal difference passes."""
 
 _FLOOR_MARGIN = 2.0
+REQUANTIZED = 0.1
+"""Part of an output's magnitude that requantized weights may move it by."""
+
 _STEP_MARGIN = 1 + 1e-6
 _FLOOR_CEILING = 0.1
 """A floor never widens a tolerance past this part of the output: it would prove nothing."""

@@ -46,7 +46,16 @@ def trial_of(site: Subject, plan: AnyPlan, rng: np.random.Generator) -> Trial:
     raise TypeError(f"{type(plan).__name__} is no plan for {type(site).__name__}")
 
 
+def _arrangement(site: UpsampleSite, plan: Plan) -> tuple[UpsampleSite, Plan]:
+    """The same with floats for integers that get new scales: what is exact is where they go."""
+    if not plan.requantized:
+        return site, plan
+    floats = replace(site.weight, quantized=None)
+    return replace(site, weight=floats), replace(plan, requantized=False)
+
+
 def _upsampling(site: UpsampleSite, plan: Plan, rng: np.random.Generator) -> Trial:
+    site, plan = _arrangement(site, plan)
     original = site.original()
     sizes = sizes_of(site, plan, original)
     work = prod(sizes) * max(plan.macs.before, plan.macs.after)
@@ -92,7 +101,8 @@ def _shuffle(site: ShuffleSite, plan: ShufflePlan, rng: np.random.Generator) -> 
 
 
 def _chain(chain: Chain, plan: ChainPlan, rng: np.random.Generator) -> Trial:
-    site = chain.head
+    site, head_plan = _arrangement(chain.head, plan.head)
+    plan = replace(plan, head=head_plan)
     original = site.original()
     sizes = sizes_of(site, plan.head, original)
     terms = [site.channels[0] // site.group * prod(axis.taps for axis in site.axes)]

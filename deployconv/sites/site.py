@@ -138,6 +138,8 @@ class UpsampleSite:
         folded: True where every channel becomes a batch element of its own first.
         repeats: True where every output pixel of a block is the same, so that the Conv can
             run before the pixels are repeated.
+        requantize: True where the caller allows new scales for an integer weight whose taps
+            have to be added.
         explicit_attributes: for a node that stays, attributes that say the same as those it
             has, in the form that every runtime reads alike; None where nothing needs saying.
         trims: the Slices at the end of ``nodes``, which crop the layer's own output.
@@ -160,6 +162,7 @@ class UpsampleSite:
     folded: bool = False
     repeats: bool = False
     explicit_attributes: dict[str, Any] | None = None
+    requantize: bool = False
     trims: tuple[gs.Node, ...] = ()
 
     @property

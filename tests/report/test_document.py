@@ -13,7 +13,7 @@ from tests.report import samples
 SITE_KEYS = [
     *("id", "pattern", "nodes", "scope", "stride", "kernel", "dilation", "group", "dtype"),
     *("status", "reason", "form", "shuffle", "conv_kernel", "macs", "certificate"),
-    *("target_note", "dla", "candidates"),
+    *("target_note", "dla", "candidates", "requantized"),
 ]
 
 
