@@ -386,6 +386,8 @@ class Compilation:
         return tuple(after for before, after in self.pairs if before.builds and not after.builds)
 
     @property
-    def passed(self) -> bool:
-        """Whether the rewritten model builds wherever the original did."""
-        return not self.broken
+    def passed(self) -> bool | None:
+        """Whether the rewritten model builds wherever the original did; None if neither does."""
+        if self.broken:
+            return False
+        return True if any(after.builds for after in self.after.targets) else None

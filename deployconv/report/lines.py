@@ -110,7 +110,7 @@ def compiled_line(compiled: Compilation) -> str:
     targets = (
         f"{before.target} {_built(before)} -> {_built(after)}" for before, after in compiled.pairs
     )
-    verdict = "passed" if compiled.passed else "failed"
+    verdict = {True: "passed", False: "failed", None: "none, as neither builds"}[compiled.passed]
     runtime = compiled.after.runtime
     return f"compile evidence: {verdict}, {', '.join(targets)} ({runtime}; nothing was executed)"
 

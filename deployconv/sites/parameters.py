@@ -66,7 +66,9 @@ def find_parameters(node: gs.Node, scope: Scope, view: View, weight: Constant) -
     held = _weight(node, weight)
     if isinstance(held, Skip):
         return held
-    return Parameters(held, None if bias is None else _bias(bias))
+    # Beside a float weight integers make no integer layer, and TensorRT takes no int32 ones.
+    read = _bias if held.quantized is not None else Parameter.of
+    return Parameters(held, None if bias is None else read(bias))
 
 
 def _weight(node: gs.Node, weight: Constant) -> Parameter | Skip:

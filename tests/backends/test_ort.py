@@ -121,13 +121,14 @@ class TestProviders:
         reason="this build has CUDA, so the provider would not be replaced",
     )
     @pytest.mark.filterwarnings("ignore:Specified provider")
+    @pytest.mark.parametrize("name", ["ort:cuda", "ort:tensorrt"])
     def test_a_silently_replaced_provider_is_unavailable(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        claimed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        claimed = [f"{one}ExecutionProvider" for one in ("Tensorrt", "CUDA", "CPU")]
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: claimed)
         with pytest.raises(BackendUnavailable, match="silently replaced") as caught:
-            get_backend("ort:cuda").prepare(unary("Neg").SerializeToString())
+            get_backend(name).prepare(unary("Neg").SerializeToString())
         assert caught.value.status == 3
 
 

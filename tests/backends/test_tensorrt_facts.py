@@ -26,6 +26,7 @@ pytestmark = needs_rtx
 STRIDED_AND_DILATED = "build: .*Strided & Dilated Deconv are currently not supported"
 NO_TYPES = "build: .*Could not infer output types for operation: .*deconv"
 NO_3D_ON_TURING = "build: .*FP32 3D deconvolution is not supported"
+INTEGER_BIAS = "parse: .*has type Int32 but must have type FP8, FP4, Int4, Int8, or UInt8"
 NEGATIVE_PADS = "parse: .*TensorRT does not support negative pre-padding in the ConvTranspose"
 
 SEEN_WITH = "tensorrt_rtx 1.7."
@@ -92,6 +93,7 @@ CASES = {
         everywhere(NO_TYPES),
         {"sm75": "build: .*HW-specific datatypes: b16"},
     ),
+    "int32 bias": Case(lambda: with_integer_bias(), everywhere(INTEGER_BIAS)),
     "1-D output_shape": Case(
         lambda: layer((4,), strides=(2,), output_shape=(10,)), everywhere(NEGATIVE_PADS)
     ),

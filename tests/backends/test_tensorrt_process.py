@@ -131,10 +131,13 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def compile_with(code: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def compile_with(code: str, monkeypatch: pytest.MonkeyPatch, **limits: Any) -> Any:
     monkeypatch.setattr(compiling, "Worker", lambda limits: Worker(limits, program(code)))
     return compiling.compile_model(
-        Path("model.onnx"), "tensorrt-rtx", BuildSettings("sm89"), limits=Limits(10)
+        Path("model.onnx"),
+        "tensorrt-rtx",
+        BuildSettings("sm89"),
+        limits=Limits(**{"seconds": 10.0, **limits}),
     )
 
 
@@ -153,6 +156,28 @@ def test_a_crash_is_the_failure_of_the_stage_under_way(monkeypatch: pytest.Monke
     assert "SIGABRT" in built.failure.reason
     assert built.stage("run").reason == "build failed"
     assert built.engine_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "reason"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", {}, "killed by SIGKILL"),
+        ("time.sleep(60)", {"seconds": 0.3}, "gave no answer within"),
+        ("sys.stderr.write('noise ' * 4_000_000); sys.exit(1)", {}, "ended with status 1"),
+        ("hold = bytearray(os.urandom(1 << 20) * 400); time.sleep(60)", {"memory": 200 << 20},
+         "MiB of memory where 200 MiB are allowed"),
+        ("say(b'garbage\\n')", {}, "answered what is no answer"),
+    ],
+    ids=["killed", "hangs", "floods standard error", "exhausts memory", "garbage"],
+)  # fmt: skip
+def test_whatever_happens_while_building_is_a_failed_stage(
+    monkeypatch: pytest.MonkeyPatch, code: str, limits: dict[str, Any], reason: str
+) -> None:
+    built = compile_with(f"say({PARSED!r}); {code}", monkeypatch, **limits)
+    assert [stage.status for stage in built.stages] == ["ok", "ok", "failed"] + ["not-run"] * 3
+    assert built.failure.name == "build"
+    assert reason in built.failure.reason
+    assert len(built.failure.reason) < 500
 
 
 def test_a_crash_while_parsing(monkeypatch: pytest.MonkeyPatch) -> None:

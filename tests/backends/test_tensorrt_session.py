@@ -10,19 +10,22 @@ from __future__ import annotations
 import ast
 import gc
 import hashlib
+import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import ModelProto
 
 import deployconv
 from deployconv.backends import get_backend
 from deployconv.backends.tensorrt.inspection import make_profiler
-from deployconv.errors import BackendUnavailable, UsageError
+from deployconv.cli import main
+from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.options import FeedOptions, GpuOptions
 from deployconv.proof.latency import measure_latency
 from deployconv.proof.parity import check_parity
@@ -170,6 +173,48 @@ class TestOnTheStandIn:
 
 
 @pytest.mark.usefixtures("gpu")
+class TestBuildingOnTheStandIn:
+    """What TensorRT 10 is told: the stand-in's engine holds its flags and shapes."""
+
+    def test_float16_is_the_builders_choice_on_a_weakly_typed_network(self, tmp_path: Path) -> None:
+        typed, free = self.built(tmp_path, fp16=False), self.built(tmp_path, fp16=True)
+        assert typed["network"] == 1 << 0 | 1 << 1  # EXPLICIT_BATCH, STRONGLY_TYPED
+        assert free["network"] == 1 << 0
+        assert free["builder"] == typed["builder"] | 1 << 0  # FP16; TensorFloat-32 as it was
+        assert typed["builder"] == 1 << 6
+
+    def test_a_range_of_shapes_is_one_profile(self, tmp_path: Path) -> None:
+        corners = (1, 2, 4, 4), (2, 2, 8, 9), (4, 2, 32, 32)
+        proto = upsampler(("h", "w"), batch="n")
+        place = tmp_path / "net.engine"
+        report = deployconv.build(proto, backend="tensorrt", shape={"x": corners}, engine=place)
+        assert report.builds
+        _, shapes, _ = pickle.loads(place.read_bytes())
+        assert shapes == {"x": corners}
+        assert report.targets[0].stage("deserialize").status == "ok"
+
+    def test_a_target_cannot_be_named(self) -> None:
+        with pytest.raises(BackendUnavailable, match="compiles for the GPU of its machine only"):
+            deployconv.build(upsampler(), backend="tensorrt", target="sm89")
+
+    def test_the_command_takes_range_and_flag(self, tmp_path: Path) -> None:
+        path, place = tmp_path / "net.onnx", tmp_path / "net.engine"
+        onnx.save(upsampler(("h", "w")), path)
+        flags = ["--shape", "x:1,2,4,4..1,2,8,9..1,2,32,32", "--fp16", "--engine", str(place)]
+        assert main(["build", str(path), "--backend", "tensorrt", *flags]) == 0
+        _, shapes, settings = pickle.loads(place.read_bytes())
+        assert shapes == {"x": ((1, 2, 4, 4), (1, 2, 8, 9), (1, 2, 32, 32))}
+        assert settings["builder"] & 1
+
+    @staticmethod
+    def built(folder: Path, **options: Any) -> dict[str, int]:
+        place = folder / "net.engine"
+        deployconv.build(upsampler(), backend="tensorrt", engine=place, force=True, **options)
+        settings: dict[str, int] = pickle.loads(place.read_bytes())[2]
+        return settings
+
+
+@pytest.mark.usefixtures("gpu")
 class TestGraphsAndProfiles:
     @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
     def test_a_captured_graph_is_what_is_timed(self, name: str) -> None:
@@ -308,6 +353,11 @@ class TestWithoutAGpu:
         with pytest.raises(
             BackendUnavailable, match=r"\(for sm89\): build failed: .*Strided & Dil"
         ):
+            get_backend("tensorrt-rtx").prepare(proto.SerializeToString())
+
+    def test_what_it_would_take_in_silence_is_refused_before(self) -> None:
+        proto = conv_transpose(integers(2, 3, 4, 4), (5, 6), strides=[2, 2], pads=[1, 1])
+        with pytest.raises(ModelError, match=r"'up' \(ConvTranspose\) disagrees with itself"):
             get_backend("tensorrt-rtx").prepare(proto.SerializeToString())
 
     def test_threads_are_not_for_a_gpu(self) -> None:

@@ -255,6 +255,14 @@ def test_lines_of_a_model_without_targets() -> None:
     assert samples.REWRITING.compiled is None
 
 
+def test_models_that_build_nowhere_have_passed_nothing() -> None:
+    nowhere = replace(samples.BUILD_REPORT, targets=(samples.NOT_BUILT,))
+    compiled = deployconv.results.Compilation(nowhere, nowhere)
+    assert compiled.passed is None
+    line = compiled_line(compiled)
+    assert line.startswith("compile evidence: none, as neither builds, sm89 fails -> fails")
+
+
 def test_the_line_of_a_failed_gate() -> None:
     compiled = deployconv.results.Compilation(
         samples.BUILD_REPORT,

@@ -27,6 +27,7 @@ from deployconv.backends.tensorrt.compile import (
 )
 from deployconv.backends.tensorrt.process import Worker, WorkerFailed
 from deployconv.backends.tensorrt.protocol import Done, Request, Stage, Unavailable
+from deployconv.backends.tensorrt.screen import refuse_what_tensorrt_overlooks
 from deployconv.backends.tensorrt.shapes import (
     input_specs,
     output_specs,
@@ -62,6 +63,7 @@ class TensorRtBackend:
         there is no GPU, the error says whether it would at least build.
 
         Raises:
+            ModelError: the model has what TensorRT would take in silence.
             BackendUnavailable: no GPU, or TensorRT refuses the model.
             UsageError: ``threads`` is given, which a GPU has no use for.
         """
@@ -72,6 +74,7 @@ class TensorRtBackend:
         settings = BuildSettings(tf32=False, optimise=optimise, cache=cache_folder())
         proto = _proto(model)
         label = model.name if isinstance(model, Path) else "model in memory"
+        refuse_what_tensorrt_overlooks(proto, label)
         if self._installation.device is None:
             raise BackendUnavailable(self._without_gpu(model, proto, settings, label))
         return TensorRtSession(self, model, proto, settings, label)
