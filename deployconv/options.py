@@ -9,7 +9,7 @@ from typing import Literal
 
 Policy = Literal["all", "cost", "fastest"]
 Form = Literal["auto", "crop", "pad", "split"]
-Shuffle = Literal["auto", "dcr", "crd", "transpose", "two-step", "col2im"]
+Shuffle = Literal["auto", "dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Input name -> concrete shape, e.g. ``{"x": (1, 3, 64, 64)}``."""

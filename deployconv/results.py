@@ -106,7 +106,7 @@ class SiteReport:
     status: Status
     reason: Reason | None = None
     form: Literal["crop", "pad", "split", "conv"] | None = None
-    shuffle: Literal["dcr", "crd", "transpose", "two-step", "col2im"] | None = None
+    shuffle: Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"] | None = None
     conv_kernel: tuple[int, ...] | None = None
     macs: Macs | None = None
     certificate: Literal["exact", "failed"] | None = None

@@ -33,7 +33,15 @@ AFFORDABLE = 4_000
 OPSETS = (7, 9, 10, 11, 13, 18, 22)
 """The operators of the lowering change between them; below 7 only one size may be dynamic."""
 
-SHUFFLES: tuple[Shuffle, ...] = ("auto", "dcr", "crd", "transpose", "two-step", "col2im")
+SHUFFLES: tuple[Shuffle, ...] = (
+    "auto",
+    "dcr",
+    "crd",
+    "transpose",
+    "two-step",
+    "col2im",
+    "channels-last",
+)
 
 TORCH: dict[int, Callable[..., torch.Tensor]] = {
     1: torch.nn.functional.conv_transpose1d,

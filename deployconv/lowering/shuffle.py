@@ -1,16 +1,21 @@
-"""From phases in channels to phases in space: five spellings of one permutation.
+"""From phases in channels to phases in space: six spellings of one permutation.
 
 The Conv gives ``[N, C * s_1 * .. * s_n, m_1 .. m_n]``; the shuffle makes
 ``[N, C, s_1 * m_1, .., s_n * m_n]`` and the crop removes what is over. Channel order ``CRD``
 has the phases fastest, ``DCR`` slowest (ONNX operator DepthToSpace).
 
-===========  ======================================================  =======================
-``dcr``      DepthToSpace                                            4-D, square, group 1
-``crd``      DepthToSpace(mode=CRD)                                  4-D, square, opset 11
-``transpose`` Reshape, Transpose, Reshape                            every rank and stride
-``two-step`` one axis at a time: Reshape, Transpose of neighbours    static sizes
-``col2im``   Reshape, Col2Im with stride = block; its pads may crop  opset 18, float
-===========  ======================================================  =======================
+=================  ======================================================  ======================
+``dcr``            DepthToSpace                                            4-D, square, group 1
+``crd``            DepthToSpace(mode=CRD)                                  4-D, square, opset 11
+``transpose``      Reshape, Transpose, Reshape                             every rank and stride
+``two-step``       one axis at a time: Reshape, Transpose of neighbours    static sizes
+``col2im``         Reshape, Col2Im with stride = block; its pads may crop  opset 18, float
+``channels-last``  the channels behind, Reshape, Transpose of whole runs   group 1, static or 1-D
+                   of channels, Reshape, the channels in front again
+=================  ======================================================  ======================
+
+``channels-last`` is for integers: onnxruntime runs an integer Conv with its channels last, so the
+outer two Transposes meet those that it puts around the Conv, and both vanish.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ from deployconv.results import Reason
 COL2IM_OPSET = 18
 """The first opset with Col2Im."""
 
-ShuffleName = Literal["dcr", "crd", "transpose", "two-step", "col2im"]
+ShuffleName = Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,11 @@ def _fits_col2im(layout: Layout) -> bool:
     return layout.opset >= COL2IM_OPSET and layout.dtype in ("float32", "float16")
 
 
+def _fits_channels_last(layout: Layout) -> bool:
+    # The runs hold the channels of a phase, which with groups do not stand side by side.
+    return layout.group == 1 and (layout.static is not None or layout.rank == 1)
+
+
 def _write_dcr(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
     mode = {"mode": "DCR"} if emitter.opset >= 11 else {}
     return emitter.add("DepthToSpace", [tensor], "shuffle", blocksize=layout.stride[0], **mode)
@@ -192,6 +202,25 @@ def _write_two_step(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.T
     return emitter.reshape(tensor, [-1, layout.channels, *merged])
 
 
+def _write_channels_last(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
+    rank, channels = layout.rank, layout.channels
+    behind, front = [0, *range(2, rank + 2), 1], [0, rank + 1, *range(1, rank + 1)]
+    tensor = emitter.add("Transpose", [tensor], perm=behind)
+    if layout.static is None:
+        merged = [0, -1, channels]
+    else:
+        merged = [-1, *(m * s for m, s in zip(layout.static, layout.stride, strict=True)), channels]
+    if rank > 1:
+        assert layout.static is not None
+        # [N * m_1, m_2 .. m_n, s_1 .. s_n * C] -> each m followed by its phases.
+        blocks = [*layout.stride[:-1], layout.stride[-1] * channels]
+        tensor = emitter.reshape(tensor, [-1, *layout.static[1:], *blocks])
+        order = [place for axis in range(rank) for place in (axis, rank + axis)]
+        tensor = emitter.add("Transpose", [tensor], "shuffle", perm=order)
+    tensor = emitter.reshape(tensor, merged)
+    return emitter.add("Transpose", [tensor], perm=front)
+
+
 def _col2im_crops(layout: Layout) -> bool:
     """Whether the pads of Col2Im do the crop.
 
@@ -231,6 +260,7 @@ SHUFFLES: dict[ShuffleName, Spelling] = {
     "transpose": Spelling(_fits_transpose, _write_transpose),
     "two-step": Spelling(_fits_two_step, _write_two_step),
     "col2im": Spelling(_fits_col2im, _write_col2im, crops=_col2im_crops),
+    "channels-last": Spelling(_fits_channels_last, _write_channels_last, phases_first=True),
 }
 
 _PORTABLE: tuple[ShuffleName, ...] = ("dcr", "crd", "transpose")

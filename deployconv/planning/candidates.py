@@ -16,6 +16,7 @@ from deployconv.sites import ShuffleSite, SkippedSite, UpsampleSite
 _SHUFFLES: tuple[ShuffleName, ...] = ("col2im", "two-step", "dcr", "crd", "transpose")
 """Likely winners first."""
 _PORTABLE: tuple[ShuffleName, ...] = ("dcr", "crd", "transpose")
+_INTEGER_SHUFFLES: tuple[ShuffleName, ...] = ("channels-last", "two-step", "transpose")
 _REACHES: tuple[Reach, ...] = ("pointwise", "all")
 _INTEGER_REACHES: tuple[Reach, ...] = ("grid", "all")
 _MORE_WORK = 1.6
@@ -74,7 +75,9 @@ def options_for(
     site = planned.site
     if isinstance(site, SkippedSite):
         return []
-    names = _SHUFFLES if shuffle == "auto" else (shuffle,)
+    names: tuple[ShuffleName, ...] = _SHUFFLES if shuffle == "auto" else (shuffle,)
+    if shuffle == "auto" and _has_integers(site):
+        names = ("channels-last", *_SHUFFLES)
     if isinstance(site, ShuffleSite):
         found = list(_shuffles(site, names))
     else:
@@ -83,9 +86,11 @@ def options_for(
     if spelled & {"dcr", "crd", "two-step"}:  # the general Transpose is slower than any of them
         found = [option for option in found if option.plan.shuffle != "transpose"]
     chains = list(_chains(found, planned, view, barred))
-    # An integer layer without its QuantizeLinear is a float one.
     if any(option.choice.chain == "grid" for option in chains):
         return chains
+    # An integer layer without its QuantizeLinear is a float one.
+    if shuffle == "auto":
+        found = [option for option in found if option.plan.shuffle != "channels-last"]
     return [*found, *chains, *_regions(found, planned, view, barred, others)]
 
 
@@ -95,9 +100,10 @@ def _chains(
     """The same with what can run behind the site before the shuffle, portable or quickest."""
     named = {option.plan.shuffle for option in plain}
     portable = next((name for name in _PORTABLE if name in named), None)
-    site = planned.site
-    integers = isinstance(site, UpsampleSite) and site.weight.quantized is not None
-    quickest = "two-step" if integers else "col2im"  # Col2Im moves floats only
+    integers = _has_integers(planned.site)
+    quickest: ShuffleName | None = "col2im"
+    if integers:  # which Col2Im does not move
+        quickest = next((name for name in _INTEGER_SHUFFLES if name in named), None)
     for option in plain:
         if option.plan.shuffle not in (quickest, portable):
             continue
@@ -128,6 +134,10 @@ def _regions(
             found = with_chain(whole, view, "region", barred, others)
             if found.chain is not None and found.plan is not None:
                 yield Option(replace(option.choice, chain="region"), found.chain, found.plan)
+
+
+def _has_integers(site: UpsampleSite | ShuffleSite | SkippedSite) -> bool:
+    return isinstance(site, UpsampleSite) and site.weight.quantized is not None
 
 
 def _shuffles(site: ShuffleSite, names: Sequence[ShuffleName]) -> Iterator[Option]:

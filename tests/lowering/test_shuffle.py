@@ -22,7 +22,7 @@ from tests.build import (
 )
 
 STATIC: dict[int, tuple[int, ...]] = {1: (7,), 2: (5, 6), 3: (3, 4, 5)}
-SHUFFLES: tuple[Shuffle, ...] = ("dcr", "crd", "transpose", "two-step", "col2im")
+SHUFFLES: tuple[Shuffle, ...] = ("dcr", "crd", "transpose", "two-step", "col2im", "channels-last")
 
 
 def upsampler(
@@ -92,8 +92,21 @@ def test_groups_keep_their_channels_together(shuffle: Shuffle, group: int) -> No
 # (strides, group, opset, dynamic) -> the spelling taken for each that is asked for
 FITS = [
     ((2, 2), 1, 18, False, {s: s for s in SHUFFLES} | {"auto": "dcr"}),
-    ((2, 2), 1, 18, True, {"auto": "dcr", "two-step": "dcr", "col2im": "col2im"}),
-    ((2, 2), 2, 18, False, {"auto": "crd", "dcr": "crd", "two-step": "two-step"}),
+    (
+        (2, 2),
+        1,
+        18,
+        True,
+        {"auto": "dcr", "two-step": "dcr", "col2im": "col2im", "channels-last": "dcr"},
+    ),
+    (
+        (2, 2),
+        2,
+        18,
+        False,
+        {"auto": "crd", "dcr": "crd", "two-step": "two-step", "channels-last": "crd"},
+    ),
+    ((2,), 1, 17, True, {"two-step": "transpose", "channels-last": "channels-last"}),
     ((2, 2), 1, 10, False, {"auto": "dcr", "crd": "dcr", "col2im": "dcr"}),
     ((2, 2), 2, 10, False, {"auto": "transpose", "dcr": "transpose", "crd": "transpose"}),
     ((2, 3), 1, 18, False, {"auto": "transpose", "dcr": "transpose", "crd": "transpose"}),
@@ -135,3 +148,16 @@ def test_old_opsets_cannot_reshape_several_dynamic_sizes() -> None:
 def test_column_to_image_takes_the_crop_with_it() -> None:
     after = assert_rewritten(upsampler((2, 2)), shuffle="col2im")
     assert set(ops(after)) == {"Conv", "Reshape", "Col2Im"}
+
+
+def test_channels_last_begins_and_ends_with_a_transpose_that_a_runtime_can_cancel() -> None:
+    after = assert_rewritten(upsampler((2, 2)), shuffle="channels-last")
+    orders = [
+        list(attribute.ints)
+        for node in after.graph.node
+        if node.op_type == "Transpose"
+        for attribute in node.attribute
+    ]
+    assert orders == [[0, 2, 3, 1], [0, 2, 1, 3], [0, 3, 1, 2]]
+    line = assert_rewritten(upsampler((2,)), shuffle="channels-last")
+    assert ops(line)["Transpose"] == 2  # nothing is moved in between

@@ -47,7 +47,9 @@ def upsampler(kernel: int, sizes: Sequence[Size], **attributes: Any) -> ModelPro
     return conv_transpose(weight, sizes, integers(3, seed=2), opset=18, **attributes)
 
 
-@pytest.mark.parametrize("shuffle", ["dcr", "crd", "transpose", "two-step", "col2im"])
+@pytest.mark.parametrize(
+    "shuffle", ["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
+)
 def test_a_kernel_that_is_no_multiple_of_the_stride(shuffle: str) -> None:
     original = upsampler(3, (5, 4), strides=[2, 2], pads=[1] * 4, output_padding=[1, 1])
     done, after = rewrite(original, form="split", shuffle=shuffle)

@@ -131,7 +131,9 @@ def chained(proto: ModelProto, choice: Choice) -> Planning:
     return plan_model(load(proto), RewriteOptions(), {"main/head": choice})
 
 
-@pytest.mark.parametrize("shuffle", ["dcr", "crd", "transpose", "two-step", "col2im"])
+@pytest.mark.parametrize(
+    "shuffle", ["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
+)
 @pytest.mark.parametrize("form", ["crop", "pad"])
 @pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)

@@ -105,12 +105,26 @@ def test_the_next_layer_is_an_integer_conv_too(grid: Activations, form: str) -> 
     assert_equal(run(before, feeds), run(after, feeds))
 
 
-@pytest.mark.parametrize("shuffle", ["dcr", "crd", "transpose", "two-step", "col2im"])
+@pytest.mark.parametrize(
+    "shuffle", ["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
+)
 def test_every_shuffle_stands_between_the_pairs(shuffle: str) -> None:
     before = network(LAYERS["cropped"], opset=18)
     done, after = rewrite(before, shuffle=shuffle)
     assert [site.shuffle for site in done.sites] == [shuffle]
     assert ops(after)["QuantizeLinear"] == ops(before)["QuantizeLinear"] + 1
+    feeds = on_grid(before)
+    assert_equal(run(before, feeds), run(after, feeds))
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize(("shuffle", "moves"), [("two-step", 6), ("channels-last", 3)])
+def test_integer_convs_meet_channels_last(grid: Activations, shuffle: str, moves: int) -> None:
+    """onnxruntime turns the image to the Convs once, back once; one Transpose shuffles."""
+    before = network(LAYERS["cropped"], grid, conv_behind=True)
+    _, after = rewrite(before, shuffle=shuffle)
+    made = optimised_ops(after)
+    assert (made["QLinearConv"], made["Transpose"]) == (2, moves)
     feeds = on_grid(before)
     assert_equal(run(before, feeds), run(after, feeds))
 

@@ -202,8 +202,14 @@ def test_a_chain_stops_before_what_the_call_leaves_alone() -> None:
 def test_an_integer_layer_takes_its_quantize_along() -> None:
     """Without it it would be a float layer; and Col2Im, which moves floats, is not tried."""
     found = options(network(Layer(attributes={"strides": [2, 2], "pads": [1] * 4}), opset=18))
-    assert names(found) == ["crop, two-step + quantize", "crop, dcr + quantize"]
+    assert names(found) == ["crop, channels-last + quantize", "crop, dcr + quantize"]
     assert {certify(option.subject, option.plan) for option in found} == {"exact"}
+
+
+def test_an_integer_layer_of_several_groups_moves_one_axis_at_a_time() -> None:
+    layer = Layer(group=2, attributes={"strides": [2, 2], "pads": [1] * 4})
+    found = options(network(layer, opset=18))
+    assert names(found) == ["crop, two-step + quantize", "crop, crd + quantize"]
 
 
 def test_an_integer_layer_without_one_is_tried_by_itself() -> None:

@@ -193,7 +193,9 @@ def test_no_fault_passes(fault: Fault, seed: int, monkeypatch: pytest.MonkeyPatc
     assert verdicts(uneven(group=2), seed=seed) == ["failed"]
 
 
-@pytest.mark.parametrize("shuffle", ["dcr", "crd", "transpose", "two-step", "col2im"])
+@pytest.mark.parametrize(
+    "shuffle", ["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
+)
 def test_channels_in_the_wrong_order_do_not_pass(
     shuffle: ShuffleName, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,9 @@ def test_integers_move_and_nothing_else(layer: Layer, form: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("shuffle", ["dcr", "crd", "transpose", "two-step", "col2im"])
+@pytest.mark.parametrize(
+    "shuffle", ["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
+)
 @pytest.mark.parametrize("layer", [LAYERS["int8_axis_1"], LAYERS["groups_share_axis_1"]])
 def test_scales_follow_the_channels_in_every_order(layer: Layer, shuffle: str) -> None:
     assert_rewritten(quantized(layer, opset=18), shuffle=shuffle)
