@@ -70,7 +70,7 @@ def test_a_name_that_no_model_has() -> None:
 
 def test_what_goes_wrong_is_a_row_of_its_own(tmp_path: Path) -> None:
     missing = Subject("gone", {}, tmp_path / "gone.onnx")
-    rates = Rates(threads=1, macs=1.0, bytes={1: 1.0})
+    rates = Rates(threads=1, matmul=1.0, conv=0.5, bytes={1: 1.0})
     row = bench_ort.measure(missing, "all", rates, QUICK, tmp_path)
     assert row.speed is None
     assert row.error is not None

@@ -1,10 +1,11 @@
 """How fast a model could be on this machine: its multiplications and its bytes, and no more.
 
-The multiplications go at the rate of onnxruntime's own MatMul of two large float32 matrices, the
-bytes at that of a copy of as many, all with the same threads. A model cannot take less than the
-longer of the two, unless by an algorithm with fewer multiplications, which onnxruntime does not
-have. Multiplications are those of the form with the fewest, without inserted zeros and repeated
-pixels; bytes are the model's inputs, outputs and weights, each once.
+The multiplications go at the rate of onnxruntime's own MatMul of two large float32 matrices, or of
+a large Conv if that is quicker, the bytes at that of a copy of as many, all with the same threads.
+A model cannot take less than the longer of the two, unless by an algorithm with fewer
+multiplications, which onnxruntime does not have, or in integers. Multiplications are those of the
+form with the fewest, without inserted zeros and repeated pixels; bytes are the model's inputs,
+outputs and weights, each once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from bench.subjects import Shapes
@@ -20,6 +22,8 @@ from bench.work import Work, work_of
 
 _MATRIX = 1024
 """Rows and columns: a billion multiplications."""
+_CHANNELS, _KERNEL, _IMAGE = 256, 3, 34
+"""Of the Conv, without padding: 0.6 billion."""
 _SIZES = tuple(4**power * 2**18 for power in range(5))
 """Bytes of the copies: 256 KiB to 64 MiB."""
 _REPEATS = 9
@@ -30,9 +34,15 @@ class Rates:
     """What was measured: multiplications, and bytes read and written, in a millisecond."""
 
     threads: int
-    macs: float
+    matmul: float
+    conv: float
     bytes: Mapping[int, float]
     """By the size of the block that is copied."""
+
+    @property
+    def macs(self) -> float:
+        """Multiplications in a millisecond: the quicker of both."""
+        return max(self.matmul, self.conv)
 
     def copy_ms(self, amount: int) -> float:
         """To read or write ``amount`` bytes once, as in a copy of half of them."""
@@ -70,28 +80,38 @@ def floor_of(original: Path, rewritten: Path, shapes: Shapes, rates: Rates) -> F
 
 def measure_rates(threads: int) -> Rates:
     """The rates of this machine with so many threads: the best of several runs."""
+    square = (_MATRIX, _MATRIX)
+    image, kernel = (1, _CHANNELS, _IMAGE, _IMAGE), (_CHANNELS, _CHANNELS, _KERNEL, _KERNEL)
+    made = (_IMAGE - _KERNEL + 1) ** 2
     return Rates(
-        threads, _matmul_rate(threads), {size: _copy_rate(size, threads) for size in _SIZES}
+        threads,
+        _MATRIX**3 / _best_ms("MatMul", square, square, threads),
+        made * prod(kernel) / _best_ms("Conv", image, kernel, threads),
+        {size: _copy_rate(size, threads) for size in _SIZES},
     )
 
 
-def _matmul_rate(threads: int) -> float:
+def _best_ms(op: str, shape: tuple[int, ...], weight: tuple[int, ...], threads: int) -> float:
+    """Milliseconds of one node with a constant weight."""
     import numpy as np
-    from onnx import TensorProto, helper
+    from onnx import TensorProto, helper, numpy_helper
 
     from deployconv.backends import get_backend
 
-    shape = [_MATRIX, _MATRIX]
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "abc"]
-    node = helper.make_node("MatMul", ["a", "b"], ["c"])
-    graph = helper.make_graph([node], "matmul", values[:2], values[2:])
+    generator = np.random.default_rng(0)
+    constant = numpy_helper.from_array(generator.standard_normal(weight, np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node(op, ["x", "w"], ["y"])],
+        op,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [constant],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     session = get_backend("ort").prepare(model.SerializeToString(), threads=threads)
-    generator = np.random.default_rng(0)
-    feeds = {name: generator.standard_normal(shape, np.float32) for name in "ab"}
+    feeds = {"x": generator.standard_normal(shape, np.float32)}
     session.timed_run(feeds)
-    best = min(_milliseconds(lambda: session.timed_run(feeds)) for _ in range(_REPEATS))
-    return _MATRIX**3 / best
+    return min(_milliseconds(lambda: session.timed_run(feeds)) for _ in range(_REPEATS))
 
 
 def _copy_rate(size: int, threads: int) -> float:

@@ -26,6 +26,7 @@ _FUSED = frozenset({"Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh
 _CONTROL = frozenset({"If", "Loop", "Scan"})
 """Their time is that of the nodes inside, which are listed as well."""
 _SUFFIXES = ("", "_nchwc")
+_REORDERS = ("ReorderInput", "ReorderOutput")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ def upsampling_share(path: Path, shapes: Shapes, threads: int) -> Share:
     own = set(_as_profiled(model, names))
     times = _node_times(path, shapes, threads)
     total = sum(times.values())
-    part = sum(ms for name, ms in times.items() if name in own)
+    part = sum(
+        ms for name, ms in times.items() if names and (name in own or name.startswith(_REORDERS))
+    )
     return Share(part / total if total else 0.0, macs_of(model, shapes, names))
 
 

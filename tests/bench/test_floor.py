@@ -12,7 +12,7 @@ from bench.floor import Rates, floor_of, measure_rates
 import deployconv
 from tests.build import FLOAT, graph, integers, model, node, tensor, value
 
-RATES = Rates(threads=2, macs=1e6, bytes={1024: 100.0, 4096: 50.0})
+RATES = Rates(threads=2, matmul=1e6, conv=0.5, bytes={1024: 100.0, 4096: 50.0})
 
 
 @pytest.mark.parametrize(
@@ -53,5 +53,6 @@ def test_repeated_pixels_need_no_multiplications(tmp_path: Path) -> None:
 def test_rates_are_measured() -> None:
     rates = measure_rates(1)
     assert rates.threads == 1
-    assert rates.macs > 0
+    assert rates.macs == max(rates.matmul, rates.conv)
+    assert min(rates.matmul, rates.conv) > 0
     assert all(rate > 0 for rate in rates.bytes.values())

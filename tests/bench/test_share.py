@@ -14,7 +14,7 @@ from bench.work import Work
 
 from tests.build import FLOAT, graph, model, node, upsampler, value
 
-RATES = Rates(threads=1, macs=100.0, bytes={1: 1.0})
+RATES = Rates(threads=1, matmul=100.0, conv=0.5, bytes={1: 1.0})
 WORK = Work(macs=1000, needed=0, moved=0)
 FLOOR = Floor(WORK, WORK, macs=700, multiply_ms=7.0, copy_ms=0.0, ms=7.0)
 
