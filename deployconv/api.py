@@ -167,6 +167,7 @@ def rewrite(
             tuple(skip),
             freeze_initializers,
             allow_requantize,
+            float_bias=bool(target) or "tensorrt" in backend,
         ),
         tuner=TunerOptions(backend, threads, feed, budget, cache, on_progress),
         upgrade_opset=upgrade_opset,

@@ -46,3 +46,5 @@ class RewriteOptions:
     skip: tuple[str, ...] = ()
     freeze_initializers: bool = False
     allow_requantize: bool = False
+    float_bias: bool = False
+    """A bias of rewritten layers that is int32 becomes float: TensorRT parses no other."""

@@ -108,8 +108,7 @@ def plan_model(
     """
     seen = view(model, options.freeze_initializers)
     sites = find_sites(seen)
-    if options.allow_requantize:
-        sites = tuple(map(_requantizable, sites))
+    sites = tuple(_as_asked(site, options) for site in sites)
     _check_globs((*options.only, *options.skip), sites)
     planned = [_plan(site, options, choices, seen) for site in sites]
     if choices is not None:
@@ -310,8 +309,14 @@ def _check_globs(globs: Sequence[str], sites: Sequence[Site]) -> None:
             raise UsageError(f"no site matches '{glob}': the model's sites are {known}")
 
 
-def _requantizable(site: Site) -> Site:
-    return replace(site, requantize=True) if isinstance(site, UpsampleSite) else site
+def _as_asked(site: Site, options: RewriteOptions) -> Site:
+    """The site with what the call says of integer weights and biases."""
+    if not isinstance(site, UpsampleSite):
+        return site
+    bias = site.bias
+    if options.float_bias and bias is not None:
+        bias = replace(bias, quantized=None)
+    return replace(site, requantize=options.allow_requantize, bias=bias)
 
 
 def _requantized(planned: Sequence[Planned]) -> list[str]:
