@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deployconv.model.view import View
-from deployconv.sites import conv_transpose, nearest_resize, pixel_shuffle, zero_insertion
+from deployconv.sites import (
+    conv_transpose,
+    nearest_resize,
+    pixel_shuffle,
+    quantized_operator,
+    zero_insertion,
+)
 from deployconv.sites.site import (
     Geometry,
     Original,
@@ -27,6 +33,7 @@ RECOGNISERS = (
     nearest_resize.recognise,
     pixel_shuffle.recognise,
     conv_transpose.recognise,
+    quantized_operator.recognise,
 )
 """In order: the first that claims a node has it."""
 

@@ -58,8 +58,10 @@ _MOVES = frozenset(
 
 _LONGEST = 64
 """Nodes on the way of the data, after which the walk gives up."""
-_BASE = {"float16": 1000, "bfloat16": 200}
+_BASE = {"float16": 1000, "bfloat16": 200, "int8": 100, "uint8": 200}
 """Integers that each element type holds exactly; others hold a million and more."""
+_SHIFT = 1 << 22
+"""Keeps what is moved apart from what fills the gaps, where that is not zero."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +132,10 @@ class Movement:
         scales = self.view.constants.of(node.inputs[-1], self.scope)
         return scales is not None and scales.shape != (0,)
 
-    def index_map(self, instance: Instance, dtype: str) -> Array | None:
+    def index_map(self, instance: Instance, dtype: str, fill: float = 0.0) -> Array | None:
         """For each element of the target the flat index of its source, or ZERO.
 
+        ``fill`` is the value of elements that are set to zero: among integers, their zero point.
         None where the nodes do more than move, or cannot be run.
         """
         shape = instance[self.source.name]
@@ -141,11 +144,14 @@ class Movement:
             return None
         nodes, feeds, target = self.runnable(instance)
         kind = np.dtype(dtype)
+        signs = [1] if kind.kind == "u" else [-1, 1]
+        shift = _SHIFT if fill else 0
 
         def moved(values: Array) -> Array:
-            fed = {**feeds, self.source.name: values.reshape(shape).astype(kind)}
+            fed = {**feeds, self.source.name: (values + shift).reshape(shape).astype(kind)}
             (result,) = evaluate(nodes, self.scope.opset, fed, [target])
-            return result.astype(np.float64)
+            result = result.astype(np.float64)
+            return np.where(result == fill, 0, result - shift) if shift else result
 
         try:
             # Element numbers in digits from 1, so that 0 is what the movement sets itself.
@@ -163,7 +169,7 @@ class Movement:
             # Anything else that made these numbers cannot make others as well, least of all
             # between zeros, where nothing is rounded away.
             rng = np.random.default_rng(0)
-            other = rng.integers(1, base, count) * rng.choice([-1, 1], count)
+            other = rng.integers(1, base, count) * rng.choice(signs, count)
             for values in (other, other * rng.integers(0, 2, count)):
                 if not np.array_equal(moved(values), np.where(filled, values[sources], 0)):
                     return None

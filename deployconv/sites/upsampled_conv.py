@@ -43,7 +43,7 @@ from deployconv.sites.site import (
 )
 from deployconv.sites.uniform import other_instances
 
-_TRIES = 24
+TRIES = 24
 """Possible low-resolution inputs that are looked at for one Conv."""
 
 
@@ -140,7 +140,7 @@ def is_upsampling(node: gs.Node, scope: Scope, view: View) -> bool:
     movement = next(movements(node.outputs[0], scope, view), None)
     if movement is None or movement.source is not node.inputs[0]:
         return False
-    return _mapped(movement, None, None, dtype_name(node.inputs[0].dtype) or "float32") is not None
+    return mapped(movement, None, None, dtype_name(node.inputs[0].dtype) or "float32") is not None
 
 
 def _upsampling(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
@@ -160,11 +160,11 @@ def _search(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
     dtype = known.dtype.name if known is not None else "float32"
     farthest: Upsampling | None = None
     for tried, movement in enumerate(movements(node.inputs[0], scope, view)):
-        if tried == _TRIES:
+        if tried == TRIES:
             break
         if movement.segments[0].pointwise:
             continue  # what already runs at low resolution may stay there
-        found = _mapped(movement, channels, rank, dtype)
+        found = mapped(movement, channels, rank, dtype)
         if found is None or all(axis.stride == 1 for axis in found.maps):
             continue
         if farthest is None or found.proven or not farthest.proven:
@@ -172,13 +172,16 @@ def _search(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
     return farthest
 
 
-def _mapped(
-    movement: Movement, channels: int | None, rank: int | None, dtype: str
+def mapped(
+    movement: Movement, channels: int | None, rank: int | None, dtype: str, fill: float = 0.0
 ) -> Upsampling | None:
-    """The movement with the map of each axis, the same at every size that was tried."""
+    """The movement with the map of each axis, the same at every size that was tried.
+
+    ``fill`` is what stands for zero among the elements that the movement sets.
+    """
     agreed: Upsampling | None = None
     for instance in movement.instances(channels, rank):
-        sources = movement.index_map(instance, dtype)
+        sources = movement.index_map(instance, dtype, fill)
         if sources is None or not 3 <= sources.ndim <= 5:
             return None
         shape = instance[movement.source.name]
