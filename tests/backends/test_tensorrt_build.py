@@ -167,6 +167,26 @@ def test_targets_and_flags_that_the_library_lacks() -> None:
         build(upsampler(), fp16=True)
 
 
+@pytest.mark.parametrize("backend", ["ort", "nope", ""])
+def test_what_compiles_nothing(backend: str) -> None:
+    with pytest.raises(UsageError, match="choose one of tensorrt-rtx, tensorrt"):
+        deployconv.build(upsampler(), backend=backend, target="sm89")
+
+
+def test_for_a_dla_there_is_another_command() -> None:
+    with pytest.raises(UsageError, match="deployconv inspect --target dla says"):
+        build(upsampler(), "dla")
+
+
+def test_float64_that_becomes_float32_is_told() -> None:
+    proto = conv_transpose(integers(2, 3, 4, 4, dtype=np.float64), (5, 6), strides=[2, 2])
+    report = build(proto)
+    assert report.builds
+    assert report.note == "TensorRT computes the model's float64 in float32"
+    assert report.targets[0].kernels is not None
+    assert {kind for kernel in report.targets[0].kernels for kind in kernel.inputs} == {"Float"}
+
+
 def test_a_library_that_is_not_there_says_what_to_install() -> None:
     with pytest.raises(BackendUnavailable, match=r"backend 'tensorrt': .*deployconv\[gpu\]"):
         deployconv.build(upsampler(), backend="tensorrt", target="sm89")

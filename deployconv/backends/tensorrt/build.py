@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from onnx import TensorProto
+
 from deployconv.backends.base import ModelSource
 from deployconv.backends.tensorrt.binding import BuildSettings
 from deployconv.backends.tensorrt.compile import (
@@ -60,7 +62,16 @@ def build_engines(
             builds.append(
                 _build(model, installation.backend, settings, places[target], limits, checked)
             )
-    return BuildReport(loaded.info, installation.runtime, ranges, tuple(builds), note)
+    notes = "; ".join(filter(None, (note, _narrowed(loaded))))
+    return BuildReport(loaded.info, installation.runtime, ranges, tuple(builds), notes or None)
+
+
+def _narrowed(loaded: LoadedModel) -> str | None:
+    """What TensorRT computes in fewer bits than the model says, in silence."""
+    values = (*loaded.proto.graph.input, *loaded.proto.graph.output)
+    if any(value.type.tensor_type.elem_type == TensorProto.DOUBLE for value in values):
+        return "TensorRT computes the model's float64 in float32"
+    return None
 
 
 def _build(

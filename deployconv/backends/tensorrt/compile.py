@@ -63,6 +63,11 @@ class Installation:
                 f"--target {target}: {self.runtime} compiles for the GPU of its machine only: "
                 "leave --target out, or install tensorrt-rtx"
             )
+        if target is not None and target.lower() == "dla":
+            raise UsageError(
+                f"--target {target}: nothing is compiled for a DLA: deployconv inspect --target "
+                "dla says what is documented to keep a layer off it"
+            )
         if target is not None and target not in self.targets:
             raise UsageError(
                 f"--target {target}: {self.runtime} compiles for {', '.join(self.targets)}"
@@ -77,8 +82,14 @@ class Installation:
 def find_installation(backend: str | None = None) -> Installation:
     """Ask the library of ``backend``, or the first one that is there, what it can do.
 
-    Raises BackendUnavailable where it is not installed or does not load.
+    Raises:
+        UsageError: ``backend`` is none of `LIBRARIES`.
+        BackendUnavailable: it is not installed or does not load.
     """
+    if backend is not None and backend not in LIBRARIES:
+        raise UsageError(
+            f"--backend {backend}: compiles nothing: choose one of {', '.join(LIBRARIES)}"
+        )
     if os.name != "posix":
         raise BackendUnavailable("TensorRT is driven on Linux only: run this there")
     problems = []
