@@ -8,7 +8,7 @@
 # Power mode and clocks are recorded, not changed: set them as the device will run. On a Jetson
 # make the virtual environment with `python3 -m venv --system-site-packages`, so that JetPack's
 # own tensorrt is found, and install deployconv and the cuda-python of JetPack's CUDA, which is
-# 'cuda-python<13' for JetPack 5 and 6. PYTHON names the interpreter, BACKEND another backend
+# 'cuda-python<13' for JetPack 6. PYTHON names the interpreter, BACKEND another backend
 # than tensorrt.
 set -euo pipefail
 
