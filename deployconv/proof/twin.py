@@ -56,7 +56,7 @@ def twin_of(source: ModelSource) -> Twin | None:
     None where there is nothing to convert, or the model cannot be read or is over 1 GiB.
     """
     try:
-        model = _read(source)
+        model = read_whole(source)
         if model is None or not has_element_types(model):
             return None
         serialized = float32_twin(model).SerializeToString()
@@ -70,7 +70,8 @@ def twin_of(source: ModelSource) -> Twin | None:
     return Twin(serialized, dtypes)
 
 
-def _read(source: ModelSource) -> ModelProto | None:
+def read_whole(source: ModelSource) -> ModelProto | None:
+    """A model with all its tensors inside; None where it is over 1 GiB."""
     if isinstance(source, bytes):
         return onnx.load_model_from_string(source)
     size = source.stat().st_size
