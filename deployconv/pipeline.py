@@ -22,9 +22,11 @@ from deployconv.lowering import (
     plan_region,
     plan_shuffle,
     plan_site,
+    with_folded,
 )
 from deployconv.lowering.requantize import requantization
 from deployconv.lowres.chain import Chain, chain_behind
+from deployconv.lowres.fold import folded
 from deployconv.lowres.quantized import first_grid, without_last_dequantize
 from deployconv.lowres.region import Region, region_behind
 from deployconv.lowres.trim import trimmed
@@ -155,11 +157,21 @@ def apply(planning: Planning) -> frozenset[str]:
             # What led to the last node goes too, unless something else reads it (`splice`).
             new = new_nodes(subject, planned.plan, fresh)
             edits.append(Replacement(site.scope, subject.nodes[-1:], new))
-        elif planned.head is not None:
+        elif planned.head is not None or not isinstance(site, UpsampleSite):
             continue
-        elif isinstance(site, UpsampleSite) and site.explicit_attributes is not None:
+        elif _folds_in_place(planned):
+            fresh = names.maker(site.scope.label(site.layer))
+            edits.append(Replacement(site.scope, site.nodes[-1:], with_folded(site, fresh)))
+        elif site.explicit_attributes is not None:
             edits.append(AttributeEdit(site.scope, site.layer, site.explicit_attributes))
     return splice(planning.view, edits)
+
+
+def _folds_in_place(planned: Planned) -> bool:
+    """True for a layer that is kept as the faster one, with affine layers right behind it."""
+    site = planned.site
+    tail = isinstance(site, UpsampleSite) and bool(site.folds) and not site.trims
+    return tail and planned.report.reason is not None and planned.report.reason.code == "slower"
 
 
 def _plan(site: Site, options: RewriteOptions, choices: Choices | None, seen: View) -> Planned:
@@ -176,11 +188,12 @@ def _plan(site: Site, options: RewriteOptions, choices: Choices | None, seen: Vi
                 return asked  # there was nothing to choose from
             how = "predicted" if options.policy == "cost" else "measured"
             reason = Reason("slower", f"no other form of it was {how} to be faster")
-            return Planned(site, _report(site, "kept", reason), None)
+            kept = replace(_report(site, "kept", reason), nodes=asked.report.nodes)
+            return replace(asked, report=kept, plan=None, chain=None)
         options = replace(options, form=choice.form, shuffle=choice.shuffle)
     if isinstance(site, ShuffleSite):
         return _plan_shuffle(site, options)
-    found, site = site, trimmed(site, seen)
+    found, site = site, _with_tail(site, seen)
     plan = plan_site(site, options.form, options.shuffle)
     if isinstance(plan, Reason):
         return Planned(found, _report(found, "skipped", plan), None)
@@ -193,6 +206,15 @@ def _plan(site: Site, options: RewriteOptions, choices: Choices | None, seen: Vi
         macs=plan.macs,
     )
     return Planned(site, report, plan, found=found)
+
+
+def _with_tail(site: UpsampleSite, view: View) -> UpsampleSite:
+    """``site`` with the Slices and affine layers behind it, in whatever order they come."""
+    while True:
+        longer = folded(trimmed(site, view), view)
+        if longer.nodes == site.nodes:
+            return site
+        site = longer
 
 
 def _chained(planned: Sequence[Planned], choices: Choices, view: View) -> list[Planned]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import onnx_graphsurgeon as gs
 
 from deployconv.lowering.chain import ChainPlan, lower_chain, plan_chain
-from deployconv.lowering.lower import lower
+from deployconv.lowering.lower import lower, with_folded
 from deployconv.lowering.plan import Plan, plan_site
 from deployconv.lowering.region import RegionPlan, lower_region, plan_region
 from deployconv.lowering.reshuffle import ShufflePlan, plan_shuffle, reshuffle
@@ -31,6 +31,7 @@ __all__ = [
     "plan_shuffle",
     "plan_site",
     "reshuffle",
+    "with_folded",
 ]
 
 

@@ -53,6 +53,16 @@ def lower(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[g
     return emitter.finish(site.output)
 
 
+def with_folded(site: UpsampleSite, fresh: Callable[[str], str]) -> list[gs.Node]:
+    """The layer of a site that stays, with what is folded into its weight and bias."""
+    emitter = Emitter(site.scope.opset, fresh)
+    inputs = [site.layer.inputs[0], emitter.constant("weight", finite(site.weight, site.id))]
+    if site.bias is not None:
+        inputs.append(emitter.constant("bias", finite(site.bias, site.id)))
+    emitter.add(site.layer.op, inputs, **site.layer.attrs)
+    return emitter.finish(site.output)
+
+
 def low_resolution_conv(
     emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: bool
 ) -> gs.Tensor:

@@ -142,7 +142,8 @@ class UpsampleSite:
             have to be added.
         explicit_attributes: for a node that stays, attributes that say the same as those it
             has, in the form that every runtime reads alike; None where nothing needs saying.
-        trims: the Slices at the end of ``nodes``, which crop the layer's own output.
+        trims, folds: the Slices and affine layers at the end of ``nodes``, which have become
+            part of the axes, of the weight and the bias.
     """
 
     id: str
@@ -164,11 +165,12 @@ class UpsampleSite:
     explicit_attributes: dict[str, Any] | None = None
     requantize: bool = False
     trims: tuple[gs.Node, ...] = ()
+    folds: tuple[gs.Node, ...] = ()
 
     @property
     def layer(self) -> gs.Node:
         """The node that multiplies."""
-        return self.nodes[-1 - len(self.trims)]
+        return self.nodes[-1 - len(self.trims) - len(self.folds)]
 
     @property
     def rank(self) -> int:

@@ -164,7 +164,7 @@ def site_in_a_branch() -> ModelProto:
 def outer_weight_in_two_branches() -> ModelProto:
     """Neither branch owns the scale; it stays one tensor of the main graph."""
     then = graph(
-        [up("x", "t"), node("Mul", ["t", "one"], ["m"], name="mul")],
+        [up("x", "t"), node("Max", ["t", "one"], ["m"], name="max")],
         [],
         [value("m", FLOAT, UPSAMPLED)],
     )

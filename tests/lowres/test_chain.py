@@ -65,8 +65,8 @@ HEADS = {
 
 TAILS = {
     "relu": ["Relu"],
-    "bias": ["Add"],
-    "scalar": ["AddScalar"],
+    "bias": ["Relu", "Add"],
+    "scalar": ["Relu", "AddScalar"],
     "relu_sub_per_channel": ["Relu", "Sub"],
     "conv1x1": ["Conv"],
     "relu_conv1x1_relu": ["Relu", "Conv", "Relu"],
@@ -167,13 +167,13 @@ def test_dynamic_sizes(shuffle: Shuffle) -> None:
 
 
 def test_batch_normalization_has_each_parameter_once_per_phase() -> None:
-    proto = chain_model(HEADS["k2_s2"], ["Relu"])
+    proto = chain_model(HEADS["k2_s2"], ["Relu", "Relu"])
     names = ["scale", "shift", "mean", "variance"]
     proto.graph.initializer.extend(
         tensor(name, np.linspace(0.5, 2.0, 4, dtype=np.float32) + place)
         for place, name in enumerate(names)
     )
-    proto.graph.node[1].CopyFrom(node("BatchNormalization", ["t0", *names], ["y"]))
+    proto.graph.node[2].CopyFrom(node("BatchNormalization", ["t1", *names], ["y"]))
     planning = chained(proto, Choice())
     apply(planning)
     feeds = feeds_for(proto)
