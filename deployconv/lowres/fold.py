@@ -100,11 +100,10 @@ def _affine(site: UpsampleSite, view: View) -> tuple[gs.Node, Array, Array] | No
         return None
     if node.inputs.count(tensor) != 1 or len(node.outputs) != 1:
         return None
-    constants = {
-        i: view.constants.of(given, scope)
-        for i, given in enumerate(node.inputs)
-        if given is not tensor
-    }
+    given = {i: one for i, one in enumerate(node.inputs) if one is not tensor}
+    if not all(map(_stored, given.values())):
+        return None
+    constants = {i: view.constants.of(one, scope) for i, one in given.items()}
     known = {i: constant for i, constant in constants.items() if constant is not None}
     if len(known) < len(constants) or any(_varies(one, view) for one in known.values()):
         return None
@@ -117,6 +116,13 @@ def _affine(site: UpsampleSite, view: View) -> tuple[gs.Node, Array, Array] | No
         return None
     fits = all(values.shape in ((), (site.channels[1],)) for values in found)
     return (node, *found) if fits else None
+
+
+def _stored(tensor: gs.Tensor) -> bool:
+    """True for an initializer or a Constant: what must be computed may take reading a large one."""
+    while tensor.inputs and tensor.inputs[0].op == "Identity":
+        tensor = tensor.inputs[0].inputs[0]
+    return isinstance(tensor, gs.Constant) or any(node.op == "Constant" for node in tensor.inputs)
 
 
 def _varies(constant: Constant, view: View) -> bool:
