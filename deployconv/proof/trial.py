@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -27,6 +28,7 @@ from deployconv.proof.integers import (
 from deployconv.proof.pair import AFFORDABLE, Trial, pair, sizes_of
 from deployconv.proof.region_trial import region_trial
 from deployconv.sites import ShuffleSite, UpsampleSite
+from deployconv.sites.site import ConvInFront
 
 Array = NDArray[Any]
 
@@ -94,10 +96,23 @@ def _shuffle(site: ShuffleSite, plan: ShufflePlan, rng: np.random.Generator) -> 
     sizes = original.sizes or tuple(d * (k - 1) + 4 + i for k, d, i in reach)
     channels = weight.shape[1] * conv.group
     x = random((*(original.front or (2, channels)), *sizes), bound, rng)
-    # The Conv may have a stride, so that only the graph knows what it leaves to shuffle.
     known = tuple(size for size in site.sizes if size is not None)
-    fitted = plan.resized(known) if original.sizes is not None else plan
-    return pair(site, fitted, original, (weight, bias), {conv.node.inputs[0].name: x})
+    left = known if original.sizes is not None else _left_by(conv, sizes)
+    return pair(site, plan.resized(left), original, (weight, bias), {conv.node.inputs[0].name: x})
+
+
+def _left_by(conv: ConvInFront, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The spatial sizes of what ``conv`` makes of an input of ``sizes``."""
+    rank = len(sizes)
+    strides = conv.node.attrs.get("strides", [1] * rank)
+    pads = conv.node.attrs.get("pads", [0] * 2 * rank)
+    reach = [d * (k - 1) for k, d in zip(conv.kernel, conv.dilation, strict=True)]
+    if conv.node.attrs.get("auto_pad", "NOTSET").startswith("SAME"):
+        return tuple(-(-size // step) for size, step in zip(sizes, strides, strict=True))
+    return tuple(
+        (size + pads[axis] + pads[rank + axis] - reach[axis] - 1) // strides[axis] + 1
+        for axis, size in enumerate(sizes)
+    )
 
 
 def _chain(chain: Chain, plan: ChainPlan, rng: np.random.Generator) -> Trial:

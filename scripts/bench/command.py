@@ -17,6 +17,7 @@ from bench.speed import QUICK, THOROUGH, Effort
 from bench.subjects import Subject
 
 if TYPE_CHECKING:
+    from deployconv.options import Shuffle
     from deployconv.results import Rewriting
 
 Measure = Callable[[Subject, Policy, int, Effort, Path], R]
@@ -96,7 +97,13 @@ def _arguments(benchmark: Benchmark[R]) -> argparse.Namespace:
 
 
 def rewrite(
-    model: Path, output: Path, subject: Subject, policy: Policy, threads: int, effort: Effort
+    model: Path,
+    output: Path,
+    subject: Subject,
+    policy: Policy,
+    threads: int,
+    effort: Effort,
+    shuffle: Shuffle = "auto",
 ) -> Rewriting:
     """Rewrite and prove ``model`` for the sizes of ``subject``."""
     import deployconv
@@ -105,6 +112,7 @@ def rewrite(
         model,
         output=output,
         policy=policy,
+        shuffle=shuffle,
         shape=subject.shapes,
         threads=threads,
         budget=effort.budget,

@@ -89,10 +89,13 @@ def measure(
     try:
         original = exported(subject, folder)
         before = _quantized(original, folder, subject.shapes)
-        source = before if order == "quantize, then rewrite" else original
-        done = command.rewrite(source, rewritten, subject, policy, threads, effort)
-        after = rewritten
-        if order == "rewrite, then quantize":
+        asked = (subject, policy, threads, effort)
+        if order == "quantize, then rewrite":
+            done = command.rewrite(before, rewritten, *asked)
+            after = rewritten
+        else:
+            # The quantizer passes a scale on through Transpose and Reshape, not DepthToSpace.
+            done = command.rewrite(original, rewritten, *asked, shuffle="channels-last")
             after = _quantized(rewritten, folder, subject.shapes)
         speed = time_pair(before, after, subject.shapes, threads, effort)
         errors = compare(original, (before, after), subject.shapes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
@@ -59,6 +61,34 @@ def test_the_other_order_permutes_the_conv_and_nothing_else(mode: str, other: st
     order = [int(np.flatnonzero((was == row).all((1, 2, 3)))[0]) for row in weight]
     assert sorted(order) == list(range(8))
     np.testing.assert_array_equal(bias, was_bias[order])
+    feeds = feeds_for(proto)
+    assert_equal(run(proto, feeds), run(after, feeds))
+
+
+@pytest.mark.parametrize("asked", ["two-step", "transpose", "channels-last", "crd", "dcr"])
+@pytest.mark.parametrize("mode", ["CRD", "DCR"])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"pads": [1, 0, 1, 2]},
+        {"strides": [2, 1], "pads": [0, 1, 0, 0]},
+        {"strides": [2, 2], "auto_pad": "SAME_UPPER"},
+        {"dilations": [2, 1], "auto_pad": "VALID"},
+    ],
+    ids=["pads", "strides", "same", "valid"],
+)
+def test_static_sizes_behind_a_conv_of_any_geometry(
+    mode: str, asked: str, geometry: dict[str, Any]
+) -> None:
+    """The certificate's Conv is smaller than the model's, and what is behind it as well."""
+    proto = shuffled(mode)
+    del proto.graph.node[0].attribute[:]
+    made = node("Conv", ["x", "w", "b"], ["c"], **geometry)
+    proto.graph.node[0].CopyFrom(made)
+    done, after = rewrite(proto, shuffle=asked)
+    (site,) = done.sites
+    assert (site.status, site.certificate) in {("rewritten", "exact"), ("kept", None)}
+    assert (site.status == "kept") == (asked == mode.lower())
     feeds = feeds_for(proto)
     assert_equal(run(proto, feeds), run(after, feeds))
 
