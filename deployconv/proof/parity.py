@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from deployconv.backends import get_backend
+from deployconv.backends import LAYER_BACKENDS, get_backend
 from deployconv.backends.base import Array, Backend, ModelSource, Session, TensorSpec
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.model.quantization import GRIDS
@@ -48,6 +48,10 @@ def check_parity(
     longer meant to compute the same: where all else fails, its outputs may be a tenth of their
     magnitude away (`REQUANTIZED`), which finds what is wrong altogether and no more.
 
+    On TensorRT the reference is what onnxruntime makes of it on the CPU: TensorRT may not build
+    the reference, or may misread it. Both get the same inputs, and the outputs are held against
+    the tolerance of the type that TensorRT computes in.
+
     A candidate that the backend refuses, though it runs the reference, is a failed check.
     That the files can be read is for the caller to see to beforehand.
 
@@ -58,30 +62,41 @@ def check_parity(
         BackendUnavailable: the backend is missing or cannot run the reference.
     """
     backend = get_backend(backend_name)
-    subject = _prepare(backend, reference, candidate, threads)
+    elsewhere = _reference_backend(backend)
+    subject = _prepare(elsewhere or backend, reference, candidate, threads)
     notes = list(subject.notes)
+    if elsewhere is not None:
+        subject = replace(subject, candidate=candidate)  # in its own types, also beside a twin
+        notes.insert(0, f"held against {elsewhere.runtime} on the CPU")
     try:
         rewritten = backend.prepare(subject.candidate, threads=threads)
     except (BackendUnavailable, ModelError) as error:
+        _raise_where_neither_runs(elsewhere and backend, reference, error)
         return _not_run(backend_name, [spec.name for spec in subject.session.outputs], error, notes)
 
-    feeds = _feeds(common_inputs(subject.session, rewritten), subject.input_dtypes, feed)
+    typed = elsewhere is not None and bool(subject.input_dtypes)
+    specs = subject.session.inputs if typed else common_inputs(subject.session, rewritten)
+    feeds = _feeds(specs, subject.input_dtypes, feed)
     if feeds.note is not None:
         notes.append(feeds.note)
     try:
         expected = subject.session.run(feeds.arrays)
     except BackendUnavailable as error:
         raise BackendUnavailable("; ".join((str(error), *notes))) from error
+    given = _narrowed(feeds.arrays, subject.input_dtypes) if typed else feeds.arrays
     try:
-        actual = rewritten.run(feeds.arrays)
+        actual = rewritten.run(given)
     except (BackendUnavailable, UsageError) as error:
+        _raise_where_neither_runs(elsewhere and backend, reference, error, given)
         return _not_run(backend_name, list(expected), error, notes)
+    if typed:
+        expected = _narrowed(expected, {name: array.dtype for name, array in actual.items()})
 
     outputs = compare_outputs(expected, actual)
     failed = [output for output in outputs if not output.passed]
     steps = output_steps(subject.reference) if failed else {}
     if any(output.problem is None or output.name in steps for output in failed):
-        floors = _floors(backend, subject, feeds, expected, threads, steps)
+        floors = _floors(elsewhere or backend, subject, feeds, expected, threads, steps)
         outputs = compare_outputs(expected, actual, floors, steps)
         notes.append(_floor_note(floors))
         if steps:
@@ -104,6 +119,45 @@ def check_parity(
             "give --shape or --inputs"
         )
     return Parity(backend_name, passed, outputs, "; ".join(notes) or None)
+
+
+def _reference_backend(backend: Backend) -> Backend | None:
+    """What runs the reference where ``backend`` should not; None where it does, or must."""
+    if backend.name not in LAYER_BACKENDS:
+        return None
+    try:
+        return get_backend("ort")
+    except BackendUnavailable:
+        return None
+
+
+def _raise_where_neither_runs(
+    backend: Backend | None,
+    reference: ModelSource,
+    error: Exception,
+    arrays: Mapping[str, Array] | None = None,
+) -> None:
+    """Raise ``error`` where ``backend`` runs the reference no more than the candidate.
+
+    Then it is no matter of the rewrite: there is no GPU, or the rest of the model is refused.
+    None stands for a backend that has run the reference.
+    """
+    if backend is None:
+        return
+    try:
+        session = backend.prepare(reference)
+        if arrays is not None:
+            session.run(arrays)
+    except (BackendUnavailable, ModelError, UsageError):
+        raise error from None
+
+
+def _narrowed(arrays: Mapping[str, Array], dtypes: Mapping[str, np.dtype[Any]]) -> dict[str, Array]:
+    """Arrays of a float32 twin in the types that the model itself has."""
+    return {
+        name: array.astype(dtypes[name]) if array.dtype.kind == "f" and name in dtypes else array
+        for name, array in arrays.items()
+    }
 
 
 @dataclass(frozen=True)

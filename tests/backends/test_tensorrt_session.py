@@ -27,6 +27,8 @@ from deployconv.backends.tensorrt.inspection import make_profiler
 from deployconv.cli import main
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.options import FeedOptions, GpuOptions
+from deployconv.proof import parity as parity_module
+from deployconv.proof.compare import RTOL
 from deployconv.proof.latency import measure_latency
 from deployconv.proof.parity import check_parity
 from deployconv.results import Quantiles
@@ -170,6 +172,68 @@ class TestOnTheStandIn:
         del backend, session
         gc.collect()
         assert process.poll() is not None
+
+
+@pytest.mark.usefixtures("gpu")
+class TestParityOnTheStandIn:
+    """The reference is what onnxruntime makes of it, whatever TensorRT would."""
+
+    def test_a_layer_that_only_builds_rewritten_is_proved_and_not_timed(self) -> None:
+        model = conv_transpose(integers(2, 3, 3, 3), (5, 6), strides=[2, 2], dilations=[2, 2])
+        done = deployconv.rewrite(model, backend="tensorrt")
+        assert done.parity is not None
+        assert (done.parity.backend, done.parity.passed) == ("tensorrt", True)
+        assert (done.parity.note or "").startswith("held against onnxruntime 1.")
+        assert done.latency is None
+        (step,) = done.not_run
+        assert step.step == "latency"
+        assert "build failed: Strided & Dilated Deconv" in step.reason
+
+    def test_a_misread_model_differs_and_the_rewritten_does_not(self) -> None:
+        same = {"auto_pad": "SAME_UPPER", "output_padding": [1, 1]}
+        model = conv_transpose(integers(2, 3, 3, 3), (5, 6), strides=[2, 2], **same)
+        assert not check_parity(*[model.SerializeToString()] * 2, "tensorrt").passed
+        done = deployconv.rewrite(model, backend="tensorrt", bench=False)
+        assert done.parity is not None
+        assert done.parity.passed
+
+    def test_what_neither_side_runs_is_no_matter_of_the_rewrite(self) -> None:
+        model = conv_transpose(integers(2, 3, 3, 3), (5, 6), strides=[2, 2], dilations=[2, 2])
+        blob = model.SerializeToString()
+        with pytest.raises(BackendUnavailable, match="Strided & Dilated Deconv") as caught:
+            check_parity(blob, blob, "tensorrt")
+        assert caught.value.status == 3
+
+    def test_a_candidate_alone_that_does_not_build_is_a_failed_check(self) -> None:
+        good = conv_transpose(integers(2, 3, 3, 3), (5, 6), strides=[2, 2])
+        bad = conv_transpose(integers(2, 3, 3, 3), (5, 6), strides=[2, 2], dilations=[2, 2])
+        parity = check_parity(good.SerializeToString(), bad.SerializeToString(), "tensorrt")
+        assert not parity.passed
+        assert "does not run where the reference does" in (parity.outputs[0].problem or "")
+
+    def test_bfloat16_runs_as_such_beside_a_float32_twin(self) -> None:
+        model = tiny.unary("Neg", tiny.BFLOAT16, (3, 2))
+        blob = model.SerializeToString()
+        parity = check_parity(blob, blob, "tensorrt")
+        assert parity.passed
+        assert "compared as float32 twins" in (parity.note or "")
+        magnitude = parity.outputs[0].tolerance / RTOL["bfloat16"]
+        assert 0.1 < magnitude < 10
+
+    def test_without_onnxruntime_the_original_on_tensorrt_has_to_do(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = parity_module.get_backend
+
+        def only_tensorrt(name: str) -> Any:
+            if name == "ort":
+                raise BackendUnavailable("onnxruntime is not there")
+            return real(name)
+
+        monkeypatch.setattr(parity_module, "get_backend", only_tensorrt)
+        parity = check_parity(*[upsampler().SerializeToString()] * 2, "tensorrt")
+        assert parity.passed
+        assert parity.note is None
 
 
 @pytest.mark.usefixtures("gpu")

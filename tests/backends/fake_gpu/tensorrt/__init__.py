@@ -129,11 +129,27 @@ class OnnxParser:
 
     def parse_from_file(self, model: str) -> bool:
         self._network.model = onnx.load(model)
+        for node in self._network.model.graph.node:
+            _misread(node)
         self.num_errors = sum(node.domain == "refused" for node in self._network.model.graph.node)
         return not self.num_errors
 
     def get_error(self, index: int) -> ParserError:
         return ParserError()
+
+
+def _misread(node: onnx.NodeProto) -> None:
+    """As the real importer does: output_padding is forgotten beside SAME_UPPER."""
+    kept = [one for one in node.attribute if one.name != "output_padding"]
+    if any(one.name == "auto_pad" and one.s == b"SAME_UPPER" for one in kept):
+        del node.attribute[:]
+        node.attribute.extend(kept)
+
+
+def _refused(node: onnx.NodeProto) -> bool:
+    """As the real compiler does: stride with dilation."""
+    above_1 = {one.name for one in node.attribute if one.ints and max(one.ints) > 1}
+    return node.op_type == "ConvTranspose" and above_1 >= {"strides", "dilations"}
 
 
 class IOptimizationProfile:
@@ -204,6 +220,9 @@ class Builder:
         return IOptimizationProfile()
 
     def build_serialized_network(self, network: Any, config: Any) -> IHostMemory | None:
+        if any(map(_refused, network.model.graph.node)):
+            self._logger.log(Severity.ERROR, "Strided & Dilated Deconv are not supported")
+            return None
         tensors = [value.type.tensor_type for value in network.model.graph.input]
         dynamic = any(dim.dim_param for tensor in tensors for dim in tensor.shape.dim)
         if dynamic and not config._profiles:
