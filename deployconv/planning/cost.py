@@ -69,7 +69,8 @@ def predict(model: LoadedModel, options: RewriteOptions, tuner: TunerOptions) ->
     taken: set[str] = set()
     for planned in planning.sites:
         name = planned.report.id
-        if name in weighed and name not in taken and (best := weighed[name].best) is not None:
+        best = weighed[name].best if name in weighed and name not in taken else None
+        if best is not None and not best.joined.keys() & choices.keys():
             choices[name] = best.choice
             taken |= best.joined.keys()
     shown = {

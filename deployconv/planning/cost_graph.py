@@ -17,12 +17,14 @@ from onnx import FunctionProto, GraphProto, NodeProto
 
 from deployconv.model.shapes import Instance
 from deployconv.model.tensors import graph_attributes
+from deployconv.planning.cost_integers import Integers, turns
 from deployconv.planning.cost_terms import (
     FOLDED,
     FUSED,
     Term,
     Work,
     far,
+    integer_conv,
     is_blocked,
     reads_blocks,
     work_of,
@@ -79,6 +81,8 @@ class CostGraph:
                 unknown.add(node.output[0])
             add_work(total, own or {})
         state.finish()
+        for name in state.turned & self.shapes.keys():
+            add_work(total, {"turned": prod(self.shapes[name]) / 1e6, "launches": 1.0})
         for name in state.reordered & self.shapes.keys():
             amount = prod(self.shapes[name]) / 1e6
             full = self.shapes[name][1] % self.block == 0
@@ -124,6 +128,9 @@ class _State:
     bare: set[str] = field(default_factory=set)
     """Results of a Conv that may take an activation in."""
     reordered: set[str] = field(default_factory=set)
+    last: set[str] = field(default_factory=set)
+    """Integer tensors with their channels last."""
+    turned: set[str] = field(default_factory=set)
     readers: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -131,6 +138,7 @@ class _State:
         for node in self.graph.live():
             self.readers.update(node.input)
         self.readers.update(self.graph.outputs)
+        self.integers = Integers(self.graph.live(), self.graph.outputs)
 
     def passes(self, node: NodeProto) -> bool:
         """True for a node that costs nothing where it stands."""
@@ -139,7 +147,24 @@ class _State:
         if (sized or not varying) and node.op_type not in _RANDOM:
             self.constant.update(node.output)
             return True
-        return self._joins_conv(node, varying)
+        if self.integers.vanishes(node):
+            self._keep_layout(node)
+            return True
+        return self._turns_for_free(node) or self._joins_conv(node, varying)
+
+    def _keep_layout(self, node: NodeProto) -> None:
+        if node.input[0] in self.last:
+            self.last.update(node.output)
+
+    def _turns_for_free(self, node: NodeProto) -> bool:
+        """A Transpose that says what the layout of integers is already, or is to be."""
+        way = turns(node) if node.input and node.input[0] in self.integers.tensors else 0
+        if way > 0 and node.input[0] in self.last:
+            return True
+        if way < 0 and node.input[0] not in self.last:
+            self.last.update(node.output)
+            return True
+        return False
 
     def _joins_conv(self, node: NodeProto, varying: Sequence[str]) -> bool:
         if len(varying) != 1 or varying[0] not in self.bare or self.readers[varying[0]] != 1:
@@ -155,6 +180,8 @@ class _State:
     def work(self, node: NodeProto) -> Work | None:
         """The work of a node that does not pass; its result's layout is known from then on."""
         shapes, block = self.graph.shapes, self.graph.block
+        if node.input and node.input[0] in self.integers.tensors:
+            return self._integer_work(node)
         own = work_of(node, shapes, block)
         varying = [name for name in node.input if name and name not in self.constant]
         if node.op_type == "Conv" and own is not None:
@@ -172,13 +199,31 @@ class _State:
         self._read(varying, follows)
         return own
 
+    def _integer_work(self, node: NodeProto) -> Work | None:
+        """Of a Conv on integers, or of what moves them about."""
+        source = node.input[0]
+        if node.op_type == "Slice":
+            self._keep_layout(node)
+        elif (source in self.last) != self.integers.layer(node):
+            self.turned.add(source)
+        if not self.integers.layer(node):
+            return work_of(node, self.graph.shapes, self.graph.block)
+        self.last.update(node.output)
+        try:
+            return integer_conv(node, self.graph.shapes)
+        except KeyError:
+            return None
+
     def _read(self, names: Iterable[str], in_blocks: bool) -> None:
         """Each tensor is reordered once, for however many read it so."""
+        names = list(names)
         self.reordered.update(name for name in names if (name in self.blocks) != in_blocks)
+        self.turned.update(self.last.intersection(names))
 
     def finish(self) -> None:
         """What leaves the graph is not in blocks."""
-        self._read((name for name in self.graph.outputs if name in self.blocks), False)
+        ends = self.blocks | self.last
+        self._read((name for name in self.graph.outputs if name in ends), False)
 
 
 def graph_of(

@@ -27,6 +27,10 @@ Term = Literal[
     "columns",
     "scattered",
     "scattered_nd",
+    "integer",
+    "integer_columns",
+    "quantized",
+    "turned",
     "weights",
     "far",
     "reordered",
@@ -54,6 +58,9 @@ Term = Literal[
 - ``depthwise``: multiplications of a blocked Conv with one channel a group.
 - ``gemm``: multiplications of the others; ``columns``: elements that im2col writes;
   ``scattered``: elements that a ConvTranspose adds up, ``_nd`` where it is not 2-D.
+- ``integer``: multiplications of a Conv between DequantizeLinear and QuantizeLinear, with its
+  ``integer_columns``; ``quantized``: elements of such nodes that stand elsewhere; ``turned``:
+  integers brought from channels in front to channels last or back.
 - ``weights``: elements of the weight, which count where the image is small.
 - ``far``: elements, of those counted elsewhere, beyond what a cache holds of one tensor.
 - ``reordered``: elements brought into blocks or out of them; ``_part`` where the last block
@@ -139,6 +146,8 @@ def _moved(node: NodeProto, shapes: Instance, made: float) -> Work:
         return {"depth_to_space": made, "depth_to_space_runs": runs}
     if op == "Col2Im":
         return {_col2im(node, len(shapes[node.output[0]])): made}
+    if op in ("DequantizeLinear", "QuantizeLinear"):
+        return {"quantized": made}
     if op == "PRelu":
         return {"prelu": made}
     if op == "Transpose":
@@ -165,6 +174,17 @@ def _conv(node: NodeProto, shapes: Instance, block: int) -> Work:
     outer = group * _filled(c_out // group, block)
     inner = _filled(inner, block) if reads_blocks(node, shapes, block) else inner
     work["blocked"] = inner * outer * taps * pixels / _MILLION
+    return work
+
+
+def integer_conv(node: NodeProto, shapes: Instance) -> Work:
+    """The work of a Conv whose image, weight and result are integers."""
+    weight, y = shapes[node.input[1]], shapes[node.output[0]]
+    group = int(attributes(node).get("group", 1))
+    taps, pixels = prod(weight[2:]), y[0] * prod(y[2:]) / _MILLION
+    work: Work = {"launches": 1.0, "forks": 1.0, "integer": prod(weight) * pixels}
+    if taps > 1:
+        work["integer_columns"] = weight[1] * group * taps * pixels
     return work
 
 

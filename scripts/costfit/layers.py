@@ -37,6 +37,7 @@ def layers() -> Iterator[Layer]:
     yield from _transposed_convs()
     yield from _shuffles()
     yield from _others()
+    yield from _integers()
 
 
 _IMAGES = (
@@ -155,7 +156,9 @@ def _shuffles() -> Iterator[Layer]:
                 dtype="float32",
             )
             for name, spelled in SHUFFLES.items():
-                if spelled.fits(layout) and (not crop or name == "col2im"):
+                # Channels last is for integers, whose outer Transposes cancel: not alone.
+                alone = name != "channels-last" and spelled.fits(layout)
+                if alone and (not crop or name == "col2im"):
                     yield _shuffle(name, layout)
 
 
@@ -235,13 +238,57 @@ def _repeated(channels: int, size: int) -> Iterator[Layer]:
         yield _layer(f"{name} {channels} {size}", nodes, (1, channels, size, size), **read)
 
 
+_QUANTIZED = (
+    # C_in, C_out, kernel, size, Convs behind each other
+    *((64, 64, 3, 64, 1), (64, 64, 3, 64, 3), (128, 128, 3, 32, 1), (32, 128, 2, 64, 1)),
+    *((32, 128, 1, 64, 1), (16, 16, 3, 128, 2), (256, 256, 1, 16, 1), (16, 64, 2, 16, 1)),
+    *((24, 24, 1, 160, 1), (64, 12, 3, 64, 1), (8, 8, 3, 24, 2), (64, 256, 2, 32, 2)),
+)
+
+
+def _integers() -> Iterator[Layer]:
+    for c_in, c_out, kernel, size, depth in _QUANTIZED:
+        nodes = [*_quantized("x", "q0")]
+        constants: dict[str, Any] = {"scale": np.float32(0.02), "zero": np.uint8(128)}
+        channels = c_in
+        for i in range(depth):
+            shape = (c_out, channels, kernel, kernel)
+            integers = np.random.default_rng(0).integers(-127, 128, shape)
+            constants |= {f"w{i}": integers.astype(np.int8), "step": np.float32(0.001)}
+            begin, end = kernel // 2, (kernel - 1) // 2
+            nodes += [
+                helper.make_node("DequantizeLinear", [f"w{i}", "step"], [f"v{i}"]),
+                helper.make_node("DequantizeLinear", [f"q{i}", "scale", "zero"], [f"d{i}"]),
+                helper.make_node(
+                    *("Conv", [f"d{i}", f"v{i}"], [f"c{i}"]), pads=[begin, begin, end, end]
+                ),
+                *_quantized(f"c{i}", f"q{i + 1}"),
+            ]
+            channels = c_out
+        nodes.append(helper.make_node("DequantizeLinear", [f"q{depth}", "scale", "zero"], ["y"]))
+        name = f"integer conv {c_in}-{c_out} k{kernel} {size} x{depth}"
+        yield _layer(name, nodes, (1, c_in, size, size), **constants)
+    for shape in _ELEMENTS[:4]:
+        nodes = [
+            *_quantized("x", "q"),
+            helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+            helper.make_node("Neg", ["d"], ["y"]),
+        ]
+        given = {"scale": np.float32(0.02), "zero": np.uint8(128)}
+        yield _layer(f"quantized {_by(shape)}", nodes, shape, **given)
+
+
+def _quantized(source: str, result: str) -> Iterator[NodeProto]:
+    yield helper.make_node("QuantizeLinear", [source, "scale", "zero"], [result])
+
+
 def _layer(name: str, nodes: Sequence[NodeProto], shape: Sequence[int], **constants: Any) -> Layer:
     graph = helper.make_graph(
         list(nodes),
         "layer",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(shape))],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(values, key) for key, values in constants.items()],
+        [numpy_helper.from_array(np.asarray(values), key) for key, values in constants.items()],
     )
     opsets = [helper.make_opsetid("", OPSET)]
     return Layer(name, helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION))
