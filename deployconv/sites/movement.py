@@ -294,6 +294,8 @@ class _Walk:
             latest = max(known, key=self.scope.index)
             if latest.op not in _MOVES and not self._pointwise(latest):
                 return None
+            if latest.op == "ConvTranspose" and not self._copies(latest):
+                return None
             nodes.insert(0, latest)
             frontier = [tensor for tensor in frontier if tensor not in latest.outputs]
             for tensor in latest.inputs:
@@ -315,6 +317,18 @@ class _Walk:
             for tensor in node.inputs
             if tensor.name
         )
+
+    def _copies(self, node: gs.Node) -> bool:
+        """False for a ConvTranspose whose weight holds more than two values: it adds up, it does not copy.
+
+        The reference evaluator would take long to find that out.
+        """
+        weight = node.inputs[1]
+        made = weight.inputs[0] if weight.inputs else None
+        if made is not None and made.op == "DequantizeLinear":
+            weight = made.inputs[0]
+        constant = self.view.constants.of(weight, self.scope)
+        return constant is None or np.unique(constant.read()).size <= 2
 
     def _producer(self, tensor: gs.Tensor) -> gs.Node | None:
         node = tensor.inputs[0] if tensor.inputs else None
