@@ -319,7 +319,7 @@ class _Walk:
         )
 
     def _copies(self, node: gs.Node) -> bool:
-        """False for a ConvTranspose whose weight holds more than two values: it adds up, it does not copy.
+        """False for a ConvTranspose whose weight holds more than two values, as one that adds up.
 
         The reference evaluator would take long to find that out.
         """
