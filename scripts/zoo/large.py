@@ -1,4 +1,4 @@
-"""The samples at sizes at which people run them, and two of their layers alone.
+"""The samples at sizes at which people run them, and some of their layers alone.
 
 They are exported when they are needed, as they would take up too much room in ``models/``.
 """
@@ -29,6 +29,11 @@ def _sized(name: str, small: str, build: Callable[[], nn.Module], *inputs: Input
 def _resize_and_conv() -> nn.Module:
     """Nearest x2 and Conv 3x3, the upsampling layer of `VaeDecoder`."""
     return nn.Sequential(nn.Upsample(scale_factor=2.0), nn.Conv2d(64, 64, 3, padding=1))
+
+
+def _detector_upsampling() -> nn.Module:
+    """What stands behind the Conv 3x3 of `TextDetectorHead`: two k2 s2, pointwise layers."""
+    return TextDetectorHead(24).body[3:]
 
 
 LARGE: tuple[Sample, ...] = (
@@ -67,6 +72,10 @@ LARGE: tuple[Sample, ...] = (
         Input("tokens", (1, 4, 32)),
     ),
     _sized("espcn_x3_180x320", "espcn_x3", Espcn, Input("luminance", (1, 1, 180, 320))),
+    _sized(
+        *("text_detector_upsampling", "text_detector_head", _detector_upsampling),
+        Input("features", (1, 24, 160, 160)),
+    ),
     _sized(
         "fsrcnn_x3_last_layer",
         "fsrcnn_x3",
