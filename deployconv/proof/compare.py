@@ -49,6 +49,7 @@ def compare_outputs(
     candidate: Mapping[str, Array],
     floors: Mapping[str, float] | None = None,
     steps: Mapping[str, float] | None = None,
+    coarse: Mapping[str, str] | None = None,
 ) -> tuple[OutputParity, ...]:
     """Compare ``candidate`` with ``reference``, output by output in the reference's order.
 
@@ -64,14 +65,22 @@ def compare_outputs(
             twice that is tolerated too, up to a tenth of the output's magnitude.
         steps: by quantized output, its step (absolute): that much is tolerated too, also of
             integers, which otherwise are equal or not.
+        coarse: by output, a coarser type that it was computed in: its `RTOL` holds.
 
     Returns:
         ``max_abs`` is the largest difference, ``max_rel`` that over the largest finite
         magnitude; both are NaN where shapes differ and nothing could be measured.
     """
-    floors, steps = floors or {}, steps or {}
+    floors, steps, coarse = floors or {}, steps or {}, coarse or {}
     verdicts = [
-        _compare(name, array, candidate[name], floors.get(name, 0.0), steps.get(name, 0.0))
+        _compare(
+            name,
+            array,
+            candidate[name],
+            floors.get(name, 0.0),
+            steps.get(name, 0.0),
+            RTOL[coarse[name]] if name in coarse else 0.0,
+        )
         if name in candidate
         else _unmeasured(name, "missing from the candidate's outputs")
         for name, array in reference.items()
@@ -88,7 +97,7 @@ def _unmeasured(name: str, problem: str) -> OutputParity:
 
 
 def _compare(
-    name: str, reference: Array, candidate: Array, floor: float, step: float
+    name: str, reference: Array, candidate: Array, floor: float, step: float, rtol: float
 ) -> OutputParity:
     if reference.shape != candidate.shape:
         return _unmeasured(name, f"shape {candidate.shape} instead of {reference.shape}")
@@ -99,7 +108,7 @@ def _compare(
         return _compare_steps(verdict, reference, floor, step) if step else verdict
     left, right = np.ravel(reference), np.ravel(candidate)
     max_abs, magnitude, problem = _measure(left, right)
-    tolerance = RTOL[reference.dtype.name] * max(magnitude, _TINY)
+    tolerance = max(RTOL[reference.dtype.name], rtol) * max(magnitude, _TINY)
     tolerance = max(tolerance, _allowance(magnitude, floor, step))
     return OutputParity(
         name=name,

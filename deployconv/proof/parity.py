@@ -19,6 +19,7 @@ from deployconv.proof.compare import REQUANTIZED, RTOL, compare_outputs
 from deployconv.proof.grid import output_steps
 from deployconv.proof.inputs import PreparedFeeds, make_feeds
 from deployconv.proof.interface import common_inputs
+from deployconv.proof.precision import coarse_types
 from deployconv.proof.twin import twin_of
 from deployconv.proof.unrounded import unrounded
 from deployconv.results import OutputParity, Parity
@@ -36,13 +37,14 @@ def check_parity(
 ) -> Parity:
     """Run both models on the same inputs and compare all outputs, see `compare_outputs`.
 
-    Where a difference is too large, the reference is run twice more: without the runtime's
-    graph optimisation, and on inputs one unit of rounding away. How far it moves by that
-    alone is its own floor, and the outputs are judged once more with it, quantized ones also
-    with their step (`output_steps`). Where that does not do and the models quantize, they are
-    compared without the rounding of their activations (`unrounded`). Where the backend
-    does not run the reference for its bfloat16 or float64, both models are compared as their
-    float32 twins. `Parity.note` says either.
+    An output that was computed in a coarser type than it is given out in (`coarse_types`) is held
+    against the tolerance of that type. Where a difference is too large, the reference is run
+    twice more: without the runtime's graph optimisation, and on inputs one unit of rounding away.
+    How far it moves by that alone is its own floor, and the outputs are judged once more with it,
+    quantized ones also with their step (`output_steps`). Where that does not do and the models
+    quantize, they are compared without the rounding of their activations (`unrounded`). Where the
+    backend does not run the reference for its bfloat16 or float64, both models are compared as
+    their float32 twins. `Parity.note` says either.
 
     With ``requantized`` the candidate has weights of its own, as its user allowed, and is no
     longer meant to compute the same: where all else fails, its outputs may be a tenth of their
@@ -94,10 +96,15 @@ def check_parity(
 
     outputs = compare_outputs(expected, actual)
     failed = [output for output in outputs if not output.passed]
+    coarse = coarse_types(subject.reference) if failed else {}
+    if any(output.name in coarse and output.problem is None for output in failed):
+        outputs = compare_outputs(expected, actual, coarse=coarse)
+        failed = [output for output in outputs if not output.passed]
+        notes.append(_coarse_note(coarse))
     steps = output_steps(subject.reference) if failed else {}
     if any(output.problem is None or output.name in steps for output in failed):
         floors = _floors(elsewhere or backend, subject, feeds, expected, threads, steps)
-        outputs = compare_outputs(expected, actual, floors, steps)
+        outputs = compare_outputs(expected, actual, floors, steps, coarse)
         notes.append(_floor_note(floors))
         if steps:
             notes.append(_step_note(steps))
@@ -292,6 +299,11 @@ def _tenths(expected: Mapping[str, Array]) -> dict[str, float]:
         for name, array in expected.items()
         if array.dtype.name in RTOL or array.dtype.name in GRIDS
     }
+
+
+def _coarse_note(coarse: Mapping[str, str]) -> str:
+    listed = ", ".join(f"{name} {kind}" for name, kind in coarse.items())
+    return f"held against the tolerance of the type that it is computed in: {listed}"
 
 
 def _step_note(steps: Mapping[str, float]) -> str:
