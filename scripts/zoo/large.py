@@ -101,7 +101,15 @@ UPSAMPLERS: tuple[Sample, ...] = tuple(
 )
 """An upsampling layer between two Convs: the least that there is."""
 
-_LEFT_OUT = ("espcn_x3_180x320", "fsrcnn_x3_last_layer", "vae_upsampling_layer")
-"""A pixel shuffle from the start, and layers alone."""
-
-DECODERS: tuple[Sample, ...] = tuple(one for one in LARGE if one.name not in _LEFT_OUT)
+_NETWORKS = (
+    "text_detector_head_640",
+    "unet_decoder_256",
+    "dcgan_64",
+    "fsrcnn_x3_180x320",
+    "vae_decoder_512",
+    "hifigan_vocoder_64",
+    "fcn_8s_512",
+    "sam_mask_decoder_256",
+)
+DECODERS: tuple[Sample, ...] = tuple(one for one in LARGE if one.name in _NETWORKS)
+"""Those of `LARGE` that are a whole decoder with a layer to rewrite."""
