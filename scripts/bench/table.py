@@ -24,7 +24,7 @@ class Row(base.Row):
     """The ratio that no rewrite of the upsampling layers can exceed, see `bench.share`."""
 
 
-HEADER = f"{base.HEADER}{'memory':>7}{'limit':>7}{'floor':>11}{'times floor':>14}"
+HEADER = f"{base.HEADER}{'memory':>7}{'limit':>9}{'floor':>11}{'times floor':>14}"
 
 
 def line(row: Row) -> str:
@@ -33,7 +33,7 @@ def line(row: Row) -> str:
         return base.line(row, "")
     speed, floor = row.speed, row.floor.ms
     times = f"{speed.before_ms / floor:4.1f} -> {speed.after_ms / floor:4.1f}"
-    return base.line(row, f"{row.memory.ratio:9.2f}{row.limit:7.2f}{floor:8.2f} ms  {times}")
+    return base.line(row, f"{row.memory.ratio:9.2f}{row.limit:9.2f}{floor:8.2f} ms  {times}")
 
 
 def summarise(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
