@@ -20,10 +20,11 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from deployconv.lowres.follow import only_reader
 from deployconv.model.constants import Constant
 from deployconv.model.view import Scope, View
 from deployconv.sites import Parameter, Skip, UpsampleSite
-from deployconv.sites.attributes import AttributeReader, has_references
+from deployconv.sites.attributes import AttributeReader
 from deployconv.sites.parameters import find_parameters
 from deployconv.sites.pointwise import is_pointwise
 
@@ -140,11 +141,8 @@ def chain_behind(
 
 def _next(tensor: gs.Tensor, site: UpsampleSite, view: View) -> Link | None:
     scope = site.scope
-    if tensor.name in scope.outputs or len(tensor.outputs) != 1:
-        return None
-    node = tensor.outputs[0]
-    standard = node.domain in (None, "", "ai.onnx") and not has_references(node)
-    if not standard or not scope.holds(node) or node.inputs.count(tensor) != 1:
+    node = only_reader(tensor, scope)
+    if node is None:
         return None
     if node.op in ("Conv", "ConvTranspose"):
         return _mix(node, scope, view) if node.inputs[0] is tensor else None

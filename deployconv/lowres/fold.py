@@ -18,10 +18,10 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import NodeProto
 
+from deployconv.lowres.follow import only_reader
 from deployconv.model.constants import Constant
 from deployconv.model.view import View
 from deployconv.sites import Original, Parameter, UpsampleSite
-from deployconv.sites.attributes import has_references
 
 Array = NDArray[Any]
 
@@ -90,15 +90,10 @@ def _original(site: UpsampleSite, node: gs.Node, bias: str) -> Original:
 def _affine(site: UpsampleSite, view: View) -> tuple[gs.Node, Array, Array] | None:
     """The layer behind ``site`` as (node, scale, shift), float64, ``[C_out]`` or scalars."""
     tensor, scope = site.nodes[-1].outputs[0], site.scope
-    if site.folded or site.weight.quantized is not None or tensor.name in scope.outputs:
+    if site.folded or site.weight.quantized is not None:
         return None
-    if len(tensor.outputs) != 1:
-        return None
-    node = tensor.outputs[0]
-    standard = node.domain in (None, "", "ai.onnx") and not has_references(node)
-    if node.op not in _OPERATORS or not standard or not scope.holds(node):
-        return None
-    if node.inputs.count(tensor) != 1 or len(node.outputs) != 1:
+    node = only_reader(tensor, scope)
+    if node is None or node.op not in _OPERATORS or len(node.outputs) != 1:
         return None
     given = {i: one for i, one in enumerate(node.inputs) if one is not tensor}
     if not all(map(_stored, given.values())):

@@ -25,10 +25,10 @@ from math import prod
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from deployconv.lowres.follow import is_known
 from deployconv.model.constants import Constant
 from deployconv.model.view import Scope, View
 from deployconv.sites import UpsampleSite
-from deployconv.sites.attributes import has_references
 from deployconv.sites.pointwise import is_pointwise
 
 REDUCTIONS = frozenset(
@@ -173,8 +173,7 @@ def _step(
     node: gs.Node, site: UpsampleSite, view: View, channels: Mapping[str, int]
 ) -> Step | None:
     """``node`` as a step on tensors with so many ``channels``; None where positions matter."""
-    standard = node.domain in (None, "", "ai.onnx") and not has_references(node)
-    if not standard or not site.scope.holds(node) or len(node.outputs) != 1:
+    if not is_known(node, site.scope) or len(node.outputs) != 1:
         return None
     constants: dict[int, Constant] = {}
     data: list[int] = []

@@ -18,10 +18,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from deployconv.lowres.follow import only_reader
 from deployconv.model.view import Scope, View
 from deployconv.polyphase import Axis
 from deployconv.sites import Original, UpsampleSite
-from deployconv.sites.attributes import has_references
 
 Array = NDArray[Any]
 
@@ -73,14 +73,11 @@ def _original(site: UpsampleSite, trim: _Trim) -> Original:
 
 def _trim(site: UpsampleSite, view: View) -> _Trim | None:
     tensor, scope = site.nodes[-1].outputs[0], site.scope
-    if site.repeats or tensor.name in scope.outputs or len(tensor.outputs) != 1:
-        return None
-    node = tensor.outputs[0]
-    standard = node.domain in (None, "", "ai.onnx") and not has_references(node)
-    if node.op != "Slice" or not standard or not scope.holds(node):
+    node = only_reader(tensor, scope)
+    if node is None or node.op != "Slice" or node.inputs[0] is not tensor or site.repeats:
         return None
     bounds = _bounds(node, scope, view)
-    if node.inputs[0] is not tensor or bounds is None:
+    if bounds is None:
         return None
     starts, ends, axes = bounds
     removed = [(0, 0)] * site.rank

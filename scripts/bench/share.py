@@ -65,7 +65,11 @@ def limit(share: Share, floor: Floor, rates: Rates, before_ms: float) -> float:
         saved = floor.before.macs - floor.macs
         # A layer that is faster than MatMul's rate shows that it can be done in that time.
         least = min(share.time, max(0, share.macs - saved) / rates.macs / before_ms)
-    return 1.0 / max(1.0 - share.time + least, 1e-3)
+    return 1.0 / max(1.0 - share.time + least, 1.0 / UNBOUNDED)
+
+
+UNBOUNDED = 1e3
+"""What stands for a limit that is none: the upsampling layer is the whole model."""
 
 
 def _as_profiled(model: ModelProto, names: set[str]) -> list[str]:

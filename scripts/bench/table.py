@@ -10,7 +10,7 @@ from typing import Any
 from bench import rows as base
 from bench.floor import Floor
 from bench.memory import Memory
-from bench.share import Share
+from bench.share import UNBOUNDED, Share
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def markdown(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _limit(rows: base.Rows) -> str:
-    return f"{statistics.median(row['limit'] for row in rows):.2f}"
+    found = statistics.median(row["limit"] for row in rows)
+    return f"{found:.2f}" if found < UNBOUNDED else "none"
 
 
 def _times_floor(rows: base.Rows) -> str:

@@ -1,0 +1,22 @@
+"""From a tensor to the layer behind it, where that layer may be taken in."""
+
+from __future__ import annotations
+
+import onnx_graphsurgeon as gs
+
+from deployconv.model.view import Scope
+from deployconv.sites.attributes import has_references
+
+
+def is_known(node: gs.Node, scope: Scope) -> bool:
+    """True for an ONNX operator that stands in ``scope`` itself, all its attributes stated."""
+    standard = node.domain in (None, "", "ai.onnx") and not has_references(node)
+    return standard and scope.holds(node)
+
+
+def only_reader(tensor: gs.Tensor, scope: Scope) -> gs.Node | None:
+    """The node behind ``tensor``; None where something else reads it too, or it reads it twice."""
+    if tensor.name in scope.outputs or len(tensor.outputs) != 1:
+        return None
+    node = tensor.outputs[0]
+    return node if is_known(node, scope) and node.inputs.count(tensor) == 1 else None
