@@ -1,7 +1,8 @@
 """onnxruntime: its CPU, CUDA and TensorRT execution providers.
 
-Threads do not spin: two sessions in one process would spin against each other, and on a
-small machine that doubles every time and moves every ratio.
+Threads spin while a model runs, as by default, but not between runs: two sessions in one
+process would spin against each other, and on a small machine that doubles every time and moves
+every ratio.
 """
 
 from __future__ import annotations
@@ -182,7 +183,7 @@ def _session_options(threads: int, optimise: bool) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.graph_optimization_level = (
         ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         if optimise

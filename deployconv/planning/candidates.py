@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from deployconv.lowering import AnyPlan, Plan, ShufflePlan, Subject, plan_shuffle, plan_site
 from deployconv.lowering.shuffle import ShuffleName
@@ -17,6 +18,8 @@ _SHUFFLES: tuple[ShuffleName, ...] = ("col2im", "two-step", "dcr", "crd", "trans
 """Likely winners first."""
 _PORTABLE: tuple[ShuffleName, ...] = ("dcr", "crd", "transpose")
 _INTEGER_SHUFFLES: tuple[ShuffleName, ...] = ("channels-last", "two-step", "transpose")
+_SPLIT_SHUFFLES: tuple[ShuffleName, ...] = ("col2im", "dcr")
+"""The one reads the phases of a channel side by side, the other all channels of a phase."""
 _REACHES: tuple[Reach, ...] = ("pointwise", "all")
 _INTEGER_REACHES: tuple[Reach, ...] = ("grid", "all")
 _MORE_WORK = 1.6
@@ -155,16 +158,30 @@ def _forms(
         yield Option(Choice("auto", "auto"), site, plain)
         return
     seen = set()
-    fewest: int | None = None
+    smallest: Plan | None = None
     forms: tuple[Form, ...] = ("crop", "pad", "split") if form == "auto" else (form,)
     for asked in forms:
         for name in names:
             plan = plan_site(site, asked, name)
             if isinstance(plan, Reason) or plan.shuffle != name:
                 continue
-            fewest = fewest or plan.macs.after
-            # Several Convs are worth their calls only where they have less to do.
-            most = fewest - 1 if asked == "split" and form == "auto" else _MORE_WORK * fewest
-            if (plan.form == "split", plan.axes, name) not in seen and plan.macs.after <= most:
+            smallest = smallest or plan
+            fits = form != "auto" or _is_worth_it(plan, smallest)
+            if fits and (plan.form == "split", plan.axes, name) not in seen:
                 seen.add((plan.form == "split", plan.axes, name))
                 yield Option(Choice(asked, name), site, plan)
+
+
+def _is_worth_it(plan: Plan, smallest: Plan) -> bool:
+    """Whether ``plan`` may be faster than the one with the smallest kernel, judged by its work."""
+    if plan.form != "split":
+        return plan.macs.after <= _MORE_WORK * smallest.macs.after
+    # Several Convs are worth their calls only where they have less to do. They crop nothing;
+    # what the other crops has been multiplied, too.
+    quick = plan.shuffle in _SPLIT_SHUFFLES
+    return quick and _multiplications(plan) < _multiplications(smallest)
+
+
+def _multiplications(plan: Plan) -> int:
+    """Of the whole layer, where its sizes are known."""
+    return plan.macs.after * prod(plan.layout.static or (1,))

@@ -93,7 +93,7 @@ def _node_times(path: Path, shapes: Shapes, threads: int) -> dict[str, float]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.enable_profiling = True
     with tempfile.TemporaryDirectory(prefix="bench-ort-") as folder:
         options.profile_file_prefix = str(Path(folder, "profile"))

@@ -45,11 +45,22 @@ def kernel(*sizes: int, group: int = 1, shape: tuple[int | None, ...] = (), **re
 TABLE: dict[str, tuple[Callable[[], ModelProto], list[str]]] = {
     "overlapping taps": (
         kernel(4, 4, pads=[1] * 4),
-        ["crop, col2im", "crop, two-step", "crop, dcr", "crop, crd"],
+        [
+            *("crop, col2im", "crop, two-step", "crop, dcr", "crop, crd"),
+            *("split, col2im", "split, dcr"),  # which multiplies nothing that is cropped
+        ],
+    ),
+    "overlapping taps of dynamic sizes": (
+        kernel(4, 4, pads=[1] * 4, shape=(5, None)),
+        ["crop, col2im", "crop, dcr", "crop, crd"],
+    ),
+    "unequal numbers of taps of dynamic sizes": (
+        kernel(3, 3, pads=[1] * 4, shape=(5, None)),
+        ["crop, col2im", "crop, dcr", "crop, crd", "split, col2im", "split, dcr"],
     ),
     "a line, where pad costs little more": (
         kernel(4, pads=[1, 1]),
-        ["crop, col2im", "crop, two-step", "pad, col2im", "pad, two-step"],
+        ["crop, col2im", "crop, two-step", "pad, col2im", "pad, two-step", "split, col2im"],
     ),
     "without overlap both forms are one": (
         kernel(2, 2),
@@ -137,7 +148,7 @@ def test_nothing_for_a_site_that_cannot_be_rewritten() -> None:
     [
         ({"form": "pad"}, ["pad, col2im", "pad, two-step"]),
         ({"form": "crop"}, ["crop, col2im", "crop, two-step"]),
-        ({"shuffle": "col2im"}, ["crop, col2im", "pad, col2im"]),
+        ({"shuffle": "col2im"}, ["crop, col2im", "pad, col2im", "split, col2im"]),
         ({"shuffle": "transpose"}, ["crop, transpose", "pad, transpose"]),
         ({"form": "pad", "shuffle": "two-step"}, ["pad, two-step"]),
         ({"shuffle": "dcr"}, []),
