@@ -59,7 +59,7 @@ def _reason(node: gs.Node, factors: list[float] | None, scope: Scope, view: View
     if any(factor != int(factor) for factor in factors):
         shown = " x ".join(f"{factor:g}" for factor in factors)
         return Skip("non-integer-scale", f"its scale is {shown}")
-    if not upsampled_conv.is_upsampling(node, scope, view):
+    if not upsampled_conv.is_upsampling(node, scope, view, len(factors)):
         return Skip("unsupported-rounding", "its rounding repeats the pixels unevenly")
     padding = _padding_behind(node)
     if padding is not None:

@@ -45,6 +45,8 @@ from deployconv.sites.uniform import other_instances
 
 TRIES = 24
 """Possible low-resolution inputs that are looked at for one Conv."""
+_ANY_CHANNELS = 3
+"""For a layer that does the same to every channel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,12 +137,16 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     )
 
 
-def is_upsampling(node: gs.Node, scope: Scope, view: View) -> bool:
-    """True where ``node`` by itself repeats or spreads its input by a whole factor."""
+def is_upsampling(node: gs.Node, scope: Scope, view: View, rank: int) -> bool:
+    """True where ``node`` by itself repeats or spreads its input by a whole factor.
+
+    ``rank`` is that of its input.
+    """
     movement = next(movements(node.outputs[0], scope, view), None)
     if movement is None or movement.source is not node.inputs[0]:
         return False
-    return mapped(movement, None, None, dtype_name(node.inputs[0].dtype) or "float32") is not None
+    dtype = dtype_name(node.inputs[0].dtype) or "float32"
+    return mapped(movement, _ANY_CHANNELS, rank, dtype) is not None
 
 
 def _upsampling(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
@@ -181,10 +187,12 @@ def mapped(
     """
     agreed: Upsampling | None = None
     for instance in movement.instances(channels, rank):
+        shape = instance[movement.source.name]
+        if len(instance.get(movement.target.name, shape)) != len(shape):
+            return None  # before its map is made, which takes long where images are large
         sources = movement.index_map(instance, dtype, fill)
         if sources is None or not 3 <= sources.ndim <= 5:
             return None
-        shape = instance[movement.source.name]
         if len(shape) != sources.ndim:
             return None
         if not all(_commutes(segment, movement, instance) for segment in movement.pointwise):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import deployconv
 from tests.build import integers
 from tests.sites.graphs import CONV, NEAREST, assert_never_wrong, codes, floats, ints, parsed
 
@@ -102,6 +103,13 @@ def test_an_upsample_that_interpolates(opset: int) -> None:
         f'z = Upsample<{scales}mode="linear">({inputs}) {CONV}', {"scales": DOUBLE}, opset=opset
     )
     assert codes(assert_never_wrong(original)) == ["interpolating-resize"]
+
+
+def test_the_size_of_the_image_is_no_part_of_the_reason() -> None:
+    """A map of its every pixel would not fit in memory."""
+    body = f"r = Resize<{NEAREST}>(x, , scales) z = MaxPool<kernel_shape=[2,2]>(r) {CONV}"
+    original = parsed(body, {"scales": DOUBLE}, dims="1,2,40000,40000")
+    assert codes(deployconv.inspect(original).sites) == ["no-conv"]
 
 
 @pytest.mark.parametrize("scales", [(1, 1, 0.5, 0.5), (1, 1, 1, 1), (1, 1, 0.25, 1)])

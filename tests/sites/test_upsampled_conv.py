@@ -11,7 +11,9 @@ import onnx
 import pytest
 from onnx import ModelProto, helper, parser
 
+import deployconv
 from deployconv.backends import get_backend
+from deployconv.sites.movement import Movement
 from tests.build import Array, assert_equal, integers, ops, rewrite, run, tensor
 from tests.sites.graphs import (
     CONV,
@@ -99,6 +101,15 @@ def test_a_layer_that_is_not_pointwise_stays_in_front(layer: str) -> None:
     rows = np.arange(1, 9, dtype=np.float32).reshape(8, 1)
     sites = assert_never_wrong(layered(RESIZE, layer, rows=rows, axis=np.int64(2)))
     assert codes(sites) == ["no-conv"]
+
+
+def test_what_changes_the_rank_is_not_followed_element_by_element(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The Reshape of a GroupNorm, at the size of the image."""
+    monkeypatch.delattr(Movement, "index_map")
+    original = parsed(f"z = Reshape(x, image) {CONV}", {"image": ints(1, 2, 4, 3)}, dims="1,2,12")
+    assert deployconv.inspect(original).sites == ()
 
 
 def test_what_is_constant_by_channel_must_find_the_channels_in_place() -> None:
