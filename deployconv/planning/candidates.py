@@ -18,6 +18,8 @@ _SHUFFLES: tuple[ShuffleName, ...] = ("col2im", "two-step", "dcr", "crd", "trans
 """Likely winners first."""
 _PORTABLE: tuple[ShuffleName, ...] = ("dcr", "crd", "transpose")
 _INTEGER_SHUFFLES: tuple[ShuffleName, ...] = ("channels-last", "two-step", "transpose")
+_SPLIT_WORK = 0.9
+"""Several Convs are worth their calls, and the room for parts and whole, with this much to do."""
 _SPLIT_SHUFFLES: tuple[ShuffleName, ...] = ("col2im", "dcr")
 """The one reads the phases of a channel side by side, the other all channels of a phase."""
 _REACHES: tuple[Reach, ...] = ("pointwise", "all")
@@ -176,10 +178,9 @@ def _is_worth_it(plan: Plan, smallest: Plan) -> bool:
     """Whether ``plan`` may be faster than the one with the smallest kernel, judged by its work."""
     if plan.form != "split":
         return plan.macs.after <= _MORE_WORK * smallest.macs.after
-    # Several Convs are worth their calls only where they have less to do. They crop nothing;
-    # what the other crops has been multiplied, too.
-    quick = plan.shuffle in _SPLIT_SHUFFLES
-    return quick and _multiplications(plan) < _multiplications(smallest)
+    # They crop nothing; what the other crops has been multiplied, too.
+    fewer = _multiplications(plan) <= _SPLIT_WORK * _multiplications(smallest)
+    return fewer and plan.shuffle in _SPLIT_SHUFFLES
 
 
 def _multiplications(plan: Plan) -> int:
