@@ -14,7 +14,8 @@ Peak memory is the high water of the resident set while a process of its own loa
 runs it, above where it stood once onnxruntime was imported.
 
 The floor is what no form of the model can beat here, see `bench.floor`; the limit is the ratio
-that no rewrite of its upsampling layers can exceed, see `bench.share`.
+that no rewrite of its upsampling layers can exceed, moving is the part of the rewritten model's
+time that goes into shuffles, crops and reorders, see `bench.share`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from bench import command, table
 from bench.floor import Rates, floor_of, measure_rates
 from bench.memory import Memory
 from bench.rows import Policy
-from bench.share import limit, upsampling_share
+from bench.share import limit, moving_part, upsampling_share
 from bench.speed import Effort, time_pair
 from bench.subjects import Subject, all_subjects, exported
 from bench.table import Row
@@ -46,11 +47,12 @@ def measure(subject: Subject, policy: Policy, rates: Rates, effort: Effort, fold
         memory = Memory.of(original, rewritten, subject.shapes, threads)
         floor = floor_of(original, rewritten, subject.shapes, rates)
         share = upsampling_share(original, subject.shapes, threads)
+        moving = moving_part(original, rewritten, subject.shapes, threads)
     except Exception as error:
         return Row(subject.name, policy, threads, error=command.words(error))
     sites = tuple(asdict(site) for site in done.sites)
     most = limit(share, floor, rates, speed.before_ms)
-    return Row(subject.name, policy, threads, sites, speed, memory, floor, share, most)
+    return Row(subject.name, policy, threads, sites, speed, memory, floor, share, most, moving)
 
 
 def prepare(threads: Sequence[int]) -> tuple[command.Measure[Row], Mapping[str, Any]]:

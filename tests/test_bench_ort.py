@@ -50,6 +50,7 @@ def test_one_small_model(tmp_path: Path) -> None:
     assert 0 < floor["macs"] <= min(floor["before"]["macs"], floor["after"]["macs"])
     assert floor["ms"] == max(floor["multiply_ms"], floor["copy_ms"])
     assert 0 < row["share"]["time"] < 1
+    assert 0 < row["moving"] < 1
     assert 1 <= row["limit"] <= 1 / (1 - row["share"]["time"])
     assert [rate["threads"] for rate in document["rates"]] == [1]
     (summary,) = document["summary"]

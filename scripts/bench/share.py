@@ -2,7 +2,7 @@
 
 onnxruntime's profiler tells the time of each node. A layer is found by its node's name, or by that
 of the tensor it makes where onnxruntime has put a node of its own in its place, with the
-activation behind it.
+activation behind it. What a rewrite spends on moving is found by the names that are new.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ _CONTROL = frozenset({"If", "Loop", "Scan"})
 """Their time is that of the nodes inside, which are listed as well."""
 _SUFFIXES = ("", "_nchwc")
 _REORDERS = ("ReorderInput", "ReorderOutput")
+_MOVES = frozenset(
+    {"Col2Im", "Concat", "DepthToSpace", "Reshape", "Slice", "Split", "Transpose", *_REORDERS}
+)
+"""What a shuffle and a crop are made of: it computes nothing, Col2Im with stride = block either."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,28 @@ def upsampling_share(path: Path, shapes: Shapes, threads: int) -> Share:
     sites = deployconv.inspect(path).sites
     names = {name for site in sites if site.status == "rewritten" for name in site.nodes}
     own = set(_as_profiled(model, names))
-    times = _node_times(path, shapes, threads)
-    total = sum(times.values())
+    nodes = _profile(path, shapes, threads)
+    total = sum(node.ms for node in nodes)
     part = sum(
-        ms for name, ms in times.items() if names and (name in own or name.startswith(_REORDERS))
+        node.ms for node in nodes if names and (node.name in own or node.op_type in _REORDERS)
     )
     return Share(part / total if total else 0.0, macs_of(model, shapes, names))
+
+
+def moving_part(original: Path, rewritten: Path, shapes: Shapes, threads: int) -> float:
+    """Measure which part of the rewritten model's time goes into shuffles, crops and reorders.
+
+    Those of the original's other layers do not count: only nodes that it does not have, and
+    what reorders take beyond its own.
+    """
+    import onnx
+
+    known = {node.name for node in all_nodes(onnx.load(original))}
+    before, after = (_profile(path, shapes, threads) for path in (original, rewritten))
+    reorders = [sum(n.ms for n in nodes if n.op_type in _REORDERS) for nodes in (before, after)]
+    new = (n.ms for n in after if n.op_type in _MOVES - {*_REORDERS} and n.name not in known)
+    total = sum(node.ms for node in after)
+    return (sum(new) + max(0.0, reorders[1] - reorders[0])) / total if total else 0.0
 
 
 def limit(share: Share, floor: Floor, rates: Rates, before_ms: float) -> float:
@@ -80,8 +100,17 @@ def _as_profiled(model: ModelProto, names: set[str]) -> list[str]:
     return [name + suffix for name in names | made | behind for suffix in _SUFFIXES]
 
 
-def _node_times(path: Path, shapes: Shapes, threads: int) -> dict[str, float]:
-    """Median milliseconds of each node, by the name that onnxruntime has for it."""
+@dataclass(frozen=True)
+class _Node:
+    """A node as onnxruntime runs it, with its median milliseconds."""
+
+    name: str
+    op_type: str
+    ms: float
+
+
+def _profile(path: Path, shapes: Shapes, threads: int) -> list[_Node]:
+    """Every node that is run, by the name that onnxruntime has for it."""
     import onnxruntime as ort
 
     from deployconv.backends import get_backend
@@ -101,9 +130,13 @@ def _node_times(path: Path, shapes: Shapes, threads: int) -> dict[str, float]:
         for _ in range(_RUNS):
             session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    taken: dict[str, list[float]] = defaultdict(list)
+    taken: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
-        kernel = event["cat"] == "Node" and event["name"].endswith("_kernel_time")
-        if kernel and event["args"]["op_name"] not in _CONTROL:
-            taken[event["name"].removesuffix("_kernel_time")].append(event["dur"] / 1e3)
-    return {name: statistics.median(found[_WARMUP:] or found) for name, found in taken.items()}
+        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+            key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
+            taken[key].append(event["dur"] / 1e3)
+    return [
+        _Node(name, op_type, statistics.median(found[_WARMUP:] or found))
+        for (name, op_type), found in taken.items()
+        if op_type not in _CONTROL
+    ]

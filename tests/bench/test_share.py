@@ -8,10 +8,11 @@ from pathlib import Path
 import onnx
 import pytest
 from bench.floor import Floor, Rates
-from bench.share import Share, limit, upsampling_share
+from bench.share import Share, limit, moving_part, upsampling_share
 from bench.subjects import MODELS
 from bench.work import Work
 
+import deployconv
 from tests.build import FLOAT, graph, model, node, upsampler, value
 
 RATES = Rates(threads=1, matmul=100.0, conv=0.5, bytes={1: 1.0})
@@ -58,3 +59,22 @@ def test_a_model_without_one(tmp_path: Path) -> None:
     )
     onnx.save(model(body), tmp_path / "net.onnx")
     assert upsampling_share(tmp_path / "net.onnx", {}, threads=1) == Share(time=0.0, macs=0)
+
+
+def test_what_a_rewrite_moves(tmp_path: Path) -> None:
+    """A shuffle and a crop behind the Conv; nothing where nothing is rewritten."""
+    path, output = tmp_path / "net.onnx", tmp_path / "out.onnx"
+    onnx.save(upsampler((64, 64)), path)
+    deployconv.rewrite(path, output=output, bench=False)
+    assert 0 < moving_part(path, output, {}, threads=1) < 1
+    assert moving_part(path, path, {}, threads=1) == 0.0
+
+
+def test_what_the_original_moves_does_not_count(tmp_path: Path) -> None:
+    body = graph(
+        [node("DepthToSpace", ["x"], ["y"], name="shuffle", blocksize=2)],
+        [value("x", FLOAT, [1, 8, 64, 64])],
+        [value("y", FLOAT, [1, 2, 128, 128])],
+    )
+    onnx.save(model(body), tmp_path / "net.onnx")
+    assert moving_part(tmp_path / "net.onnx", tmp_path / "net.onnx", {}, threads=1) == 0.0
