@@ -114,7 +114,8 @@ def rewrite(
             that a static model of their ``cost`` predicts, or measurement shows, to be
             ``fastest`` on ``backend``.
         backend: what runs the models for parity and latency.
-        form: ``crop``, ``pad``, or the one with fewer multiplications.
+        form: ``crop``, ``pad``, or the one of these with fewer multiplications; ``split``, a Conv
+            for each phase; ``separable``, one for each axis, where the kernels are products.
         shuffle: how the phases are moved into space; ``auto`` is portable.
         only: rewrite only the sites that match one of these globs.
         skip: leave the sites that match one of these globs alone.

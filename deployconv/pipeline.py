@@ -16,10 +16,12 @@ from deployconv.lowering import (
     ChainPlan,
     Plan,
     RegionPlan,
+    SeparablePlan,
     Subject,
     new_nodes,
     plan_chain,
     plan_region,
+    plan_separable,
     plan_shuffle,
     plan_site,
     with_folded,
@@ -194,12 +196,15 @@ def _plan(site: Site, options: RewriteOptions, choices: Choices | None, seen: Vi
     if isinstance(site, ShuffleSite):
         return _plan_shuffle(site, options)
     found, site = site, _with_tail(site, seen)
-    plan = plan_site(site, options.form, options.shuffle)
+    plan: Plan | SeparablePlan | Reason | None = None
+    if options.form == "separable":
+        plan = plan_separable(site, options.shuffle)
+    plan = plan or plan_site(site, options.form, options.shuffle)
     if isinstance(plan, Reason):
         return Planned(found, _report(found, "skipped", plan), None)
     report = replace(
         _report(site, "rewritten", None),
-        requantized=requantization(site, plan),
+        requantized=requantization(site, plan) if isinstance(plan, Plan) else None,
         form=plan.form,
         shuffle=plan.shuffle,
         conv_kernel=plan.conv_kernel,
@@ -357,7 +362,7 @@ def _fallbacks(planned: Sequence[Planned], options: RewriteOptions) -> Iterator[
         found = {"form": item.report.form, "shuffle": item.report.shuffle}
         asked = {
             "shuffle": options.shuffle,
-            "form": options.form if options.form == "split" else "auto",
+            "form": options.form if options.form in ("split", "separable") else "auto",
         }
         for kind, name in asked.items():
             if name != "auto" and found[kind] not in (None, name):

@@ -105,7 +105,7 @@ class SiteReport:
     dtype: str | None
     status: Status
     reason: Reason | None = None
-    form: Literal["crop", "pad", "split", "conv"] | None = None
+    form: Literal["crop", "pad", "split", "separable", "conv"] | None = None
     shuffle: Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"] | None = None
     conv_kernel: tuple[int, ...] | None = None
     macs: Macs | None = None

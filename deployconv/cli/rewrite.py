@@ -37,7 +37,8 @@ def rewrite(
         Form,
         typer.Option(
             "--form",
-            help="crop: smallest kernel, then a crop; pad: no crop; split: a Conv per phase.",
+            help="crop: smallest kernel, then a crop; pad: no crop; split: a Conv per phase; "
+            "separable: a Conv per axis.",
         ),
     ] = "auto",
     shuffle: Annotated[

@@ -11,6 +11,7 @@ from deployconv.lowering.lower import lower, with_folded
 from deployconv.lowering.plan import Plan, plan_site
 from deployconv.lowering.region import RegionPlan, lower_region, plan_region
 from deployconv.lowering.reshuffle import ShufflePlan, plan_shuffle, reshuffle
+from deployconv.lowering.separable import SeparablePlan, lower_separable, plan_separable
 from deployconv.lowres.chain import Chain
 from deployconv.lowres.region import Region
 from deployconv.sites import ShuffleSite, UpsampleSite
@@ -20,14 +21,17 @@ __all__ = [
     "ChainPlan",
     "Plan",
     "RegionPlan",
+    "SeparablePlan",
     "ShufflePlan",
     "Subject",
     "lower",
     "lower_chain",
     "lower_region",
+    "lower_separable",
     "new_nodes",
     "plan_chain",
     "plan_region",
+    "plan_separable",
     "plan_shuffle",
     "plan_site",
     "reshuffle",
@@ -38,7 +42,7 @@ __all__ = [
 Subject = UpsampleSite | ShuffleSite | Chain | Region
 """What can be lowered."""
 
-AnyPlan = Plan | ShufflePlan | ChainPlan | RegionPlan
+AnyPlan = Plan | SeparablePlan | ShufflePlan | ChainPlan | RegionPlan
 """How, each kind for its own kind of subject."""
 
 
@@ -50,6 +54,8 @@ def new_nodes(site: Subject, plan: AnyPlan, fresh: Callable[[str], str]) -> list
         return lower_region(site, plan, fresh)
     if isinstance(site, UpsampleSite) and isinstance(plan, Plan):
         return lower(site, plan, fresh)
+    if isinstance(site, UpsampleSite) and isinstance(plan, SeparablePlan):
+        return lower_separable(site, plan, fresh)
     if isinstance(site, ShuffleSite) and isinstance(plan, ShufflePlan):
         return reshuffle(site, plan, fresh)
     raise TypeError(f"{type(plan).__name__} is no plan for {type(site).__name__}")

@@ -38,13 +38,18 @@ def folded(site: UpsampleSite, view: View) -> UpsampleSite:
 def _taken(site: UpsampleSite, node: gs.Node, scale: Array, shift: Array) -> UpsampleSite:
     channels = site.channels[1]
     name = site.bias.name if site.bias is not None else f"{site.output}/folded_bias"
+    stored, before = site.weight.scaled or (site.weight, np.float64(1))
     bias = Parameter(name, (channels,), site.weight.dtype, partial(_bias, site, scale, shift))
     return replace(
         site,
         nodes=(*site.nodes, node),
         folds=(*site.folds, node),
         output=str(node.outputs[0].name),
-        weight=replace(site.weight, read=partial(_weight, site, scale)),
+        weight=replace(
+            site.weight,
+            read=partial(_weight, site, scale),
+            scaled=(stored, np.asarray(before * scale)),
+        ),
         bias=bias,
         original=partial(_original, site, node, name),
     )

@@ -6,7 +6,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from deployconv.lowering import AnyPlan, Plan, ShufflePlan, Subject, plan_shuffle, plan_site
+from deployconv.lowering import (
+    AnyPlan,
+    Plan,
+    ShufflePlan,
+    Subject,
+    plan_separable,
+    plan_shuffle,
+    plan_site,
+)
 from deployconv.lowering.shuffle import ShuffleName
 from deployconv.model.view import View
 from deployconv.options import Form, Shuffle
@@ -80,6 +88,11 @@ def options_for(
     site = planned.site
     if isinstance(site, SkippedSite):
         return []
+    apart = list(_separable(site, form, shuffle))
+    if form == "separable":
+        if apart:
+            return apart
+        form = "auto"
     names: tuple[ShuffleName, ...] = _SHUFFLES if shuffle == "auto" else (shuffle,)
     if shuffle == "auto" and _has_integers(site):
         names = ("channels-last", *_SHUFFLES)
@@ -96,7 +109,7 @@ def options_for(
     # An integer layer without its QuantizeLinear is a float one.
     if shuffle == "auto":
         found = [option for option in found if option.plan.shuffle != "channels-last"]
-    return [*found, *chains, *_regions(found, planned, view, barred, others)]
+    return [*found, *apart, *chains, *_regions(found, planned, view, barred, others)]
 
 
 def _chains(
@@ -172,6 +185,20 @@ def _forms(
             if fits and (plan.form == "split", plan.axes, name) not in seen:
                 seen.add((plan.form == "split", plan.axes, name))
                 yield Option(Choice(asked, name), site, plan)
+
+
+def _separable(site: UpsampleSite | ShuffleSite, form: Form, shuffle: Shuffle) -> Iterator[Option]:
+    """One axis after the other, where that multiplies less: the quickest spelling, the portable."""
+    if isinstance(site, ShuffleSite) or form not in ("auto", "separable"):
+        return
+    names: tuple[ShuffleName, ...] = ("col2im", "transpose") if shuffle == "auto" else (shuffle,)
+    whole = plan_site(site, "crop", shuffle)
+    for name in names:
+        plan = plan_separable(site, name)
+        if plan is None or plan.shuffle != name or not isinstance(whole, Plan):
+            continue
+        if form == "separable" or plan.macs.after < whole.macs.after:
+            yield Option(Choice("separable", name), site, plan)
 
 
 def _is_worth_it(plan: Plan, smallest: Plan) -> bool:

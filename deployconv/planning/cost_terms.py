@@ -45,6 +45,7 @@ Term = Literal[
     "depth_to_space_runs",
     "col2im",
     "col2im_pairs",
+    "col2im_rows",
     "col2im_nd",
     "transposed",
     "transposed_axis",
@@ -231,10 +232,12 @@ def reads_blocks(node: NodeProto, shapes: Instance, block: int) -> bool:
 
 
 def _col2im(node: NodeProto, rank: int) -> Term:
-    """Blocks of two that are not cropped have a quicker way."""
+    """Whole rows, and blocks of two by two that are not cropped, have a quicker way."""
     if rank != 4:
         return "col2im_nd"
     given = attributes(node)
+    if given["strides"][1] == 1:
+        return "col2im_rows"
     quick = list(given["strides"]) == [2, 2] and not any(given.get("pads", ()))
     return "col2im_pairs" if quick else "col2im"
 

@@ -60,6 +60,19 @@ def integers(parameter: Parameter, bound: int, rng: np.random.Generator) -> Para
     return replace(parameter, dtype=drawn.dtype, read=lambda: drawn)
 
 
+def product(
+    parameter: Parameter, taps: Sequence[int], bound: int, rng: np.random.Generator
+) -> Parameter:
+    """``parameter``, of one input channel a group, as products of integers, one for each axis."""
+    channels = prod(parameter.shape) // prod(taps)
+    drawn = distinct((channels, sum(taps)), bound, rng)
+    values = np.ones((channels, 1), np.float32)
+    for factor in np.split(drawn, np.cumsum(taps)[:-1], axis=1):
+        values = (values[:, :, None] * factor[:, None, :]).reshape(channels, -1)
+    values = values.reshape(parameter.shape)
+    return Parameter(parameter.name, values.shape, values.dtype, lambda: values)
+
+
 def distinct(shape: Sequence[int], bound: int, rng: np.random.Generator) -> Array:
     """Random values; where they are few no two are equal and none is 0, or a fault could hide."""
     few = np.array([*range(-bound, 0), *range(1, bound + 1)], np.float32)

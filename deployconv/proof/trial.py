@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from deployconv.lowering import AnyPlan, ChainPlan, Plan, RegionPlan, ShufflePlan, Subject
+from deployconv.lowering import (
+    AnyPlan,
+    ChainPlan,
+    Plan,
+    RegionPlan,
+    SeparablePlan,
+    ShufflePlan,
+    Subject,
+)
 from deployconv.lowres.chain import Chain, Link, MixLink, PointwiseLink
 from deployconv.lowres.region import Region
 from deployconv.model.constants import Constant
@@ -22,6 +30,7 @@ from deployconv.proof.integers import (
     Draws,
     bound_of,
     integers,
+    product,
     random,
     with_fewer_outputs,
 )
@@ -43,6 +52,8 @@ def trial_of(site: Subject, plan: AnyPlan, rng: np.random.Generator) -> Trial:
         return region_trial(site, plan, rng)
     if isinstance(site, UpsampleSite) and isinstance(plan, Plan):
         return _upsampling(site, plan, rng)
+    if isinstance(site, UpsampleSite) and isinstance(plan, SeparablePlan):
+        return _separable(site, plan, rng)
     if isinstance(site, ShuffleSite) and isinstance(plan, ShufflePlan):
         return _shuffle(site, plan, rng)
     raise TypeError(f"{type(plan).__name__} is no plan for {type(site).__name__}")
@@ -75,6 +86,23 @@ def _upsampling(site: UpsampleSite, plan: Plan, rng: np.random.Generator) -> Tri
         weight, bias = with_fewer_outputs(site.weight, site.bias, channels, site.transposed)
         site = replace(site, weight=weight, bias=bias)
         plan = replace(plan, layout=replace(plan.layout, channels=channels))
+    x = random((*(original.front or (2, site.channels[0])), *sizes), bound, rng)
+    return pair(site, plan.resized(sizes), original, (site.weight, site.bias), {site.input: x})
+
+
+def _separable(site: UpsampleSite, plan: SeparablePlan, rng: np.random.Generator) -> Trial:
+    """Kernels that are products of integers: their factors are found as those of the real ones."""
+    original = site.original()
+    sizes = sizes_of(site, plan, original)
+    # A sum has the product of one integer an axis and one of the image for every tap.
+    terms = prod(axis.taps for axis in site.axes)
+    bound = max(1, min(64, int((EXACT / terms) ** (1 / (site.rank + 1)))))
+    site = replace(
+        site,
+        prelude=(),
+        weight=product(site.weight, [axis.taps for axis in site.axes], bound, rng),
+        bias=None if site.bias is None else integers(site.bias, bound, rng),
+    )
     x = random((*(original.front or (2, site.channels[0])), *sizes), bound, rng)
     return pair(site, plan.resized(sizes), original, (site.weight, site.bias), {site.input: x})
 

@@ -63,7 +63,9 @@ class Quantized:
 class Parameter:
     """A weight or bias: the tensor that holds it and how to read its values.
 
-    ``quantized`` has the integers where DequantizeLinear makes the values of such.
+    ``quantized`` has the integers where DequantizeLinear makes the values of such. ``scaled`` has a
+    weight without the factors that layers behind it have given it, and these: float64, one for
+    each output channel or one for all.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Parameter:
     dtype: np.dtype[Any]
     read: Callable[[], Array]
     quantized: Quantized | None = None
+    scaled: tuple[Parameter, Array] | None = None
 
     @property
     def stored(self) -> np.dtype[Any]:

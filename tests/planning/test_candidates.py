@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from onnx import ModelProto
 
@@ -40,6 +41,13 @@ def kernel(*sizes: int, group: int = 1, shape: tuple[int | None, ...] = (), **re
     spatial = shape or (5,) * len(sizes)
     geometry = {"strides": [2] * len(sizes), "group": group, "opset": 18, **rest}
     return lambda: conv_transpose(weight, spatial, **geometry)
+
+
+def product(taps: int, stride: int, opset: int = 18) -> Callable[[], ModelProto]:
+    """One ConvTranspose of four channels by themselves, whose kernels are products."""
+    weight = np.ones((4, 1, taps, taps), np.float32)
+    geometry = {"strides": [stride] * 2, "group": 4, "opset": opset}
+    return lambda: conv_transpose(weight, (5, 5), **geometry)
 
 
 TABLE: dict[str, tuple[Callable[[], ModelProto], list[str]]] = {
@@ -79,6 +87,24 @@ TABLE: dict[str, tuple[Callable[[], ModelProto], list[str]]] = {
         ["crop, col2im", "crop, dcr", "crop, crd"],
     ),
     "a dynamic line before Col2Im": (kernel(2, shape=(None,), opset=17), ["crop, transpose"]),
+    "a product": (
+        product(8, stride=4),
+        [
+            "crop, col2im",
+            "crop, two-step",
+            "crop, crd",
+            "separable, col2im",
+            "separable, transpose",
+        ],
+    ),
+    "a product before Col2Im": (
+        product(8, stride=4, opset=17),
+        ["crop, two-step", "crop, crd", "separable, transpose"],
+    ),
+    "a product whose factors multiply more": (
+        product(2, stride=2),
+        ["crop, col2im", "crop, two-step", "crop, crd"],
+    ),
     "stride 1": (kernel(3, 3, strides=[1, 1]), ["conv"]),
     "a pixel shuffle": (shuffled, ["col2im", "two-step", "dcr"]),
     "a pixel shuffle before Col2Im": (lambda: shuffled(17), ["two-step", "dcr"]),
@@ -166,8 +192,22 @@ def test_the_call_restricts_the_forms(asked: dict[str, Any], expected: list[str]
         (kernel(9, 9, pads=[4] * 4), {"form": "pad", "shuffle": "crd"}, ["pad, crd"]),
         (kernel(3, 3, strides=[1, 1]), {"form": "pad", "shuffle": "dcr"}, ["conv"]),
         (shuffled, {"form": "pad", "shuffle": "col2im"}, ["col2im"]),
+        (
+            product(2, stride=2),
+            {"form": "separable"},
+            ["separable, col2im", "separable, transpose"],
+        ),
+        (
+            product(8, stride=4),
+            {"form": "separable", "shuffle": "two-step"},
+            ["separable, two-step"],
+        ),
+        (kernel(2, 2, group=4), {"form": "separable", "shuffle": "col2im"}, ["crop, col2im"]),
     ],
-    ids=["both forms are one", "much more work", "no shuffle", "no form"],
+    ids=[
+        *("both forms are one", "much more work", "no shuffle", "no form"),
+        *("more multiplications", "another shuffle", "no product"),
+    ],
 )
 def test_what_the_call_asks_for_is_tried_wherever_it_can_be(
     build: Callable[[], ModelProto], asked: dict[str, Any], expected: list[str]

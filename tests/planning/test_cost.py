@@ -168,6 +168,21 @@ def test_in_a_function_nothing_is_known() -> None:
     assert site.candidates == ()
 
 
+def test_a_product_is_taken_axis_by_axis_where_that_is_cheaper(constants: Any) -> None:
+    """Whole rows move for little; what is made first has an eighth of the elements."""
+    ones = np.ones((3, 1, 16, 16), np.float32)
+    original = conv_transpose(ones, (5, 6), strides=[8, 8], group=3, opset=18)
+    constants(table(scattered=9.0, col2im=1.0, col2im_rows=0.1, **SLOW))
+    done = rewritten(original)
+    (site,) = done.sites
+    assert (site.form, site.certificate) == ("separable", "exact")
+    assert chosen(site) == ["separable, col2im"]
+    assert done.model is not None
+    assert_equal(run(original, feeds_for(original)), run(done.model, feeds_for(original)))
+    constants(table(scattered=9.0, col2im=1.0, col2im_rows=1.0, **SLOW))
+    assert chosen(rewritten(original).sites[0]) == ["crop, col2im"]
+
+
 # --- chains
 
 

@@ -134,6 +134,9 @@ def test_transpose(shape: tuple[int, ...], order: list[int] | None, term: Term) 
         ([2, 2], [0] * 4, (8, 8), "col2im_pairs"),
         ([2, 2], [1, 1, 0, 0], (7, 7), "col2im"),
         ([3, 3], None, (9, 9), "col2im"),
+        ([1, 4], None, (3, 12), "col2im"),
+        ([4, 1], [1, 0, 0, 0], (11, 3), "col2im_rows"),
+        ([2, 1], None, (6, 3), "col2im_rows"),
         ([4], None, (16,), "col2im_nd"),
     ],
 )

@@ -16,10 +16,17 @@ from onnx import ModelProto
 import deployconv
 from deployconv.backends.base import Backend
 from deployconv.errors import BackendUnavailable, CheckFailed
-from deployconv.lowering import Plan, new_nodes, plan_site
+from deployconv.lowering import (
+    Plan,
+    SeparablePlan,
+    new_nodes,
+    plan_separable,
+    plan_site,
+    separable,
+)
 from deployconv.lowering.shuffle import SHUFFLES, ShuffleName
 from deployconv.model.load import load
-from deployconv.options import RewriteOptions, Shuffle
+from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.pipeline import certify_sites, plan_model
 from deployconv.proof import certificate, pair
 from deployconv.sites import Parameter, UpsampleSite
@@ -48,8 +55,10 @@ def upsampler(
     )
 
 
-def verdicts(model: ModelProto, shuffle: Shuffle = "auto", seed: int = 0) -> list[str | None]:
-    planning = plan_model(load(model), RewriteOptions(shuffle=shuffle))
+def verdicts(
+    model: ModelProto, shuffle: Shuffle = "auto", seed: int = 0, form: Form = "auto"
+) -> list[str | None]:
+    planning = plan_model(load(model), RewriteOptions(form=form, shuffle=shuffle))
     return [report.certificate for report in certify_sites(planning, seed).reports]
 
 
@@ -228,6 +237,106 @@ def test_a_failed_certificate_writes_nothing(
     assert raised.value.result is not None
     assert [site.certificate for site in raised.value.result.sites] == ["failed"]
     assert list(tmp_path.iterdir()) == []
+
+
+# --- one axis after the other
+
+
+def one_after_the_other(channels: int = 3) -> ModelProto:
+    """No two axes are alike; any kernels of ones are products, and the trial draws others."""
+    ones, bias = np.ones((channels, 1, 4, 4), np.float32), integers(channels, seed=1)
+    pads = [1, 1, 2, 0]
+    return conv_transpose(ones, (5, 6), bias, strides=[2, 2], group=channels, pads=pads)
+
+
+def with_steps(change: Callable[[tuple[Plan, ...]], Sequence[Plan]]) -> Any:
+    def fault(site: UpsampleSite, plan: SeparablePlan) -> tuple[UpsampleSite, SeparablePlan]:
+        return site, replace(plan, steps=tuple(change(plan.steps)))
+
+    return fault
+
+
+def crop_moved(step: Plan, by: int) -> Plan:
+    """Along the axis that the step enlarges."""
+    crop = tuple(
+        (begin + by, end - by) if stride > 1 else (begin, end)
+        for (begin, end), stride in zip(step.layout.crop, step.layout.stride, strict=True)
+    )
+    return replace(step, layout=replace(step.layout, crop=crop))
+
+
+def with_origin(axis: int, by: int) -> Any:
+    """The plan for a layer whose taps along one axis read other places."""
+
+    def fault(site: UpsampleSite, plan: SeparablePlan) -> tuple[UpsampleSite, SeparablePlan]:
+        axes = list(site.axes)
+        axes[axis] = replace(axes[axis], origin=axes[axis].origin + by)
+        other = plan_separable(replace(site, axes=tuple(axes)))
+        assert other is not None
+        return site, other
+
+    return fault
+
+
+SEPARABLE_FAULTS: dict[str, Any] = {
+    **{
+        name: FAULTS[name]
+        for name in (
+            *("bias dropped", "biases in the wrong order", "one bias off by one"),
+            *("kernel not flipped", "kernel axes exchanged", "input channels exchanged"),
+        )
+    },
+    "kernel not flipped along the first axis": with_weight(lambda weight: weight[:, :, ::-1]),
+    "columns cropped one too early": with_steps(lambda steps: (crop_moved(steps[0], -1), steps[1])),
+    "rows cropped one too early": with_steps(lambda steps: (steps[0], crop_moved(steps[1], -1))),
+    "rows cropped one too late": with_steps(lambda steps: (steps[0], crop_moved(steps[1], 1))),
+    "columns read one too high": with_origin(1, 1),
+    "rows read one too low": with_origin(0, -1),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("shuffle", ["transpose", "two-step"])
+def test_axis_by_axis_is_exact(shuffle: Shuffle, seed: int) -> None:
+    assert verdicts(one_after_the_other(), shuffle, seed, "separable") == ["exact"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("fault", SEPARABLE_FAULTS.values(), ids=list(SEPARABLE_FAULTS))
+def test_no_fault_along_one_axis_passes(
+    fault: Any, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introduce(monkeypatch, fault)
+    assert verdicts(one_after_the_other(), seed=seed, form="separable") == ["failed"]
+
+
+FACTORS: dict[str, Callable[[Array, Array], tuple[Array, Array]]] = {
+    "exchanged": lambda rows, columns: (columns, rows),
+    "of another channel": lambda rows, columns: (rows, columns[::-1]),
+    "one off by a half": lambda rows, columns: (rows, columns + 0.5 * np.eye(*columns.shape)),
+    "one without its sign": lambda rows, columns: (np.abs(rows), np.abs(columns)),
+    "one flipped": lambda rows, columns: (rows[:, ::-1], columns),
+    "one twice as large": lambda rows, columns: (2 * rows, columns),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("change", FACTORS.values(), ids=list(FACTORS))
+def test_no_wrong_factor_passes(
+    change: Callable[[Array, Array], tuple[Array, Array]],
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = separable.factors
+
+    def wrong(kernel: Array) -> tuple[Array, ...] | None:
+        found = right(kernel)
+        assert found is not None
+        rows, columns = found
+        return tuple(factor.astype(kernel.dtype) for factor in change(rows, columns))
+
+    monkeypatch.setattr(separable, "factors", wrong)
+    assert verdicts(one_after_the_other(), seed=seed, form="separable") == ["failed"]
 
 
 # --- without onnxruntime
