@@ -134,7 +134,7 @@ def rewrite(
         dry_run: do everything but write the output.
         upgrade_opset: raise a model below opset 18 to it where that changes nothing, so that
             Col2Im can be used; None does so for ``cost`` and ``fastest`` on onnxruntime.
-        budget: seconds of measurement for ``fastest``.
+        budget: seconds of measurement for ``fastest``, about.
         cache: remember measurements.
         threads: of the backend, and those that ``cost`` predicts for; None for all processors.
         on_progress: called with the part of the measurements that is done, 0 to 1.
@@ -149,7 +149,7 @@ def rewrite(
         BackendUnavailable: the backend is not available or cannot run the model.
     """
     from deployconv.model.load import load
-    from deployconv.planning.tuner import TunerOptions
+    from deployconv.planning.workbench import TunerOptions
     from deployconv.proof.compiled import targets_of
     from deployconv.rewriting import Request, rewrite_model
 

@@ -46,7 +46,8 @@ class Macs:
 class Candidate:
     """One form that was timed in place; ``ratio`` is time as it was / time in this form.
 
-    ``low`` to ``high`` holds the ratio with 95 % confidence; ``ms`` is the whole model's.
+    ``low`` to ``high`` holds the ratio with 95 % confidence; ``ms`` is the whole model's. What
+    is ``chosen`` may be so for a race together with other sites.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One form that was not timed but predicted, by the model of ``--policy cost``.
+    """One form that was not timed by itself but predicted, by the model of ``--policy cost``.
 
     ``predicted_ms`` is the time of the layers that any form of the site replaces, in this form.
     """

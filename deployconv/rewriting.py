@@ -16,7 +16,7 @@ from deployconv.model.save import needs_external_data, refuse_existing, refuse_i
 from deployconv.options import RewriteOptions
 from deployconv.pipeline import apply, certify_sites, failed_certificates
 from deployconv.planning.policy import plan_by_policy
-from deployconv.planning.tuner import TunerOptions
+from deployconv.planning.workbench import TunerOptions
 from deployconv.proof.compiled import Targets, compiled, marked, no_gpu
 from deployconv.proof.latency import measure_latency
 from deployconv.proof.parity import check_parity

@@ -94,7 +94,9 @@ def rewrite(
     ] = False,
     budget: Annotated[
         float,
-        typer.Option("--budget", metavar="SECONDS", min=1, help="Time to measure for fastest."),
+        typer.Option(
+            "--budget", metavar="SECONDS", min=1, help="Time to measure for fastest, about."
+        ),
     ] = 60.0,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Neither read nor keep measurements.")

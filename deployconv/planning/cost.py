@@ -29,7 +29,8 @@ from deployconv.planning.candidates import Choice, Option, options_for
 from deployconv.planning.cost_graph import CostGraph, add_work, graph_of
 from deployconv.planning.cost_table import TABLES, CostTable
 from deployconv.planning.cost_terms import Work
-from deployconv.planning.tuner import Tuned, TunerOptions
+from deployconv.planning.tuner import Tuned
+from deployconv.planning.workbench import TunerOptions
 from deployconv.proof.inputs import input_shapes
 from deployconv.results import Prediction
 from deployconv.sites import UpsampleSite

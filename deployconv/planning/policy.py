@@ -14,8 +14,9 @@ from deployconv.options import Policy, RewriteOptions
 from deployconv.pipeline import Planned, Planning, plan_model
 from deployconv.planning.cost import predict
 from deployconv.planning.cost_table import TABLES
-from deployconv.planning.tuner import Tuned, TunerOptions, tune
-from deployconv.results import Reason
+from deployconv.planning.tuner import Tuned, tune
+from deployconv.planning.workbench import TunerOptions
+from deployconv.results import Candidate, Prediction, Reason
 
 
 def plan_by_policy(
@@ -51,7 +52,8 @@ def plan_by_policy(
         tuned = predict(lifted, options, tuner)
         warnings += _unfitted(tuner.backend)
     else:
-        tuned = tune(lifted, original, options, tuner)
+        fitted = TABLES[tuner.backend].fitted
+        tuned = tune(lifted, original, options, tuner, predict if fitted else None)
     needed = any(choice.shuffle == "col2im" for choice in tuned.choices.values())
     planning = plan_model(lifted if needed else model, options, tuned.choices)
     sites = tuple(_shown(site, tuned, options.policy) for site in planning.sites)
@@ -73,7 +75,15 @@ def _shown(planned: Planned, tuned: Tuned, policy: Policy) -> Planned:
     if policy == "cost" and not found and reason is not None and reason.code == "slower":
         text = "sizes that the prediction needs do not follow from those of the inputs"
         report = replace(report, reason=Reason("unpredicted", text))
+    if policy == "fastest" and reason is not None and reason.code == "slower" and _untimed(found):
+        text = "predicted to be slower, or not measured to be faster beside other sites"
+        report = replace(report, reason=Reason("slower", f"{text}: no time for a race of its own"))
     return replace(planned, report=replace(report, candidates=found))
+
+
+def _untimed(found: tuple[Candidate | Prediction, ...]) -> bool:
+    """True where the time was too short for any form of the site by itself."""
+    return bool(found) and all(isinstance(entry, Prediction) for entry in found)
 
 
 def _needs(planning: Planning) -> bool:

@@ -1,267 +1,167 @@
 """`--policy fastest`: each site takes the form that is measured to be fastest, or none.
 
 Forms are timed in place, as the whole model with one site changed, against the best model so
-far. Only what is faster beyond the noise replaces anything, and at the end the whole model is
+far. Only what is faster beyond the noise replaces anything. Sites whose gain drowns in the
+noise of the whole model are then timed together (`joint`), and at the end the whole model is
 timed against the original: what does not hold is taken back. Every form is certified before
 it is timed, and its outputs are compared with the original's.
+
+Where the backend has a cost model, its prediction is one more model to race, and where runs
+are long for the time there is, only the forms of which it promises most are timed.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from math import ceil, inf
 
-from onnx import ModelProto
-
-from deployconv.backends import get_backend
-from deployconv.backends.base import Array, ModelSource, Session
-from deployconv.backends.machine import describe_machine
-from deployconv.errors import CheckFailed
+from deployconv.backends.base import ModelSource
 from deployconv.model.load import LoadedModel
-from deployconv.model.save import staged
 from deployconv.options import FeedOptions, RewriteOptions
-from deployconv.pipeline import Planned, Planning, apply, not_selected, peers, plan_model
-from deployconv.planning.cache import Key, TimingCache
-from deployconv.planning.candidates import Choice, Option, options_for
-from deployconv.planning.race import Timing, race
-from deployconv.proof.certificate import certify
-from deployconv.proof.compare import compare_outputs
-from deployconv.proof.inputs import make_feeds
-from deployconv.proof.parity import check_parity
-from deployconv.results import Candidate, OutputParity, Prediction
+from deployconv.pipeline import Planned
+from deployconv.planning.candidates import Choice
+from deployconv.planning.figures import AS_IT_WAS, Figures
+from deployconv.planning.joint import Taken, confirmed, with_undecided
+from deployconv.planning.workbench import Choices, TunerOptions, Workbench
+from deployconv.results import Candidate, Prediction
 
-_CONFIRM = 3.0
-"""Seconds for a comparison of the whole model with the original."""
 _SHORTEST = 0.3
 """Seconds for the forms of one site, at the least."""
-
-
-@dataclass(frozen=True)
-class TunerOptions:
-    """How long to measure, on what, and whether to remember it."""
-
-    backend: str = "ort"
-    threads: int | None = None
-    feed: FeedOptions = field(default_factory=FeedOptions)
-    budget: float = 60.0
-    cache: bool = True
-    on_progress: Callable[[float], None] | None = None
-    """Called with the part that is done, 0 to 1."""
+_FIRST_LOOK, _LATER_LOOK = 3, 7
+"""Runs of each model until all are looked at for the first time, and between two later looks."""
+_MOST_JOINT = 1 / 3
+"""Of the budget is kept for sites that are undecided by themselves, at the most."""
 
 
 @dataclass(frozen=True)
 class Tuned:
     """The form of each site that changes, by its id, and what is known of all forms."""
 
-    choices: Mapping[str, Choice]
-    candidates: Mapping[str, tuple[Candidate | Prediction, ...]]
+    choices: Choices = field(default_factory=dict)
+    candidates: Mapping[str, tuple[Candidate | Prediction, ...]] = field(default_factory=dict)
+
+
+Predict = Callable[[LoadedModel, RewriteOptions, TunerOptions], Tuned]
+"""`planning.cost.predict`."""
 
 
 def tune(
-    model: LoadedModel, original: ModelSource, options: RewriteOptions, tuner: TunerOptions
+    model: LoadedModel,
+    original: ModelSource,
+    options: RewriteOptions,
+    tuner: TunerOptions,
+    predict: Predict | None = None,
 ) -> Tuned:
     """Find the fastest form of every selected site of ``model``, which is not changed.
+
+    The figures of a site are those of its own race; ``chosen`` marks what was taken, also where
+    that was measured together with other sites. A form that was taken without a race of its
+    own has its prediction there.
 
     Raises:
         CheckFailed: a form that was about to be timed computes something else.
         UsageError: the inputs do not fit the model.
         BackendUnavailable: the backend cannot run the model.
     """
-    bench = _Bench.of(model, original, options, tuner)
-    selected = [planned for planned in bench.planning.sites if bench.options_of(planned)]
+    bench = Workbench.of(model, original, options, tuner)
+    predicted = _predicted(bench, predict)
+    forms = {
+        planned.report.id: {str(option.choice): option.choice for option in offered}
+        for planned in sorted(bench.planning.sites, key=_size(predicted), reverse=True)
+        if (offered := bench.options_of(planned))
+    }
+    taken = Taken()
+    found: dict[str, Figures] = {}
     # The largest first: later ones are timed beside what it has become.
-    selected.sort(key=_work, reverse=True)
-    choices: dict[str, Choice] = {}
-    measured: dict[str, tuple[Candidate, ...]] = {}
-    for position, planned in enumerate(selected):
-        if planned.report.id in bench.joined(choices):
+    for position, (name, allowed) in enumerate(forms.items()):
+        if name in bench.joined(taken.choices):
             continue
-        seconds = bench.share(len(selected) - position)
-        timed = bench.cached(planned) or bench.time_site(planned, choices, seconds)
-        measured[planned.report.id] = timed
-        winner = _winner(timed, bench.options_of(planned))
+        undecided = any(figures.undecided for figures in found.values())
+        kept_back = min(bench.telling, _MOST_JOINT * tuner.budget) if undecided else 0.0
+        seconds = max(_SHORTEST, (bench.left - kept_back) / (len(forms) - position))
+        timed = bench.remembered(name)
+        if not timed:
+            predictions = predicted.candidates.get(name, ())
+            likely = _likely(allowed, predictions, seconds, bench.run_seconds)
+            timed = _race(bench, name, likely, taken.choices, seconds)
+            if likely == allowed:  # else there is more to find out, with more time
+                bench.remember(name, timed)
+        found[name] = Figures(allowed, timed)
+        winner = found[name].winner
         if winner is not None:
-            choices[planned.report.id] = winner
+            taken = taken.with_all({**taken.choices, name: allowed[winner.name]}, winner.ratio)
         if tuner.on_progress is not None:
-            tuner.on_progress((position + 1) / (len(selected) + 1))
-    gains = {name: _gain(measured[name], choice) for name, choice in choices.items()}
-    kept = bench.confirmed(choices, gains)
-    taken = {name: str(kept.get(name, _AS_IT_WAS)) for name in measured}
-    taken |= dict.fromkeys(bench.joined(kept), "none of its own")
-    return Tuned(kept, {name: _marked(timed, taken[name]) for name, timed in measured.items()})
+            tuner.on_progress((position + 1) / (len(forms) + 1))
+    taken = with_undecided(bench, taken, found, predicted.choices)
+    kept = confirmed(bench, taken)
+    names = {name: str(kept.get(name, AS_IT_WAS)) for name in found}
+    names |= dict.fromkeys(bench.joined(kept), "none of its own")
+    shown = {
+        name: figures.shown(predicted.candidates.get(name, ()), names[name])
+        for name, figures in found.items()
+    }
+    return Tuned(kept, shown)
 
 
-@dataclass(frozen=True, eq=False)
-class _Bench:
-    """Builds variants of one model and times them."""
+def _predicted(bench: Workbench, predict: Predict | None) -> Tuned:
+    """What the cost model says, for the very sizes that are timed."""
+    if predict is None:
+        return Tuned()
+    shapes = {name: array.shape for name, array in bench.feeds.items()}
+    return predict(bench.model, bench.options, replace(bench.tuner, feed=FeedOptions(shapes)))
 
-    model: LoadedModel
-    planning: Planning
-    source: ModelSource
-    original: Session
-    options: RewriteOptions
-    tuner: TunerOptions
-    feeds: Mapping[str, Array]
-    expected: Mapping[str, Array]
-    cache: TimingCache
-    deadline: float
 
-    @classmethod
-    def of(
-        cls,
-        model: LoadedModel,
-        original: ModelSource,
-        options: RewriteOptions,
-        tuner: TunerOptions,
-    ) -> _Bench:
-        session = get_backend(tuner.backend).prepare(original, threads=tuner.threads)
-        feeds = make_feeds(session.inputs, tuner.feed).arrays
-        cache = TimingCache.of_user() if tuner.cache else TimingCache(None)
-        deadline = time.monotonic() + tuner.budget
-        expected = session.run(feeds)
-        planning = plan_model(model, options)
-        return cls(
-            model, planning, original, session, options, tuner, feeds, expected, cache, deadline
+def _likely(
+    forms: Mapping[str, Choice],
+    predictions: Sequence[Candidate | Prediction],
+    seconds: float,
+    run_seconds: float,
+) -> Mapping[str, Choice]:
+    """The forms to time: all, or those that are predicted to be fastest where runs are few."""
+    promise = {
+        entry.name: entry.predicted_ms for entry in predictions if isinstance(entry, Prediction)
+    }
+    most = len(forms)
+    while most and _least_runs(most) * run_seconds > seconds:
+        most -= 1
+    if not promise or most == len(forms):
+        return forms
+    best_first = sorted(forms, key=lambda name: promise.get(name, inf))
+    return {name: forms[name] for name in best_first[:most]}
+
+
+def _least_runs(rivals: int) -> int:
+    """Runs of all models for two looks at so many forms beside the model so far; see `race`."""
+    first = _FIRST_LOOK * (rivals + 1) if rivals > 1 else 0
+    return first + _LATER_LOOK * (ceil(rivals / 2) + 1)
+
+
+def _race(
+    bench: Workbench, name: str, forms: Mapping[str, Choice], choices: Choices, seconds: float
+) -> tuple[Candidate, ...]:
+    """Time the forms of one site in place, the others as chosen so far."""
+    if not forms:
+        return ()
+    variants = [choices, *({**choices, name: choice} for choice in forms.values())]
+    timings = bench.race(variants, seconds)
+    return tuple(
+        Candidate(label, timing.median_ms, timing.ratio, timing.low, timing.high, False)
+        for label, timing in zip((AS_IT_WAS, *forms), timings, strict=True)
+    )
+
+
+def _size(predicted: Tuned) -> Callable[[Planned], tuple[float, int]]:
+    """How much there is to gain at a site: its time where that is predicted, then its work."""
+
+    def size(planned: Planned) -> tuple[float, int]:
+        predictions = predicted.candidates.get(planned.report.id, ())
+        as_it_was = (
+            entry.predicted_ms
+            for entry in predictions
+            if isinstance(entry, Prediction) and entry.name == AS_IT_WAS
         )
+        macs = planned.report.macs
+        return next(as_it_was, 0.0), macs.before if macs is not None else 0
 
-    def share(self, sites_left: int) -> float:
-        """Seconds for the next site."""
-        left = self.deadline - time.monotonic() - _CONFIRM
-        return max(_SHORTEST, left / sites_left)
-
-    def options_of(self, planned: Planned) -> list[Option]:
-        """The forms of a site that the call allows."""
-        barred = not_selected(self.planning.sites)
-        if id(planned.site.layer) in barred:
-            return []
-        asked = self.options
-        others = peers(self.planning.sites, barred)
-        return options_for(planned, self.planning.view, barred, asked.form, asked.shuffle, others)
-
-    def joined(self, choices: Mapping[str, Choice]) -> set[str]:
-        """The sites that have become part of another's chain."""
-        sites = plan_model(self.model, self.options, choices).sites
-        return {planned.report.id for planned in sites if planned.head is not None}
-
-    def cached(self, planned: Planned) -> tuple[Candidate, ...] | None:
-        """What was measured before for a layer like this one."""
-        return self.cache.read(self._key(planned))
-
-    def time_site(
-        self, planned: Planned, choices: Mapping[str, Choice], seconds: float
-    ) -> tuple[Candidate, ...]:
-        """Every form of one site in place, the others as chosen so far."""
-        site = planned.site
-        options = self.options_of(planned)
-        for option in options:
-            if certify(option.subject, option.plan, self.tuner.feed.seed) != "exact":
-                raise CheckFailed(
-                    f"{site.id}: certificate failed for {option.choice}: nothing was written"
-                )
-        with ExitStack() as variants:
-            sessions = [self._variant(choices, variants)]
-            for option in options:
-                sessions.append(self._variant({**choices, site.id: option.choice}, variants))
-            timings = race(sessions, self.feeds, seconds)
-        found = tuple(
-            _candidate(name, timing)
-            for name, timing in zip(
-                [_AS_IT_WAS, *(str(option.choice) for option in options)], timings, strict=True
-            )
-        )
-        self.cache.write(self._key(planned), found)
-        return found
-
-    def confirmed(
-        self, choices: Mapping[str, Choice], gains: Mapping[str, float]
-    ) -> dict[str, Choice]:
-        """``choices`` without those that do not hold for the model as a whole."""
-        kept = dict(choices)
-        weakest_first = sorted(kept, key=gains.__getitem__)
-        while kept:
-            with ExitStack() as variants:
-                final = self._variant(kept, variants)
-                _, timing = race([self.original, final], self.feeds, _CONFIRM)
-            if not timing.slower and timing.ratio > 1.0:
-                return kept
-            del kept[weakest_first.pop(0)]
-        return {}
-
-    def _variant(self, choices: Mapping[str, Choice], stack: ExitStack) -> Session:
-        """The model with ``choices`` made, ready to run and proved to compute the same."""
-        proto = ModelProto()
-        proto.CopyFrom(self.model.proto)
-        planning = plan_model(replace(self.model, proto=proto), self.options, choices)
-        added = apply(planning)
-        written = stack.enter_context(staged(proto, self.model.folder, None, added))
-        session = get_backend(self.tuner.backend).prepare(written.path, threads=self.tuner.threads)
-        self._compare(session, written.path, choices)
-        return session
-
-    def _compare(self, session: Session, path: Path, choices: Mapping[str, Choice]) -> None:
-        """Raise CheckFailed unless the variant computes what the original does."""
-        outputs = compare_outputs(self.expected, session.run(self.feeds))
-        if not all(output.passed for output in outputs):
-            # A model that moves by its own rounding is judged by how far: see `check_parity`.
-            feed, threads = self.tuner.feed, self.tuner.threads
-            backend, allowed = self.tuner.backend, self.options.allow_requantize
-            outputs = check_parity(self.source, path, backend, feed, threads, allowed).outputs
-        for output in outputs:
-            if not output.passed:
-                made = ", ".join(f"{name} ({choice})" for name, choice in choices.items())
-                raise CheckFailed(
-                    f"parity failed with {made or 'nothing changed'}: output '{output.name}':"
-                    f" {_difference(output)}: nothing was written"
-                )
-
-    def _key(self, planned: Planned) -> Key:
-        # Timed in place, a figure belongs to the model as well as to the layer.
-        return Key(
-            model=self.model.info.sha256,
-            site=planned.report.id,
-            options=str(self.options),
-            shapes=tuple(array.shape for array in self.feeds.values()),
-            opset=self.model.info.opset,
-            backend=self.tuner.backend,
-            runtime=get_backend(self.tuner.backend).runtime,
-            machine=describe_machine(),
-            threads=self.original.threads,
-        )
-
-
-_AS_IT_WAS = "as it was"
-"""The first in every race: the model with this site unchanged."""
-_MARGIN = 0.01
-"""A gain below this is not worth another graph."""
-
-
-def _work(planned: Planned) -> int:
-    return planned.report.macs.before if planned.report.macs else 0
-
-
-def _candidate(name: str, timing: Timing) -> Candidate:
-    return Candidate(name, timing.median_ms, timing.ratio, timing.low, timing.high, False)
-
-
-def _winner(timed: tuple[Candidate, ...], options: list[Option]) -> Choice | None:
-    """The fastest form, if it is faster beyond the noise than the site as it was."""
-    named = {str(option.choice): option.choice for option in options}
-    faster = [entry for entry in timed if entry.low > 1.0 + _MARGIN and entry.name in named]
-    best = max(faster, key=lambda entry: entry.ratio, default=None)
-    return None if best is None else named[best.name]
-
-
-def _gain(timed: tuple[Candidate, ...], choice: Choice) -> float:
-    return max(entry.ratio for entry in timed if entry.name == str(choice))
-
-
-def _marked(timed: tuple[Candidate, ...], taken: str) -> tuple[Candidate, ...]:
-    """The figures with a mark at the form that was taken."""
-    return tuple(replace(entry, chosen=entry.name == taken) for entry in timed)
-
-
-def _difference(output: OutputParity) -> str:
-    return output.problem or f"max |difference| {output.max_abs:.3g} > {output.tolerance:.3g}"
+    return size

@@ -12,8 +12,8 @@ import pytest
 from onnx import ModelProto
 
 from deployconv.backends import get_backend
-from deployconv.backends.base import Feeds, ModelSource, Session
-from deployconv.planning import tuner
+from deployconv.backends.base import Array, Feeds, ModelSource, Session
+from deployconv.planning import workbench
 from deployconv.planning.race import Timing
 
 Cost = Callable[[ModelProto], float]
@@ -42,8 +42,10 @@ class Track:
     """What the tuner takes for the time."""
     lasts: float = 0.0
     """Seconds that a race takes."""
+    takes: float = 0.0
+    """Seconds that a run of any model takes."""
     races: list[list[ModelProto]] = field(default_factory=list)
-    """The models of each race about a site."""
+    """The models of each race without the original: about a site, or several together."""
     finals: list[ModelProto] = field(default_factory=list)
     """The models that raced with the original."""
     granted: list[float] = field(default_factory=list)
@@ -59,13 +61,22 @@ class Track:
     ) -> Session:
         session = get_backend("ort").prepare(model, threads=1, optimise=optimise)
         proto = onnx.load(model) if isinstance(model, Path) else ModelProto.FromString(model)
+        run = session.run
+
+        def timed(feeds: Feeds) -> dict[str, Array]:
+            self.now += self.takes
+            return run(feeds)
+
+        session.run = timed  # type: ignore[method-assign]
         self._sessions.append(session)  # kept, so that no other gets its id
         self._models[id(session)] = proto
         if not isinstance(model, Path) or model.parent == self.folder:
             self._originals.add(id(session))
         return session
 
-    def race(self, sessions: Sequence[Session], feeds: Feeds, seconds: float) -> list[Timing]:
+    def race(
+        self, sessions: Sequence[Session], feeds: Feeds, seconds: float, until_decided: bool
+    ) -> list[Timing]:
         models = [self._models[id(session)] for session in sessions]
         self.now += self.lasts
         self.granted.append(seconds)
@@ -85,9 +96,9 @@ class Track:
 @pytest.fixture
 def track(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Track:
     made = Track(folder=tmp_path)
-    monkeypatch.setattr(tuner, "get_backend", lambda name: made)
-    monkeypatch.setattr(tuner, "race", made.race)
-    monkeypatch.setattr(tuner, "time", SimpleNamespace(monotonic=lambda: made.now))
+    monkeypatch.setattr(workbench, "get_backend", lambda name: made)
+    monkeypatch.setattr(workbench, "race", made.race)
+    monkeypatch.setattr(workbench, "time", SimpleNamespace(monotonic=lambda: made.now))
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "cache" / name)
     return made
 

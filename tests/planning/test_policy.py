@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import deployconv
 from deployconv import pipeline
 from deployconv.errors import CheckFailed, UsageError
 from deployconv.model.view import View, view
-from deployconv.results import Rewriting
+from deployconv.planning import policy
+from deployconv.results import Candidate, Prediction, Rewriting
 from tests.build import (
     FLOAT,
     assert_equal,
@@ -181,6 +183,28 @@ def test_what_is_slower_stays_with_its_reason_and_figures(track: Track, tmp_path
         assert site.reason is not None
         assert site.reason.code == "slower"
         assert [entry.name for entry in site.candidates if entry.chosen] == ["as it was"]
+
+
+def test_what_there_was_no_time_for_says_so(track: Track) -> None:
+    """A run takes a second, and the two comparisons of whole models 28."""
+    track.cost, track.takes = NOTHING_WINS, 1.0
+    for site in fastest(pair(), budget=20.0).sites:
+        assert site.reason is not None
+        assert (site.status, site.reason.code) == ("kept", "slower")
+        assert site.reason.text.endswith("no time for a race of its own")
+        assert all(isinstance(entry, Prediction) for entry in site.candidates)
+        assert [entry.name for entry in site.candidates if entry.chosen] == ["as it was"]
+
+
+@pytest.mark.parametrize(("fitted", "timed"), [(True, 0), (False, 5)], ids=["fitted", "not"])
+def test_only_a_fitted_cost_model_stands_in_for_measurements(
+    track: Track, monkeypatch: pytest.MonkeyPatch, fitted: bool, timed: int
+) -> None:
+    track.cost, track.takes = COL2IM_WINS, 1.0
+    table = replace(policy.TABLES["ort"], fitted=fitted)
+    monkeypatch.setattr(policy, "TABLES", {"ort": table})
+    (site,) = fastest(net(up("x", "y", "up")), budget=5.0).sites
+    assert len([entry for entry in site.candidates if isinstance(entry, Candidate)]) == timed
 
 
 def test_strict_takes_slower_for_left_alone(track: Track) -> None:

@@ -12,11 +12,13 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from deployconv.errors import CheckFailed
-from deployconv.model.load import load
-from deployconv.options import RewriteOptions
-from deployconv.planning import tuner
-from deployconv.planning.tuner import Tuned, TunerOptions, tune
-from deployconv.results import Candidate
+from deployconv.model.load import LoadedModel, load
+from deployconv.options import FeedOptions, RewriteOptions
+from deployconv.planning import workbench
+from deployconv.planning.candidates import Choice
+from deployconv.planning.tuner import Predict, Tuned, tune
+from deployconv.planning.workbench import TunerOptions
+from deployconv.results import Candidate, Prediction
 from tests.build import FLOAT, graph, model, node, tensor, value
 from tests.planning.conftest import Track, by_operator, left
 from tests.planning.nets import head, net, pair, shuffled, up
@@ -26,17 +28,32 @@ CONV_TRANSPOSE_WINS = by_operator(ConvTranspose=1.0, Col2Im=2.0, DepthToSpace=3.
 
 
 def tuned(source: ModelProto | Path, cache: bool = False, **options: Any) -> Tuned:
-    given = {key: options.pop(key) for key in ("budget", "on_progress") if key in options}
+    given = {key: options.pop(key) for key in ("budget", "feed", "on_progress") if key in options}
+    predict = options.pop("predict", None)
     original = source if isinstance(source, Path) else source.SerializeToString()
     asked = RewriteOptions(policy="fastest", **options)
-    return tune(load(source), original, asked, TunerOptions(cache=cache, **given))
+    return tune(load(source), original, asked, TunerOptions(cache=cache, **given), predict)
+
+
+def predicting(found: dict[str, dict[str, float]], **taken: Choice) -> Predict:
+    """A cost model that says these milliseconds of the forms of each site, and takes these."""
+
+    def predict(model: LoadedModel, options: RewriteOptions, tuner: TunerOptions) -> Tuned:
+        choices = {f"main/{name}": choice for name, choice in taken.items()}
+        shown = {
+            f"main/{name}": tuple(Prediction(form, ms, False) for form, ms in forms.items())
+            for name, forms in found.items()
+        }
+        return Tuned(choices, shown)
+
+    return predict
 
 
 def chosen(found: Tuned) -> dict[str, str]:
     return {site: str(choice) for site, choice in found.choices.items()}
 
 
-def marked(candidates: tuple[Candidate, ...]) -> list[str]:
+def marked(candidates: tuple[Candidate | Prediction, ...]) -> list[str]:
     return [entry.name for entry in candidates if entry.chosen]
 
 
@@ -157,6 +174,77 @@ def test_a_site_that_a_later_chain_takes_in_has_no_form_of_its_own(track: Track)
     assert marked(found.candidates["main/second"]) == []
 
 
+# --- together
+
+
+def test_what_drowns_by_itself_is_taken_together(track: Track) -> None:
+    """Each site is 4 % of the model, both are 8 %, and the noise is 5 %."""
+    track.cost = lambda proto: 10.0 + 0.4 * len(left(proto))
+    track.noise = lambda proto: 0.05
+    found = tuned(pair())
+    assert chosen(found) == {"main/large": "crop, col2im", "main/small": "crop, col2im"}
+    together = [left(proto) for proto in track.races[-1]]
+    assert together == [{"small", "large"}, frozenset()]
+    for candidates in found.candidates.values():
+        assert marked(candidates) == ["crop, col2im"]
+        # The figures are those of the site by itself.
+        assert candidates[1].ratio == pytest.approx(10.8 / 10.4)
+        assert candidates[1].low < 1.0
+
+
+def test_where_there_is_no_time_for_a_site_the_prediction_races_the_original(track: Track) -> None:
+    track.cost, track.takes = COL2IM_WINS, 1.0
+    forms = {"as it was": 5.0, "crop, dcr": 2.0, "crop, col2im": 3.0}
+    dcr = Choice("crop", "dcr")
+    predict = predicting({"large": forms, "small": forms}, large=dcr)
+    found = tuned(pair(), budget=20.0, predict=predict)
+    assert chosen(found) == {"main/large": "crop, dcr"}
+    assert [[left(proto) for proto in race] for race in track.races] == [
+        [{"small", "large"}, {"small"}]
+    ]
+    assert [left(proto) for proto in track.finals] == [{"small"}]
+    assert found.candidates == {
+        "main/large": (
+            Prediction("as it was", 5.0, False),
+            Prediction("crop, dcr", 2.0, True),
+            Prediction("crop, col2im", 3.0, False),
+        ),
+        "main/small": (
+            Prediction("as it was", 5.0, True),
+            Prediction("crop, dcr", 2.0, False),
+            Prediction("crop, col2im", 3.0, False),
+        ),
+    }
+
+
+def test_a_prediction_that_is_slower_is_not_taken(track: Track) -> None:
+    track.cost, track.takes = CONV_TRANSPOSE_WINS, 1.0
+    forms = {"as it was": 5.0, "crop, dcr": 2.0}
+    predict = predicting({"up": forms}, up=Choice("crop", "dcr"))
+    found = tuned(net(up("x", "y", "up")), budget=20.0, predict=predict)
+    assert chosen(found) == {}
+    assert marked(found.candidates["main/up"]) == ["as it was"]
+
+
+def test_the_site_that_is_predicted_to_take_longest_comes_first(track: Track) -> None:
+    track.cost = COL2IM_WINS
+    predict = predicting({"large": {"as it was": 1.0}, "small": {"as it was": 9.0, "crop, crd": 8}})
+    assert list(tuned(pair(), predict=predict).candidates) == ["main/small", "main/large"]
+
+
+def test_the_prediction_is_for_the_sizes_that_are_timed(track: Track) -> None:
+    asked: list[FeedOptions] = []
+
+    def predict(model: LoadedModel, options: RewriteOptions, tuner: TunerOptions) -> Tuned:
+        asked.append(tuner.feed)
+        return Tuned()
+
+    proto = pair()
+    proto.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    tuned(proto, predict=predict, feed=FeedOptions({"x": (1, 2, 8, 6)}))
+    assert asked == [FeedOptions({"x": (1, 2, 8, 6)})]
+
+
 # --- the last word
 
 
@@ -198,13 +286,13 @@ def test_whatever_is_timed_was_certified_before(
     track: Track, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certified: list[Any] = []
-    real = tuner.certify
+    real = workbench.certify
 
     def certify(subject: Any, plan: Any, seed: int) -> str:
         certified.append((subject, plan))
         return real(subject, plan, seed)
 
-    monkeypatch.setattr(tuner, "certify", certify)
+    monkeypatch.setattr(workbench, "certify", certify)
     track.cost = COL2IM_WINS
     before_races: list[int] = []
     real_race = track.race
@@ -213,7 +301,7 @@ def test_whatever_is_timed_was_certified_before(
         before_races.append(len(certified))
         return real_race(*args)
 
-    monkeypatch.setattr(tuner, "race", race)
+    monkeypatch.setattr(workbench, "race", race)
     found = tuned(pair())
     timed = [len(entries) - 1 for entries in found.candidates.values()]
     assert timed == [6, 4]
@@ -223,7 +311,7 @@ def test_whatever_is_timed_was_certified_before(
 def test_a_form_without_certificate_is_not_timed(
     track: Track, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuner, "certify", lambda subject, plan, seed: "failed")
+    monkeypatch.setattr(workbench, "certify", lambda subject, plan, seed: "failed")
     with pytest.raises(CheckFailed, match="main/up: certificate failed for crop, col2im: nothing"):
         tuned(net(up("x", "y", "up")))
     assert track.races == []
@@ -232,7 +320,7 @@ def test_a_form_without_certificate_is_not_timed(
 def test_a_variant_that_computes_something_else_is_not_timed(
     track: Track, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = tuner.apply
+    real = workbench.apply
 
     def apply(planning: Any) -> frozenset[str]:
         """One weight of the new Conv is another."""
@@ -244,7 +332,7 @@ def test_a_variant_that_computes_something_else_is_not_timed(
                 initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
         return added
 
-    monkeypatch.setattr(tuner, "apply", apply)
+    monkeypatch.setattr(workbench, "apply", apply)
     expected = r"parity failed with main/up \(crop, col2im\): output 'y': max \|difference\|.*: no"
     with pytest.raises(CheckFailed, match=expected):
         tuned(net(up("x", "y", "up")))
@@ -285,7 +373,7 @@ def test_the_original_is_left_untouched(track: Track) -> None:
 
 @pytest.mark.parametrize(
     ("lasts", "granted"),
-    [(0.0, [10.0, 20.0, 3.0]), (10.0, [10.0, 10.0, 3.0]), (30.0, [10.0, 0.3, 3.0])],
+    [(0.0, [10.0, 20.0, 23.0]), (10.0, [10.0, 10.0, 3.0]), (30.0, [10.0, 0.3, 3.0])],
     ids=["left over", "as planned", "overdrawn"],
 )
 def test_the_budget_is_shared_between_the_sites(
@@ -294,6 +382,51 @@ def test_the_budget_is_shared_between_the_sites(
     track.cost, track.lasts = COL2IM_WINS, lasts
     tuned(pair(), budget=23.0)
     assert track.granted == pytest.approx(granted)
+
+
+def test_long_runs_have_longer_comparisons(track: Track) -> None:
+    """Six rounds of two models, and a run to warm up each, are 14 seconds."""
+    track.cost, track.lasts, track.takes = COL2IM_WINS, 50.0, 1.0
+    tuned(net(up("x", "y", "up")), budget=60.0)
+    ran = 7.0  # the original twice, the five in the race once each to be compared
+    assert track.granted == pytest.approx([60.0 - 2.0 - 14.0, 14.0])
+    assert track.now == 50.0 + ran + 50.0 + 1.0
+
+
+@pytest.mark.parametrize(
+    ("noise", "granted"), [(0.0, 20.0), (0.1, 17.0)], ids=["decided", "undecided"]
+)
+def test_time_is_kept_back_for_what_is_undecided(
+    track: Track, noise: float, granted: float
+) -> None:
+    """Both sites have ten seconds, or the second has what is left but for a comparison."""
+    track.cost = lambda proto: 10.0 + 0.5 * len(left(proto))
+    track.noise = lambda proto: noise
+    tuned(pair(), budget=23.0)
+    assert track.granted[:2] == pytest.approx([10.0, granted])
+
+
+def test_where_time_is_short_the_likely_forms_are_timed(track: Track, tmp_path: Path) -> None:
+    """Besides the last word there are 15 seconds: two forms take 23 runs, one takes 14."""
+    path = tmp_path / "net.onnx"
+    onnx.save(net(up("x", "y", "up")), path)
+    track.cost, track.takes = COL2IM_WINS, 1.0
+    forms = {"as it was": 5.0, "crop, dcr": 2.0, "crop, col2im": 3.0}
+    predict = predicting({"up": forms}, up=Choice("crop", "dcr"))
+    found = tuned(path, cache=True, budget=31.0, predict=predict)
+    assert [entry.name for entry in found.candidates["main/up"]] == ["as it was", "crop, dcr"]
+    assert chosen(found) == {"main/up": "crop, dcr"}
+
+    # What was timed is no answer for a call with more time.
+    again = tuned(path, cache=True, budget=100.0, predict=predict)
+    assert len(again.candidates["main/up"]) == 5
+    assert chosen(again) == {"main/up": "crop, col2im"}
+
+
+def test_without_a_prediction_all_forms_are_timed(track: Track) -> None:
+    track.cost, track.takes = COL2IM_WINS, 1.0
+    found = tuned(net(up("x", "y", "up")), budget=5.0)
+    assert len(found.candidates["main/up"]) == 5
 
 
 def test_progress_is_told(track: Track) -> None:
