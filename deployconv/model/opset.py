@@ -1,7 +1,7 @@
 """Raise a model to a later opset where that provably changes nothing.
 
-Only the version in the import changes. That is the same model if no operator in it has
-another schema at the later opset; a function with an opset import of its own cannot follow.
+Only the version in the import changes. That is the same model if every node in it is read alike
+at the later opset (`reading`); a function with an opset import of its own cannot follow.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto
 
+from deployconv.model.reading import reads_alike
 from deployconv.model.tensors import graph_attributes
 
 _ONNX = ("", "ai.onnx")
@@ -33,7 +34,7 @@ def why_not_lifted(model: ModelProto, opset: int) -> str | None:
             after = onnx.defs.get_schema(node.op_type, opset)
         except onnx.defs.SchemaError:
             return f"{node.op_type} is not known at both opsets"
-        if before.since_version != after.since_version or after.deprecated:
+        if not reads_alike(node, current, before, after):
             return f"{node.op_type} changed between opset {current} and {opset}"
     return None
 
