@@ -26,6 +26,8 @@ _ROUNDS = 6
 """Rounds between two later looks; as many give an interval that holds the median."""
 _ENOUGH = 12
 """Rounds that tell small gains from the noise, where the time allows as many."""
+_MOOD = 1.0
+"""Seconds that a mood of the machine may last: what is decided sooner may be its doing."""
 _NARROW = 0.01
 """An interval of this width, relative to 1, needs no more rounds."""
 _FAR = 0.8
@@ -94,9 +96,11 @@ def race(
     """Time ``sessions`` against the first for at most about ``seconds``.
 
     Who is clearly slower than the first drops out, and the race ends when the intervals of the
-    others are narrow, or when it is decided of each whether it is worth it, where that is all
-    that is asked. Where runs are long for the time there is, whoever is far slower goes after
+    others are narrow. Where runs are long for the time there is, whoever is far slower goes after
     two rounds, and the better half has the rest of the time if it is too short for all.
+
+    ``until_decided`` ends it when it is known of each whether it is worth it, but not within
+    the first second.
     """
     times: list[list[float]] = [[] for _ in sessions]
     firsts: list[list[float]] = [[] for _ in sessions]
@@ -111,6 +115,8 @@ def race(
         timings = [Timing.of(own, first) for own, first in zip(times, firsts, strict=True)]
         spent = time.monotonic() - start
         judged = len(times[0]) >= _ROUNDS
+        if until_decided and spent < min(_MOOD, seconds):
+            continue
         if judged:
             running = [i for i in running if i == 0 or not timings[i].slower]
         else:

@@ -159,17 +159,23 @@ def test_of_two_both_are_looked_at_after_six_rounds(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("milliseconds", "until_decided", "longer"),
-    [(3.0, False, True), (3.0, True, False), (4.0, True, True)],
-    ids=["how much", "whether", "whether, which the noise hides"],
+    ("milliseconds", "until_decided", "lasts"),
+    [(3.0, False, 5.0), (3.0, True, 1.0), (5.0, True, 1.0), (4.0, True, 5.0)],
+    ids=["how much", "whether: yes", "whether: no", "whether, which the noise hides"],
 )
 def test_a_race_may_end_when_it_is_decided(
-    clock: Clock, milliseconds: float, until_decided: bool, longer: bool
+    clock: Clock, milliseconds: float, until_decided: bool, lasts: float
 ) -> None:
     """The ratio is known to within some percent only."""
-    sessions = start(clock, around(4.0, 0), around(milliseconds, 1))
-    race(sessions, {}, 2.0, until_decided)
-    assert (sessions[0].runs > 2 * 7) is longer
+    race(start(clock, around(4.0, 0), around(milliseconds, 1)), {}, 5.0, until_decided)
+    assert lasts < clock.now < lasts + 0.1
+
+
+def test_a_mood_of_the_machine_decides_nothing(clock: Clock) -> None:
+    """For the first ten runs the rival is slower, for whatever reason."""
+    rival = chain([5.0] * 10, repeat(3.0))
+    _, timing = race(start(clock, 4.0, rival), {}, 5.0, until_decided=True)
+    assert timing.worth
 
 
 def test_where_runs_are_short_a_hiccup_costs_nobody_the_race(clock: Clock) -> None:
