@@ -5,8 +5,9 @@
     python scripts/fit_cost.py --load measured.json     fit what was measured before
 
 Measures a designed set of layers (`costfit.layers`), each in a session of its own, with one thread
-and with all; rounds go over all layers, so that what drifts drifts for all. The constants are those, none below zero, that make the sum of the squared relative
-errors smallest. What is printed goes to ``deployconv/planning/cost_table.py``.
+and with all; rounds go over all layers, so that what drifts drifts for all. The constants are
+those, none below zero, that make the sum of the squared relative errors smallest. What is printed
+goes to ``deployconv/planning/cost_table.py``.
 """
 
 from __future__ import annotations
