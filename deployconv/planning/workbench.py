@@ -29,6 +29,8 @@ from deployconv.results import Candidate, OutputParity
 
 _CONFIRM = 3.0
 """Seconds for a comparison of two models, where runs are short."""
+_SHORT = 1.0
+"""Seconds for one that is kept time for, at the least."""
 _SIX_ROUNDS, _TWELVE_ROUNDS = 14, 26
 """Runs of two models, with what warms them up."""
 
@@ -124,7 +126,7 @@ class Workbench:
     @property
     def telling(self) -> float:
         """Seconds for one that tells a small gain from the noise."""
-        return max(_CONFIRM, _TWELVE_ROUNDS * self.run_seconds)
+        return max(_SHORT, _TWELVE_ROUNDS * self.run_seconds)
 
     def options_of(self, planned: Planned) -> list[Option]:
         """The forms of a site that the call allows."""

@@ -394,7 +394,7 @@ def test_long_runs_have_longer_comparisons(track: Track) -> None:
 
 
 @pytest.mark.parametrize(
-    ("noise", "granted"), [(0.0, 20.0), (0.1, 17.0)], ids=["decided", "undecided"]
+    ("noise", "granted"), [(0.0, 20.0), (0.1, 19.0)], ids=["decided", "undecided"]
 )
 def test_time_is_kept_back_for_what_is_undecided(
     track: Track, noise: float, granted: float
