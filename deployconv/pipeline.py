@@ -5,32 +5,24 @@ What runs whole models (parity, latency) and what writes files stands in `api.py
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Literal, Protocol
+from typing import Protocol
 
 from deployconv.errors import UsageError
+from deployconv.joining import Planned, Reach, not_selected, peers, with_chain
 from deployconv.lowering import (
-    AnyPlan,
-    ChainPlan,
     Plan,
-    RegionPlan,
     SeparablePlan,
-    Subject,
     new_nodes,
-    plan_chain,
-    plan_region,
     plan_separable,
     plan_shuffle,
     plan_site,
     with_folded,
 )
 from deployconv.lowering.requantize import requantization
-from deployconv.lowres.chain import Chain, chain_behind
 from deployconv.lowres.fold import folded
-from deployconv.lowres.quantized import first_grid, without_last_dequantize
-from deployconv.lowres.region import Region, region_behind
 from deployconv.lowres.trim import trimmed
 from deployconv.model.load import LoadedModel
 from deployconv.model.splice import AttributeEdit, Names, Replacement, splice
@@ -38,13 +30,6 @@ from deployconv.model.view import View, view
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, SiteReport, Status
 from deployconv.sites import Geometry, ShuffleSite, Site, SkippedSite, UpsampleSite, find_sites
-
-Reach = Literal["none", "grid", "pointwise", "all", "region"]
-"""Which layers behind a site run before its shuffle.
-
-``grid``: up to the first QuantizeLinear; ``pointwise``, ``all``: a chain, the latter with
-layers that mix channels; ``region``: see `lowres.region`.
-"""
 
 
 class Choice(Protocol):
@@ -60,30 +45,6 @@ class Choice(Protocol):
 
 Choices = Mapping[str, Choice]
 """By the site's id."""
-
-
-@dataclass(frozen=True, eq=False)
-class Planned:
-    """A site with its report; ``plan`` is None where it is left alone.
-
-    ``chain`` has the layers behind the site that are lowered with it; ``head`` names the site
-    whose chain this one has joined; ``found`` is the site as it was recognised, where Slices
-    behind it are lowered with it.
-    """
-
-    site: Site
-    report: SiteReport
-    plan: AnyPlan | None = None
-    chain: Chain | Region | None = None
-    head: str | None = None
-    found: Site | None = None
-
-    @property
-    def subject(self) -> Subject | None:
-        """What ``plan`` is for."""
-        if self.plan is None or isinstance(self.site, SkippedSite):
-            return None
-        return self.chain or self.site
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,11 +76,7 @@ def plan_model(
     sites = tuple(_as_asked(site, options) for site in sites)
     _check_globs((*options.only, *options.skip), sites)
     planned = [_plan(site, options, choices, seen) for site in sites]
-    if choices is not None:
-        planned = _chained(planned, choices, seen)
-    else:
-        barred = not_selected(planned)
-        planned = [_on_grid(item, seen, barred) for item in planned]
+    planned = _chained(planned, _integers(planned) if choices is None else choices, seen)
     warnings = (*_fallbacks(planned, options), *_requantized(planned))
     return Planning(seen, tuple(planned), warnings)
 
@@ -225,72 +182,33 @@ def _with_tail(site: UpsampleSite, view: View) -> UpsampleSite:
 def _chained(planned: Sequence[Planned], choices: Choices, view: View) -> list[Planned]:
     """Give the sites whose choice says so their chains; those that join one have no plan."""
     barred = not_selected(planned)
+    others = peers(planned, barred)
     joined: dict[int, str] = {}
     found = []
     for item in planned:
         last, choice = id(item.site.layer), choices.get(item.report.id)
         if last in joined:
-            report = replace(item.report, status="rewritten", reason=None)
-            item = Planned(item.site, report, head=joined[last])
+            item = Planned(item.site, _report(item.site, "rewritten", None), head=joined[last])
         elif choice is not None and choice.chain != "none":
-            item = with_chain(item, view, choice.chain, barred, peers(planned, barred))
+            item = with_chain(item, view, choice.chain, barred, others, choice.shuffle)
             behind = item.chain.nodes if item.chain else ()
             joined.update((id(node), item.report.id) for node in behind)
         found.append(item)
     return found
 
 
-def _on_grid(planned: Planned, view: View, barred: Collection[int]) -> Planned:
-    """A layer of integer weights with what it takes to be an integer layer: its QuantizeLinear."""
-    site = planned.site
-    integers = isinstance(site, UpsampleSite) and site.weight.quantized is not None
-    return with_chain(planned, view, "grid", barred) if integers else planned
+@dataclass(frozen=True)
+class _OnGrid:
+    """A layer of integer weights takes its QuantizeLinear in, or it would be no integer layer."""
+
+    form: Form = "auto"
+    shuffle: Shuffle = "auto"
+    chain: Reach = "grid"
 
 
-def not_selected(planned: Iterable[Planned]) -> set[int]:
-    """The nodes, by id, of the sites that the call leaves alone: no chain may take them in."""
-    return {
-        id(item.site.layer)
-        for item in planned
-        if item.report.reason is not None and item.report.reason.code == "not-selected"
-    }
-
-
-def peers(planned: Iterable[Planned], barred: Collection[int] = ()) -> tuple[UpsampleSite, ...]:
-    """The sites that a region may take in."""
-    sites = (item.site for item in planned if id(item.site.layer) not in barred)
-    return tuple(site for site in sites if isinstance(site, UpsampleSite))
-
-
-def with_chain(
-    planned: Planned,
-    view: View,
-    reach: Reach,
-    barred: Collection[int] = (),
-    others: Collection[UpsampleSite] = (),
-) -> Planned:
-    """The site with the layers behind it, as far as ``reach`` says; as it is where none join.
-
-    ``others`` are the sites that may become part of a region.
-    """
-    site, plan = planned.site, planned.plan
-    if reach == "none" or not isinstance(site, UpsampleSite) or not isinstance(plan, Plan):
-        return planned
-    chain: Chain | Region | None
-    whole: ChainPlan | RegionPlan | None
-    if reach == "region":
-        chain = region_behind(site, view, others, barred)
-        whole = plan_region(chain, plan) if chain is not None else None
-    else:
-        chain = chain_behind(site, view, reach == "all", barred)
-        if chain is not None:
-            chain = first_grid(chain) if reach == "grid" else without_last_dequantize(chain)
-        whole = plan_chain(chain, plan) if chain is not None else None
-    if chain is None or whole is None:
-        return planned
-    nodes = tuple(site.scope.label(node) for node in chain.nodes)
-    report = replace(planned.report, nodes=nodes)
-    return replace(planned, report=report, plan=whole, chain=chain)
+def _integers(planned: Iterable[Planned]) -> Choices:
+    sites = (item.site for item in planned if isinstance(item.site, UpsampleSite))
+    return {site.id: _OnGrid() for site in sites if site.weight.quantized is not None}
 
 
 def _plan_shuffle(site: ShuffleSite, options: RewriteOptions) -> Planned:

@@ -6,8 +6,9 @@
 Behind a QuantizeLinear the shuffle stands between a DequantizeLinear and another QuantizeLinear
 of the same scale (`lowering/quantized.py`).
 
-Channels are kept in the order (channel, phase), the phases of one layer inside those of the
-layer before it. The last convolution puts them in the order that the shuffle reads.
+Each convolution leaves its channels as they come, with the phases fastest; what is behind it
+knows where they are (`lowering/places.py`). The last one puts them in the order that the shuffle
+reads, whatever pixel shuffles have stood behind it.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ from numpy.typing import NDArray
 
 from deployconv.lowering.emit import Emitter
 from deployconv.lowering.lower import finite, low_resolution_conv
+from deployconv.lowering.places import in_order, interleaved, keeps_groups, put, shuffled
 from deployconv.lowering.plan import Plan
 from deployconv.lowering.quantized import dequantized, quantized
-from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
-from deployconv.lowres.chain import Chain, MixLink, PointwiseLink
+from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName, spelling, write_shuffle
+from deployconv.lowres.chain import Chain
+from deployconv.lowres.link import Link, MixLink, PointwiseLink, ShuffleLink
 from deployconv.lowres.quantized import grid_at_end
+from deployconv.options import Shuffle
+from deployconv.results import Reason
 
 Array = NDArray[Any]
 
@@ -52,11 +57,14 @@ class ChainPlan:
         return replace(self, head=head, layout=replace(self.layout, sizes=head.layout.sizes))
 
 
-def plan_chain(chain: Chain, head: Plan) -> ChainPlan | None:
-    """The plan of ``chain`` with its head in the form ``head``; None where none fits."""
-    if head.repeat is not None and not chain.mixes:
+def plan_chain(chain: Chain, head: Plan, asked: Shuffle) -> ChainPlan | None:
+    """The plan of ``chain`` with its head in the form ``head``; None where none fits.
+
+    The shuffle that was ``asked`` for gives way to a portable one where it does not fit.
+    """
+    if head.repeat is not None and not chain.levels:
         return ChainPlan(head, None, head.layout)
-    if head.shuffle is None or head.repeat is not None or head.form == "split":
+    if head.repeat is not None or head.form == "split" or set(chain.stride) == {1}:
         return None
     later = tuple(
         total // first for total, first in zip(chain.stride, chain.head.stride, strict=True)
@@ -72,12 +80,17 @@ def plan_chain(chain: Chain, head: Plan) -> ChainPlan | None:
         group=1 if chain.mixes else chain.head.group,
     )
     phases = chain.head.phases
-    for mix in chain.mixes:
-        if prod(mix.channels) * phases * phases * mix.phases > _LARGEST:
+    for level in chain.levels:
+        pairs = prod(level.channels) if isinstance(level, MixLink) else 0
+        if pairs * phases * phases * level.phases > _LARGEST:
             return None
-        phases *= mix.phases
-    fits = SHUFFLES[head.shuffle].fits(layout)
-    return ChainPlan(head, head.shuffle, layout) if fits else None
+        phases *= level.phases
+    shuffle = spelling(layout, asked)
+    if isinstance(shuffle, Reason):
+        return None
+    made = in_order(chain.head.channels[1], chain.head.stride)
+    order = _order(made, chain.links, chain.head.rank, SHUFFLES[shuffle].phases_first)
+    return ChainPlan(head, shuffle, layout) if keeps_groups(order, chain.head.group) else None
 
 
 def lower_chain(chain: Chain, plan: ChainPlan, fresh: Callable[[str], str]) -> list[gs.Node]:
@@ -88,19 +101,21 @@ def lower_chain(chain: Chain, plan: ChainPlan, fresh: Callable[[str], str]) -> l
     site = chain.head
     emitter = Emitter(site.scope.opset, fresh)
     phases_first = plan.shuffle is not None and SHUFFLES[plan.shuffle].phases_first
-    remaining = len(chain.mixes)
-    levels = [plan.head.layout.stride if plan.shuffle is None else site.stride]
-    tensor = low_resolution_conv(emitter, site, plan.head, phases_first and not remaining)
-    for link in chain.links:
-        last = remaining == 0
+    # Where pixels are repeated in the end, the Conv makes one of each.
+    made = in_order(site.channels[1], [form.axis.stride for form in plan.head.axes])
+    order = _order(made, chain.links, site.rank, phases_first)
+    tensor = low_resolution_conv(emitter, site, plan.head, order)
+    places = put(made, order)
+    for position, link in enumerate(chain.links):
         if isinstance(link, PointwiseLink):
-            copies = prod(prod(level) for level in levels)
-            tensor = _pointwise(emitter, link, tensor, copies, phases_first and last)
-            continue
-        remaining -= 1
-        order = _final_order(levels, link, phases_first) if remaining == 0 else None
-        tensor = _mix(emitter, link, tensor, levels, order, site.id)
-        levels.append(link.stride)
+            tensor = _pointwise(emitter, link, tensor, places)
+        elif isinstance(link, ShuffleLink):
+            places = shuffled(places, link.stride, link.site.order)
+        else:
+            made = in_order(link.channels[1], places.shape[1:], link.stride)
+            order = _order(made, chain.links[position + 1 :], site.rank, phases_first)
+            tensor = _mix(emitter, link, tensor, places, order, site.id)
+            places = put(made, order)
     grid = grid_at_end(chain)
     if grid is not None:
         tensor = dequantized(emitter, tensor, grid.node)
@@ -113,8 +128,21 @@ def lower_chain(chain: Chain, plan: ChainPlan, fresh: Callable[[str], str]) -> l
     return emitter.finish(chain.output)
 
 
+def _order(made: Array, behind: Sequence[Link], rank: int, phases_first: bool) -> Array:
+    """Which of the channels that a convolution makes comes first, second, and so on.
+
+    Only the last one, behind which no link mixes channels, has to care.
+    """
+    if any(isinstance(link, MixLink) for link in behind):
+        return made.ravel()
+    for link in behind:
+        if isinstance(link, ShuffleLink):
+            made = shuffled(made, link.stride, link.site.order)
+    return interleaved(made, rank, phases_first)
+
+
 def _pointwise(
-    emitter: Emitter, link: PointwiseLink, tensor: gs.Tensor, copies: int, phases_first: bool
+    emitter: Emitter, link: PointwiseLink, tensor: gs.Tensor, places: Array
 ) -> gs.Tensor:
     """The layer on all phases: what it has per channel it has once per phase of the channel."""
     inputs = []
@@ -125,25 +153,24 @@ def _pointwise(
         elif link.node.op != "BatchNormalization" and prod(constant.shape) == 1:
             inputs.append(given)
         else:
-            spread = _spread(constant.read(), copies, phases_first)
-            inputs.append(emitter.constant("constant", spread))
+            inputs.append(emitter.constant("constant", _spread(constant.read(), places)))
     return emitter.add(link.node.op, inputs, **link.node.attrs)
 
 
-def _spread(values: Array, copies: int, phases_first: bool) -> Array:
-    """Repeat along the channels: the axis that is longer than 1, or the only one."""
+def _spread(values: Array, places: Array) -> Array:
+    """One value per channel to each place of the channel, along the axis that has them."""
     axis = int(np.argmax(values.shape))
-    if phases_first:
-        return np.concatenate([values] * copies, axis=axis)
-    return np.repeat(values, copies, axis=axis)
+    spread = np.empty(places.size, values.dtype)
+    spread[places.reshape(len(places), -1)] = values.reshape(-1, 1)
+    return spread.reshape(*values.shape[:axis], -1, *values.shape[axis + 1 :])
 
 
 def _mix(
     emitter: Emitter,
     link: MixLink,
     tensor: gs.Tensor,
-    levels: Sequence[tuple[int, ...]],
-    order: Sequence[int] | None,
+    places: Array,
+    order: Array,
     name: str,
 ) -> gs.Tensor:
     """The layer on each phase by itself, as one Conv whose weight is zero between phases.
@@ -151,33 +178,21 @@ def _mix(
     Args:
         emitter: what writes the nodes.
         link: the layer.
-        tensor: ``[N, C * P, ..]``, the P phases of ``levels`` fastest.
-        levels: strides of the layers before.
-        order: of the dimensions ``[C_out, levels .., own stride]`` in the output channels;
-            None leaves them so.
+        tensor: what it reads.
+        places: where its channels and phases are in that.
+        order: of the output channels, which come with the phases fastest, its own most so.
         name: what errors call the site.
     """
     kernel = link.kernel(finite(link.weight, name))
     c_in, c_out = link.channels
-    before = prod(prod(level) for level in levels)
-    dense = np.zeros((c_out, before, link.phases, c_in, before), kernel.dtype)
-    for phase in range(before):
-        dense[:, phase, :, :, phase] = kernel.reshape(c_out, link.phases, c_in)
-    split = [size for level in (*levels, link.stride) for size in level]
-    order = range(1 + len(split)) if order is None else order
-    arranged = dense.reshape(c_out, *split, -1).transpose(*order, 1 + len(split))
+    before = prod(places.shape[1:])
+    dense = np.zeros((c_out, before, link.phases, places.size), kernel.dtype)
+    for phase, read in enumerate(places.reshape(c_in, before).T):
+        dense[:, phase][:, :, read] = kernel.reshape(c_out, link.phases, c_in)
     rank = len(link.stride)
-    weight = arranged.reshape(-1, c_in * before, *(1,) * rank)
-    inputs = [tensor, emitter.constant("weight", weight)]
+    weight = dense.reshape(-1, places.size, *(1,) * rank)
+    inputs = [tensor, emitter.constant("weight", weight[order])]
     if link.bias is not None:
-        bias = finite(link.bias, name).reshape(-1, *(1,) * len(split))
-        full = np.broadcast_to(bias, (c_out, *split)).transpose(*order)
-        inputs.append(emitter.constant("bias", full.reshape(-1)))
+        bias = np.repeat(finite(link.bias, name), before * link.phases)
+        inputs.append(emitter.constant("bias", bias[order]))
     return emitter.add("Conv", inputs, kernel_shape=[1] * rank)
-
-
-def _final_order(levels: Sequence[tuple[int, ...]], link: MixLink, phases_first: bool) -> list[int]:
-    """Axis by axis, the phases of all layers, coarse to fine; in front of or behind C_out."""
-    rank = len(link.stride)
-    phases = [1 + level * rank + axis for axis in range(rank) for level in range(len(levels) + 1)]
-    return [*phases, 0] if phases_first else [0, *phases]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from deployconv.errors import ModelError
 from deployconv.lowering.emit import Emitter
+from deployconv.lowering.places import in_order, interleaved
 from deployconv.lowering.plan import Plan
 from deployconv.lowering.quantized import integers_of, write_dequantized, write_requantized
 from deployconv.lowering.shuffle import SHUFFLES, write_crop, write_shuffle
@@ -41,8 +42,12 @@ def lower(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[g
     """
     emitter = Emitter(site.scope.opset, fresh)
     phases_first = plan.shuffle is not None and SHUFFLES[plan.shuffle].phases_first
-    phases = phase_convs if plan.form == "split" else low_resolution_conv
-    tensor = phases(emitter, site, plan, phases_first)
+    if plan.form == "split":
+        tensor = phase_convs(emitter, site, plan, phases_first)
+    else:
+        places = in_order(plan.layout.channels, [plan.copies])
+        order = interleaved(places, 1, phases_first=True) if phases_first else None
+        tensor = low_resolution_conv(emitter, site, plan, order)
     if plan.repeat is not None:
         emitter.repeat(tensor, plan.repeat)
         return emitter.finish(site.output)
@@ -64,16 +69,17 @@ def with_folded(site: UpsampleSite, fresh: Callable[[str], str]) -> list[gs.Node
 
 
 def low_resolution_conv(
-    emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: bool
+    emitter: Emitter, site: UpsampleSite, plan: Plan, order: Array | None = None
 ) -> gs.Tensor:
-    """The Conv that makes all phases as channels, with the channel or the phase fastest."""
+    """The Conv that makes all phases as channels: in ``order``, or with the phases fastest."""
     tensor = _input(emitter, site)
 
     def phased(values: Array) -> Array:
         """What belongs to a channel belongs to each of its phases."""
-        return np.tile(values, plan.copies) if phases_first else np.repeat(values, plan.copies)
+        repeated = np.repeat(values, plan.copies)
+        return repeated if order is None else repeated[order]
 
-    inputs = [tensor, _write_weight(emitter, site, plan, phases_first, phased)]
+    inputs = [tensor, _write_weight(emitter, site, plan, order, phased)]
     if site.bias is not None:
         # The scale of an integer bias belongs to that of the weight, and that may be new.
         bias = replace(site.bias, quantized=None) if plan.requantized else site.bias
@@ -149,16 +155,15 @@ def _write_weight(
     emitter: Emitter,
     site: UpsampleSite,
     plan: Plan,
-    phases_first: bool,
+    order: Array | None,
     phased: Callable[[Array], Array],
 ) -> gs.Tensor:
-    """``[C_out * phases, C_in/group, span ..]`` in the channel order that the shuffle reads."""
+    """``[C_out * phases, C_in/group, span ..]`` in the channel order that is asked for."""
 
     def arranged(values: Array, fill: Array | int = 0) -> Array:
         moved = phase_weights(site.kernel(values), plan.axes, fill)
-        if phases_first:
-            moved = np.moveaxis(moved, 0, site.rank)
-        return moved.reshape(-1, moved.shape[site.rank + 1], *plan.conv_kernel)
+        stacked = moved.reshape(-1, moved.shape[site.rank + 1], *plan.conv_kernel)
+        return stacked if order is None else stacked[order]
 
     quantized = site.weight.quantized
     if quantized is None:

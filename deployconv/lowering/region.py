@@ -74,7 +74,7 @@ def lower_region(region: Region, plan: RegionPlan, fresh: Callable[[str], str]) 
     behind = (0,) * (region.head.rank - 1)
     made: dict[str, gs.Tensor] = {}
     for site, head in zip(region.heads, plan.heads, strict=True):
-        phased = low_resolution_conv(emitter, site, head, phases_first=False)
+        phased = low_resolution_conv(emitter, site, head)
         made[site.output] = emitter.reshape(phased, [0, site.channels[1], -1, *behind])
     for step in region.steps:
         inputs = [made.get(given.name, given) for given in step.node.inputs]

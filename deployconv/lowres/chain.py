@@ -5,72 +5,27 @@
 
 The shuffle is a permutation of positions. A pointwise layer does not see positions; a 1x1
 Conv, or a ConvTranspose whose kernel is its stride, works on each pixel alone. Either can be
-done to every phase where the phases still are channels. What mixes neighbours ends the chain,
-and so does a tensor that something else reads.
+done to every phase where the phases still are channels. A pixel shuffle behind the site says of
+some channels that they are phases, too: nothing is done for it, and the shuffle at the end does
+both. What mixes neighbours ends the chain, and so does a tensor that something else reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
-import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
-from deployconv.lowres.follow import only_reader
+from deployconv.lowres.follow import leads_only_to, only_reader
+from deployconv.lowres.link import Link, MixLink, PointwiseLink, ShuffleLink
 from deployconv.model.constants import Constant
 from deployconv.model.view import Scope, View
-from deployconv.sites import Parameter, Skip, UpsampleSite
+from deployconv.sites import Original, ShuffleSite, Skip, UpsampleSite
 from deployconv.sites.attributes import AttributeReader
 from deployconv.sites.parameters import find_parameters
 from deployconv.sites.pointwise import is_pointwise
-
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True, eq=False)
-class PointwiseLink:
-    """A layer that treats all positions alike; ``constants`` by the position of the input."""
-
-    node: gs.Node
-    constants: Mapping[int, Constant]
-
-
-@dataclass(frozen=True, eq=False)
-class MixLink:
-    """A layer that works on each pixel alone, and may make a block of ``stride`` of it.
-
-    ``transposed`` tells the layout of the weight, as in `UpsampleSite`.
-    """
-
-    node: gs.Node
-    stride: tuple[int, ...]
-    weight: Parameter
-    bias: Parameter | None
-    transposed: bool
-
-    @property
-    def channels(self) -> tuple[int, int]:
-        """(C_in, C_out)."""
-        first, second = self.weight.shape[:2]
-        return (first, second) if self.transposed else (second, first)
-
-    @property
-    def phases(self) -> int:
-        """Pixels made of each."""
-        return prod(self.stride)
-
-    def kernel(self, values: Array) -> Array:
-        """``values`` of the weight as ``[C_out, s_1 .. s_n, C_in]``."""
-        if self.transposed:
-            return np.moveaxis(values, 0, -1)
-        return values.reshape(*values.shape[:2], *self.stride).swapaxes(1, -1)
-
-
-Link = PointwiseLink | MixLink
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +54,7 @@ class Chain:
     @property
     def nodes(self) -> tuple[gs.Node, ...]:
         """The nodes of the site and of the links."""
-        return (*self.head.nodes, *(link.node for link in self.links))
+        return (*self.head.nodes, *(node for link in self.links for node in link.nodes))
 
     @property
     def mixes(self) -> tuple[MixLink, ...]:
@@ -107,50 +62,109 @@ class Chain:
         return tuple(link for link in self.links if isinstance(link, MixLink))
 
     @property
+    def levels(self) -> tuple[MixLink | ShuffleLink, ...]:
+        """The links that make pixels of each pixel, or mix its channels."""
+        return tuple(link for link in self.links if not isinstance(link, PointwiseLink))
+
+    @property
     def stride(self) -> tuple[int, ...]:
         """Upsampling factor of the whole chain per axis."""
-        levels = (self.head.stride, *(mix.stride for mix in self.mixes))
+        levels = (self.head.stride, *(level.stride for level in self.levels))
         return tuple(prod(steps) for steps in zip(*levels, strict=True))
 
     @property
     def channels(self) -> int:
         """Output channels of the whole chain."""
-        return self.mixes[-1].channels[1] if self.mixes else self.head.channels[1]
+        channels = self.head.channels[1]
+        for level in self.levels:
+            channels = _behind(level, channels)
+        return channels
+
+    def before_last_level(self) -> Chain | None:
+        """What stands in front of the last of ``levels``; None where that is the site alone."""
+        place = self.links.index(self.levels[-1]) if self.levels else 0
+        return Chain(self.head, self.links[:place]) if place else None
 
 
 def chain_behind(
-    site: UpsampleSite, view: View, mixing: bool, barred: Collection[int] = ()
+    site: UpsampleSite,
+    view: View,
+    mixing: bool,
+    shuffles: Collection[ShuffleSite] = (),
+    barred: Collection[int] = (),
 ) -> Chain | None:
     """The longest chain behind ``site``; None where no layer can join.
 
-    With ``mixing`` False it ends before the first mix of channels; nodes whose id is in
-    ``barred`` do not join.
+    With ``mixing`` False it ends before the first mix of channels; of pixel shuffles only those
+    in ``shuffles`` join, and no nodes whose id is in ``barred``.
     """
     links: list[Link] = []
-    tensor = site.nodes[-1].outputs[0]
+    tensor, channels = site.nodes[-1].outputs[0], site.channels[1]
     while True:
-        link = _next(tensor, site, view)
+        link = _shuffle(tensor, channels, site, shuffles) or _next(tensor, channels, site, view)
         if link is None or (isinstance(link, MixLink) and not mixing):
             break
         if id(link.node) in barred:
             break
         links.append(link)
-        tensor = link.node.outputs[0]
+        tensor, channels = link.node.outputs[0], _behind(link, channels)
+    while links and not _run_together(site, links):
+        links.pop()
     return Chain(site, tuple(links)) if links else None
 
 
-def _next(tensor: gs.Tensor, site: UpsampleSite, view: View) -> Link | None:
+def _behind(link: Link, channels: int) -> int:
+    """Channels behind ``link`` where there are ``channels`` in front."""
+    if isinstance(link, MixLink):
+        return link.channels[1]
+    return channels // link.phases if isinstance(link, ShuffleLink) else channels
+
+
+def original_of(site: UpsampleSite, link: ShuffleLink) -> Original | None:
+    """The nodes of a shuffle as they stand, with the input of ``site`` at which they run."""
+    inputs = (tensor for node in site.nodes for tensor in node.inputs)
+    return link.site.behind(next(tensor for tensor in inputs if tensor.name == site.input))
+
+
+def _run_together(site: UpsampleSite, links: Iterable[Link]) -> bool:
+    """True where no two parts are spelled for inputs of different sizes."""
+    parts = [original_of(site, link) for link in links if isinstance(link, ShuffleLink)]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return False
+    tied = [part for part in known if part.sizes is not None]
+    if not tied:
+        return True
+    own = site.original()
+    sizes = {part.sizes for part in (*tied, own)} - {None}
+    fronts = {part.front for part in (*tied, own)} - {None}
+    return len(sizes) == len(fronts) == 1
+
+
+def _shuffle(
+    tensor: gs.Tensor, channels: int, site: UpsampleSite, shuffles: Iterable[ShuffleSite]
+) -> ShuffleLink | None:
+    for shuffle in shuffles:
+        if shuffle.source != tensor.name or shuffle.scope is not site.scope:
+            continue
+        fits = len(shuffle.stride) == site.rank and channels % prod(shuffle.stride) == 0
+        if fits and leads_only_to(tensor, shuffle.layer, site.scope):
+            return ShuffleLink(shuffle)
+    return None
+
+
+def _next(tensor: gs.Tensor, channels: int, site: UpsampleSite, view: View) -> Link | None:
     scope = site.scope
     node = only_reader(tensor, scope)
     if node is None:
         return None
     if node.op in ("Conv", "ConvTranspose"):
         return _mix(node, scope, view) if node.inputs[0] is tensor else None
-    return _pointwise(node, tensor, site, view)
+    return _pointwise(node, tensor, channels, site, view)
 
 
 def _pointwise(
-    node: gs.Node, tensor: gs.Tensor, site: UpsampleSite, view: View
+    node: gs.Node, tensor: gs.Tensor, channels: int, site: UpsampleSite, view: View
 ) -> PointwiseLink | None:
     if not is_pointwise(node, site.scope, view):
         return None
@@ -161,16 +175,18 @@ def _pointwise(
         constant = view.constants.of(given, site.scope)
         if constant is None or (constant.overridable and not view.constants.frozen):
             return None
-        if node.op != "BatchNormalization" and not _per_channel(constant.shape, site.rank + 2):
+        per_channel = _per_channel(constant.shape, site.rank + 2, channels)
+        if node.op != "BatchNormalization" and not per_channel:
             return None
         constants[position] = constant
     return PointwiseLink(node, constants)
 
 
-def _per_channel(shape: tuple[int, ...], rank: int) -> bool:
-    """One value, or one per channel, where the tensor has ``rank`` dimensions."""
+def _per_channel(shape: tuple[int, ...], rank: int, channels: int) -> bool:
+    """One value, or one for each of ``channels``, where the tensor has ``rank`` dimensions."""
     padded = (1,) * (rank - len(shape)) + shape
-    return len(padded) == rank and all(size == 1 for i, size in enumerate(padded) if i != 1)
+    alike = len(padded) == rank and all(size == 1 for i, size in enumerate(padded) if i != 1)
+    return alike and padded[1] in (1, channels)
 
 
 def _mix(node: gs.Node, scope: Scope, view: View) -> MixLink | None:

@@ -20,3 +20,26 @@ def only_reader(tensor: gs.Tensor, scope: Scope) -> gs.Node | None:
         return None
     node = tensor.outputs[0]
     return node if is_known(node, scope) and node.inputs.count(tensor) == 1 else None
+
+
+def leads_only_to(tensor: gs.Tensor, last: gs.Node, scope: Scope) -> bool:
+    """True where all that reads ``tensor``, near or far, serves ``last`` before anything else.
+
+    A shuffle that is spelled out reads the shape of what it shuffles, besides that itself.
+    """
+    waiting, seen = [tensor], {id(last)}
+    while waiting:
+        given = waiting.pop()
+        if given.name in scope.outputs:
+            return False
+        for node in given.outputs:
+            if not is_known(node, scope) or len(seen) > _MOST_NODES:
+                return False
+            if id(node) not in seen:
+                seen.add(id(node))
+                waiting += node.outputs
+    return True
+
+
+_MOST_NODES = 64
+"""More than any shuffle has, its arithmetic of sizes included."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from deployconv.lowres.chain import Chain, PointwiseLink
+from deployconv.lowres.chain import Chain
+from deployconv.lowres.link import PointwiseLink, ShuffleLink
 
 
 def first_grid(chain: Chain) -> Chain | None:
@@ -31,7 +32,10 @@ def without_last_dequantize(chain: Chain) -> Chain | None:
 
 
 def grid_at_end(chain: Chain) -> PointwiseLink | None:
-    """The QuantizeLinear that ends ``chain``, if one does."""
-    last = chain.links[-1] if chain.links else None
-    ends = isinstance(last, PointwiseLink) and last.node.op == "QuantizeLinear"
-    return last if ends and isinstance(last, PointwiseLink) else None
+    """The QuantizeLinear that ends ``chain``, if one does, pixel shuffles behind it aside."""
+    for link in reversed(chain.links):
+        if isinstance(link, PointwiseLink):
+            return link if link.node.op == "QuantizeLinear" else None
+        if not isinstance(link, ShuffleLink):
+            break
+    return None

@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from deployconv.joining import Peer, Planned, Reach, with_chain
 from deployconv.lowering import (
     AnyPlan,
+    ChainPlan,
     Plan,
     ShufflePlan,
     Subject,
@@ -18,7 +20,6 @@ from deployconv.lowering import (
 from deployconv.lowering.shuffle import ShuffleName
 from deployconv.model.view import View
 from deployconv.options import Form, Shuffle
-from deployconv.pipeline import Planned, Reach, with_chain
 from deployconv.results import Reason
 from deployconv.sites import ShuffleSite, SkippedSite, UpsampleSite
 
@@ -73,7 +74,7 @@ def options_for(
     barred: Collection[int] = (),
     form: Form = "auto",
     shuffle: Shuffle = "auto",
-    others: Collection[UpsampleSite] = (),
+    others: Collection[Peer] = (),
 ) -> list[Option]:
     """Every plan worth timing for a site, each once.
 
@@ -83,7 +84,7 @@ def options_for(
         barred: ids of nodes that no chain takes in.
         form: the only one to try, where it matters to the site.
         shuffle: the only one to try, where the site needs one.
-        others: the sites that may become part of a region.
+        others: the sites that may become part of a chain or region.
     """
     site = planned.site
     if isinstance(site, SkippedSite):
@@ -103,7 +104,9 @@ def options_for(
     spelled = {option.plan.shuffle for option in found}
     if spelled & {"dcr", "crd", "two-step"}:  # the general Transpose is slower than any of them
         found = [option for option in found if option.plan.shuffle != "transpose"]
-    chains = list(_chains(found, planned, view, barred))
+    if isinstance(site, ShuffleSite):
+        return [*found, *_behind_shuffle(planned, names, view, barred, others)]
+    chains = list(_chains(found, planned, view, barred, others))
     if any(option.choice.chain == "grid" for option in chains):
         return chains
     # An integer layer without its QuantizeLinear is a float one.
@@ -113,7 +116,11 @@ def options_for(
 
 
 def _chains(
-    plain: Sequence[Option], planned: Planned, view: View, barred: Collection[int]
+    plain: Sequence[Option],
+    planned: Planned,
+    view: View,
+    barred: Collection[int],
+    others: Collection[Peer],
 ) -> Iterator[Option]:
     """The same with what can run behind the site before the shuffle, portable or quickest."""
     named = {option.plan.shuffle for option in plain}
@@ -127,13 +134,33 @@ def _chains(
             continue
         links = 0
         for reach in _INTEGER_REACHES if integers else _REACHES:
-            chained = with_chain(
-                replace(planned, plan=option.plan, chain=None), view, reach, barred
-            )
+            whole = replace(planned, plan=option.plan, chain=None)
+            chained = with_chain(whole, view, reach, barred, others)
             if chained.chain is not None and len(chained.chain.nodes) > links:
                 links = len(chained.chain.nodes)
                 assert chained.plan is not None
                 yield Option(replace(option.choice, chain=reach), chained.chain, chained.plan)
+
+
+def _behind_shuffle(
+    planned: Planned,
+    names: Sequence[ShuffleName],
+    view: View,
+    barred: Collection[int],
+    others: Collection[Peer],
+) -> Iterator[Option]:
+    """A pixel shuffle with its Conv and what can run behind that, in two spellings likewise."""
+    seen: set[tuple[ShuffleName, int]] = set()
+    likely = [name for name in names if name in ("col2im", "dcr")]
+    for asked in likely or names:
+        for reach in _REACHES:
+            found = with_chain(planned, view, reach, barred, others, asked)
+            spelled = found.plan.shuffle if isinstance(found.plan, ChainPlan) else None
+            if found.chain is None or found.plan is None or spelled is None:
+                continue
+            if (spelled, len(found.chain.nodes)) not in seen:
+                seen.add((spelled, len(found.chain.nodes)))
+                yield Option(Choice("auto", spelled, reach), found.chain, found.plan)
 
 
 def _regions(
@@ -141,7 +168,7 @@ def _regions(
     planned: Planned,
     view: View,
     barred: Collection[int],
-    others: Collection[UpsampleSite],
+    others: Collection[Peer],
 ) -> Iterator[Option]:
     """The same with all that does not see positions, in the quickest spelling."""
     named = {option.plan.shuffle for option in plain}

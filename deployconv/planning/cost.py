@@ -18,13 +18,14 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from deployconv.backends.machine import usable_cpus
 from deployconv.backends.tensorrt.shapes import input_specs
+from deployconv.joining import Planned, not_selected, peers
 from deployconv.lowering import new_nodes
 from deployconv.model.load import LoadedModel
 from deployconv.model.shapes import Instance, inferred_shapes
 from deployconv.model.splice import Names
 from deployconv.model.view import Scope
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import Planned, Planning, not_selected, peers, plan_model
+from deployconv.pipeline import Planning, plan_model
 from deployconv.planning.candidates import Choice, Option, options_for
 from deployconv.planning.cost_graph import CostGraph, add_work, graph_of
 from deployconv.planning.cost_table import TABLES, CostTable

@@ -7,11 +7,12 @@ from dataclasses import replace
 from onnx import ModelProto
 
 from deployconv.backends.base import ModelSource
+from deployconv.joining import Planned
 from deployconv.lowering.shuffle import COL2IM_OPSET
 from deployconv.model.load import LoadedModel
 from deployconv.model.opset import lift, why_not_lifted
 from deployconv.options import Policy, RewriteOptions
-from deployconv.pipeline import Planned, Planning, plan_model
+from deployconv.pipeline import Planning, plan_model
 from deployconv.planning.cost import predict
 from deployconv.planning.cost_table import TABLES
 from deployconv.planning.tuner import Tuned, tune

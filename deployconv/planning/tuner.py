@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from math import ceil, inf
 
 from deployconv.backends.base import ModelSource
+from deployconv.joining import Planned
 from deployconv.model.load import LoadedModel
 from deployconv.options import FeedOptions, RewriteOptions
-from deployconv.pipeline import Planned
 from deployconv.planning.candidates import Choice
 from deployconv.planning.figures import AS_IT_WAS, Figures
 from deployconv.planning.joint import Taken, confirmed, with_undecided

@@ -14,10 +14,11 @@ from deployconv.backends import get_backend
 from deployconv.backends.base import Array, ModelSource, Session
 from deployconv.backends.machine import describe_machine
 from deployconv.errors import CheckFailed
+from deployconv.joining import Planned, not_selected, peers
 from deployconv.model.load import LoadedModel
 from deployconv.model.save import staged
 from deployconv.options import FeedOptions, RewriteOptions
-from deployconv.pipeline import Planned, Planning, apply, not_selected, peers, plan_model
+from deployconv.pipeline import Planning, apply, plan_model
 from deployconv.planning.cache import Key, TimingCache
 from deployconv.planning.candidates import Choice, Option, options_for
 from deployconv.planning.race import Timing, race

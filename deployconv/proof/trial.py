@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -21,7 +21,8 @@ from deployconv.lowering import (
     ShufflePlan,
     Subject,
 )
-from deployconv.lowres.chain import Chain, Link, MixLink, PointwiseLink
+from deployconv.lowres.chain import Chain, original_of
+from deployconv.lowres.link import Link, MixLink, PointwiseLink, ShuffleLink
 from deployconv.lowres.region import Region
 from deployconv.model.constants import Constant
 from deployconv.proof.integers import (
@@ -36,7 +37,7 @@ from deployconv.proof.integers import (
 )
 from deployconv.proof.pair import AFFORDABLE, Trial, pair, sizes_of
 from deployconv.proof.region_trial import region_trial
-from deployconv.sites import ShuffleSite, UpsampleSite
+from deployconv.sites import Original, ShuffleSite, UpsampleSite
 from deployconv.sites.site import ConvInFront
 
 Array = NDArray[Any]
@@ -146,7 +147,7 @@ def _left_by(conv: ConvInFront, sizes: Sequence[int]) -> tuple[int, ...]:
 def _chain(chain: Chain, plan: ChainPlan, rng: np.random.Generator) -> Trial:
     site, head_plan = _arrangement(chain.head, plan.head)
     plan = replace(plan, head=head_plan)
-    original = site.original()
+    original = _together(chain)
     sizes = sizes_of(site, plan.head, original)
     terms = [site.channels[0] // site.group * prod(axis.taps for axis in site.axes)]
     terms += [mix.channels[0] for mix in chain.mixes]
@@ -161,31 +162,61 @@ def _chain(chain: Chain, plan: ChainPlan, rng: np.random.Generator) -> Trial:
         bias=None if site.bias is None else draws.instead_of(site.bias),
     )
     # What does not keep integers is certified as identity, in old and new alike.
-    kept = [link for link in chain.links if isinstance(link, MixLink) or _keeps_integers(link)]
+    kept = [link for link in chain.links if _keeps_integers(link)]
     chain = Chain(head, tuple(_with_integers(link, draws) for link in kept))
     given, nodes = dict(original.constants), list(original.nodes)
     for parameter in (head.weight, head.bias):
         if parameter is not None:
             given[parameter.name] = parameter.read()
     current = site.nodes[-1].outputs[0].name
-    for link, drawn in zip(kept, chain.links, strict=True):
-        copy = NodeProto()
-        copy.CopyFrom(site.scope.proto.node[site.scope.index(link.node)])
-        constants = _constants_of(drawn)
+    for link in chain.links:
+        copies, constants = _as_it_stands(chain, link, current)
         given.update(constants)
-        copy.input[:] = [name if name in constants or not name else current for name in copy.input]
-        nodes.append(copy)
-        current = copy.output[0]
+        nodes += copies
+        current = link.node.outputs[0].name
     x = random((*(original.front or (2, site.channels[0])), *sizes), bound, rng)
     old = replace(original, nodes=tuple(nodes), constants=given)
     return pair(chain, plan.resized(sizes), old, (), {site.input: x})
 
 
-def _keeps_integers(link: PointwiseLink) -> bool:
-    return link.node.op in _EXACT_ON_INTEGERS
+def _together(chain: Chain) -> Original:
+    """The head's nodes, at the sizes that all shuffles behind it are spelled for."""
+    original = chain.head.original()
+    for link in chain.links:
+        spelled = original_of(chain.head, link) if isinstance(link, ShuffleLink) else None
+        if spelled is not None and spelled.sizes is not None:
+            original = replace(original, sizes=spelled.sizes, front=spelled.front)
+    return original
+
+
+def _as_it_stands(
+    chain: Chain, link: Link, source: str
+) -> tuple[list[NodeProto], Mapping[str, Array]]:
+    """The nodes of ``link`` behind ``source``, and what else they read."""
+    if isinstance(link, ShuffleLink):
+        original = original_of(chain.head, link)
+        assert original is not None
+        nodes, constants, read = original.nodes, original.constants, {link.site.source}
+    else:
+        nodes = (chain.scope.proto.node[chain.scope.index(link.node)],)
+        constants = _constants_of(link)
+        read = {name for name in nodes[0].input if name and name not in constants}
+    copies = []
+    for node in nodes:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:] = [source if name in read else name for name in node.input]
+        copies.append(copy)
+    return copies, constants
+
+
+def _keeps_integers(link: Link) -> bool:
+    return not isinstance(link, PointwiseLink) or link.node.op in _EXACT_ON_INTEGERS
 
 
 def _with_integers(link: Link, draws: Draws) -> Link:
+    if isinstance(link, ShuffleLink):
+        return link
     if isinstance(link, MixLink):
         bias = None if link.bias is None else draws.instead_of(link.bias)
         return replace(link, weight=draws.instead_of(link.weight), bias=bias)
@@ -198,7 +229,7 @@ def _with_integers(link: Link, draws: Draws) -> Link:
     return replace(link, constants=drawn)
 
 
-def _constants_of(link: Link) -> dict[str, Array]:
+def _constants_of(link: PointwiseLink | MixLink) -> dict[str, Array]:
     if isinstance(link, PointwiseLink):
         return {constant.name: constant.read() for constant in link.constants.values()}
     parameters = (link.weight, link.bias)

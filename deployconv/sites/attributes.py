@@ -32,6 +32,20 @@ class ConvAttributes:
         """Number of spatial axes."""
         return len(self.kernel)
 
+    @property
+    def explicit_pads(self) -> tuple[tuple[int, int], ...]:
+        """Padding (begin, end) per axis of a Conv of stride 1, whose size SAME_* keeps."""
+        pairs = []
+        for axis in range(self.rank):
+            total = self.dilations[axis] * (self.kernel[axis] - 1)
+            if self.auto_pad == "SAME_UPPER":
+                pairs.append((total // 2, total - total // 2))
+            elif self.auto_pad == "SAME_LOWER":
+                pairs.append((total - total // 2, total // 2))
+            else:
+                pairs.append((self.pads[axis], self.pads[self.rank + axis]))
+        return tuple(pairs)
+
 
 _LARGEST = (1 << 31) - 1
 

@@ -11,6 +11,7 @@ A Conv in front is part of the site: its output channels can be put into the oth
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -20,9 +21,16 @@ from numpy.typing import NDArray
 
 from deployconv.model.symbolic import Unproven
 from deployconv.model.view import Scope, View
-from deployconv.sites.attributes import AttributeReader, dtype_name, has_references, spatial_sizes
+from deployconv.polyphase import Axis
+from deployconv.sites.attributes import (
+    AttributeReader,
+    ConvAttributes,
+    dtype_name,
+    has_references,
+    spatial_sizes,
+)
 from deployconv.sites.movement import Movement, movements
-from deployconv.sites.parameters import find_parameters, find_weight
+from deployconv.sites.parameters import Parameters, find_parameters, find_weight
 from deployconv.sites.site import (
     ChannelOrder,
     ConvInFront,
@@ -31,6 +39,7 @@ from deployconv.sites.site import (
     ShuffleSite,
     Site,
     Skip,
+    UpsampleSite,
 )
 from deployconv.sites.uniform import other_instances
 
@@ -183,6 +192,7 @@ def _site(
         spelled=len(movement.nodes) > 0,
         conv=conv,
         original=lambda: _original(movement),
+        behind=lambda x: _behind(movement, x),
     )
 
 
@@ -197,6 +207,8 @@ def _conv_in_front(movement: Movement, name: str) -> ConvInFront | None:
     weight = find_weight(node, scope, view)
     if len(source.outputs) != 1 or source.name in scope.outputs or isinstance(weight, Skip):
         return None
+    if _behind(movement, node.inputs[0]) is None:
+        return None
     parameters = find_parameters(node, scope, view, weight)
     if isinstance(parameters, Skip):
         return None
@@ -209,6 +221,34 @@ def _conv_in_front(movement: Movement, name: str) -> ConvInFront | None:
         weight=parameters.weight,
         bias=parameters.bias,
         original=lambda: _original(movement, node),
+        layer=_layer(node, scope, name, conv, parameters),
+    )
+
+
+def _layer(
+    node: gs.Node, scope: Scope, name: str, conv: ConvAttributes, parameters: Parameters
+) -> UpsampleSite | None:
+    """The Conv by itself, which makes one pixel of each."""
+    if {*conv.strides, *conv.dilations} != {1}:
+        return None
+    pads, x = conv.explicit_pads, node.inputs[0]
+    return UpsampleSite(
+        id=name,
+        pattern="pixel_shuffle",
+        scope=scope,
+        nodes=(node,),
+        input=x.name,
+        output=node.outputs[0].name,
+        axes=tuple(
+            Axis(1, taps, 1, -begin, begin + end - taps + 1)
+            for taps, (begin, end) in zip(conv.kernel, pads, strict=True)
+        ),
+        geometry=Geometry(conv.strides, conv.kernel, conv.dilations, conv.group),
+        weight=parameters.weight,
+        transposed=False,
+        bias=parameters.bias,
+        sizes=spatial_sizes(x, conv.rank),
+        original=lambda: Original((scope.proto.node[scope.index(node)],), {}),
     )
 
 
@@ -221,18 +261,27 @@ def _channels(movement: Movement, conv: ConvInFront | None) -> int | None:
     return None
 
 
-def _original(movement: Movement, conv: gs.Node | None = None) -> Original:
-    """The nodes of the shuffle, behind ``conv`` if that is given.
+def _original(movement: Movement, front: gs.Node | None = None) -> Original:
+    """The nodes of the shuffle, behind the Conv ``front`` if that is given."""
+    x = movement.source if front is None else front.inputs[0]
+    original = _behind(movement, x)
+    assert original is not None
+    if front is None:
+        return original
+    conv = movement.scope.proto.node[movement.scope.index(front)]
+    return replace(original, nodes=(conv, *original.nodes))
+
+
+def _behind(movement: Movement, x: gs.Tensor) -> Original | None:
+    """The nodes of the shuffle, and for what ``x`` they run; None where that is not known.
 
     A shuffle that is spelled out may fit the sizes of the model only.
     """
     scope = movement.scope
-    front = [] if conv is None else [scope.proto.node[scope.index(conv)]]
     if not movement.nodes:
-        last = scope.proto.node[scope.index(movement.target.inputs[0])]
-        return Original((*front, last), {})
-    x = movement.source if conv is None else conv.inputs[0]
-    instance = movement.view.instances(scope, movement.source, x, *movement.outside())[0]
-    nodes, constants, _ = movement.runnable(instance)
-    batch, depth, *sizes = instance[x.name]
-    return Original((*front, *nodes), constants, tuple(sizes), (batch, depth))
+        return Original((scope.proto.node[scope.index(movement.target.inputs[0])],), {})
+    for instance in movement.view.instances(scope, movement.source, x, *movement.outside()):
+        nodes, constants, _ = movement.runnable(instance)
+        batch, depth, *sizes = instance[x.name]
+        return Original(tuple(nodes), constants, tuple(sizes), (batch, depth))
+    return None

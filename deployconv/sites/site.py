@@ -217,7 +217,8 @@ class UpsampleSite:
 class ConvInFront:
     """The Conv whose output channels a pixel shuffle moves into space, for nothing else.
 
-    ``original`` gives it and the shuffle as they stand.
+    ``original`` gives it and the shuffle as they stand. ``layer`` is the Conv by itself, as one
+    of stride 1; None where its own stride or dilation is not 1.
     """
 
     node: gs.Node
@@ -227,6 +228,7 @@ class ConvInFront:
     weight: Parameter
     bias: Parameter | None
     original: Callable[[], Original]
+    layer: UpsampleSite | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,6 +246,8 @@ class ShuffleSite:
         spelled: True for several nodes, False for one DepthToSpace.
         conv: the Conv in front.
         original: gives the nodes of the shuffle as they stand, for the certificate.
+        behind: the same, with sizes and front of a tensor somewhere in front of ``source``; None
+            where these are not known.
     """
 
     id: str
@@ -261,6 +265,7 @@ class ShuffleSite:
     spelled: bool
     conv: ConvInFront | None
     original: Callable[[], Original]
+    behind: Callable[[gs.Tensor], Original | None]
 
     @property
     def layer(self) -> gs.Node:

@@ -113,7 +113,7 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     obstacle = _obstacle(found, conv)
     if obstacle is not None:
         return skip(obstacle, geometry)
-    pads = _explicit_pads(conv)
+    pads = conv.explicit_pads
     return UpsampleSite(
         id=name,
         pattern=pattern,
@@ -257,7 +257,7 @@ def _obstacle(found: Upsampling, conv: ConvAttributes) -> Skip | None:
         return Skip("strided-conv", "the Conv behind the upsampling has a stride of its own")
     if conv.auto_pad != "NOTSET" and any(conv.pads):
         return Skip("ambiguous-same-pads", "the Conv has both auto_pad and pads")
-    pads = _explicit_pads(conv)
+    pads = conv.explicit_pads
     for axis, (begin, end) in zip(found.maps, pads, strict=True):
         beyond = (*range(-begin, 0), *range(axis.size, axis.size + end))
         if any(axis.source(index) != ZERO for index in beyond):
@@ -285,20 +285,6 @@ def _runs(segments: Sequence[Segment]) -> list[list[Segment]]:
         else:
             runs.append([segment])
     return runs
-
-
-def _explicit_pads(conv: ConvAttributes) -> tuple[tuple[int, int], ...]:
-    """Padding (begin, end) per axis; SAME_* at stride 1 keeps the size."""
-    pairs = []
-    for axis in range(conv.rank):
-        total = conv.dilations[axis] * (conv.kernel[axis] - 1)
-        if conv.auto_pad == "SAME_UPPER":
-            pairs.append((total // 2, total - total // 2))
-        elif conv.auto_pad == "SAME_LOWER":
-            pairs.append((total - total // 2, total // 2))
-        else:
-            pairs.append((conv.pads[axis], conv.pads[conv.rank + axis]))
-    return tuple(pairs)
 
 
 def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Axis:

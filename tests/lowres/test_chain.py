@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
+from deployconv.joining import Reach
 from deployconv.lowering.chain import ChainPlan
 from deployconv.model.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.pipeline import Planning, Reach, apply, certify_sites, plan_model
+from deployconv.pipeline import Planning, apply, certify_sites, plan_model
 from deployconv.proof.certificate import certify
 from tests.build import (
     FLOAT,
@@ -180,6 +181,46 @@ def test_batch_normalization_has_each_parameter_once_per_phase() -> None:
     expected, actual = run(proto, feeds)["y"], run(planning.view.model.proto, feeds)["y"]
     assert ops(planning.view.model.proto)["BatchNormalization"] == 1
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_constants_in_front_of_a_repetition_come_once() -> None:
+    """A 1x1 Conv behind a nearest Resize makes one pixel of each, and so does what follows."""
+    body = graph(
+        [
+            node("Resize", ["x", "", "scales"], ["r"], mode="nearest"),
+            node("Conv", ["r", "w"], ["c"], name="head"),
+            node("Relu", ["c"], ["d"]),
+            node("Add", ["d", "b"], ["y"]),
+        ],
+        [value("x", FLOAT, [2, 4, 5, 6])],
+        [value("y", FLOAT, [None] * 4)],
+        [
+            tensor("scales", np.array([1, 1, 2, 2], np.float32)),
+            tensor("w", integers(3, 4, 1, 1)),
+            tensor("b", integers(3, 1, 1)),
+        ],
+    )
+    proto = model(body, opset=18)
+    planning = certify_sites(chained(proto, Choice("auto", chain="pointwise")), seed=0)
+    assert planning.reports[0].certificate == "exact"
+    apply(planning)
+    after = planning.view.model.proto
+    assert [found.op_type for found in after.graph.node] == ["Conv", "Relu", "Add", "Resize"]
+    assert_equal(run(proto, feeds_for(proto)), run(after, feeds_for(proto)))
+
+
+def test_an_add_that_makes_more_channels_ends_a_chain() -> None:
+    proto = chain_model(HEADS["k2_s2"], ["Relu", "Add"])
+    kept = [array for array in proto.graph.initializer if array.name != "w"]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend([*kept, tensor("w", integers(4, 1, 2, 2))])
+    del proto.graph.node[0].input[2:]
+    planning = certify_sites(chained(proto, Choice()), seed=0)
+    chain = planning.sites[0].chain
+    assert chain is not None
+    assert [node.op for node in chain.nodes] == ["ConvTranspose", "Relu"]
+    apply(planning)
+    assert_equal(run(proto, feeds_for(proto)), run(planning.view.model.proto, feeds_for(proto)))
 
 
 def test_a_block_that_joins_is_reported_with_the_head() -> None:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
+from deployconv.joining import Reach
 from deployconv.lowering import RegionPlan
 from deployconv.lowres.region import Region
 from deployconv.model.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.pipeline import Planning, Reach, apply, certify_sites, plan_model
+from deployconv.pipeline import Planning, apply, certify_sites, plan_model
 from deployconv.proof.certificate import certify
 from tests.build import Array, assert_equal, integers, ops, run
 from tests.sites.graphs import feeds, floats, ints, parsed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from tests.build import FLOAT, graph, integers, model, node, tensor, value
 
@@ -58,3 +58,31 @@ def shuffled(opset: int = 18) -> ModelProto:
         [tensor("w", integers(8, 2, 1, 1))],
     )
     return model(body, opset)
+
+
+def two_shuffles(first: NodeProto, *more: TensorProto) -> ModelProto:
+    """``first`` makes ``a`` of ``x``; Relu and two pixel shuffles behind it make ``y``."""
+    body = graph(
+        [
+            first,
+            node("DepthToSpace", ["a"], ["b"], name="near", blocksize=2, mode="CRD"),
+            node("Relu", ["b"], ["c"], name="relu"),
+            node("DepthToSpace", ["c"], ["y"], name="far", blocksize=2),
+        ],
+        [value("x", FLOAT, [1, 2, 4, 6])],
+        [value("y", FLOAT, [None] * 4)],
+        more,
+    )
+    return model(body, 18)
+
+
+def upsampled_and_shuffled() -> ModelProto:
+    """A ConvTranspose k2 s2 to 16 channels in front of them."""
+    first = node("ConvTranspose", ["x", "w"], ["a"], name="up", strides=[2, 2])
+    return two_shuffles(first, tensor("w", integers(2, 16, 2, 2)))
+
+
+def shuffled_twice() -> ModelProto:
+    """A Conv k3 to 16 channels in front of them."""
+    first = node("Conv", ["x", "w"], ["a"], name="conv", pads=[1] * 4)
+    return two_shuffles(first, tensor("w", integers(16, 2, 3, 3)))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
+from deployconv.joining import peers
 from deployconv.lowering import Plan
 from deployconv.lowres.chain import Chain
 from deployconv.model.load import load
@@ -17,7 +18,7 @@ from deployconv.pipeline import Planning, plan_model
 from deployconv.planning.candidates import Option, options_for
 from deployconv.proof.certificate import certify
 from tests.build import FLOAT, conv_transpose, graph, integers, model, node, tensor, value
-from tests.planning.nets import head, net, shuffled, up
+from tests.planning.nets import head, net, shuffled, shuffled_twice, up, upsampled_and_shuffled
 from tests.quantized import Layer, network, quantized
 
 
@@ -28,7 +29,8 @@ def planned(proto: ModelProto, **options: Any) -> Planning:
 def options(proto: ModelProto, **asked: Any) -> list[Option]:
     """Of its first site."""
     planning = planned(proto)
-    return options_for(planning.sites[0], planning.view, **asked)
+    others = peers(planning.sites)
+    return options_for(planning.sites[0], planning.view, others=others, **asked)
 
 
 def names(found: list[Option]) -> list[str]:
@@ -107,6 +109,17 @@ TABLE: dict[str, tuple[Callable[[], ModelProto], list[str]]] = {
     ),
     "stride 1": (kernel(3, 3, strides=[1, 1]), ["conv"]),
     "a pixel shuffle": (shuffled, ["col2im", "two-step", "dcr"]),
+    "two pixel shuffles": (
+        shuffled_twice,
+        ["col2im", "two-step", "dcr", "col2im + pointwise", "dcr + pointwise"],
+    ),
+    "pixel shuffles behind a layer": (
+        upsampled_and_shuffled,
+        [
+            *("crop, col2im", "crop, two-step", "crop, dcr", "crop, crd"),
+            *("crop, col2im + pointwise", "crop, dcr + pointwise"),
+        ],
+    ),
     "a pixel shuffle before Col2Im": (lambda: shuffled(17), ["two-step", "dcr"]),
 }
 
@@ -203,10 +216,12 @@ def test_the_call_restricts_the_forms(asked: dict[str, Any], expected: list[str]
             ["separable, two-step"],
         ),
         (kernel(2, 2, group=4), {"form": "separable", "shuffle": "col2im"}, ["crop, col2im"]),
+        (shuffled_twice, {"shuffle": "two-step"}, ["two-step", "two-step + pointwise"]),
+        (shuffled_twice, {"shuffle": "crd"}, ["crd + pointwise"]),
     ],
     ids=[
         *("both forms are one", "much more work", "no shuffle", "no form"),
-        *("more multiplications", "another shuffle", "no product"),
+        *("more multiplications", "another shuffle", "no product", "likely", "its own"),
     ],
 )
 def test_what_the_call_asks_for_is_tried_wherever_it_can_be(
@@ -230,6 +245,22 @@ def test_chains_are_tried_as_far_as_they_go() -> None:
         "crop, dcr + pointwise": ["first", "relu"],
         "crop, dcr + chain": ["first", "relu", "second", "sigmoid"],
     }
+
+
+@pytest.mark.parametrize("build", [shuffled_twice, upsampled_and_shuffled])
+def test_pixel_shuffles_join_what_is_in_front(build: Callable[[], ModelProto]) -> None:
+    first = build().graph.node[0].name
+    chains = [option for option in options(build()) if option.choice.chain != "none"]
+    for option in chains:
+        found = [node.name for node in option.subject.nodes]
+        assert found == [first, "near", "relu", "far"]
+    left_alone = planned(build(), skip=("far",))
+    barred = {id(left_alone.sites[-1].site.layer)}
+    found = options_for(
+        left_alone.sites[0], left_alone.view, barred, others=peers(left_alone.sites, barred)
+    )
+    for option in found:
+        assert "far" not in [node.name for node in option.subject.nodes]
 
 
 def test_a_chain_that_mixes_nothing_comes_once() -> None:

@@ -24,12 +24,13 @@ from tests.build import (
     integers,
     model,
     node,
+    ops,
     run,
     tensor,
     upsampler,
     value,
 )
-from tests.planning.nets import head, pair, shuffled
+from tests.planning.nets import head, pair, shuffled, shuffled_twice, upsampled_and_shuffled
 
 
 def table(margin: float = 0.0, **rates: float) -> CostTable:
@@ -201,6 +202,18 @@ def test_a_chain_is_left_where_its_sites_save_more(constants: Any) -> None:
     first, second = rewritten(head()).sites
     assert "chain" not in "".join(chosen(first))
     assert chosen(second) != []
+
+
+@pytest.mark.parametrize("proto", [shuffled_twice(), upsampled_and_shuffled()])
+def test_one_shuffle_is_taken_where_two_would_cost_more(proto: ModelProto, constants: Any) -> None:
+    constants(table(scattered=9.0, col2im=1.0, col2im_pairs=2.0, **SLOW))
+    done = rewritten(proto)
+    first, *others = done.sites
+    assert chosen(first)[0].endswith("col2im + pointwise")
+    assert {(site.status, site.certificate) for site in done.sites} == {("rewritten", "exact")}
+    assert [chosen(site) for site in others] == [[] for _ in others]
+    assert done.model is not None
+    assert ops(done.model) == {"Conv": 1, "Relu": 1, "Reshape": 1, "Col2Im": 1}
 
 
 # --- only, skip, other patterns

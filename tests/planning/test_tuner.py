@@ -21,7 +21,15 @@ from deployconv.planning.workbench import TunerOptions
 from deployconv.results import Candidate, Prediction
 from tests.build import FLOAT, graph, model, node, tensor, value
 from tests.planning.conftest import Track, by_operator, left
-from tests.planning.nets import head, net, pair, shuffled, up
+from tests.planning.nets import (
+    head,
+    net,
+    pair,
+    shuffled,
+    shuffled_twice,
+    up,
+    upsampled_and_shuffled,
+)
 
 COL2IM_WINS = by_operator(ConvTranspose=4.0, Col2Im=1.0, DepthToSpace=3.0, Transpose=2.0)
 CONV_TRANSPOSE_WINS = by_operator(ConvTranspose=1.0, Col2Im=2.0, DepthToSpace=3.0, Transpose=4.0)
@@ -172,6 +180,23 @@ def test_a_site_that_a_later_chain_takes_in_has_no_form_of_its_own(track: Track)
     assert chosen(found)["main/first"] == "crop, col2im + chain"
     assert marked(found.candidates["main/first"]) == ["crop, col2im + chain"]
     assert marked(found.candidates["main/second"]) == []
+
+
+@pytest.mark.parametrize(
+    ("proto", "choices"),
+    [
+        (shuffled_twice(), {"main/near": "col2im + pointwise"}),
+        (upsampled_and_shuffled(), {"main/up": "crop, col2im + pointwise"}),
+    ],
+    ids=["a Conv", "a ConvTranspose"],
+)
+def test_pixel_shuffles_become_part_of_one(
+    proto: ModelProto, choices: dict[str, str], track: Track
+) -> None:
+    track.cost = by_operator(ConvTranspose=4.0, Col2Im=2.0, DepthToSpace=3.0, Transpose=9.0)
+    found = tuned(proto)
+    assert chosen(found) == choices
+    assert list(found.candidates) == list(choices)
 
 
 # --- together
