@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -314,6 +315,28 @@ def test_a_wrong_order_does_not_pass_the_certificate(
     wrong = replace(chain, links=links)
     layout = replace(plan.layout, stride=wrong.stride)
     assert certify(wrong, replace(plan, layout=layout)) == "failed"
+
+
+WRONG: dict[str, tuple[str, Callable[..., Any]]] = {
+    "constants where the channels were": ("put", lambda places, order: places),
+    "constants side by side": ("_spread", lambda values, places: np.repeat(values, 16, axis=0)),
+    "phases of the first layer last": (
+        "interleaved",
+        lambda places, rank, phases_first: places.transpose(0, 3, 4, 1, 2).ravel(),
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "wrong"), WRONG.values(), ids=WRONG)
+def test_a_channel_in_a_wrong_place_does_not_pass_the_certificate(
+    name: str, wrong: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = chained(behind(Head(), [DCR, "Add"]), Choice("crop", "dcr")).sites[0]
+    assert isinstance(planned.chain, Chain)
+    assert isinstance(planned.plan, ChainPlan)
+    assert certify(planned.chain, planned.plan) == "exact"
+    monkeypatch.setattr(f"deployconv.lowering.chain.{name}", wrong)
+    assert certify(planned.chain, planned.plan) == "failed"
 
 
 def test_a_crop_that_is_not_grown_does_not_pass_the_certificate() -> None:
