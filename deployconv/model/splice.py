@@ -108,28 +108,39 @@ def splice(view: View, edits: Iterable[Replacement | AttributeEdit]) -> frozense
 
 
 class _SharedInitializers:
-    """Adds initializers to the main graph, equal ones once: a weight may serve many nodes."""
+    """Adds initializers, equal ones once: a weight may serve many nodes.
+
+    Each goes to the graph whose nodes read it, as onnxruntime runs a Conv on blocks of channels
+    only where its weight stands in the same graph; what several graphs read goes to the main one.
+    """
 
     def __init__(self, model: ModelProto) -> None:
         self.possible = model.ir_version >= _FIRST_IR_WITH_FREE_INITIALIZERS
         self.names = Names(model)
-        self._graph = model.graph
+        self._main = model.graph
         self.added: set[str] = set()
-        self._by_content: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+        self._by_content: dict[tuple[int, tuple[int, ...], bytes], tuple[str, GraphProto]] = {}
 
-    def add(self, tensor: TensorProto) -> str:
+    def add(self, tensor: TensorProto, graph: GraphProto) -> str:
+        """Make ``tensor`` an initializer that ``graph`` can read; the name that it has there."""
         digest = hashlib.sha256(tensor.raw_data).digest()
         key = (tensor.data_type, tuple(tensor.dims), digest)
-        if key not in self._by_content:
-            self._graph.initializer.append(tensor)
-            self._by_content[key] = tensor.name
-            self.added.add(tensor.name)
-        return self._by_content[key]
+        name, place = self._by_content.get(key, (tensor.name, None))
+        if place is None:
+            graph.initializer.append(tensor)
+            self.added.add(name)
+            self._by_content[key] = name, graph
+        elif place is not graph and place is not self._main:
+            _remove_initializer(place, name)
+            tensor.name = name
+            self._main.initializer.append(tensor)
+            self._by_content[key] = name, self._main
+        return name
 
 
 def _export(edit: Replacement, shared: _SharedInitializers) -> list[NodeProto]:
     *_, root = edit.scope.ancestors()
-    as_initializers = shared.possible and not root.is_function
+    graph = None if root.is_function or not shared.possible else edit.scope.proto
     exported: list[NodeProto] = []
     for node in edit.new:
         proto = OnnxExporter.export_node(node)
@@ -137,8 +148,8 @@ def _export(edit: Replacement, shared: _SharedInitializers) -> list[NodeProto]:
             if not isinstance(tensor, gs.Constant) or tensor.name in shared.names:
                 continue  # made by a node, or a constant that the model has already
             constant = OnnxExporter.export_tensor_proto(tensor)
-            if as_initializers:
-                proto.input[position] = shared.add(constant)
+            if isinstance(graph, GraphProto):
+                proto.input[position] = shared.add(constant, graph)
             else:
                 exported += _constant_nodes(constant, edit.scope.opset, shared.names)
                 shared.added.add(constant.name)

@@ -3,7 +3,8 @@
 Nothing is run. Each form is written as nodes, put in the place of the old ones, and what all
 nodes of the graph then have to do (`cost_graph`) is weighed with the constants of the backend
 (`cost_table`). A form is taken only if it saves more of the time of the layers it replaces than
-the model's margin: what is predicted to be about as fast stays as it is.
+the model's margin, and all forms together only if they save something of the whole: what is
+predicted to be about as fast stays as it is.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
@@ -34,7 +36,7 @@ from deployconv.planning.tuner import Tuned
 from deployconv.planning.workbench import TunerOptions
 from deployconv.proof.inputs import input_shapes
 from deployconv.results import Prediction
-from deployconv.sites import UpsampleSite
+from deployconv.sites import Site, UpsampleSite
 
 _AS_IT_WAS = "as it was"
 """The first candidate: the site unchanged."""
@@ -75,6 +77,8 @@ def predict(model: LoadedModel, options: RewriteOptions, tuner: TunerOptions) ->
         if best is not None and not best.joined.keys() & choices.keys():
             choices[name] = best.choice
             taken |= best.joined.keys()
+    if not oracle.worth_a_model([weighed[name] for name in choices]):
+        choices, taken = {}, set()
     shown = {
         name: found.predictions(choices.get(name), joins=name in taken)
         for name, found in weighed.items()
@@ -119,6 +123,10 @@ class _Weighed:
     """All forms of one site beside the layers that they replace, which take ``before_ms``."""
 
     before_ms: float
+    graph_ms: float
+    """Of all layers of the graph that the site stands in."""
+    needed: bool
+    """Whether the backend cannot run the site as it is."""
     savings: tuple[_Saving, ...]
 
     @property
@@ -168,7 +176,7 @@ class _Oracle:
 
         ``joined`` has for each form the sites that it takes in, and what they save otherwise.
         """
-        graph = self._graph(planned.site.scope)
+        graph = self._graph(planned.site)
         before, unknown = graph.work()
         own = {id(node): work or {} for node, work in graph.own_work()}
         needed = isinstance(planned.site, UpsampleSite) and self.table.needed(planned.site)
@@ -189,16 +197,25 @@ class _Oracle:
         total: Work = {}
         for work in replaced.values():
             add_work(total, work)
-        return _Weighed(self._ms(total), tuple(savings))
+        return _Weighed(self._ms(total), self._ms(before), needed, tuple(savings))
 
-    def _graph(self, scope: Scope) -> CostGraph:
-        """The graph of ``scope`` as it stands; in a function no size is known."""
+    def worth_a_model(self, chosen: Sequence[_Weighed]) -> bool:
+        """Whether all that is to be changed saves enough of the model's time together."""
+        saved = sum(site.best.ms for site in chosen if site.best is not None)
+        whole = max((site.graph_ms for site in chosen), default=0.0)
+        return saved >= self.table.least * whole or any(site.needed for site in chosen)
+
+    def _graph(self, site: Site) -> CostGraph:
+        """The graph around ``site`` as it stands; in a function no size is known."""
+        scope = site.scope
         places = list(scope.ancestors())
+        blocked = not isinstance(site, UpsampleSite) or site.weight.dtype == np.float32
         return graph_of(
             scope.proto,
             {} if any(place.is_function for place in places) else self.shapes,
             static=self.static,
-            block=self.table.block,
+            # Float16 is computed in float32, one node at a time, and never on blocks.
+            block=self.table.block if blocked else 0,
             outer=[name for place in places for name in place.initializers],
         )
 

@@ -50,6 +50,8 @@ class CostTable:
         block: channels in a block of a blocked Conv; 0 where there is none.
         margin: part of the time of the layers in question that a form must save before it is
             taken, for what the model does not know.
+        least: part of the time of the whole model that all forms together must save; another graph
+            is not worth less.
         fitted: False where nothing was measured.
         needed: True for a site that the backend cannot run as it is.
     """
@@ -59,6 +61,7 @@ class CostTable:
     margin: float
     fitted: bool
     needed: Callable[[UpsampleSite], bool] = _never
+    least: float = 0.0
 
     def milliseconds(self, work: Work, threads: int) -> float:
         """Predicted time of ``work``."""
@@ -110,6 +113,7 @@ ORT_CPU = CostTable(
     block=16,
     margin=0.1,
     fitted=True,
+    least=0.015,
 )
 
 # Not fitted: nothing was measured on these. The constants are chosen so that a rewrite has to

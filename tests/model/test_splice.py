@@ -124,6 +124,40 @@ def test_equal_weights_of_two_names_are_stored_once() -> None:
     assert len(weights(after)) == 1
 
 
+def branches(first: NodeProto, second: NodeProto, *more: TensorProto) -> ModelProto:
+    """An If whose branches are these nodes; their weights stand in the main graph."""
+    then, otherwise = (
+        graph([inner], [], [value(inner.output[0], FLOAT, [None] * 4)]) for inner in (first, second)
+    )
+    yes = node("Constant", [], ["yes"], value=tensor("", np.array(True)))
+    both = node("If", ["yes"], ["y"], then_branch=then, else_branch=otherwise)
+    return network([yes, both], ["y"], *more)
+
+
+def weights_inside(model: ModelProto) -> list[list[str]]:
+    """The same of each subgraph."""
+    return [
+        [tensor.name for tensor in owner.initializer if len(tensor.dims) > 1]
+        for owner in owners(model)
+        if isinstance(owner, GraphProto) and owner is not model.graph
+    ]
+
+
+def test_a_weight_stands_in_the_graph_that_reads_it() -> None:
+    """There onnxruntime runs its Conv on blocks of channels."""
+    other = tensor("v", integers(2, 2, 4, 4, seed=9))
+    after = assert_rewritten(branches(up("x", "a"), up("x", "b", "v"), other))
+    assert weights(after) == []
+    assert weights_inside(after) == [["a/weight"], ["b/weight"]]
+
+
+def test_a_weight_that_two_branches_read_stands_around_them() -> None:
+    other = tensor("v", integers(2, 2, 4, 4))
+    after = assert_rewritten(branches(up("x", "a"), up("x", "b", "v"), other))
+    assert len(weights(after)) == 1
+    assert weights_inside(after) == [[], []]
+
+
 def test_weights_that_differ_are_not_shared() -> None:
     other = tensor("v", integers(2, 2, 4, 4, seed=9))
     after = assert_rewritten(network([up("x", "a"), up("a", "y", "v")], ["y"], other))

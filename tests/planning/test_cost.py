@@ -30,7 +30,15 @@ from tests.build import (
     upsampler,
     value,
 )
-from tests.planning.nets import head, pair, shuffled, shuffled_twice, upsampled_and_shuffled
+from tests.planning.nets import (
+    head,
+    net,
+    pair,
+    shuffled,
+    shuffled_twice,
+    up,
+    upsampled_and_shuffled,
+)
 
 
 def table(margin: float = 0.0, **rates: float) -> CostTable:
@@ -124,6 +132,25 @@ def test_predictions_are_said_to_be_predictions(constants: Any) -> None:
     # 3 channels of 16 columns for each of 5x6 pixels; 3 channels of 4 phases for 6x7.
     assert kept.predicted_ms == pytest.approx(9.0 * 3 * 16 * 30 / 1e6)
     assert dcr.predicted_ms == pytest.approx(3.0 * 3 * 4 * 42 / 1e6)
+
+
+@pytest.mark.parametrize(("least", "status"), [(0.1, "rewritten"), (0.9, "kept")])
+def test_what_saves_little_of_the_whole_stays(constants: Any, least: float, status: str) -> None:
+    """The ConvTranspose disappears from the sum; the Relu in front takes half as long again."""
+    rates: dict[Term, Rate] = {"scattered": Rate(1.0), "pointwise": Rate(8.0)}
+    constants(CostTable(rates, block=0, margin=0.0, fitted=True, least=least))
+    relu = node("Relu", ["x"], ["r"], name="relu")
+    (site,) = rewritten(net(relu, up("r", "y", "up")), shuffle="dcr").sites
+    assert site.status == status
+
+
+@pytest.mark.parametrize(("dtype", "kept"), [(np.float32, True), (np.float16, False)])
+def test_only_float32_is_computed_on_blocks(constants: Any, dtype: Any, kept: bool) -> None:
+    rates: dict[Term, Rate] = {"scattered": Rate(1.0), "blocked": Rate(1e3)}
+    constants(CostTable(rates, block=16, margin=0.0, fitted=True))
+    body = conv_transpose(integers(16, 16, 2, 2, dtype=dtype), (4, 6), strides=[2, 2])
+    (site,) = rewritten(body, shuffle="dcr").sites
+    assert (site.status == "kept") == kept
 
 
 def test_one_prediction_for_a_thread_is_another_for_two(constants: Any) -> None:
