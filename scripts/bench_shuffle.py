@@ -1,0 +1,141 @@
+"""How long onnxruntime's CPU provider takes for a shuffle, by each operator that can spell it.
+
+    python scripts/bench_shuffle.py              with two threads, then with one
+    python scripts/bench_shuffle.py --threads 2
+
+The phases of C channels, ``[1, C * s * s, H, W]``, become ``[1, C, s * H, s * W]``: once by each
+spelling that deployconv writes, and by two that it does not (a Concat of the phases side by side,
+a Gather from where each element is). Beside them the same number of elements read once and
+written once, in order (Neg): no shuffle can take less. All are checked against each other, and
+run in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+
+from deployconv.backends import get_backend
+from deployconv.backends.timing import time_interleaved
+from deployconv.lowering.emit import Emitter
+from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
+
+OPSET, IR_VERSION = 18, 9
+_IMAGES = ((64, 2, 128), (24, 2, 160), (32, 4, 64), (1, 4, 160), (21, 8, 64))
+"""Channels, stride, rows and columns."""
+_SPELLED: tuple[ShuffleName, ...] = ("col2im", "two-step", "dcr", "crd", "transpose")
+
+Write = Callable[[Emitter, gs.Tensor, Layout], gs.Tensor]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to do it, and whether it reads the phases in front of the channels."""
+
+    name: str
+    model: ModelProto
+    phases_first: bool
+
+
+def ways(layout: Layout) -> Iterator[Way]:
+    """All there are; the first only copies."""
+    yield Way("copy", _model(layout, lambda emitter, x, _: emitter.add("Neg", [x])), False)
+    for name in _SPELLED:
+        written = _model(layout, _spelled(name))
+        yield Way(name, written, SHUFFLES[name].phases_first)
+    yield Way("Concat", _model(layout, _side_by_side), False)
+    yield Way("Gather", _model(layout, _one_by_one), False)
+
+
+def _spelled(name: ShuffleName) -> Write:
+    return lambda emitter, x, layout: write_shuffle(emitter, x, name, layout)
+
+
+def _side_by_side(emitter: Emitter, x: gs.Tensor, layout: Layout) -> gs.Tensor:
+    """Along the last axis by Concat, then whole rows by Transpose."""
+    (rows, columns), step = layout.static or (0, 0), layout.stride[0]
+    x = emitter.reshape(x, [layout.channels * step, step, rows * columns])
+    parts = [emitter.slice(x, [q], [q + 1], [1]) for q in range(step)]
+    shape = [layout.channels * step, rows * columns, 1]
+    x = emitter.add("Concat", [emitter.reshape(part, shape) for part in parts], axis=2)
+    x = emitter.reshape(x, [layout.channels, step, rows, columns * step])
+    x = emitter.add("Transpose", [x], perm=[0, 2, 1, 3])
+    return emitter.reshape(x, [1, layout.channels, rows * step, columns * step])
+
+
+def _one_by_one(emitter: Emitter, x: gs.Tensor, layout: Layout) -> gs.Tensor:
+    (rows, columns), step = layout.static or (0, 0), layout.stride[0]
+    places = np.arange(layout.channels * step * step * rows * columns, dtype=np.int32)
+    moved = places.reshape(layout.channels, step, step, rows, columns).transpose(0, 3, 1, 4, 2)
+    where = moved.reshape(1, layout.channels, rows * step, columns * step)
+    flat = emitter.reshape(x, [-1])
+    return emitter.add("Gather", [flat, emitter.constant("where", where)], axis=0)
+
+
+def _model(layout: Layout, write: Write) -> ModelProto:
+    numbers = count()
+    emitter = Emitter(OPSET, lambda suffix: f"{suffix}_{next(numbers)}")
+    write(emitter, gs.Variable("x"), layout)
+    nodes = emitter.finish("y")
+    given = [t for node in nodes for t in node.inputs if isinstance(t, gs.Constant)]
+    constants = {
+        tensor.name: numpy_helper.from_array(tensor.values, tensor.name) for tensor in given
+    }
+    graph = helper.make_graph(
+        [OnnxExporter.export_node(node) for node in nodes],
+        "shuffle",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, _shape(layout))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        list(constants.values()),
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+
+
+def _shape(layout: Layout) -> tuple[int, ...]:
+    return (1, layout.channels * layout.stride[0] ** 2, *(size or 1 for size in layout.sizes))
+
+
+def measure(layout: Layout, threads: int, seconds: float) -> dict[str, float]:
+    """Median milliseconds of each way. Raises ValueError where two of them do not agree."""
+    backend = get_backend("ort")
+    found = list(ways(layout))
+    sessions = [backend.prepare(w.model.SerializeToString(), threads=threads) for w in found]
+    phased = np.random.default_rng(0).standard_normal(_shape(layout), np.float32)
+    shape = (layout.channels, layout.stride[0] ** 2, *phased.shape[2:])
+    first = np.ascontiguousarray(phased.reshape(shape).swapaxes(0, 1)).reshape(phased.shape)
+    expected = sessions[1].run({"x": phased})["y"]
+    for way, session in zip(found[2:], sessions[2:], strict=True):
+        made = session.run({"x": first if way.phases_first else phased})["y"]
+        if not np.array_equal(made, expected):
+            raise ValueError(f"{way.name} makes something else than {found[1].name}")
+    taken = time_interleaved(sessions, {"x": phased}, seconds=seconds)
+    return {way.name: float(np.median(ms)) for way, ms in zip(found, taken, strict=True)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--threads", action="append", type=int, help="default: 2, then 1")
+    parser.add_argument("--seconds", type=float, default=4.0, help="for each image (4)")
+    options = parser.parse_args()
+    for number, threads in enumerate(options.threads or (2, 1)):
+        for channels, stride, size in _IMAGES:
+            layout = Layout(
+                channels, (stride,) * 2, (size,) * 2, ((0, 0),) * 2, 1, OPSET, "float32"
+            )
+            found = measure(layout, threads, options.seconds)
+            if not number and (channels, stride, size) == _IMAGES[0]:
+                print(f"{'C, stride, size':17}{'threads':>8}", *(f"{name:>9}" for name in found))
+            figures = (f"{ms:6.2f} ms" for ms in found.values())
+            print(f"{f'{channels}, {stride}, {size}':17}{threads:8}", *figures, flush=True)
+
+
+if __name__ == "__main__":
+    main()
