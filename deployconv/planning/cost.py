@@ -32,14 +32,13 @@ from deployconv.planning.candidates import Choice, Option, options_for
 from deployconv.planning.cost_graph import CostGraph, add_work, graph_of
 from deployconv.planning.cost_table import TABLES, CostTable
 from deployconv.planning.cost_terms import Work
+from deployconv.planning.figures import AS_IT_WAS
 from deployconv.planning.tuner import Tuned
 from deployconv.planning.workbench import TunerOptions
 from deployconv.proof.inputs import input_shapes
 from deployconv.results import Prediction
 from deployconv.sites import Site, UpsampleSite
 
-_AS_IT_WAS = "as it was"
-"""The first candidate: the site unchanged."""
 _SMALL = 64
 """Elements of a constant that may be a shape."""
 
@@ -137,7 +136,7 @@ class _Weighed:
 
     def predictions(self, taken: Choice | None, joins: bool) -> tuple[Prediction, ...]:
         """For the report, the site as it was first; none where no form could be predicted."""
-        kept = Prediction(_AS_IT_WAS, self.before_ms, taken is None and not joins)
+        kept = Prediction(AS_IT_WAS, self.before_ms, taken is None and not joins)
         forms = (
             Prediction(str(saving.choice), self.before_ms - saving.ms, saving.choice == taken)
             for saving in self.savings

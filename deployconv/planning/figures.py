@@ -10,7 +10,7 @@ from deployconv.planning.race import MARGIN
 from deployconv.results import Candidate, Prediction
 
 AS_IT_WAS = "as it was"
-"""The first in every race: the model with this site unchanged."""
+"""The first in every race and of all predictions: the model with this site unchanged."""
 
 
 @dataclass(frozen=True)
