@@ -15,19 +15,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from onnx import ModelProto, TensorProto, helper, numpy_helper
-from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+from costfit.layers import OPSET, written
+from onnx import ModelProto
 
 from deployconv.backends import get_backend
 from deployconv.backends.timing import time_interleaved
 from deployconv.lowering.emit import Emitter
 from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
 
-OPSET, IR_VERSION = 18, 9
 _IMAGES = ((64, 2, 128), (24, 2, 160), (32, 4, 64), (1, 4, 160), (21, 8, 64))
 """Channels, stride, rows and columns."""
 _SPELLED: tuple[ShuffleName, ...] = ("col2im", "two-step", "dcr", "crd", "transpose")
@@ -80,23 +78,7 @@ def _one_by_one(emitter: Emitter, x: gs.Tensor, layout: Layout) -> gs.Tensor:
 
 
 def _model(layout: Layout, write: Write) -> ModelProto:
-    numbers = count()
-    emitter = Emitter(OPSET, lambda suffix: f"{suffix}_{next(numbers)}")
-    write(emitter, gs.Variable("x"), layout)
-    nodes = emitter.finish("y")
-    given = [t for node in nodes for t in node.inputs if isinstance(t, gs.Constant)]
-    constants = {
-        tensor.name: numpy_helper.from_array(tensor.values, tensor.name) for tensor in given
-    }
-    graph = helper.make_graph(
-        [OnnxExporter.export_node(node) for node in nodes],
-        "shuffle",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, _shape(layout))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        list(constants.values()),
-    )
-    opsets = [helper.make_opsetid("", OPSET)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    return written("shuffle", layout, lambda emitter, x: write(emitter, x, layout)).model
 
 
 def _shape(layout: Layout) -> tuple[int, ...]:

@@ -6,8 +6,9 @@ ones, each spelling of the shuffle, crops, pointwise layers, repeated pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, pairwise
 from math import prod
 from typing import Any
@@ -166,9 +167,16 @@ def _shuffles() -> Iterator[Layer]:
 
 
 def _shuffle(name: ShuffleName, layout: Layout) -> Layer:
+    crop = " crop" if any(map(sum, layout.crop)) else ""
+    title = f"{name} {layout.channels} s{_by(layout.stride)} {_by(layout.static or ())}{crop}"
+    return written(title, layout, partial(write_shuffle, shuffle=name, layout=layout))
+
+
+def written(name: str, layout: Layout, write: Callable[[Emitter, gs.Tensor], gs.Tensor]) -> Layer:
+    """What ``write`` makes of the phases of ``layout``, whose sizes are known."""
     number = count()
     emitter = Emitter(OPSET, lambda suffix: f"{suffix}{next(number)}")
-    write_shuffle(emitter, gs.Variable("x"), name, layout)
+    write(emitter, gs.Variable("x"))
     nodes = emitter.finish("y")
     constants = {
         tensor.name: tensor.values
@@ -179,9 +187,7 @@ def _shuffle(name: ShuffleName, layout: Layout) -> Layer:
     assert layout.static is not None
     shape = (1, layout.channels * prod(layout.stride), *layout.static)
     exported = [OnnxExporter.export_node(node) for node in nodes]
-    crop = " crop" if any(map(sum, layout.crop)) else ""
-    title = f"{name} {layout.channels} s{_by(layout.stride)} {_by(layout.static)}{crop}"
-    return _layer(title, exported, shape, **constants)
+    return _layer(name, exported, shape, **constants)
 
 
 _ELEMENTS = (
