@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from deployconv.joining import Reach
 from deployconv.lowering.chain import ChainPlan
 from deployconv.model.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
@@ -29,15 +28,7 @@ from tests.build import (
     tensor,
     value,
 )
-
-SIZES = (5, 6, 3)
-
-
-@dataclass(frozen=True)
-class Choice:
-    form: Form = "crop"
-    shuffle: Shuffle = "auto"
-    chain: Reach = "all"
+from tests.lowres.shuffles import SIZES, Choice
 
 
 @dataclass(frozen=True)
