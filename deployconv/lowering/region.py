@@ -1,20 +1,25 @@
 """A region at low resolution: its nodes as they are, on pixels in the order of the phases.
 
 x -> Conv -> Reshape [N, C, P * H, W] -> nodes -> Reshape [N, C' * P, H, W] -> shuffle -> crop
+
+A sum or a mean over channels is a row of weights times the matrix [C, P * H * W], and written so:
+a reduction along any axis but the last one is the slowest way to read an image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from deployconv.lowering.emit import Emitter
 from deployconv.lowering.lower import low_resolution_conv
 from deployconv.lowering.plan import Plan, plan_site
 from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
-from deployconv.lowres.region import Region
+from deployconv.lowres.region import Region, Step
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,42 @@ def lower_region(region: Region, plan: RegionPlan, fresh: Callable[[str], str]) 
     # A 0 keeps the size at its place, whatever it is.
     behind = (0,) * (region.head.rank - 1)
     made: dict[str, gs.Tensor] = {}
+    width: dict[str, int] = {}
     for site, head in zip(region.heads, plan.heads, strict=True):
         phased = low_resolution_conv(emitter, site, head)
+        width[site.output] = site.channels[1]
         made[site.output] = emitter.reshape(phased, [0, site.channels[1], -1, *behind])
     for step in region.steps:
-        inputs = [made.get(given.name, given) for given in step.node.inputs]
-        result = emitter.add(step.node.op, inputs, **step.node.attrs)
-        made[step.node.outputs[0].name] = result
+        name, output = step.node.inputs[0].name, step.node.outputs[0].name
+        width[output] = step.channels
+        if _is_sum(step, plan):
+            made[output] = _sum(emitter, step.node.op, made[name], width[name], plan)
+        else:
+            inputs = [made.get(given.name, given) for given in step.node.inputs]
+            made[output] = emitter.add(step.node.op, inputs, **step.node.attrs)
     channels = region.channels * region.head.phases
     stacked = emitter.reshape(made[region.output], [0, channels, -1, *behind])
     write_shuffle(emitter, stacked, plan.shuffle, plan.layout)
     return emitter.finish(region.output)
+
+
+def _is_sum(step: Step, plan: RegionPlan) -> bool:
+    """Whether ``step`` is lowered as a product.
+
+    Float16 would round the weight of a mean too far, and two unknown sizes would have to be asked
+    for as the model runs.
+    """
+    precise = plan.layout.dtype in ("float32", "float64")
+    return step.node.op in ("ReduceMean", "ReduceSum") and precise and plan.layout.dynamic_axes < 2
+
+
+def _sum(emitter: Emitter, op: str, image: gs.Tensor, channels: int, plan: RegionPlan) -> gs.Tensor:
+    """The sum or mean over the channels of ``image``, ``[N, C, P * H, W]``."""
+    weight = 1 if op == "ReduceSum" else 1 / channels
+    row = emitter.constant("row", np.full((1, channels), weight, plan.layout.dtype))
+    if plan.layout.rank == 1:
+        return emitter.add("MatMul", [row, image])
+    first, *others = (-1 if size is None else size for size in plan.layout.sizes)
+    rows = first if first == -1 else first * prod(plan.layout.stride)
+    flat = emitter.reshape(image, [0, 0, -1])
+    return emitter.reshape(emitter.add("MatMul", [row, flat]), [0, 1, rows, *others])

@@ -97,6 +97,7 @@ ORT_CPU = CostTable(
         "pointwise": Rate(0.0537, 0.0242),
         "transcendental": Rate(0.299, 0.0361),
         "prelu": Rate(3.37, 0.594),
+        "reduced": Rate(1.13, 0.0),
         "copied": Rate(0.00796, 0.0611),
         "repeated": Rate(0, 0.0706),
         "repeated_blocks": Rate(0, 0.768),

@@ -38,6 +38,7 @@ Term = Literal[
     "pointwise",
     "transcendental",
     "prelu",
+    "reduced",
     "copied",
     "repeated",
     "repeated_blocks",
@@ -66,7 +67,8 @@ Term = Literal[
 - ``far``: elements, of those counted elsewhere, beyond what a cache holds of one tensor.
 - ``reordered``: elements brought into blocks or out of them; ``_part`` where the last block
   is not full.
-- ``pointwise``, ``transcendental``: elements of such layers.
+- ``pointwise``, ``transcendental``: elements of such layers; ``reduced``: elements that a
+  reduction reads, along any axis but the last.
 - ``copied``: elements of whatever else moves data; ``repeated``: made by a nearest Resize,
   ``_blocks`` where the channels stay in blocks.
 - the rest: elements that a shuffle moves, one term a way to do it.
@@ -124,6 +126,10 @@ def _work(node: NodeProto, shapes: Instance, block: int) -> Work:
         return _conv(node, shapes, block)
     if node.op_type == "ConvTranspose":
         return _conv_transpose(node, shapes)
+    if node.op_type == "MatMul":
+        return _matmul(node, shapes)
+    if node.op_type.startswith("Reduce"):
+        return _reduction(node, shapes)
     made = prod(shapes[node.output[0]]) / _MILLION
     return _moved(node, shapes, made) | far(made)
 
@@ -205,6 +211,24 @@ def _conv_transpose(node: NodeProto, shapes: Instance) -> Work:
     else:
         work["scattered_nd"] = columns
     return work | far(columns / group)
+
+
+def _matmul(node: NodeProto, shapes: Instance) -> Work:
+    """Few rows times a large matrix take as long as it takes to read that."""
+    one, other = (shapes[name] for name in node.input)
+    y = shapes[node.output[0]]
+    read = prod(other) / _MILLION
+    calls = prod(y[:-2]) / 1e3
+    multiplied = prod(y) * one[-1] / _MILLION
+    work: Work = {"forks": 1.0, "gemm": multiplied, "gemm_calls": calls, "copied": read}
+    return work | far(read)
+
+
+def _reduction(node: NodeProto, shapes: Instance) -> Work:
+    """What lies side by side is added up as quickly as a pointwise layer reads it."""
+    x, y = shapes[node.input[0]], shapes[node.output[0]]
+    term: Term = "reduced" if y and y[-1] == x[-1] != 1 else "pointwise"
+    return {term: prod(x) / _MILLION}
 
 
 def is_blocked(node: NodeProto, shapes: Instance, block: int) -> bool:

@@ -38,6 +38,7 @@ def layers() -> Iterator[Layer]:
     yield from _transposed_convs()
     yield from _shuffles()
     yield from _others()
+    yield from _sums()
     yield from _integers()
 
 
@@ -245,6 +246,28 @@ def _repeated(channels: int, size: int) -> Iterator[Layer]:
     }.items():
         read = {key: given[key] for node in nodes for key in node.input if key in given}
         yield _layer(f"{name} {channels} {size}", nodes, (1, channels, size, size), **read)
+
+
+_SUMMED = (
+    # channels, spatial sizes
+    *((16, (64, 16)), (32, (64, 64)), (64, (32, 32)), (64, (256, 64)), (24, (100, 100))),
+    *((256, (64, 64)), (32, (256, 256)), (128, (96, 96)), (128, (4096,)), (48, (8, 24, 24))),
+)
+_ROWS = (1, 4, 32)
+"""Of the matrix that an image is multiplied with."""
+
+
+def _sums() -> Iterator[Layer]:
+    """Over channels: as a reduction, and as rows of weights times the image as a matrix."""
+    for channels, sizes in _SUMMED:
+        title = f"{channels} {_by(sizes)}"
+        node = helper.make_node("ReduceMean", ["x", "axes"], ["y"])
+        shape = (1, channels, *sizes)
+        yield _layer(f"mean {title}", [node], shape, axes=np.array([1]))
+        for rows in _ROWS:
+            node = helper.make_node("MatMul", ["w", "x"], ["y"])
+            shape = (1, channels, prod(sizes))
+            yield _layer(f"matmul {rows} {title}", [node], shape, w=_values(rows, channels))
 
 
 _QUANTIZED = (

@@ -110,6 +110,7 @@ ROUNDING = {
     "layer_norm_over_channels": (LAYER_NORM, 9),
     "softmax_over_channels": ("t = Softmax<axis=1>(a) y = Mul(t, a)", 2),
     "gate": ("t = Sigmoid(a) u = Mul(t, a) y = Conv(u, w1)", 3),
+    "mean_of_three_channels": ("t = Conv(a, w1, b1) m = ReduceMean<axes=[1]>(t) y = Sub(t, m)", 3),
 }
 
 
@@ -139,12 +140,38 @@ def test_dynamic_sizes(shuffle: Shuffle) -> None:
         assert_equal(run(model, feeds(*shape)), run(planning.view.model.proto, feeds(*shape)))
 
 
+SUMS = {
+    "static": ("1,2,4,3", "float32", ["MatMul", "MatMul"]),
+    "rows_unknown": ("1,2,h,3", "float32", ["MatMul", "MatMul"]),
+    "columns_unknown": ("n,2,4,w", "float32", ["MatMul", "MatMul"]),
+    "both_unknown": ("1,2,h,w", "float32", ["ReduceSum", "ReduceMean"]),
+    "few_digits": ("1,2,4,3", "float16", ["ReduceSum", "ReduceMean"]),
+}
+
+
+@pytest.mark.parametrize("case", SUMS.values(), ids=SUMS)
+def test_sums_over_channels_are_products_with_a_row(case: tuple[str, str, list[str]]) -> None:
+    shape, dtype, operators = case
+    body = f"{UP} t = ReduceSum(a, one) d = Sub(a, t) m = ReduceMean<axes=[1]>(d) y = Add(d, m)"
+    weights = {name: WEIGHTS[name].astype(dtype) for name in ("wa", "ba")}
+    model = parsed(body, {**WEIGHTS, **weights}, shape, dtype=dtype)
+    planning = certify_sites(planned(model, Choice()), seed=0)
+    assert planning.reports[0].certificate == "exact"
+    apply(planning)
+    after = planning.view.model.proto
+    written = [node.op_type for node in after.graph.node]
+    assert [op for op in written if op in ("MatMul", "ReduceMean", "ReduceSum")] == operators
+    given = {"x": feeds(1, 2, 4, 3)["x"].astype(dtype)}
+    assert_equal(run(model, given), run(after, given))
+
+
 @pytest.mark.parametrize("rank", [1, 3])
-def test_other_ranks(rank: int) -> None:
+@pytest.mark.parametrize("reduction", ["ReduceMax", "ReduceMean"])
+def test_other_ranks(rank: int, reduction: str) -> None:
     weights = {"wa": integers(2, 4, *[4] * rank, seed=1), "w1": integers(3, 4, *[1] * rank)}
     up = f"a = ConvTranspose<strides={[2] * rank}, pads={[1] * 2 * rank}>(x, wa, ba)"
     shape = (2, 2, 3, 4, 5)[: rank + 2]
-    body = f"{up} t = Relu(a) m = ReduceMax<axes=[1]>(t) u = Sub(t, m) y = Conv(u, w1, b1)"
+    body = f"{up} t = Relu(a) m = {reduction}<axes=[1]>(t) u = Sub(t, m) y = Conv(u, w1, b1)"
     model = parsed(body, {**WEIGHTS, **weights}, ",".join(map(str, shape)))
     planning = certify_sites(planned(model, Choice(shuffle="transpose")), seed=0)
     assert region_of(planning) is not None

@@ -170,6 +170,42 @@ def test_other_layers(made: NodeProto, expected: dict[Term, float]) -> None:
     assert work(made, {"x": (2, 3), "y": (2, 3)}) == expected
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "made", "calls"),
+    [
+        ((1, 16), (2, 16, 30), (2, 1, 30), 2),
+        ((2, 4, 16), (16, 30), (2, 4, 30), 2),
+        ((4, 16), (16, 30), (4, 30), 1),
+    ],
+)
+def test_a_product_reads_all_of_the_second_matrix(
+    one: tuple[int, ...], other: tuple[int, ...], made: tuple[int, ...], calls: int
+) -> None:
+    found = work(node("MatMul", "a b"), {"a": one, "b": other, "y": made})
+    read, rows = 1, 1
+    for extent in other:
+        read *= extent
+    for extent in made[:-1]:
+        rows *= extent
+    multiplied = rows * 16 * 30
+    assert found == {"forks": 1, "gemm": multiplied, "gemm_calls": calls, "copied": read}
+
+
+@pytest.mark.parametrize(
+    ("op", "made", "term"),
+    [
+        ("ReduceMean", (1, 1, 5, 6), "reduced"),
+        ("ReduceSum", (1, 5, 6), "reduced"),
+        ("ReduceMax", (1, 4, 5, 1), "pointwise"),
+        ("ReduceMean", (), "pointwise"),
+    ],
+)
+def test_reductions_read_rows_faster_than_columns(
+    op: str, made: tuple[int, ...], term: Term
+) -> None:
+    assert work(node(op), {"x": (1, 4, 5, 6), "y": made}) == {term: 120}
+
+
 def test_what_is_not_known() -> None:
     assert work_of(node("Relu"), {"x": (2, 3)}, BLOCK) is None
     assert work_of(node("Conv", "x w"), {"y": (1, 2, 3, 4)}, BLOCK) is None
