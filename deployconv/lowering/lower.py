@@ -114,9 +114,12 @@ def phase_convs(emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: 
         return emitter.add("Concat", made, axis=1)
     channels = plan.layout.channels
     columns = [emitter.reshape(tensor, [0, channels, 1, -1]) for tensor in made]
-    sizes = [-1 if size is None else size for size in plan.layout.sizes]
     stacked = emitter.add("Concat", columns, axis=2)
-    return emitter.reshape(stacked, [0, channels * prod(site.stride), *sizes])
+    front = [0, channels * prod(site.stride)]
+    if plan.layout.dynamic_axes > 1:
+        ends = [emitter.ints("front", front), emitter.spatial_shape(made[0])]
+        return emitter.reshape(stacked, emitter.add("Concat", ends, axis=0))
+    return emitter.reshape(stacked, [*front, *(-1 if m is None else m for m in plan.layout.sizes)])
 
 
 def _input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:

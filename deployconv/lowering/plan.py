@@ -111,9 +111,14 @@ _MOST_CONVS = 16
 
 
 def _fits_split(site: UpsampleSite) -> bool:
-    """Few phases, float weights, and shapes that a Reshape can name."""
+    """Few phases, float weights, and shapes that a Reshape can name or be given."""
     few = 1 < site.phases <= _MOST_CONVS and site.weight.quantized is None
-    return few and sum(size is None for size in site.sizes) <= 1
+    named = sum(size is None for size in site.sizes) <= 1
+    return few and (named or site.scope.opset >= _FIRST_GIVEN_SHAPE)
+
+
+_FIRST_GIVEN_SHAPE = 5
+"""The first opset whose Reshape takes the shape as an input."""
 
 
 _LARGEST = 1 << 31

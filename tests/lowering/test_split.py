@@ -41,10 +41,10 @@ def test_multiplications_are_those_of_the_taps(
     assert split_multiplications([without_shift(axis)]) == split
 
 
-def upsampler(kernel: int, sizes: Sequence[Size], **attributes: Any) -> ModelProto:
+def upsampler(kernel: int, sizes: Sequence[Size], opset: int = 18, **attributes: Any) -> ModelProto:
     rank = len(sizes)
     weight = integers(4, 3, *[kernel] * rank, seed=1)
-    return conv_transpose(weight, sizes, integers(3, seed=2), opset=18, **attributes)
+    return conv_transpose(weight, sizes, integers(3, seed=2), opset=opset, **attributes)
 
 
 @pytest.mark.parametrize(
@@ -69,17 +69,21 @@ def test_the_bias_is_stored_once() -> None:
     assert sum(list(tensor.dims) == [3] for tensor in after.graph.initializer) == 1
 
 
-def test_one_dynamic_size_is_no_obstacle() -> None:
-    original = upsampler(5, (None, 4), strides=[2, 2], pads=[2] * 4)
-    done, after = rewrite(original, form="split", verify=False)
-    assert done.sites[0].form == "split"
+@pytest.mark.parametrize("shuffle", ["dcr", "crd", "transpose", "col2im"])
+@pytest.mark.parametrize("sizes", [(None, 4), (None, None)], ids=["rows", "rows_and_columns"])
+def test_dynamic_sizes_are_no_obstacle(sizes: tuple[Size, Size], shuffle: str) -> None:
+    original = upsampler(5, sizes, strides=[2, 2], pads=[2] * 4)
+    done, after = rewrite(original, form="split", shuffle=shuffle, verify=False)
+    assert (done.sites[0].form, done.sites[0].shuffle) == ("split", shuffle)
     for size in (1, 2, 7):
-        feeds = {"x": integers(1, 4, size, 4)}
+        feeds = {"x": integers(1, 4, size, sizes[1] or size + 1)}
         assert_equal(run(original, feeds), run(after, feeds))
 
 
 GIVE_WAY = {
-    "two_dynamic_sizes": upsampler(3, (None, None), strides=[2, 2], pads=[1] * 4),
+    "two_dynamic_sizes_where_shapes_are_attributes": upsampler(
+        *(3, (None, None), 4), strides=[2, 2], pads=[1] * 4
+    ),
     "too_many_phases": upsampler(8, (3, 3), strides=[8, 8]),
 }
 
