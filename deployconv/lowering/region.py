@@ -3,7 +3,7 @@
 x -> Conv -> Reshape [N, C, P * H, W] -> nodes -> Reshape [N, C' * P, H, W] -> shuffle -> crop
 
 A sum or a mean over channels is a row of weights times the matrix [C, P * H * W], and written so:
-a reduction along any axis but the last one is the slowest way to read an image.
+a reduction along any axis but the last is the slowest way to read an image.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from deployconv.lowering.emit import Emitter
 from deployconv.lowering.lower import low_resolution_conv
 from deployconv.lowering.plan import Plan, plan_site
 from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
+from deployconv.lowres.product import Product
 from deployconv.lowres.region import Region, Step
+
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -84,13 +89,17 @@ def lower_region(region: Region, plan: RegionPlan, fresh: Callable[[str], str]) 
         width[site.output] = site.channels[1]
         made[site.output] = emitter.reshape(phased, [0, site.channels[1], -1, *behind])
     for step in region.steps:
-        name, output = step.node.inputs[0].name, step.node.outputs[0].name
-        width[output] = step.channels
-        if _is_sum(step, plan):
-            made[output] = _sum(emitter, step.node.op, made[name], width[name], plan)
+        name = step.reads[0]
+        width[step.output] = step.channels
+        if isinstance(step, Product):
+            result = _product(emitter, step.matrix, made[name], step.channels, plan)
+        elif _is_sum(step, plan):
+            row = emitter.constant("row", _row(step.node.op, width[name], plan.layout.dtype))
+            result = _product(emitter, row, made[name], 1, plan)
         else:
             inputs = [made.get(given.name, given) for given in step.node.inputs]
-            made[output] = emitter.add(step.node.op, inputs, **step.node.attrs)
+            result = emitter.add(step.node.op, inputs, **step.node.attrs)
+        made[step.output] = result
     channels = region.channels * region.head.phases
     stacked = emitter.reshape(made[region.output], [0, channels, -1, *behind])
     write_shuffle(emitter, stacked, plan.shuffle, plan.layout)
@@ -107,13 +116,18 @@ def _is_sum(step: Step, plan: RegionPlan) -> bool:
     return step.node.op in ("ReduceMean", "ReduceSum") and precise and plan.layout.dynamic_axes < 2
 
 
-def _sum(emitter: Emitter, op: str, image: gs.Tensor, channels: int, plan: RegionPlan) -> gs.Tensor:
-    """The sum or mean over the channels of ``image``, ``[N, C, P * H, W]``."""
-    weight = 1 if op == "ReduceSum" else 1 / channels
-    row = emitter.constant("row", np.full((1, channels), weight, plan.layout.dtype))
+def _row(op: str, channels: int, dtype: str) -> Array:
+    """The weights of a sum or a mean, ``[1, C]``."""
+    return np.full((1, channels), 1 if op == "ReduceSum" else 1 / channels, dtype)
+
+
+def _product(
+    emitter: Emitter, matrix: gs.Tensor, image: gs.Tensor, rows: int, plan: RegionPlan
+) -> gs.Tensor:
+    """``matrix``, ``[T, C]`` or ``[N, T, C]``, times ``image``, ``[N, C, P * H, W]``."""
     if plan.layout.rank == 1:
-        return emitter.add("MatMul", [row, image])
+        return emitter.add("MatMul", [matrix, image])
     first, *others = (-1 if size is None else size for size in plan.layout.sizes)
-    rows = first if first == -1 else first * prod(plan.layout.stride)
+    phased = first if first == -1 else first * prod(plan.layout.stride)
     flat = emitter.reshape(image, [0, 0, -1])
-    return emitter.reshape(emitter.add("MatMul", [row, flat]), [0, 1, rows, *others])
+    return emitter.reshape(emitter.add("MatMul", [matrix, flat]), [0, rows, phased, *others])

@@ -9,8 +9,8 @@ The phases of a site are channels of one Conv. With the channel slowest, ``[N, C
 ``[N, C, P * H, W]`` by a Reshape: an image whose pixels stand in another order. What computes
 each pixel from that pixel alone does not see the order, so the nodes run on it as they are,
 weights and all: pointwise layers, 1x1 Convs of any group, reductions over channels, Add and
-Concat of tensors in the same order. Where what is left has fewer channels, the shuffle has
-less to move.
+Concat of tensors in the same order, a product with a matrix (`lowres.product`). Where what is
+left has fewer channels, the shuffle has less to move.
 
 A `chain.Chain` keeps the phases as channels instead; its 1x1 Convs are block-diagonal, with
 zeros between the phases. That saves a change of layout and costs multiplications by zero.
@@ -26,6 +26,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from deployconv.lowres.follow import is_known
+from deployconv.lowres.product import Product, product_at
 from deployconv.model.constants import Constant
 from deployconv.model.view import Scope, View
 from deployconv.sites import UpsampleSite
@@ -56,13 +57,28 @@ class Step:
     constants: Mapping[int, Constant]
     channels: int
 
+    @property
+    def nodes(self) -> tuple[gs.Node, ...]:
+        """The one node."""
+        return (self.node,)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of its inputs."""
+        return tuple(tensor.name for tensor in self.node.inputs)
+
+    @property
+    def output(self) -> str:
+        """The name of its result."""
+        return str(self.node.outputs[0].name)
+
 
 @dataclass(frozen=True, eq=False)
 class Region:
     """Sites and the steps behind them, in graph order; the last step makes what leaves it."""
 
     heads: tuple[UpsampleSite, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[Step | Product, ...]
 
     @property
     def head(self) -> UpsampleSite:
@@ -82,7 +98,7 @@ class Region:
     @property
     def output(self) -> str:
         """Name of what leaves the region."""
-        return str(self.steps[-1].node.outputs[0].name)
+        return self.steps[-1].output
 
     @property
     def channels(self) -> int:
@@ -93,7 +109,7 @@ class Region:
     def nodes(self) -> tuple[gs.Node, ...]:
         """The nodes of the sites and of the steps."""
         sites = (node for head in self.heads for node in head.nodes)
-        return (*sites, *(step.node for step in self.steps))
+        return (*sites, *(node for step in self.steps for node in step.nodes))
 
 
 def region_behind(
@@ -115,14 +131,14 @@ def region_behind(
     """
     sources = {peer.output: peer for peer in peers if _alike(site, peer)} | {site.output: site}
     channels = {name: source.channels[1] for name, source in sources.items()}
-    steps: list[Step] = []
+    steps: list[Step | Product] = []
     first = min(site.scope.index(source.nodes[-1]) for source in sources.values())
     for node in site.scope.nodes[first + 1 :]:
-        if any(tensor.name in channels for tensor in node.inputs) and id(node) not in barred:
-            step = _step(node, site, view, channels)
-            if step is not None:
+        if any(tensor.name in channels for tensor in node.inputs):
+            step = _step(node, site, view, channels) or _product(node, site, view)
+            if step is not None and not any(id(part) in barred for part in step.nodes):
                 steps.append(step)
-                channels[node.outputs[0].name] = step.channels
+                channels[step.output] = step.channels
     for last in reversed(range(len(steps))):
         region = _ending_in(steps[: last + 1], sources, site.scope)
         if region is not None and region.head is site:
@@ -144,19 +160,19 @@ def _alike(site: UpsampleSite, peer: UpsampleSite) -> bool:
 
 
 def _ending_in(
-    steps: Sequence[Step], sources: Mapping[str, UpsampleSite], scope: Scope
+    steps: Sequence[Step | Product], sources: Mapping[str, UpsampleSite], scope: Scope
 ) -> Region | None:
     """What the last of ``steps`` is made of, if nothing else reads any of that."""
-    wanted = {steps[-1].node.outputs[0].name}
-    taken: list[Step] = []
+    wanted = {steps[-1].output}
+    taken: list[Step | Product] = []
     for step in reversed(steps):
-        if step.node.outputs[0].name in wanted:
+        if step.output in wanted:
             taken.insert(0, step)
-            wanted |= {tensor.name for tensor in step.node.inputs}
+            wanted.update(step.reads)
     heads = [source for name, source in sources.items() if name in wanted]
-    inside = {id(step.node) for step in taken}
+    inside = {id(node) for step in taken for node in step.nodes}
     made = [head.nodes[-1].outputs[0] for head in heads]
-    made += [step.node.outputs[0] for step in taken[:-1]]
+    made += [step.nodes[-1].outputs[0] for step in taken[:-1]]
     for tensor in made:
         if tensor.name in scope.outputs or any(id(node) not in inside for node in tensor.outputs):
             return None
@@ -164,9 +180,16 @@ def _ending_in(
     return Region(tuple(heads), tuple(taken))
 
 
-def _beyond_chains(step: Step) -> bool:
+def _beyond_chains(step: Step | Product) -> bool:
+    if isinstance(step, Product):
+        return True
     data = [tensor for i, tensor in enumerate(step.node.inputs) if i not in step.constants]
     return len(data) > 1 or step.node.op == "Conv" or step.node.op in REDUCTIONS
+
+
+def _product(node: gs.Node, site: UpsampleSite, view: View) -> Product | None:
+    """A product that begins with ``node``, of an image whose sizes are known."""
+    return product_at(node, site.scope, view) if None not in site.sizes else None
 
 
 def _step(

@@ -10,7 +10,7 @@ both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -23,6 +23,7 @@ from onnx import NodeProto
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from deployconv.lowering import RegionPlan
+from deployconv.lowres.product import Product
 from deployconv.lowres.region import REDUCTIONS, Region, Step
 from deployconv.model.constants import Constant
 from deployconv.proof.integers import EXACT, Draws, random
@@ -53,7 +54,13 @@ def region_trial(region: Region, plan: RegionPlan, rng: np.random.Generator) -> 
         )
         for site in region.heads
     )
-    steps = tuple(_stand_in(step, draws, region.scope.opset) for step in region.steps)
+    image = [axis.output_size(size) for axis, size in zip(region.head.axes, sizes, strict=True)]
+    steps = tuple(
+        _drawn_product(step, draws, image)
+        if isinstance(step, Product)
+        else _stand_in(step, draws, region.scope.opset)
+        for step in region.steps
+    )
     constants: dict[str, Array] = {}
     nodes: dict[str, NodeProto] = {}
     for site, original in zip(heads, originals, strict=True):
@@ -64,7 +71,10 @@ def region_trial(region: Region, plan: RegionPlan, rng: np.random.Generator) -> 
                 constants[parameter.name] = parameter.read()
     for step in steps:
         constants |= {known.name: known.read() for known in step.constants.values()}
-    protos = [*nodes.values(), *(OnnxExporter.export_node(step.node) for step in steps)]
+    protos = [
+        *nodes.values(),
+        *(OnnxExporter.export_node(node) for step in steps for node in step.nodes),
+    ]
     feeds = {
         site.input: random((*(original.front or (2, site.channels[0])), *sizes), draws.bound, rng)
         for site, original in zip(heads, originals, strict=True)
@@ -88,7 +98,10 @@ def _bound(region: Region) -> int:
     factors = [max(_terms(site) for site in region.heads)]
     mixes = 0
     for step in region.steps:
-        if step.node.op == "Conv":
+        if isinstance(step, Product):
+            factors.append(step.columns)
+            mixes += 1
+        elif step.node.op == "Conv":
             factors.append(step.constants[1].shape[1])
             mixes += 1
         elif step.node.op in REDUCTIONS:
@@ -112,6 +125,33 @@ def _stand_in(step: Step, draws: Draws, opset: int) -> Step:
         return _sum(step, opset)
     op = "Sum" if len(data) > 1 else "Identity"
     return replace(step, node=_copy(node, op, data, {}), constants={})
+
+
+def _drawn_product(step: Product, draws: Draws, image: Sequence[int]) -> Product:
+    """The product with a drawn matrix, its shapes those of images of any number."""
+    matrix, (flat, whole) = step.matrix.name, _SHAPES
+    made = {
+        0: draws.of(matrix, (step.channels, step.columns)),
+        1: np.array([0, 0, -1]),
+        2: np.array([0, step.channels, *image]),
+    }
+    names = {0: matrix, 1: f"{flat}/{step.output}", 2: f"{whole}/{step.output}"}
+    constants = {
+        place: Constant(names[place], values.shape, values.dtype, partial(np.asarray, values))
+        for place, values in made.items()
+    }
+    features, result = step.flatten.inputs[0], step.product.outputs[0]
+    return replace(
+        step,
+        flatten=_copy(step.flatten, "Reshape", [features, gs.Variable(names[1])], {}),
+        product=_copy(step.product, "MatMul", list(step.product.inputs), {}),
+        unflatten=_copy(step.unflatten, "Reshape", [result, gs.Variable(names[2])], {}),
+        constants=constants,
+    )
+
+
+_SHAPES = ("certificate/flat", "certificate/whole")
+"""The tensors that say how the image is a matrix, and that an image again."""
 
 
 def _sum(step: Step, opset: int) -> Step:
