@@ -48,6 +48,18 @@ class Emitter:
             return self.add("Reshape", [tensor], shape=list(shape))
         return self.add("Reshape", [tensor, self.ints("shape", shape)])
 
+    def reshape_to_image(
+        self, tensor: gs.Tensor, front: Ints, sizes: Sequence[int | None], image: gs.Tensor
+    ) -> gs.Tensor:
+        """Reshape to ``[*front, *sizes]``: the sizes of ``image``, which say what is not known.
+
+        More than one of these is found as the model runs, from opset 5 on.
+        """
+        if sum(size is None for size in sizes) <= 1:
+            return self.reshape(tensor, [*front, *(-1 if size is None else size for size in sizes)])
+        ends = [self.ints("front", front), self.spatial_shape(image)]
+        return self.reshape(tensor, self.add("Concat", ends, axis=0))
+
     def slice(self, tensor: gs.Tensor, starts: Ints, ends: Ints, axes: Ints) -> gs.Tensor:
         """Slice; before opset 10 the bounds are attributes."""
         starts, ends, axes = list(starts), list(ends), list(axes)

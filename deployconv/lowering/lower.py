@@ -116,10 +116,7 @@ def phase_convs(emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: 
     columns = [emitter.reshape(tensor, [0, channels, 1, -1]) for tensor in made]
     stacked = emitter.add("Concat", columns, axis=2)
     front = [0, channels * prod(site.stride)]
-    if plan.layout.dynamic_axes > 1:
-        ends = [emitter.ints("front", front), emitter.spatial_shape(made[0])]
-        return emitter.reshape(stacked, emitter.add("Concat", ends, axis=0))
-    return emitter.reshape(stacked, [*front, *(-1 if m is None else m for m in plan.layout.sizes)])
+    return emitter.reshape_to_image(stacked, front, plan.layout.sizes, made[0])
 
 
 def _input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:

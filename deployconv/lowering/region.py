@@ -107,13 +107,11 @@ def lower_region(region: Region, plan: RegionPlan, fresh: Callable[[str], str]) 
 
 
 def _is_sum(step: Step, plan: RegionPlan) -> bool:
-    """Whether ``step`` is lowered as a product.
+    """Whether ``step`` is lowered as a product: float16 would round a mean's weight too far."""
+    return step.node.op in ("ReduceMean", "ReduceSum") and plan.layout.dtype in _PRECISE
 
-    Float16 would round the weight of a mean too far, and two unknown sizes would have to be asked
-    for as the model runs.
-    """
-    precise = plan.layout.dtype in ("float32", "float64")
-    return step.node.op in ("ReduceMean", "ReduceSum") and precise and plan.layout.dynamic_axes < 2
+
+_PRECISE = ("float32", "float64")
 
 
 def _row(op: str, channels: int, dtype: str) -> Array:
@@ -127,7 +125,7 @@ def _product(
     """``matrix``, ``[T, C]`` or ``[N, T, C]``, times ``image``, ``[N, C, P * H, W]``."""
     if plan.layout.rank == 1:
         return emitter.add("MatMul", [matrix, image])
-    first, *others = (-1 if size is None else size for size in plan.layout.sizes)
-    phased = first if first == -1 else first * prod(plan.layout.stride)
-    flat = emitter.reshape(image, [0, 0, -1])
-    return emitter.reshape(emitter.add("MatMul", [matrix, flat]), [0, rows, phased, *others])
+    first, *others = plan.layout.sizes
+    phased = None if first is None else first * prod(plan.layout.stride)
+    made = emitter.add("MatMul", [matrix, emitter.reshape(image, [0, 0, -1])])
+    return emitter.reshape_to_image(made, [0, rows], [phased, *others], image)

@@ -144,7 +144,7 @@ SUMS = {
     "static": ("1,2,4,3", "float32", ["MatMul", "MatMul"]),
     "rows_unknown": ("1,2,h,3", "float32", ["MatMul", "MatMul"]),
     "columns_unknown": ("n,2,4,w", "float32", ["MatMul", "MatMul"]),
-    "both_unknown": ("1,2,h,w", "float32", ["ReduceSum", "ReduceMean"]),
+    "both_unknown": ("1,2,h,w", "float32", ["MatMul", "MatMul"]),
     "few_digits": ("1,2,4,3", "float16", ["ReduceSum", "ReduceMean"]),
 }
 
