@@ -212,7 +212,7 @@ def test_a_lifted_model_computes_the_same_bits(build: Any, optimise: bool) -> No
         np.testing.assert_array_equal(after[name], array, strict=True)
 
 
-@pytest.mark.parametrize("name", LIFTED.keys() - MOVED.keys())
+@pytest.mark.parametrize("name", [name for name in LIFTED if name not in MOVED])
 def test_nothing_but_the_version_changes(name: str) -> None:
     original = LIFTED[name]()
     lifted = ModelProto()
