@@ -118,7 +118,7 @@ def apply(planning: Planning) -> frozenset[str]:
             edits.append(Replacement(site.scope, subject.nodes[-1:], new))
         elif planned.head is not None or not isinstance(site, UpsampleSite):
             continue
-        elif _folds_in_place(planned):
+        elif _is_slower(planned) and folds_in_place(site):
             fresh = names.maker(site.scope.label(site.layer))
             edits.append(Replacement(site.scope, site.nodes[-1:], with_folded(site, fresh)))
         elif site.explicit_attributes is not None:
@@ -126,11 +126,13 @@ def apply(planning: Planning) -> frozenset[str]:
     return splice(planning.view, edits)
 
 
-def _folds_in_place(planned: Planned) -> bool:
-    """True for a layer that is kept as the faster one, with affine layers right behind it."""
-    site = planned.site
-    tail = isinstance(site, UpsampleSite) and bool(site.folds) and not site.trims
-    return tail and planned.report.reason is not None and planned.report.reason.code == "slower"
+def folds_in_place(site: UpsampleSite) -> bool:
+    """True for a layer that takes the affine layers behind it where it is kept as the faster."""
+    return bool(site.folds) and not site.trims
+
+
+def _is_slower(planned: Planned) -> bool:
+    return planned.report.reason is not None and planned.report.reason.code == "slower"
 
 
 def _plan(site: Site, options: RewriteOptions, choices: Choices | None, seen: View) -> Planned:

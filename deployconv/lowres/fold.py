@@ -1,13 +1,16 @@
 """Affine layers behind a site become part of its weights: BatchNormalization, Mul, Add, Sub, Div.
 
     site(w, b) -> y * scale + shift        becomes        site(w * scale, b * scale + shift)
+    site(w, b) -> y - mean over channels   becomes        site(w - mean of w, b - mean of b)
 
-Runtimes do this to a Conv, but they look for the layer directly behind it; once a shuffle stands
-in between they find it no more. The products are taken in float64 and rounded once.
+The second is how a LayerNorm over channels begins (`lowres.centre`). Runtimes do the first to a
+Conv, but they look for the layer directly behind it; once a shuffle stands in between they find
+it no more. Products and means are taken in float64 and rounded once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -18,6 +21,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import NodeProto
 
+from deployconv.lowres.centre import less_mean, mean_behind
 from deployconv.lowres.follow import only_reader
 from deployconv.model.constants import Constant
 from deployconv.model.view import View
@@ -30,28 +34,47 @@ _OPERATORS = frozenset(["Add", "BatchNormalization", "Div", "Mul", "Sub"])
 
 def folded(site: UpsampleSite, view: View) -> UpsampleSite:
     """``site`` with the affine layers behind it in its weight and bias."""
-    while (affine := _affine(site, view)) is not None:
-        site = _taken(site, *affine)
-    return site
+    while True:
+        affine, mean = _affine(site, view), mean_behind(site, view)
+        if affine is not None:
+            site = _scaled(site, *affine)
+        elif mean is not None:
+            site = _centred(site, *mean)
+        else:
+            return site
 
 
-def _taken(site: UpsampleSite, node: gs.Node, scale: Array, shift: Array) -> UpsampleSite:
+def _scaled(site: UpsampleSite, node: gs.Node, scale: Array, shift: Array) -> UpsampleSite:
     channels = site.channels[1]
     name = site.bias.name if site.bias is not None else f"{site.output}/folded_bias"
     stored, before = site.weight.scaled or (site.weight, np.float64(1))
     bias = Parameter(name, (channels,), site.weight.dtype, partial(_bias, site, scale, shift))
+    scaled = (stored, np.asarray(before * scale))
+    weight = replace(site.weight, read=partial(_weight, site, scale), scaled=scaled)
+    return _taken(site, [node], weight, bias)
+
+
+def _centred(site: UpsampleSite, mean: gs.Node, difference: gs.Node) -> UpsampleSite:
+    read = partial(less_mean, site.weight, 1 if site.transposed else 0)
+    weight = replace(site.weight, read=read, scaled=None)
+    bias = site.bias
+    if bias is not None:
+        bias = replace(bias, read=partial(less_mean, bias, 0))
+    return _taken(site, [mean, difference], weight, bias)
+
+
+def _taken(
+    site: UpsampleSite, nodes: Sequence[gs.Node], weight: Parameter, bias: Parameter | None
+) -> UpsampleSite:
+    """``site`` with ``nodes`` behind it in its new weight and bias."""
     return replace(
         site,
-        nodes=(*site.nodes, node),
-        folds=(*site.folds, node),
-        output=str(node.outputs[0].name),
-        weight=replace(
-            site.weight,
-            read=partial(_weight, site, scale),
-            scaled=(stored, np.asarray(before * scale)),
-        ),
+        nodes=(*site.nodes, *nodes),
+        folds=(*site.folds, *nodes),
+        output=str(nodes[-1].outputs[0].name),
+        weight=weight,
         bias=bias,
-        original=partial(_original, site, node, name),
+        original=partial(_original, site, nodes[-1], None if bias is None else bias.name),
     )
 
 
@@ -76,12 +99,12 @@ def _bias(site: UpsampleSite, scale: Array, shift: Array) -> Array:
     return np.asarray(values.astype(site.weight.dtype))
 
 
-def _original(site: UpsampleSite, node: gs.Node, bias: str) -> Original:
+def _original(site: UpsampleSite, node: gs.Node, bias: str | None) -> Original:
     """For the certificate, which draws weight and bias anew: what is folded passes them on."""
     original = site.original()
     nodes = []
     for proto in original.nodes:
-        if proto.output[0] == site.layer.outputs[0].name:
+        if bias is not None and proto.output[0] == site.layer.outputs[0].name:
             layer = NodeProto()
             layer.CopyFrom(proto)
             layer.input[:] = [*layer.input[:2], bias]

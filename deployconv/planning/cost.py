@@ -21,13 +21,13 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from deployconv.backends.machine import usable_cpus
 from deployconv.backends.tensorrt.shapes import input_specs
 from deployconv.joining import Planned, not_selected, peers
-from deployconv.lowering import new_nodes
+from deployconv.lowering import new_nodes, with_folded
 from deployconv.model.load import LoadedModel
 from deployconv.model.shapes import Instance, inferred_shapes
 from deployconv.model.splice import Names
 from deployconv.model.view import Scope
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import Planning, plan_model
+from deployconv.pipeline import Planning, folds_in_place, plan_model
 from deployconv.planning.candidates import Choice, Option, options_for
 from deployconv.planning.cost_graph import CostGraph, add_work, graph_of
 from deployconv.planning.cost_table import TABLES, CostTable
@@ -175,14 +175,15 @@ class _Oracle:
 
         ``joined`` has for each form the sites that it takes in, and what they save otherwise.
         """
-        graph = self._graph(planned.site)
+        graph = self._kept(planned)
         before, unknown = graph.work()
         own = {id(node): work or {} for node, work in graph.own_work()}
         needed = isinstance(planned.site, UpsampleSite) and self.table.needed(planned.site)
         replaced: dict[int, Work] = {}
         savings = []
         for option, others in zip(options, joined, strict=True):
-            changed = self._with(graph, planned.site.scope, option)
+            made = new_nodes(option.subject, option.plan, self.fresh)
+            changed = self._with(graph, planned.site.scope, option.subject.nodes[-1], made)
             after, still_unknown = changed.work()
             if not still_unknown <= unknown:
                 continue
@@ -221,13 +222,21 @@ class _Oracle:
     def _ms(self, work: Work) -> float:
         return self.table.milliseconds(work, self.threads)
 
-    def _with(self, graph: CostGraph, scope: Scope, option: Option) -> CostGraph:
-        """``graph`` with the nodes of ``option`` in the place of the last that they replace."""
-        made = new_nodes(option.subject, option.plan, self.fresh)
+    def _kept(self, planned: Planned) -> CostGraph:
+        """The graph with the site as it is where it is kept: affine layers in its weight."""
+        site, graph = planned.site, self._graph(planned.site)
+        if not isinstance(site, UpsampleSite) or not folds_in_place(site):
+            return graph
+        return self._with(graph, site.scope, site.nodes[-1], with_folded(site, self.fresh))
+
+    def _with(
+        self, graph: CostGraph, scope: Scope, last: gs.Node, made: Sequence[gs.Node]
+    ) -> CostGraph:
+        """``graph`` with ``made`` in the place of ``last``, and so of what led to that alone."""
         nodes = [OnnxExporter.export_node(node) for node in made]
         constants = [t for node in made for t in node.inputs if isinstance(t, gs.Constant)]
         known = _shapes_behind(nodes, constants, graph.shapes, scope.opset)
-        place = scope.index(option.subject.nodes[-1])
+        place = scope.index(last)
         old = graph.nodes
         return replace(
             graph,

@@ -37,6 +37,7 @@ CONSTANTS: dict[str, Any] = {
 UP = "z = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(x, w, b)"
 BARE = "z = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(x, w)"
 BATCH_NORM = "y = BatchNormalization<epsilon=0.01>(z, gain, offset, mean, variance)"
+MEAN = "m = ReduceMean<axes=[1]>(z)"
 NEAREST = (
     'u = Resize<mode="nearest", coordinate_transformation_mode="asymmetric",'
     ' nearest_mode="floor">(x, , k) z = Conv<pads=[1,1,1,1]>(u, wc)'
@@ -54,7 +55,15 @@ FOLDED = {
     "div": f"{UP} y = Div(z, c4)",
     "several": f"{UP} t = Mul(z, c) u = Add(t, s) y = Sub(c4, u)",
     "nearest_resize": f"{NEAREST} {BATCH_NORM}",
+    "less_its_mean": f"{UP} {MEAN} y = Sub(z, m)",
+    "less_its_mean_without_bias": f"{BARE} {MEAN} y = Sub(z, m)",
+    "less_its_mean_by_another_axis": f"{UP} {MEAN.replace('[1]', '[-3]')} y = Sub(z, m)",
+    "resize_less_its_mean": f"{NEAREST} {MEAN} y = Sub(z, m)",
+    "scaled_before_and_behind": (
+        f"{UP.replace('z =', 'p =')} z = Mul(p, c) {MEAN} d = Sub(z, m) y = Mul(d, c4)"
+    ),
 }
+_FOLDABLE = frozenset({"BatchNormalization", "Mul", "Add", "Sub", "Div", "ReduceMean"})
 
 
 @pytest.mark.parametrize("form", ["crop", "pad", "split"])
@@ -64,7 +73,7 @@ def test_what_is_folded_is_gone_and_the_output_is_the_same(body: str, form: str)
     done, after = rewrite(model, form=form)
     (site,) = done.sites
     assert (site.status, site.certificate) == ("rewritten", "exact")
-    assert not set(ops(after)) & {"BatchNormalization", "Mul", "Add", "Sub", "Div"}
+    assert not set(ops(after)) & _FOLDABLE
     given = feeds(2, 2, 4, 3)
     np.testing.assert_allclose(run(after, given)["y"], run(model, given)["y"], rtol=1e-5, atol=1e-5)
 
@@ -103,6 +112,16 @@ LEFT = {
     "division_by_zero": "y = Div(z, zero)",
     "training": ("y, m, v = BatchNormalization<training_mode=1>(z, gain, offset, mean, variance)"),
     "variance_below_zero": "y = BatchNormalization(z, gain, offset, mean, negative)",
+    "mean_over_rows": "m = ReduceMean<axes=[2]>(z) y = Sub(z, m)",
+    "mean_over_more_than_channels": "m = ReduceMean<axes=[1, 2]>(z) y = Sub(z, m)",
+    "mean_without_its_axis": (
+        "m = ReduceMean<axes=[1], keepdims=0>(z) k1 = Unsqueeze(m, one) y = Sub(z, k1)"
+    ),
+    "largest_channel": "m = ReduceMax<axes=[1]>(z) y = Sub(z, m)",
+    "mean_less_the_rest": f"{MEAN} y = Sub(m, z)",
+    "mean_that_something_else_reads": f"{MEAN} d = Sub(z, m) y = Add(d, m)",
+    "mean_of_something_else": "r = Relu(z) m = ReduceMean<axes=[1]>(r) y = Sub(z, m)",
+    "what_something_else_reads": f"{MEAN} d = Sub(z, m) r = Relu(z) y = Add(d, r)",
 }
 
 
@@ -110,12 +129,26 @@ LEFT = {
 def test_what_is_not_affine_or_not_known_stays(tail: str) -> None:
     constants = {
         **{"pixels": drawn(1, 1, 8, 6), "zero": floats(0.0)},
-        "negative": -np.abs(drawn(4)) - 1,
+        **{"negative": -np.abs(drawn(4)) - 1, "one": np.array([1])},
     }
     model = parsed(f"{UP} {tail}", {**CONSTANTS, **constants}, "1,2,4,3")
     done, after = rewrite(model, verify=False)
     assert len(done.sites[0].nodes) == 1
     assert ops(after)[model.graph.node[-1].op_type] == ops(model)[model.graph.node[-1].op_type]
+
+
+def test_axes_that_are_an_input() -> None:
+    body = f"{UP} m = ReduceMean(z, one) y = Sub(z, m)"
+    model = parsed(body, {**CONSTANTS, "one": np.array([1])}, "1,2,4,3", opset=18)
+    done, after = rewrite(model)
+    assert done.sites[0].certificate == "exact"
+    assert not set(ops(after)) & _FOLDABLE
+
+
+def test_the_mean_of_one_group_is_not_that_of_all() -> None:
+    body = f"z = ConvTranspose<strides=[2,2], group=2>(x, wg) {MEAN} y = Sub(z, m)"
+    _, after = rewrite(parsed(body, CONSTANTS, "1,4,4,3"))
+    assert ops(after)["ReduceMean"] == 1
 
 
 def test_a_scale_that_a_caller_may_override_stays() -> None:
@@ -157,7 +190,7 @@ def test_a_layer_that_stays_takes_them_too(body: str) -> None:
     after = kept(model)
     layer = model.graph.node[1 if "Resize" in body else 0].op_type
     assert ops(after)[layer] == 1
-    assert not set(ops(after)) & {"BatchNormalization", "Mul", "Add", "Sub", "Div"}
+    assert not set(ops(after)) & _FOLDABLE
     given = feeds(2, 2, 4, 3)
     np.testing.assert_allclose(run(after, given)["y"], run(model, given)["y"], rtol=1e-5, atol=1e-5)
 

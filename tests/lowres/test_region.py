@@ -107,7 +107,7 @@ LAYER_NORM = (
     " e = Sqrt(v) n = Div(d, e) k = Mul(n, c) g = Tanh(k) y = Conv(g, w1)"
 )
 ROUNDING = {
-    "layer_norm_over_channels": (LAYER_NORM, 9),
+    "layer_norm_over_channels": (LAYER_NORM, 7),  # its first two have gone into the weights
     "softmax_over_channels": ("t = Softmax<axis=1>(a) y = Mul(t, a)", 2),
     "gate": ("t = Sigmoid(a) u = Mul(t, a) y = Conv(u, w1)", 3),
     "mean_of_three_channels": ("t = Conv(a, w1, b1) m = ReduceMean<axes=[1]>(t) y = Sub(t, m)", 3),
