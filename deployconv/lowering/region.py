@@ -8,7 +8,7 @@ a reduction along any axis but the last is the slowest way to read an image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -84,11 +84,18 @@ def lower_region(region: Region, plan: RegionPlan, fresh: Callable[[str], str]) 
     behind = (0,) * (region.head.rank - 1)
     made: dict[str, gs.Tensor] = {}
     width: dict[str, int] = {}
+    done: set[str] = set()
     for site, head in zip(region.heads, plan.heads, strict=True):
-        phased = low_resolution_conv(emitter, site, head)
-        width[site.output] = site.channels[1]
-        made[site.output] = emitter.reshape(phased, [0, site.channels[1], -1, *behind])
+        phased, output = low_resolution_conv(emitter, site, head), site.output
+        # These do not see the channels either: right behind the Conv, as runtimes like them.
+        for first in region.elementwise_behind(site):
+            phased, output = _copied(emitter, first, {output: phased}), first.output
+            done.add(output)
+        width[output] = site.channels[1]
+        made[output] = emitter.reshape(phased, [0, site.channels[1], -1, *behind])
     for step in region.steps:
+        if step.output in done:
+            continue
         name = step.reads[0]
         width[step.output] = step.channels
         if isinstance(step, Product):
@@ -97,13 +104,18 @@ def lower_region(region: Region, plan: RegionPlan, fresh: Callable[[str], str]) 
             row = emitter.constant("row", _row(step.node.op, width[name], plan.layout.dtype))
             result = _product(emitter, row, made[name], 1, plan)
         else:
-            inputs = [made.get(given.name, given) for given in step.node.inputs]
-            result = emitter.add(step.node.op, inputs, **step.node.attrs)
+            result = _copied(emitter, step, made)
         made[step.output] = result
     channels = region.channels * region.head.phases
     stacked = emitter.reshape(made[region.output], [0, channels, -1, *behind])
     write_shuffle(emitter, stacked, plan.shuffle, plan.layout)
     return emitter.finish(region.output)
+
+
+def _copied(emitter: Emitter, step: Step, made: Mapping[str, gs.Tensor]) -> gs.Tensor:
+    """The node of ``step`` on what has been made of its inputs."""
+    inputs = [made.get(given.name, given) for given in step.node.inputs]
+    return emitter.add(step.node.op, inputs, **step.node.attrs)
 
 
 def _is_sum(step: Step, plan: RegionPlan) -> bool:

@@ -47,6 +47,8 @@ REDUCTIONS = frozenset(
     ]
 )
 _NORMALISERS = frozenset(["LogSoftmax", "Softmax"])
+_ACROSS = REDUCTIONS | _NORMALISERS | {"Concat", "Conv"}
+"""Operators that see the channels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,13 @@ class Step:
     def output(self) -> str:
         """The name of its result."""
         return str(self.node.outputs[0].name)
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether it makes each element of one alone, wherever that stands."""
+        alone = sum(bool(tensor.name) for tensor in self.node.inputs) == 1 + len(self.constants)
+        known = all(prod(constant.shape) == 1 for constant in self.constants.values())
+        return alone and known and self.node.op not in _ACROSS
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +113,18 @@ class Region:
     def channels(self) -> int:
         """Channels of what leaves it."""
         return self.steps[-1].channels
+
+    def elementwise_behind(self, head: UpsampleSite) -> tuple[Step, ...]:
+        """The steps right behind ``head``, one after the other, that only see single elements."""
+        found: list[Step] = []
+        while True:
+            output = found[-1].output if found else head.output
+            readers = [step for step in self.steps if output in step.reads]
+            if len(readers) != 1 or not isinstance(readers[0], Step):
+                return tuple(found)
+            if not readers[0].is_elementwise:
+                return tuple(found)
+            found.append(readers[0])
 
     @property
     def nodes(self) -> tuple[gs.Node, ...]:

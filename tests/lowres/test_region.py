@@ -28,6 +28,7 @@ WEIGHTS: dict[str, Any] = {
     **{"w1": integers(3, 4, 1, 1, seed=5), "b1": integers(3, seed=6)},
     **{"wg": integers(6, 2, 1, 1, seed=7), "w8": integers(2, 8, 1, 1, seed=8)},
     **{"c": integers(4, 1, 1, seed=9), "s": floats(2.0), "one": ints(1)},
+    "six": np.array(6, np.float32),
 }
 
 
@@ -56,6 +57,16 @@ EXACT = {
     "conv1x1": ("y = Conv(a, w1, b1)", ["Conv"], 3),
     "grouped_conv1x1": ("y = Conv<group=2>(a, wg)", ["Conv"], 6),
     "activation_and_conv": ("t = Relu(a) u = Conv(t, w1) y = Abs(u)", ["Relu", "Conv", "Abs"], 3),
+    "activations_and_conv": (
+        "t = Relu(a) r = Clip(t, , six) u = Conv(r, w1) y = Abs(u)",
+        ["Relu", "Clip", "Conv", "Abs"],
+        3,
+    ),
+    "activation_that_two_read": (
+        "t = Relu(a) r = Neg(t) u = Conv(t, w1) v = Conv(r, w1) y = Add(u, v)",
+        ["Relu", "Neg", "Conv", "Conv", "Add"],
+        3,
+    ),
     "residual": (
         "t = Relu(a) u = Conv<group=2>(t, wg) v = Conv(a, w1) y = Concat<axis=1>(u, v, t)",
         ["Relu", "Conv", "Conv", "Concat"],
@@ -127,6 +138,18 @@ def test_what_rounds_is_certified_by_stand_ins_and_computes_the_same(case: tuple
     given = feeds(1, 2, 4, 3)
     expected, actual = run(model, given)["y"], run(planning.view.model.proto, given)["y"]
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_activations_stand_right_behind_the_conv() -> None:
+    """There runtimes take them into it."""
+    body = f"{UP} t = Relu(a) r = Clip(t, , six) u = Conv(r, w1) {TWIN} y = Add(u, o)"
+    body = body.replace("w1", "w4")
+    model = parsed(body, {**WEIGHTS, "w4": integers(4, 4, 1, 1)}, "1,2,4,3")
+    planning = planned(model, Choice())
+    assert region_of(planning) is not None
+    apply(planning)
+    operators = [node.op_type for node in planning.view.model.proto.graph.node]
+    assert operators[:4] == ["Conv", "Relu", "Clip", "Reshape"]
 
 
 @pytest.mark.parametrize("shuffle", ["crd", "transpose"])
