@@ -115,7 +115,8 @@ def rewrite(
             ``fastest`` on ``backend``.
         backend: what runs the models for parity and latency.
         form: ``crop``, ``pad``, or the one of these with fewer multiplications; ``split``, a Conv
-            for each phase; ``separable``, one for each axis, where the kernels are products.
+            for each phase; ``separable``, one for each axis, where the kernels are products;
+            ``matrix``, a product of matrices for each.
         shuffle: how the phases are moved into space; ``auto`` is portable.
         only: rewrite only the sites that match one of these globs.
         skip: leave the sites that match one of these globs alone.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 Policy = Literal["all", "cost", "fastest"]
-Form = Literal["auto", "crop", "pad", "split", "separable"]
+Form = Literal["auto", "crop", "pad", "split", "separable", "matrix"]
 Shuffle = Literal["auto", "dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -13,9 +13,11 @@ from typing import Protocol
 from deployconv.errors import UsageError
 from deployconv.joining import Planned, Reach, not_selected, peers, with_chain
 from deployconv.lowering import (
+    MatrixPlan,
     Plan,
     SeparablePlan,
     new_nodes,
+    plan_matrix,
     plan_separable,
     plan_shuffle,
     plan_site,
@@ -155,9 +157,11 @@ def _plan(site: Site, options: RewriteOptions, choices: Choices | None, seen: Vi
     if isinstance(site, ShuffleSite):
         return _plan_shuffle(site, options)
     found, site = site, _with_tail(site, seen)
-    plan: Plan | SeparablePlan | Reason | None = None
+    plan: Plan | SeparablePlan | MatrixPlan | Reason | None = None
     if options.form == "separable":
         plan = plan_separable(site, options.shuffle)
+    elif options.form == "matrix":
+        plan = plan_matrix(site)
     plan = plan or plan_site(site, options.form, options.shuffle)
     if isinstance(plan, Reason):
         return Planned(found, _report(found, "skipped", plan), None)
@@ -276,13 +280,16 @@ def _requantized(planned: Sequence[Planned]) -> list[str]:
     ]
 
 
+_MAY_NOT_FIT = ("split", "separable", "matrix")
+
+
 def _fallbacks(planned: Sequence[Planned], options: RewriteOptions) -> Iterator[str]:
     """What was asked for by name and gave way."""
     for item in planned:
         found = {"form": item.report.form, "shuffle": item.report.shuffle}
         asked = {
             "shuffle": options.shuffle,
-            "form": options.form if options.form in ("split", "separable") else "auto",
+            "form": options.form if options.form in _MAY_NOT_FIT else "auto",
         }
         for kind, name in asked.items():
             if name != "auto" and found[kind] not in (None, name):

@@ -197,6 +197,27 @@ def phase_weights(weight: Array, axes: Sequence[Polyphase], fill: Array | int = 
     return np.ascontiguousarray(ordered.astype(weight.dtype, copy=False))
 
 
+def matrix(axis: Axis, taps: Array, size: int) -> Array:
+    """The polyphase matrix of an axis: what each output takes of each of ``size`` inputs.
+
+    Args:
+        axis: the axis.
+        taps: the kernel along it, ``[k]``, in correlation layout.
+        size: input elements.
+
+    Returns:
+        ``[s * size + extra, size]``, of the dtype of ``taps``, which are added in float64 and
+        rounded once where several meet. Rows ``q, s + q, 2 * s + q ..`` are phase ``q``.
+    """
+    outputs = np.arange(axis.output_size(size))
+    made = np.zeros((len(outputs), size))
+    for tap, value in enumerate(taps):
+        read, remainder = np.divmod(outputs + axis.origin + axis.step * tap, axis.stride)
+        reads = (read >= 0) & (read < size) & ((remainder == 0) | axis.hold)
+        made[outputs[reads], read[reads]] += float(value)
+    return made.astype(taps.dtype)
+
+
 def multiplications(axes: Sequence[Polyphase]) -> int:
     """Multiplications per low-resolution pixel and pair of channels, borders not counted."""
     return prod(form.axis.stride * form.span for form in axes)

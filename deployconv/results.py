@@ -106,7 +106,7 @@ class SiteReport:
     dtype: str | None
     status: Status
     reason: Reason | None = None
-    form: Literal["crop", "pad", "split", "separable", "conv"] | None = None
+    form: Literal["crop", "pad", "split", "separable", "matrix", "conv"] | None = None
     shuffle: Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"] | None = None
     conv_kernel: tuple[int, ...] | None = None
     macs: Macs | None = None

@@ -38,7 +38,7 @@ def rewrite(
         typer.Option(
             "--form",
             help="crop: smallest kernel, then a crop; pad: no crop; split: a Conv per phase; "
-            "separable: a Conv per axis.",
+            "separable: a Conv per axis; matrix: a product of matrices per axis.",
         ),
     ] = "auto",
     shuffle: Annotated[

@@ -8,6 +8,7 @@ import onnx_graphsurgeon as gs
 
 from deployconv.lowering.chain import ChainPlan, lower_chain, plan_chain
 from deployconv.lowering.lower import lower, with_folded
+from deployconv.lowering.matrix import MatrixPlan, lower_matrix, plan_matrix
 from deployconv.lowering.plan import Plan, plan_site
 from deployconv.lowering.region import RegionPlan, lower_region, plan_region
 from deployconv.lowering.reshuffle import ShufflePlan, plan_shuffle, reshuffle
@@ -19,6 +20,7 @@ from deployconv.sites import ShuffleSite, UpsampleSite
 __all__ = [
     "AnyPlan",
     "ChainPlan",
+    "MatrixPlan",
     "Plan",
     "RegionPlan",
     "SeparablePlan",
@@ -26,10 +28,12 @@ __all__ = [
     "Subject",
     "lower",
     "lower_chain",
+    "lower_matrix",
     "lower_region",
     "lower_separable",
     "new_nodes",
     "plan_chain",
+    "plan_matrix",
     "plan_region",
     "plan_separable",
     "plan_shuffle",
@@ -42,7 +46,7 @@ __all__ = [
 Subject = UpsampleSite | ShuffleSite | Chain | Region
 """What can be lowered."""
 
-AnyPlan = Plan | SeparablePlan | ShufflePlan | ChainPlan | RegionPlan
+AnyPlan = Plan | SeparablePlan | MatrixPlan | ShufflePlan | ChainPlan | RegionPlan
 """How, each kind for its own kind of subject."""
 
 
@@ -56,6 +60,8 @@ def new_nodes(site: Subject, plan: AnyPlan, fresh: Callable[[str], str]) -> list
         return lower(site, plan, fresh)
     if isinstance(site, UpsampleSite) and isinstance(plan, SeparablePlan):
         return lower_separable(site, plan, fresh)
+    if isinstance(site, UpsampleSite) and isinstance(plan, MatrixPlan):
+        return lower_matrix(site, plan, fresh)
     if isinstance(site, ShuffleSite) and isinstance(plan, ShufflePlan):
         return reshuffle(site, plan, fresh)
     raise TypeError(f"{type(plan).__name__} is no plan for {type(site).__name__}")

@@ -72,7 +72,7 @@ def low_resolution_conv(
     emitter: Emitter, site: UpsampleSite, plan: Plan, order: Array | None = None
 ) -> gs.Tensor:
     """The Conv that makes all phases as channels: in ``order``, or with the phases fastest."""
-    tensor = _input(emitter, site)
+    tensor = conv_input(emitter, site)
 
     def phased(values: Array) -> Array:
         """What belongs to a channel belongs to each of its phases."""
@@ -90,7 +90,7 @@ def low_resolution_conv(
 
 def phase_convs(emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: bool) -> gs.Tensor:
     """The same by one Conv a phase, each with the places of the kernel that it needs."""
-    x = _input(emitter, site)
+    x = conv_input(emitter, site)
     kernel = np.moveaxis(
         phase_weights(site.kernel(finite(site.weight, site.id)), plan.axes), 0, site.rank
     )
@@ -119,7 +119,7 @@ def phase_convs(emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: 
     return emitter.reshape_to_image(stacked, front, plan.layout.sizes, made[0])
 
 
-def _input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:
+def conv_input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:
     """What the Conv reads: the site's input behind the layers that have moved there."""
     tensor: gs.Tensor = gs.Variable(site.input)
     for layers in site.prelude:

@@ -74,15 +74,15 @@ def plan_site(site: UpsampleSite, form: Form = "auto", shuffle: Shuffle = "auto"
 
     A ``shuffle`` that does not fit the site (say DepthToSpace for three axes) gives way to
     the portable one that does, a form ``split`` to that with fewer multiplications; the plan
-    tells which. So does ``separable``, which is no plan for a layer as a whole
-    (`lowering.separable`).
+    tells which. So do ``separable`` and ``matrix``, which are no plans for a layer as a whole
+    (`lowering.separable`, `lowering.matrix`).
     """
     if site.repeats and site.scope.opset >= _FIRST_UPSAMPLE and form == shuffle == "auto":
         return _pointwise_plan(site)
     if (needed := _weight_bytes(site)) > _LARGEST:
         text = f"its low-resolution weight would take {needed / 1e9:.3g} GB"
         return Reason("too-large", text)
-    if form == "separable" or (form == "split" and not _fits_split(site)):
+    if form == "separable" or form == "matrix" or (form == "split" and not _fits_split(site)):
         form = "auto"
     choose = smallest_kernel if form in ("auto", "crop") else without_shift
     axes = tuple(choose(axis) for axis in site.axes)

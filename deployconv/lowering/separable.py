@@ -73,7 +73,7 @@ class SeparablePlan:
 
 def plan_separable(site: UpsampleSite, shuffle: Shuffle = "auto") -> SeparablePlan | None:
     """The plan for ``site``; None where it is no product, or has no shuffle along one axis."""
-    found = _factors(site)
+    found = factors_of(site)
     whole = plan_site(site, "crop", shuffle)
     if found is None or not isinstance(whole, Plan):
         return None
@@ -92,13 +92,13 @@ def lower_separable(
     site: UpsampleSite, plan: SeparablePlan, fresh: Callable[[str], str]
 ) -> list[gs.Node]:
     """The nodes that compute ``site.output`` from ``site.input``, axis by axis."""
-    found = _factors(site)
+    found = factors_of(site)
     assert found is not None
     steps = zip(_steps(site, found, fresh), plan.steps, strict=True)
     return [node for step, own in steps for node in lower(step, own, fresh)]
 
 
-def _factors(site: UpsampleSite) -> tuple[Array, ...] | None:
+def factors_of(site: UpsampleSite) -> tuple[Array, ...] | None:
     """``[C_out, k]`` for each axis, as far as the layer is one that has such."""
     own = site.weight
     depthwise = site.channels[0] == site.group and own.quantized is None

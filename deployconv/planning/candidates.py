@@ -13,6 +13,7 @@ from deployconv.lowering import (
     Plan,
     ShufflePlan,
     Subject,
+    plan_matrix,
     plan_separable,
     plan_shuffle,
     plan_site,
@@ -33,6 +34,8 @@ _SPLIT_SHUFFLES: tuple[ShuffleName, ...] = ("col2im", "dcr")
 """The one reads the phases of a channel side by side, the other all channels of a phase."""
 _REACHES: tuple[Reach, ...] = ("pointwise", "all")
 _INTEGER_REACHES: tuple[Reach, ...] = ("grid", "all")
+_MOVED = 64
+"""Multiplications of matrices that take as long as moving an element, roughly."""
 _MORE_WORK = 1.6
 """A form with this many times the multiplications of the smallest is not worth a measurement."""
 
@@ -89,8 +92,8 @@ def options_for(
     site = planned.site
     if isinstance(site, SkippedSite):
         return []
-    apart = list(_separable(site, form, shuffle))
-    if form == "separable":
+    apart = [*_separable(site, form, shuffle), *_matrix(site, form, shuffle)]
+    if form in ("separable", "matrix"):
         if apart:
             return apart
         form = "auto"
@@ -226,6 +229,18 @@ def _separable(site: UpsampleSite | ShuffleSite, form: Form, shuffle: Shuffle) -
             continue
         if form == "separable" or plan.macs.after < whole.macs.after:
             yield Option(Choice("separable", name), site, plan)
+
+
+def _matrix(site: UpsampleSite | ShuffleSite, form: Form, shuffle: Shuffle) -> Iterator[Option]:
+    """Products of matrices, where what they multiply may take less time than what others move."""
+    if isinstance(site, ShuffleSite) or form not in ("auto", "matrix"):
+        return
+    plan, whole = plan_matrix(site), plan_site(site, "crop")
+    if plan is None or not isinstance(whole, Plan) or (form == "auto" and shuffle != "auto"):
+        return
+    moved = site.channels[1] * site.phases
+    if form == "matrix" or plan.macs.after <= whole.macs.after + _MOVED * moved:
+        yield Option(Choice("matrix", "auto"), site, plan)
 
 
 def _is_worth_it(plan: Plan, smallest: Plan) -> bool:

@@ -61,11 +61,19 @@ def integers(parameter: Parameter, bound: int, rng: np.random.Generator) -> Para
 
 
 def product(
-    parameter: Parameter, taps: Sequence[int], bound: int, rng: np.random.Generator
+    parameter: Parameter,
+    taps: Sequence[int],
+    bound: int,
+    rng: np.random.Generator,
+    alike: bool = False,
 ) -> Parameter:
-    """``parameter``, of one input channel a group, as products of integers, one for each axis."""
+    """``parameter``, of one input channel a group, as products of integers, one for each axis.
+
+    Where channels are ``alike`` all have the same product.
+    """
     channels = prod(parameter.shape) // prod(taps)
-    drawn = distinct((channels, sum(taps)), bound, rng)
+    drawn = distinct((1 if alike else channels, sum(taps)), bound, rng)
+    drawn = np.broadcast_to(drawn, (channels, sum(taps)))
     values = np.ones((channels, 1), np.float32)
     for factor in np.split(drawn, np.cumsum(taps)[:-1], axis=1):
         values = (values[:, :, None] * factor[:, None, :]).reshape(channels, -1)

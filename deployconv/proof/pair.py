@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from deployconv.lowering import AnyPlan, Plan, SeparablePlan, Subject, new_nodes
+from deployconv.lowering import AnyPlan, MatrixPlan, Plan, SeparablePlan, Subject, new_nodes
 from deployconv.proof.twin import float32_twin
 from deployconv.sites import Original, Parameter, UpsampleSite
 
@@ -89,7 +89,9 @@ def _model(
     return float32_twin(model, _TWINNED)
 
 
-def sizes_of(site: UpsampleSite, plan: Plan | SeparablePlan, original: Original) -> tuple[int, ...]:
+def sizes_of(
+    site: UpsampleSite, plan: Plan | SeparablePlan | MatrixPlan, original: Original
+) -> tuple[int, ...]:
     """The site's own sizes where they are known and cheap, or matter; else small, unequal ones."""
     if original.sizes is not None:
         return original.sizes

@@ -15,6 +15,7 @@ from onnx import NodeProto
 from deployconv.lowering import (
     AnyPlan,
     ChainPlan,
+    MatrixPlan,
     Plan,
     RegionPlan,
     SeparablePlan,
@@ -53,7 +54,7 @@ def trial_of(site: Subject, plan: AnyPlan, rng: np.random.Generator) -> Trial:
         return region_trial(site, plan, rng)
     if isinstance(site, UpsampleSite) and isinstance(plan, Plan):
         return _upsampling(site, plan, rng)
-    if isinstance(site, UpsampleSite) and isinstance(plan, SeparablePlan):
+    if isinstance(site, UpsampleSite) and isinstance(plan, SeparablePlan | MatrixPlan):
         return _separable(site, plan, rng)
     if isinstance(site, ShuffleSite) and isinstance(plan, ShufflePlan):
         return _shuffle(site, plan, rng)
@@ -91,17 +92,19 @@ def _upsampling(site: UpsampleSite, plan: Plan, rng: np.random.Generator) -> Tri
     return pair(site, plan.resized(sizes), original, (site.weight, site.bias), {site.input: x})
 
 
-def _separable(site: UpsampleSite, plan: SeparablePlan, rng: np.random.Generator) -> Trial:
+def _separable(
+    site: UpsampleSite, plan: SeparablePlan | MatrixPlan, rng: np.random.Generator
+) -> Trial:
     """Kernels that are products of integers: their factors are found as those of the real ones."""
     original = site.original()
     sizes = sizes_of(site, plan, original)
     # A sum has the product of one integer an axis and one of the image for every tap.
-    terms = prod(axis.taps for axis in site.axes)
-    bound = max(1, min(64, int((EXACT / terms) ** (1 / (site.rank + 1)))))
+    taps = [axis.taps for axis in site.axes]
+    bound = max(1, min(64, int((EXACT / prod(taps)) ** (1 / (site.rank + 1)))))
     site = replace(
         site,
         prelude=(),
-        weight=product(site.weight, [axis.taps for axis in site.axes], bound, rng),
+        weight=product(site.weight, taps, bound, rng, alike=isinstance(plan, MatrixPlan)),
         bias=None if site.bias is None else integers(site.bias, bound, rng),
     )
     x = random((*(original.front or (2, site.channels[0])), *sizes), bound, rng)

@@ -45,11 +45,11 @@ def kernel(*sizes: int, group: int = 1, shape: tuple[int | None, ...] = (), **re
     return lambda: conv_transpose(weight, spatial, **geometry)
 
 
-def product(taps: int, stride: int, opset: int = 18) -> Callable[[], ModelProto]:
+def product(taps: int, stride: int, opset: int = 18, columns: int = 5) -> Callable[[], ModelProto]:
     """One ConvTranspose of four channels by themselves, whose kernels are products."""
     weight = np.ones((4, 1, taps, taps), np.float32)
     geometry = {"strides": [stride] * 2, "group": 4, "opset": opset}
-    return lambda: conv_transpose(weight, (5, 5), **geometry)
+    return lambda: conv_transpose(weight, (5, columns), **geometry)
 
 
 TABLE: dict[str, tuple[Callable[[], ModelProto], list[str]]] = {
@@ -97,14 +97,19 @@ TABLE: dict[str, tuple[Callable[[], ModelProto], list[str]]] = {
             "crop, crd",
             "separable, col2im",
             "separable, transpose",
+            "matrix",
         ],
     ),
     "a product before Col2Im": (
         product(8, stride=4, opset=17),
-        ["crop, two-step", "crop, crd", "separable, transpose"],
+        ["crop, two-step", "crop, crd", "separable, transpose", "matrix"],
     ),
     "a product whose factors multiply more": (
         product(2, stride=2),
+        ["crop, col2im", "crop, two-step", "crop, crd", "matrix"],
+    ),
+    "rows too long for a matrix": (
+        product(2, stride=2, columns=160),
         ["crop, col2im", "crop, two-step", "crop, crd"],
     ),
     "stride 1": (kernel(3, 3, strides=[1, 1]), ["conv"]),

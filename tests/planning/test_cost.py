@@ -198,8 +198,8 @@ def test_in_a_function_nothing_is_known() -> None:
 
 def test_a_product_is_taken_axis_by_axis_where_that_is_cheaper(constants: Any) -> None:
     """Whole rows move for little; what is made first has an eighth of the elements."""
-    ones = np.ones((3, 1, 16, 16), np.float32)
-    original = conv_transpose(ones, (5, 6), strides=[8, 8], group=3, opset=18)
+    weight = np.ones((3, 1, 16, 16), np.float32) * np.float32([1, 2, 3]).reshape(3, 1, 1, 1)
+    original = conv_transpose(weight, (5, 6), strides=[8, 8], group=3, opset=18)
     constants(table(scattered=9.0, col2im=1.0, col2im_rows=0.1, **SLOW))
     done = rewritten(original)
     (site,) = done.sites
@@ -209,6 +209,20 @@ def test_a_product_is_taken_axis_by_axis_where_that_is_cheaper(constants: Any) -
     assert_equal(run(original, feeds_for(original)), run(done.model, feeds_for(original)))
     constants(table(scattered=9.0, col2im=1.0, col2im_rows=1.0, **SLOW))
     assert chosen(rewritten(original).sites[0]) == ["crop, col2im"]
+
+
+def test_matrices_are_taken_where_multiplying_is_cheaper_than_moving(constants: Any) -> None:
+    weight = np.ones((3, 1, 16, 16), np.float32)
+    original = conv_transpose(weight, (5, 6), strides=[8, 8], group=3, opset=18)
+    constants(table(scattered=9.0, col2im=1.0, col2im_rows=0.1, gemm=0.001, **SLOW))
+    done = rewritten(original)
+    (site,) = done.sites
+    assert (site.form, site.shuffle, site.certificate) == ("matrix", None, "exact")
+    assert chosen(site) == ["matrix"]
+    assert done.model is not None
+    assert_equal(run(original, feeds_for(original)), run(done.model, feeds_for(original)))
+    constants(table(scattered=9.0, col2im=1.0, col2im_rows=0.1, gemm=0.1, **SLOW))
+    assert chosen(rewritten(original).sites[0]) == ["separable, col2im"]
 
 
 # --- chains
