@@ -39,6 +39,7 @@ def layers() -> Iterator[Layer]:
     yield from _shuffles()
     yield from _others()
     yield from _sums()
+    yield from _bands()
     yield from _integers()
 
 
@@ -268,6 +269,31 @@ def _sums() -> Iterator[Layer]:
             node = helper.make_node("MatMul", ["w", "x"], ["y"])
             shape = (1, channels, prod(sizes))
             yield _layer(f"matmul {rows} {title}", [node], shape, w=_values(rows, channels))
+
+
+_BANDS = (
+    # channels, rows, columns, outputs a row
+    *((21, 64, 64, 512), (64, 32, 32, 64), (32, 48, 48, 192), (21, 16, 20, 160), (21, 16, 16, 32)),
+    *(
+        (21, 9, 512, 64),
+        (21, 10, 512, 64),
+        (64, 10, 128, 16),
+        (32, 10, 192, 32),
+        (21, 16, 160, 128),
+    ),
+)
+
+
+def _bands() -> Iterator[Layer]:
+    """A band matrix along the rows of an image, and along its columns."""
+    for channels, rows, columns, made in _BANDS:
+        for along in ("rows", "columns"):
+            size = columns if along == "rows" else rows
+            shape = (size, made) if along == "rows" else (made, size)
+            inputs = ["x", "w"] if along == "rows" else ["w", "x"]
+            title = f"matrix along {along} {channels} {rows}x{columns} to {made}"
+            node = helper.make_node("MatMul", inputs, ["y"])
+            yield _layer(title, [node], (1, channels, rows, columns), w=_values(*shape))
 
 
 _QUANTIZED = (
