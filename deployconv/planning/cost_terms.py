@@ -9,6 +9,7 @@ two spatial axes and a number of channels that fits. The other writes the column
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from math import prod
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ Term = Literal[
     "depthwise",
     "gemm",
     "gemm_calls",
+    "read",
     "columns",
     "scattered",
     "scattered_nd",
@@ -39,6 +41,7 @@ Term = Literal[
     "transcendental",
     "prelu",
     "reduced",
+    "reduced_pages",
     "copied",
     "repeated",
     "repeated_blocks",
@@ -55,7 +58,7 @@ Term = Literal[
 """Kinds of work; multiplications and elements are counted in millions.
 
 - ``launches``: nodes, one by one; ``forks``: those that wake other threads; ``gemm_calls``:
-  matrix multiplications, in thousands.
+  matrix multiplications, in thousands; ``read``: elements of the second matrix of a MatMul.
 - ``blocked``: multiplications of a blocked Conv, its channels filled up to whole blocks.
 - ``depthwise``: multiplications of a blocked Conv with one channel a group.
 - ``gemm``: multiplications of the others; ``columns``: elements that im2col writes;
@@ -68,7 +71,8 @@ Term = Literal[
 - ``reordered``: elements brought into blocks or out of them; ``_part`` where the last block
   is not full.
 - ``pointwise``, ``transcendental``: elements of such layers; ``reduced``: elements that a
-  reduction reads, along any axis but the last.
+  reduction reads, along any axis but the last, ``_pages`` where what it adds up stands whole
+  pages of memory apart, all in one corner of the cache.
 - ``copied``: elements of whatever else moves data; ``repeated``: made by a nearest Resize,
   ``_blocks`` where the channels stay in blocks.
 - the rest: elements that a shuffle moves, one term a way to do it.
@@ -101,6 +105,8 @@ _FREE = frozenset(
 )
 _NEAR = 1.0
 """Millions of elements of a tensor that a cache holds."""
+_PAGE = 1024
+"""Elements of a page of memory."""
 _ALIGNED = 4
 """Channels that come in fours can be brought into blocks."""
 
@@ -220,14 +226,17 @@ def _matmul(node: NodeProto, shapes: Instance) -> Work:
     read = prod(other) / _MILLION
     calls = prod(y[:-2]) / 1e3
     multiplied = prod(y) * one[-1] / _MILLION
-    work: Work = {"forks": 1.0, "gemm": multiplied, "gemm_calls": calls, "copied": read}
-    return work | far(read)
+    return {"forks": 1.0, "gemm": multiplied, "gemm_calls": calls, "read": read}
 
 
 def _reduction(node: NodeProto, shapes: Instance) -> Work:
     """What lies side by side is added up as quickly as a pointwise layer reads it."""
     x, y = shapes[node.input[0]], shapes[node.output[0]]
-    term: Term = "reduced" if y and y[-1] == x[-1] != 1 else "pointwise"
+    kept = list(takewhile(lambda sizes: sizes[0] == sizes[1], zip(x[::-1], y[::-1], strict=False)))
+    apart = prod(size for size, _ in kept)
+    term: Term = "pointwise"
+    if apart > 1:
+        term = "reduced" if apart % _PAGE else "reduced_pages"
     return {term: prod(x) / _MILLION}
 
 
