@@ -15,7 +15,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from deployconv.lowres.follow import is_known, only_reader
+from deployconv.lowres.follow import is_known, only_reader, reduces_channels
 from deployconv.model.view import View
 from deployconv.sites import Parameter, UpsampleSite
 
@@ -30,21 +30,15 @@ def mean_behind(site: UpsampleSite, view: View) -> tuple[gs.Node, gs.Node] | Non
     if tensor.name in scope.outputs or len(tensor.outputs) != 2:
         return None
     mean = next((node for node in tensor.outputs if node.op == "ReduceMean"), None)
-    if mean is None or not is_known(mean, scope) or not _over_channels(mean, site, view):
+    if mean is None or not is_known(mean, scope):
+        return None
+    axes = view.constants.fixed(mean.inputs[1], scope) if len(mean.inputs) > 1 else None
+    if not reduces_channels(mean, axes, site.rank + 2):
         return None
     difference = only_reader(mean.outputs[0], scope)
     if difference is None or difference.op != "Sub" or difference.inputs[0] is not tensor:
         return None
     return mean, difference
-
-
-def _over_channels(mean: gs.Node, site: UpsampleSite, view: View) -> bool:
-    axes = mean.attrs.get("axes")
-    if axes is None and len(mean.inputs) > 1:
-        given = view.constants.of(mean.inputs[1], site.scope)
-        fixed = given is not None and (view.constants.frozen or not given.overridable)
-        axes = np.ravel(given.read()).tolist() if given is not None and fixed else None
-    return bool(mean.attrs.get("keepdims", 1)) and axes in ([1], [-1 - site.rank])
 
 
 def less_mean(parameter: Parameter, axis: int) -> Array:

@@ -172,8 +172,8 @@ def _pointwise(
     for position, given in enumerate(node.inputs):
         if given is tensor or not given.name:
             continue
-        constant = view.constants.of(given, site.scope)
-        if constant is None or (constant.overridable and not view.constants.frozen):
+        constant = view.constants.fixed(given, site.scope)
+        if constant is None:
             return None
         per_channel = _per_channel(constant.shape, site.rank + 2, channels)
         if node.op != "BatchNormalization" and not per_channel:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
+from deployconv.model.constants import Constant
 from deployconv.model.view import Scope
 from deployconv.sites.attributes import has_references
 
@@ -20,6 +22,17 @@ def only_reader(tensor: gs.Tensor, scope: Scope) -> gs.Node | None:
         return None
     node = tensor.outputs[0]
     return node if is_known(node, scope) and node.inputs.count(tensor) == 1 else None
+
+
+def reduces_channels(node: gs.Node, axes: Constant | None, rank: int) -> bool:
+    """True for a reduction of a tensor of ``rank`` over its channels alone, which stay as one.
+
+    Its axes are an attribute, or from opset 13 or 18 on the input ``axes``.
+    """
+    found = node.attrs.get("axes")
+    if found is None and axes is not None:
+        found = np.ravel(axes.read()).tolist()
+    return bool(node.attrs.get("keepdims", 1)) and found in ([1], [1 - rank])
 
 
 def leads_only_to(tensor: gs.Tensor, last: gs.Node, scope: Scope) -> bool:

@@ -56,13 +56,9 @@ class Product:
         return self.product.inputs[0]
 
 
-_FIRST_GIVEN_SHAPE = 5
-"""The first opset whose Reshape takes the shape as an input."""
-
-
 def product_at(flatten: gs.Node, scope: Scope, view: View) -> Product | None:
     """The product that begins with the Reshape ``flatten``, of known spatial sizes; else None."""
-    if flatten.op != "Reshape" or scope.opset < _FIRST_GIVEN_SHAPE:
+    if flatten.op != "Reshape":
         return None
     product = only_reader(flatten.outputs[0], scope)
     if product is None or product.op != "MatMul" or product.inputs[1] is not flatten.outputs[0]:
@@ -86,8 +82,9 @@ def product_at(flatten: gs.Node, scope: Scope, view: View) -> Product | None:
 
 def _is_constant(reshape: gs.Node, scope: Scope, view: View) -> bool:
     """Whether a Reshape to a fixed shape, all but the batch: so the shapes hold at any batch."""
-    shape = view.constants.of(reshape.inputs[1], scope)
-    if shape is None or (shape.overridable and not view.constants.frozen):
+    # Before opset 5 the shape is an attribute.
+    shape = view.constants.fixed(reshape.inputs[1], scope) if len(reshape.inputs) > 1 else None
+    if shape is None:
         return False
     return int(np.count_nonzero(np.ravel(shape.read()) < 0)) <= 1
 

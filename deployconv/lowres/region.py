@@ -22,10 +22,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
-from deployconv.lowres.follow import is_known
+from deployconv.lowres.follow import is_known, reduces_channels
 from deployconv.lowres.product import Product, product_at
 from deployconv.model.constants import Constant
 from deployconv.model.view import Scope, View
@@ -225,8 +224,8 @@ def _step(
         if tensor.name in channels:
             data.append(channels[tensor.name])
         elif tensor.name:
-            constant = view.constants.of(tensor, site.scope)
-            if constant is None or (constant.overridable and not view.constants.frozen):
+            constant = view.constants.fixed(tensor, site.scope)
+            if constant is None:
                 return None
             constants[position] = constant
     made = _channels(node, site, view, data, constants)
@@ -248,8 +247,7 @@ def _channels(
         along = node.attrs.get("axis") in (1, 1 - rank)
         return sum(data) if along and not constants else None
     if node.op in REDUCTIONS:
-        alone = node.attrs.get("keepdims", 1) and _axes(node, constants) in ([1], [1 - rank])
-        return 1 if alone else None
+        return 1 if reduces_channels(node, constants.get(1), rank) else None
     if node.op in _NORMALISERS:
         # Before opset 13 they flatten what stands behind the axis.
         along = node.attrs.get("axis", -1) in (1, 1 - rank) and site.scope.opset >= 13
@@ -277,10 +275,3 @@ def _conv(node: gs.Node, constants: Mapping[int, Constant]) -> int | None:
         and set(node.attrs.get("strides", (1,))) == {1}
     )
     return weight.shape[0] if plain else None
-
-
-def _axes(node: gs.Node, constants: Mapping[int, Constant]) -> list[int] | None:
-    """The axes of a reduction: an attribute, or from opset 13 or 18 on an input."""
-    if "axes" in node.attrs:
-        return list(node.attrs["axes"])
-    return np.ravel(constants[1].read()).tolist() if 1 in constants else None

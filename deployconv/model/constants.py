@@ -91,6 +91,11 @@ class Constants:
             self._fold_in_order(*source)
         return self._known(tensor, scope)
 
+    def fixed(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
+        """The same, but None for a default that a caller may override, unless these are frozen."""
+        constant = self.of(tensor, scope)
+        return None if constant and constant.overridable and not self.frozen else constant
+
     def _known(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
         """The constant that ``tensor`` is, as far as nodes are folded already."""
         if isinstance(tensor, gs.Constant):
