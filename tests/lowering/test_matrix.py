@@ -16,9 +16,8 @@ from onnx import ModelProto
 from deployconv.polyphase import Axis, matrix, phase_weights, smallest_kernel
 from deployconv.results import Macs, SiteReport
 from tests.build import Array, assert_equal, feeds_for, ops, rewrite, run
-from tests.lowering.products import bilinear, depthwise, products
+from tests.lowering.products import bilinear, depthwise, layers_of, products
 from tests.quantized import Layer, quantized
-from tests.sites.graphs import NEAREST, floats, ints, parsed
 
 
 def alike(channels: int, *taps: int, seed: int = 0) -> Array:
@@ -57,49 +56,12 @@ def test_a_long_axis_is_cut_into_blocks_that_share_a_matrix() -> None:
     assert site.macs.after == -(-2 * (40 * 6 * 24 + 24 * 32 * (9 + 3 * 10 + 9)) // 240)
 
 
-TWO = alike(2, 4, 4)
-ONE = alike(1, 4, 4)
 SITES: dict[str, Callable[[], ModelProto]] = {
-    "unequal_strides": lambda: depthwise(alike(2, 4, 6), strides=[2, 3], pads=[1, 0, 2, 1]),
-    "output_padding": lambda: depthwise(alike(2, 3, 5), output_padding=[1, 0], pads=[1] * 4),
-    "kernel_below_stride": lambda: depthwise(alike(2, 2, 3), strides=[3, 4]),
-    "dilation": lambda: depthwise(alike(2, 3, 2), dilations=[3, 2]),
-    "one_channel": lambda: depthwise(alike(1, 4, 3)),
-    "batch": lambda: depthwise(alike(3, 4, 3), batch=2),
+    **layers_of(alike),
     "any_batch": lambda: depthwise(alike(3, 4, 3), batch=None),
-    "volume": lambda: depthwise(alike(2, 4, 3, 2), (3, 2, 4), strides=[2, 3, 2]),
     "tall_volume": lambda: depthwise(alike(2, 4, 3, 2), (18, 17, 4), strides=[2, 3, 2]),
     "more_cropped_than_a_block_makes": lambda: depthwise(alike(2, 3, 3), (17, 3), pads=[9, 1] * 2),
     "early_opset": lambda: depthwise(alike(2, 4, 4), (19, 4), opset=9),
-    "nearest_resize": lambda: parsed(
-        f"r = Resize<{NEAREST}>(x, , k) z = Relu(r) y = Conv<pads=[2,1,1,2], group=2>(z, fir)",
-        {"fir": TWO, "k": floats(1, 1, 2, 2)},
-        "1,2,5,3",
-        opset=18,
-    ),
-    "channels_in_the_batch": lambda: parsed(
-        "a = Reshape(x, tall) p = Pad(a, behind) z = Reshape(p, flat)"
-        " f = Conv<pads=[2,2,1,1]>(z, fir) y = Reshape(f, apart)",
-        {
-            **{"fir": ONE, "behind": ints(0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1)},
-            **{"tall": ints(2, 1, 5, 1, 3, 1), "flat": ints(2, 1, 10, 6)},
-            "apart": ints(1, 2, 10, 6),
-        },
-        "1,2,5,3",
-        opset=18,
-    ),
-    "cropped_behind": lambda: parsed(
-        "z = ConvTranspose<strides=[2,2], group=2>(x, fir) y = Slice(z, s, e, a)",
-        {"fir": TWO, "s": ints(1, 3), "e": ints(-2, 6), "a": ints(2, 3)},
-        "1,2,5,3",
-        opset=18,
-    ),
-    "added_behind": lambda: parsed(
-        "z = ConvTranspose<strides=[2,2], group=2>(x, fir) y = Add(z, c)",
-        {"fir": TWO, "c": floats(3, -5).reshape(2, 1, 1)},
-        "1,2,5,3",
-        opset=18,
-    ),
 }
 
 

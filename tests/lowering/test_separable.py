@@ -25,7 +25,7 @@ from tests.build import (
     rewrite,
     run,
 )
-from tests.lowering.products import bilinear, depthwise, products
+from tests.lowering.products import BEHIND, bilinear, depthwise, layers_of, products
 from tests.quantized import Layer, quantized
 from tests.sites.graphs import NEAREST, assert_never_wrong, floats, ints, parsed
 
@@ -61,23 +61,15 @@ def zeros_between(spread: str, weight: Array, **constants: Array) -> ModelProto:
 
 
 TALL = {"tall": ints(1, 2, 5, 1, 3, 1), "flat": ints(1, 2, 10, 6)}
-BEHIND = ints(0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1)
 SPREAD = "a = Reshape(x, tall) p = Pad(a, behind) z = Reshape(p, flat)"
 DOUBLED = {"k": floats(1, 1, 2, 2)}
-ONE = np.outer(FIR, [1, 2, 3, 4])[None, None].astype(np.float32)
 TWO = products(2, 4, 4)
 
 SITES: dict[str, Callable[[], ModelProto]] = {
+    **layers_of(products),
     "bilinear": lambda: bilinear(3, 2, (5, 4)),
-    "unequal_strides": lambda: depthwise(products(2, 4, 6), strides=[2, 3], pads=[1, 0, 2, 1]),
-    "output_padding": lambda: depthwise(products(2, 3, 5), output_padding=[1, 0], pads=[1] * 4),
-    "kernel_below_stride": lambda: depthwise(products(2, 2, 3), strides=[3, 4]),
-    "dilation": lambda: depthwise(products(2, 3, 2), dilations=[3, 2]),
     "channel_multiplier": lambda: depthwise(products(6, 4, 4).reshape(2, 3, 4, 4)),
-    "one_channel": lambda: depthwise(products(1, 4, 3)),
     "one_channel_to_many": lambda: depthwise(products(3, 4, 3).reshape(1, 3, 4, 3)),
-    "batch": lambda: depthwise(products(3, 4, 3), batch=2),
-    "volume": lambda: depthwise(products(2, 4, 3, 2), (3, 2, 4), strides=[2, 3, 2]),
     "a_channel_of_zeros": lambda: depthwise(
         products(2, 4, 4) * np.reshape(np.float32([0, 1]), (2, 1, 1, 1))
     ),
@@ -85,37 +77,6 @@ SITES: dict[str, Callable[[], ModelProto]] = {
     "nearest_resize": lambda: parsed(
         f"z = Resize<{NEAREST}>(x, , k) y = Conv<pads=[2,1,1,2], group=2>(z, fir)",
         {"fir": TWO, **DOUBLED},
-        "1,2,5,3",
-        opset=18,
-    ),
-    "pointwise_between": lambda: parsed(
-        f"r = Resize<{NEAREST}>(x, , k) z = Relu(r) y = Conv<pads=[2,1,1,2], group=2>(z, fir)",
-        {"fir": TWO, **DOUBLED},
-        "1,2,5,3",
-        opset=18,
-    ),
-    "channels_in_the_batch": lambda: parsed(
-        "a = Reshape(x, tall) p = Pad(a, behind) z = Reshape(p, flat)"
-        " f = Conv<pads=[2,2,1,1]>(z, fir) y = Reshape(f, apart)",
-        {
-            "fir": ONE,
-            "behind": BEHIND,
-            "tall": ints(2, 1, 5, 1, 3, 1),
-            "flat": ints(2, 1, 10, 6),
-            "apart": ints(1, 2, 10, 6),
-        },
-        "1,2,5,3",
-        opset=18,
-    ),
-    "cropped_behind": lambda: parsed(
-        "z = ConvTranspose<strides=[2,2], group=2>(x, fir) y = Slice(z, s, e, a)",
-        {"fir": TWO, "s": ints(1, 3), "e": ints(-2, 6), "a": ints(2, 3)},
-        "1,2,5,3",
-        opset=18,
-    ),
-    "added_behind": lambda: parsed(
-        "z = ConvTranspose<strides=[2,2], group=2>(x, fir) y = Add(z, c)",
-        {"fir": TWO, "c": floats(3, -5).reshape(2, 1, 1)},
         "1,2,5,3",
         opset=18,
     ),
