@@ -23,7 +23,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.lowering.emit import Emitter
-from deployconv.lowering.lower import finite, low_resolution_conv
+from deployconv.lowering.lower import finite, image_of, low_resolution_conv
 from deployconv.lowering.places import in_order, interleaved, keeps_groups, put, shuffled
 from deployconv.lowering.plan import Plan
 from deployconv.lowering.quantized import dequantized, quantized
@@ -66,6 +66,8 @@ def plan_chain(chain: Chain, head: Plan, asked: Shuffle) -> ChainPlan | None:
         return ChainPlan(head, None, head.layout)
     if head.repeat is not None or head.form == "split" or set(chain.stride) == {1}:
         return None
+    if chain.mixes:  # what works on blocks of channels stands behind it
+        head = replace(head, volume=False)
     later = tuple(
         total // first for total, first in zip(chain.stride, chain.head.stride, strict=True)
     )
@@ -106,7 +108,10 @@ def lower_chain(chain: Chain, plan: ChainPlan, fresh: Callable[[str], str]) -> l
     order = _order(made, chain.links, site.rank, phases_first)
     tensor = low_resolution_conv(emitter, site, plan.head, order)
     places = put(made, order)
+    volume = plan.head.volume
     for position, link in enumerate(chain.links):
+        if volume and not _fits_any_shape(link):
+            tensor, volume = image_of(emitter, plan.head, tensor), False
         if isinstance(link, PointwiseLink):
             tensor = _pointwise(emitter, link, tensor, places)
         elif isinstance(link, ShuffleLink):
@@ -116,6 +121,8 @@ def lower_chain(chain: Chain, plan: ChainPlan, fresh: Callable[[str], str]) -> l
             order = _order(made, chain.links[position + 1 :], site.rank, phases_first)
             tensor = _mix(emitter, link, tensor, places, order, site.id)
             places = put(made, order)
+    if volume:
+        tensor = image_of(emitter, plan.head, tensor)
     grid = grid_at_end(chain)
     if grid is not None:
         tensor = dequantized(emitter, tensor, grid.node)
@@ -139,6 +146,14 @@ def _order(made: Array, behind: Sequence[Link], rank: int, phases_first: bool) -
         if isinstance(link, ShuffleLink):
             made = shuffled(made, link.stride, link.site.order)
     return interleaved(made, rank, phases_first)
+
+
+def _fits_any_shape(link: Link) -> bool:
+    """Whether the layer has nothing for each channel, so that it need not know where these are."""
+    if not isinstance(link, PointwiseLink):
+        return False
+    plain = link.node.op != "BatchNormalization"
+    return plain and all(prod(constant.shape) == 1 for constant in link.constants.values())
 
 
 def _pointwise(

@@ -47,7 +47,7 @@ def lower(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[g
     else:
         places = in_order(plan.layout.channels, [plan.copies])
         order = interleaved(places, 1, phases_first=True) if phases_first else None
-        tensor = low_resolution_conv(emitter, site, plan, order)
+        tensor = image_of(emitter, plan, low_resolution_conv(emitter, site, plan, order))
     if plan.repeat is not None:
         emitter.repeat(tensor, plan.repeat)
         return emitter.finish(site.output)
@@ -71,8 +71,13 @@ def with_folded(site: UpsampleSite, fresh: Callable[[str], str]) -> list[gs.Node
 def low_resolution_conv(
     emitter: Emitter, site: UpsampleSite, plan: Plan, order: Array | None = None
 ) -> gs.Tensor:
-    """The Conv that makes all phases as channels: in ``order``, or with the phases fastest."""
+    """The Conv that makes all phases as channels: in ``order``, or with the phases fastest.
+
+    Its result may have an axis more than an image, see `image_of`.
+    """
     tensor = conv_input(emitter, site)
+    if plan.volume:
+        tensor = emitter.add("Unsqueeze", [tensor, emitter.ints("depth", [_DEPTH])])
 
     def phased(values: Array) -> Array:
         """What belongs to a channel belongs to each of its phases."""
@@ -84,8 +89,20 @@ def low_resolution_conv(
         # The scale of an integer bias belongs to that of the weight, and that may be new.
         bias = replace(site.bias, quantized=None) if plan.requantized else site.bias
         inputs.append(write_parameter(emitter, "bias", bias, site.id, phased))
-    pads = [form.pads for form in plan.axes]
+    depth = [(0, 0)] if plan.volume else []
+    pads = [*depth, *(form.pads for form in plan.axes)]
     return emitter.add("Conv", inputs, **_attributes(plan.conv_kernel, pads, site.group))
+
+
+_DEPTH = 2
+"""The axis behind the channels."""
+
+
+def image_of(emitter: Emitter, plan: Plan, tensor: gs.Tensor) -> gs.Tensor:
+    """What the Conv of ``plan`` made, as an image."""
+    if not plan.volume:
+        return tensor
+    return emitter.add("Squeeze", [tensor, emitter.ints("depth", [_DEPTH])])
 
 
 def phase_convs(emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: bool) -> gs.Tensor:

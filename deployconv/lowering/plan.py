@@ -6,6 +6,9 @@
   is no multiple of the stride the phases have unequal numbers of taps, and this saves the rest.
 - ``conv``: no shuffle. Stride 1 everywhere is a plain Conv with the flipped kernel; a 1x1 Conv
   behind a nearest Resize moves in front of it.
+
+Where onnxruntime would copy a large image into blocks of channels for the Conv and out of them
+for Col2Im, the Conv is written as that of a volume one voxel deep: see `Plan.volume`.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
+
+import numpy as np
 
 from deployconv.lowering.shuffle import Layout, ShuffleName, spelling
 from deployconv.options import Form, Shuffle
@@ -37,6 +42,9 @@ class Plan:
 
     ``shuffle`` is None for stride 1, and where the result of the Conv is repeated instead:
     then ``repeat`` has the factors. ``requantized`` where an integer weight gets new scales.
+    ``volume`` where the Conv sees its image as a volume one voxel deep: onnxruntime has no blocks
+    of channels for that, but a product of matrices, which reads and leaves the channels as they
+    lie in memory.
     """
 
     form: FormName
@@ -46,12 +54,14 @@ class Plan:
     macs: Macs
     repeat: tuple[int, ...] | None = None
     requantized: bool = False
+    volume: bool = False
 
     @property
     def conv_kernel(self) -> tuple[int, ...]:
         """Kernel of the low-resolution Conv; of several, the largest."""
         if self.form != "split":
-            return tuple(form.span for form in self.axes)
+            depth = (1,) if self.volume else ()
+            return (*depth, *(form.span for form in self.axes))
         places = ([form.places(q) for q in range(form.axis.stride)] for form in self.axes)
         return tuple(max(last - first + 1 for first, last in axis) for axis in places)
 
@@ -103,7 +113,29 @@ def plan_site(site: UpsampleSite, form: Form = "auto", shuffle: Shuffle = "auto"
     count = split_multiplications if form == "split" else multiplications
     chosen = named if form == "auto" else form
     macs = _macs(site, count(axes))
-    return Plan(chosen, spelled, axes, layout, macs, requantized=sums)
+    plan = Plan(chosen, spelled, axes, layout, macs, requantized=sums)
+    return replace(plan, volume=_fits_volume(site, plan))
+
+
+_LARGE = 1 << 20
+"""With as many elements a copy of an image costs more than the blocks, which it is for, gain."""
+_MANY_INPUTS, _MANY_OUTPUTS = 32, 128
+"""Channels with which a product of matrices runs about as quickly as a Conv on blocks."""
+
+
+def _fits_volume(site: UpsampleSite, plan: Plan) -> bool:
+    """Whether the copies of a Conv on blocks would take more than the blocks gain, or much room.
+
+    The columns of a kernel with several taps have to be written first, for which a product of
+    few rows is too short. In groups there would be one product each.
+    """
+    spelled = plan.shuffle == "col2im" and plan.form != "split" and site.rank == 2
+    if not spelled or site.group > 1 or site.weight.dtype != np.float32:
+        return False
+    made = plan.layout.channels * plan.copies
+    pointwise = all(form.span == 1 for form in plan.axes)
+    large = plan.layout.static is not None and made * prod(plan.layout.static) >= _LARGE
+    return large and site.channels[0] >= _MANY_INPUTS and (pointwise or made >= _MANY_OUTPUTS)
 
 
 _MOST_CONVS = 16

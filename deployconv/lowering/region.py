@@ -54,12 +54,12 @@ def plan_region(region: Region, head: Plan) -> RegionPlan | None:
         return None
     if any(site.weight.quantized is not None for site in region.heads):
         return None  # integer layers end at their QuantizeLinear, see `lowres.quantized`
-    plans = [head]
+    plans = [replace(head, volume=False)]
     for site in region.heads[1:]:
         plan = plan_site(site, head.form, head.shuffle)
         if not isinstance(plan, Plan) or not _same_image(plan, head):
             return None
-        plans.append(plan)
+        plans.append(replace(plan, volume=False))
     layout = replace(head.layout, channels=region.channels)
     fits = SHUFFLES[head.shuffle].fits(layout)
     return RegionPlan(tuple(plans), head.shuffle, layout) if fits else None
