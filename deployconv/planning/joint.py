@@ -39,8 +39,11 @@ def with_undecided(bench: Workbench, taken: Taken, found: Found, predicted: Choi
 
     The model so far is raced with the forms that may be faster by the figures of the undecided
     sites, and with those that the cost model chooses, except where the figures of a site rule
-    them out. If neither is faster, the stronger half of the sites in question is tried, then
-    the rest, as long as there is time.
+    them out. If neither is faster beyond the noise, the choice of the cost model is taken where
+    it was measured to be faster and is not slower, whatever the noise: two witnesses for a gain too
+    small for one. That holds beside what is taken already; nothing replaces the original so.
+    Else the stronger half of the sites in question is tried, then the rest, as long as there is
+    time.
 
     Raises CheckFailed for a form that computes something else.
     """
@@ -53,7 +56,10 @@ def with_undecided(bench: Workbench, taken: Taken, found: Found, predicted: Choi
         return taken
     seconds = max(bench.comparison, bench.left / 2, min(bench.left, bench.telling))
     _, *timings = bench.race([so_far, *rivals], seconds, until_decided=True)
-    faster = [(t.ratio, rival) for t, rival in zip(timings, rivals, strict=True) if t.worth]
+    raced = list(zip(timings, rivals, strict=True))
+    faster = [(t.ratio, rival) for t, rival in raced if t.worth]
+    if so_far and not faster:
+        faster = [(t.ratio, rival) for t, rival in raced if rival == believed and t.likely]
     if faster:
         ratio, best = max(faster, key=lambda pair: pair[0])
         return taken.with_all(best, ratio)

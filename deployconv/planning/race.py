@@ -82,6 +82,11 @@ class Timing:
         return self.low > 1.0 + MARGIN
 
     @property
+    def likely(self) -> bool:
+        """Faster than the first as measured, and hardly slower, whatever the noise."""
+        return self.ratio > 1.0 and self.low > 1.0 - MARGIN
+
+    @property
     def decided(self) -> bool:
         """Worth it or slower, whatever the noise, or so close that it does not matter."""
         return self.worth or self.slower or self.narrow

@@ -124,6 +124,28 @@ def test_figures_and_prediction_race_each_other() -> None:
     assert taken.choices == {"a": DCR}
 
 
+def taken_beside_the_big_one(saves: float, noise: float, choices: Choices = BIG) -> Choices:
+    """What becomes of a small site that was not timed, where a gain is predicted."""
+    bench = Bench({("big", COL2IM): 10.0, ("small", COL2IM): saves}, noise=noise)
+    found = {"big": site(1.2), "small": site()}
+    return settled(bench, found, {**choices, "small": COL2IM}, choices).choices
+
+
+def test_a_small_gain_that_is_both_predicted_and_measured_is_taken() -> None:
+    assert taken_beside_the_big_one(saves=1.0, noise=0.02) == {**BIG, "small": COL2IM}
+
+
+@pytest.mark.parametrize(
+    ("saves", "noise"), [(1.0, 0.03), (-0.5, 0.01), (0.0, 0.0)], ids=["unsure", "slower", "none"]
+)
+def test_a_prediction_alone_is_not_enough(saves: float, noise: float) -> None:
+    assert taken_beside_the_big_one(saves, noise) == BIG
+
+
+def test_nothing_replaces_the_original_for_a_small_gain() -> None:
+    assert taken_beside_the_big_one(saves=1.0, noise=0.02, choices={}) == {}
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.2], ids=["slower", "within the noise"])
 def test_what_is_not_faster_is_left(noise: float) -> None:
     bench = Bench({("a", COL2IM): -3.0 if noise == 0.0 else 3.0}, noise=noise)
