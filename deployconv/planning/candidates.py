@@ -69,6 +69,8 @@ class Option:
     choice: Choice
     subject: Subject
     plan: AnyPlan
+    roomy: bool = False
+    """Whether it gains nothing but time and may need much more memory: not to be taken unseen."""
 
 
 def options_for(
@@ -212,9 +214,10 @@ def _forms(
                 continue
             smallest = smallest or plan
             fits = form != "auto" or _is_worth_it(plan, smallest)
-            if fits and (plan.form == "split", plan.axes, name) not in seen:
+            roomy = not fits and _saves_crop(plan, smallest)
+            if (fits or roomy) and (plan.form == "split", plan.axes, name) not in seen:
                 seen.add((plan.form == "split", plan.axes, name))
-                yield Option(Choice(asked, name), site, plan)
+                yield Option(Choice(asked, name), site, plan, roomy)
 
 
 def _separable(site: UpsampleSite | ShuffleSite, form: Form, shuffle: Shuffle) -> Iterator[Option]:
@@ -250,6 +253,16 @@ def _is_worth_it(plan: Plan, smallest: Plan) -> bool:
     # They crop nothing; what the other crops has been multiplied, too.
     fewer = _multiplications(plan) <= _SPLIT_WORK * _multiplications(smallest)
     return fewer and plan.shuffle in _SPLIT_SHUFFLES
+
+
+def _saves_crop(plan: Plan, smallest: Plan) -> bool:
+    """Whether one Conv a phase may be faster only because nothing is left to crop.
+
+    Their results are concatenated, and with them there may be more to hold at once; but a Slice
+    of a large image takes longer than that.
+    """
+    cropped = any(map(any, smallest.layout.crop)) and smallest.layout.stride == (2, 2)
+    return plan.form == "split" and plan.shuffle == "col2im" and smallest.volume and cropped
 
 
 def _multiplications(plan: Plan) -> int:

@@ -55,6 +55,7 @@ def predict(model: LoadedModel, options: RewriteOptions, tuner: TunerOptions) ->
         threads=tuner.threads or usable_cpus(),
         shapes=_shapes(planning, input_shapes(input_specs(model.proto), tuner.feed)),
         static=not view.shapes.dynamic,
+        measured=options.policy == "fastest",
         fresh=Names(model.proto).maker("cost"),
     )
     barred = not_selected(planning.sites)
@@ -166,6 +167,8 @@ class _Oracle:
     threads: int
     shapes: Instance
     static: bool
+    measured: bool
+    """Whether what is chosen is measured: then it may need more memory, and that shows."""
     fresh: Callable[[str], str]
 
     def weigh(
@@ -193,6 +196,7 @@ class _Oracle:
             saved = self._ms(before) - self._ms(after)
             least = self.table.margin * sum(map(self._ms, gone.values()))
             worth = needed or saved > max(least, sum(others.values()))
+            worth = worth and (self.measured or not option.roomy)
             savings.append(_Saving(option.choice, saved, others, worth))
         total: Work = {}
         for work in replaced.values():

@@ -89,6 +89,21 @@ def confirmed(bench: Workbench, taken: Taken) -> Choices:
     return {}
 
 
+def without_split(taken: Taken, found: Found) -> Taken:
+    """``taken`` with the fastest other form where there is one Conv a phase, or none."""
+    for name, choice in taken.choices.items():
+        if choice.form != "split":
+            continue
+        choices = {site: other for site, other in taken.choices.items() if site != name}
+        figures = found[name].without("split")
+        winner = figures.winner
+        ratio = taken.gains[name]
+        if winner is not None:
+            choices[name], ratio = figures.forms[winner.name], winner.ratio
+        taken = taken.with_all(choices, ratio)
+    return taken
+
+
 def _hopeful(found: Found) -> dict[str, Choice]:
     """For each undecided site the form that may be faster by its figures."""
     best = {name: figures.hopeful for name, figures in found.items() if figures.undecided}

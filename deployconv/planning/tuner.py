@@ -4,7 +4,8 @@ Forms are timed in place, as the whole model with one site changed, against the 
 far. Only what is faster beyond the noise replaces anything. Sites whose gain drowns in the
 noise of the whole model are then timed together (`joint`), and at the end the whole model is
 timed against the original: what does not hold is taken back. Every form is certified before
-it is timed, and its outputs are compared with the original's.
+it is timed, and its outputs are compared with the original's. One Conv a phase, whose results are
+concatenated, must also show that the model then needs hardly more memory.
 
 Where the backend has a cost model, its prediction is one more model to race, and where runs
 are long for the time there is, only the forms of which it promises most are timed.
@@ -22,7 +23,7 @@ from deployconv.model.load import LoadedModel
 from deployconv.options import FeedOptions, RewriteOptions
 from deployconv.planning.candidates import Choice
 from deployconv.planning.figures import AS_IT_WAS, Figures
-from deployconv.planning.joint import Taken, confirmed, with_undecided
+from deployconv.planning.joint import Taken, confirmed, with_undecided, without_split
 from deployconv.planning.workbench import Choices, TunerOptions, Workbench
 from deployconv.results import Candidate, Prediction
 
@@ -95,6 +96,9 @@ def tune(
             tuner.on_progress((position + 1) / (len(forms) + 1))
     taken = with_undecided(bench, taken, found, predicted.choices)
     kept = confirmed(bench, taken)
+    split = any(choice.form == "split" for choice in kept.values())
+    if split and tuner.backend == "ort" and bench.needs_much_more_memory(kept):
+        kept = confirmed(bench, without_split(taken, found))
     names = {name: str(kept.get(name, AS_IT_WAS)) for name in found}
     names |= dict.fromkeys(bench.joined(kept), "none of its own")
     shown = {

@@ -13,6 +13,7 @@ from onnx import ModelProto
 from deployconv.backends import get_backend
 from deployconv.backends.base import Array, ModelSource, Session
 from deployconv.backends.machine import describe_machine
+from deployconv.backends.memory import peak_memory
 from deployconv.errors import CheckFailed
 from deployconv.joining import Planned, not_selected, peers
 from deployconv.model.load import LoadedModel
@@ -28,6 +29,8 @@ from deployconv.proof.inputs import make_feeds
 from deployconv.proof.parity import check_parity
 from deployconv.results import Candidate, OutputParity
 
+_MORE_MEMORY = 1.1
+"""Times the memory of the original, above which speed is bought too dearly."""
 _CONFIRM = 3.0
 """Seconds for a comparison of two models, where runs are short."""
 _SHORT = 1.0
@@ -162,6 +165,14 @@ class Workbench:
             ]
             return race(sessions, self.feeds, seconds, until_decided)
 
+    def needs_much_more_memory(self, choices: Choices) -> bool:
+        """Whether the model with ``choices`` made is measured to, or nobody can tell."""
+        with ExitStack() as stack:
+            paths = [self._written(made, stack) for made in ({}, choices)]
+            peaks = [peak_memory(path, self.feeds, self.original.threads) for path in paths]
+        before, after = peaks
+        return before is None or after is None or after > _MORE_MEMORY * before
+
     def _certify(self, choices: Choices) -> None:
         """Raise CheckFailed unless every form in ``choices`` has its certificate."""
         for planned in self.planning.sites:
@@ -176,14 +187,18 @@ class Workbench:
 
     def _variant(self, choices: Choices, stack: ExitStack) -> Session:
         """The model with ``choices`` made, ready to run and proved to compute the same."""
+        path = self._written(choices, stack)
+        session = get_backend(self.tuner.backend).prepare(path, threads=self.tuner.threads)
+        self._compare(session, path, choices)
+        return session
+
+    def _written(self, choices: Choices, stack: ExitStack) -> Path:
+        """The model with ``choices`` made, in a file that is there as long as ``stack``."""
         proto = ModelProto()
         proto.CopyFrom(self.model.proto)
         planning = plan_model(replace(self.model, proto=proto), self.options, choices)
         added = apply(planning)
-        written = stack.enter_context(staged(proto, self.model.folder, None, added))
-        session = get_backend(self.tuner.backend).prepare(written.path, threads=self.tuner.threads)
-        self._compare(session, written.path, choices)
-        return session
+        return stack.enter_context(staged(proto, self.model.folder, None, added)).path
 
     def _compare(self, session: Session, path: Path, choices: Choices) -> None:
         """Raise CheckFailed unless the variant computes what the original does."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,27 +30,14 @@ class Memory:
 def peak_memory(path: Path, shapes: Shapes, threads: int) -> int:
     """Bytes that loading the model and running it three times takes; for a new process."""
     from deployconv.backends import get_backend
+    from deployconv.backends.memory import high_water
     from deployconv.options import FeedOptions
     from deployconv.proof.inputs import make_feeds
 
     backend = get_backend("ort")
-    before = _high_water()
+    before = high_water()
     session = backend.prepare(path, threads=threads)
     feeds = make_feeds(session.inputs, FeedOptions(shapes)).arrays
     for _ in range(3):
         session.timed_run(feeds)
-    return _high_water() - before
-
-
-def _high_water() -> int:
-    """Of this process's resident set, in bytes.
-
-    On Linux a new process starts with ``ru_maxrss`` of the one that started it; what
-    ``/proc`` says is its own.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return high_water() - before
