@@ -43,6 +43,8 @@ class Choice(Protocol):
     def shuffle(self) -> Shuffle: ...
     @property
     def chain(self) -> Reach: ...
+    @property
+    def halves(self) -> bool: ...
 
 
 Choices = Mapping[str, Choice]
@@ -163,6 +165,8 @@ def _plan(site: Site, options: RewriteOptions, choices: Choices | None, seen: Vi
     elif options.form == "matrix":
         plan = plan_matrix(site)
     plan = plan or plan_site(site, options.form, options.shuffle)
+    if isinstance(plan, Plan) and choices is not None:
+        plan = replace(plan, halves=choices[site.id].halves)
     if isinstance(plan, Reason):
         return Planned(found, _report(found, "skipped", plan), None)
     report = replace(
@@ -210,6 +214,7 @@ class _OnGrid:
     form: Form = "auto"
     shuffle: Shuffle = "auto"
     chain: Reach = "grid"
+    halves: bool = False
 
 
 def _integers(planned: Iterable[Planned]) -> Choices:

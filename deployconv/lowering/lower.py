@@ -2,7 +2,8 @@
 
 x -> Conv(phase-corrected weights) -> shuffle -> crop -> y
 
-In form ``split`` there is a Conv for each phase, and their results are put side by side.
+In form ``split`` there is a Conv for each phase, and their results are put side by side; in
+``halves`` all that is done for half of the output channels, then for the rest.
 """
 
 from __future__ import annotations
@@ -42,8 +43,12 @@ def lower(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[g
     """
     emitter = Emitter(site.scope.opset, fresh)
     phases_first = plan.shuffle is not None and SHUFFLES[plan.shuffle].phases_first
+    if plan.form == "split" and plan.halves:
+        halves = [_half(emitter, site, plan, phases_first, half) for half in _halves(plan)]
+        emitter.add("Concat", halves, axis=1)
+        return emitter.finish(site.output)
     if plan.form == "split":
-        tensor = phase_convs(emitter, site, plan, phases_first)
+        tensor = phase_convs(emitter, site, plan, phases_first, slice(None))
     else:
         places = in_order(plan.layout.channels, [plan.copies])
         order = interleaved(places, 1, phases_first=True) if phases_first else None
@@ -105,15 +110,35 @@ def image_of(emitter: Emitter, plan: Plan, tensor: gs.Tensor) -> gs.Tensor:
     return emitter.add("Squeeze", [tensor, emitter.ints("depth", [_DEPTH])])
 
 
-def phase_convs(emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: bool) -> gs.Tensor:
-    """The same by one Conv a phase, each with the places of the kernel that it needs."""
+def _halves(plan: Plan) -> tuple[slice, slice]:
+    middle = plan.layout.channels // 2
+    return slice(0, middle), slice(middle, plan.layout.channels)
+
+
+def _half(
+    emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: bool, part: slice
+) -> gs.Tensor:
+    """The whole way for some of the output channels: parts and whole of only these at once."""
+    layout = replace(plan.layout, channels=part.stop - part.start)
+    tensor = phase_convs(emitter, site, replace(plan, layout=layout), phases_first, part)
+    assert plan.shuffle is not None
+    return write_shuffle(emitter, tensor, plan.shuffle, layout)
+
+
+def phase_convs(
+    emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: bool, part: slice
+) -> gs.Tensor:
+    """The same by one Conv a phase, each with the places of the kernel that it needs.
+
+    ``part`` of the output channels, of which the layout of ``plan`` has as many.
+    """
     x = conv_input(emitter, site)
     kernel = np.moveaxis(
         phase_weights(site.kernel(finite(site.weight, site.id)), plan.axes), 0, site.rank
     )
     bias = []
     if site.bias is not None:
-        bias.append(write_parameter(emitter, "bias", site.bias, site.id, np.asarray))
+        bias.append(write_parameter(emitter, "bias", site.bias, site.id, lambda b: b[part]))
     made = []
     for phase in product(*(range(stride) for stride in site.stride)):
         places = [form.places(q) for form, q in zip(plan.axes, phase, strict=True)]
@@ -121,7 +146,7 @@ def phase_convs(emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: 
             (form.pads[0] - first, form.pads[1] - (form.span - 1 - last))
             for form, (first, last) in zip(plan.axes, places, strict=True)
         ]
-        taps = kernel[phase]
+        taps = kernel[phase][part]
         for axis, (first, last) in enumerate(places):
             taps = taps.take(range(first, last + 1), axis=2 + axis)
         weight = emitter.constant("weight", taps)

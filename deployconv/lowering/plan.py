@@ -44,7 +44,8 @@ class Plan:
     then ``repeat`` has the factors. ``requantized`` where an integer weight gets new scales.
     ``volume`` where the Conv sees its image as a volume one voxel deep: onnxruntime has no blocks
     of channels for that, but a product of matrices, which reads and leaves the channels as they
-    lie in memory.
+    lie in memory. ``halves`` where a `split` layer is computed half by half of its output channels,
+    so that parts and whole of only one half have to be held at once.
     """
 
     form: FormName
@@ -55,6 +56,7 @@ class Plan:
     repeat: tuple[int, ...] | None = None
     requantized: bool = False
     volume: bool = False
+    halves: bool = False
 
     @property
     def conv_kernel(self) -> tuple[int, ...]:

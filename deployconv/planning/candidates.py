@@ -30,6 +30,8 @@ _PORTABLE: tuple[ShuffleName, ...] = ("dcr", "crd", "transpose")
 _INTEGER_SHUFFLES: tuple[ShuffleName, ...] = ("channels-last", "two-step", "transpose")
 _SPLIT_WORK = 0.9
 """Several Convs are worth their calls, and the room for parts and whole, with this much to do."""
+_HALVED = 64
+"""Output channels of which a half is still enough for a Conv."""
 _SPLIT_SHUFFLES: tuple[ShuffleName, ...] = ("col2im", "dcr")
 """The one reads the phases of a channel side by side, the other all channels of a phase."""
 _REACHES: tuple[Reach, ...] = ("pointwise", "all")
@@ -42,14 +44,24 @@ _MORE_WORK = 1.6
 
 @dataclass(frozen=True)
 class Choice:
-    """A form and a shuffle, as the options of the same names, and how far the chain goes."""
+    """A form and a shuffle, as the options of the same names, and how far the chain goes.
+
+    ``halves`` as in `lowering.Plan`.
+    """
 
     form: Form
     shuffle: Shuffle
     chain: Reach = "none"
+    halves: bool = False
+
+    @property
+    def whole_split(self) -> bool:
+        """Whether the results of one Conv a phase are held together with what is made of them."""
+        return self.form == "split" and not self.halves
 
     def __str__(self) -> str:
-        parts = [part for part in (self.form, self.shuffle) if part != "auto"]
+        named = (self.form, self.shuffle, "halves" if self.halves else "auto")
+        parts = [part for part in named if part != "auto"]
         return (", ".join(parts) or "conv") + _BEHIND[self.chain]
 
 
@@ -218,6 +230,9 @@ def _forms(
             if (fits or roomy) and (plan.form == "split", plan.axes, name) not in seen:
                 seen.add((plan.form == "split", plan.axes, name))
                 yield Option(Choice(asked, name), site, plan, roomy)
+                if roomy and site.channels[1] >= _HALVED:
+                    choice = Choice(asked, name, halves=True)
+                    yield Option(choice, site, replace(plan, halves=True))
 
 
 def _separable(site: UpsampleSite | ShuffleSite, form: Form, shuffle: Shuffle) -> Iterator[Option]:

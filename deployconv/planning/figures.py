@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from deployconv.options import Form
 from deployconv.planning.candidates import Choice
 from deployconv.planning.race import MARGIN
 from deployconv.results import Candidate, Prediction
@@ -27,9 +26,9 @@ class Figures:
         faster = [entry for entry in self._entries if entry.low > 1.0 + MARGIN]
         return max(faster, key=lambda entry: entry.ratio, default=None)
 
-    def without(self, form: Form) -> Figures:
-        """The same without the figures of one form, in whatever spelling."""
-        left = {name: choice for name, choice in self.forms.items() if choice.form != form}
+    def without(self, choice: Choice) -> Figures:
+        """The same without the figures of one form."""
+        left = {name: other for name, other in self.forms.items() if other != choice}
         return Figures(left, self.timed)
 
     @property

@@ -7,7 +7,7 @@ of them together can.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from deployconv.planning.candidates import Choice
@@ -90,16 +90,21 @@ def confirmed(bench: Workbench, taken: Taken) -> Choices:
 
 
 def without_split(taken: Taken, found: Found) -> Taken:
-    """``taken`` with the fastest other form where there is one Conv a phase, or none."""
+    """``taken`` with the fastest other form where there is one Conv a phase in whole.
+
+    Where no other was timed, that is the same in halves.
+    """
     for name, choice in taken.choices.items():
-        if choice.form != "split":
+        if not choice.whole_split:
             continue
         choices = {site: other for site, other in taken.choices.items() if site != name}
-        figures = found[name].without("split")
-        winner = figures.winner
+        figures = found[name].without(choice)
+        winner, halved = figures.winner, replace(choice, halves=True)
         ratio = taken.gains[name]
         if winner is not None:
             choices[name], ratio = figures.forms[winner.name], winner.ratio
+        elif str(halved) in figures.forms and figures.of(halved) is None:
+            choices[name] = halved
         taken = taken.with_all(choices, ratio)
     return taken
 

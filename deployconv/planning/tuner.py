@@ -96,7 +96,7 @@ def tune(
             tuner.on_progress((position + 1) / (len(forms) + 1))
     taken = with_undecided(bench, taken, found, predicted.choices)
     kept = confirmed(bench, taken)
-    split = any(choice.form == "split" for choice in kept.values())
+    split = any(choice.whole_split for choice in kept.values())
     if split and tuner.backend == "ort" and bench.needs_much_more_memory(kept):
         kept = confirmed(bench, without_split(taken, found))
     names = {name: str(kept.get(name, AS_IT_WAS)) for name in found}

@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
+from deployconv.model.load import load
+from deployconv.options import RewriteOptions
+from deployconv.pipeline import apply, certify_sites, plan_model
+from deployconv.planning.candidates import Choice
 from deployconv.polyphase import (
     Axis,
     multiplications,
@@ -120,3 +124,20 @@ def test_phases_that_need_another_padding_than_the_rest(
     feeds = {"x": integers(1, 4, 5)}
     assert_equal(run(original, feeds), run(after, feeds))
     assert np.isfinite(run(after, feeds)["y"]).all()
+
+
+@pytest.mark.parametrize("shuffle", ["dcr", "crd", "transpose", "two-step", "col2im"])
+@pytest.mark.parametrize("channels", [2, 3])
+def test_in_halves(channels: int, shuffle: Any) -> None:
+    """First some of the output channels, then the rest."""
+    weight = integers(4, channels, 3, 3, seed=1)
+    geometry = {"strides": [2, 2], "pads": [1] * 4, "opset": 18}
+    proto = conv_transpose(weight, (5, 4), integers(channels, seed=2), **geometry)
+    choices = {"main/up": Choice("split", shuffle, halves=True)}
+    planning = certify_sites(plan_model(load(proto), RewriteOptions(), choices), seed=0)
+    assert [report.certificate for report in planning.reports] == ["exact"]
+    apply(planning)
+    after = planning.view.model.proto
+    assert (ops(after)["Conv"], ops(after)["Concat"]) == (8, 3)
+    feeds = {"x": integers(1, 4, 5, 4)}
+    assert_equal(run(proto, feeds), run(after, feeds))
