@@ -23,6 +23,7 @@ class Choice:
     form: Form = "crop"
     shuffle: Shuffle = "auto"
     chain: Reach = "all"
+    halves: bool = False
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Choice:
     form: Form = "crop"
     shuffle: Shuffle = "crd"
     chain: Reach = "region"
+    halves: bool = False
 
 
 def planned(model: ModelProto, choice: Choice, **more: Choice) -> Planning:
