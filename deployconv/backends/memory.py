@@ -32,7 +32,9 @@ def peak_memory(model: Path, feeds: Feeds, threads: int) -> int | None:
     """
     with tempfile.TemporaryDirectory(prefix="deployconv-") as folder:
         path = Path(folder) / "feeds.npz"
-        np.savez(path, **dict(feeds))  # type: ignore[arg-type]
+        # By number: savez has parameters of its own, and a name may be anything.
+        arrays = {f"feed{number}": array for number, array in enumerate(feeds.values())}
+        np.savez(path, names=np.array(list(feeds), np.str_), **arrays)
         arguments = [str(model), str(path), str(threads)]
         command = [sys.executable, "-m", __name__, *arguments]
         # It imports what this process would, however that was arranged.
@@ -68,7 +70,8 @@ def _main(model: str, feeds: str, threads: str) -> None:
     from deployconv.backends.ort import OrtBackend
 
     with np.load(feeds) as saved:
-        arrays = {name: saved[name] for name in saved.files}
+        names = saved["names"].tolist()
+        arrays = {name: saved[f"feed{number}"] for number, name in enumerate(names)}
     before = high_water()
     session = OrtBackend("ort").prepare(Path(model), threads=int(threads))
     for _ in range(_RUNS):

@@ -31,6 +31,13 @@ def test_a_larger_image_takes_more(tmp_path: Path) -> None:
     assert 0 < small < large - 14 * MEGABYTE
 
 
+def test_an_input_may_have_any_name(tmp_path: Path) -> None:
+    proto = conv_transpose(integers(2, 8, 2, 2), (4, 4), strides=[2, 2])
+    proto.graph.input[0].name = proto.graph.node[0].input[0] = "file"
+    onnx.save(proto, tmp_path / "model.onnx")
+    assert peak_memory(tmp_path / "model.onnx", {"file": integers(1, 2, 4, 4)}, threads=1)
+
+
 def test_what_does_not_run_has_none(tmp_path: Path) -> None:
     path, _ = saved(tmp_path, 8)
     assert peak_memory(path, {"other": integers(1)}, threads=1) is None
