@@ -34,7 +34,7 @@ def peak_memory(model: Path, feeds: Feeds, threads: int) -> int | None:
         path = Path(folder) / "feeds.npz"
         # By number: savez has parameters of its own, and a name may be anything.
         arrays = {f"feed{number}": array for number, array in enumerate(feeds.values())}
-        np.savez(path, names=np.array(list(feeds), np.str_), **arrays)
+        np.savez(path, names=np.array(list(feeds), np.str_), **arrays)  # type: ignore[arg-type]
         arguments = [str(model), str(path), str(threads)]
         command = [sys.executable, "-m", __name__, *arguments]
         # It imports what this process would, however that was arranged.
