@@ -44,11 +44,13 @@ def lower(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[g
     emitter = Emitter(site.scope.opset, fresh)
     phases_first = plan.shuffle is not None and SHUFFLES[plan.shuffle].phases_first
     if plan.form == "split" and plan.halves:
-        halves = [_half(emitter, site, plan, phases_first, half) for half in _halves(plan)]
+        x = conv_input(emitter, site)
+        halves = [_half(emitter, x, site, plan, phases_first, half) for half in _halves(plan)]
         emitter.add("Concat", halves, axis=1)
         return emitter.finish(site.output)
     if plan.form == "split":
-        tensor = phase_convs(emitter, site, plan, phases_first, slice(None))
+        x = conv_input(emitter, site)
+        tensor = phase_convs(emitter, x, site, plan, phases_first, slice(None))
     else:
         places = in_order(plan.layout.channels, [plan.copies])
         order = interleaved(places, 1, phases_first=True) if phases_first else None
@@ -116,23 +118,32 @@ def _halves(plan: Plan) -> tuple[slice, slice]:
 
 
 def _half(
-    emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: bool, part: slice
+    emitter: Emitter,
+    x: gs.Tensor,
+    site: UpsampleSite,
+    plan: Plan,
+    phases_first: bool,
+    part: slice,
 ) -> gs.Tensor:
     """The whole way for some of the output channels: parts and whole of only these at once."""
     layout = replace(plan.layout, channels=part.stop - part.start)
-    tensor = phase_convs(emitter, site, replace(plan, layout=layout), phases_first, part)
+    tensor = phase_convs(emitter, x, site, replace(plan, layout=layout), phases_first, part)
     assert plan.shuffle is not None
     return write_shuffle(emitter, tensor, plan.shuffle, layout)
 
 
 def phase_convs(
-    emitter: Emitter, site: UpsampleSite, plan: Plan, phases_first: bool, part: slice
+    emitter: Emitter,
+    x: gs.Tensor,
+    site: UpsampleSite,
+    plan: Plan,
+    phases_first: bool,
+    part: slice,
 ) -> gs.Tensor:
-    """The same by one Conv a phase, each with the places of the kernel that it needs.
+    """The same by one Conv a phase that reads ``x``, with the places of the kernel that it needs.
 
     ``part`` of the output channels, of which the layout of ``plan`` has as many.
     """
-    x = conv_input(emitter, site)
     kernel = np.moveaxis(
         phase_weights(site.kernel(finite(site.weight, site.id)), plan.axes), 0, site.rank
     )
