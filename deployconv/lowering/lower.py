@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 from typing import Any
 
@@ -42,19 +42,16 @@ def lower(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[g
         ModelError: a weight or bias is NaN or infinite, or does not have its declared shape.
     """
     emitter = Emitter(site.scope.opset, fresh)
-    phases_first = plan.shuffle is not None and SHUFFLES[plan.shuffle].phases_first
-    if plan.form == "split" and plan.halves:
-        x = conv_input(emitter, site)
-        halves = [_half(emitter, x, site, plan, phases_first, half) for half in _halves(plan)]
-        emitter.add("Concat", halves, axis=1)
-        return emitter.finish(site.output)
     if plan.form == "split":
         x = conv_input(emitter, site)
-        tensor = phase_convs(emitter, x, site, plan, phases_first, slice(None))
-    else:
-        places = in_order(plan.layout.channels, [plan.copies])
-        order = interleaved(places, 1, phases_first=True) if phases_first else None
-        tensor = image_of(emitter, plan, low_resolution_conv(emitter, site, plan, order))
+        made = [_phase_by_phase(emitter, x, site, plan, part) for part in _parts(plan)]
+        if len(made) > 1:
+            emitter.add("Concat", made, axis=1)
+        return emitter.finish(site.output)
+    places = in_order(plan.layout.channels, [plan.copies])
+    phases_first = plan.shuffle is not None and SHUFFLES[plan.shuffle].phases_first
+    order = interleaved(places, 1, phases_first=True) if phases_first else None
+    tensor = image_of(emitter, plan, low_resolution_conv(emitter, site, plan, order))
     if plan.repeat is not None:
         emitter.repeat(tensor, plan.repeat)
         return emitter.finish(site.output)
@@ -112,38 +109,19 @@ def image_of(emitter: Emitter, plan: Plan, tensor: gs.Tensor) -> gs.Tensor:
     return emitter.add("Squeeze", [tensor, emitter.ints("depth", [_DEPTH])])
 
 
-def _halves(plan: Plan) -> tuple[slice, slice]:
-    middle = plan.layout.channels // 2
-    return slice(0, middle), slice(middle, plan.layout.channels)
+def _parts(plan: Plan) -> list[slice]:
+    """Of the output channels: what is computed at once."""
+    channels = plan.layout.channels
+    bounds = [0, channels // 2, channels] if plan.halves else [0, channels]
+    return [slice(begin, end) for begin, end in pairwise(bounds)]
 
 
-def _half(
-    emitter: Emitter,
-    x: gs.Tensor,
-    site: UpsampleSite,
-    plan: Plan,
-    phases_first: bool,
-    part: slice,
+def _phase_by_phase(
+    emitter: Emitter, x: gs.Tensor, site: UpsampleSite, plan: Plan, part: slice
 ) -> gs.Tensor:
-    """The whole way for some of the output channels: parts and whole of only these at once."""
-    layout = replace(plan.layout, channels=part.stop - part.start)
-    tensor = phase_convs(emitter, x, site, replace(plan, layout=layout), phases_first, part)
+    """``part`` of the output channels by one Conv a phase, with the places that it needs."""
     assert plan.shuffle is not None
-    return write_shuffle(emitter, tensor, plan.shuffle, layout)
-
-
-def phase_convs(
-    emitter: Emitter,
-    x: gs.Tensor,
-    site: UpsampleSite,
-    plan: Plan,
-    phases_first: bool,
-    part: slice,
-) -> gs.Tensor:
-    """The same by one Conv a phase that reads ``x``, with the places of the kernel that it needs.
-
-    ``part`` of the output channels, of which the layout of ``plan`` has as many.
-    """
+    layout = replace(plan.layout, channels=part.stop - part.start)
     kernel = np.moveaxis(
         phase_weights(site.kernel(finite(site.weight, site.id)), plan.axes), 0, site.rank
     )
@@ -163,13 +141,14 @@ def phase_convs(
         weight = emitter.constant("weight", taps)
         attributes = _attributes(weight.shape[2:], pads, site.group)
         made.append(emitter.add("Conv", [x, weight, *bias], **attributes))
-    if phases_first:
-        return emitter.add("Concat", made, axis=1)
-    channels = plan.layout.channels
-    columns = [emitter.reshape(tensor, [0, channels, 1, -1]) for tensor in made]
-    stacked = emitter.add("Concat", columns, axis=2)
-    front = [0, channels * prod(site.stride)]
-    return emitter.reshape_to_image(stacked, front, plan.layout.sizes, made[0])
+    if SHUFFLES[plan.shuffle].phases_first:
+        stacked = emitter.add("Concat", made, axis=1)
+    else:
+        columns = [emitter.reshape(tensor, [0, layout.channels, 1, -1]) for tensor in made]
+        front = [0, layout.channels * prod(site.stride)]
+        stacked = emitter.add("Concat", columns, axis=2)
+        stacked = emitter.reshape_to_image(stacked, front, layout.sizes, made[0])
+    return write_shuffle(emitter, stacked, plan.shuffle, layout)
 
 
 def conv_input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:
