@@ -98,7 +98,8 @@ def tune(
     kept = confirmed(bench, taken)
     split = any(choice.whole_split for choice in kept.values())
     if split and tuner.backend == "ort" and bench.needs_much_more_memory(kept):
-        kept = confirmed(bench, without_split(taken, found))
+        left = Taken(kept, {name: taken.gains[name] for name in kept})
+        kept = confirmed(bench, without_split(left, found))
     names = {name: str(kept.get(name, AS_IT_WAS)) for name in found}
     names |= dict.fromkeys(bench.joined(kept), "none of its own")
     shown = {
