@@ -18,10 +18,8 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -150,12 +148,14 @@ _Step = Callable[[Path, Path], Callable[[], None]]
 
 def _measure(prepare: _Step, source: Path, target: Path, cold: bool) -> tuple[float, int]:
     """Seconds and bytes; runs in a process of its own."""
+    from deployconv.backends.memory import high_water
+
     step = prepare(source, target)
     _read_or_drop(source.parent, cold)
-    before = _peak_memory()
+    before = high_water()
     start = time.perf_counter()
     step()
-    return time.perf_counter() - start, _peak_memory() - before
+    return time.perf_counter() - start, high_water() - before
 
 
 def _read_or_drop(folder: Path, cold: bool) -> None:
@@ -167,12 +167,6 @@ def _read_or_drop(folder: Path, cold: bool) -> None:
             else:
                 while file.read(1 << 20):
                     pass
-
-
-def _peak_memory() -> int:
-    """High water of the resident set in bytes (``ru_maxrss`` is in KiB, on macOS in bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
