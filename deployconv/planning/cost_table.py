@@ -50,8 +50,8 @@ class CostTable:
         block: channels in a block of a blocked Conv; 0 where there is none.
         margin: part of the time of the layers in question that a form must save before it is
             taken, for what the model does not know.
-        least: part of the time of the whole model that all forms together must save; another graph
-            is not worth less.
+        least: part of the time of the whole model that all forms together must save; another
+            graph, which may take more memory, is not worth less.
         fitted: False where nothing was measured.
         needed: True for a site that the backend cannot run as it is.
     """
@@ -116,7 +116,7 @@ ORT_CPU = CostTable(
     block=16,
     margin=0.1,
     fitted=True,
-    least=0.015,
+    least=0.02,
 )
 
 # Not fitted: nothing was measured on these. The constants are chosen so that a rewrite has to

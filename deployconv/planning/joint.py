@@ -7,7 +7,7 @@ of them together can.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import ceil
 
 from deployconv.planning.candidates import Choice
@@ -32,6 +32,10 @@ class Taken:
             for name, choice in choices.items()
         }
         return Taken(choices, gains)
+
+    def only(self, choices: Choices) -> Taken:
+        """Those of these that are in ``choices``."""
+        return Taken(choices, {name: self.gains[name] for name in choices})
 
 
 def with_undecided(bench: Workbench, taken: Taken, found: Found, predicted: Choices) -> Taken:
@@ -87,26 +91,6 @@ def confirmed(bench: Workbench, taken: Taken) -> Choices:
             return kept
         del kept[weakest_first.pop(0)]
     return {}
-
-
-def without_split(taken: Taken, found: Found) -> Taken:
-    """``taken`` with the fastest other form where there is one Conv a phase in whole.
-
-    Where no other was timed, that is the same in halves.
-    """
-    for name, choice in taken.choices.items():
-        if not choice.whole_split:
-            continue
-        choices = {site: other for site, other in taken.choices.items() if site != name}
-        figures = found[name].without(choice)
-        winner, halved = figures.winner, replace(choice, halves=True)
-        ratio = taken.gains[name]
-        if winner is not None:
-            choices[name], ratio = figures.forms[winner.name], winner.ratio
-        elif str(halved) in figures.forms and figures.of(halved) is None:
-            choices[name] = halved
-        taken = taken.with_all(choices, ratio)
-    return taken
 
 
 def _hopeful(found: Found) -> dict[str, Choice]:

@@ -15,6 +15,7 @@ from deployconv.options import Policy, RewriteOptions
 from deployconv.pipeline import Planning, plan_model
 from deployconv.planning.cost import predict
 from deployconv.planning.cost_table import TABLES
+from deployconv.planning.room import MOST
 from deployconv.planning.tuner import Tuned, tune
 from deployconv.planning.workbench import TunerOptions
 from deployconv.results import Candidate, Prediction, Reason
@@ -79,6 +80,9 @@ def _shown(planned: Planned, tuned: Tuned, policy: Policy) -> Planned:
     if policy == "fastest" and reason is not None and reason.code == "slower" and _untimed(found):
         text = "predicted to be slower, or not measured to be faster beside other sites"
         report = replace(report, reason=Reason("slower", f"{text}: no time for a race of its own"))
+    if report.id in tuned.heavy and report.status == "kept":
+        text = f"a faster form takes the model more than {MOST:g} times the memory"
+        report = replace(report, reason=Reason("slower", text))
     return replace(planned, report=replace(report, candidates=found))
 
 

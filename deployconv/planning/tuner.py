@@ -3,9 +3,9 @@
 Forms are timed in place, as the whole model with one site changed, against the best model so
 far. Only what is faster beyond the noise replaces anything. Sites whose gain drowns in the
 noise of the whole model are then timed together (`joint`), and at the end the whole model is
-timed against the original: what does not hold is taken back. Every form is certified before
-it is timed, and its outputs are compared with the original's. One Conv a phase, whose results are
-concatenated, must also show that the model then needs hardly more memory.
+timed against the original: what does not hold is taken back, and so is what needs much more
+memory (`room`). Every form is certified before it is timed, and its outputs are compared with the
+original's.
 
 Where the backend has a cost model, its prediction is one more model to race, and where runs
 are long for the time there is, only the forms of which it promises most are timed.
@@ -23,7 +23,8 @@ from deployconv.model.load import LoadedModel
 from deployconv.options import FeedOptions, RewriteOptions
 from deployconv.planning.candidates import Choice
 from deployconv.planning.figures import AS_IT_WAS, Figures
-from deployconv.planning.joint import Taken, confirmed, with_undecided, without_split
+from deployconv.planning.joint import Taken, with_undecided
+from deployconv.planning.room import confirmed_in_room
 from deployconv.planning.workbench import Choices, TunerOptions, Workbench
 from deployconv.results import Candidate, Prediction
 
@@ -37,10 +38,14 @@ _MOST_JOINT = 1 / 3
 
 @dataclass(frozen=True)
 class Tuned:
-    """The form of each site that changes, by its id, and what is known of all forms."""
+    """The form of each site that changes, by its id, and what is known of all forms.
+
+    ``heavy`` are the sites of which a faster form needs too much memory.
+    """
 
     choices: Choices = field(default_factory=dict)
     candidates: Mapping[str, tuple[Candidate | Prediction, ...]] = field(default_factory=dict)
+    heavy: frozenset[str] = frozenset()
 
 
 Predict = Callable[[LoadedModel, RewriteOptions, TunerOptions], Tuned]
@@ -95,18 +100,14 @@ def tune(
         if tuner.on_progress is not None:
             tuner.on_progress((position + 1) / (len(forms) + 1))
     taken = with_undecided(bench, taken, found, predicted.choices)
-    kept = confirmed(bench, taken)
-    split = any(choice.whole_split for choice in kept.values())
-    if split and tuner.backend == "ort" and bench.needs_much_more_memory(kept):
-        left = Taken(kept, {name: taken.gains[name] for name in kept})
-        kept = confirmed(bench, without_split(left, found))
+    kept, heavy = confirmed_in_room(bench, taken, found)
     names = {name: str(kept.get(name, AS_IT_WAS)) for name in found}
     names |= dict.fromkeys(bench.joined(kept), "none of its own")
     shown = {
         name: figures.shown(predicted.candidates.get(name, ()), names[name])
         for name, figures in found.items()
     }
-    return Tuned(kept, shown)
+    return Tuned(kept, shown, heavy)
 
 
 def _predicted(bench: Workbench, predict: Predict | None) -> Tuned:

@@ -29,8 +29,6 @@ from deployconv.proof.inputs import make_feeds
 from deployconv.proof.parity import check_parity
 from deployconv.results import Candidate, OutputParity
 
-_MORE_MEMORY = 1.1
-"""Times the memory of the original, above which speed is bought too dearly."""
 _CONFIRM = 3.0
 """Seconds for a comparison of two models, where runs are short."""
 _SHORT = 1.0
@@ -80,6 +78,7 @@ class Workbench:
     deadline: float
     cache: TimingCache
     _certified: set[tuple[str, Choice]] = field(default_factory=set)
+    _peaks: dict[frozenset[tuple[str, Choice]], int | None] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -165,13 +164,22 @@ class Workbench:
             ]
             return race(sessions, self.feeds, seconds, until_decided)
 
-    def needs_much_more_memory(self, choices: Choices) -> bool:
-        """Whether the model with ``choices`` made is measured to, or nobody can tell."""
-        with ExitStack() as stack:
-            paths = [self._written(made, stack) for made in ({}, choices)]
-            peaks = [peak_memory(path, self.feeds, self.original.threads) for path in paths]
-        before, after = peaks
-        return before is None or after is None or after > _MORE_MEMORY * before
+    def times_the_memory(self, choices: Choices) -> float | None:
+        """Peak memory with ``choices`` made, as a multiple of that without any.
+
+        None where that cannot be told.
+        """
+        before, after = self._peak({}), self._peak(choices)
+        return after / before if before and after else None
+
+    def _peak(self, choices: Choices) -> int | None:
+        """Bytes on onnxruntime's CPU provider, measured once."""
+        key = frozenset(choices.items())
+        if key not in self._peaks:
+            with ExitStack() as stack:
+                path = self._written(choices, stack)
+                self._peaks[key] = peak_memory(path, self.feeds, self.original.threads)
+        return self._peaks[key]
 
     def _certify(self, choices: Choices) -> None:
         """Raise CheckFailed unless every form in ``choices`` has its certificate."""

@@ -27,7 +27,7 @@ def free(model: ModelProto) -> float:
 
 @dataclass
 class Track:
-    """Stands for the backend and for the race.
+    """Stands for the backend, for the race and for what memory is measured.
 
     ``cost`` decides the races of the sites, ``final`` those with the original; each ratio is
     known to within ``noise``.
@@ -36,6 +36,8 @@ class Track:
     cost: Cost = free
     final: Cost | None = None
     noise: Callable[[ModelProto], float] = lambda model: 0.0
+    memory: Callable[[ModelProto], int | None] = lambda model: 100
+    """Peak memory of a model."""
     name: str = "ort"
     runtime: str = "onnxruntime 1.32.0"
     now: float = 0.0
@@ -48,6 +50,8 @@ class Track:
     """The models of each race without the original: about a site, or several together."""
     finals: list[ModelProto] = field(default_factory=list)
     """The models that raced with the original."""
+    weighed: list[ModelProto] = field(default_factory=list)
+    """The models of which the memory was measured."""
     granted: list[float] = field(default_factory=list)
     """Seconds that each race was given."""
     folder: Path = Path()
@@ -88,6 +92,10 @@ class Track:
             self.races.append(models)
         return [self._timing(model, models[0], cost) for model in models]
 
+    def peak_memory(self, path: Path, feeds: Feeds, threads: int) -> int | None:
+        self.weighed.append(onnx.load(path))
+        return self.memory(self.weighed[-1])
+
     def _timing(self, model: ModelProto, first: ModelProto, cost: Cost) -> Timing:
         ratio, noise = cost(first) / cost(model), self.noise(model)
         return Timing(cost(model), ratio, ratio - noise, ratio + noise)
@@ -98,6 +106,7 @@ def track(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Track:
     made = Track(folder=tmp_path)
     monkeypatch.setattr(workbench, "get_backend", lambda name: made)
     monkeypatch.setattr(workbench, "race", made.race)
+    monkeypatch.setattr(workbench, "peak_memory", made.peak_memory)
     monkeypatch.setattr(workbench, "time", SimpleNamespace(monotonic=lambda: made.now))
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "cache" / name)
     return made

@@ -193,6 +193,15 @@ def test_what_there_was_no_time_for_says_so(track: Track) -> None:
         assert [entry.name for entry in site.candidates if entry.chosen] == ["as it was"]
 
 
+def test_what_needs_too_much_memory_says_so(track: Track) -> None:
+    track.cost = COL2IM_WINS
+    track.memory = lambda proto: 100 if "ConvTranspose" in ops(proto) else 111
+    (site,) = fastest(net(up("x", "y", "up"))).sites
+    assert site.reason is not None
+    assert (site.status, site.reason.code) == ("kept", "slower")
+    assert site.reason.text == "a faster form takes the model more than 1.1 times the memory"
+
+
 @pytest.mark.parametrize(("fitted", "timed"), [(True, 0), (False, 5)], ids=["fitted", "not"])
 def test_only_a_fitted_cost_model_stands_in_for_measurements(
     track: Track, monkeypatch: pytest.MonkeyPatch, fitted: bool, timed: int

@@ -1,29 +1,29 @@
-"""One Conv a phase where only the crop is saved: offered, and taken if the memory is there."""
+"""The room that forms may take: one Conv a phase where only the crop is saved, and any other."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections import Counter
 from typing import Any
 
 import pytest
 from onnx import ModelProto
 
-from deployconv.backends.base import Feeds
 from deployconv.joining import peers
 from deployconv.model.load import load
 from deployconv.options import RewriteOptions
 from deployconv.pipeline import plan_model
-from deployconv.planning import workbench
 from deployconv.planning.candidates import Choice, Option, options_for
 from deployconv.planning.cost import predict
 from deployconv.planning.figures import Figures
-from deployconv.planning.joint import Taken, without_split
+from deployconv.planning.joint import Taken
+from deployconv.planning.room import without_split
 from deployconv.planning.tuner import Tuned, tune
 from deployconv.planning.workbench import TunerOptions
 from deployconv.proof.certificate import certify
 from deployconv.results import Candidate
 from tests.build import conv_transpose, integers
-from tests.planning.conftest import Track
+from tests.planning.conftest import Track, by_operator, left
+from tests.planning.nets import net, pair, up
 
 CROP = Choice("crop", "col2im")
 WHOLE, HALVES = Choice("split", "col2im"), Choice("split", "col2im", halves=True)
@@ -91,22 +91,19 @@ def cost(proto: ModelProto) -> float:
     return {0: 4.0, 1: 3.0, 4: 1.0, 8: 2.0}[convs(proto)]
 
 
-def tuned(monkeypatch: pytest.MonkeyPatch, peaks: dict[int, int | None], **rest: Any) -> Tuned:
-    """``fastest`` where a model with so many Convs takes so much memory."""
-    measured: list[int] = []
-
-    def peak_memory(path: Path, feeds: Feeds, threads: int) -> int | None:
-        measured.append(convs(load(path).proto))
-        return peaks[measured[-1]]
-
-    monkeypatch.setattr(workbench, "peak_memory", peak_memory)
-    proto, predicting = large(), rest.pop("predicting", None)
+def tuned(track: Track, proto: ModelProto, peaks: dict[Any, int | None], **rest: Any) -> Tuned:
+    """``fastest`` where a model takes so much memory, by what `seen` of it."""
+    track.memory = lambda proto: peaks[seen(proto)]
     options = RewriteOptions(policy="fastest", **rest)
-    found = tune(
-        load(proto), proto.SerializeToString(), options, TunerOptions(cache=False), predicting
-    )
-    assert measured in ([], [0, 4])
-    return found
+    return tune(load(proto), proto.SerializeToString(), options, TunerOptions(cache=False))
+
+
+def seen(proto: ModelProto) -> Any:
+    """The Convs of `large`, the sites of `pair` that are as they were."""
+    return left(proto) if any(node.name == "mix" for node in proto.graph.node) else convs(proto)
+
+
+# --- one Conv a phase
 
 
 @pytest.mark.parametrize(
@@ -115,39 +112,91 @@ def tuned(monkeypatch: pytest.MonkeyPatch, peaks: dict[int, int | None], **rest:
     ids=["as much", "more", "nobody can tell"],
 )
 def test_what_needs_much_more_memory_yields_to_the_next(
-    track: Track, monkeypatch: pytest.MonkeyPatch, peak: int | None, taken: Choice
+    track: Track, peak: int | None, taken: Choice
 ) -> None:
     track.cost = cost
-    found = tuned(monkeypatch, {0: 100, 4: peak})
+    found = tuned(track, large(), {0: 100, 4: peak, 8: 100})
     assert found.choices == {"main/up": taken}
+    assert not found.heavy
     marked = [entry.name for entry in found.candidates["main/up"] if entry.chosen]
     assert marked == [str(taken)]
     assert [convs(final) for final in track.finals] == [4] if taken == WHOLE else [4, 8]
 
 
-def test_memory_is_measured_only_where_that_form_is_taken(
-    track: Track, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    track.cost = lambda proto: {0: 4.0, 1: 1.0, 4: 3.0, 8: 2.0}[convs(proto)]
-    assert tuned(monkeypatch, {}).choices == {"main/up": CROP}
+def test_the_next_has_to_fit_as_well(track: Track) -> None:
+    track.cost = cost
+    found = tuned(track, large(), {0: 100, 4: 120, 8: 111})
+    assert (found.choices, found.heavy) == ({}, {"main/up"})
+    assert [entry.name for entry in found.candidates["main/up"] if entry.chosen] == ["as it was"]
 
 
 def candidate(choice: Choice, ratio: float) -> Candidate:
     return Candidate(str(choice), 1.0, ratio, ratio - 0.01, ratio + 0.01, False)
 
 
-def test_others_stay_and_what_was_not_timed_is_halved() -> None:
+@pytest.mark.parametrize(
+    ("timed", "choices", "gains"),
+    [
+        ((candidate(WHOLE, 1.5), candidate(CROP, 1.4)), {"up": CROP}, {"up": 1.4}),
+        ((candidate(WHOLE, 1.5), candidate(HALVES, 0.9)), {}, {}),
+        ((), {"up": HALVES}, {"up": 1.5}),
+    ],
+    ids=["the next fastest", "none that is faster", "in halves where nothing was timed"],
+)
+def test_others_stay_where_one_yields(
+    timed: tuple[Candidate, ...], choices: Any, gains: dict[str, float]
+) -> None:
     forms = {str(choice): choice for choice in (CROP, WHOLE, HALVES)}
-    taken = Taken(
-        dict.fromkeys(["timed", "slow", "untimed"], WHOLE) | {"other": CROP},
-        {"timed": 1.5, "slow": 1.3, "untimed": 1.2, "other": 1.1},
-    )
-    found = {
-        "timed": Figures(forms, (candidate(WHOLE, 1.5), candidate(CROP, 1.4))),
-        "slow": Figures(forms, (candidate(WHOLE, 1.3), candidate(HALVES, 0.9))),
-        "untimed": Figures(forms, ()),
-        "other": Figures(forms, (candidate(CROP, 1.1),)),
-    }
-    left = without_split(taken, found)
-    assert left.choices == {"timed": CROP, "untimed": HALVES, "other": CROP}
-    assert left.gains == {"timed": 1.4, "untimed": 1.2, "other": 1.1}
+    taken = Taken({"up": WHOLE, "split too": WHOLE}, {"up": 1.5, "split too": 1.1})
+    left = without_split(taken, "up", {"up": Figures(forms, timed)})
+    assert left.choices == {**choices, "split too": WHOLE}
+    assert left.gains == {**gains, "split too": 1.1}
+
+
+# --- any form
+
+BOTH, LARGE, SMALL = frozenset[str](), frozenset({"small"}), frozenset({"large"})
+NONE = LARGE | SMALL
+"""Which sites of `pair` are rewritten, by those that are left."""
+
+
+@pytest.mark.parametrize(
+    ("peaks", "rewritten"),
+    [
+        ({BOTH: 110}, {"large", "small"}),
+        ({BOTH: 111, LARGE: 110, SMALL: 105}, {"large"}),
+        ({BOTH: 115, LARGE: 112, SMALL: 110}, {"small"}),
+        ({BOTH: 115, LARGE: 112, SMALL: 111}, set()),
+        ({BOTH: None, LARGE: 100, SMALL: 100}, {"large", "small"}),
+    ],
+    ids=["they fit", "the weaker goes", "the one that helps goes", "both go", "nobody can tell"],
+)
+def test_sites_are_as_they_were_where_the_model_needs_more(
+    track: Track, peaks: dict[Any, int | None], rewritten: set[str]
+) -> None:
+    track.cost = lambda proto: {BOTH: 4.0, LARGE: 5.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
+    found = tuned(track, pair(), {NONE: 100, **peaks}, form="crop", shuffle="col2im")
+    assert found.choices.keys() == {f"main/{name}" for name in rewritten}
+    assert found.heavy == {"main/large", "main/small"} - found.choices.keys()
+    assert len(track.finals) == (2 if len(rewritten) == 1 else 1)
+
+
+def test_what_is_left_has_to_be_faster_by_itself(track: Track) -> None:
+    track.cost = lambda proto: {BOTH: 4.0, LARGE: 5.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
+    track.final = lambda proto: {BOTH: 4.0, LARGE: 11.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
+    found = tuned(track, pair(), {NONE: 100, BOTH: 111, LARGE: 100, SMALL: 105})
+    assert (found.choices, found.heavy) == ({}, {"main/small"})
+
+
+def test_each_model_is_measured_once(track: Track) -> None:
+    track.cost = lambda proto: {BOTH: 4.0, LARGE: 5.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
+    tuned(track, pair(), {NONE: 100, BOTH: 111, LARGE: 100, SMALL: 105})
+    assert Counter(map(left, track.weighed)) == dict.fromkeys([NONE, BOTH, LARGE, SMALL], 1)
+
+
+def test_the_memory_of_a_device_is_not_measured(track: Track) -> None:
+    track.cost, proto = by_operator(ConvTranspose=4.0), net(up("x", "y", "up"))
+    tuner = TunerOptions(backend="ort:cuda", cache=False)
+    found = tune(load(proto), proto.SerializeToString(), RewriteOptions(policy="fastest"), tuner)
+    assert found.choices
+    assert track.weighed == []
