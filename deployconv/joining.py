@@ -24,11 +24,12 @@ from deployconv.options import Shuffle
 from deployconv.results import SiteReport
 from deployconv.sites import ShuffleSite, Site, SkippedSite, UpsampleSite
 
-Reach = Literal["none", "grid", "pointwise", "all", "region"]
+Reach = Literal["none", "grid", "pointwise", "all", "region", "last"]
 """Which layers behind a site run before its shuffle.
 
 ``grid``: up to the first QuantizeLinear; ``pointwise``, ``all``: a chain, the latter with
-layers that mix channels; ``region``: see `lowres.region`.
+layers that mix channels; ``region``: see `lowres.region`; ``last``: that with a Conv that mixes
+neighbours at its end.
 """
 
 
@@ -95,9 +96,9 @@ def with_chain(
         return planned
     chain: Chain | Region | None
     whole: ChainPlan | RegionPlan | None
-    if reach == "region":
+    if reach in ("region", "last"):
         sites = [other for other in others if isinstance(other, UpsampleSite)]
-        chain = region_behind(site, view, sites, barred)
+        chain = region_behind(site, view, sites, barred, last=reach == "last")
         whole = plan_region(chain, plan) if chain is not None else None
     else:
         shuffles = [other for other in others if isinstance(other, ShuffleSite)]

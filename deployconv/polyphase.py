@@ -59,6 +59,16 @@ class Axis:
         extra = output_padding + dilation * (taps - 1) + 1 - begin - end - stride
         return cls(stride, taps, -dilation, begin, extra)
 
+    @classmethod
+    def behind_shuffle(cls, stride: int, taps: int, dilation: int, pads: tuple[int, int]) -> Axis:
+        """The axis of a Conv behind a pixel shuffle, as of one on what is shuffled.
+
+        It is a ConvTranspose with the phases for channels, see `kernel_behind_shuffle`.
+        """
+        begin, end = pads
+        reach = dilation * (taps - 1)
+        return cls(stride, reach + stride, 1, 1 - stride - begin, begin + end - reach)
+
     def output_size(self, input_size: int) -> int:
         """Output elements for ``input_size`` input elements."""
         return self.stride * input_size + self.extra
@@ -195,6 +205,36 @@ def phase_weights(weight: Array, axes: Sequence[Polyphase], fill: Array | int = 
     place_axes = [3 + 2 * axis for axis in range(rank)]
     ordered = phased.transpose(0, *phase_axes, 1, *place_axes)
     return np.ascontiguousarray(ordered.astype(weight.dtype, copy=False))
+
+
+def kernel_behind_shuffle(weight: Array, stride: Sequence[int], dilation: Sequence[int]) -> Array:
+    """The kernel of a Conv behind a pixel shuffle, for what is shuffled.
+
+    Output ``o`` reads pixel ``o - p + d*t`` of the shuffled image, which is phase ``q`` of input
+    ``i = (o - p + d*t - q) / s``: a tap ``d*t + s - 1 - q`` of channel ``(c, q)``.
+
+    Args:
+        weight: ``[C_out, C, k_1 .. k_n]``, in correlation layout.
+        stride: ``s_1 .. s_n`` of the shuffle.
+        dilation: ``d_1 .. d_n`` of the Conv.
+
+    Returns:
+        ``[C_out, C * s_1 * .. * s_n, d_1*(k_1-1)+s_1 ..]``, for `Axis.behind_shuffle`; the phases
+        are fastest in its channels.
+    """
+    rank = len(stride)
+    for steps, spread in zip(stride, dilation, strict=True):
+        # The first kernel axis left becomes a pair (phase, tap) at the end.
+        weight = np.moveaxis(weight, 2, -1)
+        reach = spread * (weight.shape[-1] - 1)
+        taps = np.zeros((*weight.shape[:-1], steps, reach + steps), weight.dtype)
+        for phase in range(steps):
+            first = steps - 1 - phase
+            taps[..., phase, first : first + reach + 1 : spread] = weight
+        weight = taps
+    phases = [2 + 2 * axis for axis in range(rank)]
+    ordered = weight.transpose(0, 1, *phases, *(axis + 1 for axis in phases))
+    return ordered.reshape(len(weight), -1, *ordered.shape[2 + rank :])
 
 
 def matrix(axis: Axis, taps: Array, size: int) -> Array:

@@ -12,6 +12,8 @@ import pytest
 from deployconv.polyphase import (
     Axis,
     Polyphase,
+    kernel_behind_shuffle,
+    matrix,
     multiplications,
     phase_weights,
     smallest_kernel,
@@ -100,3 +102,36 @@ def test_a_place_without_a_tap_holds_the_zero_point(fill: int) -> None:
     phased = phase_weights(weight, [form], fill)
     assert phased.dtype == np.uint8
     assert sorted(phased.ravel().tolist()) == sorted([3, 3, fill])
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+@pytest.mark.parametrize("taps", [1, 2, 3, 5])
+def test_a_conv_behind_a_shuffle_is_an_upsampling_layer(
+    stride: int, dilation: int, taps: int
+) -> None:
+    """Phase by phase its matrix is that of a Conv, taken apart by what each column reads."""
+    size, weight = 13, np.arange(1.0, taps + 1)
+    kernel = kernel_behind_shuffle(weight.reshape(1, 1, taps), [stride], [dilation])
+    assert kernel.shape == (1, stride, dilation * (taps - 1) + stride)
+    for pads in product((0, 1, 4), (0, 2, 5)):
+        conv = matrix(
+            Axis(1, taps, dilation, -pads[0], sum(pads) - dilation * (taps - 1)),
+            weight,
+            stride * size,
+        )
+        axis = Axis.behind_shuffle(stride, taps, dilation, pads)
+        assert axis.output_size(size) == len(conv)
+        for phase in range(stride):
+            found = matrix(axis, kernel[0, phase], size)
+            np.testing.assert_array_equal(found, conv[:, phase::stride])
+
+
+def test_the_phases_are_fastest_in_the_channels_of_such_a_kernel() -> None:
+    weight = np.arange(1, 1 + 2 * 3 * 2 * 1).reshape(2, 3, 2, 1)
+    kernel = kernel_behind_shuffle(weight, [2, 3], [1, 1]).reshape(2, 3, 2, 3, 3, 3)
+    assert kernel.shape[-2:] == (3, 3)
+    for out, channel, down, right, tap in product(range(2), range(3), range(2), range(3), range(2)):
+        value = kernel[out, channel, down, right, tap + 1 - down, 2 - right]
+        assert value == weight[out, channel, tap, 0]
+    assert np.count_nonzero(kernel) == 6 * weight.size

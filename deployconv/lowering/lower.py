@@ -95,7 +95,7 @@ def low_resolution_conv(
         inputs.append(write_parameter(emitter, "bias", bias, site.id, phased))
     depth = [(0, 0)] if plan.volume else []
     pads = [*depth, *(form.pads for form in plan.axes)]
-    return emitter.add("Conv", inputs, **_attributes(plan.conv_kernel, pads, site.group))
+    return emitter.add("Conv", inputs, **conv_attributes(plan.conv_kernel, pads, site.group))
 
 
 _DEPTH = 2
@@ -119,9 +119,21 @@ def _parts(plan: Plan) -> list[slice]:
 def _phase_by_phase(
     emitter: Emitter, x: gs.Tensor, site: UpsampleSite, plan: Plan, part: slice
 ) -> gs.Tensor:
-    """``part`` of the output channels by one Conv a phase, with the places that it needs."""
+    """``part`` of the output channels by one Conv a phase, and these shuffled."""
     assert plan.shuffle is not None
     layout = replace(plan.layout, channels=part.stop - part.start)
+    return write_shuffle(emitter, split_convs(emitter, x, site, plan, part), plan.shuffle, layout)
+
+
+def split_convs(
+    emitter: Emitter, x: gs.Tensor, site: UpsampleSite, plan: Plan, part: slice
+) -> gs.Tensor:
+    """``part`` of the output channels by one Conv a phase, with the places that it needs.
+
+    Their results side by side, in the order that the shuffle of ``plan`` reads.
+    """
+    assert plan.shuffle is not None
+    channels = part.stop - part.start
     kernel = np.moveaxis(
         phase_weights(site.kernel(finite(site.weight, site.id)), plan.axes), 0, site.rank
     )
@@ -139,16 +151,14 @@ def _phase_by_phase(
         for axis, (first, last) in enumerate(places):
             taps = taps.take(range(first, last + 1), axis=2 + axis)
         weight = emitter.constant("weight", taps)
-        attributes = _attributes(weight.shape[2:], pads, site.group)
+        attributes = conv_attributes(weight.shape[2:], pads, site.group)
         made.append(emitter.add("Conv", [x, weight, *bias], **attributes))
     if SHUFFLES[plan.shuffle].phases_first:
-        stacked = emitter.add("Concat", made, axis=1)
-    else:
-        columns = [emitter.reshape(tensor, [0, layout.channels, 1, -1]) for tensor in made]
-        front = [0, layout.channels * prod(site.stride)]
-        stacked = emitter.add("Concat", columns, axis=2)
-        stacked = emitter.reshape_to_image(stacked, front, layout.sizes, made[0])
-    return write_shuffle(emitter, stacked, plan.shuffle, layout)
+        return emitter.add("Concat", made, axis=1)
+    columns = [emitter.reshape(tensor, [0, channels, 1, -1]) for tensor in made]
+    stacked = emitter.add("Concat", columns, axis=2)
+    front = [0, channels * prod(site.stride)]
+    return emitter.reshape_to_image(stacked, front, plan.layout.sizes, made[0])
 
 
 def conv_input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:
@@ -161,9 +171,10 @@ def conv_input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:
     return tensor
 
 
-def _attributes(
-    kernel: Sequence[int], pads: Sequence[tuple[int, int]], group: int
+def conv_attributes(
+    kernel: Sequence[int], pads: Sequence[tuple[int, int]], group: int = 1
 ) -> dict[str, Any]:
+    """Those of a Conv of stride 1, without what says the default."""
     begins, ends = zip(*pads, strict=True)
     attributes: dict[str, Any] = {"kernel_shape": list(kernel)}
     if any(begins) or any(ends):

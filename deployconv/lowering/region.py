@@ -2,6 +2,7 @@
 
 x -> Conv -> Reshape [N, C, P * H, W] -> nodes -> Reshape [N, C' * P, H, W] -> shuffle -> crop
 
+A Conv that mixes neighbours may stand at the end, as one that reads phases and makes phases.
 A sum or a mean over channels is a row of weights times the matrix [C, P * H * W], and written so:
 a reduction along any axis but the last is the slowest way to read an image.
 """
@@ -18,22 +19,36 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.lowering.emit import Emitter
-from deployconv.lowering.lower import low_resolution_conv
+from deployconv.lowering.lower import (
+    conv_attributes,
+    conv_input,
+    finite,
+    low_resolution_conv,
+    split_convs,
+)
 from deployconv.lowering.plan import Plan, plan_site
 from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
+from deployconv.lowres.last import LastConv
+from deployconv.lowres.norm import Normalization
 from deployconv.lowres.product import Product
 from deployconv.lowres.region import Region, Step
+from deployconv.polyphase import Polyphase, kernel_behind_shuffle, phase_weights, smallest_kernel
+from deployconv.sites import Parameter, UpsampleSite
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class RegionPlan:
-    """The plan of each site of the region, and the shuffle at the end."""
+    """The plan of each site of the region, and the shuffle at the end.
+
+    ``last`` has the axes of a `LastConv`, empty where the region has none.
+    """
 
     heads: tuple[Plan, ...]
     shuffle: ShuffleName
     layout: Layout
+    last: tuple[Polyphase, ...] = ()
 
     @property
     def head(self) -> Plan:
@@ -43,12 +58,25 @@ class RegionPlan:
     def resized(self, sizes: Sequence[int]) -> RegionPlan:
         """The same plan for inputs of other spatial sizes; what is dynamic stays so."""
         heads = tuple(head.resized(sizes) for head in self.heads)
-        return replace(self, heads=heads, layout=replace(self.layout, sizes=heads[0].layout.sizes))
+        made = _with_rows(heads[0].layout.sizes, self.last)
+        return replace(self, heads=heads, layout=replace(self.layout, sizes=made))
+
+
+def _with_rows(
+    sizes: tuple[int | None, ...], last: tuple[Polyphase, ...]
+) -> tuple[int | None, ...]:
+    """The sizes of what is shuffled, where the sites make images of ``sizes``."""
+    if not last:
+        return sizes
+    pairs = zip(sizes, last, strict=True)
+    return tuple(None if size is None else size + form.rows for size, form in pairs)
 
 
 def plan_region(region: Region, head: Plan) -> RegionPlan | None:
     """The plan of ``region`` with its first site in the form ``head``; None where none fits."""
-    if head.shuffle is None or head.repeat is not None or head.form not in ("crop", "pad"):
+    if head.shuffle is None or head.form == "conv" or head.halves:
+        return None
+    if region.sees_whole_image and head.layout.cropped:
         return None
     if SHUFFLES[head.shuffle].phases_first:  # the channel must be slowest
         return None
@@ -61,8 +89,13 @@ def plan_region(region: Region, head: Plan) -> RegionPlan | None:
             return None
         plans.append(replace(plan, volume=False))
     layout = replace(head.layout, channels=region.channels)
+    last: tuple[Polyphase, ...] = ()
+    if region.last is not None:
+        last = tuple(map(smallest_kernel, region.last.axes))
+        sizes = _with_rows(layout.sizes, last)
+        layout = replace(layout, sizes=sizes, crop=tuple(form.crop for form in last), group=1)
     fits = SHUFFLES[head.shuffle].fits(layout)
-    return RegionPlan(tuple(plans), head.shuffle, layout) if fits else None
+    return RegionPlan(tuple(plans), head.shuffle, layout, last) if fits else None
 
 
 def _same_image(one: Plan, other: Plan) -> bool:
@@ -86,7 +119,7 @@ def lower_region(region: Region, plan: RegionPlan, fresh: Callable[[str], str]) 
     width: dict[str, int] = {}
     done: set[str] = set()
     for site, head in zip(region.heads, plan.heads, strict=True):
-        phased, output = low_resolution_conv(emitter, site, head), site.output
+        phased, output = _phases(emitter, site, head), site.output
         # These do not see the channels either: right behind the Conv, as runtimes like them.
         for first in region.elementwise_behind(site):
             phased, output = _copied(emitter, first, {output: phased}), first.output
@@ -98,7 +131,11 @@ def lower_region(region: Region, plan: RegionPlan, fresh: Callable[[str], str]) 
             continue
         name = step.reads[0]
         width[step.output] = step.channels
-        if isinstance(step, Product):
+        if isinstance(step, LastConv):
+            result = _last(emitter, step, made[name], plan, region)
+        elif isinstance(step, Normalization):
+            result = _normalized(emitter, step, made[name], plan)
+        elif isinstance(step, Product):
             result = _product(emitter, step.matrix, made[name], step.channels, plan)
         elif _is_sum(step, plan):
             row = emitter.constant("row", _row(step.node.op, width[name], plan.layout.dtype))
@@ -106,10 +143,62 @@ def lower_region(region: Region, plan: RegionPlan, fresh: Callable[[str], str]) 
         else:
             result = _copied(emitter, step, made)
         made[step.output] = result
-    channels = region.channels * region.head.phases
-    stacked = emitter.reshape(made[region.output], [0, channels, -1, *behind])
+    stacked = made[region.output]
+    if region.last is None:
+        stacked = _stacked(emitter, stacked, region.channels * region.head.phases, region.head.rank)
     write_shuffle(emitter, stacked, plan.shuffle, plan.layout)
     return emitter.finish(region.output)
+
+
+def _phases(emitter: Emitter, site: UpsampleSite, head: Plan) -> gs.Tensor:
+    """``[N, C * P, H, W]``, by one Conv or by one a phase."""
+    if head.form != "split":
+        return low_resolution_conv(emitter, site, head)
+    whole = slice(0, head.layout.channels)
+    return split_convs(emitter, conv_input(emitter, site), site, head, whole)
+
+
+def _stacked(emitter: Emitter, image: gs.Tensor, channels: int, rank: int) -> gs.Tensor:
+    """``[N, C, P * H, W]`` as ``[N, C * P, H, W]``."""
+    return emitter.reshape(image, [0, channels, -1, *(0,) * (rank - 1)])
+
+
+def _last(
+    emitter: Emitter, step: LastConv, image: gs.Tensor, plan: RegionPlan, region: Region
+) -> gs.Tensor:
+    """The Conv at the end, from phases to phases."""
+    stride = region.head.stride
+    values = finite(Parameter.of(step.weight), region.id)
+    kernel = phase_weights(kernel_behind_shuffle(values, stride, step.dilation), plan.last)
+    channels, spans = values.shape[1] * prod(stride), [form.span for form in plan.last]
+    stacked = _stacked(emitter, image, channels, len(stride))
+    inputs = [stacked, emitter.constant("weight", kernel.reshape(-1, channels, *spans))]
+    if 2 in step.constants:
+        bias = finite(Parameter.of(step.constants[2]), region.id)
+        inputs.append(emitter.constant("bias", np.repeat(bias, prod(stride))))
+    return emitter.add("Conv", inputs, **conv_attributes(spans, [form.pads for form in plan.last]))
+
+
+def _normalized(
+    emitter: Emitter, step: Normalization, image: gs.Tensor, plan: RegionPlan
+) -> gs.Tensor:
+    """The normalisation, which sees pixels of a group in the order of the phases."""
+    tensor = image
+    if step.flatten is not None:
+        tensor = emitter.reshape(image, [0, step.groups, -1])
+    made = {step.inner[0].inputs[0].name: tensor}
+    for node in step.inner:
+        inputs = [made.get(given.name, given) for given in node.inputs]
+        tensor = made[node.outputs[0].name] = emitter.add(node.op, inputs, **node.attrs)
+    if step.unflatten is None:
+        return tensor
+    return emitter.reshape_to_image(tensor, [0, step.channels], _image(plan), image)
+
+
+def _image(plan: RegionPlan) -> list[int | None]:
+    """The spatial sizes of ``[N, C, P * H, W]``."""
+    first, *others = plan.head.layout.sizes
+    return [None if first is None else first * prod(plan.layout.stride), *others]
 
 
 def _copied(emitter: Emitter, step: Step, made: Mapping[str, gs.Tensor]) -> gs.Tensor:
@@ -137,7 +226,5 @@ def _product(
     """``matrix``, ``[T, C]`` or ``[N, T, C]``, times ``image``, ``[N, C, P * H, W]``."""
     if plan.layout.rank == 1:
         return emitter.add("MatMul", [matrix, image])
-    first, *others = plan.layout.sizes
-    phased = None if first is None else first * prod(plan.layout.stride)
     made = emitter.add("MatMul", [matrix, emitter.reshape(image, [0, 0, -1])])
-    return emitter.reshape_to_image(made, [0, rows], [phased, *others], image)
+    return emitter.reshape_to_image(made, [0, rows], _image(plan), image)

@@ -70,6 +70,11 @@ class Layout:
         return known if len(known) == self.rank else None
 
     @property
+    def cropped(self) -> bool:
+        """Whether anything is removed behind the shuffle."""
+        return any(map(any, self.crop))
+
+    @property
     def dynamic_axes(self) -> int:
         return sum(size is None for size in self.sizes)
 

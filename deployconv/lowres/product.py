@@ -66,7 +66,7 @@ def product_at(flatten: gs.Node, scope: Scope, view: View) -> Product | None:
     unflatten = only_reader(product.outputs[0], scope)
     if unflatten is None or unflatten.op != "Reshape" or not is_known(flatten, scope):
         return None
-    if not all(_is_constant(node, scope, view) for node in (flatten, unflatten)):
+    if not all(is_constant(node, scope, view) for node in (flatten, unflatten)):
         return None
     features, matrix, result = flatten.inputs[0], product.inputs[0], unflatten.outputs[0]
     tensors = (features, flatten.outputs[0], matrix, result)
@@ -80,7 +80,7 @@ def product_at(flatten: gs.Node, scope: Scope, view: View) -> Product | None:
     return Product(flatten, product, unflatten, columns, rows)
 
 
-def _is_constant(reshape: gs.Node, scope: Scope, view: View) -> bool:
+def is_constant(reshape: gs.Node, scope: Scope, view: View) -> bool:
     """Whether a Reshape to a fixed shape, all but the batch: so the shapes hold at any batch."""
     # Before opset 5 the shape is an attribute.
     shape = view.constants.fixed(reshape.inputs[1], scope) if len(reshape.inputs) > 1 else None

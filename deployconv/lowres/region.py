@@ -25,6 +25,8 @@ from math import prod
 import onnx_graphsurgeon as gs
 
 from deployconv.lowres.follow import is_known, reduces_channels
+from deployconv.lowres.last import LastConv, last_conv_at
+from deployconv.lowres.norm import Normalization, normalization_at
 from deployconv.lowres.product import Product, product_at
 from deployconv.model.constants import Constant
 from deployconv.model.view import Scope, View
@@ -81,12 +83,16 @@ class Step:
         return alone and known and self.node.op not in _ACROSS
 
 
+AnyStep = Step | Product | Normalization | LastConv
+"""A LastConv only at the end."""
+
+
 @dataclass(frozen=True, eq=False)
 class Region:
     """Sites and the steps behind them, in graph order; the last step makes what leaves it."""
 
     heads: tuple[UpsampleSite, ...]
-    steps: tuple[Step | Product, ...]
+    steps: tuple[AnyStep, ...]
 
     @property
     def head(self) -> UpsampleSite:
@@ -113,6 +119,17 @@ class Region:
         """Channels of what leaves it."""
         return self.steps[-1].channels
 
+    @property
+    def last(self) -> LastConv | None:
+        """The Conv that it ends in, where that mixes neighbours."""
+        step = self.steps[-1]
+        return step if isinstance(step, LastConv) else None
+
+    @property
+    def sees_whole_image(self) -> bool:
+        """Whether a pixel that a crop would remove must not be there."""
+        return any(isinstance(step, Normalization | LastConv) for step in self.steps)
+
     def elementwise_behind(self, head: UpsampleSite) -> tuple[Step, ...]:
         """The steps right behind ``head``, one after the other, that only see single elements."""
         found: list[Step] = []
@@ -137,6 +154,7 @@ def region_behind(
     view: View,
     peers: Collection[UpsampleSite] = (),
     barred: Collection[int] = (),
+    last: bool = False,
 ) -> Region | None:
     """The longest region behind ``site`` that one tensor leaves.
 
@@ -148,22 +166,38 @@ def region_behind(
         view: what it was found in.
         peers: sites that may join, where their phases lie as those of ``site`` do.
         barred: ids of nodes that may not be taken in.
+        last: whether it has to end in a Conv that mixes neighbours; else it has none.
     """
     sources = {peer.output: peer for peer in peers if _alike(site, peer)} | {site.output: site}
     channels = {name: source.channels[1] for name, source in sources.items()}
-    steps: list[Step | Product] = []
+    steps: list[AnyStep] = []
     first = min(site.scope.index(source.nodes[-1]) for source in sources.values())
     for node in site.scope.nodes[first + 1 :]:
         if any(tensor.name in channels for tensor in node.inputs):
-            step = _step(node, site, view, channels) or _product(node, site, view)
+            step = _any_step(node, site, view, channels, last)
             if step is not None and not any(id(part) in barred for part in step.nodes):
                 steps.append(step)
-                channels[step.output] = step.channels
-    for last in reversed(range(len(steps))):
-        region = _ending_in(steps[: last + 1], sources, site.scope)
+                if not isinstance(step, LastConv):  # behind it pixels lie otherwise
+                    channels[step.output] = step.channels
+    for end in reversed(range(len(steps))):
+        if last and not isinstance(steps[end], LastConv):
+            continue
+        region = _ending_in(steps[: end + 1], sources, site.scope)
         if region is not None and region.head is site:
             return region if any(map(_beyond_chains, region.steps)) else None
     return None
+
+
+def _any_step(
+    node: gs.Node, site: UpsampleSite, view: View, channels: Mapping[str, int], last: bool
+) -> AnyStep | None:
+    """What begins with ``node``, on tensors with so many ``channels``."""
+    step = _step(node, site, view, channels) or _product(node, site, view)
+    width = channels.get(node.inputs[0].name)
+    if step is not None or width is None:
+        return step
+    ending = last_conv_at(node, site, view, width) if last else None
+    return ending or normalization_at(node, site.scope, view, width)
 
 
 def _alike(site: UpsampleSite, peer: UpsampleSite) -> bool:
@@ -180,11 +214,11 @@ def _alike(site: UpsampleSite, peer: UpsampleSite) -> bool:
 
 
 def _ending_in(
-    steps: Sequence[Step | Product], sources: Mapping[str, UpsampleSite], scope: Scope
+    steps: Sequence[AnyStep], sources: Mapping[str, UpsampleSite], scope: Scope
 ) -> Region | None:
     """What the last of ``steps`` is made of, if nothing else reads any of that."""
     wanted = {steps[-1].output}
-    taken: list[Step | Product] = []
+    taken: list[AnyStep] = []
     for step in reversed(steps):
         if step.output in wanted:
             taken.insert(0, step)
@@ -200,9 +234,9 @@ def _ending_in(
     return Region(tuple(heads), tuple(taken))
 
 
-def _beyond_chains(step: Step | Product) -> bool:
-    if isinstance(step, Product):
-        return True
+def _beyond_chains(step: AnyStep) -> bool:
+    if not isinstance(step, Step):
+        return not isinstance(step, Normalization)
     data = [tensor for i, tensor in enumerate(step.node.inputs) if i not in step.constants]
     return len(data) > 1 or step.node.op == "Conv" or step.node.op in REDUCTIONS
 

@@ -11,6 +11,7 @@ from deployconv.lowering import (
     AnyPlan,
     ChainPlan,
     Plan,
+    RegionPlan,
     ShufflePlan,
     Subject,
     plan_matrix,
@@ -19,6 +20,7 @@ from deployconv.lowering import (
     plan_site,
 )
 from deployconv.lowering.shuffle import ShuffleName
+from deployconv.lowres.region import Region
 from deployconv.model.view import View
 from deployconv.options import Form, Shuffle
 from deployconv.results import Reason
@@ -38,6 +40,8 @@ _REACHES: tuple[Reach, ...] = ("pointwise", "all")
 _INTEGER_REACHES: tuple[Reach, ...] = ("grid", "all")
 _MOVED = 64
 """Multiplications of matrices that take as long as moving an element, roughly."""
+_BLOCK = 16
+"""Output channels that are computed together."""
 _MORE_WORK = 1.6
 """A form with this many times the multiplications of the smallest is not worth a measurement."""
 
@@ -71,6 +75,7 @@ _BEHIND: dict[Reach, str] = {
     "pointwise": " + pointwise",
     "all": " + chain",
     "region": " + region",
+    "last": " + region + conv",
 }
 
 
@@ -187,15 +192,54 @@ def _regions(
     barred: Collection[int],
     others: Collection[Peer],
 ) -> Iterator[Option]:
-    """The same with all that does not see positions, in the quickest spelling."""
-    named = {option.plan.shuffle for option in plain}
+    """The same with all that does not see positions, in the quickest spelling.
+
+    With a Conv at the end as well, in the forms that crop nothing: one Conv a phase if no other.
+    """
+    site, named = planned.site, {option.plan.shuffle for option in plain}
     quickest = next((name for name in ("col2im", "crd", "transpose") if name in named), None)
+    if quickest is None or not isinstance(site, UpsampleSite):
+        return
+
+    def behind(choice: Choice, plan: Plan, reach: Reach) -> Iterator[Option]:
+        found = with_chain(replace(planned, plan=plan, chain=None), view, reach, barred, others)
+        if isinstance(found.chain, Region) and isinstance(found.plan, RegionPlan):
+            yield Option(replace(choice, chain=reach), found.chain, found.plan)
+
+    whole: dict[Choice, Plan] = {}
     for option in plain:
-        if option.plan.shuffle == quickest is not None:
-            whole = replace(planned, plan=option.plan, chain=None)
-            found = with_chain(whole, view, "region", barred, others)
-            if found.chain is not None and found.plan is not None:
-                yield Option(replace(option.choice, chain="region"), found.chain, found.plan)
+        plan = option.plan
+        if plan.shuffle != quickest or not isinstance(plan, Plan) or plan.halves:
+            continue
+        if plan.form != "split":
+            yield from behind(option.choice, plan, "region")
+        if not plan.layout.cropped:
+            whole[option.choice] = plan
+    if not whole:
+        split = plan_site(site, "split", quickest)
+        if isinstance(split, Plan) and split.shuffle == quickest and not split.layout.cropped:
+            whole[Choice("split", quickest)] = split
+    for choice, plan in whole.items():
+        for option in behind(choice, plan, "last"):
+            if _fills_blocks(option.subject, option.plan):
+                yield option
+
+
+def _fills_blocks(region: Subject, plan: AnyPlan) -> bool:
+    """Whether the Conv at the end of a region has so few output channels that phases cost nothing.
+
+    Runtimes compute output channels in blocks, filled up with zeros.
+    """
+    if not isinstance(region, Region) or not isinstance(plan, RegionPlan) or region.last is None:
+        return False
+    phases, channels = plan.head.copies, region.last.channels
+    before = phases * region.last.taps * _whole_blocks(channels)
+    after = phases * prod(form.span for form in plan.last) * _whole_blocks(channels * phases)
+    return after <= before
+
+
+def _whole_blocks(channels: int) -> int:
+    return -(-channels // _BLOCK) * _BLOCK
 
 
 def _has_integers(site: UpsampleSite | ShuffleSite | SkippedSite) -> bool:
@@ -276,7 +320,7 @@ def _saves_crop(plan: Plan, smallest: Plan) -> bool:
     Their results are concatenated, and with them there may be more to hold at once; but a Slice
     of a large image takes longer than that.
     """
-    cropped = any(map(any, smallest.layout.crop)) and smallest.layout.stride == (2, 2)
+    cropped = smallest.layout.cropped and smallest.layout.stride == (2, 2)
     return plan.form == "split" and plan.shuffle == "col2im" and smallest.volume and cropped
 
 

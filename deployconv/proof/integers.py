@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deployconv.model.constants import Constant
 from deployconv.sites import Parameter, Quantized
 
 Array = NDArray[Any]
@@ -39,6 +40,11 @@ class Draws:
             return integers(parameter, self.bound, self.rng)
         drawn = self.of(parameter.name, parameter.shape)
         return replace(parameter, dtype=drawn.dtype, read=partial(np.asarray, drawn))
+
+
+def constant_of(name: str, values: Array) -> Constant:
+    """A constant that holds ``values``."""
+    return Constant(name, values.shape, values.dtype, partial(np.asarray, values))
 
 
 def bound_of(weight: Parameter, channels: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -25,12 +24,12 @@ from deployconv.lowering import (
 from deployconv.lowres.chain import Chain, original_of
 from deployconv.lowres.link import Link, MixLink, PointwiseLink, ShuffleLink
 from deployconv.lowres.region import Region
-from deployconv.model.constants import Constant
 from deployconv.proof.integers import (
     EXACT,
     SCALES,
     Draws,
     bound_of,
+    constant_of,
     integers,
     product,
     random,
@@ -223,17 +222,15 @@ def _with_integers(link: Link, draws: Draws) -> Link:
     if isinstance(link, MixLink):
         bias = None if link.bias is None else draws.instead_of(link.bias)
         return replace(link, weight=draws.instead_of(link.weight), bias=bias)
-    drawn = {}
-    for position, constant in link.constants.items():
-        values = draws.of(constant.name, constant.shape)
-        drawn[position] = Constant(
-            constant.name, values.shape, values.dtype, partial(np.asarray, values)
-        )
+    drawn = {
+        position: constant_of(known.name, draws.of(known.name, known.shape))
+        for position, known in link.constants.items()
+    }
     return replace(link, constants=drawn)
 
 
 def _constants_of(link: PointwiseLink | MixLink) -> dict[str, Array]:
     if isinstance(link, PointwiseLink):
-        return {constant.name: constant.read() for constant in link.constants.values()}
+        return {known.name: known.read() for known in link.constants.values()}
     parameters = (link.weight, link.bias)
     return {parameter.name: parameter.read() for parameter in parameters if parameter}

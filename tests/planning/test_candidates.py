@@ -302,3 +302,41 @@ def test_an_integer_layer_of_several_groups_moves_one_axis_at_a_time() -> None:
 def test_an_integer_layer_without_one_is_tried_by_itself() -> None:
     found = options(quantized(Layer(kernel=(2, 2)), opset=18))
     assert names(found) == ["crop, col2im", "crop, two-step", "crop, dcr", "crop, crd"]
+
+
+def behind(kernel: str, channels: int, taps: int = 3) -> ModelProto:
+    """A layer to 4 channels, an activation, and a Conv to ``channels`` that mixes neighbours."""
+    pads = [1] * 4 if kernel == "k4" else [0] * 4
+    weight = tensor("up", integers(2, 4, int(kernel[1:]), int(kernel[1:])))
+    last = tensor("last", integers(channels, 4, taps, taps))
+    body = graph(
+        [
+            node("ConvTranspose", ["x", "up"], ["a"], strides=[2, 2], pads=pads),
+            node("Relu", ["a"], ["b"]),
+            node("Conv", ["b", "last"], ["y"], pads=[taps // 2] * 4),
+        ],
+        [value("x", FLOAT, [1, 2, 4, 6])],
+        [value("y", FLOAT, [None] * 4)],
+        [weight, last],
+    )
+    return model(body, 18)
+
+
+@pytest.mark.parametrize(
+    ("proto", "expected"),
+    [
+        (behind("k2", 3), ["crop, col2im + region + conv"]),
+        (behind("k4", 3), ["split, col2im + region + conv"]),
+        (behind("k4", 4), ["split, col2im + region + conv"]),
+        (behind("k4", 9), []),
+        (behind("k4", 16), []),
+        (behind("k4", 9, taps=7), ["split, col2im + region + conv"]),
+    ],
+    ids=["no crop", "one Conv a phase", "a whole block", "more", "many", "large kernel"],
+)
+def test_a_conv_to_few_channels_ends_a_region(proto: ModelProto, expected: list[str]) -> None:
+    """It has the phases for nothing where a block of output channels is not full without them."""
+    found = [option for option in options(proto) if option.choice.chain == "last"]
+    assert names(found) == expected
+    for option in found:
+        assert certify(option.subject, option.plan, seed=0) == "exact"
