@@ -102,6 +102,7 @@ def rewrite(
     upgrade_opset: bool | None = None,
     budget: float = 60.0,
     cache: bool = True,
+    max_memory: float = 1.1,
     threads: int | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Rewriting:
@@ -137,6 +138,8 @@ def rewrite(
             Col2Im can be used; None does so for ``cost`` and ``fastest`` on onnxruntime.
         budget: seconds of measurement for ``fastest``, about.
         cache: remember measurements.
+        max_memory: times the original's peak memory that ``fastest`` may make the model take on
+            ``ort``; infinite to measure none.
         threads: of the backend, and those that ``cost`` predicts for; None for all processors.
         on_progress: called with the part of the measurements that is done, 0 to 1.
 
@@ -156,6 +159,8 @@ def rewrite(
 
     if policy not in get_args(Policy):
         raise UsageError(f"policy '{policy}' is not known: choose all, cost or fastest")
+    if not max_memory >= 0:
+        raise UsageError(f"max_memory is {max_memory}: give a number from 0 on, or infinity")
     if verify or policy == "fastest" or backend != "ort":
         _require(backend)
     feed = _feed(shape, inputs, seed)
@@ -171,7 +176,7 @@ def rewrite(
             allow_requantize,
             float_bias=bool(target) or "tensorrt" in backend,
         ),
-        tuner=TunerOptions(backend, threads, feed, budget, cache, on_progress),
+        tuner=TunerOptions(backend, threads, feed, budget, cache, on_progress, max_memory),
         upgrade_opset=upgrade_opset,
         output=None if output is None else Path(output),
         force=force,

@@ -101,6 +101,15 @@ def rewrite(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Neither read nor keep measurements.")
     ] = False,
+    max_memory: Annotated[
+        float,
+        typer.Option(
+            "--max-memory",
+            metavar="TIMES",
+            min=0,
+            help="Times the original's peak memory that fastest may take (inf: any).",
+        ),
+    ] = 1.1,
     json: Json = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")] = False,
     dry_run: Annotated[
@@ -138,6 +147,7 @@ def rewrite(
                 upgrade_opset=upgrade_opset or None,
                 budget=budget,
                 cache=not no_cache,
+                max_memory=max_memory,
                 on_progress=advance,
             )
     except CheckFailed as failure:

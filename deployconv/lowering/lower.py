@@ -121,19 +121,32 @@ def _phase_by_phase(
 ) -> gs.Tensor:
     """``part`` of the output channels by one Conv a phase, and these shuffled."""
     assert plan.shuffle is not None
-    layout = replace(plan.layout, channels=part.stop - part.start)
+    layout = replace(plan.layout, channels=len(range(plan.layout.channels)[part]))
     return write_shuffle(emitter, split_convs(emitter, x, site, plan, part), plan.shuffle, layout)
 
 
 def split_convs(
     emitter: Emitter, x: gs.Tensor, site: UpsampleSite, plan: Plan, part: slice
 ) -> gs.Tensor:
-    """``part`` of the output channels by one Conv a phase, with the places that it needs.
+    """``part`` of the output channels by one Conv a phase.
 
     Their results side by side, in the order that the shuffle of ``plan`` reads.
     """
     assert plan.shuffle is not None
-    channels = part.stop - part.start
+    channels = len(range(plan.layout.channels)[part])
+    made = phase_convs(emitter, x, site, plan, part)
+    if SHUFFLES[plan.shuffle].phases_first:
+        return emitter.add("Concat", made, axis=1)
+    columns = [emitter.reshape(tensor, [0, channels, 1, -1]) for tensor in made]
+    stacked = emitter.add("Concat", columns, axis=2)
+    front = [0, channels * prod(site.stride)]
+    return emitter.reshape_to_image(stacked, front, plan.layout.sizes, made[0])
+
+
+def phase_convs(
+    emitter: Emitter, x: gs.Tensor, site: UpsampleSite, plan: Plan, part: slice
+) -> list[gs.Tensor]:
+    """``part`` of the output channels of each phase, by a Conv with the places that it needs."""
     kernel = np.moveaxis(
         phase_weights(site.kernel(finite(site.weight, site.id)), plan.axes), 0, site.rank
     )
@@ -153,12 +166,7 @@ def split_convs(
         weight = emitter.constant("weight", taps)
         attributes = conv_attributes(weight.shape[2:], pads, site.group)
         made.append(emitter.add("Conv", [x, weight, *bias], **attributes))
-    if SHUFFLES[plan.shuffle].phases_first:
-        return emitter.add("Concat", made, axis=1)
-    columns = [emitter.reshape(tensor, [0, channels, 1, -1]) for tensor in made]
-    stacked = emitter.add("Concat", columns, axis=2)
-    front = [0, channels * prod(site.stride)]
-    return emitter.reshape_to_image(stacked, front, plan.layout.sizes, made[0])
+    return made
 
 
 def conv_input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:

@@ -19,21 +19,16 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.lowering.emit import Emitter
-from deployconv.lowering.lower import (
-    conv_attributes,
-    conv_input,
-    finite,
-    low_resolution_conv,
-    split_convs,
-)
+from deployconv.lowering.last import write_last
+from deployconv.lowering.lower import conv_input, low_resolution_conv, phase_convs, split_convs
 from deployconv.lowering.plan import Plan, plan_site
 from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
 from deployconv.lowres.last import LastConv
 from deployconv.lowres.norm import Normalization
 from deployconv.lowres.product import Product
 from deployconv.lowres.region import Region, Step
-from deployconv.polyphase import Polyphase, kernel_behind_shuffle, phase_weights, smallest_kernel
-from deployconv.sites import Parameter, UpsampleSite
+from deployconv.polyphase import Polyphase, smallest_kernel
+from deployconv.sites import UpsampleSite
 
 Array = NDArray[Any]
 
@@ -113,6 +108,9 @@ def lower_region(region: Region, plan: RegionPlan, fresh: Callable[[str], str]) 
     Raises ModelError for a weight that is NaN or infinite.
     """
     emitter = Emitter(region.head.scope.opset, fresh)
+    if _is_by_phase(region, plan):
+        write_shuffle(emitter, _by_phase(emitter, region, plan), plan.shuffle, plan.layout)
+        return emitter.finish(region.output)
     # A 0 keeps the size at its place, whatever it is.
     behind = (0,) * (region.head.rank - 1)
     made: dict[str, gs.Tensor] = {}
@@ -132,7 +130,8 @@ def lower_region(region: Region, plan: RegionPlan, fresh: Callable[[str], str]) 
         name = step.reads[0]
         width[step.output] = step.channels
         if isinstance(step, LastConv):
-            result = _last(emitter, step, made[name], plan, region)
+            stacked = _stacked(emitter, made[name], width[name] * region.head.phases, behind)
+            result = write_last(emitter, step, plan.last, [stacked], region.id)
         elif isinstance(step, Normalization):
             result = _normalized(emitter, step, made[name], plan)
         elif isinstance(step, Product):
@@ -143,40 +142,49 @@ def lower_region(region: Region, plan: RegionPlan, fresh: Callable[[str], str]) 
         else:
             result = _copied(emitter, step, made)
         made[step.output] = result
-    stacked = made[region.output]
+    phased = made[region.output]
     if region.last is None:
-        stacked = _stacked(emitter, stacked, region.channels * region.head.phases, region.head.rank)
-    write_shuffle(emitter, stacked, plan.shuffle, plan.layout)
+        phased = _stacked(emitter, phased, region.channels * region.head.phases, behind)
+    write_shuffle(emitter, phased, plan.shuffle, plan.layout)
     return emitter.finish(region.output)
+
+
+def _is_by_phase(region: Region, plan: RegionPlan) -> bool:
+    """Whether each phase is an image of its own up to the Conv at the end, which adds them up."""
+    split = all(head.form == "split" for head in plan.heads)
+    *steps, _ = region.steps
+    alone = all(isinstance(step, Step) and not _is_sum(step, plan) for step in steps)
+    return split and alone and region.last is not None
+
+
+def _by_phase(emitter: Emitter, region: Region, plan: RegionPlan) -> gs.Tensor:
+    """What the last Conv makes: the sum of what it makes of each phase."""
+    assert region.last is not None
+    convs = [
+        phase_convs(emitter, conv_input(emitter, site), site, head, slice(head.layout.channels))
+        for site, head in zip(region.heads, plan.heads, strict=True)
+    ]
+    images = []
+    for phase in zip(*convs, strict=True):
+        made = {site.output: conv for site, conv in zip(region.heads, phase, strict=True)}
+        for step in region.steps[:-1]:
+            assert isinstance(step, Step)
+            made[step.output] = _copied(emitter, step, made)
+        images.append(made[region.last.reads[0]])
+    return write_last(emitter, region.last, plan.last, images, region.id)
 
 
 def _phases(emitter: Emitter, site: UpsampleSite, head: Plan) -> gs.Tensor:
     """``[N, C * P, H, W]``, by one Conv or by one a phase."""
     if head.form != "split":
         return low_resolution_conv(emitter, site, head)
-    whole = slice(0, head.layout.channels)
+    whole = slice(head.layout.channels)
     return split_convs(emitter, conv_input(emitter, site), site, head, whole)
 
 
-def _stacked(emitter: Emitter, image: gs.Tensor, channels: int, rank: int) -> gs.Tensor:
+def _stacked(emitter: Emitter, image: gs.Tensor, channels: int, behind: Sequence[int]) -> gs.Tensor:
     """``[N, C, P * H, W]`` as ``[N, C * P, H, W]``."""
-    return emitter.reshape(image, [0, channels, -1, *(0,) * (rank - 1)])
-
-
-def _last(
-    emitter: Emitter, step: LastConv, image: gs.Tensor, plan: RegionPlan, region: Region
-) -> gs.Tensor:
-    """The Conv at the end, from phases to phases."""
-    stride = region.head.stride
-    values = finite(Parameter.of(step.weight), region.id)
-    kernel = phase_weights(kernel_behind_shuffle(values, stride, step.dilation), plan.last)
-    channels, spans = values.shape[1] * prod(stride), [form.span for form in plan.last]
-    stacked = _stacked(emitter, image, channels, len(stride))
-    inputs = [stacked, emitter.constant("weight", kernel.reshape(-1, channels, *spans))]
-    if 2 in step.constants:
-        bias = finite(Parameter.of(step.constants[2]), region.id)
-        inputs.append(emitter.constant("bias", np.repeat(bias, prod(stride))))
-    return emitter.add("Conv", inputs, **conv_attributes(spans, [form.pads for form in plan.last]))
+    return emitter.reshape(image, [0, channels, -1, *behind])
 
 
 def _normalized(

@@ -1,7 +1,7 @@
 """A normalisation over groups of whole channels, as exporters spell GroupNorm.
 
     image [N, C, h, w] -> Reshape [N, G, C / G * h * w] -> InstanceNormalization
-      -> Reshape [N, C, h, w]
+      -> Reshape [N, C, h, w], by a constant or by the Shape of the image
 
 It adds up all pixels of a group, in whatever order they lie, so it may run where they still lie
 phase by phase, if there are no others among them: what a crop would remove must not be there
@@ -33,7 +33,8 @@ _FIRST_MOD = 10
 class Normalization:
     """``inner`` normalises, on the image as it is where there are no Reshapes around it.
 
-    ``groups`` is G; ``constants`` is empty but for a certificate, which puts other nodes in place.
+    ``groups`` is G, ``shape`` the node that says what ``unflatten`` makes, if any; ``constants`` is
+    empty but for a certificate, which puts other nodes in place.
     """
 
     flatten: gs.Node | None
@@ -42,11 +43,12 @@ class Normalization:
     groups: int
     channels: int
     constants: Mapping[int, Constant] = field(default_factory=dict)
+    shape: gs.Node | None = None
 
     @property
     def nodes(self) -> tuple[gs.Node, ...]:
         """In graph order."""
-        nodes = (self.flatten, *self.inner, self.unflatten)
+        nodes = (self.flatten, *self.inner, self.shape, self.unflatten)
         return tuple(node for node in nodes if node is not None)
 
     @property
@@ -78,9 +80,10 @@ def normalization_at(
     last = only_reader(inner.outputs[0], scope)
     if last is None or last.op != "Reshape" or not _is_fixed(inner, scope, view):
         return None
-    if not all(is_constant(reshape, scope, view) for reshape in (node, last)):
+    image, shape = node.inputs[0], _shape_of(node.inputs[0], last, scope)
+    if not is_constant(node, scope, view) or not (shape or is_constant(last, scope, view)):
         return None
-    tensors = (node.inputs[0], node.outputs[0], last.outputs[0])
+    tensors = (image, node.outputs[0], image if shape else last.outputs[0])
     grouped = {
         _groups(*(shapes[tensor.name] for tensor in tensors))
         for shapes in view.instances(scope, *tensors)
@@ -89,7 +92,17 @@ def normalization_at(
         return None
     (groups,) = grouped
     assert groups is not None
-    return Normalization(node, (inner,), last, groups, channels)
+    return Normalization(node, (inner,), last, groups, channels, shape=shape)
+
+
+def _shape_of(image: gs.Tensor, reshape: gs.Node, scope: Scope) -> gs.Node | None:
+    """The Shape node that says what ``reshape`` makes: all of the shape of ``image``."""
+    given = reshape.inputs[1] if len(reshape.inputs) > 1 else None
+    if given is None or only_reader(given, scope) is not reshape or not given.inputs:
+        return None
+    (shape,) = given.inputs
+    whole = shape.op == "Shape" and shape.inputs[0] is image and not shape.attrs
+    return shape if whole and is_known(shape, scope) else None
 
 
 def _is_fixed(node: gs.Node, scope: Scope, view: View) -> bool:

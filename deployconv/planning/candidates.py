@@ -194,7 +194,7 @@ def _regions(
 ) -> Iterator[Option]:
     """The same with all that does not see positions, in the quickest spelling.
 
-    With a Conv at the end as well, in the forms that crop nothing: one Conv a phase if no other.
+    With a Conv at the end as well, in the forms that crop nothing, among them one Conv a phase.
     """
     site, named = planned.site, {option.plan.shuffle for option in plain}
     quickest = next((name for name in ("col2im", "crd", "transpose") if name in named), None)
@@ -215,10 +215,9 @@ def _regions(
             yield from behind(option.choice, plan, "region")
         if not plan.layout.cropped:
             whole[option.choice] = plan
-    if not whole:
-        split = plan_site(site, "split", quickest)
-        if isinstance(split, Plan) and split.shuffle == quickest and not split.layout.cropped:
-            whole[Choice("split", quickest)] = split
+    split = plan_site(site, "split", quickest)
+    if isinstance(split, Plan) and split.shuffle == quickest and not split.layout.cropped:
+        whole.setdefault(Choice("split", quickest), split)
     for choice, plan in whole.items():
         for option in behind(choice, plan, "last"):
             if _fills_blocks(option.subject, option.plan):

@@ -21,10 +21,14 @@ class Figures:
     timed: tuple[Candidate, ...]
 
     @property
-    def winner(self) -> Candidate | None:
-        """The fastest form, if it is faster beyond the noise than the site as it was."""
+    def winners(self) -> list[tuple[Choice, float]]:
+        """The forms that are faster beyond the noise than the site as it was, with their ratios.
+
+        The fastest first.
+        """
         faster = [entry for entry in self._entries if entry.low > 1.0 + MARGIN]
-        return max(faster, key=lambda entry: entry.ratio, default=None)
+        faster.sort(key=lambda entry: entry.ratio, reverse=True)
+        return [(self.forms[entry.name], entry.ratio) for entry in faster]
 
     def without(self, choice: Choice) -> Figures:
         """The same without the figures of one form."""
@@ -40,7 +44,7 @@ class Figures:
     @property
     def undecided(self) -> bool:
         """True where more rounds could find a winner."""
-        return self.winner is None and (not self.timed or self.hopeful is not None)
+        return not self.winners and (not self.timed or self.hopeful is not None)
 
     def of(self, choice: Choice | None) -> Candidate | None:
         """The figures of one form; None where it was not timed."""

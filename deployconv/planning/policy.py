@@ -15,7 +15,6 @@ from deployconv.options import Policy, RewriteOptions
 from deployconv.pipeline import Planning, plan_model
 from deployconv.planning.cost import predict
 from deployconv.planning.cost_table import TABLES
-from deployconv.planning.room import MOST
 from deployconv.planning.tuner import Tuned, tune
 from deployconv.planning.workbench import TunerOptions
 from deployconv.results import Candidate, Prediction, Reason
@@ -58,7 +57,7 @@ def plan_by_policy(
         tuned = tune(lifted, original, options, tuner, predict if fitted else None)
     needed = any(choice.shuffle == "col2im" for choice in tuned.choices.values())
     planning = plan_model(lifted if needed else model, options, tuned.choices)
-    sites = tuple(_shown(site, tuned, options.policy) for site in planning.sites)
+    sites = tuple(_shown(site, tuned, options.policy, tuner) for site in planning.sites)
     return replace(planning, sites=sites, warnings=(*planning.warnings, *warnings))
 
 
@@ -69,7 +68,7 @@ def _unfitted(backend: str) -> tuple[str, ...]:
     return (f"--policy cost: its constants for '{backend}' are chosen, not fitted",)
 
 
-def _shown(planned: Planned, tuned: Tuned, policy: Policy) -> Planned:
+def _shown(planned: Planned, tuned: Tuned, policy: Policy, tuner: TunerOptions) -> Planned:
     """The site with what was measured or predicted for it in its report."""
     report = planned.report
     found = tuned.candidates.get(report.id, ())
@@ -81,7 +80,7 @@ def _shown(planned: Planned, tuned: Tuned, policy: Policy) -> Planned:
         text = "predicted to be slower, or not measured to be faster beside other sites"
         report = replace(report, reason=Reason("slower", f"{text}: no time for a race of its own"))
     if report.id in tuned.heavy and report.status == "kept":
-        text = f"a faster form takes the model more than {MOST:g} times the memory"
+        text = f"faster forms take the model more than {tuner.max_memory:g} times the memory"
         report = replace(report, reason=Reason("slower", text))
     return replace(planned, report=replace(report, candidates=found))
 

@@ -2,22 +2,24 @@
 
 A form may keep more on the way than the layers it replaces: one Conv a phase in whole above
 all, which gains nothing but time. What onnxruntime's arena makes of that, only a run of the
-model tells. Where it takes too much, such forms yield to the next fastest, then sites to what
-they were, those first that help most.
+model tells. Where it takes too much, such forms yield to the next fastest, then all to one that
+fits or to what the site was, those first that help most.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import inf, prod
+from math import inf, isinf, prod
 
 from deployconv.planning.joint import Found, Taken, confirmed
 from deployconv.planning.workbench import Choices, Workbench
 
-MOST = 1.1
-"""Times the memory of the original, above which speed is bought too dearly."""
+_MOST_FORMS = 4
+"""Of a site that are tried for their memory."""
 
+_Excess = Callable[[Taken], float]
+"""Times the memory of the original that a model takes beyond what it may."""
 _Lighter = Callable[[Taken, str], Taken]
 """What is left to take where one site yields."""
 
@@ -31,7 +33,7 @@ def confirmed_in_room(
     """
     kept = confirmed(bench, taken)
     heavy: frozenset[str] = frozenset()
-    while kept and bench.tuner.backend == "ort":
+    while kept and bench.tuner.backend == "ort" and not isinf(bench.tuner.max_memory):
         taken = _fitting(bench, taken.only(kept), found)
         if taken.choices == kept:
             break
@@ -45,26 +47,35 @@ def _fitting(bench: Workbench, taken: Taken, found: Found) -> Taken:
 
     Where that cannot be told, without one Conv a phase in whole.
     """
-
-    def other_form(taken: Taken, name: str) -> Taken:
-        return without_split(taken, name, found)
-
-    split = [name for name, choice in taken.choices.items() if choice.whole_split]
-    taken = _lightened(bench, taken, split, other_form, unknown=inf)
-    return _lightened(bench, taken, list(taken.choices), _as_it_was, unknown=0.0)
-
-
-def _lightened(
-    bench: Workbench, taken: Taken, names: list[str], lighter: _Lighter, unknown: float
-) -> Taken:
-    """``taken`` with as many of ``names`` made ``lighter`` as it needs to fit.
-
-    ``unknown`` is what counts as its memory where that cannot be told.
-    """
+    most = bench.tuner.max_memory
 
     def excess(taken: Taken) -> float:
         times = bench.times_the_memory(taken.choices)
-        return max(unknown if times is None else times, MOST) - MOST
+        if times is None:
+            return inf if _split(taken) else 0.0
+        return max(times, most) - most
+
+    def next_form(taken: Taken, name: str) -> Taken:
+        return without_split(taken, name, found)
+
+    def form_that_fits(taken: Taken, name: str) -> Taken:
+        for choice, gain in found[name].winners[:_MOST_FORMS]:
+            other = taken.with_all({**taken.choices, name: choice}, gain)
+            if choice != taken.choices[name] and excess(other) == 0:
+                return other
+        return _as_it_was(taken, name)
+
+    taken = _lightened(taken, _split(taken), next_form, excess)
+    return _lightened(taken, list(taken.choices), form_that_fits, excess)
+
+
+def _split(taken: Taken) -> list[str]:
+    """The sites with one Conv a phase in whole."""
+    return [name for name, choice in taken.choices.items() if choice.whole_split]
+
+
+def _lightened(taken: Taken, names: list[str], lighter: _Lighter, excess: _Excess) -> Taken:
+    """``taken`` with as many of ``names`` made ``lighter`` as it needs to fit."""
 
     def yielded(name: str) -> tuple[float, float]:
         left = lighter(taken, name)
@@ -91,9 +102,10 @@ def without_split(taken: Taken, name: str, found: Found) -> Taken:
     """
     choice = taken.choices[name]
     figures = found[name].without(choice)
-    winner, halved = figures.winner, replace(choice, halves=True)
-    if winner is not None:
-        return taken.with_all({**taken.choices, name: figures.forms[winner.name]}, winner.ratio)
+    halved = replace(choice, halves=True)
+    if figures.winners:
+        other, gain = figures.winners[0]
+        return taken.with_all({**taken.choices, name: other}, gain)
     if str(halved) in figures.forms and figures.of(halved) is None:
         return taken.with_all({**taken.choices, name: halved}, taken.gains[name])
     return _as_it_was(taken, name)

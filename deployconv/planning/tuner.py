@@ -94,9 +94,9 @@ def tune(
             if likely == allowed:  # else there is more to find out, with more time
                 bench.remember(name, timed)
         found[name] = Figures(allowed, timed)
-        winner = found[name].winner
-        if winner is not None:
-            taken = taken.with_all({**taken.choices, name: allowed[winner.name]}, winner.ratio)
+        if winners := found[name].winners:
+            choice, ratio = winners[0]
+            taken = taken.with_all({**taken.choices, name: choice}, ratio)
         if tuner.on_progress is not None:
             tuner.on_progress((position + 1) / (len(forms) + 1))
     taken = with_undecided(bench, taken, found, predicted.choices)

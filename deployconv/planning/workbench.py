@@ -51,6 +51,8 @@ class TunerOptions:
     cache: bool = True
     on_progress: Callable[[float], None] | None = None
     """Called with the part that is done, 0 to 1."""
+    max_memory: float = 1.1
+    """Times the peak memory of the original that speed is worth."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -114,7 +114,8 @@ def _sum_of_group(step: Normalization, image: Sequence[int], opset: int) -> Norm
         flatten = _node("Reshape", [flatten.inputs[0].name, flat], source)
         unflatten = _node("Reshape", [result, whole], step.output)
     known = dict(enumerate(constants))
-    return replace(step, flatten=flatten, inner=inner, unflatten=unflatten, constants=known)
+    step = replace(step, flatten=flatten, inner=inner, shape=None, unflatten=unflatten)
+    return replace(step, constants=known)
 
 
 _SHAPES = ("certificate/flat", "certificate/whole")

@@ -37,6 +37,7 @@ DEFAULTS = {
     "upgrade_opset": None,
     "budget": 60.0,
     "cache": True,
+    "max_memory": 1.1,
     "on_progress": ANY,
 }
 
@@ -64,6 +65,8 @@ DEFAULTS = {
         (["--upgrade-opset", "--shuffle", "col2im"], {"upgrade_opset": True, "shuffle": "col2im"}),
         (["--budget", "7.5"], {"budget": 7.5}),
         (["--no-cache"], {"cache": False}),
+        (["--max-memory", "1.5"], {"max_memory": 1.5}),
+        (["--max-memory", "inf"], {"max_memory": float("inf")}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -74,7 +77,12 @@ def test_flags(api: FakeApi, flags: list[str], changed: dict[str, object]) -> No
 
 @pytest.mark.parametrize(
     ("flags", "named"),
-    [(["--policy", "quickest"], "--policy"), (["--budget", "0"], "--budget")],
+    [
+        (["--policy", "quickest"], "--policy"),
+        (["--budget", "0"], "--budget"),
+        (["--max-memory", "-1"], "--max-memory"),
+        (["--max-memory", "much"], "--max-memory"),
+    ],
 )
 def test_what_is_no_policy_and_no_budget(
     api: FakeApi, capsys: pytest.CaptureFixture[str], flags: list[str], named: str

@@ -32,7 +32,12 @@ WEIGHTS: dict[str, Any] = {
     **{"wr": integers(4, 2, 3, 3, seed=5), "twice": floats(1, 1, 2, 2)},
     **{"w3": integers(3, 4, 3, 3, seed=6), "b3": integers(3, seed=7)},
     **{"w5": integers(1, 4, 5, 4, seed=8), "w1": integers(5, 4, 1, 1, seed=9)},
-    **{"three": ints(3), "w35": integers(3, 5, 3, 3, seed=10), "wg": integers(4, 2, 3, 3, seed=11)},
+    **{
+        "four": floats(1, 2, 3, 4),
+        "three": ints(3),
+        "w35": integers(3, 5, 3, 3, seed=10),
+        "wg": integers(4, 2, 3, 3, seed=11),
+    },
 }
 CONV = "y = Conv<pads=[1,1,1,1]>(a, w3, b3)"
 
@@ -105,6 +110,47 @@ def test_the_bits_stay(case: tuple[str, list[str]], layer: str, shuffle: Shuffle
     assert len(moved) == (shuffle != "transpose")
     assert ops(after)["ConvTranspose"] + ops(after)["Resize"] == 0
     assert_equal(run(model, feeds(2, 2, 5, 4)), run(after, feeds(2, 2, 5, 4)))
+
+
+TWO = "o = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(x, wb) t = Add(a, o)"
+
+
+@pytest.mark.parametrize("form", ["split", "pad"])
+def test_two_layers_that_meet(form: Form) -> None:
+    body = f"{UP} {TWO} {CONV.replace('(a', '(t')}"
+    model = parsed(body, {**WEIGHTS, "wb": integers(2, 4, 4, 4, seed=12)}, "2,2,5,4")
+    planning = certify_sites(planned(model, Choice(form)), seed=0)
+    region = region_of(planning)
+    assert region is not None
+    assert len(region.heads) == 2
+    assert planning.reports[0].certificate == "exact"
+    apply(planning)
+    assert_equal(run(model, feeds(2, 2, 5, 4)), run(planning.view.model.proto, feeds(2, 2, 5, 4)))
+
+
+# What stands between the layer and the Conv, and whether phases are put side by side for it.
+BETWEEN = {
+    "an_activation": ("t = Relu(a)", False),
+    "what_sees_single_pixels": ("r = Relu(a) t = Sub(a, r)", False),
+    "what_is_a_product_with_a_row": (
+        "r = Abs(a) m = ReduceMean<axes=[1]>(r) t = Sub(r, m)",
+        True,
+    ),
+    "what_sees_the_whole_image": ("t = InstanceNormalization(a, four, ba)", True),
+}
+
+
+@pytest.mark.parametrize("case", BETWEEN.values(), ids=BETWEEN)
+def test_each_phase_is_an_image_of_its_own_where_that_will_do(case: tuple[str, bool]) -> None:
+    between, side_by_side = case
+    model = parsed(f"{UP} {between} {CONV.replace('(a', '(t')}", WEIGHTS, "1,2,5,4")
+    planning = planned(model, Choice())
+    assert region_of(planning) is not None
+    apply(planning)
+    after = ops(planning.view.model.proto)
+    assert (after["Concat"], after["Conv"], after["Add"]) == (
+        (1, 5, 0) if side_by_side else (0, 8, 3)
+    )
 
 
 @pytest.mark.parametrize("rank", [1, 3])

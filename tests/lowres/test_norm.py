@@ -54,7 +54,9 @@ def region_of(planning: Planning) -> Region | None:
     return chain if isinstance(chain, Region) else None
 
 
+BY_SHAPE = GROUPED.replace("n = Reshape(i, whole)", "known = Shape(a) n = Reshape(i, known)")
 BODIES = {
+    "group_norm_by_the_shape_of_the_image": (f"{BY_SHAPE} {SILU} {CONV}", 2),
     "group_norm": (f"{GROUPED} {SILU} {CONV}", 2),
     "group_norm_of_any_batch": (f"{GROUPED.replace('whole', 'any')} {SILU} {CONV}", 2),
     "instance_norm": (
@@ -113,10 +115,11 @@ def test_the_operator_of_its_own() -> None:
     assert_close(model, planning.view.model.proto, 1, 2, 4, 3)
 
 
+@pytest.mark.parametrize("body", ["instance_norm", "group_norm_by_the_shape_of_the_image"])
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (2, 2, 5, 3), (1, 2, 9, 16)])
-def test_dynamic_sizes(shape: tuple[int, ...]) -> None:
-    """InstanceNormalization by itself says nothing of sizes."""
-    model = model_of(f"{UP} {BODIES['instance_norm'][0]}", "n,2,h,w")
+def test_dynamic_sizes(shape: tuple[int, ...], body: str) -> None:
+    """These say nothing of sizes."""
+    model = model_of(f"{UP} {BODIES[body][0]}", "n,2,h,w")
     planning = certify_sites(planned(model), seed=0)
     assert region_of(planning) is not None
     assert planning.reports[0].certificate == "exact"
@@ -127,6 +130,9 @@ def test_dynamic_sizes(shape: tuple[int, ...]) -> None:
 NOT_TAKEN = {
     "groups_of_rows": GROUPED.replace("flat", "rows").replace("ones, zeros", "o16, z16"),
     "another_image": GROUPED.replace("whole", "turned"),
+    "part_of_the_shape": BY_SHAPE.replace("Shape(a)", "Shape<start=0>(a)"),
+    "the_shape_of_another": BY_SHAPE.replace("Shape(a)", "Shape(i)"),
+    "a_shape_that_two_read": f"{BY_SHAPE} e = Cast<to=1>(known)",
     "another_that_reads_the_groups": GROUPED + " g = ReduceMax(f) v = Mul(t, g)",
     "a_scale_of_the_run": (
         "v = ReduceMax(x) k = Mul(scale, v) e = Reshape(k, four1)"

@@ -325,14 +325,14 @@ def behind(kernel: str, channels: int, taps: int = 3) -> ModelProto:
 @pytest.mark.parametrize(
     ("proto", "expected"),
     [
-        (behind("k2", 3), ["crop, col2im + region + conv"]),
+        (behind("k2", 3), ["crop, col2im + region + conv", "split, col2im + region + conv"]),
         (behind("k4", 3), ["split, col2im + region + conv"]),
         (behind("k4", 4), ["split, col2im + region + conv"]),
         (behind("k4", 9), []),
         (behind("k4", 16), []),
         (behind("k4", 9, taps=7), ["split, col2im + region + conv"]),
     ],
-    ids=["no crop", "one Conv a phase", "a whole block", "more", "many", "large kernel"],
+    ids=["no crop", "only one Conv a phase", "a whole block", "more", "many", "large kernel"],
 )
 def test_a_conv_to_few_channels_ends_a_region(proto: ModelProto, expected: list[str]) -> None:
     """It has the phases for nothing where a block of output channels is not full without them."""

@@ -199,7 +199,7 @@ def test_what_needs_too_much_memory_says_so(track: Track) -> None:
     (site,) = fastest(net(up("x", "y", "up"))).sites
     assert site.reason is not None
     assert (site.status, site.reason.code) == ("kept", "slower")
-    assert site.reason.text == "a faster form takes the model more than 1.1 times the memory"
+    assert site.reason.text == "faster forms take the model more than 1.1 times the memory"
 
 
 @pytest.mark.parametrize(("fitted", "timed"), [(True, 0), (False, 5)], ids=["fitted", "not"])
@@ -269,6 +269,12 @@ def test_a_model_without_a_site_comes_back_as_it_was(track: Track) -> None:
     proto = net(node("Relu", ["x"], ["y"]))
     assert fastest(proto).model == proto
     assert track.races == []
+
+
+@pytest.mark.parametrize("most", [-0.5, float("nan")])
+def test_what_is_no_amount_of_memory(most: float) -> None:
+    with pytest.raises(UsageError, match="max_memory"):
+        deployconv.rewrite(pair(), policy="fastest", max_memory=most)
 
 
 def test_a_policy_that_is_not_known() -> None:

@@ -91,11 +91,18 @@ def cost(proto: ModelProto) -> float:
     return {0: 4.0, 1: 3.0, 4: 1.0, 8: 2.0}[convs(proto)]
 
 
-def tuned(track: Track, proto: ModelProto, peaks: dict[Any, int | None], **rest: Any) -> Tuned:
+def tuned(
+    track: Track,
+    proto: ModelProto,
+    peaks: dict[Any, int | None],
+    most: float = 1.1,
+    **rest: Any,
+) -> Tuned:
     """``fastest`` where a model takes so much memory, by what `seen` of it."""
     track.memory = lambda proto: peaks[seen(proto)]
     options = RewriteOptions(policy="fastest", **rest)
-    return tune(load(proto), proto.SerializeToString(), options, TunerOptions(cache=False))
+    tuner = TunerOptions(cache=False, max_memory=most)
+    return tune(load(proto), proto.SerializeToString(), options, tuner)
 
 
 def seen(proto: ModelProto) -> Any:
@@ -125,9 +132,27 @@ def test_what_needs_much_more_memory_yields_to_the_next(
 
 def test_the_next_has_to_fit_as_well(track: Track) -> None:
     track.cost = cost
-    found = tuned(track, large(), {0: 100, 4: 120, 8: 111})
+    found = tuned(track, large(), {0: 100, 4: 120, 8: 111, 1: 110})
+    assert (found.choices, found.heavy) == ({"main/up": CROP}, frozenset())
+
+
+def test_where_none_fits_it_is_as_it_was(track: Track) -> None:
+    track.cost = cost
+    found = tuned(track, large(), {0: 100, 4: 120, 8: 111, 1: 111})
     assert (found.choices, found.heavy) == ({}, {"main/up"})
     assert [entry.name for entry in found.candidates["main/up"] if entry.chosen] == ["as it was"]
+
+
+@pytest.mark.parametrize(
+    ("most", "taken"),
+    [(1.2, WHOLE), (float("inf"), WHOLE), (1.0, CROP), (0.5, CROP)],
+    ids=["more", "any", "none", "less"],
+)
+def test_the_call_says_how_much_more(track: Track, most: float, taken: Choice) -> None:
+    track.cost = cost
+    found = tuned(track, large(), {0: 100, 4: 120, 8: 111, 1: 40}, most)
+    assert found.choices == {"main/up": taken}
+    assert bool(track.weighed) is (most != float("inf"))
 
 
 def candidate(choice: Choice, ratio: float) -> Candidate:
@@ -190,7 +215,8 @@ def test_what_is_left_has_to_be_faster_by_itself(track: Track) -> None:
 
 def test_each_model_is_measured_once(track: Track) -> None:
     track.cost = lambda proto: {BOTH: 4.0, LARGE: 5.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
-    tuned(track, pair(), {NONE: 100, BOTH: 111, LARGE: 100, SMALL: 105})
+    peaks: dict[Any, int | None] = {NONE: 100, BOTH: 111, LARGE: 100, SMALL: 105}
+    tuned(track, pair(), peaks, form="crop", shuffle="col2im")
     assert Counter(map(left, track.weighed)) == dict.fromkeys([NONE, BOTH, LARGE, SMALL], 1)
 
 
