@@ -18,12 +18,17 @@ class Effort:
     runs: int | None = None
 
 
+PAIRS = 6
+"""Sessions of each model. Where a session's tensors lie in memory, by chance well or badly, stays
+as it is for all its runs: one pair of the same model differs by up to 4 %, and the one that is
+loaded first is slower more often than not."""
+
 THOROUGH, QUICK = Effort(seconds=10.0, budget=60.0), Effort(seconds=1.0, budget=5.0)
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Medians in milliseconds, and original / rewritten with its spread."""
+    """Medians in milliseconds, and original / rewritten with its spread; ``runs`` of each."""
 
     runs: int
     before_ms: float
@@ -37,7 +42,7 @@ class Speed:
 def time_pair(
     original: Path, rewritten: Path, shapes: Shapes, threads: int, effort: Effort
 ) -> Speed:
-    """Run both in turns, see `deployconv.backends.timing`."""
+    """Run both in turns, see `deployconv.backends.timing`, in `PAIRS` of sessions."""
     import numpy as np
 
     from deployconv.backends import get_backend
@@ -47,9 +52,19 @@ def time_pair(
     from deployconv.proof.inputs import make_feeds
 
     backend = get_backend("ort")
-    sessions = [backend.prepare(path, threads=threads) for path in (original, rewritten)]
-    feeds = make_feeds(sessions[0].inputs, FeedOptions(shapes)).arrays
-    before, after = time_interleaved(sessions, feeds, effort.runs, effort.seconds)
+    paths = [original, rewritten]
+    taken: tuple[list[float], list[float]] = ([], [])
+    pairs = PAIRS if effort.runs is None else min(PAIRS, effort.runs)
+    runs = None if effort.runs is None else -(-effort.runs // pairs)
+    for _ in range(pairs):
+        sessions = {path: backend.prepare(path, threads=threads) for path in paths}
+        feeds = make_feeds(sessions[original].inputs, FeedOptions(shapes)).arrays
+        times = time_interleaved(list(sessions.values()), feeds, runs, effort.seconds / pairs)
+        of_path = dict(zip(sessions, times, strict=True))
+        taken[0].extend(of_path[original])
+        taken[1].extend(of_path[rewritten])
+        paths.reverse()
+    before, after = taken
     timing = Timing.of(after, before)
     lower, upper = np.percentile(np.divide(before, after), [25, 75])
     return Speed(
