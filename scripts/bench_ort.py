@@ -6,9 +6,10 @@
     python scripts/bench_ort.py --table bench.json ...        what was measured, in Markdown
 
 Takes the models of ``models/`` and, where torch is installed, the same networks at real sizes,
-exported on the fly (`zoo.large`). Both models run on the same inputs in one process, A B, B A,
-and each ratio is taken over two runs side by side: above 1, the rewritten model is faster. It
-comes with its quartiles and an interval that holds its median with 95 % confidence.
+exported on the fly (`zoo.large`). Both models run on the same inputs in one process, in turns
+and in several pairs of sessions (`bench.speed`), and each ratio is taken over two runs side by
+side: above 1, the rewritten model is faster. It comes with its quartiles and an interval that
+holds its median with 95 % confidence.
 
 Peak memory is the high water of the resident set while a process of its own loads a model and
 runs it, above where it stood once onnxruntime was imported.

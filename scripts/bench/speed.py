@@ -1,4 +1,4 @@
-"""Two models timed in turns: A B, B A, each ratio over two runs side by side."""
+"""Two models timed in turns, several pairs of sessions, each ratio over two runs side by side."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,14 +39,41 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_sessions_take_turns_and_every_other_round_is_reversed(clock: list[float]) -> None:
     log: list[str] = []
-    sessions = [Recorder("A", log, 4.0, clock), Recorder("B", log, 2.0, clock)]
+    sessions = [Recorder("A", log, 40.0, clock), Recorder("B", log, 20.0, clock)]
     times = time_interleaved(sessions, {}, runs=4, warmup=1)
     assert "".join(log) == "AB" + "ABBAABBA"
-    assert times == [[pytest.approx(4.0)] * 4, [pytest.approx(2.0)] * 4]
+    assert times == [[pytest.approx(40.0)] * 4, [pytest.approx(20.0)] * 4]
 
 
 @pytest.mark.parametrize(
-    ("milliseconds", "runs"), [(1000.0, 5), (50.0, 20), (0.1, 200)], ids=["slow", "fits", "quick"]
+    ("runs", "order"),
+    [(1, "AABB"), (2, "AAABBB"), (3, "AAABBBBBAA"), (5, "AAABBBBBBAAAAABB")],
+)
+def test_a_brief_run_behind_another_session_is_not_counted(
+    clock: list[float], runs: int, order: str
+) -> None:
+    """It takes 5 ms more here, as what it needs is not in the caches."""
+    log: list[str] = []
+    sessions = [
+        Recorder(name, log, milliseconds, clock) for name, milliseconds in (("A", 4.0), ("B", 2.0))
+    ]
+    for session in sessions:
+        original = session.timed_run
+
+        def cold(feeds: Feeds, original: Any = original, name: str = session.name) -> None:
+            clock[0] += 5e-3 * (log[-1:] != [name])
+            original(feeds)
+
+        session.timed_run = cold  # type: ignore[method-assign]
+    times = time_interleaved(sessions, {}, runs=runs, warmup=1)
+    assert "".join(log) == "AB" + order
+    assert times == [[pytest.approx(4.0)] * runs, [pytest.approx(2.0)] * runs]
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "runs"),
+    [(1000.0, 5), (50.0, 20), (10.0, 67), (0.1, 200)],
+    ids=["slow", "fits", "brief", "quick"],
 )
 def test_the_time_budget_sets_the_runs(milliseconds: float, runs: int, clock: list[float]) -> None:
     sessions = [Recorder(name, [], milliseconds, clock) for name in "AB"]

@@ -91,9 +91,9 @@ def test_noise_makes_no_equal_faster(clock: Clock) -> None:
 
 
 def test_a_gain_beyond_the_noise_is_found(clock: Clock) -> None:
-    _, gain = race(start(clock, around(4.0, 0), around(3.6, 1)), {}, seconds=2.0)
+    _, gain = race(start(clock, around(40.0, 0), around(36.0, 1)), {}, seconds=20.0)
     assert gain.faster
-    assert gain.low < 4.0 / 3.6 < gain.high
+    assert gain.low < 40.0 / 36.0 < gain.high
 
 
 def test_who_is_slower_drops_out(clock: Clock) -> None:
@@ -105,7 +105,7 @@ def test_who_is_slower_drops_out(clock: Clock) -> None:
 
 
 def test_a_narrow_interval_ends_the_race(clock: Clock) -> None:
-    sessions = start(clock, 4.0, 2.0, 3.0)
+    sessions = start(clock, 40.0, 20.0, 30.0)
     race(sessions, {}, LONG)
     assert {session.runs for session in sessions} == {2 + 6 + 2}  # with two to warm up
 
