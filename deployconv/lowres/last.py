@@ -86,4 +86,15 @@ def last_conv_at(node: gs.Node, site: UpsampleSite, view: View, channels: int) -
         Axis.behind_shuffle(*axis)
         for axis in zip(site.stride, conv.kernel, conv.dilations, conv.explicit_pads, strict=True)
     )
+    if any(size < 1 for size in _trial_sizes(site, axes)):
+        return None
     return LastConv(node, constants, conv.dilations, axes)
+
+
+def _trial_sizes(site: UpsampleSite, axes: tuple[Axis, ...]) -> list[int]:
+    """What the Conv leaves of the image that a certificate is bound to, if it is to any."""
+    sizes = site.original().sizes
+    if sizes is None:
+        return []
+    pairs = zip(sizes, site.axes, axes, strict=True)
+    return [first.output_size(size) + last.extra for size, first, last in pairs]

@@ -73,7 +73,17 @@ def _sizes(region: Region, plan: RegionPlan, originals: list[Original]) -> tuple
         for site, head, original in zip(region.heads, plan.heads, originals, strict=True)
     ]
     tied = [sizes for sizes, original in zip(found, originals, strict=True) if original.sizes]
-    return tied[0] if tied else tuple(max(sizes) for sizes in zip(*found, strict=True))
+    if tied:
+        return tied[0]
+    largest = [max(sizes) for sizes in zip(*found, strict=True)]
+    if not plan.last:
+        return tuple(largest)
+    # Beyond the reach of the last Conv too, which may leave less than it reads.
+    wanted = [size + form.span for size, form in zip(largest, plan.last, strict=True)]
+    return tuple(
+        size if own is None else max(min(own, size), least)
+        for own, size, least in zip(region.head.sizes, wanted, largest, strict=True)
+    )
 
 
 def _bound(region: Region) -> int:

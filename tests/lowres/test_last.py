@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from onnx import ModelProto
 
 from deployconv.errors import ModelError
@@ -178,6 +180,52 @@ def test_dynamic_sizes(layer: str) -> None:
     apply(planning)
     for shape in ((1, 2, 1, 1), (3, 2, 2, 5), (1, 2, 9, 4)):
         assert_equal(run(model, feeds(*shape)), run(planning.view.model.proto, feeds(*shape)))
+
+
+FAR = "y = Conv<dilations=[4,4]>(a, w3)"
+
+
+def test_what_a_certificate_runs_on_is_larger_than_the_conv_reaches() -> None:
+    """Sizes are dynamic, and the Conv takes eight pixels of each axis."""
+    planning = certify_sites(planned(parsed(f"{UP} {FAR}", WEIGHTS, "n,2,h,w"), Choice()), seed=0)
+    assert region_of(planning) is not None
+    assert planning.reports[0].certificate == "exact"
+
+
+def test_a_conv_that_leaves_nothing_there_does_not_join() -> None:
+    """What a nearest Resize moves is known for sizes of its own, the smallest 5x6 pixels."""
+    far = FAR.replace("[4,4]", "[6,6]")
+    assert region_of(planned(parsed(f"{REPEATED} {FAR}", WEIGHTS, "n,2,h,w"), Choice())) is not None
+    assert region_of(planned(parsed(f"{REPEATED} {far}", WEIGHTS, "n,2,h,w"), Choice())) is None
+
+
+@st.composite
+def models(draw: st.DrawFn) -> tuple[ModelProto, tuple[int, ...]]:
+    """A layer and a Conv behind it, of any geometry that leaves something."""
+    number = st.integers
+    stride = [draw(number(1, 4)) for _ in range(2)]
+    shape = (2, 2, draw(number(3, 6)), draw(number(3, 6)))
+    kernel = [draw(number(1, 5)) for _ in range(2)]
+    pads = [draw(number(0, side // 2)) for side in kernel * 2]
+    taps, spread = ([draw(number(1, most)) for _ in range(2)] for most in (4, 3))
+    around = [(reach - 1) * step for reach, step in zip(taps, spread, strict=True)]
+    last = [draw(number(0, 2)) + most for most in around] + [draw(number(0, 3)) for _ in around]
+    up = f"a = ConvTranspose<strides={stride}, pads={pads}>(x, wu, ba)"
+    body = f"{up} t = Relu(a) y = Conv<pads={last}, dilations={spread}>(t, wl, b3)"
+    weights = {"wu": integers(2, 4, *kernel, seed=1), "wl": integers(3, 4, *taps, seed=2)}
+    return parsed(body, {**WEIGHTS, **weights}, ",".join(map(str, shape))), shape
+
+
+@settings(max_examples=60, deadline=None)
+@given(made=models(), form=st.sampled_from(["split", "pad"]))
+def test_any_geometry(made: tuple[ModelProto, tuple[int, ...]], form: Form) -> None:
+    model, shape = made
+    before = plan_model(load(model), RewriteOptions()).reports[0]
+    assume(before.status == "rewritten" and before.stride != (1, 1))
+    planning = certify_sites(planned(model, Choice(form, "transpose")), seed=0)
+    assert planning.reports[0].certificate == "exact"
+    apply(planning)
+    assert_equal(run(model, feeds(*shape)), run(planning.view.model.proto, feeds(*shape)))
 
 
 NOT_TAKEN = {
