@@ -20,9 +20,10 @@ from deployconv.lowres.chain import Chain, chain_behind
 from deployconv.lowres.quantized import first_grid, without_last_dequantize
 from deployconv.lowres.region import Region, region_behind
 from deployconv.model.view import View
-from deployconv.options import Shuffle
+from deployconv.options import Form, Shuffle
 from deployconv.results import SiteReport
 from deployconv.sites import ShuffleSite, Site, SkippedSite, UpsampleSite
+from deployconv.sites.shuffled_conv import shuffled_conv
 
 Reach = Literal["none", "grid", "pointwise", "all", "region", "last"]
 """Which layers behind a site run before its shuffle.
@@ -83,15 +84,19 @@ def with_chain(
     barred: Collection[int] = (),
     others: Collection[Peer] = (),
     shuffle: Shuffle = "auto",
+    form: Form = "auto",
 ) -> Planned:
     """The site with the layers behind it, as far as ``reach`` says; as it is where none join.
 
     ``others`` are the sites that may become part of a region, pixel shuffles of a chain;
-    ``shuffle`` is the one asked for where the site itself is a pixel shuffle.
+    ``shuffle`` is the one asked for where the site itself is a pixel shuffle, and ``form`` that of
+    its Conv.
     """
     site, plan = planned.site, planned.plan
     if isinstance(site, ShuffleSite) and reach in ("pointwise", "all"):
         return _with_shuffle_first(planned, site, view, reach, barred, others, shuffle)
+    if isinstance(site, ShuffleSite) and reach == "last":
+        return _with_last_behind_shuffle(planned, site, view, barred, shuffle, form)
     if reach == "none" or not isinstance(site, UpsampleSite) or not isinstance(plan, Plan):
         return planned
     chain: Chain | Region | None
@@ -138,6 +143,33 @@ def _with_shuffle_first(
         planned.report, status="rewritten", reason=None, conv_kernel=planned.report.kernel
     )
     return _with(replace(planned, report=report), chain, whole)
+
+
+def _with_last_behind_shuffle(
+    planned: Planned,
+    site: ShuffleSite,
+    view: View,
+    barred: Collection[int],
+    shuffle: Shuffle,
+    form: Form,
+) -> Planned:
+    """A Conv and its pixel shuffle as one layer, with what is behind up to a Conv at the end."""
+    layer = shuffled_conv(site)
+    plan = plan_site(layer, form, shuffle) if layer is not None else None
+    if layer is None or not isinstance(plan, Plan):
+        return planned
+    region = region_behind(layer, view, (), barred, last=True)
+    whole = plan_region(region, plan) if region is not None else None
+    if region is None or whole is None:
+        return planned
+    report = replace(
+        planned.report,
+        status="rewritten",
+        reason=None,
+        form=plan.form,
+        conv_kernel=plan.conv_kernel,
+    )
+    return _with(replace(planned, report=report), region, whole)
 
 
 def _longest(

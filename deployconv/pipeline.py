@@ -200,7 +200,8 @@ def _chained(planned: Sequence[Planned], choices: Choices, view: View) -> list[P
         if last in joined:
             item = Planned(item.site, _report(item.site, "rewritten", None), head=joined[last])
         elif choice is not None and choice.chain != "none":
-            item = with_chain(item, view, choice.chain, barred, others, choice.shuffle)
+            asked = (choice.shuffle, choice.form)
+            item = with_chain(item, view, choice.chain, barred, others, *asked)
             behind = item.chain.nodes if item.chain else ()
             joined.update((id(node), item.report.id) for node in behind)
         found.append(item)

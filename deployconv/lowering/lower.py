@@ -84,8 +84,7 @@ def low_resolution_conv(
         tensor = emitter.add("Unsqueeze", [tensor, emitter.ints("depth", [_DEPTH])])
 
     def phased(values: Array) -> Array:
-        """What belongs to a channel belongs to each of its phases."""
-        repeated = np.repeat(values, plan.copies)
+        repeated = site.phased(values, plan.copies).ravel()
         return repeated if order is None else repeated[order]
 
     inputs = [tensor, _write_weight(emitter, site, plan, order, phased)]
@@ -150,11 +149,9 @@ def phase_convs(
     kernel = np.moveaxis(
         phase_weights(site.kernel(finite(site.weight, site.id)), plan.axes), 0, site.rank
     )
-    bias = []
-    if site.bias is not None:
-        bias.append(write_parameter(emitter, "bias", site.bias, site.id, lambda b: b[part]))
+    biases = _phase_biases(emitter, site, part)
     made = []
-    for phase in product(*(range(stride) for stride in site.stride)):
+    for number, phase in enumerate(product(*(range(stride) for stride in site.stride))):
         places = [form.places(q) for form, q in zip(plan.axes, phase, strict=True)]
         pads = [
             (form.pads[0] - first, form.pads[1] - (form.span - 1 - last))
@@ -165,8 +162,18 @@ def phase_convs(
             taps = taps.take(range(first, last + 1), axis=2 + axis)
         weight = emitter.constant("weight", taps)
         attributes = conv_attributes(weight.shape[2:], pads, site.group)
-        made.append(emitter.add("Conv", [x, weight, *bias], **attributes))
+        made.append(emitter.add("Conv", [x, weight, *biases[number]], **attributes))
     return made
+
+
+def _phase_biases(emitter: Emitter, site: UpsampleSite, part: slice) -> list[list[gs.Tensor]]:
+    """The bias of each phase, if any; mostly one for all."""
+    if site.bias is None:
+        return [[]] * site.phases
+    values = site.phased(finite(site.bias, site.id), site.phases)[part]
+    if (values == values[:, :1]).all():
+        return [[emitter.constant("bias", values[:, 0])]] * site.phases
+    return [[emitter.constant("bias", of_phase)] for of_phase in values.T]
 
 
 def conv_input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:

@@ -29,6 +29,8 @@ from deployconv.sites import ShuffleSite, SkippedSite, UpsampleSite
 _SHUFFLES: tuple[ShuffleName, ...] = ("col2im", "two-step", "dcr", "crd", "transpose")
 """Likely winners first."""
 _PORTABLE: tuple[ShuffleName, ...] = ("dcr", "crd", "transpose")
+_QUICKEST: tuple[ShuffleName, ...] = ("col2im", "crd", "transpose")
+"""Of those that read the phases of a channel side by side."""
 _INTEGER_SHUFFLES: tuple[ShuffleName, ...] = ("channels-last", "two-step", "transpose")
 _SPLIT_WORK = 0.9
 """Several Convs are worth their calls, and the room for parts and whole, with this much to do."""
@@ -171,7 +173,10 @@ def _behind_shuffle(
     barred: Collection[int],
     others: Collection[Peer],
 ) -> Iterator[Option]:
-    """A pixel shuffle with its Conv and what can run behind that, in two spellings likewise."""
+    """A pixel shuffle with its Conv and what can run behind that, in two spellings likewise.
+
+    With a Conv that mixes neighbours at the end as well.
+    """
     seen: set[tuple[ShuffleName, int]] = set()
     likely = [name for name in names if name in ("col2im", "dcr")]
     for asked in likely or names:
@@ -183,6 +188,15 @@ def _behind_shuffle(
             if (spelled, len(found.chain.nodes)) not in seen:
                 seen.add((spelled, len(found.chain.nodes)))
                 yield Option(Choice("auto", spelled, reach), found.chain, found.plan)
+    forms: tuple[Form, ...] = ("pad", "split")
+    for form in forms:
+        for asked in (name for name in _QUICKEST if name in names):
+            found = with_chain(planned, view, "last", barred, others, asked, form)
+            if isinstance(found.plan, RegionPlan) and found.chain is not None:
+                option = Option(Choice(form, asked, "last"), found.chain, found.plan)
+                if found.plan.shuffle == asked and _fills_blocks(option.subject, option.plan):
+                    yield option
+                break
 
 
 def _regions(
@@ -197,7 +211,7 @@ def _regions(
     With a Conv at the end as well, in the forms that crop nothing, among them one Conv a phase.
     """
     site, named = planned.site, {option.plan.shuffle for option in plain}
-    quickest = next((name for name in ("col2im", "crd", "transpose") if name in named), None)
+    quickest = next((name for name in _QUICKEST if name in named), None)
     if quickest is None or not isinstance(site, UpsampleSite):
         return
 

@@ -203,6 +203,10 @@ class UpsampleSite:
         """Number of phases over all axes."""
         return prod(self.stride)
 
+    def phased(self, values: Array, copies: int) -> Array:
+        """What belongs to a channel belongs to each of its phases: ``[C, copies]``."""
+        return np.repeat(values.reshape(-1, 1), copies, axis=1)
+
     def kernel(self, values: Array) -> Array:
         """``values`` of the weight in correlation layout ``[C_out, C_in/group, k_1 .. k_n]``."""
         if not self.transposed:
