@@ -28,7 +28,8 @@ from deployconv.model.splice import Names
 from deployconv.model.view import Scope
 from deployconv.options import RewriteOptions
 from deployconv.pipeline import Planning, folds_in_place, plan_model
-from deployconv.planning.candidates import Choice, Option, options_for
+from deployconv.planning.candidates import options_for
+from deployconv.planning.choice import Choice, Option
 from deployconv.planning.cost_graph import CostGraph, add_work, graph_of
 from deployconv.planning.cost_table import TABLES, CostTable
 from deployconv.planning.cost_terms import Work

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from deployconv.planning.candidates import Choice
+from deployconv.planning.choice import Choice
 from deployconv.planning.race import MARGIN
 from deployconv.results import Candidate, Prediction
 

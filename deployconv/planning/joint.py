@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from deployconv.planning.candidates import Choice
+from deployconv.planning.choice import Choice
 from deployconv.planning.figures import Figures
 from deployconv.planning.workbench import Choices, Workbench
 

@@ -21,7 +21,7 @@ from deployconv.backends.base import ModelSource
 from deployconv.joining import Planned
 from deployconv.model.load import LoadedModel
 from deployconv.options import FeedOptions, RewriteOptions
-from deployconv.planning.candidates import Choice
+from deployconv.planning.choice import Choice
 from deployconv.planning.figures import AS_IT_WAS, Figures
 from deployconv.planning.joint import Taken, with_undecided
 from deployconv.planning.room import confirmed_in_room

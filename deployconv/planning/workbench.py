@@ -21,7 +21,8 @@ from deployconv.model.save import staged
 from deployconv.options import FeedOptions, RewriteOptions
 from deployconv.pipeline import Planning, apply, plan_model
 from deployconv.planning.cache import Key, TimingCache
-from deployconv.planning.candidates import Choice, Option, options_for
+from deployconv.planning.candidates import options_for
+from deployconv.planning.choice import Choice, Option
 from deployconv.planning.race import Timing, race
 from deployconv.proof.certificate import certify
 from deployconv.proof.compare import compare_outputs

@@ -12,7 +12,7 @@ from onnx import ModelProto
 from deployconv.model.load import load
 from deployconv.options import RewriteOptions
 from deployconv.pipeline import apply, certify_sites, plan_model
-from deployconv.planning.candidates import Choice
+from deployconv.planning.choice import Choice
 from deployconv.polyphase import (
     Axis,
     multiplications,

@@ -18,7 +18,7 @@ from deployconv.model.load import load
 from deployconv.model.view import view
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.pipeline import Planning, apply, certify_sites, plan_model
-from deployconv.planning.candidates import Choice
+from deployconv.planning.choice import Choice
 from deployconv.sites import UpsampleSite, find_sites
 from tests.backends.tiny import FLOAT, graph, value
 from tests.build import (

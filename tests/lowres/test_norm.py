@@ -15,7 +15,7 @@ from deployconv.lowres.region import Region
 from deployconv.model.load import load
 from deployconv.options import RewriteOptions, Shuffle
 from deployconv.pipeline import Planning, apply, certify_sites, plan_model
-from deployconv.planning.candidates import Choice
+from deployconv.planning.choice import Choice
 from deployconv.proof.certificate import certify
 from tests.build import integers, run
 from tests.sites.graphs import feeds, floats, ints, parsed

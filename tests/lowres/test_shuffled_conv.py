@@ -12,7 +12,8 @@ from deployconv.lowres.region import Region
 from deployconv.model.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.pipeline import Planning, apply, certify_sites, plan_model
-from deployconv.planning.candidates import Choice, options_for
+from deployconv.planning.candidates import options_for
+from deployconv.planning.choice import Choice
 from deployconv.sites import ShuffleSite
 from deployconv.sites.shuffled_conv import shuffled_conv
 from tests.build import assert_equal, integers, ops, run

@@ -15,7 +15,8 @@ from deployconv.lowres.chain import Chain
 from deployconv.model.load import load
 from deployconv.options import RewriteOptions
 from deployconv.pipeline import Planning, plan_model
-from deployconv.planning.candidates import Option, options_for
+from deployconv.planning.candidates import options_for
+from deployconv.planning.choice import Option
 from deployconv.proof.certificate import certify
 from tests.build import FLOAT, conv_transpose, graph, integers, model, node, tensor, value
 from tests.planning.nets import head, net, shuffled, shuffled_twice, up, upsampled_and_shuffled

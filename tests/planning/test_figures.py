@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from deployconv.planning.candidates import Choice
+from deployconv.planning.choice import Choice
 from deployconv.planning.figures import AS_IT_WAS, Figures
 from deployconv.results import Candidate, Prediction
 

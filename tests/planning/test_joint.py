@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from deployconv.planning.candidates import Choice
+from deployconv.planning.choice import Choice
 from deployconv.planning.figures import Figures
 from deployconv.planning.joint import Taken, confirmed, with_undecided
 from deployconv.planning.race import Timing

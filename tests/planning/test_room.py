@@ -12,7 +12,8 @@ from deployconv.joining import peers
 from deployconv.model.load import load
 from deployconv.options import RewriteOptions
 from deployconv.pipeline import plan_model
-from deployconv.planning.candidates import Choice, Option, options_for
+from deployconv.planning.candidates import options_for
+from deployconv.planning.choice import Choice, Option
 from deployconv.planning.cost import predict
 from deployconv.planning.figures import Figures
 from deployconv.planning.joint import Taken

@@ -15,7 +15,7 @@ from deployconv.errors import CheckFailed
 from deployconv.model.load import LoadedModel, load
 from deployconv.options import FeedOptions, RewriteOptions
 from deployconv.planning import workbench
-from deployconv.planning.candidates import Choice
+from deployconv.planning.choice import Choice
 from deployconv.planning.tuner import Predict, Tuned, tune
 from deployconv.planning.workbench import TunerOptions
 from deployconv.results import Candidate, Prediction

@@ -10,7 +10,7 @@ from onnx import ModelProto
 from deployconv.model.load import load
 from deployconv.options import RewriteOptions
 from deployconv.planning import workbench
-from deployconv.planning.candidates import Choice
+from deployconv.planning.choice import Choice
 from deployconv.planning.workbench import TunerOptions, Workbench
 from tests.planning.conftest import Track, by_operator, left
 from tests.planning.nets import net, pair, up
