@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from deployconv.lowering import (
     AnyPlan,
@@ -32,6 +32,19 @@ Reach = Literal["none", "grid", "pointwise", "all", "region", "last"]
 layers that mix channels; ``region``: see `lowres.region`; ``last``: that with a Conv that mixes
 neighbours at its end.
 """
+
+
+class Choice(Protocol):
+    """The form and the shuffle of one site, and which layers behind it run before the shuffle."""
+
+    @property
+    def form(self) -> Form: ...
+    @property
+    def shuffle(self) -> Shuffle: ...
+    @property
+    def chain(self) -> Reach: ...
+    @property
+    def halves(self) -> bool: ...
 
 
 Peer = UpsampleSite | ShuffleSite
@@ -80,30 +93,29 @@ def peers(planned: Iterable[Planned], barred: Collection[int] = ()) -> tuple[Pee
 def with_chain(
     planned: Planned,
     view: View,
-    reach: Reach,
+    choice: Choice,
     barred: Collection[int] = (),
     others: Collection[Peer] = (),
-    shuffle: Shuffle = "auto",
-    form: Form = "auto",
 ) -> Planned:
-    """The site with the layers behind it, as far as ``reach`` says; as it is where none join.
+    """The site with the layers behind it, as far as ``choice`` says; as it is where none join.
 
-    ``others`` are the sites that may become part of a region, pixel shuffles of a chain;
-    ``shuffle`` is the one asked for where the site itself is a pixel shuffle, and ``form`` that of
-    its Conv.
+    ``others`` are the sites that may become part of a region, pixel shuffles of a chain. Shuffle
+    and form of ``choice`` are for a site that is a pixel shuffle itself, and for its Conv; others
+    have them in their plan.
     """
-    site, plan = planned.site, planned.plan
+    site, plan, reach = planned.site, planned.plan, choice.chain
     if isinstance(site, ShuffleSite) and reach in ("pointwise", "all"):
-        return _with_shuffle_first(planned, site, view, reach, barred, others, shuffle)
+        return _with_shuffle_first(planned, site, view, choice, barred, others)
     if isinstance(site, ShuffleSite) and reach == "last":
-        return _with_last_behind_shuffle(planned, site, view, barred, shuffle, form)
+        return _with_last_behind_shuffle(planned, site, view, choice, barred)
     if reach == "none" or not isinstance(site, UpsampleSite) or not isinstance(plan, Plan):
         return planned
     chain: Chain | Region | None
     whole: ChainPlan | RegionPlan | None
     if reach in ("region", "last"):
         sites = [other for other in others if isinstance(other, UpsampleSite)]
-        chain = region_behind(site, view, sites, barred, last=reach == "last")
+        cropped = plan.layout.cropped
+        chain = region_behind(site, view, sites, barred, last=reach == "last", cropped=cropped)
         whole = plan_region(chain, plan) if chain is not None else None
     else:
         shuffles = [other for other in others if isinstance(other, ShuffleSite)]
@@ -124,10 +136,9 @@ def _with_shuffle_first(
     planned: Planned,
     site: ShuffleSite,
     view: View,
-    reach: Reach,
+    choice: Choice,
     barred: Collection[int],
     others: Collection[Peer],
-    shuffle: Shuffle,
 ) -> Planned:
     """A Conv, its pixel shuffle and what is behind: the Conv heads a chain as one of stride 1."""
     layer = site.conv.layer if site.conv is not None else None
@@ -135,8 +146,8 @@ def _with_shuffle_first(
     if layer is None or not isinstance(head, Plan):
         return planned
     shuffles = [site, *(other for other in others if isinstance(other, ShuffleSite))]
-    chain = chain_behind(layer, view, reach == "all", shuffles, barred)
-    chain, whole = _longest(chain, head, shuffle, reach)
+    chain = chain_behind(layer, view, choice.chain == "all", shuffles, barred)
+    chain, whole = _longest(chain, head, choice.shuffle, choice.chain)
     if chain is None or whole is None or len(chain.links) < 2:
         return planned
     report = replace(
@@ -149,16 +160,15 @@ def _with_last_behind_shuffle(
     planned: Planned,
     site: ShuffleSite,
     view: View,
+    choice: Choice,
     barred: Collection[int],
-    shuffle: Shuffle,
-    form: Form,
 ) -> Planned:
     """A Conv and its pixel shuffle as one layer, with what is behind up to a Conv at the end."""
     layer = shuffled_conv(site)
-    plan = plan_site(layer, form, shuffle) if layer is not None else None
+    plan = plan_site(layer, choice.form, choice.shuffle) if layer is not None else None
     if layer is None or not isinstance(plan, Plan):
         return planned
-    region = region_behind(layer, view, (), barred, last=True)
+    region = region_behind(layer, view, (), barred, last=True, cropped=plan.layout.cropped)
     whole = plan_region(region, plan) if region is not None else None
     if region is None or whole is None:
         return planned

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Protocol
 
 from deployconv.errors import UsageError
-from deployconv.joining import Planned, Reach, not_selected, peers, with_chain
+from deployconv.joining import Choice, Planned, Reach, not_selected, peers, with_chain
 from deployconv.lowering import (
     MatrixPlan,
     Plan,
@@ -32,20 +31,6 @@ from deployconv.model.view import View, view
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, SiteReport, Status
 from deployconv.sites import Geometry, ShuffleSite, Site, SkippedSite, UpsampleSite, find_sites
-
-
-class Choice(Protocol):
-    """The form and the shuffle of one site, and which layers behind it run before the shuffle."""
-
-    @property
-    def form(self) -> Form: ...
-    @property
-    def shuffle(self) -> Shuffle: ...
-    @property
-    def chain(self) -> Reach: ...
-    @property
-    def halves(self) -> bool: ...
-
 
 Choices = Mapping[str, Choice]
 """By the site's id."""
@@ -200,8 +185,7 @@ def _chained(planned: Sequence[Planned], choices: Choices, view: View) -> list[P
         if last in joined:
             item = Planned(item.site, _report(item.site, "rewritten", None), head=joined[last])
         elif choice is not None and choice.chain != "none":
-            asked = (choice.shuffle, choice.form)
-            item = with_chain(item, view, choice.chain, barred, others, *asked)
+            item = with_chain(item, view, choice, barred, others)
             behind = item.chain.nodes if item.chain else ()
             joined.update((id(node), item.report.id) for node in behind)
         found.append(item)

@@ -71,8 +71,6 @@ def plan_region(region: Region, head: Plan) -> RegionPlan | None:
     """The plan of ``region`` with its first site in the form ``head``; None where none fits."""
     if head.shuffle is None or head.form == "conv" or head.halves:
         return None
-    if region.sees_whole_image and head.layout.cropped:
-        return None
     if SHUFFLES[head.shuffle].phases_first:  # the channel must be slowest
         return None
     if any(site.weight.quantized is not None for site in region.heads):

@@ -23,8 +23,6 @@ from deployconv.model.view import Scope, View
 
 _LARGEST = 1 << 23
 """Elements of a group for which a certificate's sum, each at most 2, is exact."""
-
-
 _FIRST_MOD = 10
 """The first opset with what a certificate adds up: remainders."""
 

@@ -125,11 +125,6 @@ class Region:
         step = self.steps[-1]
         return step if isinstance(step, LastConv) else None
 
-    @property
-    def sees_whole_image(self) -> bool:
-        """Whether a pixel that a crop would remove must not be there."""
-        return any(isinstance(step, Normalization | LastConv) for step in self.steps)
-
     def elementwise_behind(self, head: UpsampleSite) -> tuple[Step, ...]:
         """The steps right behind ``head``, one after the other, that only see single elements."""
         found: list[Step] = []
@@ -155,6 +150,7 @@ def region_behind(
     peers: Collection[UpsampleSite] = (),
     barred: Collection[int] = (),
     last: bool = False,
+    cropped: bool = False,
 ) -> Region | None:
     """The longest region behind ``site`` that one tensor leaves.
 
@@ -167,6 +163,8 @@ def region_behind(
         peers: sites that may join, where their phases lie as those of ``site`` do.
         barred: ids of nodes that may not be taken in.
         last: whether it has to end in a Conv that mixes neighbours; else it has none.
+        cropped: whether there are pixels that are cropped behind it: it ends in front of what must
+            not see them.
     """
     sources = {peer.output: peer for peer in peers if _alike(site, peer)} | {site.output: site}
     channels = {name: source.channels[1] for name, source in sources.items()}
@@ -175,6 +173,8 @@ def region_behind(
     for node in site.scope.nodes[first + 1 :]:
         if any(tensor.name in channels for tensor in node.inputs):
             step = _any_step(node, site, view, channels, last)
+            if isinstance(step, Normalization | LastConv) and cropped:
+                continue
             if step is not None and not any(id(part) in barred for part in step.nodes):
                 steps.append(step)
                 if not isinstance(step, LastConv):  # behind it pixels lie otherwise

@@ -18,7 +18,7 @@ from deployconv.lowering import (
 from deployconv.lowering.shuffle import ShuffleName
 from deployconv.model.view import View
 from deployconv.options import Form, Shuffle
-from deployconv.planning.behind import behind_shuffle, chains, has_integers, regions
+from deployconv.planning.behind import Behind, has_integers
 from deployconv.planning.choice import Choice, Option
 from deployconv.results import Reason
 from deployconv.sites import ShuffleSite, SkippedSite, UpsampleSite
@@ -73,15 +73,16 @@ def options_for(
     spelled = {option.plan.shuffle for option in found}
     if spelled & {"dcr", "crd", "two-step"}:  # the general Transpose is slower than any of them
         found = [option for option in found if option.plan.shuffle != "transpose"]
+    behind = Behind(planned, view, barred, others)
     if isinstance(site, ShuffleSite):
-        return [*found, *behind_shuffle(planned, names, view, barred, others)]
-    chained = list(chains(found, planned, view, barred, others))
+        return [*found, *behind.a_shuffle(names)]
+    chained = list(behind.chains(found))
     if any(option.choice.chain == "grid" for option in chained):
         return chained
     # An integer layer without its QuantizeLinear is a float one.
     if shuffle == "auto":
         found = [option for option in found if option.plan.shuffle != "channels-last"]
-    return [*found, *apart, *chained, *regions(found, planned, view, barred, others)]
+    return [*found, *apart, *chained, *behind.regions(found)]
 
 
 def _shuffles(site: ShuffleSite, names: Sequence[ShuffleName]) -> Iterator[Option]:

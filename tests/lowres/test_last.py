@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from onnx import ModelProto
 
 from deployconv.errors import ModelError
-from deployconv.joining import Reach
 from deployconv.lowering import RegionPlan
 from deployconv.lowres.last import LastConv
 from deployconv.lowres.region import Region
 from deployconv.model.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.pipeline import Planning, apply, certify_sites, plan_model
+from deployconv.pipeline import apply, certify_sites, plan_model
 from deployconv.polyphase import without_shift
 from deployconv.proof.certificate import certify
 from tests.build import assert_equal, integers, ops, run
+from tests.lowres.regions import planned, region_of
 from tests.sites.graphs import NEAREST, feeds, floats, ints, parsed
 
 UP = "a = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(x, wa, ba)"
@@ -42,25 +42,6 @@ WEIGHTS: dict[str, Any] = {
     },
 }
 CONV = "y = Conv<pads=[1,1,1,1]>(a, w3, b3)"
-
-
-@dataclass(frozen=True)
-class Choice:
-    form: Form = "split"
-    shuffle: Shuffle = "crd"
-    chain: Reach = "last"
-    halves: bool = False
-
-
-def planned(model: ModelProto, choice: Choice) -> Planning:
-    loaded = load(model)
-    site, *_ = plan_model(loaded, RewriteOptions()).reports
-    return plan_model(loaded, RewriteOptions(), {site.id: choice})
-
-
-def region_of(planning: Planning) -> Region | None:
-    chain = planning.sites[0].chain
-    return chain if isinstance(chain, Region) else None
 
 
 # What stands behind the layer, and the operators of the region.
@@ -100,7 +81,7 @@ LAYERS = {
 def test_the_bits_stay(case: tuple[str, list[str]], layer: str, shuffle: Shuffle) -> None:
     body, operators = case
     model = parsed(f"{layer} {body}", WEIGHTS, "2,2,5,4", opset=18)
-    planning = certify_sites(planned(model, Choice(shuffle=shuffle)), seed=0)
+    planning = certify_sites(planned(model, shuffle=shuffle), seed=0)
     region = region_of(planning)
     assert region is not None
     assert [step.nodes[0].op for step in region.steps] == operators
@@ -121,7 +102,7 @@ TWO = "o = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(x, wb) t = Add(a, o)"
 def test_two_layers_that_meet(form: Form) -> None:
     body = f"{UP} {TWO} {CONV.replace('(a', '(t')}"
     model = parsed(body, {**WEIGHTS, "wb": integers(2, 4, 4, 4, seed=12)}, "2,2,5,4")
-    planning = certify_sites(planned(model, Choice(form)), seed=0)
+    planning = certify_sites(planned(model, form), seed=0)
     region = region_of(planning)
     assert region is not None
     assert len(region.heads) == 2
@@ -146,7 +127,7 @@ BETWEEN = {
 def test_each_phase_is_an_image_of_its_own_where_that_will_do(case: tuple[str, bool]) -> None:
     between, side_by_side = case
     model = parsed(f"{UP} {between} {CONV.replace('(a', '(t')}", WEIGHTS, "1,2,5,4")
-    planning = planned(model, Choice())
+    planning = planned(model)
     assert region_of(planning) is not None
     apply(planning)
     after = ops(planning.view.model.proto)
@@ -165,7 +146,7 @@ def test_other_ranks(rank: int) -> None:
     body = f"{up} t = Relu(a) y = Conv<pads={[1] * 2 * rank}>(t, w3, b3)"
     shape = (2, 2, 3, 4, 5)[: rank + 2]
     model = parsed(body, {**WEIGHTS, **weights}, ",".join(map(str, shape)))
-    planning = certify_sites(planned(model, Choice(shuffle="transpose")), seed=0)
+    planning = certify_sites(planned(model, shuffle="transpose"), seed=0)
     assert region_of(planning) is not None
     assert planning.reports[0].certificate == "exact"
     apply(planning)
@@ -175,7 +156,7 @@ def test_other_ranks(rank: int) -> None:
 @pytest.mark.parametrize("layer", [UP, PLAIN], ids=["overlapping", "kernel_is_stride"])
 def test_dynamic_sizes(layer: str) -> None:
     model = parsed(f"{layer} t = Relu(a) {CONV.replace('(a', '(t')}", WEIGHTS, "n,2,h,w")
-    planning = planned(model, Choice())
+    planning = planned(model)
     assert region_of(planning) is not None
     apply(planning)
     for shape in ((1, 2, 1, 1), (3, 2, 2, 5), (1, 2, 9, 4)):
@@ -187,7 +168,7 @@ FAR = "y = Conv<dilations=[4,4]>(a, w3)"
 
 def test_what_a_certificate_runs_on_is_larger_than_the_conv_reaches() -> None:
     """Sizes are dynamic, and the Conv takes eight pixels of each axis."""
-    planning = certify_sites(planned(parsed(f"{UP} {FAR}", WEIGHTS, "n,2,h,w"), Choice()), seed=0)
+    planning = certify_sites(planned(parsed(f"{UP} {FAR}", WEIGHTS, "n,2,h,w")), seed=0)
     assert region_of(planning) is not None
     assert planning.reports[0].certificate == "exact"
 
@@ -195,8 +176,8 @@ def test_what_a_certificate_runs_on_is_larger_than_the_conv_reaches() -> None:
 def test_a_conv_that_leaves_nothing_there_does_not_join() -> None:
     """What a nearest Resize moves is known for sizes of its own, the smallest 5x6 pixels."""
     far = FAR.replace("[4,4]", "[6,6]")
-    assert region_of(planned(parsed(f"{REPEATED} {FAR}", WEIGHTS, "n,2,h,w"), Choice())) is not None
-    assert region_of(planned(parsed(f"{REPEATED} {far}", WEIGHTS, "n,2,h,w"), Choice())) is None
+    assert region_of(planned(parsed(f"{REPEATED} {FAR}", WEIGHTS, "n,2,h,w"))) is not None
+    assert region_of(planned(parsed(f"{REPEATED} {far}", WEIGHTS, "n,2,h,w"))) is None
 
 
 @st.composite
@@ -222,7 +203,7 @@ def test_any_geometry(made: tuple[ModelProto, tuple[int, ...]], form: Form) -> N
     model, shape = made
     before = plan_model(load(model), RewriteOptions()).reports[0]
     assume(before.status == "rewritten" and before.stride != (1, 1))
-    planning = certify_sites(planned(model, Choice(form, "transpose")), seed=0)
+    planning = certify_sites(planned(model, form, "transpose"), seed=0)
     assert planning.reports[0].certificate == "exact"
     apply(planning)
     assert_equal(run(model, feeds(*shape)), run(planning.view.model.proto, feeds(*shape)))
@@ -244,7 +225,7 @@ NOT_TAKEN = {
 @pytest.mark.parametrize("body", NOT_TAKEN.values(), ids=NOT_TAKEN)
 def test_what_does_not_end_a_region(body: str) -> None:
     model = parsed(f"{UP} {body}", WEIGHTS, "1,2,4,3")
-    planning = planned(model, Choice())
+    planning = planned(model)
     assert region_of(planning) is None
     apply(planning)
     assert_equal(run(model, feeds(1, 2, 4, 3)), run(planning.view.model.proto, feeds(1, 2, 4, 3)))
@@ -253,14 +234,14 @@ def test_what_does_not_end_a_region(body: str) -> None:
 def test_what_is_cropped_must_not_be_seen() -> None:
     """The form ``crop`` makes pixels that are no part of the image."""
     model = parsed(f"{UP} {CONV}", WEIGHTS, "1,2,4,3")
-    planning = planned(model, Choice(form="crop"))
+    planning = planned(model, form="crop")
     assert region_of(planning) is None
     apply(planning)
     assert_equal(run(model, feeds(1, 2, 4, 3)), run(planning.view.model.proto, feeds(1, 2, 4, 3)))
 
 
 def first_of(body: str) -> tuple[Region, RegionPlan]:
-    site = planned(parsed(f"{UP} {body}", WEIGHTS, "1,2,4,3"), Choice()).sites[0]
+    site = planned(parsed(f"{UP} {body}", WEIGHTS, "1,2,4,3")).sites[0]
     assert isinstance(site.chain, Region)
     assert isinstance(site.plan, RegionPlan)
     assert certify(site.chain, site.plan) == "exact"
@@ -291,7 +272,7 @@ def test_wrong_places_do_not_pass_the_certificate() -> None:
 def test_nan_is_refused(name: str) -> None:
     broken = {name: np.full_like(WEIGHTS[name], np.nan)}
     model = parsed(f"{UP} {CONV}", {**WEIGHTS, **broken}, "1,2,4,3")
-    planning = planned(model, Choice())
+    planning = planned(model)
     with pytest.raises(ModelError, match="NaN or infinite"):
         apply(planning)
 
@@ -300,6 +281,6 @@ def test_float16_is_certified_as_float32() -> None:
     halved = {name: values.astype(np.float16) for name, values in WEIGHTS.items()}
     halved["twice"] = WEIGHTS["twice"]
     model = parsed(f"{UP} {CONV}", halved, "1,2,4,3", dtype=np.float16)
-    planning = certify_sites(planned(model, Choice()), seed=0)
+    planning = certify_sites(planned(model), seed=0)
     assert region_of(planning) is not None
     assert planning.reports[0].certificate == "exact"

@@ -13,11 +13,11 @@ from deployconv.lowering import RegionPlan, region
 from deployconv.lowres.norm import Normalization
 from deployconv.lowres.region import Region
 from deployconv.model.load import load
-from deployconv.options import RewriteOptions, Shuffle
+from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.pipeline import Planning, apply, certify_sites, plan_model
-from deployconv.planning.choice import Choice
 from deployconv.proof.certificate import certify
 from tests.build import integers, run
+from tests.lowres.regions import planned, region_of
 from tests.sites.graphs import feeds, floats, ints, parsed
 
 UP = "a = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(x, wa, ba)"
@@ -40,18 +40,6 @@ CONSTANTS: dict[str, Any] = {
 
 def model_of(body: str, dims: str = "1,2,4,3", opset: int = 18) -> ModelProto:
     return parsed(body, CONSTANTS, dims, opset=opset)
-
-
-def planned(model: ModelProto, form: Any = "split", shuffle: Shuffle = "crd") -> Planning:
-    loaded = load(model)
-    site, *_ = plan_model(loaded, RewriteOptions()).reports
-    choice = Choice(form, shuffle, "last")
-    return plan_model(loaded, RewriteOptions(), {site.id: choice})
-
-
-def region_of(planning: Planning) -> Region | None:
-    chain = planning.sites[0].chain
-    return chain if isinstance(chain, Region) else None
 
 
 BY_SHAPE = GROUPED.replace("n = Reshape(i, whole)", "known = Shape(a) n = Reshape(i, known)")
@@ -156,6 +144,18 @@ def test_a_form_that_crops_does_not_fit() -> None:
     assert region_of(planned(model_of(f"{UP} {BODIES['group_norm'][0]}"), form="crop")) is None
 
 
+def test_where_something_is_cropped_a_region_ends_in_front_of_it() -> None:
+    body = "r = Relu(a) c = Conv(r, w1) t = InstanceNormalization(c, scale, shift) y = Abs(t)"
+    w1 = integers(4, 4, 1, 1)
+    model = parsed(f"{UP} {body}", {**CONSTANTS, "w1": w1}, "1,2,4,3", opset=18)
+    whole = ["Relu", "Conv", "InstanceNormalization", "Abs"]
+    forms: dict[Form, list[str]] = {"crop": ["Relu", "Conv"], "pad": whole}
+    for form, operators in forms.items():
+        region = region_of(planned(model, form, chain="region"))
+        assert region is not None
+        assert [step.nodes[0].op for step in region.steps] == operators
+
+
 def certified(planning: Planning) -> tuple[Region, RegionPlan]:
     site = planning.sites[0]
     assert isinstance(site.chain, Region)
@@ -183,11 +183,8 @@ def test_pixels_that_are_cropped_do_not_pass_the_certificate() -> None:
     body = f"{UP} u = InstanceNormalization(a, scale, shift) z = Conv(u, w1) {SILU}"
     body = body.replace("(t", "(z").replace("u = Mul", "y = Mul")
     model = parsed(body, {**CONSTANTS, "w1": integers(3, 4, 1, 1)}, "1,2,4,3", opset=18)
-    loaded = load(model)
-    site, *_ = plan_model(loaded, RewriteOptions()).reports
-    choices = {site.id: Choice("split", "crd", "region")}
-    whole, _ = certified(plan_model(loaded, RewriteOptions(), choices))
-    plain = plan_model(loaded, RewriteOptions(form="crop", shuffle="crd")).sites[0].plan
+    whole, _ = certified(planned(model, chain="region"))
+    plain = plan_model(load(model), RewriteOptions(form="crop", shuffle="crd")).sites[0].plan
     assert not isinstance(plain, RegionPlan)
     layout = replace(plain.layout, channels=whole.channels)  # type: ignore[union-attr]
     assert certify(whole, RegionPlan((plain,), "crd", layout)) == "failed"  # type: ignore[arg-type]

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from onnx import ModelProto
 
+from deployconv.joining import Reach
 from deployconv.lowering import RegionPlan
 from deployconv.lowres.product import Product
 from deployconv.lowres.region import Region
-from deployconv.model.load import load
-from deployconv.options import RewriteOptions, Shuffle
-from deployconv.pipeline import Planning, apply, certify_sites, plan_model
-from deployconv.planning.choice import Choice
+from deployconv.options import Form, Shuffle
+from deployconv.pipeline import apply, certify_sites
 from deployconv.proof.certificate import certify
 from tests.build import assert_equal, integers, ops, run
+from tests.lowres.regions import planned, region_of
 from tests.sites.graphs import feeds, ints, parsed
 
 UP = "a = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(x, wa, ba)"
@@ -36,19 +36,11 @@ CONSTANTS: dict[str, Any] = {
 }
 
 
+CROPPED: tuple[Form, Shuffle, Reach] = ("crop", "crd", "region")
+
+
 def model_of(body: str, dims: str = "2,2,4,3") -> ModelProto:
     return parsed(f"{UP} {body}", CONSTANTS, dims, opset=18)
-
-
-def planned(model: ModelProto, shuffle: Shuffle = "crd") -> Planning:
-    loaded = load(model)
-    (site,) = plan_model(loaded, RewriteOptions()).reports
-    return plan_model(loaded, RewriteOptions(), {site.id: Choice("crop", shuffle, "region")})
-
-
-def region_of(planning: Planning) -> Region | None:
-    chain = planning.sites[0].chain
-    return chain if isinstance(chain, Region) else None
 
 
 TAKEN = {
@@ -68,7 +60,7 @@ TAKEN = {
 def test_the_bits_stay(case: tuple[str, int], shuffle: Shuffle) -> None:
     body, channels = case
     model = model_of(body)
-    planning = certify_sites(planned(model, shuffle), seed=0)
+    planning = certify_sites(planned(model, "crop", shuffle, "region"), seed=0)
     region = region_of(planning)
     assert region is not None
     assert any(isinstance(step, Product) for step in region.steps)
@@ -97,7 +89,7 @@ LEFT = {
 @pytest.mark.parametrize("body", LEFT.values(), ids=LEFT)
 def test_what_is_no_such_product(body: str) -> None:
     model = model_of(body)
-    planning = planned(model)
+    planning = planned(model, *CROPPED)
     assert region_of(planning) is None
     apply(planning)
     given = feeds(2, 2, 4, 3)
@@ -106,12 +98,12 @@ def test_what_is_no_such_product(body: str) -> None:
 
 @pytest.mark.parametrize("dims", ["2,2,h,3", "2,2,h,w"])
 def test_sizes_that_are_not_known(dims: str) -> None:
-    assert region_of(planned(model_of(f"m = Identity(shared) {HEAD}", dims))) is None
+    assert region_of(planned(model_of(f"m = Identity(shared) {HEAD}", dims), *CROPPED)) is None
 
 
 def test_any_batch() -> None:
     model = model_of(f"m = Identity(shared) {HEAD}".replace("whole", "each"), "n,2,4,3")
-    planning = planned(model)
+    planning = planned(model, *CROPPED)
     assert region_of(planning) is not None
     apply(planning)
     for batch in (1, 2, 5):
@@ -120,7 +112,7 @@ def test_any_batch() -> None:
 
 
 def test_a_wrong_crop_does_not_pass_the_certificate() -> None:
-    first = planned(model_of(f"m = Reshape(x, matrices) {HEAD}")).sites[0]
+    first = planned(model_of(f"m = Reshape(x, matrices) {HEAD}"), *CROPPED).sites[0]
     assert isinstance(first.chain, Region)
     assert isinstance(first.plan, RegionPlan)
     (begin, end), across = first.plan.layout.crop

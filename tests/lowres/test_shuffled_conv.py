@@ -6,17 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto
 
 from deployconv.lowres.region import Region
 from deployconv.model.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.pipeline import Planning, apply, certify_sites, plan_model
+from deployconv.pipeline import apply, certify_sites, plan_model
 from deployconv.planning.candidates import options_for
-from deployconv.planning.choice import Choice
 from deployconv.sites import ShuffleSite
 from deployconv.sites.shuffled_conv import shuffled_conv
 from tests.build import assert_equal, integers, ops, run
+from tests.lowres.regions import planned
 from tests.sites.graphs import feeds, ints, parsed
 
 CONV = "c = Conv<pads=[1,1,1,1]>(x, wc, bc)"
@@ -35,13 +34,6 @@ WEIGHTS: dict[str, Any] = {
     **{"ws": integers(12, 2, 2, 1, seed=5), "wg": integers(12, 1, 3, 3, seed=6)},
 }
 LAYERS = {"crd": CRD, "dcr": DCR, "spelled_out": SPELLED, "unequal": UNEQUAL}
-
-
-def planned(model: ModelProto, form: Form, shuffle: Shuffle = "crd") -> Planning:
-    loaded = load(model)
-    site, *_ = plan_model(loaded, RewriteOptions()).reports
-    choice = Choice(form, shuffle, "last")
-    return plan_model(loaded, RewriteOptions(), {site.id: choice})
 
 
 @pytest.mark.parametrize("shuffle", ["crd", "transpose", "col2im"])
