@@ -31,7 +31,7 @@ from deployconv.results import (
 if TYPE_CHECKING:
     import onnx
 
-    from deployconv.backends.base import ModelSource
+    from deployconv.runtimes.base import ModelSource
 
     Model = str | Path | onnx.ModelProto
 
@@ -53,7 +53,7 @@ def inspect(
         UsageError: the file does not exist, or there is no such target.
         ModelError: it is not a valid model.
     """
-    from deployconv.model.load import load
+    from deployconv.graph.load import load
     from deployconv.pipeline import plan_model
 
     if target not in (None, "dla"):
@@ -66,8 +66,8 @@ def inspect(
     planning = plan_model(loaded, options)
     if target is None:
         return Inspection(loaded.info, planning.reports)
-    from deployconv.backends.tensorrt import dla
-    from deployconv.proof.dla import dla_note
+    from deployconv.runtimes.tensorrt import dla
+    from deployconv.verify.dla import dla_note
 
     reports = tuple(
         replace(
@@ -152,10 +152,10 @@ def rewrite(
         UsageError, ModelError: the call or the model is at fault.
         BackendUnavailable: the backend is not available or cannot run the model.
     """
-    from deployconv.model.load import load
-    from deployconv.planning.workbench import TunerOptions
-    from deployconv.proof.compiled import targets_of
+    from deployconv.graph.load import load
     from deployconv.rewriting import Request, rewrite_model
+    from deployconv.search.workbench import TunerOptions
+    from deployconv.verify.compiled import targets_of
 
     if policy not in get_args(Policy):
         raise UsageError(f"policy '{policy}' is not known: choose all, cost or fastest")
@@ -205,8 +205,8 @@ def verify(
         UsageError, ModelError: the call or a model is at fault, or the interfaces differ.
         BackendUnavailable: a backend is not available or cannot run the reference.
     """
-    from deployconv.model.load import load
-    from deployconv.proof.parity import check_parity
+    from deployconv.graph.load import load
+    from deployconv.verify.parity import check_parity
 
     names = _names(backend)
     for name in names:
@@ -240,8 +240,8 @@ def bench(
         UsageError, ModelError: the call or a model is at fault.
         BackendUnavailable: a backend is not available or cannot run a model.
     """
-    from deployconv.model.load import load
-    from deployconv.proof.latency import measure_latency
+    from deployconv.graph.load import load
+    from deployconv.verify.latency import measure_latency
 
     names = _names(backend)
     for name in names:
@@ -282,8 +282,8 @@ def build(
         UsageError, ModelError: the call or the model is at fault.
         BackendUnavailable: TensorRT, or a GPU where no target is named, is not there.
     """
-    from deployconv.backends.tensorrt.build import build_engines
-    from deployconv.model.load import load
+    from deployconv.graph.load import load
+    from deployconv.runtimes.tensorrt.build import build_engines
 
     return build_engines(
         load(model),
@@ -326,7 +326,7 @@ def check(
 
 def _require(backend: str) -> None:
     """Fail before any work where the backend's library is not there."""
-    from deployconv.backends import get_backend
+    from deployconv.runtimes import get_backend
 
     get_backend(backend)
 

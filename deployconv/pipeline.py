@@ -10,8 +10,14 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from deployconv.errors import UsageError
-from deployconv.joining import Choice, Planned, Reach, not_selected, peers, with_chain
-from deployconv.lowering import (
+from deployconv.graph.load import LoadedModel
+from deployconv.graph.splice import AttributeEdit, Names, Replacement, splice
+from deployconv.graph.view import View, view
+from deployconv.match import Geometry, ShuffleSite, Site, SkippedSite, UpsampleSite, find_sites
+from deployconv.options import Form, RewriteOptions, Shuffle
+from deployconv.results import Reason, SiteReport, Status
+from deployconv.rewrite.joining import Choice, Planned, Reach, not_selected, peers, with_chain
+from deployconv.rewrite.lowering import (
     MatrixPlan,
     Plan,
     SeparablePlan,
@@ -22,15 +28,9 @@ from deployconv.lowering import (
     plan_site,
     with_folded,
 )
-from deployconv.lowering.requantize import requantization
-from deployconv.lowres.fold import folded
-from deployconv.lowres.trim import trimmed
-from deployconv.model.load import LoadedModel
-from deployconv.model.splice import AttributeEdit, Names, Replacement, splice
-from deployconv.model.view import View, view
-from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.results import Reason, SiteReport, Status
-from deployconv.sites import Geometry, ShuffleSite, Site, SkippedSite, UpsampleSite, find_sites
+from deployconv.rewrite.lowering.requantize import requantization
+from deployconv.rewrite.lowres.fold import folded
+from deployconv.rewrite.lowres.trim import trimmed
 
 Choices = Mapping[str, Choice]
 """By the site's id."""
@@ -75,7 +75,7 @@ def certify_sites(planning: Planning, seed: int) -> Planning:
 
     Raises BackendUnavailable where a site can be run by no runtime here.
     """
-    from deployconv.proof.certificate import Verdict, certify
+    from deployconv.verify.certificate import Verdict, certify
 
     done = []
     verdicts: dict[str, Verdict] = {}

@@ -21,10 +21,10 @@ import onnx_graphsurgeon as gs
 from costfit.layers import OPSET, written
 from onnx import ModelProto
 
-from deployconv.backends import get_backend
-from deployconv.backends.timing import time_interleaved
-from deployconv.lowering.emit import Emitter
-from deployconv.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
+from deployconv.rewrite.lowering.emit import Emitter
+from deployconv.rewrite.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
+from deployconv.runtimes import get_backend
+from deployconv.runtimes.timing import time_interleaved
 
 _IMAGES = ((64, 2, 128), (24, 2, 160), (32, 4, 64), (1, 4, 160), (21, 8, 64))
 """Channels, stride, rows and columns."""

@@ -7,7 +7,7 @@
 Measures a designed set of layers (`costfit.layers`), each in a session of its own, with one thread
 and with all; rounds go over all layers, so that what drifts drifts for all. The constants are
 those, none below zero, that make the sum of the squared relative errors smallest. What is printed
-goes to ``deployconv/planning/cost_table.py``.
+goes to ``deployconv/search/cost_table.py``.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from costfit.layers import layers
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from deployconv.backends import get_backend
-from deployconv.backends.machine import describe_machine, usable_cpus
-from deployconv.model.shapes import Shapes
-from deployconv.model.skeleton import skeleton
-from deployconv.planning.cost_graph import graph_of
-from deployconv.planning.cost_table import Rate
-from deployconv.planning.cost_terms import Term, Work
+from deployconv.graph.shapes import Shapes
+from deployconv.graph.skeleton import skeleton
+from deployconv.runtimes import get_backend
+from deployconv.runtimes.machine import describe_machine, usable_cpus
+from deployconv.search.cost_graph import graph_of
+from deployconv.search.cost_table import Rate
+from deployconv.search.cost_terms import Term, Work
 
 Matrix = NDArray[np.float64]
 

@@ -15,10 +15,10 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 from onnx.reference import ReferenceEvaluator
 
 import deployconv
-from deployconv.backends import get_backend
-from deployconv.model.tensors import graph_attributes
+from deployconv.graph.tensors import graph_attributes
 from deployconv.results import Rewriting
-from tests.backends.tiny import FLOAT, graph, value
+from deployconv.runtimes import get_backend
+from tests.runtimes.tiny import FLOAT, graph, value
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]

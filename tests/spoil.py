@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
-from tests.backends.tiny import constant, upsampler
 from tests.build import node
+from tests.runtimes.tiny import constant, upsampler
 
 Maker = Callable[[Path], Path]
 """Writes a model to a folder and returns its path."""

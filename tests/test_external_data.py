@@ -16,10 +16,10 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import deployconv
 from deployconv.errors import UsageError
-from deployconv.model import constants
-from deployconv.model.tensors import ExternalData, all_tensors, is_external, read_tensor
-from tests.backends.tiny import FLOAT, graph, value
+from deployconv.graph import constants
+from deployconv.graph.tensors import ExternalData, all_tensors, is_external, read_tensor
 from tests.build import model, node
+from tests.runtimes.tiny import FLOAT, graph, value
 
 Array = NDArray[Any]
 RNG = np.random.default_rng(0)

@@ -10,8 +10,8 @@ import pytest
 from costfit.layers import layers
 from fit_cost import Sample, fit, non_negative, work_of_model
 
-from deployconv.planning.cost_table import ORT_CPU, CostTable, Rate
-from deployconv.planning.cost_terms import Term, Work
+from deployconv.search.cost_table import ORT_CPU, CostTable, Rate
+from deployconv.search.cost_terms import Term, Work
 
 
 def test_least_squares_without_negative_unknowns() -> None:

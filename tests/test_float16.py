@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from deployconv.model.load import load
+from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
 from deployconv.pipeline import apply, certify_sites, plan_model
 from tests.build import (

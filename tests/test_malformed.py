@@ -21,9 +21,9 @@ from onnx import ModelProto, TensorProto
 import deployconv
 from deployconv.cli import main
 from deployconv.errors import DeployconvError
-from deployconv.model.load import load
-from tests.backends.tiny import DOUBLE, FLOAT, upsampler, value
+from deployconv.graph.load import load
 from tests.build import node
+from tests.runtimes.tiny import DOUBLE, FLOAT, upsampler, value
 from tests.spoil import (
     Maker,
     attribute,

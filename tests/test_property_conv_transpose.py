@@ -21,7 +21,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 
-from deployconv.model.load import load
+from deployconv.graph.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.pipeline import apply, plan_model
 from tests.build import Array, conv_transpose, integers, ops, run, run_reference

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from onnx import AttributeProto, ModelProto, numpy_helper
 
 from deployconv.errors import BackendUnavailable, DeployconvError, ModelError
-from deployconv.model.load import load
+from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
 from deployconv.pipeline import Planning, apply, certify_sites, plan_model
 from tests.build import Array, assert_equal, run
-from tests.sites.graphs import declared, dynamic_shapes, feeds
-from tests.sites.patterns import PATTERNS
+from tests.match.graphs import declared, dynamic_shapes, feeds
+from tests.match.patterns import PATTERNS
 
 CASES = int(os.environ.get("PATTERN_CASES", "25"))
 

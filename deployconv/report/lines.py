@@ -13,8 +13,10 @@ from deployconv.results import (
     Candidate,
     CheckReport,
     Compilation,
+    DlaNote,
     Latency,
     NotRun,
+    Obstacle,
     OutputParity,
     Parity,
     Prediction,
@@ -22,7 +24,6 @@ from deployconv.results import (
     SiteReport,
     TargetBuild,
 )
-from deployconv.target_results import DlaNote, Obstacle
 
 _NOISE = 0.02
 """A model timed in turns with itself comes out within 2 % of 1."""

@@ -10,8 +10,7 @@ from typing import Any
 
 from deployconv.errors import UsageError
 from deployconv.report.document import SCHEMA_VERSION
-from deployconv.results import Latency, Quantiles
-from deployconv.target_results import LayerTime, Profile, SiteTime
+from deployconv.results import Latency, LayerTime, Profile, Quantiles, SiteTime
 
 
 @dataclass(frozen=True)

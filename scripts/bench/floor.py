@@ -96,7 +96,7 @@ def _best_ms(op: str, shape: tuple[int, ...], weight: tuple[int, ...], threads: 
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
-    from deployconv.backends import get_backend
+    from deployconv.runtimes import get_backend
 
     generator = np.random.default_rng(0)
     constant = numpy_helper.from_array(generator.standard_normal(weight, np.float32), "w")

@@ -17,7 +17,7 @@ from bench import command
 from bench import rows as base
 from bench.speed import Effort, time_pair
 from bench.subjects import Shapes, Subject, exported
-from deployconv.backends import get_backend
+from deployconv.runtimes import get_backend
 
 CALIBRATION_SEED, TEST_SEED, TEST_BATCHES = 34, 1, 4
 

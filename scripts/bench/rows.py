@@ -84,8 +84,8 @@ def document(
 ) -> dict[str, Any]:
     """Everything that was found, with what it was found on."""
     from deployconv import __version__
-    from deployconv.backends import get_backend
-    from deployconv.backends.machine import describe_machine
+    from deployconv.runtimes import get_backend
+    from deployconv.runtimes.machine import describe_machine
 
     return {
         "schema_version": SCHEMA_VERSION,

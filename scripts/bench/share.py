@@ -113,9 +113,9 @@ def _profile(path: Path, shapes: Shapes, threads: int) -> list[_Node]:
     """Every node that is run, by the name that onnxruntime has for it."""
     import onnxruntime as ort
 
-    from deployconv.backends import get_backend
     from deployconv.options import FeedOptions
-    from deployconv.proof.inputs import make_feeds
+    from deployconv.runtimes import get_backend
+    from deployconv.verify.inputs import make_feeds
 
     specs = get_backend("ort").prepare(path, threads=threads).inputs
     feeds = make_feeds(specs, FeedOptions(shapes)).arrays

@@ -42,14 +42,14 @@ class Speed:
 def time_pair(
     original: Path, rewritten: Path, shapes: Shapes, threads: int, effort: Effort
 ) -> Speed:
-    """Run both in turns, see `deployconv.backends.timing`, in `PAIRS` of sessions."""
+    """Run both in turns, see `deployconv.runtimes.timing`, in `PAIRS` of sessions."""
     import numpy as np
 
-    from deployconv.backends import get_backend
-    from deployconv.backends.timing import time_interleaved
     from deployconv.options import FeedOptions
-    from deployconv.planning.race import Timing
-    from deployconv.proof.inputs import make_feeds
+    from deployconv.runtimes import get_backend
+    from deployconv.runtimes.timing import time_interleaved
+    from deployconv.search.race import Timing
+    from deployconv.verify.inputs import make_feeds
 
     backend = get_backend("ort")
     paths = [original, rewritten]

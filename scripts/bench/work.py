@@ -70,7 +70,7 @@ def all_nodes(model: ModelProto) -> Iterator[NodeProto]:
 def _types(model: ModelProto, shapes: Shapes) -> Types:
     from onnx.shape_inference import infer_shapes
 
-    from deployconv.model.skeleton import skeleton
+    from deployconv.graph.skeleton import skeleton
 
     bare = skeleton(model)
     for value in bare.graph.input:

@@ -56,7 +56,7 @@ def test_the_script_writes_what_bench_shows(
     ):
         (tools / name).write_text(f"#!/bin/sh\n{script}\n")
         (tools / name).chmod(0o755)
-    fake = ROOT / "tests" / "backends" / "fake_gpu"
+    fake = ROOT / "tests" / "runtimes" / "fake_gpu"
     environment = {
         **os.environ,
         "PATH": os.pathsep.join((str(tools), os.environ["PATH"])),
@@ -91,7 +91,7 @@ def test_the_script_writes_what_bench_shows(
 def test_the_script_writes_nothing_where_it_fails(
     tmp_path: Path, arguments: list[str], status: int, words: str
 ) -> None:
-    fake = ROOT / "tests" / "backends" / "fake_gpu"
+    fake = ROOT / "tests" / "runtimes" / "fake_gpu"
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(fake))),

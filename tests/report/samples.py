@@ -11,6 +11,7 @@ from deployconv.results import (
     Inspection,
     Kernel,
     Latency,
+    LayerTime,
     Macs,
     ModelCheck,
     ModelInfo,
@@ -19,15 +20,16 @@ from deployconv.results import (
     OutputParity,
     Parity,
     Prediction,
+    Profile,
     Quantiles,
     Reason,
     Rewriting,
     ShapeRange,
     SiteReport,
+    SiteTime,
     StageResult,
     TargetBuild,
 )
-from deployconv.target_results import LayerTime, Profile, SiteTime
 
 SOURCE = ModelInfo(path="net.onnx", sha256="a" * 64, opset=17, ir_version=8)
 

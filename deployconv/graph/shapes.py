@@ -1,0 +1,140 @@
+"""Concrete shapes of every tensor, for a model with dynamic sizes too.
+
+A model with static inputs has one set of shapes. For dynamic ones the free dimensions are
+given sizes and shapes are inferred anew, twice over. What holds at both may still not hold at
+others; that is for the user of these shapes to show.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from math import prod
+
+import onnx
+from onnx import GraphProto, ModelProto, ValueInfoProto
+
+from deployconv.graph.tensors import graph_attributes
+
+Instance = Mapping[str, tuple[int, ...]]
+"""Tensor name -> concrete shape, for one choice of the dynamic sizes."""
+
+_TRIALS = (((16, 24, 40), (40, 16, 24)), ((64, 128, 192), (192, 64, 128)))
+"""Sizes for the first, second, third dynamic name; the larger ones suit deep encoders, whose
+skip connections only fit for multiples of their total stride."""
+
+
+class Shapes:
+    """Concrete shapes of a model's tensors; ``bare`` is its skeleton, not yet inferred."""
+
+    def __init__(self, bare: ModelProto) -> None:
+        self._bare = bare
+
+    @cached_property
+    def dynamic(self) -> bool:
+        """True where an input has a dimension that is not static."""
+        return any(size is None for value in self._inputs() for size in _sizes(value))
+
+    def instances(self, *names: str) -> tuple[Instance, ...]:
+        """Shapes for every trial in which all of ``names`` have one; none where no trial does.
+
+        One instance for a static model, two for a dynamic one.
+        """
+        for trial in self._trials:
+            if all(name in instance for instance in trial for name in names):
+                return trial
+        return ()
+
+    def at(self, given: Instance, inside: Iterable[ValueInfoProto] = ()) -> Instance:
+        """Shapes where the inputs have those of ``given``.
+
+        ``inside`` has types of other tensors of the main graph, for where inference stops.
+        """
+        model = ModelProto()
+        model.CopyFrom(self._bare)
+        for value in model.graph.input:
+            if value.name in given and value.type.HasField("tensor_type"):
+                shape = value.type.tensor_type.shape
+                del shape.dim[:]
+                for size in given[value.name]:
+                    shape.dim.add(dim_value=size)
+        model.graph.value_info.extend(inside)
+        return inferred_shapes(model)
+
+    @cached_property
+    def _trials(self) -> tuple[tuple[Instance, ...], ...]:
+        if not self.dynamic:
+            return ((inferred_shapes(self._bare),),)
+        return tuple(
+            tuple(
+                inferred_shapes(self._with_sizes(batch, sizes))
+                for batch, sizes in enumerate(trial, 2)
+            )
+            for trial in _TRIALS
+        )
+
+    def _inputs(self) -> Iterator[ValueInfoProto]:
+        constant = {tensor.name for tensor in self._bare.graph.initializer}
+        for value in self._bare.graph.input:
+            if value.name not in constant and value.type.HasField("tensor_type"):
+                yield value
+
+    def _with_sizes(self, batch: int, sizes: tuple[int, ...]) -> ModelProto:
+        """The skeleton with every dynamic input dimension replaced: equal names, equal sizes."""
+        model = ModelProto()
+        model.CopyFrom(self._bare)
+        constant = {tensor.name for tensor in model.graph.initializer}
+        given: dict[str, int] = {}
+        for value in model.graph.input:
+            if value.name in constant:
+                continue
+            dims = value.type.tensor_type.shape.dim
+            for axis, dim in enumerate(dims):
+                if dim.HasField("dim_value"):
+                    continue
+                name = dim.dim_param or f"{value.name}:{axis}"
+                if axis == 0:
+                    given.setdefault(name, batch)
+                spatial = sum(size in sizes for size in given.values())
+                dim.dim_value = given.setdefault(name, sizes[spatial % len(sizes)])
+        return model
+
+
+def inferred_shapes(model: ModelProto) -> Instance:
+    """The shapes that follow from the model's inputs, of names that it has once."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return {}
+    names = Counter(_defined(inferred.graph))
+    return {name: shape for name, shape in _known(inferred.graph) if names[name] == 1}
+
+
+def _sizes(value: ValueInfoProto) -> list[int | None]:
+    dims = value.type.tensor_type.shape.dim
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
+
+
+def _defined(graph: GraphProto) -> Iterator[str]:
+    """The name of every tensor, once for each graph that has one of that name."""
+    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    own |= {sparse.values.name for sparse in graph.sparse_initializer}
+    yield from own | {name for node in graph.node for name in node.output}
+    for node in graph.node:
+        for _, body in graph_attributes(node):
+            yield from _defined(body)
+
+
+def _known(graph: GraphProto) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.type.tensor_type.HasField("shape"):
+            sizes = _sizes(value)
+            known = tuple(size for size in sizes if size is not None)
+            if len(known) == len(sizes) and prod(known) > 0:
+                yield value.name, known
+    for tensor in graph.initializer:
+        yield tensor.name, tuple(tensor.dims)
+    for node in graph.node:
+        for _, body in graph_attributes(node):
+            yield from _known(body)

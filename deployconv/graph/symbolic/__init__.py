@@ -1,0 +1,48 @@
+"""Run a few nodes at all sizes at once, as far as they do the same at all of them.
+
+A Slice beyond the end, a Squeeze of whatever is 1, a Max with a constant do one thing at some
+sizes and another at others. What has a result here behaves alike at every size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import NodeProto
+
+from deployconv.graph.symbolic import arrange, elementwise, layers
+from deployconv.graph.symbolic.call import Call
+from deployconv.graph.symbolic.known import FEW, Known, Spread, Unproven
+from deployconv.graph.symbolic.size import Size
+
+_OPERATORS = arrange.OPERATORS | layers.OPERATORS
+
+
+def run(node: NodeProto, inputs: Sequence[Known | None]) -> Known:
+    """The output of ``node``.
+
+    Args:
+        node: of any operator; few are known here.
+        inputs: what is known of its inputs; None for one that is left out.
+
+    Raises:
+        Unproven: it may behave otherwise at some sizes, or is not known here.
+    """
+    if node.domain not in ("", "ai.onnx") or any(a.ref_attr_name for a in node.attribute):
+        raise Unproven
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    call = Call(node.op_type, inputs, attributes)
+    try:
+        if node.op_type in elementwise.OPERATORS:
+            if "broadcast" in attributes:  # before opset 7 operands were aligned otherwise
+                raise Unproven
+            return elementwise.elementwise(node.op_type, call.all())
+        if node.op_type in layers.KEEP_SHAPE:
+            return Known(call.given(0).shape, None, whole=False)
+        return _OPERATORS[node.op_type](call)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise Unproven from error
+
+
+__all__ = ["FEW", "Known", "Size", "Spread", "Unproven", "run"]

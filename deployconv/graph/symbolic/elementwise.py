@@ -1,0 +1,230 @@
+"""Operators that compute each element by itself, on what is known at all sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+
+from deployconv.graph.symbolic.known import (
+    Known,
+    Spread,
+    broadcast,
+    floor_of,
+    is_positive_whole,
+    truth,
+)
+from deployconv.graph.symbolic.size import Size
+
+Perhaps = Size | None
+_ZERO, _ONE = Size.of(0), Size.of(1)
+_LARGEST_WHOLE = 2**31
+"""Times a size this fits 64 bits."""
+_FRACTION = 2**10
+"""Floats that are sizes below 2**14 times whole multiples of a 1024th have 24 bits."""
+
+
+def elementwise(op: str, inputs: Sequence[Known]) -> Known:
+    """The result of ``op``, one of `OPERATORS`.
+
+    Raises Unproven where the shapes do not fit together at all sizes.
+    """
+    shape = broadcast(*(known.shape for known in inputs))
+    whole = op in _LOGICAL or all(known.whole for known in inputs)
+    arrays = [known.elements for known in inputs if isinstance(known.elements, np.ndarray)]
+    if len(arrays) == len(inputs):
+        integral = all(known.whole for known in inputs)
+        compute = np.frompyfunc(lambda *sizes: _single(op, sizes, integral), len(inputs), 1)
+        return Known(shape, np.asarray(compute(*arrays), object), whole)
+    rules = [known.rule for known in inputs]
+    return Known(shape, _spread(op, rules, all(known.whole for known in inputs)), whole)
+
+
+def _single(op: str, sizes: Sequence[Perhaps], integral: bool) -> Perhaps:
+    if op == "And" and _ZERO in sizes:
+        return _ZERO
+    if op == "Or" and _ONE in sizes:
+        return _ONE
+    if op == "Where":
+        condition, first, second = sizes
+        return None if condition is None else second if condition == _ZERO else first
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes):
+        return None
+    result = _quotient(known[0], known[1], integral) if op == "Div" else OPERATORS[op](*known)
+    return result if result is None or _is_exact(result, integral) else None
+
+
+def _is_exact(size: Size, integral: bool) -> bool:
+    """Whether runtimes compute it as it is: no integer overflows and no float is rounded.
+
+    A quotient of sizes that is one constant is rounded alike at all of them.
+    """
+    constant = size.constant is not None
+    for _, coefficient in size.terms:
+        whole, part = abs(coefficient), coefficient.denominator
+        if integral and whole >= _LARGEST_WHOLE:
+            return False
+        if not integral and (whole > _FRACTION or part > _FRACTION):
+            return False
+        if not integral and not constant and _FRACTION % part:
+            return False
+    return True
+
+
+def _quotient(dividend: Size, divisor: Size, integral: bool) -> Perhaps:
+    """Integers are divided towards 0."""
+    quotient = dividend.divided(divisor)
+    if quotient is None or not integral or quotient.denominator == 1:
+        return quotient
+    return floor_of(quotient)
+
+
+def _remainder(dividend: Size, divisor: Size) -> Perhaps:
+    if not is_positive_whole(divisor.constant):
+        return None
+    quotient = dividend.divided(divisor)
+    whole = None if quotient is None else quotient.floored()
+    return None if whole is None else dividend - whole * divisor
+
+
+def _is_less(first: Size, second: Size) -> Perhaps:
+    less = first.is_less(second)
+    return None if less is None else Size.of(less)
+
+
+def _is_equal(first: Size, second: Size) -> Perhaps:
+    if first == second:
+        return _ONE
+    return _ZERO if first.is_less(second) or second.is_less(first) else None
+
+
+def _negated(size: Perhaps) -> Perhaps:
+    return None if size is None else _ONE - size
+
+
+def _greatest(*sizes: Size) -> Perhaps:
+    best = sizes[0]
+    for size in sizes[1:]:
+        if best.is_less(size) is not False and size.is_less(best) is not False:
+            return None
+        best = best if best.is_less(size) is False else size
+    return best
+
+
+def _least(*sizes: Size) -> Perhaps:
+    greatest = _greatest(*(_ZERO - size for size in sizes))
+    return None if greatest is None else _ZERO - greatest
+
+
+OPERATORS: dict[str, Callable[..., Perhaps]] = {
+    "Add": lambda a, b: a + b,
+    "Sub": lambda a, b: a - b,
+    "Mul": lambda a, b: a * b,
+    "Div": _quotient,
+    "Mod": _remainder,
+    "Neg": lambda a: _ZERO - a,
+    "Floor": lambda a: a.floored(),
+    "Ceil": lambda a: _negate((_ZERO - a).floored()),
+    "Max": _greatest,
+    "Min": _least,
+    "Less": _is_less,
+    "Greater": lambda a, b: _is_less(b, a),
+    "LessOrEqual": lambda a, b: _negated(_is_less(b, a)),
+    "GreaterOrEqual": lambda a, b: _negated(_is_less(a, b)),
+    "Equal": _is_equal,
+    "Not": _negated,
+    "And": lambda a, b: a * b,
+    "Or": lambda a, b: _greatest(a, b),
+    "Where": lambda condition, a, b: a if condition == _ONE else b,
+}
+"""Each gives None where the result is not one polynomial at all sizes."""
+
+
+def _negate(size: Perhaps) -> Perhaps:
+    return None if size is None else _ZERO - size
+
+
+_LOGICAL = {"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or"}
+
+
+def _spread(op: str, rules: Sequence[Spread | None], integral: bool) -> Spread | None:
+    """What holds of every element, the operands being known by what holds of theirs."""
+    fills = [None if rule is None else rule.fill for rule in rules]
+    if op == "Where" and fills[0] is not None:
+        return rules[2] if fills[0] == _ZERO else rules[1]
+    filled = _single(op, fills, integral) if op != "Where" else None
+    if filled is not None:
+        return Spread.of(filled)
+    known = [rule for rule in rules if rule is not None]
+    if len(known) < len(rules):
+        return None
+    if all(rule.cyclic for rule in known):
+        period = prod(rule.period for rule in known)
+        return Spread(None, op in _LOGICAL, period, cyclic=True)
+    if op in _RULES and len(known) == 2:
+        return _RULES[op](known[0], known[1], integral)
+    return None
+
+
+def _added(a: Spread, b: Spread, integral: bool) -> Spread:
+    nonnegative = a.nonnegative and b.nonnegative
+    return Spread(None, nonnegative, a.period * b.period, a.sized or b.sized)
+
+
+def _subtracted(a: Spread, b: Spread, integral: bool) -> Spread:
+    if b.fill == _ZERO:
+        return a
+    return Spread(None, False, a.period * b.period, a.sized or b.sized)
+
+
+def _divided(a: Spread, b: Spread, integral: bool) -> Spread | None:
+    """A division of integers rounds, and where it does so must not depend on sizes."""
+    divisor = b.fill.constant if b.fill is not None else None
+    if divisor is None or divisor <= 0 or (integral and (a.sized or not a.nonnegative)):
+        return None
+    return replace(a, fill=None, period=a.period * divisor.numerator * divisor.denominator)
+
+
+def _wrapped(a: Spread, b: Spread, integral: bool) -> Spread | None:
+    divisor = b.fill.constant if b.fill is not None else None
+    if divisor is None or not is_positive_whole(divisor) or not integral or a.sized:
+        return None
+    return Spread(None, True, a.period * divisor.numerator, cyclic=True)
+
+
+def _compared(a: Spread, b: Spread, integral: bool) -> Spread | None:
+    """``a < b``, where ``b`` is never above 0 and ``a`` never below."""
+    bound = None if b.fill is None else b.fill.constant
+    never = bound is not None and bound <= 0 and a.nonnegative
+    return Spread.of(_ZERO) if never else None
+
+
+_RULES: dict[str, Callable[[Spread, Spread, bool], Spread | None]] = {
+    "Add": _added,
+    "Sub": _subtracted,
+    "Mul": _added,
+    "Div": _divided,
+    "Mod": _wrapped,
+    "Less": _compared,
+}
+
+
+def cast(known: Known, whole: bool, logical: bool) -> Known:
+    """Another element type that holds every size."""
+    if not logical and (known.whole or not whole):
+        return Known(known.shape, known.elements, whole)
+    change: Callable[[Perhaps], Perhaps] = truth if logical else floor_of
+    if isinstance(known.elements, np.ndarray):
+        changed = np.frompyfunc(change, 1, 1)(known.elements)
+        return Known(known.shape, np.asarray(changed, object), whole)
+    rule = known.rule
+    if rule is not None and rule.fill is not None:
+        fill = change(rule.fill)
+        return Known(known.shape, None if fill is None else Spread.of(fill), whole)
+    # Truth changes where an element is 0; rounding changes its direction there.
+    rounds = rule is not None and not logical and rule.nonnegative and not rule.sized
+    kept = rule if rule is not None and (rule.cyclic or rounds) else None
+    return Known(known.shape, kept, whole)

@@ -1,0 +1,159 @@
+"""The read-only view of a model: onnx-graphsurgeon graphs, scope by scope.
+
+Patterns are matched on ``gs.Node`` objects. Graphsurgeon keeps the order of the nodes, so a
+node of the view maps to its NodeProto by index, and the edit is made in the proto itself
+(`splice.py`): a round trip through graphsurgeon's exporter would lose metadata, functions,
+quantization annotations and more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import onnx_graphsurgeon as gs
+from onnx import FunctionProto, GraphProto, SparseTensorProto, TensorProto
+from onnx_graphsurgeon.logger import G_LOGGER
+
+from deployconv.errors import ModelError
+from deployconv.graph.constants import Constants
+from deployconv.graph.load import LoadedModel
+from deployconv.graph.open_shapes import OpenShapes
+from deployconv.graph.shapes import Instance, Shapes
+from deployconv.graph.skeleton import infer_shapes, skeleton
+from deployconv.graph.tensors import graph_attributes
+
+
+@dataclass(frozen=True, eq=False)
+class Scope:
+    """One graph of the model: the main graph, the body of an If, Loop or Scan, a function.
+
+    Attributes:
+        path: ``main``, ``main/If_3.then_branch``, ``function:name``.
+        nodes: graphsurgeon nodes, in the order of ``proto.node``.
+        proto: the GraphProto or FunctionProto of the loaded model.
+        opset: version of the ONNX operators here (a function has its own import).
+        parent: the scope whose tensors are visible from here.
+        outputs: names of the tensors that leave the graph.
+        initializers: constant tensors of this graph by name, dense and sparse.
+    """
+
+    path: str
+    nodes: tuple[gs.Node, ...]
+    proto: GraphProto | FunctionProto
+    opset: int
+    parent: Scope | None
+    outputs: frozenset[str]
+    initializers: dict[str, TensorProto | SparseTensorProto]
+    _index: dict[int, int] = field(repr=False)
+
+    @property
+    def is_function(self) -> bool:
+        """Functions hold no initializers: constants are nodes there."""
+        return isinstance(self.proto, FunctionProto)
+
+    def index(self, node: gs.Node) -> int:
+        """Position of ``node`` in ``proto.node``."""
+        return self._index[id(node)]
+
+    def holds(self, node: gs.Node) -> bool:
+        """True where ``node`` stands in this very graph."""
+        return id(node) in self._index
+
+    def label(self, node: gs.Node) -> str:
+        """The node's name, or operator and position where it has none."""
+        return str(node.name) or f"{node.op}_{self.index(node)}"
+
+    def ancestors(self) -> Iterator[Scope]:
+        """This scope and those around it, inside out."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.parent
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """All scopes of a model, the main graph first, and what is known of their tensors.
+
+    Attributes:
+        model: what is viewed.
+        scopes: the graphs.
+        constants: which tensors are constant.
+        shapes: concrete shapes, also of a model with dynamic sizes.
+        open_shapes: the shapes at all sizes at once.
+        fills: remembers which tensors depend on constants and shapes alone.
+        upsamplings: remembers what stands in front of a Conv.
+    """
+
+    model: LoadedModel
+    scopes: tuple[Scope, ...]
+    constants: Constants
+    shapes: Shapes
+    open_shapes: OpenShapes
+    fills: dict[tuple[int, str], bool] = field(default_factory=dict, repr=False)
+    upsamplings: dict[int, object] = field(default_factory=dict, repr=False)
+
+    def instances(self, scope: Scope, *tensors: gs.Tensor) -> tuple[Instance, ...]:
+        """Shapes for which all of ``tensors`` of ``scope`` have one (`Shapes.instances`).
+
+        None in a function, which may be called on tensors of any shape.
+        """
+        if any(place.is_function for place in scope.ancestors()):
+            return ()
+        return self.shapes.instances(*(tensor.name for tensor in tensors))
+
+
+def view(model: LoadedModel, freeze_initializers: bool = False) -> View:
+    """Build the view. Raises ModelError for a model that contradicts itself."""
+    bare = skeleton(model.proto)
+    inferred = infer_shapes(bare, model.name)
+    severity, G_LOGGER.severity = G_LOGGER.severity, G_LOGGER.CRITICAL
+    try:
+        graph = gs.import_onnx(inferred)
+    except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise ModelError(
+            f"{model.name}: onnx-graphsurgeon cannot read the graph ({error}): export it again"
+        ) from error
+    finally:
+        G_LOGGER.severity = severity
+    scopes = tuple(_scopes(graph, model))
+    constants = Constants(model, freeze_initializers)
+    return View(model, scopes, constants, Shapes(bare), OpenShapes(constants))
+
+
+def _scopes(graph: gs.Graph, model: LoadedModel) -> Iterator[Scope]:
+    opset = model.info.opset
+    yield from _graph_scopes("main", graph, model.proto.graph, opset, None)
+    for function, proto in zip(graph.functions, model.proto.functions, strict=True):
+        versions = [entry.version for entry in proto.opset_import if entry.domain in _ONNX]
+        version = versions[0] if versions else opset
+        yield from _graph_scopes(f"function:{proto.name}", function, proto, version, None)
+
+
+_ONNX = ("", "ai.onnx")
+
+
+def _graph_scopes(
+    path: str,
+    graph: gs.Graph | gs.Function,
+    proto: GraphProto | FunctionProto,
+    opset: int,
+    parent: Scope | None,
+) -> Iterator[Scope]:
+    initializers: dict[str, TensorProto | SparseTensorProto] = {}
+    if isinstance(proto, GraphProto):
+        outputs = frozenset(value.name for value in proto.output)
+        initializers |= {sparse.values.name: sparse for sparse in proto.sparse_initializer}
+        initializers |= {tensor.name: tensor for tensor in proto.initializer}
+    else:
+        outputs = frozenset(proto.output)
+    index = {id(node): position for position, node in enumerate(graph.nodes)}
+    scope = Scope(path, tuple(graph.nodes), proto, opset, parent, outputs, initializers, index)
+    yield scope
+    for node, node_proto in zip(scope.nodes, proto.node, strict=True):
+        for attribute, body in graph_attributes(node_proto):
+            inner = node.attrs.get(attribute)
+            if isinstance(inner, gs.Graph):
+                inner_path = f"{path}/{scope.label(node)}.{attribute}"
+                yield from _graph_scopes(inner_path, inner, body, opset, scope)

@@ -1,0 +1,156 @@
+"""Attributes of convolution nodes, with their defaults, refused where no runtime takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from deployconv.errors import ModelError
+from deployconv.graph.constants import Constant
+from deployconv.match.site import Parameter
+
+_AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+
+
+@dataclass(frozen=True)
+class ConvAttributes:
+    """What Conv and ConvTranspose share, one value per spatial axis; ``pads`` begins first."""
+
+    strides: tuple[int, ...]
+    kernel: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+    auto_pad: str
+    group: int
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.kernel)
+
+    @property
+    def explicit_pads(self) -> tuple[tuple[int, int], ...]:
+        """Padding (begin, end) per axis of a Conv of stride 1, whose size SAME_* keeps."""
+        pairs = []
+        for axis in range(self.rank):
+            total = self.dilations[axis] * (self.kernel[axis] - 1)
+            if self.auto_pad == "SAME_UPPER":
+                pairs.append((total // 2, total - total // 2))
+            elif self.auto_pad == "SAME_LOWER":
+                pairs.append((total - total // 2, total // 2))
+            else:
+                pairs.append((self.pads[axis], self.pads[self.rank + axis]))
+        return tuple(pairs)
+
+
+_LARGEST = (1 << 31) - 1
+
+
+class AttributeReader:
+    """Reads the attributes of ``node``; errors name it as ``name``."""
+
+    def __init__(self, node: gs.Node, name: str) -> None:
+        self._node = node
+        self._name = name
+
+    def invalid(self, what: str) -> ModelError:
+        """An error that says what about the node no runtime could accept."""
+        return ModelError(f"{self._name}: {self._node.op} {what}: export the model again")
+
+    def ints(self, attribute: str, count: int, default: int, least: int) -> tuple[int, ...]:
+        """``count`` integers, none below ``least`` or beyond what any runtime can hold."""
+        values = tuple(self._node.attrs.get(attribute, [default] * count))
+        if len(values) != count:
+            raise self.invalid(f"attribute '{attribute}' has {len(values)} values, not {count}")
+        if min(values) < least:
+            raise self.invalid(f"attribute '{attribute}' is {list(values)}, below {least}")
+        if max(values) > _LARGEST:
+            raise self.invalid(f"attribute '{attribute}' is {list(values)}, above {_LARGEST}")
+        return values
+
+    def conv(self, weight: Constant, grouped_axis: int) -> ConvAttributes:
+        """The shared attributes; ``grouped_axis`` of the weight is divided among the groups."""
+        kernel = weight.shape[2:]
+        rank = len(kernel)
+        if rank < 1 or 0 in weight.shape:
+            raise self.invalid(f"weight '{weight.name}' has shape {list(weight.shape)}")
+        stated = self._node.attrs.get("kernel_shape")
+        if stated is not None and self.ints("kernel_shape", rank, 1, 1) != kernel:
+            raise self.invalid(f"attribute 'kernel_shape' is {stated}, its weight's {list(kernel)}")
+        group = self._node.attrs.get("group", 1)
+        channels = weight.shape[grouped_axis]
+        if group < 1 or channels % group:
+            raise self.invalid(f"attribute 'group' is {group} for {channels} channels")
+        auto_pad = self._node.attrs.get("auto_pad", "NOTSET")
+        if auto_pad not in _AUTO_PADS:
+            known = ", ".join(_AUTO_PADS)
+            raise self.invalid(f"attribute 'auto_pad' is '{auto_pad}', none of {known}")
+        return ConvAttributes(
+            self.ints("strides", rank, 1, 1),
+            kernel,
+            self.ints("dilations", rank, 1, 1),
+            self.ints("pads", 2 * rank, 0, 0),
+            auto_pad,
+            group,
+        )
+
+    def check_operands(
+        self, x: gs.Tensor, weight: Constant, bias: Parameter | None, channels: tuple[int, int]
+    ) -> None:
+        """Refuse a graph that lies about its types or shapes, before anything is baked in.
+
+        ``channels`` are the (C_in, C_out) that the weight has.
+        """
+        shape, rank = x.shape, len(weight.shape)
+        if shape is not None and len(shape) != rank:
+            raise self.invalid(
+                f"input '{x.name}' has {len(shape)} dimensions where the weight '{weight.name}'"
+                f" needs {rank}"
+            )
+        if shape is not None and isinstance(shape[1], int) and shape[1] != channels[0]:
+            raise self.invalid(
+                f"input '{x.name}' has {shape[1]} channels where the weight '{weight.name}' has"
+                f" {channels[0]}"
+            )
+        dtype = dtype_name(x.dtype)
+        if dtype is not None and dtype != weight.dtype.name:
+            raise self.invalid(
+                f"input '{x.name}' is {dtype} where the weight '{weight.name}' is"
+                f" {weight.dtype.name}"
+            )
+        if bias is not None and (bias.shape != channels[1:] or bias.dtype != weight.dtype):
+            raise self.invalid(
+                f"bias '{bias.name}' is {bias.dtype.name}{list(bias.shape)} where the weight"
+                f" '{weight.name}' needs {weight.dtype.name}[{channels[1]}]"
+            )
+
+
+def has_references(node: gs.Node) -> bool:
+    """True where an attribute is a parameter of the function that ``node`` stands in."""
+    return any(isinstance(value, gs.Node.AttributeRef) for value in node.attrs.values())
+
+
+def dtype_name(dtype: Any) -> str | None:
+    """Graphsurgeon gives a NumPy dtype, or the ONNX number or type where NumPy has none.
+
+    None where it is unknown, or no tensor's.
+    """
+    if dtype is None:
+        return None
+    try:
+        if isinstance(dtype, int):
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(dtype)
+        return str(np.dtype(dtype).name)
+    except (KeyError, TypeError):
+        return None
+
+
+def spatial_sizes(tensor: gs.Tensor, rank: int) -> tuple[int | None, ...]:
+    """The static sizes behind batch and channels; None where dynamic or unknown."""
+    if tensor.shape is None:
+        return (None,) * rank
+    return tuple(size if isinstance(size, int) else None for size in tensor.shape[2:])

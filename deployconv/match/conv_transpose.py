@@ -1,0 +1,188 @@
+"""ConvTranspose, all of it.
+
+    x, W, (B) -> ConvTranspose -> y
+
+An output element ``o`` reads input ``(o + p - d*t) / s`` through tap ``t`` where that divides
+(ONNX operator ConvTranspose). What the attributes leave open is settled in `_padding`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_graphsurgeon as gs
+
+from deployconv.graph.constants import Constant
+from deployconv.graph.view import Scope, View
+from deployconv.match.attributes import (
+    AttributeReader,
+    ConvAttributes,
+    has_references,
+    spatial_sizes,
+)
+from deployconv.match.parameters import find_parameters, find_weight
+from deployconv.match.site import (
+    Geometry,
+    Original,
+    Site,
+    Skip,
+    SkippedSite,
+    UpsampleSite,
+)
+from deployconv.polyphase import Axis
+
+
+def recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
+    """The site that ``node`` is; None for any other operator.
+
+    Raises ModelError for a node that no runtime could accept.
+    """
+    if node.op != "ConvTranspose" or node.domain not in (None, "", "ai.onnx"):
+        return None
+
+    def skip(reason: Skip, geometry: Geometry | None = None, dtype: str | None = None) -> Site:
+        return SkippedSite(name, "conv_transpose", scope, (node,), geometry, dtype, reason)
+
+    if has_references(node):
+        return skip(Skip("attribute-reference", "its attributes are the function's parameters"))
+    weight = find_weight(node, scope, view)
+    if isinstance(weight, Skip):
+        return skip(weight)
+    attributes = _Attributes.of(node, weight, name)
+    conv = attributes.conv
+    geometry = Geometry(conv.strides, conv.kernel, conv.dilations, conv.group)
+    parameters = find_parameters(node, scope, view, weight)
+    if isinstance(parameters, Skip):
+        return skip(parameters, geometry, weight.dtype.name)
+    channels = weight.shape[0], weight.shape[1] * conv.group
+    reader = AttributeReader(node, name)
+    reader.check_operands(node.inputs[0], weight, parameters.bias, channels)
+    sizes = spatial_sizes(node.inputs[0], conv.rank)
+    padding = _padding(attributes, sizes)
+    if isinstance(padding, Skip):
+        return skip(padding, geometry, weight.dtype.name)
+    axes = tuple(
+        Axis.transposed(stride, taps, dilation, (pad.begin, pad.end), pad.output_padding)
+        for stride, taps, dilation, pad in zip(
+            conv.strides, conv.kernel, conv.dilations, padding, strict=True
+        )
+    )
+    for axis, size in zip(axes, sizes, strict=True):
+        if size is not None and axis.output_size(size) < 1:
+            raise reader.invalid(f"attribute 'pads' leaves no output of an input of size {size}")
+    # With output_shape the node is right for one input size only.
+    known = tuple(size for size in sizes if size is not None)
+    static = known if attributes.output_shape is not None else None
+    return UpsampleSite(
+        id=name,
+        pattern="conv_transpose",
+        scope=scope,
+        nodes=(node,),
+        input=node.inputs[0].name,
+        output=node.outputs[0].name,
+        axes=axes,
+        geometry=geometry,
+        weight=parameters.weight,
+        transposed=True,
+        bias=parameters.bias,
+        sizes=sizes,
+        original=lambda: Original((scope.proto.node[scope.index(node)],), {}, static),
+        explicit_attributes=_explicit(attributes, padding),
+    )
+
+
+@dataclass(frozen=True)
+class _Attributes:
+    """What Conv has too, and what only ConvTranspose has."""
+
+    conv: ConvAttributes
+    output_padding: tuple[int, ...]
+    output_shape: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, node: gs.Node, weight: Constant, name: str) -> _Attributes:
+        reader = AttributeReader(node, name)
+        conv = reader.conv(weight, grouped_axis=0)
+        stated = bool(node.attrs.get("output_shape"))
+        return cls(
+            conv,
+            reader.ints("output_padding", conv.rank, 0, 0),
+            reader.ints("output_shape", conv.rank, 1, 1) if stated else None,
+        )
+
+
+@dataclass(frozen=True)
+class _Padding:
+    """Explicit padding of one axis."""
+
+    begin: int
+    end: int
+    output_padding: int
+
+
+def _padding(attributes: _Attributes, sizes: tuple[int | None, ...]) -> list[_Padding] | Skip:
+    """Explicit padding per axis, as onnxruntime and the ONNX reference both compute it.
+
+    ``auto_pad = SAME_*`` makes the output ``s`` times the input, ``output_shape`` states it;
+    the padding is what that takes. Its odd element stands at the end for SAME_UPPER, else in
+    front. Where the two implementations differ, the node is refused.
+    """
+    same = attributes.conv.auto_pad.startswith("SAME")
+    if attributes.conv.auto_pad != "NOTSET" and any(attributes.conv.pads):
+        return Skip("ambiguous-same-pads", "it has both auto_pad and pads")
+    found = []
+    for axis in range(attributes.conv.rank):
+        stride, extra = attributes.conv.strides[axis], attributes.output_padding[axis]
+        reach = attributes.conv.dilations[axis] * (attributes.conv.kernel[axis] - 1) + 1
+        if attributes.output_shape is not None:
+            size = sizes[axis]
+            if size is None:
+                text = "its padding follows from output_shape and a size that is not static"
+                return Skip("dynamic-output-shape", text)
+            natural = stride * (size - 1) + reach
+            total = natural + extra - attributes.output_shape[axis]
+            beyond = attributes.output_shape[axis] - natural
+            if not same and (beyond >= stride or 0 <= beyond < extra):
+                text = "runtimes disagree on output_shape with this output_padding"
+                return Skip("ambiguous-output-shape", text)
+        elif same:
+            total = reach + extra - stride
+        else:
+            begin, end = (
+                attributes.conv.pads[axis],
+                attributes.conv.pads[attributes.conv.rank + axis],
+            )
+            found.append(_Padding(begin, end, extra))
+            continue
+        if total < 0 and same:
+            text = "runtimes disagree on SAME padding for a kernel smaller than the stride"
+            return Skip("ambiguous-same-pads", text)
+        if total < 0:  # the output is longer than all taps reach: bias there, nothing else
+            found.append(_Padding(0, 0, extra - total))
+            continue
+        begin = total // 2 if attributes.conv.auto_pad == "SAME_UPPER" else total - total // 2
+        found.append(_Padding(begin, total - begin, extra))
+    return found
+
+
+def _explicit(attributes: _Attributes, padding: list[_Padding]) -> dict[str, Any] | None:
+    """Attributes that TensorRT's importer reads as the ONNX reference does; None if it does so.
+
+    It puts the odd element of an output_shape's padding at the end, takes none that is
+    negative, and ignores output_padding under SAME_*.
+    """
+    same_misread = attributes.conv.auto_pad.startswith("SAME") and any(attributes.output_padding)
+    shape_misread = attributes.output_shape is not None and any(
+        pad.begin != pad.end or pad.output_padding for pad in padding
+    )
+    if not same_misread and not shape_misread:
+        return None
+    explicit: dict[str, Any] = {
+        "auto_pad": None,
+        "output_shape": None,
+        "pads": [pad.begin for pad in padding] + [pad.end for pad in padding],
+    }
+    if any(pad.output_padding for pad in padding):
+        explicit["output_padding"] = [pad.output_padding for pad in padding]
+    return explicit

@@ -1,0 +1,128 @@
+"""Layers that treat every position alike: they commute with moving positions about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from deployconv.graph.evaluate import evaluate
+from deployconv.match.attributes import dtype_name
+
+if TYPE_CHECKING:
+    from deployconv.graph.view import Scope, View
+
+Array = NDArray[Any]
+
+_UNARY = frozenset(
+    [
+        "Abs",
+        "Celu",
+        "Ceil",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "LeakyRelu",
+        "Log",
+        "Mish",
+        "Neg",
+        "Reciprocal",
+        "Relu",
+        "Round",
+        "Selu",
+        "Sigmoid",
+        "Sign",
+        "Softplus",
+        "Softsign",
+        "Sqrt",
+        "Tanh",
+        "ThresholdedRelu",
+    ]
+)
+_WITH_CONSTANTS = frozenset(
+    [
+        "Add",
+        "Clip",
+        "DequantizeLinear",
+        "Div",
+        "Max",
+        "Min",
+        "Mul",
+        "PRelu",
+        "Pow",
+        "QuantizeLinear",
+        "Sub",
+    ]
+)
+
+
+def is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
+    """True where ``node`` computes each position from that position, and all alike.
+
+    Constants have one value, or one per channel. A Mul by a mask of zeros and ones is none:
+    it treats positions differently.
+    """
+    if node.op in _UNARY:
+        return True
+    constants = [view.constants.of(tensor, scope) for tensor in node.inputs if tensor.name]
+    if node.op == "BatchNormalization":
+        normal = not node.attrs.get("training_mode", 0) and len(node.outputs) == 1
+        return normal and all(constant is not None for constant in constants[1:])
+    if node.op not in _WITH_CONSTANTS:
+        return False
+    data = [tensor for tensor, known in zip(node.inputs, constants, strict=False) if known is None]
+    ranks = {len(tensor.shape) for tensor in data if tensor.shape is not None}
+    rank = max(ranks, default=None)
+    return all(known is None or _per_channel(known.shape, rank) for known in constants)
+
+
+def per_channel(node: gs.Node, scope: Scope, view: View) -> tuple[bool, int]:
+    """Whether a pointwise ``node`` treats channels apart, and the least rank it can work on."""
+    if node.op == "BatchNormalization":
+        return True, 2
+    constants = [view.constants.of(tensor, scope) for tensor in node.inputs if tensor.name]
+    shapes = [constant.shape for constant in constants if constant is not None]
+    return any(prod(shape) > 1 for shape in shapes), max(map(len, shapes), default=0)
+
+
+def _per_channel(shape: Sequence[int], rank: int | None) -> bool:
+    """One value, or one per channel of ``[N, C, ..]``, as a constant is broadcast."""
+    if all(size == 1 for size in shape):
+        return True
+    if rank is None or rank < 3:
+        return False
+    padded = (1,) * (rank - len(shape)) + tuple(shape)
+    return len(padded) == rank and all(size == 1 for axis, size in enumerate(padded) if axis != 1)
+
+
+def keeps_zero(
+    nodes: Sequence[gs.Node], source: gs.Tensor, target: gs.Tensor, scope: Scope, view: View
+) -> bool:
+    """True where a zero stays a zero in every channel, so that inserted zeros may be moved."""
+    feeds: dict[str, Array] = {}
+    floats: list[np.dtype[Any]] = []
+    channels, rank = 1, 3
+    for node in nodes:
+        for tensor in node.inputs:
+            constant = view.constants.of(tensor, scope) if tensor.name else None
+            if constant is not None:
+                feeds[tensor.name] = constant.read()
+                channels = max(channels, *constant.shape, 1)
+                rank = max(rank, len(constant.shape))
+                floats += [constant.dtype] * (constant.dtype.kind in "fV")
+    dtype = dtype_name(source.dtype) or np.dtype(floats[0] if floats else np.float32).name
+    feeds[source.name] = np.zeros((1, channels) + (1,) * (rank - 2), np.dtype(dtype))
+    protos = [scope.proto.node[scope.index(node)] for node in nodes]
+    try:
+        (result,) = evaluate(protos, scope.opset, feeds, [target.name])
+    except Exception:  # what cannot be run is not known to keep zeros
+        return False
+    return not np.asarray(result, np.float64).any()

@@ -1,0 +1,74 @@
+"""What a backend offers: prepare a model, run it, say what really ran it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployconv.results import LayerTime
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+
+ModelSource = Path | bytes
+"""A model file (its external data beside it) or a serialized ModelProto."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype and declared shape of an input or output; str or None where dynamic."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str | None, ...]
+
+
+class Session(Protocol):
+    """A model that is ready to run."""
+
+    provider: str
+    """What executes it, as the runtime reports it, not as it was asked for."""
+    threads: int
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+
+    def run(self, feeds: Feeds) -> dict[str, Array]:
+        """Run once; all outputs by name. Raises BackendUnavailable where it cannot."""
+        ...
+
+    def timed_run(self, feeds: Feeds) -> float | None:
+        """Run once for timing: as little as possible besides the model itself.
+
+        Returns milliseconds where the runtime measures itself, as a GPU does by its events;
+        None where the caller's clock is to be read.
+        """
+        ...
+
+
+@runtime_checkable
+class GpuSession(Session, Protocol):
+    """A session that can also tell the time of each layer, and run as a captured graph."""
+
+    cuda_graph: bool
+    """Whether `timed_run` captures one run in a CUDA graph and launches that."""
+
+    def profile(self, feeds: Feeds, runs: int) -> tuple[LayerTime, ...]:
+        """The time of each layer, a mean over ``runs``."""
+        ...
+
+
+class Backend(Protocol):
+    """One runtime; `prepare` turns a model into a session."""
+
+    name: str
+    runtime: str
+    """Library and version, e.g. ``onnxruntime 1.32.0``."""
+
+    def prepare(
+        self, model: ModelSource, *, threads: int | None = None, optimise: bool = True
+    ) -> Session: ...

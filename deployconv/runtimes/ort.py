@@ -1,0 +1,236 @@
+"""onnxruntime: its CPU, CUDA and TensorRT execution providers.
+
+Threads spin while a model runs, as by default, but not between runs: two sessions in one
+process would spin against each other, and on a small machine that doubles every time and moves
+every ratio.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnxruntime as ort
+
+from deployconv.errors import BackendUnavailable, UsageError
+from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec
+from deployconv.runtimes.machine import usable_cpus
+from deployconv.runtimes.ort_errors import translate
+
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
+
+# TensorFloat-32 is off, as float32 is to mean float32: its ten bits of mantissa would drown
+# what parity looks for.
+_PROVIDERS: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
+    "ort": ((_CPU, {}),),
+    "ort:cuda": ((_CUDA, {"use_tf32": "0"}), (_CPU, {})),
+    "ort:tensorrt": ((_TENSORRT, {}), (_CUDA, {"use_tf32": "0"}), (_CPU, {})),
+}
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(bfloat16)": np.dtype(ml_dtypes.bfloat16),
+    "tensor(bool)": np.dtype(np.bool_),
+    "tensor(string)": np.dtype(np.str_),
+    **{
+        f"tensor({name})": np.dtype(name)
+        for sign in ("int", "uint")
+        for name in (f"{sign}8", f"{sign}16", f"{sign}32", f"{sign}64")
+    },
+}
+_NOT_A_TENSOR = np.dtype(object)
+
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+_BFLOAT16_ONNX_TYPE = 16  # TensorProto.BFLOAT16; onnx itself is not needed to run a model
+
+_FATAL = 4
+# The session's own level does not reach what a provider says when its libraries do not load.
+ort.set_default_logger_severity(_FATAL)
+
+
+class OrtBackend:
+    """One execution provider of onnxruntime (the CPU behind it for what it does not take)."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.runtime = f"onnxruntime {ort.__version__}"
+
+    def prepare(
+        self, model: ModelSource, *, threads: int | None = None, optimise: bool = True
+    ) -> OrtSession:
+        """Load ``model`` with the asked-for provider and no other in its place.
+
+        Args:
+            model: a file, or a serialized ModelProto without external data.
+            threads: within an operator; default: every CPU this process may use.
+            optimise: whether onnxruntime may rewrite the graph before it runs it.
+
+        Raises:
+            ModelError: unreadable or invalid.
+            BackendUnavailable: the provider is missing, was replaced, or lacks an operator.
+            UsageError: ``threads`` is not positive.
+        """
+        if threads is not None and threads < 1:
+            raise UsageError(f"--threads {threads}: give at least 1")
+        providers = _PROVIDERS[self.name]
+        wanted = providers[0][0]
+        if wanted not in ort.get_available_providers():
+            raise BackendUnavailable(
+                f"backend {self.name!r}: this build of {self.runtime} has no {wanted}: "
+                "pip install 'deployconv[gpu]' in place of 'deployconv[cpu]'"
+            )
+        threads = threads or usable_cpus()
+        label = model.name if isinstance(model, Path) else "model in memory"
+        try:
+            session = ort.InferenceSession(
+                str(model) if isinstance(model, Path) else model,
+                _session_options(threads, optimise),
+                providers=list(providers),
+                # The fallback announces itself on standard output, where only JSON may be.
+                enable_fallback=0,
+            )
+        except Exception as error:
+            raise translate(error, self.runtime, label, loading=True) from error
+        provider = session.get_providers()[0]
+        if provider != wanted:
+            raise BackendUnavailable(
+                f"backend {self.name!r}: {self.runtime} silently replaced {wanted} by {provider}: "
+                "check the driver and that the CUDA, cuDNN or TensorRT libraries can be found"
+            )
+        return OrtSession(session, self.runtime, label, provider, threads)
+
+
+class OrtSession:
+    """A model loaded by onnxruntime; a `deployconv.runtimes.base.Session`.
+
+    An input of unknown rank has shape ``()``: onnxruntime does not tell it from a scalar.
+    """
+
+    def __init__(self, session: Any, runtime: str, label: str, provider: str, threads: int) -> None:
+        self.provider = provider
+        self.threads = threads
+        self.inputs: Sequence[TensorSpec] = tuple(_spec(arg) for arg in session.get_inputs())
+        self.outputs: Sequence[TensorSpec] = tuple(_spec(arg) for arg in session.get_outputs())
+        self._session = session
+        self._types: dict[str, str] = {arg.name: arg.type for arg in session.get_outputs()}
+        self._runtime = runtime
+        self._label = label
+        self._timed: tuple[Feeds, Callable[[], object]] | None = None
+
+    def run(self, feeds: Feeds) -> dict[str, Array]:
+        """Run once; all outputs by name.
+
+        The items of a sequence are ``name[0]``, ``name[1]``, ..; of a map, ``name[keys]`` and
+        ``name[values]``.
+
+        Raises:
+            UsageError: ``feeds`` do not fit the model's inputs.
+            BackendUnavailable: an operator failed.
+        """
+        names = [spec.name for spec in self.outputs]
+        try:
+            if any(spec.dtype == _BFLOAT16 for spec in (*self.inputs, *self.outputs)):
+                values = {name: _to_ort_value(array) for name, array in feeds.items()}
+                results = self._session.run_with_ort_values(names, values)
+                return {
+                    name: _from_ort_value(value) for name, value in zip(names, results, strict=True)
+                }
+            results = self._session.run(names, dict(feeds))
+        except Exception as error:
+            raise translate(error, self._runtime, self._label, loading=False) from error
+        return {
+            key: array
+            for name, value in zip(names, results, strict=True)
+            for key, array in _flatten(name, value, self._types[name])
+        }
+
+    def timed_run(self, feeds: Feeds) -> None:
+        """Run once, outputs left where they are; the first call with ``feeds`` binds them."""
+        try:
+            if self._timed is None or self._timed[0] is not feeds:
+                self._timed = (feeds, self._bind(feeds))
+            self._timed[1]()
+        except Exception as error:
+            raise translate(error, self._runtime, self._label, loading=False) from error
+
+    def _bind(self, feeds: Feeds) -> Callable[[], object]:
+        """A call that runs the model on ``feeds`` without converting or moving them again."""
+        names = [spec.name for spec in self.outputs]
+        if any(spec.dtype.kind in "OU" for spec in (*self.inputs, *self.outputs)):
+            plain = dict(feeds)  # strings and sequences cannot be bound
+            return lambda: self._session.run(names, plain)
+        if self.provider == _CPU:
+            values = {name: _to_ort_value(array) for name, array in feeds.items()}
+            return lambda: self._session.run_with_ort_values(names, values)
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_ortvalue_input(name, _to_ort_value(array, "cuda"))
+        for name in names:
+            binding.bind_output(name, "cuda")
+        return lambda: self._session.run_with_iobinding(binding)
+
+
+def _session_options(threads: int, optimise: bool) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.graph_optimization_level = (
+        ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        if optimise
+        else ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    )
+    return options
+
+
+def _spec(arg: Any) -> TensorSpec:
+    return TensorSpec(arg.name, _DTYPES.get(arg.type, _NOT_A_TENSOR), tuple(arg.shape))
+
+
+def _to_ort_value(array: Array, device: str = "cpu") -> Any:
+    """``array`` for onnxruntime, on the CPU without a copy.
+
+    bfloat16 stays on the CPU: onnxruntime's Python interface cannot move a type that NumPy
+    does not know, so a timing on CUDA counts the copy of such an input.
+    """
+    array = np.asarray(array, order="C")
+    if array.dtype == _BFLOAT16:
+        bits = array.view(np.uint16)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _BFLOAT16_ONNX_TYPE)
+    return ort.OrtValue.ortvalue_from_numpy(array, device)
+
+
+def _from_ort_value(value: Any) -> Array:
+    """An owned array; bfloat16 through its bits, as ``OrtValue.numpy`` refuses it."""
+    if value.data_type() != "tensor(bfloat16)":
+        array: Array = value.numpy()
+        return array
+    shape = tuple(value.shape())
+    size = int(np.prod(shape, dtype=np.int64))
+    if size == 0:
+        return np.empty(shape, _BFLOAT16)
+    bits = (ctypes.c_uint16 * size).from_address(value.data_ptr())
+    return np.asarray(np.ctypeslib.as_array(bits).view(_BFLOAT16)).reshape(shape).copy()
+
+
+def _flatten(name: str, value: Any, kind: str) -> Iterator[tuple[str, Array]]:
+    """A result of onnxruntime type ``kind`` as named arrays; an empty optional has none."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _flatten(f"{name}[{index}]", item, kind)
+    elif isinstance(value, dict):
+        # Together, as a value is not compared by its own magnitude but by that of all.
+        dtype = np.float32 if "tensor(float)" in kind else None
+        yield f"{name}[keys]", np.asarray(list(value))
+        yield f"{name}[values]", np.asarray(list(value.values()), dtype)
+    elif value is not None:
+        yield name, np.asarray(value)

@@ -1,0 +1,239 @@
+"""The adapter over `tensorrt` and `tensorrt_rtx`: what differs is found by ``hasattr``.
+
+Runs in the worker only. Every refusal of the library becomes a `Refused` in its own words.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deployconv.runtimes.tensorrt import buildlog
+from deployconv.runtimes.tensorrt.caches import CacheFile
+
+Profile = Mapping[str, Sequence[Sequence[int]]]
+"""Input name -> its smallest, optimal and largest shape."""
+
+_PADDED = {"CONVOLUTION": "IConvolutionLayer", "DECONVOLUTION": "IDeconvolutionLayer"}
+_ERRORS = ("INTERNAL_ERROR", "ERROR")
+
+
+class LibraryUnavailable(Exception):
+    """The library cannot be loaded, or cannot work on this machine."""
+
+
+class Refused(Exception):
+    """The library refused a model; ``node`` and ``operator`` where it names them."""
+
+    def __init__(self, words: str, node: str | None = None, operator: str | None = None) -> None:
+        super().__init__(words)
+        self.node = node
+        self.operator = operator
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How an engine is built.
+
+    Attributes:
+        target: compute capability to compile for, e.g. ``sm89``; None for this machine's GPU.
+        fp16: let a weakly typed builder (TensorRT 8 to 10) choose float16 kernels.
+        tf32: leave TensorFloat-32 as the library has it; False switches it off.
+        optimise: False for the least that the builder can do to the graph.
+        profile: shapes of the dynamic inputs.
+        cache: folder for what may be kept from one process to the next; None keeps nothing.
+    """
+
+    target: str | None = None
+    fp16: bool = False
+    tf32: bool = True
+    optimise: bool = True
+    profile: Profile | None = None
+    cache: str | None = None
+
+
+class Binding:
+    """One of the two libraries, loaded."""
+
+    def __init__(self, library: str) -> None:
+        try:
+            self.trt: Any = importlib.import_module(library)
+        # The wheels without their libraries raise OSError, RuntimeError, FileNotFoundError, ...
+        except Exception as error:
+            raise LibraryUnavailable(
+                f"{library} cannot be imported ({type(error).__name__}: {error})"
+            ) from error
+        self.runtime = f"{library} {self.trt.__version__}"
+        self.log = _log(self.trt)
+        try:
+            self._builder = self.trt.Builder(self.log)
+        except Exception as error:
+            words = self.log.errors() or f"{type(error).__name__}: {error}"
+            raise LibraryUnavailable(f"{self.runtime} cannot make a builder: {words}") from error
+
+    @property
+    def has_fp16_flag(self) -> bool:
+        """Whether the builder can be told to use float16 whatever the model's types are."""
+        return hasattr(self.trt.BuilderFlag, "FP16")
+
+    def targets(self) -> list[str]:
+        """Compute capabilities that can be named, e.g. ``sm75``; none where there is no API."""
+        if not hasattr(self.trt, "ComputeCapability"):
+            return []
+        members = self.trt.ComputeCapability.__members__
+        return sorted((name.lower() for name in members if name.startswith("SM")), key=_number)
+
+    def parse(self, path: Path, fp16: bool = False) -> Any:
+        """The network of the model at ``path``; its external data is found beside it."""
+        network = self._builder.create_network(self._network_flags(fp16))
+        parser = self.trt.OnnxParser(network, self.log)
+        self.log.clear()
+        parsed = parser.parse_from_file(str(path))
+        if parser.num_errors:
+            error = parser.get_error(0)
+            raise Refused(error.desc(), error.node_name() or None, error.node_operator() or None)
+        if not parsed:
+            raise Refused(self.log.errors() or "the parser failed and gave no reason")
+        if not network.num_outputs:
+            raise Refused("the parser found no output in the model")
+        # The network refers to weights that the parser owns.
+        return _Network(network, parser)
+
+    def build(self, network: Any, settings: BuildSettings, timings: CacheFile | None = None) -> Any:
+        """The serialized engine, an object with the buffer interface.
+
+        ``timings`` is used where the library times kernels while it builds.
+        """
+        config = self._config(settings)
+        timed = timings is not None and self._use_timings(config, timings)
+        self.log.clear()
+        engine = self._builder.build_serialized_network(network.definition, config)
+        if engine is None:
+            raise Refused(self.log.errors() or "the builder failed and gave no reason")
+        if timed and timings is not None:
+            timings.write(bytes(config.get_timing_cache().serialize()))
+        return engine
+
+    def padded_layers(self, network: Any) -> list[dict[str, Any]]:
+        """The fields of `results.PaddedLayer` for each layer of ``network`` that has padding."""
+        found = []
+        for index in range(network.definition.num_layers):
+            layer = network.definition.get_layer(index)
+            interface = _PADDED.get(layer.type.name)
+            if interface is not None:
+                # get_layer returns the base class; this is how the binding's users cast it.
+                layer.__class__ = getattr(self.trt, interface)
+                names = buildlog.nodes(getattr(layer, "metadata", ""))
+                found.append(
+                    {
+                        "node": names[0] if names else layer.name,
+                        "kind": layer.type.name.lower(),
+                        "pre_padding": list(layer.pre_padding),
+                        "post_padding": list(layer.post_padding),
+                        "mode": layer.padding_mode.name,
+                        # Inputs are the tensor, then kernel and bias where they are no weights.
+                        "bias_at_run_time": layer.num_inputs > 2,
+                    }
+                )
+        return found
+
+    def deserialize(self, engine: Any) -> tuple[Any, Any]:
+        """(runtime, engine) on this machine's GPU; the runtime must outlive the engine."""
+        self.log.clear()
+        runtime = self.trt.Runtime(self.log)
+        loaded = runtime.deserialize_cuda_engine(engine)
+        if loaded is None:
+            raise Refused(self.log.errors() or "the engine was refused without a reason")
+        return runtime, loaded
+
+    @property
+    def times_kernels(self) -> bool:
+        """Whether the builder times kernels; TensorRT-RTX only has the names left of that."""
+        return not hasattr(self.trt, "IRuntimeCache")
+
+    def _use_timings(self, config: Any, timings: CacheFile) -> bool:
+        """Whether ``config`` has a timing cache now; what was kept of another GPU is left out."""
+        if not self.times_kernels or not hasattr(config, "create_timing_cache"):
+            return False
+        for kept in dict.fromkeys((timings.read(), b"")):
+            cache = config.create_timing_cache(kept)
+            if cache is not None and config.set_timing_cache(cache, False):
+                return True
+        return False
+
+    def _network_flags(self, fp16: bool) -> int:
+        kinds = self.trt.NetworkDefinitionCreationFlag
+        flags = 0
+        if hasattr(kinds, "EXPLICIT_BATCH"):
+            flags |= 1 << int(kinds.EXPLICIT_BATCH)
+        if hasattr(kinds, "STRONGLY_TYPED") and not fp16:
+            # Element types follow the model, so that all versions compile the same thing.
+            flags |= 1 << int(kinds.STRONGLY_TYPED)
+        return flags
+
+    def _config(self, settings: BuildSettings) -> Any:
+        config = self._builder.create_builder_config()
+        flags = self.trt.BuilderFlag
+        if hasattr(self.trt, "ProfilingVerbosity"):
+            config.profiling_verbosity = self.trt.ProfilingVerbosity.DETAILED
+        if settings.fp16:
+            config.set_flag(flags.FP16)
+        if not settings.tf32 and hasattr(flags, "TF32"):
+            config.clear_flag(flags.TF32)
+        if not settings.optimise and hasattr(config, "builder_optimization_level"):
+            config.builder_optimization_level = 0
+        if settings.target is not None:
+            config.num_compute_capabilities = 1
+            capability = getattr(self.trt.ComputeCapability, settings.target.upper())
+            config.set_compute_capability(capability, 0)
+        elif hasattr(config, "num_compute_capabilities"):
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(self.trt.ComputeCapability.CURRENT, 0)
+        if settings.profile:
+            profile = self._builder.create_optimization_profile()
+            for name, (smallest, optimal, largest) in settings.profile.items():
+                try:
+                    profile.set_shape(name, tuple(smallest), tuple(optimal), tuple(largest))
+                except ValueError as error:
+                    raise Refused(f"shape range of input '{name}': {error}") from error
+            if config.add_optimization_profile(profile) < 0:
+                raise Refused(self.log.errors() or "the shape ranges contradict each other")
+        return config
+
+
+@dataclass(frozen=True)
+class _Network:
+    definition: Any
+    parser: Any
+
+
+def _number(target: str) -> int:
+    return int(target.removeprefix("sm"))
+
+
+def _log(trt: Any) -> Any:
+    """A logger that keeps what the library says; its base class exists once that is loaded."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.entries: list[tuple[str, str]] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            self.entries.append((severity.name, message))
+
+        def clear(self) -> None:
+            self.entries.clear()
+
+        def messages(self) -> list[str]:
+            return [message for _, message in self.entries]
+
+        def errors(self) -> str:
+            """The errors since `clear`, each once."""
+            words = (text for severity, text in self.entries if severity in _ERRORS)
+            return "; ".join(dict.fromkeys(words))
+
+    return Log()

@@ -1,0 +1,220 @@
+"""The worker process: started, held to its time and memory, and its end explained.
+
+TensorRT is a large native library that reads untrusted files. Whatever it does there, a
+crash, a hang, an endless log, becomes one `WorkerFailed` with a reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from deployconv.runtimes.tensorrt.protocol import Event, Request, Stage, decode
+
+_MODULE = "deployconv.runtimes.tensorrt.worker"
+_POLL_SECONDS = 0.02
+"""How often time and memory are looked at; memory may overshoot by what fits in between."""
+_CHUNK = 1 << 16
+_LONGEST_LINE = 1 << 25
+_KEPT_STDERR = 1 << 14
+_QUOTED_STDERR = 300
+_GRACE_SECONDS = 5.0
+
+
+class WorkerFailed(Exception):
+    """The worker crashed, was stopped, or did not answer in the protocol."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one worker may use: ``seconds`` for one request, ``memory`` bytes resident."""
+
+    seconds: float = 600.0
+    memory: int = 0
+    """0 stands for three quarters of this machine's memory."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """The limit in bytes."""
+        return self.memory or 3 * _physical_memory() // 4
+
+
+_DEFAULT_LIMITS = Limits()
+
+
+class Worker:
+    """One worker process, started at once and gone with the ``with`` block.
+
+    ``command`` replaces the program that is run; tests put ill-behaved ones in its place.
+    """
+
+    def __init__(
+        self, limits: Limits = _DEFAULT_LIMITS, command: Sequence[str] | None = None
+    ) -> None:
+        self._limits = limits
+        self._closed = False
+        self._stderr = b""
+        self._lines: list[bytes] = []
+        self._partial = bytearray()
+        # The worker imports what this process would, however that was arranged; its own
+        # session keeps a terminal's Ctrl-C for deployconv, which then ends the worker.
+        self._process = subprocess.Popen(
+            command or (sys.executable, "-m", _MODULE),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,
+        )
+        self._selector = selectors.DefaultSelector()
+        for stream in (self._stdout, self._process.stderr):
+            assert stream is not None
+            os.set_blocking(stream.fileno(), False)
+            self._selector.register(stream, selectors.EVENT_READ)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker and whatever it started; again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._selector.close()
+        for stream in (self._process.stdin, self._stdout, self._process.stderr):
+            assert stream is not None
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+
+    def ask(self, request: Request) -> Iterator[Event]:
+        """Send ``request`` and yield the events of its answer, the last one included.
+
+        Raises WorkerFailed where the answer does not come, is garbage, or breaks a limit.
+        """
+        self._send(request)
+        deadline = time.monotonic() + self._limits.seconds
+        while True:
+            event = self._next(deadline)
+            yield event
+            if not isinstance(event, Stage):
+                return
+
+    @property
+    def _stdout(self) -> IO[bytes]:
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def _send(self, request: Request) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise self._died() from error
+
+    def _next(self, deadline: float) -> Event:
+        while not self._lines:
+            if time.monotonic() > deadline:
+                raise self._stopped(f"gave no answer within {self._limits.seconds:g} s")
+            memory = _resident_bytes(self._process.pid)
+            if memory > self._limits.memory_bytes:
+                raise self._stopped(
+                    f"used {memory >> 20} MiB of memory where {self._limits.memory_bytes >> 20}"
+                    " MiB are allowed"
+                )
+            if not self._read():
+                raise self._died()
+        try:
+            return decode(self._lines.pop(0))
+        except ValueError as error:
+            raise self._stopped(f"answered what is no answer ({error})") from error
+
+    def _read(self) -> bool:
+        """Take in what has arrived. False once the worker has closed its standard output."""
+        for key, _ in self._selector.select(_POLL_SECONDS):
+            chunk = os.read(key.fd, _CHUNK)
+            if not chunk:
+                self._selector.unregister(key.fileobj)
+                if key.fileobj is self._stdout:
+                    return False
+            elif key.fileobj is self._stdout:
+                self._partial += chunk
+                if b"\n" in chunk:
+                    *lines, self._partial = self._partial.split(b"\n")
+                    self._lines += map(bytes, lines)
+                if len(self._partial) > _LONGEST_LINE:
+                    raise self._stopped("answered without end")
+            else:
+                self._stderr = (self._stderr + chunk)[-_KEPT_STDERR:]
+        return True
+
+    def _stopped(self, what: str) -> WorkerFailed:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        return WorkerFailed(f"the TensorRT worker {what} and was stopped{self._last_words()}")
+
+    def _died(self) -> WorkerFailed:
+        try:
+            status = self._process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return self._stopped("closed its answers")
+        while self._selector.get_map() and self._read_stderr():
+            pass
+        if status < 0:
+            how = f"was killed by {_signal_name(-status)}"
+            if -status == signal.SIGKILL:
+                how += ", as a system does when memory runs out"
+        else:
+            how = f"ended with status {status} before it answered"
+        return WorkerFailed(f"the TensorRT worker {how}{self._last_words()}")
+
+    def _read_stderr(self) -> bool:
+        events = self._selector.select(0)
+        for key, _ in events:
+            chunk = os.read(key.fd, _CHUNK)
+            if not chunk:
+                self._selector.unregister(key.fileobj)
+            elif key.fileobj is not self._stdout:
+                self._stderr = (self._stderr + chunk)[-_KEPT_STDERR:]
+        return bool(events)
+
+    def _last_words(self) -> str:
+        lines = self._stderr.decode(errors="replace").split("\n")
+        words = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f"; it last said: {words[:_QUOTED_STDERR]}" if words else ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _resident_bytes(pid: int) -> int:
+    """What ``pid`` holds in memory; 0 where it has ended or the system does not say."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
+    except (OSError, IndexError):
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

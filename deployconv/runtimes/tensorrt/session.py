@@ -1,0 +1,230 @@
+"""The backends `tensorrt` and `tensorrt-rtx`: engines built, run and timed on this machine's GPU.
+
+Both models of a comparison run in one worker, as two CUDA contexts would take turns on the GPU.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+
+from deployconv.errors import BackendUnavailable, UsageError
+from deployconv.results import LayerTime, StageResult
+from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec
+from deployconv.runtimes.tensorrt.binding import BuildSettings
+from deployconv.runtimes.tensorrt.compile import (
+    LIBRARIES,
+    cache_folder,
+    compile_model,
+    find_installation,
+    model_file,
+)
+from deployconv.runtimes.tensorrt.process import Worker, WorkerFailed
+from deployconv.runtimes.tensorrt.protocol import Done, Request, Stage, Unavailable
+from deployconv.runtimes.tensorrt.screen import refuse_what_tensorrt_overlooks
+from deployconv.runtimes.tensorrt.shapes import (
+    input_specs,
+    output_specs,
+    profile_of,
+    shape_ranges,
+)
+
+_PREFERRED_TARGET = "sm89"
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+class TensorRtBackend:
+    """One of the two libraries; `prepare` needs a GPU.
+
+    Raises BackendUnavailable where the library is not installed.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._installation = find_installation(name)
+        self.runtime = self._installation.runtime
+        self._worker: Worker | None = None
+
+    def prepare(
+        self, model: ModelSource, *, threads: int | None = None, optimise: bool = True
+    ) -> TensorRtSession:
+        """Build ``model`` for this machine's GPU and load it.
+
+        A model with dynamic inputs is built on its first run, for the shapes of that. Where
+        there is no GPU, the error says whether it would at least build.
+
+        Raises:
+            ModelError: the model has what TensorRT would take in silence.
+            BackendUnavailable: no GPU, or TensorRT refuses the model.
+            UsageError: ``threads`` is given, which a GPU has no use for.
+        """
+        if threads is not None:
+            raise UsageError(
+                f"--threads {threads}: backend '{self.name}' runs on the GPU: leave it out"
+            )
+        settings = BuildSettings(tf32=False, optimise=optimise, cache=cache_folder())
+        proto = _proto(model)
+        label = model.name if isinstance(model, Path) else "model in memory"
+        refuse_what_tensorrt_overlooks(proto, label)
+        if self._installation.device is None:
+            raise BackendUnavailable(self._without_gpu(model, proto, settings, label))
+        return TensorRtSession(self, model, proto, settings, label)
+
+    def ask(self, request: Request, label: str) -> dict[str, Any]:
+        """The worker's answer. Raises BackendUnavailable where a stage fails or none comes."""
+        if self._worker is None:
+            self._worker = Worker()
+            weakref.finalize(self, self._worker.close)
+        try:
+            *stages, last = self._worker.ask({**request, "library": LIBRARIES[self.name]})
+        except WorkerFailed as failure:
+            self._worker.close()
+            self._worker = None
+            raise BackendUnavailable(f"backend '{self.name}': {label}: {failure}") from failure
+        for event in stages:
+            if isinstance(event, Stage) and event.result.status != "ok":
+                raise BackendUnavailable(self._refusal(label, event.result))
+        if isinstance(last, Unavailable):
+            raise BackendUnavailable(f"backend '{self.name}': {last.reason}")
+        assert isinstance(last, Done)
+        return last.value
+
+    def _refusal(self, label: str, stage: StageResult) -> str:
+        where = f" at node {stage.node} ({stage.operator})" if stage.node else ""
+        return (
+            f"backend '{self.name}': {label}: {stage.name} {_said(stage.status)}{where}: "
+            f"{stage.reason}"
+        )
+
+    def _without_gpu(
+        self, model: ModelSource, proto: onnx.ModelProto, settings: BuildSettings, label: str
+    ) -> str:
+        """Why nothing can run here, and whether it is the machine or the model as well."""
+        start = f"backend '{self.name}': {label}"
+        targets = self._installation.targets
+        if not targets:
+            return f"{start}: no GPU on this machine: run it on one that has a GPU"
+        target = _PREFERRED_TARGET if _PREFERRED_TARGET in targets else targets[0]
+        ranges, _ = shape_ranges(input_specs(proto), {})
+        settings = replace(settings, target=target, profile=profile_of(ranges), cache=None)
+        with model_file(model) as path:
+            built = compile_model(path, self.name, settings)
+        if built.failure is not None:
+            return self._refusal(f"{label} (for {target})", built.failure)
+        deserialize = built.stage("deserialize")
+        return (
+            f"{start}: builds for {target}, but {deserialize.name}: not run - "
+            f"{deserialize.reason}: run it on a machine with a GPU, or compile it only, with "
+            "deployconv build --target"
+        )
+
+
+class TensorRtSession:
+    """One engine in the backend's worker."""
+
+    threads = 1
+    """Of the host; what runs in parallel is the GPU's affair."""
+
+    cuda_graph = False
+    """Whether `timed_run` captures one run in a CUDA graph and launches that."""
+
+    def __init__(
+        self,
+        backend: TensorRtBackend,
+        model: ModelSource,
+        proto: onnx.ModelProto,
+        settings: BuildSettings,
+        label: str,
+    ) -> None:
+        self.inputs: Sequence[TensorSpec] = input_specs(proto)
+        self.outputs: Sequence[TensorSpec] = output_specs(proto)
+        self.provider = backend.runtime
+        self._backend = backend
+        self._model = model
+        self._settings = settings
+        self._label = label
+        self._number: int | None = None
+        self._bound: Feeds | None = None
+        self._built_for: dict[str, tuple[int, ...]] = {}
+        if all(map(_static, self.inputs)):
+            self._build({})
+
+    def run(self, feeds: Feeds) -> dict[str, Array]:
+        """Run once; all outputs by name. Raises BackendUnavailable where it cannot."""
+        self._bind(feeds)
+        with tempfile.TemporaryDirectory(prefix="deployconv-") as folder:
+            value = self._ask("run", folder=folder)
+            return {one["name"]: _array(one) for one in value["outputs"]}
+
+    def timed_run(self, feeds: Feeds) -> float:
+        """Milliseconds of one run on the GPU, inputs and outputs left there."""
+        self._bind(feeds)
+        return float(self._ask("time", cuda_graph=self.cuda_graph)["milliseconds"])
+
+    def profile(self, feeds: Feeds, runs: int) -> tuple[LayerTime, ...]:
+        """The time of each layer of the engine, as TensorRT's profiler takes it."""
+        self._bind(feeds)
+        layers = self._ask("profile", runs=runs)["layers"]
+        return tuple(LayerTime(one["name"], one["ms"], tuple(one["nodes"])) for one in layers)
+
+    def _ask(self, action: str, **content: Any) -> dict[str, Any]:
+        request = {"action": action, "session": self._number, **content}
+        return self._backend.ask(request, self._label)
+
+    def _build(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        ranges, _ = shape_ranges(self.inputs, {name: (s, s, s) for name, s in shapes.items()})
+        settings = replace(self._settings, profile=profile_of(ranges))
+        with model_file(self._model) as path:
+            value = self._ask("prepare", model=str(path.resolve()), settings=asdict(settings))
+        self._number, self.provider = value["session"], value["provider"]
+        self._built_for = shapes
+
+    def _bind(self, feeds: Feeds) -> None:
+        if self._bound is feeds:
+            return
+        shapes = {name: array.shape for name, array in feeds.items()}
+        fixed = {spec.name for spec in self.inputs if _static(spec)}
+        wanted = {name: shape for name, shape in shapes.items() if name not in fixed}
+        if self._number is None or wanted != self._built_for:
+            self._build(wanted)
+        with tempfile.TemporaryDirectory(prefix="deployconv-") as folder:
+            inputs = [
+                _written(Path(folder, f"input_{number}"), name, array)
+                for number, (name, array) in enumerate(feeds.items())
+            ]
+            self._ask("bind", inputs=inputs)
+        self._bound = feeds
+
+
+def _static(spec: TensorSpec) -> bool:
+    return all(isinstance(dim, int) for dim in spec.shape)
+
+
+def _written(file: Path, name: str, array: Array) -> dict[str, Any]:
+    array = np.asarray(array, order="C")
+    file.write_bytes(array.tobytes())
+    return {"name": name, "dtype": array.dtype.name, "shape": array.shape, "file": str(file)}
+
+
+def _array(one: dict[str, Any]) -> Array:
+    dtype = _BFLOAT16 if one["dtype"] == "bfloat16" else np.dtype(one["dtype"])
+    values = np.frombuffer(Path(one["file"]).read_bytes(), dtype)
+    return values.reshape(one["shape"]).copy()
+
+
+def _said(status: str) -> str:
+    return "not run" if status == "not-run" else status
+
+
+def _proto(model: ModelSource) -> onnx.ModelProto:
+    if isinstance(model, bytes):
+        return onnx.load_model_from_string(model)
+    return onnx.load(model, load_external_data=False)

@@ -1,0 +1,248 @@
+"""The program that loads TensorRT: ``python -m deployconv.runtimes.tensorrt.worker``.
+
+It takes requests from standard input until that closes, which also ends it when deployconv is
+gone. Answers go to what was standard output; that itself is turned to standard error, so that
+nothing which a library prints can pass for an answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from deployconv.results import StageName, StageResult
+from deployconv.runtimes.tensorrt import buildlog
+from deployconv.runtimes.tensorrt.binding import (
+    Binding,
+    BuildSettings,
+    LibraryUnavailable,
+    Refused,
+)
+from deployconv.runtimes.tensorrt.caches import CacheFile
+from deployconv.runtimes.tensorrt.device import Device, open_device
+from deployconv.runtimes.tensorrt.driver import NoDevice, compute_capability, device_name
+from deployconv.runtimes.tensorrt.execution import Execution, Tensor
+from deployconv.runtimes.tensorrt.protocol import (
+    Done,
+    Event,
+    Request,
+    Stage,
+    Unavailable,
+    encode,
+)
+
+Send = Callable[[Event], None]
+
+
+class StageFailed(Exception):
+    """A stage failed and was reported; the rest of the request is not run."""
+
+
+class Answers:
+    """Takes the requests of one worker, one after another."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._device: Device | None = None
+        self._sessions: list[Execution] = []
+
+    def answer(self, request: Request) -> None:
+        """Answer ``request``, in whatever way it fails."""
+        actions = {
+            "describe": self._describe,
+            "compile": self._compile,
+            "prepare": self._prepare,
+            "bind": self._bind,
+            "run": self._run,
+            "time": self._time,
+            "profile": self._profile,
+        }
+        try:
+            self._send(Done(actions[request["action"]](request)))
+        except (LibraryUnavailable, NoDevice) as error:
+            self._send(Unavailable(_one_line(str(error))))
+        except StageFailed:
+            self._send(Done({}))
+
+    def _describe(self, request: Request) -> dict[str, Any]:
+        binding = Binding(request["library"])
+        return {
+            "runtime": binding.runtime,
+            "targets": binding.targets(),
+            "fp16": binding.has_fp16_flag,
+            "device": _device(),
+        }
+
+    def _compile(self, request: Request) -> dict[str, Any]:
+        """Parse, build, and look at the engine; what is known when a stage fails is returned."""
+        known: dict[str, Any] = {}
+        try:
+            binding, engine = self._build(request, known)
+            if request["engine"] is not None:
+                Path(request["engine"]).write_bytes(engine)
+            self._load(binding, engine, request["settings"]["target"])
+        except StageFailed:
+            pass
+        return known
+
+    def _prepare(self, request: Request) -> dict[str, Any]:
+        """Build for this machine's GPU and load; the value says how to call the session."""
+        binding, engine = self._build(request, {})
+        with self._stage("deserialize"):
+            if self._device is None:
+                self._device = open_device()
+            kernels = _cache(binding, request["settings"]["cache"], "kernels")
+            self._sessions.append(Execution(binding, engine, self._device, kernels))
+        return {"session": len(self._sessions) - 1, "provider": device_name()}
+
+    def _bind(self, request: Request) -> dict[str, Any]:
+        with self._stage("run"):
+            tensors = [
+                Tensor(one["name"], one["dtype"], tuple(one["shape"]), _read(one["file"]))
+                for one in request["inputs"]
+            ]
+            self._sessions[request["session"]].bind(tensors)
+        return {}
+
+    def _run(self, request: Request) -> dict[str, Any]:
+        outputs = []
+        with self._stage("run"):
+            session = self._sessions[request["session"]]
+            session.run()
+            for number, tensor in enumerate(session.outputs()):
+                file = Path(request["folder"], f"output_{number}")
+                file.write_bytes(tensor.data)
+                outputs.append(
+                    {
+                        "name": tensor.name,
+                        "dtype": tensor.dtype,
+                        "shape": tensor.shape,
+                        "file": str(file),
+                    }
+                )
+        return {"outputs": outputs}
+
+    def _time(self, request: Request) -> dict[str, Any]:
+        with self._stage("run"):
+            session = self._sessions[request["session"]]
+            milliseconds = session.milliseconds(request["cuda_graph"])
+        return {"milliseconds": milliseconds}
+
+    def _profile(self, request: Request) -> dict[str, Any]:
+        with self._stage("profile"):
+            layers = self._sessions[request["session"]].profile(request["runs"])
+        return {"layers": layers}
+
+    def _build(self, request: Request, known: dict[str, Any]) -> tuple[Binding, Any]:
+        """The engine of ``request``; what is learnt on the way goes to ``known``."""
+        settings = BuildSettings(**request["settings"])
+        binding = Binding(request["library"])
+        if settings.target is None:
+            compute_capability()  # NoDevice says it better than the builder's error would
+        with self._stage("parse"):
+            network = binding.parse(Path(request["model"]), settings.fp16)
+            known["layers"] = binding.padded_layers(network)
+        with self._stage("build"):
+            timings = None if settings.target else _cache(binding, settings.cache, "timings")
+            engine = binding.build(network, settings, timings)
+            messages = binding.log.messages()
+            known["engine_bytes"] = engine.nbytes
+            known |= buildlog.memory(messages)
+            known["kernels"] = buildlog.kernels(messages)
+        return binding, engine
+
+    def _load(self, binding: Binding, engine: Any, target: str | None) -> None:
+        """Deserialize where there is a GPU of the right kind."""
+        try:
+            here = compute_capability()
+        except NoDevice as error:
+            self._not_run("deserialize", str(error))
+            return
+        if target not in (None, here):
+            self._not_run("deserialize", f"this machine's GPU is {here}")
+            return
+        with self._stage("deserialize"):
+            binding.deserialize(engine)
+
+    def _not_run(self, name: StageName, reason: str) -> None:
+        self._send(Stage(StageResult(name, "not-run", reason=reason)))
+
+    @contextmanager
+    def _stage(self, name: StageName) -> Iterator[None]:
+        """Report how the body went; raises StageFailed where it failed."""
+        start = time.perf_counter()
+        try:
+            yield
+        except LibraryUnavailable:
+            raise
+        except Exception as error:
+            seconds = time.perf_counter() - start
+            if isinstance(error, Refused):
+                result = StageResult(
+                    name, "failed", seconds, _one_line(str(error)), error.node, error.operator
+                )
+            else:
+                words = _one_line(f"{type(error).__name__}: {error}")
+                result = StageResult(name, "failed", seconds, words)
+            self._send(Stage(result))
+            raise StageFailed from error
+        self._send(Stage(StageResult(name, "ok", time.perf_counter() - start)))
+
+
+def main() -> None:
+    """Answer the requests on standard input, one a line."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    worker = Answers(lambda event: _write(answers.fileno(), encode(event)))
+    while True:
+        worker.answer(json.loads(requests.get()))
+
+
+def _listen(requests: queue.SimpleQueue[bytes]) -> None:
+    """Hand over each line; end the process, busy or not, once nobody is there to answer."""
+    for line in sys.stdin.buffer:
+        requests.put(line)
+    os._exit(0)
+
+
+def _write(descriptor: int, line: bytes) -> None:
+    """Write all of ``line``: a pipe may take less at a time."""
+    view = memoryview(line)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _read(file: str) -> bytes:
+    return Path(file).read_bytes()
+
+
+def _cache(binding: Binding, folder: str | None, what: str) -> CacheFile | None:
+    """The file for ``what`` of this library on this machine's GPU."""
+    if folder is None:
+        return None
+    return CacheFile(Path(folder), binding.runtime, device_name(), compute_capability(), what)
+
+
+def _device() -> str | None:
+    try:
+        return compute_capability()
+    except NoDevice:
+        return None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""What a node has to do, in amounts that a cost model can put a time to.
+
+The amounts are those of onnxruntime's CPU kernels; a table (`cost_table`) has the time of each.
+Convolutions come in two kinds there. One works on images whose channels lie in blocks; it needs
+two spatial axes and a number of channels that fits. The other writes the columns of a matrix
+(im2col) and multiplies. A ConvTranspose multiplies first and adds its columns up after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from math import prod
+from typing import Any, Literal
+
+import onnx
+from onnx import NodeProto
+
+from deployconv.graph.shapes import Instance
+
+Term = Literal[
+    "launches",
+    "forks",
+    "blocked",
+    "depthwise",
+    "gemm",
+    "gemm_calls",
+    "read",
+    "columns",
+    "scattered",
+    "scattered_nd",
+    "integer",
+    "integer_columns",
+    "quantized",
+    "turned",
+    "weights",
+    "far",
+    "reordered",
+    "reordered_part",
+    "pointwise",
+    "transcendental",
+    "prelu",
+    "reduced",
+    "reduced_pages",
+    "copied",
+    "repeated",
+    "repeated_blocks",
+    "depth_to_space",
+    "depth_to_space_runs",
+    "col2im",
+    "col2im_pairs",
+    "col2im_rows",
+    "col2im_nd",
+    "transposed",
+    "transposed_axis",
+    "transposed_rows",
+]
+"""Kinds of work; multiplications and elements are counted in millions.
+
+- ``launches``: nodes, one by one; ``forks``: those that wake other threads; ``gemm_calls``:
+  matrix multiplications, in thousands; ``read``: elements of the second matrix of a MatMul.
+- ``blocked``: multiplications of a blocked Conv, its channels filled up to whole blocks.
+- ``depthwise``: multiplications of a blocked Conv with one channel a group.
+- ``gemm``: multiplications of the others; ``columns``: elements that im2col writes;
+  ``scattered``: elements that a ConvTranspose adds up, ``_nd`` where it is not 2-D.
+- ``integer``: multiplications of a Conv between DequantizeLinear and QuantizeLinear, with its
+  ``integer_columns``; ``quantized``: elements of such nodes that stand elsewhere; ``turned``:
+  integers brought from channels in front to channels last or back.
+- ``weights``: elements of the weight, which count where the image is small.
+- ``far``: elements, of those counted elsewhere, beyond what a cache holds of one tensor.
+- ``reordered``: elements brought into blocks or out of them; ``_part`` where the last block
+  is not full.
+- ``pointwise``, ``transcendental``: elements of such layers; ``reduced``: elements that a
+  reduction reads, along any axis but the last, ``_pages`` where what it adds up stands whole
+  pages of memory apart, all in one corner of the cache.
+- ``copied``: elements of whatever else moves data; ``repeated``: made by a nearest Resize,
+  ``_blocks`` where the channels stay in blocks.
+- the rest: elements that a shuffle moves, one term a way to do it.
+"""
+
+Work = dict[Term, float]
+
+_MILLION = 1e6
+FUSED = frozenset({"Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
+"""Activations that a Conv does on the way."""
+FOLDED = frozenset({"Add", "BatchNormalization", "Mul"})
+"""Layers that disappear in the weights of a Conv, if all they have besides is constant."""
+_POINTWISE = frozenset(
+    (
+        *("Abs", "Add", "BatchNormalization", "Cast", "Clip", "Div", "HardSigmoid", "HardSwish"),
+        *("LeakyRelu", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Where"),
+    )
+)
+_TRANSCENDENTAL = frozenset(
+    (
+        *("Celu", "Elu", "Erf", "Exp", "Gelu", "Log", "Mish", "Pow", "Selu", "Sigmoid"),
+        *("Softplus", "Sqrt", "Tanh"),
+    )
+)
+_FREE = frozenset(
+    (
+        *("Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze"),
+        "Unsqueeze",
+    )
+)
+_NEAR = 1.0
+"""Millions of elements of a tensor that a cache holds."""
+_PAGE = 1024
+"""Elements of a page of memory."""
+_ALIGNED = 4
+"""Channels that come in fours can be brought into blocks."""
+
+
+def work_of(node: NodeProto, shapes: Instance, block: int) -> Work | None:
+    """The work of one node by itself; None where a shape that it depends on is not known.
+
+    Args:
+        node: the node.
+        shapes: of all tensors of its graph.
+        block: channels in a block; 0 where no Conv works on blocks.
+    """
+    if node.op_type in _FREE:
+        return {}
+    try:
+        return {"launches": 1.0, **_work(node, shapes, block)}
+    except KeyError:
+        return None
+
+
+def _work(node: NodeProto, shapes: Instance, block: int) -> Work:
+    if node.op_type == "Conv":
+        return _conv(node, shapes, block)
+    if node.op_type == "ConvTranspose":
+        return _conv_transpose(node, shapes)
+    if node.op_type == "MatMul":
+        return _matmul(node, shapes)
+    if node.op_type.startswith("Reduce"):
+        return _reduction(node, shapes)
+    made = prod(shapes[node.output[0]]) / _MILLION
+    return _moved(node, shapes, made) | far(made)
+
+
+def far(amount: float) -> Work:
+    """What is beyond a cache of ``amount`` million elements."""
+    return {"far": amount - _NEAR} if amount > _NEAR else {}
+
+
+def _moved(node: NodeProto, shapes: Instance, made: float) -> Work:
+    """Of a layer that makes ``made`` million elements of others."""
+    op = node.op_type
+    if op in _POINTWISE:
+        return {"pointwise": made}
+    if op in _TRANSCENDENTAL:
+        return {"transcendental": made}
+    if op in ("Resize", "Upsample"):
+        return {"repeated": made}
+    if op == "DepthToSpace":
+        runs = made / int(attributes(node)["blocksize"])
+        return {"depth_to_space": made, "depth_to_space_runs": runs}
+    if op == "Col2Im":
+        return {_col2im(node, len(shapes[node.output[0]])): made}
+    if op in ("DequantizeLinear", "QuantizeLinear"):
+        return {"quantized": made}
+    if op == "PRelu":
+        return {"prelu": made}
+    if op == "Transpose":
+        return {_transposed(node, shapes[node.input[0]]): made}
+    return {"copied": made}
+
+
+def _conv(node: NodeProto, shapes: Instance, block: int) -> Work:
+    weight, y = shapes[node.input[1]], shapes[node.output[0]]
+    given = attributes(node)
+    group = int(given.get("group", 1))
+    taps, pixels = prod(weight[2:]), y[0] * prod(y[2:])
+    inner, c_out = weight[1], weight[0]
+    work: Work = {"weights": prod(weight) / _MILLION, "forks": 1.0}
+    if not is_blocked(node, shapes, block):
+        work["gemm"] = inner * c_out * taps * pixels / _MILLION
+        work["gemm_calls"] = group * y[0] / 1e3
+        if taps > 1 or any(given.get("pads", ())) or set(given.get("strides", ())) - {1}:
+            work["columns"] = inner * group * taps * pixels / _MILLION
+        return work
+    if group > 1 and inner == 1:
+        work["depthwise"] = _filled(c_out, block) * taps * pixels / _MILLION
+        return work
+    outer = group * _filled(c_out // group, block)
+    inner = _filled(inner, block) if reads_blocks(node, shapes, block) else inner
+    work["blocked"] = inner * outer * taps * pixels / _MILLION
+    return work
+
+
+def integer_conv(node: NodeProto, shapes: Instance) -> Work:
+    """The work of a Conv whose image, weight and result are integers."""
+    weight, y = shapes[node.input[1]], shapes[node.output[0]]
+    group = int(attributes(node).get("group", 1))
+    taps, pixels = prod(weight[2:]), y[0] * prod(y[2:]) / _MILLION
+    work: Work = {"launches": 1.0, "forks": 1.0, "integer": prod(weight) * pixels}
+    if taps > 1:
+        work["integer_columns"] = weight[1] * group * taps * pixels
+    return work
+
+
+def _conv_transpose(node: NodeProto, shapes: Instance) -> Work:
+    x, weight = (shapes[name] for name in node.input[:2])
+    group = int(attributes(node).get("group", 1))
+    pixels = x[0] * prod(x[2:])
+    columns = group * prod(weight[1:]) * pixels / _MILLION
+    work: Work = {
+        "forks": 1.0,
+        "weights": prod(weight) / _MILLION,
+        "gemm": prod(weight) * pixels / _MILLION,
+        "gemm_calls": group * x[0] / 1e3,
+    }
+    if len(x) == 4:
+        work["scattered"] = columns
+    else:
+        work["scattered_nd"] = columns
+    return work | far(columns / group)
+
+
+def _matmul(node: NodeProto, shapes: Instance) -> Work:
+    """Few rows times a large matrix take as long as it takes to read that."""
+    one, other = (shapes[name] for name in node.input)
+    y = shapes[node.output[0]]
+    read = prod(other) / _MILLION
+    calls = prod(y[:-2]) / 1e3
+    multiplied = prod(y) * one[-1] / _MILLION
+    return {"forks": 1.0, "gemm": multiplied, "gemm_calls": calls, "read": read}
+
+
+def _reduction(node: NodeProto, shapes: Instance) -> Work:
+    """What lies side by side is added up as quickly as a pointwise layer reads it."""
+    x, y = shapes[node.input[0]], shapes[node.output[0]]
+    kept = list(takewhile(lambda sizes: sizes[0] == sizes[1], zip(x[::-1], y[::-1], strict=False)))
+    apart = prod(size for size, _ in kept)
+    term: Term = "pointwise"
+    if apart > 1:
+        term = "reduced" if apart % _PAGE else "reduced_pages"
+    return {term: prod(x) / _MILLION}
+
+
+def is_blocked(node: NodeProto, shapes: Instance, block: int) -> bool:
+    """True for a Conv that onnxruntime runs on channels in blocks.
+
+    As its transformer decides it: two spatial axes; groups of whole blocks, or of one channel;
+    input channels in fours, or fewer than a block, which are then read as they are.
+    """
+    weight = shapes[node.input[1]]
+    if not block or len(weight) != 4:
+        return False
+    group = int(attributes(node).get("group", 1))
+    c_out, inner = weight[:2]
+    if group == 1:
+        return inner < block or inner % _ALIGNED == 0
+    if c_out % _ALIGNED:
+        return False
+    return (inner == 1 and c_out == group) or not (inner % block or c_out // group % block)
+
+
+def reads_blocks(node: NodeProto, shapes: Instance, block: int) -> bool:
+    """True where a blocked Conv wants its input in blocks."""
+    group = int(attributes(node).get("group", 1))
+    return shapes[node.input[1]][1] * group >= block
+
+
+def _col2im(node: NodeProto, rank: int) -> Term:
+    """Whole rows, and blocks of two by two that are not cropped, have a quicker way."""
+    if rank != 4:
+        return "col2im_nd"
+    given = attributes(node)
+    if given["strides"][1] == 1:
+        return "col2im_rows"
+    quick = list(given["strides"]) == [2, 2] and not any(given.get("pads", ()))
+    return "col2im_pairs" if quick else "col2im"
+
+
+def _transposed(node: NodeProto, shape: Sequence[int]) -> Term:
+    """How much a Transpose tears apart: rows, one axis among the others, or everything."""
+    order = attributes(node).get("perm") or tuple(reversed(range(len(shape))))
+    axes = [axis for axis in order if shape[axis] != 1]
+    merged = [axes[:1]] if axes else []
+    for axis in axes[1:]:
+        if axis == merged[-1][-1] + 1:
+            merged[-1].append(axis)
+        else:
+            merged.append([axis])
+    rank = {run[0]: place for place, run in enumerate(sorted(merged))}
+    moved = [rank[run[0]] for run in merged]
+    if moved == sorted(moved):
+        return "copied"
+    if moved[-1] == len(moved) - 1:
+        return "transposed_rows"
+    return "transposed_axis" if len(moved) <= 3 else "transposed"
+
+
+def _filled(channels: int, block: int) -> int:
+    """Whole blocks for ``channels``."""
+    return -(-channels // block) * block
+
+
+def attributes(node: NodeProto) -> Mapping[str, Any]:
+    """The attributes of a node by name."""
+    return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}

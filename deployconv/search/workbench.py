@@ -1,0 +1,261 @@
+"""Variants of one model, each proved before it is timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from onnx import ModelProto
+
+from deployconv.errors import CheckFailed
+from deployconv.graph.load import LoadedModel
+from deployconv.graph.save import staged
+from deployconv.options import FeedOptions, RewriteOptions
+from deployconv.pipeline import Planning, apply, plan_model
+from deployconv.results import Candidate, OutputParity
+from deployconv.rewrite.joining import Planned, not_selected, peers
+from deployconv.runtimes import get_backend
+from deployconv.runtimes.base import Array, ModelSource, Session
+from deployconv.runtimes.machine import describe_machine
+from deployconv.runtimes.memory import peak_memory
+from deployconv.search.cache import Key, TimingCache
+from deployconv.search.candidates import options_for
+from deployconv.search.choice import Choice, Option
+from deployconv.search.race import Timing, race
+from deployconv.verify.certificate import certify
+from deployconv.verify.compare import compare_outputs
+from deployconv.verify.inputs import make_feeds
+from deployconv.verify.parity import check_parity
+
+_CONFIRM = 3.0
+"""Seconds for a comparison of two models, where runs are short."""
+_SHORT = 1.0
+"""Seconds for one that is kept time for, at the least."""
+_SIX_ROUNDS, _TWELVE_ROUNDS = 14, 26
+"""Runs of two models, with what warms them up."""
+
+Choices = Mapping[str, Choice]
+"""The form of each site that changes, by its id."""
+
+
+@dataclass(frozen=True)
+class TunerOptions:
+    """How long to measure, on what, and whether to remember it."""
+
+    backend: str = "ort"
+    threads: int | None = None
+    feed: FeedOptions = field(default_factory=FeedOptions)
+    budget: float = 60.0
+    cache: bool = True
+    on_progress: Callable[[float], None] | None = None
+    """Called with the part that is done, 0 to 1."""
+    max_memory: float = 1.1
+    """Times the peak memory of the original that speed is worth."""
+
+
+@dataclass(frozen=True, eq=False)
+class Workbench:
+    """Builds variants of one model and times them.
+
+    Attributes:
+        model: what is rewritten; it is not changed.
+        planning: its sites.
+        source: the original for the backend, and ``original`` as it was loaded there.
+        feeds: what every variant runs on, and ``expected`` what the original makes of it.
+        run_seconds: how long that takes.
+        deadline: when the time to measure is over.
+    """
+
+    model: LoadedModel
+    planning: Planning
+    source: ModelSource
+    original: Session
+    options: RewriteOptions
+    tuner: TunerOptions
+    feeds: Mapping[str, Array]
+    expected: Mapping[str, Array]
+    run_seconds: float
+    deadline: float
+    cache: TimingCache
+    _certified: set[tuple[str, Choice]] = field(default_factory=set)
+    _peaks: dict[frozenset[tuple[str, Choice]], int | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        model: LoadedModel,
+        original: ModelSource,
+        options: RewriteOptions,
+        tuner: TunerOptions,
+    ) -> Workbench:
+        """Load the original and run it.
+
+        Raises:
+            UsageError: the inputs do not fit the model.
+            BackendUnavailable: the backend cannot run the model.
+        """
+        session = get_backend(tuner.backend).prepare(original, threads=tuner.threads)
+        feeds = make_feeds(session.inputs, tuner.feed).arrays
+        cache = TimingCache.of_user() if tuner.cache else TimingCache(None)
+        deadline = time.monotonic() + tuner.budget
+        expected = session.run(feeds)
+        # A session still takes memory in its second run.
+        run = min(_seconds(session, feeds) for _ in range(2))
+        planning = plan_model(model, options)
+        return cls(
+            model,
+            planning,
+            original,
+            session,
+            options,
+            tuner,
+            feeds,
+            expected,
+            run,
+            deadline,
+            cache,
+        )
+
+    @property
+    def left(self) -> float:
+        """Seconds until the time to measure is over, less what a last comparison takes."""
+        return self.deadline - time.monotonic() - self.comparison
+
+    @property
+    def comparison(self) -> float:
+        """Seconds for a comparison of two models, at the least."""
+        return max(_CONFIRM, _SIX_ROUNDS * self.run_seconds)
+
+    @property
+    def telling(self) -> float:
+        """Seconds for one that tells a small gain from the noise."""
+        return max(_SHORT, _TWELVE_ROUNDS * self.run_seconds)
+
+    def options_of(self, planned: Planned) -> list[Option]:
+        """The forms of a site that the call allows."""
+        barred = not_selected(self.planning.sites)
+        if id(planned.site.layer) in barred:
+            return []
+        asked = self.options
+        others = peers(self.planning.sites, barred)
+        return options_for(planned, self.planning.view, barred, asked.form, asked.shuffle, others)
+
+    def joined(self, choices: Choices) -> set[str]:
+        """The sites that have become part of another's chain."""
+        sites = plan_model(self.model, self.options, choices).sites
+        return {planned.report.id for planned in sites if planned.head is not None}
+
+    def race(
+        self,
+        variants: Sequence[Choices | None],
+        seconds: float,
+        until_decided: bool = False,
+    ) -> list[Timing]:
+        """Time the model with each of these choices made; None stands for the original.
+
+        Raises CheckFailed for one that computes something else than the original.
+        """
+        for choices in variants:
+            self._certify(choices or {})
+        with ExitStack() as stack:
+            sessions = [
+                self.original if choices is None else self._variant(choices, stack)
+                for choices in variants
+            ]
+            return race(sessions, self.feeds, seconds, until_decided)
+
+    def times_the_memory(self, choices: Choices) -> float | None:
+        """Peak memory with ``choices`` made, as a multiple of that without any.
+
+        None where that cannot be told.
+        """
+        before, after = self._peak({}), self._peak(choices)
+        return after / before if before and after else None
+
+    def _peak(self, choices: Choices) -> int | None:
+        """Bytes on onnxruntime's CPU provider, measured once."""
+        key = frozenset(choices.items())
+        if key not in self._peaks:
+            with ExitStack() as stack:
+                path = self._written(choices, stack)
+                self._peaks[key] = peak_memory(path, self.feeds, self.original.threads)
+        return self._peaks[key]
+
+    def _certify(self, choices: Choices) -> None:
+        """Raise CheckFailed unless every form in ``choices`` has its certificate."""
+        for planned in self.planning.sites:
+            name = planned.report.id
+            choice = choices.get(name)
+            if choice is None or (name, choice) in self._certified:
+                continue
+            (option,) = (found for found in self.options_of(planned) if found.choice == choice)
+            if certify(option.subject, option.plan, self.tuner.feed.seed) != "exact":
+                raise CheckFailed(f"{name}: certificate failed for {choice}: nothing was written")
+            self._certified.add((name, choice))
+
+    def _variant(self, choices: Choices, stack: ExitStack) -> Session:
+        """The model with ``choices`` made, ready to run and proved to compute the same."""
+        path = self._written(choices, stack)
+        session = get_backend(self.tuner.backend).prepare(path, threads=self.tuner.threads)
+        self._compare(session, path, choices)
+        return session
+
+    def _written(self, choices: Choices, stack: ExitStack) -> Path:
+        """The model with ``choices`` made, in a file that is there as long as ``stack``."""
+        proto = ModelProto()
+        proto.CopyFrom(self.model.proto)
+        planning = plan_model(replace(self.model, proto=proto), self.options, choices)
+        added = apply(planning)
+        return stack.enter_context(staged(proto, self.model.folder, None, added)).path
+
+    def _compare(self, session: Session, path: Path, choices: Choices) -> None:
+        """Raise CheckFailed unless the variant computes what the original does."""
+        outputs = compare_outputs(self.expected, session.run(self.feeds))
+        if not all(output.passed for output in outputs):
+            # A model that moves by its own rounding is judged by how far: see `check_parity`.
+            feed, threads = self.tuner.feed, self.tuner.threads
+            backend, allowed = self.tuner.backend, self.options.allow_requantize
+            outputs = check_parity(self.source, path, backend, feed, threads, allowed).outputs
+        for output in outputs:
+            if not output.passed:
+                made = ", ".join(f"{name} ({choice})" for name, choice in choices.items())
+                raise CheckFailed(
+                    f"parity failed with {made or 'nothing changed'}: output '{output.name}':"
+                    f" {_difference(output)}: nothing was written"
+                )
+
+    def remembered(self, site: str) -> tuple[Candidate, ...]:
+        """What was measured before of a site; empty where nothing was."""
+        return self.cache.read(self._key(site)) or ()
+
+    def remember(self, site: str, timed: tuple[Candidate, ...]) -> None:
+        """Keep what was measured of a site for the next time."""
+        self.cache.write(self._key(site), timed)
+
+    def _key(self, site: str) -> Key:
+        # Timed in place, a figure belongs to the model as well as to the layer.
+        return Key(
+            model=self.model.info.sha256,
+            site=site,
+            options=str(self.options),
+            shapes=tuple(array.shape for array in self.feeds.values()),
+            opset=self.model.info.opset,
+            backend=self.tuner.backend,
+            runtime=get_backend(self.tuner.backend).runtime,
+            machine=describe_machine(),
+            threads=self.original.threads,
+        )
+
+
+def _seconds(session: Session, feeds: Mapping[str, Array]) -> float:
+    """How long a run takes, roughly."""
+    start = time.monotonic()
+    session.run(feeds)
+    return time.monotonic() - start
+
+
+def _difference(output: OutputParity) -> str:
+    return output.problem or f"max |difference| {output.max_abs:.3g} > {output.tolerance:.3g}"

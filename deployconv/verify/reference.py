@@ -1,0 +1,22 @@
+"""The ONNX reference evaluator, for whoever has no onnxruntime; slow, so for tiny models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+from onnx.reference import ReferenceEvaluator
+
+from deployconv.graph.operators import ConvTranspose
+
+Array = NDArray[Any]
+
+
+def run_reference(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """All outputs by name. Raises whatever the evaluator raises where it cannot."""
+    evaluator = ReferenceEvaluator(model, new_ops=[ConvTranspose])
+    results = evaluator.run(None, dict(feeds))
+    return dict(zip(evaluator.output_names, map(np.asarray, results), strict=True))

@@ -1,0 +1,136 @@
+"""The operators that are evaluated here, against onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import ModelProto
+
+from deployconv.graph.evaluate import LARGEST, evaluate
+from tests.build import Array, integers, run
+from tests.match.graphs import floats, ints, parsed
+
+
+def evaluated(model: ModelProto, feeds: Mapping[str, Array]) -> Array:
+    (opset,) = (entry.version for entry in model.opset_import)
+    (result,) = evaluate(model.graph.node, opset, feeds, ["y"])
+    return result
+
+
+def assert_as_onnxruntime(model: ModelProto, constants: Mapping[str, Any], x: Array) -> None:
+    expected = run(model, {"x": x})["y"]
+    np.testing.assert_array_equal(evaluated(model, {**constants, "x": x}), expected, strict=True)
+
+
+@st.composite
+def scatters(draw: st.DrawFn) -> tuple[Array, Array, Array]:
+    """Data, indices into its first axes, each place once, and updates."""
+    shape = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
+    width = draw(st.integers(1, len(shape)))
+    places = np.stack(np.unravel_index(np.arange(np.prod(shape[:width])), shape[:width]), -1)
+    count = draw(st.integers(1, len(places)))
+    order = draw(st.permutations(range(len(places))))
+    indices = places[order[:count]].astype(np.int64)
+    negative = draw(st.booleans())
+    if negative:
+        indices -= np.array(shape[:width])
+    outer = (2, count // 2) if count % 2 == 0 and draw(st.booleans()) else (count,)
+    updates = integers(*outer, *shape[width:], seed=5)
+    return integers(*shape), indices.reshape(*outer, width), updates
+
+
+@settings(max_examples=60)
+@given(scatters(), st.sampled_from(["none", "add"]))
+def test_scatter_nd(case: tuple[Array, Array, Array], reduction: str) -> None:
+    data, indices, updates = case
+    dims = ",".join(map(str, updates.shape))
+    constants = {"data": data, "at": indices}
+    model = parsed(f'y = ScatterND<reduction="{reduction}">(data, at, x)', constants, dims)
+    assert_as_onnxruntime(model, constants, updates)
+
+
+def test_scatter_nd_that_adds_twice_to_one_place() -> None:
+    constants = {"data": integers(4), "at": ints(1, 1, 3).reshape(3, 1)}
+    model = parsed('y = ScatterND<reduction="add">(data, at, x)', constants, "3")
+    assert_as_onnxruntime(model, constants, integers(3, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("reduction", "indices"), [("none", [1, 1]), ("none", [3, -1]), ("mul", [0, 1])]
+)
+def test_scatter_nd_whose_result_is_open_or_unknown(reduction: str, indices: list[int]) -> None:
+    constants = {"data": integers(4), "at": ints(*indices).reshape(2, 1)}
+    model = parsed(f'y = ScatterND<reduction="{reduction}">(data, at, x)', constants, "2")
+    with pytest.raises(NotImplementedError):
+        evaluated(model, {**constants, "x": integers(2)})
+
+
+@pytest.mark.parametrize("opset", [9, 10, 11, 13, 16, 18])
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("shape", [(2, 3), (1, 3), (2, 1), (1, 1)])
+def test_scatter_elements(opset: int, axis: int, shape: tuple[int, int]) -> None:
+    """Fewer indices than there are rows leave the other rows as they are."""
+    order = np.array([[5, 2, 0], [1, 4, -3]]) if axis else np.array([[1, -2, 0], [0, 1, -1]])
+    constants = {"data": integers(2, 6), "at": order[: shape[0], : shape[1]]}
+    op = "Scatter" if opset < 11 else "ScatterElements"
+    dims = ",".join(map(str, shape))
+    model = parsed(f"y = {op}<axis={axis}>(data, at, x)", constants, dims, opset=opset)
+    assert_as_onnxruntime(model, constants, integers(*shape, seed=1))
+
+
+@pytest.mark.parametrize(("opset", "op"), [(9, "Scatter"), (18, "ScatterElements")])
+def test_scatter_elements_that_writes_twice(opset: int, op: str) -> None:
+    constants = {"data": integers(2, 6), "at": np.array([[1, 2, 1], [0, 3, 5]])}
+    model = parsed(f"y = {op}<axis=1>(data, at, x)", constants, "2,3", opset=opset)
+    with pytest.raises(NotImplementedError):
+        evaluated(model, {**constants, "x": integers(2, 3)})
+
+
+def test_scatter_elements_that_adds() -> None:
+    constants = {"data": integers(2, 6), "at": np.array([[1, 2, 1], [0, 3, 5]])}
+    body = 'y = ScatterElements<axis=1, reduction="add">(data, at, x)'
+    assert_as_onnxruntime(parsed(body, constants, "2,3"), constants, integers(2, 3, seed=1))
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+@pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 13, 18, 19, 23])
+def test_nearest_resize_at_every_opset(opset: int, scale: int) -> None:
+    """With the modes that the operator has where none are stated."""
+    constants = {"scales": floats(1, 1, scale, 2), "roi": floats()}
+    if opset < 9:
+        body = f"y = Upsample<scales=[1.0,1.0,{scale}.0,2.0]>(x)"
+    elif opset < 11:
+        body = f"y = {'Upsample' if opset < 10 else 'Resize'}(x, scales)"
+    else:
+        body = f"y = Resize(x, {'roi' if opset < 13 else ''}, scales)"
+    model = parsed(body, constants, "1,2,5,4", opset=opset)
+    assert_as_onnxruntime(model, constants, integers(1, 2, 5, 4))
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_resize_that_interpolates_is_refused(mode: str) -> None:
+    model = parsed(f'y = Resize<mode="{mode}">(x, , scales)', {"scales": floats(1, 1, 2, 2)})
+    with pytest.raises(NotImplementedError):
+        evaluated(model, {"x": integers(1, 2, 4, 3), "scales": floats(1, 1, 2, 2)})
+
+
+@pytest.mark.parametrize("opset", [8, 9])
+def test_upsample_that_interpolates_is_refused(opset: int) -> None:
+    scales = "scales=[1.0,1.0,2.0,2.0], " if opset < 9 else ""
+    inputs = "x" if opset < 9 else "x, scales"
+    model = parsed(f'y = Upsample<{scales}mode="linear">({inputs})', opset=opset)
+    with pytest.raises(NotImplementedError):
+        evaluated(model, {"x": integers(1, 2, 4, 3), "scales": floats(1, 1, 2, 2)})
+
+
+@pytest.mark.parametrize("other", [0, 2])
+def test_no_resize_fills_the_memory(other: int) -> None:
+    scales = floats(1, 1, LARGEST, other)
+    model = parsed("y = Resize(x, , scales)", {"scales": scales})
+    with pytest.raises(NotImplementedError):
+        evaluated(model, {"x": integers(1, 2, 4, 3), "scales": scales})

@@ -1,0 +1,135 @@
+"""From a map of elements to one map per axis: what fits, and what does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployconv.match.index_map import ZERO, AxisMap, fit_axes, fit_axis, fits
+from tests.build import Array
+
+axis_maps = st.builds(
+    AxisMap,
+    stride=st.integers(2, 5),
+    begin=st.integers(-6, 6),
+    hold=st.booleans(),
+    size=st.integers(6, 40),
+    input_size=st.integers(3, 8),
+)
+
+
+def vector(axis: AxisMap) -> Array:
+    return np.array([axis.source(o) for o in range(axis.size)])
+
+
+def combined(*axes: AxisMap, front: tuple[int, int] = (2, 3)) -> tuple[Array, tuple[int, ...]]:
+    """The flat map of all axes together, and the shape of the input."""
+    shape = (*front, *(axis.input_size for axis in axes))
+    numbers = np.arange(int(np.prod(shape))).reshape(shape)
+    for position, axis in enumerate(axes, 2):
+        sources = vector(axis)
+        numbers = numbers.take(np.maximum(sources, 0), axis=position)
+        zero = (sources < 0).reshape(-1, *[1] * (numbers.ndim - 1 - position))
+        numbers = np.where(zero, ZERO, numbers)
+    return numbers, shape
+
+
+@given(axis_maps)
+def test_a_fitted_map_says_the_same_of_every_element(axis: AxisMap) -> None:
+    sources = vector(axis)
+    found = fit_axis(sources, axis.input_size)
+    if found is None:  # too little of it is seen to tell
+        assert len(np.unique(sources[sources >= 0])) < 3
+        return
+    np.testing.assert_array_equal(vector(found), sources)
+    # More of it in both directions shows whether that is the same map or another.
+    if len(np.unique(sources[sources >= 0])) >= 3:
+        assert (found.stride, found.begin, found.hold) == (axis.stride, axis.begin, axis.hold)
+
+
+@pytest.mark.parametrize(
+    ("sources", "found"),
+    [
+        ([0, 1, 2, 3], AxisMap(1, 0, False, 4, 4)),
+        ([0, 0, 1, 1, 2, 2], AxisMap(2, 0, True, 6, 3)),
+        ([0, -1, 1, -1, 2, -1], AxisMap(2, 0, False, 6, 3)),
+        ([0, -1, 1, -1, 2], AxisMap(2, 0, False, 5, 3)),
+        ([-1, 0, -1, 1, -1, 2], AxisMap(2, 1, False, 6, 3)),
+        ([-1, -1, 0, 1, 2, -1], AxisMap(1, 2, False, 6, 3)),
+        ([0, 1, 1, 2, 2], AxisMap(2, -1, True, 5, 3)),
+        ([1, 2], AxisMap(1, -1, False, 2, 3)),
+        ([0, 0, 1, 1, 2, 2, -1], AxisMap(2, 0, True, 7, 3)),
+    ],
+)
+def test_what_an_upsampling_can_do(sources: list[int], found: AxisMap) -> None:
+    assert fit_axis(np.array(sources), found.input_size) == found
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        [-1, -1, -1],
+        [0, 0, 0, 1, 1, 2, 2, 2],
+        [2, 1, 0],
+        [2, 2, 1, 1, 0, 0],
+        [0, 2, 1, 3],
+        [0, -1, -1, 1, -1, 2],
+        [0, 0, 1, 1, 0, 0],
+        [0, 0, -1, 1, 1, -1, 2, 2, -1],
+        [0, 0, 1, 1, 2, 2, 2, 2],
+        [-1, 0, 0, 1, 1, 2],
+    ],
+    ids=str,
+)
+def test_what_none_can_do(sources: list[int]) -> None:
+    assert fit_axis(np.array(sources), max(sources) + 1 if sources[-1] != 2 else 3) in (
+        None,
+        # Cut short behind, a run of the last element may be: the axis ends there.
+        *([AxisMap(2, 1, True, 6, 3)] if sources == [-1, 0, 0, 1, 1, 2] else []),
+    )
+
+
+@given(axis_maps, axis_maps)
+def test_axes_that_separate(first: AxisMap, second: AxisMap) -> None:
+    sources, shape = combined(first, second)
+    found = fit_axes(sources, shape)
+    if found is not None:
+        again, _ = combined(*found)
+        np.testing.assert_array_equal(again, sources)
+
+
+@pytest.mark.parametrize("change", ["one element", "two axes", "channels", "batch", "zero"])
+def test_axes_that_do_not(change: str) -> None:
+    axes = AxisMap(2, 0, True, 6, 3), AxisMap(2, 0, True, 6, 3)
+    sources, shape = combined(*axes)
+    assert fit_axes(sources, shape) == axes
+    if change == "one element":
+        sources[0, 0, 0, 0] += 1
+    elif change == "two axes":
+        sources = sources.swapaxes(2, 3).copy()
+    elif change == "channels":
+        sources = sources[:, ::-1].copy()
+    elif change == "batch":
+        sources = sources[::-1].copy()
+    else:
+        sources[1, 2, 3, 4] = ZERO
+    assert fit_axes(sources, shape) is None
+
+
+def test_a_map_of_nothing_is_none() -> None:
+    assert fit_axes(np.full((1, 2, 4, 4), ZERO), (1, 2, 2, 2)) is None
+
+
+@given(axis_maps, st.integers(1, 9))
+def test_the_same_map_at_another_size(axis: AxisMap, size: int) -> None:
+    other = AxisMap(
+        axis.stride, axis.begin, axis.hold, max(1, axis.tail + axis.stride * size), size
+    )
+    sources, shape = combined(other)
+    expected = axis.tail + axis.stride * size >= 1
+    assert fits(sources, (axis,), shape) == expected
+    if (sources != ZERO).any():
+        sources.flat[np.flatnonzero(sources != ZERO)[0]] = ZERO
+        assert not fits(sources, (axis,), shape)

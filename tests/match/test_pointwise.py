@@ -1,0 +1,126 @@
+"""Which layers treat every position alike, and which of them keep zeros."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deployconv.graph.load import load
+from deployconv.graph.view import Scope, View, view
+from deployconv.match.pointwise import is_pointwise, keeps_zero, per_channel
+from tests.build import Array
+from tests.match.graphs import floats, parsed
+
+CONSTANTS: dict[str, Array] = {
+    "one": np.array(1, np.float32),
+    "zero": np.array(0, np.float32),
+    "two": floats(2),
+    "channels": floats(2, -3).reshape(2, 1, 1),
+    "alone": floats(2).reshape(1, 1, 1, 1),
+    "batch": floats(2, 3).reshape(2, 1, 1, 1),
+    "rows": np.arange(1, 5, dtype=np.float32).reshape(4, 1),
+    "last": floats(1, 2, 3),
+    "gains": floats(2, 3),
+    "shifts": floats(0, 0),
+    "ones": floats(1, 1),
+}
+
+KEEPING = {
+    "Relu(x)": False,
+    "Abs(x)": False,
+    "Tanh(x)": False,
+    "Sqrt(x)": False,
+    "Gelu(x)": False,
+    "LeakyRelu<alpha=0.5>(x)": False,
+    "PRelu(x, channels)": True,
+    "PRelu(x, one)": False,
+    "Mul(x, channels)": True,
+    "Mul(channels, x)": True,
+    "Mul(x, alone)": False,
+    "Div(x, two)": False,
+    "Add(x, zero)": False,
+    "Clip(x, zero, one)": False,
+    "Clip(x, , one)": False,
+    "Max(x, zero)": False,
+    "Pow(x, two)": False,
+    "BatchNormalization(x, gains, shifts, shifts, ones)": True,
+}
+"""Layers for which a zero stays a zero; True where they treat channels apart."""
+
+MOVING = {
+    "Sigmoid(x)": False,
+    "Exp(x)": False,
+    "Softplus(x)": False,
+    "Reciprocal(x)": False,
+    "Log(x)": False,
+    "Add(x, channels)": True,
+    "Sub(one, x)": False,
+    "Div(one, x)": False,
+    "Div(x, zero)": False,
+    "Pow(x, zero)": False,
+    "Clip(x, one)": False,
+    "Max(x, one)": False,
+    "BatchNormalization(x, gains, ones, shifts, ones)": True,
+    "BatchNormalization(x, gains, shifts, ones, ones)": True,
+}
+"""Layers that make other values of it."""
+
+OTHERS = [
+    "Softmax(x)",
+    "Mul(x, rows)",
+    "Mul(x, last)",
+    "Mul(x, batch)",
+    "CumSum(x, zero64)",
+    "InstanceNormalization(x, gains, shifts)",
+    "ReduceMean(x)",
+    "Dropout(x)",
+    "GlobalAveragePool(x)",
+]
+"""Layers in which a position, or what stands at others, matters."""
+
+
+def layer(call: str) -> tuple[View, Scope]:
+    given = {**CONSTANTS, "zero64": np.array(2, np.int64)}
+    seen = view(load(parsed(f"y = {call}", given, "1,2,4,3", opset=20)))
+    return seen, seen.scopes[0]
+
+
+@pytest.mark.filterwarnings("error")  # users read standard error
+@pytest.mark.parametrize("call", [*KEEPING, *MOVING])
+def test_pointwise(call: str) -> None:
+    seen, scope = layer(call)
+    (node,) = scope.nodes
+    assert is_pointwise(node, scope, seen)
+    assert per_channel(node, scope, seen)[0] == {**KEEPING, **MOVING}[call]
+    x = next(tensor for tensor in node.inputs if tensor.name == "x")
+    kept = keeps_zero(scope.nodes, x, node.outputs[0], scope, seen)
+    assert kept == (call in KEEPING)
+
+
+@pytest.mark.parametrize("call", OTHERS)
+def test_not_pointwise(call: str) -> None:
+    seen, scope = layer(call)
+    assert not is_pointwise(scope.nodes[0], scope, seen)
+
+
+def test_batch_normalization_that_is_still_training() -> None:
+    call = "BatchNormalization<training_mode=1>(x, gains, shifts, shifts, ones)"
+    seen, scope = layer(call)
+    assert not is_pointwise(scope.nodes[0], scope, seen)
+
+
+@pytest.mark.parametrize(
+    ("call", "rank"), [("Mul(x, two)", 1), ("Mul(x, channels)", 3), ("Mul(x, alone)", 4)]
+)
+def test_the_least_rank_that_a_constant_fits(call: str, rank: int) -> None:
+    seen, scope = layer(call)
+    assert per_channel(scope.nodes[0], scope, seen)[1] == rank
+
+
+def test_several_layers_keep_zero_together() -> None:
+    """``exp(0) - 1`` is 0 again."""
+    seen = view(load(parsed("e = Exp(x) y = Sub(e, one)", CONSTANTS, "1,2,4,3")))
+    scope = seen.scopes[0]
+    x, y = scope.nodes[0].inputs[0], scope.nodes[1].outputs[0]
+    assert keeps_zero(scope.nodes, x, y, scope, seen)
+    assert not keeps_zero(scope.nodes[:1], x, scope.nodes[0].outputs[0], scope, seen)

@@ -1,0 +1,282 @@
+"""From a policy to the model that is written, and to its opset."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import ModelProto
+
+import deployconv
+from deployconv import pipeline
+from deployconv.errors import CheckFailed, UsageError
+from deployconv.graph.view import View, view
+from deployconv.results import Candidate, Prediction, Rewriting
+from deployconv.search import policy
+from tests.build import (
+    FLOAT,
+    assert_equal,
+    assert_rewritten,
+    feeds_for,
+    graph,
+    integers,
+    model,
+    node,
+    ops,
+    run,
+    tensor,
+    upsampler,
+    value,
+)
+from tests.search.conftest import Track, by_operator
+from tests.search.nets import head, net, pair, shuffled, up
+
+COL2IM_WINS = by_operator(ConvTranspose=4.0, Col2Im=1.0, DepthToSpace=3.0, Transpose=2.0)
+DCR_WINS = by_operator(ConvTranspose=4.0, Col2Im=3.0, DepthToSpace=1.0, Transpose=9.0)
+NOTHING_WINS = by_operator(Col2Im=1.0, DepthToSpace=1.0, Transpose=1.0)
+
+
+def opset(model: ModelProto | None) -> int:
+    assert model is not None
+    return int(model.opset_import[0].version)
+
+
+def unliftable() -> ModelProto:
+    """A Split into equal parts, for which opset 18 wants their number, beside a site."""
+    body = graph(
+        [
+            node("Split", ["x"], ["m", "n"], name="halves", axis=3),
+            node("Concat", ["n", "m"], ["a"], name="turned", axis=3),
+            node("ConvTranspose", ["a", "w"], ["y"], name="up", strides=[2, 2]),
+        ],
+        [value("x", FLOAT, [1, 2, 4, 6])],
+        [value("y", FLOAT, [None] * 4)],
+        [tensor("w", integers(2, 2, 2, 2))],
+    )
+    return model(body)
+
+
+# --- all
+
+
+def test_a_model_that_keeps_its_opset_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[View] = []
+
+    def counting(*arguments: object) -> View:
+        seen.append(view(*arguments))  # type: ignore[arg-type]
+        return seen[-1]
+
+    monkeypatch.setattr(pipeline, "view", counting)
+    deployconv.rewrite(upsampler(), verify=False, bench=False)
+    assert len(seen) == 1
+
+
+def test_col2im_where_the_opset_may_be_raised() -> None:
+    original = upsampler()
+    after = assert_rewritten(original, shuffle="col2im", upgrade_opset=True)
+    assert ops(after)["Col2Im"] == 1
+    assert (opset(original), opset(after)) == (17, 18)
+
+
+def test_the_report_tells_of_the_model_that_was_read() -> None:
+    done = deployconv.rewrite(upsampler(), shuffle="col2im", upgrade_opset=True, bench=False)
+    assert done.source.opset == 17
+    assert done.warnings == ()
+
+
+def test_col2im_where_the_opset_may_not_be_raised() -> None:
+    done = deployconv.rewrite(upsampler(), shuffle="col2im", bench=False)
+    assert opset(done.model) == 17
+    assert done.warnings == ("main/up: shuffle 'col2im' does not fit, 'dcr' taken",)
+
+
+@pytest.mark.parametrize("policy", ["all", "fastest"])
+def test_where_the_opset_cannot_be_raised_that_is_said(policy: Any, track: Track) -> None:
+    track.cost = DCR_WINS
+    done = deployconv.rewrite(
+        unliftable(), policy=policy, upgrade_opset=True, cache=False, bench=False
+    )
+    assert opset(done.model) == 17
+    assert [site.shuffle for site in done.sites] == ["dcr"]
+    assert done.warnings == ("opset not raised: Split changed between opset 17 and 18",)
+
+
+@pytest.mark.parametrize(
+    ("original", "options"),
+    [(upsampler(), {}), (upsampler(), {"shuffle": "two-step"}), (upsampler(opset=20), {})],
+    ids=["auto", "two-step", "later already"],
+)
+def test_an_opset_that_nothing_needs_is_not_raised(
+    original: ModelProto, options: dict[str, Any]
+) -> None:
+    done = deployconv.rewrite(original, upgrade_opset=True, bench=False, **options)
+    assert opset(done.model) == opset(original)
+    assert done.warnings == ()
+
+
+def test_a_model_of_other_operators_alone_has_nothing_to_raise() -> None:
+    """com.microsoft only: there is no version of the ONNX operators in it."""
+    body = graph(
+        [node("Gelu", ["x"], ["y"], domain="com.microsoft")],
+        [value("x", FLOAT, [2])],
+        [value("y", FLOAT, [2])],
+    )
+    proto = model(body, domains=("com.microsoft",))
+    del proto.opset_import[0]
+    done = deployconv.rewrite(proto, upgrade_opset=True, bench=False)
+    assert done.model == proto
+    assert done.warnings == ("opset not raised: it imports no ONNX operators",)
+
+
+# --- fastest
+
+
+def fastest(original: ModelProto | Path, **options: Any) -> Rewriting:
+    return deployconv.rewrite(original, policy="fastest", cache=False, bench=False, **options)
+
+
+def test_the_opset_is_raised_for_what_is_faster(track: Track) -> None:
+    track.cost = COL2IM_WINS
+    original = pair(opset=17)
+    done = fastest(original)
+    assert done.model is not None
+    assert (opset(original), opset(done.model)) == (17, 18)
+    assert ops(done.model)["Col2Im"] == 2
+    assert [site.certificate for site in done.sites] == ["exact", "exact"]
+    assert_equal(run(original, feeds_for(original)), run(done.model, feeds_for(original)))
+
+
+def test_the_opset_stays_where_another_form_is_faster(track: Track) -> None:
+    track.cost = DCR_WINS
+    done = fastest(pair(opset=17))
+    assert opset(done.model) == 17
+    assert [site.shuffle for site in done.sites] == ["dcr", "dcr"]
+    assert "crop, col2im" in [entry.name for entry in done.sites[0].candidates]
+
+
+def test_the_opset_stays_where_the_call_says_so(track: Track) -> None:
+    track.cost = COL2IM_WINS
+    done = fastest(pair(opset=17), upgrade_opset=False)
+    assert opset(done.model) == 17
+    assert [site.shuffle for site in done.sites] == ["dcr", "dcr"]
+
+
+def test_it_is_raised_without_a_word_where_it_cannot_be(track: Track) -> None:
+    """No one asked for it."""
+    track.cost = COL2IM_WINS
+    assert fastest(unliftable()).warnings == ()
+
+
+def test_what_is_slower_stays_with_its_reason_and_figures(track: Track, tmp_path: Path) -> None:
+    original, output = pair(opset=17), tmp_path / "out.onnx"
+    track.cost = NOTHING_WINS
+    done = fastest(original, output=output)
+    assert onnx.load(output) == original
+    for site in done.sites:
+        assert (site.status, site.form, site.shuffle) == ("kept", None, None)
+        assert site.reason is not None
+        assert site.reason.code == "slower"
+        assert [entry.name for entry in site.candidates if entry.chosen] == ["as it was"]
+
+
+def test_what_there_was_no_time_for_says_so(track: Track) -> None:
+    """A run takes a second, and the two comparisons of whole models 28."""
+    track.cost, track.takes = NOTHING_WINS, 1.0
+    for site in fastest(pair(), budget=20.0).sites:
+        assert site.reason is not None
+        assert (site.status, site.reason.code) == ("kept", "slower")
+        assert site.reason.text.endswith("no time for a race of its own")
+        assert all(isinstance(entry, Prediction) for entry in site.candidates)
+        assert [entry.name for entry in site.candidates if entry.chosen] == ["as it was"]
+
+
+def test_what_needs_too_much_memory_says_so(track: Track) -> None:
+    track.cost = COL2IM_WINS
+    track.memory = lambda proto: 100 if "ConvTranspose" in ops(proto) else 111
+    (site,) = fastest(net(up("x", "y", "up"))).sites
+    assert site.reason is not None
+    assert (site.status, site.reason.code) == ("kept", "slower")
+    assert site.reason.text == "faster forms take the model more than 1.1 times the memory"
+
+
+@pytest.mark.parametrize(("fitted", "timed"), [(True, 0), (False, 5)], ids=["fitted", "not"])
+def test_only_a_fitted_cost_model_stands_in_for_measurements(
+    track: Track, monkeypatch: pytest.MonkeyPatch, fitted: bool, timed: int
+) -> None:
+    track.cost, track.takes = COL2IM_WINS, 1.0
+    table = replace(policy.TABLES["ort"], fitted=fitted)
+    monkeypatch.setattr(policy, "TABLES", {"ort": table})
+    (site,) = fastest(net(up("x", "y", "up")), budget=5.0).sites
+    assert len([entry for entry in site.candidates if isinstance(entry, Candidate)]) == timed
+
+
+def test_strict_takes_slower_for_left_alone(track: Track) -> None:
+    track.cost = NOTHING_WINS
+    with pytest.raises(CheckFailed, match="--strict: left alone: main/small, main/large"):
+        fastest(pair(), strict=True)
+
+
+def test_a_pixel_shuffle_that_is_fast_enough_is_not_left_alone(track: Track) -> None:
+    track.cost = NOTHING_WINS
+    (site,) = fastest(shuffled(), strict=True).sites
+    assert site.reason is not None
+    assert site.reason.code == "already-lowered"
+    assert len(site.candidates) > 1
+
+
+def test_a_pixel_shuffle_takes_a_faster_spelling(track: Track) -> None:
+    track.cost = COL2IM_WINS
+    (site,) = fastest(shuffled()).sites
+    assert (site.status, site.shuffle, site.certificate) == ("rewritten", "col2im", "exact")
+
+
+def test_a_site_that_cannot_be_rewritten_keeps_its_reason(track: Track) -> None:
+    body = graph(
+        [up("x", "y", "up")],
+        [value("x", FLOAT, [1, 2, 4, 6]), value("k2", FLOAT, [2, 2, 2, 2])],
+        [value("y", FLOAT, [None] * 4)],
+    )
+    (site,) = fastest(model(body)).sites
+    assert site.reason is not None
+    assert site.reason.code == "runtime-weight"
+    assert site.candidates == ()
+
+
+def test_only_leaves_the_others_alone(track: Track) -> None:
+    track.cost = COL2IM_WINS
+    small, large = fastest(pair(), only=("large",)).sites
+    assert small.reason is not None
+    assert (small.status, small.reason.code) == ("kept", "not-selected")
+    assert small.candidates == ()
+    assert large.status == "rewritten"
+
+
+def test_a_chain_is_written_and_proved_as_one(track: Track) -> None:
+    track.cost = by_operator(ConvTranspose=4.0, Col2Im=2.0, DepthToSpace=3.0, Transpose=9.0)
+    original = head(opset=17)
+    done = fastest(original)
+    assert done.model is not None
+    assert [(site.status, site.certificate) for site in done.sites] == [("rewritten", "exact")] * 2
+    assert ops(done.model)["Col2Im"] == 1
+    assert ops(done.model)["ConvTranspose"] == 0
+    assert opset(done.model) == 18
+
+
+def test_a_model_without_a_site_comes_back_as_it_was(track: Track) -> None:
+    proto = net(node("Relu", ["x"], ["y"]))
+    assert fastest(proto).model == proto
+    assert track.races == []
+
+
+@pytest.mark.parametrize("most", [-0.5, float("nan")])
+def test_what_is_no_amount_of_memory(most: float) -> None:
+    with pytest.raises(UsageError, match="max_memory"):
+        deployconv.rewrite(pair(), policy="fastest", max_memory=most)
+
+
+def test_a_policy_that_is_not_known() -> None:
+    with pytest.raises(UsageError, match="policy 'quickest' is not known: choose"):
+        deployconv.rewrite(pair(), policy="quickest")  # type: ignore[arg-type]

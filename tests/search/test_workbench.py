@@ -1,0 +1,69 @@
+"""Variants are proved once and timed as asked; how long that may take follows from a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from onnx import ModelProto
+
+from deployconv.graph.load import load
+from deployconv.options import RewriteOptions
+from deployconv.search import workbench
+from deployconv.search.choice import Choice
+from deployconv.search.workbench import TunerOptions, Workbench
+from tests.search.conftest import Track, by_operator, left
+from tests.search.nets import net, pair, up
+
+COL2IM, DCR = Choice("crop", "col2im"), Choice("crop", "dcr")
+
+
+def bench_of(proto: ModelProto, budget: float = 60.0) -> Workbench:
+    options = RewriteOptions(policy="fastest")
+    tuner = TunerOptions(budget=budget, cache=False)
+    return Workbench.of(load(proto), proto.SerializeToString(), options, tuner)
+
+
+def test_sets_of_choices_race_each_other(track: Track) -> None:
+    track.cost = by_operator(ConvTranspose=3.0, Col2Im=1.0)
+    large, both = {"main/large": COL2IM}, {"main/large": COL2IM, "main/small": COL2IM}
+    timings = bench_of(pair()).race([{}, large, both], 5.0)
+    assert [[left(proto) for proto in race] for race in track.races] == [
+        [{"small", "large"}, {"small"}, frozenset()]
+    ]
+    assert [timing.ratio for timing in timings] == pytest.approx([1.0, 7 / 5, 7 / 3])
+
+
+def test_the_original_itself_may_take_part(track: Track) -> None:
+    bench_of(net(up("x", "y", "up"))).race([None, {"main/up": COL2IM}], 5.0)
+    assert [left(proto) for proto in track.finals] == [frozenset()]
+
+
+def test_each_form_is_certified_once(track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    certified: list[str] = []
+    real = workbench.certify
+
+    def certify(subject: Any, plan: Any, seed: int) -> str:
+        certified.append(plan.shuffle)
+        return real(subject, plan, seed)
+
+    monkeypatch.setattr(workbench, "certify", certify)
+    bench = bench_of(net(up("x", "y", "up")))
+    for choice in (COL2IM, DCR, COL2IM):
+        bench.race([{}, {"main/up": choice}], 5.0)
+    assert certified == ["col2im", "dcr"]
+
+
+@pytest.mark.parametrize(
+    ("takes", "comparison", "telling", "left"),
+    [(0.001, 3.0, 1.0, 57.0), (0.1, 3.0, 2.6, 56.7), (1.0, 14.0, 26.0, 43.0)],
+    ids=["short", "longer", "long"],
+)
+def test_comparisons_last_as_long_as_runs_ask_for(
+    track: Track, takes: float, comparison: float, telling: float, left: float
+) -> None:
+    """The original ran three times, and a last comparison is kept time for."""
+    track.takes = takes
+    bench = bench_of(net(up("x", "y", "up")))
+    assert (bench.comparison, bench.telling) == pytest.approx((comparison, telling))
+    assert bench.left == pytest.approx(left, abs=0.01)
