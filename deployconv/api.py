@@ -66,8 +66,8 @@ def inspect(
     planning = plan_model(loaded, options)
     if target is None:
         return Inspection(loaded.info, planning.reports)
+    from deployconv.proof.dla import dla_note
     from deployconv.runtimes.tensorrt import dla
-    from deployconv.verify.dla import dla_note
 
     reports = tuple(
         replace(
@@ -153,9 +153,9 @@ def rewrite(
         BackendUnavailable: the backend is not available or cannot run the model.
     """
     from deployconv.graph.load import load
+    from deployconv.proof.compiled import targets_of
     from deployconv.rewriting import Request, rewrite_model
     from deployconv.search.workbench import TunerOptions
-    from deployconv.verify.compiled import targets_of
 
     if policy not in get_args(Policy):
         raise UsageError(f"policy '{policy}' is not known: choose all, cost or fastest")
@@ -206,7 +206,7 @@ def verify(
         BackendUnavailable: a backend is not available or cannot run the reference.
     """
     from deployconv.graph.load import load
-    from deployconv.verify.parity import check_parity
+    from deployconv.proof.parity import check_parity
 
     names = _names(backend)
     for name in names:
@@ -241,7 +241,7 @@ def bench(
         BackendUnavailable: a backend is not available or cannot run a model.
     """
     from deployconv.graph.load import load
-    from deployconv.verify.latency import measure_latency
+    from deployconv.proof.latency import measure_latency
 
     names = _names(backend)
     for name in names:

@@ -16,8 +16,8 @@ from deployconv.graph.view import View, view
 from deployconv.match import Geometry, ShuffleSite, Site, SkippedSite, UpsampleSite, find_sites
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, SiteReport, Status
-from deployconv.rewrite.joining import Choice, Planned, Reach, not_selected, peers, with_chain
-from deployconv.rewrite.lowering import (
+from deployconv.rewrites.joining import Choice, Planned, Reach, not_selected, peers, with_chain
+from deployconv.rewrites.lowering import (
     MatrixPlan,
     Plan,
     SeparablePlan,
@@ -28,9 +28,9 @@ from deployconv.rewrite.lowering import (
     plan_site,
     with_folded,
 )
-from deployconv.rewrite.lowering.requantize import requantization
-from deployconv.rewrite.lowres.fold import folded
-from deployconv.rewrite.lowres.trim import trimmed
+from deployconv.rewrites.lowering.requantize import requantization
+from deployconv.rewrites.lowres.fold import folded
+from deployconv.rewrites.lowres.trim import trimmed
 
 Choices = Mapping[str, Choice]
 """By the site's id."""
@@ -75,7 +75,7 @@ def certify_sites(planning: Planning, seed: int) -> Planning:
 
     Raises BackendUnavailable where a site can be run by no runtime here.
     """
-    from deployconv.verify.certificate import Verdict, certify
+    from deployconv.proof.certificate import Verdict, certify
 
     done = []
     verdicts: dict[str, Verdict] = {}

@@ -14,13 +14,13 @@ from deployconv.graph.load import LoadedModel
 from deployconv.graph.save import needs_external_data, refuse_existing, refuse_inputs, staged
 from deployconv.options import RewriteOptions
 from deployconv.pipeline import apply, certify_sites, failed_certificates
+from deployconv.proof.compiled import Targets, compiled, marked, no_gpu
+from deployconv.proof.latency import measure_latency
+from deployconv.proof.parity import check_parity
 from deployconv.results import NotRun, Rewriting, Step
 from deployconv.runtimes.base import ModelSource
 from deployconv.search.policy import plan_by_policy
 from deployconv.search.workbench import TunerOptions
-from deployconv.verify.compiled import Targets, compiled, marked, no_gpu
-from deployconv.verify.latency import measure_latency
-from deployconv.verify.parity import check_parity
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ import onnx_graphsurgeon as gs
 from costfit.layers import OPSET, written
 from onnx import ModelProto
 
-from deployconv.rewrite.lowering.emit import Emitter
-from deployconv.rewrite.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
+from deployconv.rewrites.lowering.emit import Emitter
+from deployconv.rewrites.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.timing import time_interleaved
 

@@ -13,8 +13,8 @@ from typer.main import get_command
 from deployconv import errors, results
 from deployconv.cli.app import app
 from deployconv.options import Form, Shuffle
+from deployconv.proof.compare import RTOL
 from deployconv.results import DlaCode
-from deployconv.verify.compare import RTOL
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

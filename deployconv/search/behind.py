@@ -10,10 +10,10 @@ from math import prod
 from deployconv.graph.view import View
 from deployconv.match import Site, UpsampleSite
 from deployconv.options import Form
-from deployconv.rewrite.joining import Peer, Planned, Reach, with_chain
-from deployconv.rewrite.lowering import AnyPlan, Plan, RegionPlan, plan_site
-from deployconv.rewrite.lowering.shuffle import ShuffleName
-from deployconv.rewrite.lowres.region import Region
+from deployconv.rewrites.joining import Peer, Planned, Reach, with_chain
+from deployconv.rewrites.lowering import AnyPlan, Plan, RegionPlan, plan_site
+from deployconv.rewrites.lowering.shuffle import ShuffleName
+from deployconv.rewrites.lowres.region import Region
 from deployconv.search.choice import Choice, Option
 
 _PORTABLE: tuple[ShuffleName, ...] = ("dcr", "crd", "transpose")

@@ -10,8 +10,8 @@ from deployconv.graph.view import View
 from deployconv.match import ShuffleSite, SkippedSite, UpsampleSite
 from deployconv.options import Form, Shuffle
 from deployconv.results import Reason
-from deployconv.rewrite.joining import Peer, Planned
-from deployconv.rewrite.lowering import (
+from deployconv.rewrites.joining import Peer, Planned
+from deployconv.rewrites.lowering import (
     Plan,
     ShufflePlan,
     plan_matrix,
@@ -19,7 +19,7 @@ from deployconv.rewrite.lowering import (
     plan_shuffle,
     plan_site,
 )
-from deployconv.rewrite.lowering.shuffle import ShuffleName
+from deployconv.rewrites.lowering.shuffle import ShuffleName
 from deployconv.search.behind import Behind, has_integers
 from deployconv.search.choice import Choice, Option
 

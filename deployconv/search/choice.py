@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deployconv.options import Form, Shuffle
-from deployconv.rewrite.joining import Reach
-from deployconv.rewrite.lowering import AnyPlan, Subject
+from deployconv.rewrites.joining import Reach
+from deployconv.rewrites.lowering import AnyPlan, Subject
 
 
 @dataclass(frozen=True)

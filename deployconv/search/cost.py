@@ -25,9 +25,10 @@ from deployconv.graph.view import Scope
 from deployconv.match import Site, UpsampleSite
 from deployconv.options import RewriteOptions
 from deployconv.pipeline import Planning, folds_in_place, plan_model
+from deployconv.proof.inputs import input_shapes
 from deployconv.results import Prediction
-from deployconv.rewrite.joining import Planned, not_selected, peers
-from deployconv.rewrite.lowering import new_nodes, with_folded
+from deployconv.rewrites.joining import Planned, not_selected, peers
+from deployconv.rewrites.lowering import new_nodes, with_folded
 from deployconv.runtimes.machine import usable_cpus
 from deployconv.runtimes.tensorrt.shapes import input_specs
 from deployconv.search.candidates import options_for
@@ -38,7 +39,6 @@ from deployconv.search.cost_terms import Work
 from deployconv.search.figures import AS_IT_WAS
 from deployconv.search.tuner import Tuned
 from deployconv.search.workbench import TunerOptions
-from deployconv.verify.inputs import input_shapes
 
 _SMALL = 64
 """Elements of a constant that may be a shape."""

@@ -11,8 +11,8 @@ from deployconv.graph.opset import lift, why_not_lifted
 from deployconv.options import Policy, RewriteOptions
 from deployconv.pipeline import Planning, plan_model
 from deployconv.results import Candidate, Prediction, Reason
-from deployconv.rewrite.joining import Planned
-from deployconv.rewrite.lowering.shuffle import COL2IM_OPSET
+from deployconv.rewrites.joining import Planned
+from deployconv.rewrites.lowering.shuffle import COL2IM_OPSET
 from deployconv.runtimes.base import ModelSource
 from deployconv.search.cost import predict
 from deployconv.search.cost_table import TABLES

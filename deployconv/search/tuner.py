@@ -20,7 +20,7 @@ from math import ceil, inf
 from deployconv.graph.load import LoadedModel
 from deployconv.options import FeedOptions, RewriteOptions
 from deployconv.results import Candidate, Prediction
-from deployconv.rewrite.joining import Planned
+from deployconv.rewrites.joining import Planned
 from deployconv.runtimes.base import ModelSource
 from deployconv.search.choice import Choice
 from deployconv.search.figures import AS_IT_WAS, Figures

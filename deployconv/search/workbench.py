@@ -15,8 +15,12 @@ from deployconv.graph.load import LoadedModel
 from deployconv.graph.save import staged
 from deployconv.options import FeedOptions, RewriteOptions
 from deployconv.pipeline import Planning, apply, plan_model
+from deployconv.proof.certificate import certify
+from deployconv.proof.compare import compare_outputs
+from deployconv.proof.inputs import make_feeds
+from deployconv.proof.parity import check_parity
 from deployconv.results import Candidate, OutputParity
-from deployconv.rewrite.joining import Planned, not_selected, peers
+from deployconv.rewrites.joining import Planned, not_selected, peers
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.base import Array, ModelSource, Session
 from deployconv.runtimes.machine import describe_machine
@@ -25,10 +29,6 @@ from deployconv.search.cache import Key, TimingCache
 from deployconv.search.candidates import options_for
 from deployconv.search.choice import Choice, Option
 from deployconv.search.race import Timing, race
-from deployconv.verify.certificate import certify
-from deployconv.verify.compare import compare_outputs
-from deployconv.verify.inputs import make_feeds
-from deployconv.verify.parity import check_parity
 
 _CONFIRM = 3.0
 """Seconds for a comparison of two models, where runs are short."""

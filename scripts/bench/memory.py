@@ -29,9 +29,9 @@ class Memory:
 def _peaks(original: Path, rewritten: Path, shapes: Shapes, threads: int) -> list[int]:
     """Of both, on the same inputs. Raises OSError where the system does not tell."""
     from deployconv.options import FeedOptions
+    from deployconv.proof.inputs import make_feeds
     from deployconv.runtimes import get_backend
     from deployconv.runtimes.memory import peak_memory
-    from deployconv.verify.inputs import make_feeds
 
     session = get_backend("ort").prepare(original, threads=threads)
     feeds = make_feeds(session.inputs, FeedOptions(shapes)).arrays

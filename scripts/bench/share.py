@@ -114,8 +114,8 @@ def _profile(path: Path, shapes: Shapes, threads: int) -> list[_Node]:
     import onnxruntime as ort
 
     from deployconv.options import FeedOptions
+    from deployconv.proof.inputs import make_feeds
     from deployconv.runtimes import get_backend
-    from deployconv.verify.inputs import make_feeds
 
     specs = get_backend("ort").prepare(path, threads=threads).inputs
     feeds = make_feeds(specs, FeedOptions(shapes)).arrays

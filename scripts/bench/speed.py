@@ -46,10 +46,10 @@ def time_pair(
     import numpy as np
 
     from deployconv.options import FeedOptions
+    from deployconv.proof.inputs import make_feeds
     from deployconv.runtimes import get_backend
     from deployconv.runtimes.timing import time_interleaved
     from deployconv.search.race import Timing
-    from deployconv.verify.inputs import make_feeds
 
     backend = get_backend("ort")
     paths = [original, rewritten]

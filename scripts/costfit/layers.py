@@ -18,8 +18,8 @@ import onnx_graphsurgeon as gs
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from deployconv.rewrite.lowering.emit import Emitter
-from deployconv.rewrite.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
+from deployconv.rewrites.lowering.emit import Emitter
+from deployconv.rewrites.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
 
 OPSET, IR_VERSION = 18, 9
 

@@ -13,8 +13,8 @@ from onnx import ModelProto, NodeProto, helper
 
 from deployconv.graph.opset import lift, why_not_lifted
 from deployconv.options import FeedOptions
+from deployconv.proof.inputs import make_feeds
 from deployconv.runtimes import get_backend
-from deployconv.verify.inputs import make_feeds
 from tests.build import FLOAT, graph, integers, model, node, tensor, upsampler, value
 
 MODELS = Path(__file__).resolve().parents[2] / "models"

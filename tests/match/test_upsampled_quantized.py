@@ -155,7 +155,7 @@ def test_the_error_of_new_scales_is_small_and_not_hidden() -> None:
 
 def test_parity_of_new_scales_is_no_free_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that are wrong altogether are found."""
-    from deployconv.rewrite.lowering import quantized
+    from deployconv.rewrites.lowering import quantized
 
     right = quantized.requantized
 

@@ -25,13 +25,13 @@ import deployconv
 from deployconv.cli import main
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.options import FeedOptions, GpuOptions
+from deployconv.proof import parity as parity_module
+from deployconv.proof.compare import RTOL
+from deployconv.proof.latency import measure_latency
+from deployconv.proof.parity import check_parity
 from deployconv.results import LayerTime, Quantiles
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.tensorrt.inspection import make_profiler
-from deployconv.verify import parity as parity_module
-from deployconv.verify.compare import RTOL
-from deployconv.verify.latency import measure_latency
-from deployconv.verify.parity import check_parity
 from tests.build import (
     conv_transpose,
     feeds_for,

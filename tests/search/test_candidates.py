@@ -12,12 +12,12 @@ from onnx import ModelProto
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
 from deployconv.pipeline import Planning, plan_model
-from deployconv.rewrite.joining import peers
-from deployconv.rewrite.lowering import Plan
-from deployconv.rewrite.lowres.chain import Chain
+from deployconv.proof.certificate import certify
+from deployconv.rewrites.joining import peers
+from deployconv.rewrites.lowering import Plan
+from deployconv.rewrites.lowres.chain import Chain
 from deployconv.search.candidates import options_for
 from deployconv.search.choice import Option
-from deployconv.verify.certificate import certify
 from tests.build import FLOAT, conv_transpose, graph, integers, model, node, tensor, value
 from tests.quantized import Layer, network, quantized
 from tests.search.nets import head, net, shuffled, shuffled_twice, up, upsampled_and_shuffled

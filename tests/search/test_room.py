@@ -11,8 +11,9 @@ from onnx import ModelProto
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
 from deployconv.pipeline import plan_model
+from deployconv.proof.certificate import certify
 from deployconv.results import Candidate
-from deployconv.rewrite.joining import peers
+from deployconv.rewrites.joining import peers
 from deployconv.search.candidates import options_for
 from deployconv.search.choice import Choice, Option
 from deployconv.search.cost import predict
@@ -21,7 +22,6 @@ from deployconv.search.joint import Taken
 from deployconv.search.room import without_split
 from deployconv.search.tuner import Tuned, tune
 from deployconv.search.workbench import TunerOptions
-from deployconv.verify.certificate import certify
 from tests.build import conv_transpose, integers
 from tests.search.conftest import Track, by_operator, left
 from tests.search.nets import net, pair, up
