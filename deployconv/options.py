@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import Literal
 
 Policy = Literal["all", "cost", "fastest"]
-Form = Literal["auto", "crop", "pad", "split", "separable", "matrix"]
-Shuffle = Literal["auto", "dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
+_Lowering = Literal["crop", "pad", "split", "separable", "matrix"]
+Form = Literal["auto", _Lowering]
+"""The forms that a caller can ask for."""
+FormName = Literal[_Lowering, "conv"]
+"""The forms that a rewritten layer can have. ``conv`` is a Conv without a shuffle."""
+
+ShuffleName = Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
+"""The ways to move the phases from channels into space."""
+Shuffle = Literal["auto", ShuffleName]
+"""The shuffles that a caller can ask for."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Input name -> concrete shape, e.g. ``{"x": (1, 3, 64, 64)}``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +122,18 @@ class Original:
     front: tuple[int, int] | None = None
 
 
+class Absorbed(Protocol):
+    """A layer after an upsampling layer that becomes part of it, as a crop or a scale does."""
+
+    @property
+    def nodes(self) -> tuple[gs.Node, ...]:
+        """Its nodes, in graph order."""
+
+    @property
+    def crops(self) -> bool:
+        """True if it removes elements, False if it changes the weights."""
+
+
 @dataclass(frozen=True, eq=False)
 class UpsampleSite:
     """One upsampling layer: the nodes that it replaces and what they compute.
@@ -145,8 +157,8 @@ class UpsampleSite:
             have to be added.
         explicit_attributes: for a node that stays, attributes that say the same as those it
             has, in the form that every runtime reads alike; None where nothing needs saying.
-        trims, folds: the Slices and affine layers at the end of ``nodes``, which have become
-            part of the axes, of the weight and the bias.
+        absorbed: the layers at the end of ``nodes`` that have become part of the axes, of the
+            weight and the bias; ``base`` is the layer without them.
     """
 
     id: str
@@ -167,13 +179,14 @@ class UpsampleSite:
     repeats: bool = False
     explicit_attributes: dict[str, Any] | None = None
     requantize: bool = False
-    trims: tuple[gs.Node, ...] = ()
-    folds: tuple[gs.Node, ...] = ()
+    absorbed: tuple[Absorbed, ...] = ()
+    base: UpsampleSite | None = None
 
     @property
     def layer(self) -> gs.Node:
         """The node that multiplies."""
-        return self.nodes[-1 - len(self.trims) - len(self.folds)]
+        absorbed = sum(len(layer.nodes) for layer in self.absorbed)
+        return self.nodes[-1 - absorbed]
 
     @property
     def rank(self) -> int:

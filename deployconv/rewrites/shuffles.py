@@ -1,21 +1,25 @@
-"""From phases in channels to phases in space: six spellings of one permutation.
+"""The registry of shuffles: how phases move from channels into space.
 
-The Conv gives ``[N, C * s_1 * .. * s_n, m_1 .. m_n]``; the shuffle makes
-``[N, C, s_1 * m_1, .., s_n * m_n]`` and the crop removes what is over. Channel order ``CRD``
-has the phases fastest, ``DCR`` slowest (ONNX operator DepthToSpace).
+The Conv makes ``[N, C * s_1 * .. * s_n, m_1 .. m_n]``. The shuffle makes of it
+``[N, C, s_1 * m_1, .., s_n * m_n]``, and the crop removes what is left over. In channel order
+``CRD`` the phases change fastest, in ``DCR`` slowest (see the ONNX operator DepthToSpace).
 
+=================  ======================================================  ======================
+name               nodes                                                   needs
 =================  ======================================================  ======================
 ``dcr``            DepthToSpace                                            4-D, square, group 1
 ``crd``            DepthToSpace(mode=CRD)                                  4-D, square, opset 11
-``transpose``      Reshape, Transpose, Reshape                             every rank and stride
+``transpose``      Reshape, Transpose, Reshape                             any rank and stride
 ``two-step``       one axis at a time: Reshape, Transpose of neighbours    static sizes
 ``col2im``         Reshape, Col2Im with stride = block; its pads may crop  opset 18, float
-``channels-last``  the channels behind, Reshape, Transpose of whole runs   group 1, static or 1-D
-                   of channels, Reshape, the channels in front again
+``channels-last``  Transpose to channels-last, Reshape, Transpose of       group 1, static or 1-D
+                   whole runs of channels, Reshape, Transpose back
 =================  ======================================================  ======================
 
-``channels-last`` is for integers: onnxruntime runs an integer Conv with its channels last, so the
-outer two Transposes meet those that it puts around the Conv, and both vanish.
+``channels-last`` is for integer layers: onnxruntime runs an integer Conv channels-last, so the
+outer two Transposes cancel with those that it puts around the Conv.
+
+A new shuffle is one function that writes it and one row of `SHUFFLES`.
 """
 
 from __future__ import annotations
@@ -23,30 +27,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
 
 import onnx_graphsurgeon as gs
 
-from deployconv.options import Shuffle
+from deployconv.match.site import ChannelOrder
+from deployconv.options import Shuffle as ShuffleOption
+from deployconv.options import ShuffleName
 from deployconv.results import Reason
-from deployconv.rewrites.lowering.emit import INT64_MAX, Emitter
-
-COL2IM_OPSET = 18
-"""The first opset with Col2Im."""
-
-ShuffleName = Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
+from deployconv.rewrites.emit import INT64_MAX, Emitter
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a shuffle has to move.
+    """The tensor that a shuffle moves.
 
     Attributes:
         channels: C, the channels that are left.
         stride: phases per spatial axis.
-        sizes: the Conv's spatial output sizes, None where dynamic.
-        crop: elements to remove behind the shuffle, (begin, end) per axis.
-        group: the Conv's groups.
+        sizes: spatial output sizes of the Conv, None if dynamic.
+        crop: elements to remove after the shuffle, (begin, end) per axis.
+        group: groups of the Conv.
         opset: version of the ONNX operators.
         dtype: element type.
     """
@@ -65,13 +65,13 @@ class Layout:
 
     @property
     def static(self) -> tuple[int, ...] | None:
-        """The sizes where all are known."""
+        """The sizes if all are known."""
         known = tuple(size for size in self.sizes if size is not None)
         return known if len(known) == self.rank else None
 
     @property
     def cropped(self) -> bool:
-        """Whether anything is removed behind the shuffle."""
+        """Whether anything is removed after the shuffle."""
         return any(map(any, self.crop))
 
     @property
@@ -80,37 +80,78 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Spelling:
-    """One spelling: where it fits, how it is written, the channel order that it reads."""
+class Shuffle:
+    """One way to move phases from channels into space: a row of `SHUFFLES`.
 
-    fits: Callable[[Layout], bool]
-    write: Callable[[Emitter, gs.Tensor, Layout], gs.Tensor]
-    phases_first: bool = False
+    Attributes:
+        name: of the option ``--shuffle`` and in reports.
+        emit: writes the nodes.
+        channel_order: the order of channels and phases that it reads.
+        fits: whether it can write a layout, apart from what the next three fields say.
+        min_opset: the first opset that has its operators.
+        dtypes: the element types that runtimes take; None for any.
+        needs_static: True if all spatial sizes must be known.
+        portable: True if every runtime has it; these are taken by default, in table order.
+        crops: for which layouts ``emit`` crops as well.
+        search_rank: when the search tries it, smallest first.
+        fused_rank: when it is tried at the end of a region, smallest first; None for never.
+        integer_rank: when it is tried after an integer layer, smallest first; None for never.
+        quickest_fused: True if fused forms are tried with it besides a portable one.
+        integers_only: True if it is not tried after a float layer.
+        suits_split: True if the search may combine it with one Conv per phase.
+        plain_memory: True if onnxruntime runs it on plain NCHW memory only: a Conv that computes
+            in blocks of channels is then followed by a copy of its result.
+    """
+
+    name: ShuffleName
+    emit: Callable[[Emitter, gs.Tensor, Layout], gs.Tensor]
+    channel_order: ChannelOrder = "CRD"
+    fits: Callable[[Layout], bool] = lambda _: True
+    min_opset: int = 1
+    dtypes: frozenset[str] | None = None
+    needs_static: bool = False
+    portable: bool = False
     crops: Callable[[Layout], bool] = lambda _: False
+    search_rank: int = 0
+    fused_rank: int | None = None
+    integer_rank: int | None = None
+    quickest_fused: bool = False
+    integers_only: bool = False
+    suits_split: bool = False
+    plain_memory: bool = False
+
+    def takes(self, layout: Layout) -> bool:
+        """Whether it can write ``layout``."""
+        return (
+            layout.opset >= self.min_opset
+            and (self.dtypes is None or layout.dtype in self.dtypes)
+            and (not self.needs_static or layout.static is not None)
+            and self.fits(layout)
+        )
 
 
-def spelling(layout: Layout, asked: Shuffle = "auto") -> ShuffleName | Reason:
-    """The spelling that was asked for where it fits, else the portable one."""
-    if asked != "auto" and SHUFFLES[asked].fits(layout):
+def choose_shuffle(layout: Layout, asked: ShuffleOption = "auto") -> ShuffleName | Reason:
+    """The shuffle that was asked for if it can write ``layout``, else a portable one."""
+    if asked != "auto" and SHUFFLES[asked].takes(layout):
         return asked
-    for name in _PORTABLE:
-        if SHUFFLES[name].fits(layout):
-            return name
+    for shuffle in SHUFFLES.values():
+        if shuffle.portable and shuffle.takes(layout):
+            return shuffle.name
     text = f"opset {layout.opset} cannot reshape {layout.dynamic_axes} dynamic sizes"
     return Reason("dynamic-sizes-old-opset", text)
 
 
 def write_shuffle(
-    emitter: Emitter, tensor: gs.Tensor, shuffle: ShuffleName, layout: Layout
+    emitter: Emitter, tensor: gs.Tensor, name: ShuffleName, layout: Layout
 ) -> gs.Tensor:
-    """The shuffle, and the crop where it does not crop by itself."""
-    spelled = SHUFFLES[shuffle]
-    tensor = spelled.write(emitter, tensor, layout)
-    return tensor if spelled.crops(layout) else write_crop(emitter, tensor, layout)
+    """Write the shuffle, and the crop if it does not crop by itself."""
+    shuffle = SHUFFLES[name]
+    tensor = shuffle.emit(emitter, tensor, layout)
+    return tensor if shuffle.crops(layout) else write_crop(emitter, tensor, layout)
 
 
 def write_crop(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
-    """Slice off what the shuffle leaves over; nothing where nothing is."""
+    """Write a Slice that removes what the shuffle leaves over; nothing if nothing is."""
     axes = [axis for axis in range(layout.rank) if layout.crop[axis] != (0, 0)]
     if not axes:
         return tensor
@@ -130,25 +171,13 @@ def _fits_dcr(layout: Layout) -> bool:
     return _is_square(layout) and layout.group == 1
 
 
-def _fits_crd(layout: Layout) -> bool:
-    return _is_square(layout) and layout.opset >= 11
-
-
 def _fits_transpose(layout: Layout) -> bool:
-    # One unknown size is a -1; more are computed, and onnxruntime multiplies from opset 7 on.
+    # One unknown size is a -1. More are computed, which onnxruntime can from opset 7 on.
     return layout.dynamic_axes <= 1 or layout.opset >= 7
 
 
-def _fits_two_step(layout: Layout) -> bool:
-    return layout.static is not None
-
-
-def _fits_col2im(layout: Layout) -> bool:
-    return layout.opset >= COL2IM_OPSET and layout.dtype in ("float32", "float16")
-
-
 def _fits_channels_last(layout: Layout) -> bool:
-    # The runs hold the channels of a phase, which with groups do not stand side by side.
+    # A run holds all channels of a phase; with groups these are not side by side.
     return layout.group == 1 and (layout.static is not None or layout.rank == 1)
 
 
@@ -194,7 +223,7 @@ def _write_transpose(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.
 def _write_two_step(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
     sizes = layout.static
     assert sizes is not None
-    done = 1  # elements of the axes that are interleaved already
+    done = 1  # elements of the axes whose phases are in place already
     for axis in reversed(range(layout.rank)):
         stride, rows = layout.stride[axis], prod(sizes[: axis + 1])
         if stride > 1:
@@ -229,8 +258,8 @@ def _write_channels_last(emitter: Emitter, tensor: gs.Tensor, layout: Layout) ->
 def _col2im_crops(layout: Layout) -> bool:
     """Whether the pads of Col2Im do the crop.
 
-    With pads onnxruntime checks every element against the border, at 1.8 times the time. For
-    blocks of 2x2 a Slice behind it costs less than that, for larger ones more.
+    With pads onnxruntime checks every element against the border and takes 1.8 times as long. For
+    blocks of 2x2 a Slice after it costs less than that, for larger ones more.
     """
     return layout.stride != (2, 2)
 
@@ -259,14 +288,62 @@ def _write_col2im(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Ten
     )
 
 
-SHUFFLES: dict[ShuffleName, Spelling] = {
-    "dcr": Spelling(_fits_dcr, _write_dcr, phases_first=True),
-    "crd": Spelling(_fits_crd, _write_crd),
-    "transpose": Spelling(_fits_transpose, _write_transpose),
-    "two-step": Spelling(_fits_two_step, _write_two_step),
-    "col2im": Spelling(_fits_col2im, _write_col2im, crops=_col2im_crops),
-    "channels-last": Spelling(_fits_channels_last, _write_channels_last, phases_first=True),
-}
-
-_PORTABLE: tuple[ShuffleName, ...] = ("dcr", "crd", "transpose")
-"""What every runtime has, in the order of preference."""
+_ROWS = (
+    Shuffle(
+        "dcr",
+        _write_dcr,
+        channel_order="DCR",
+        fits=_fits_dcr,
+        portable=True,
+        search_rank=2,
+        suits_split=True,
+    ),
+    Shuffle(
+        "crd",
+        _write_crd,
+        fits=_is_square,
+        min_opset=11,
+        portable=True,
+        search_rank=3,
+        fused_rank=1,
+    ),
+    Shuffle(
+        "transpose",
+        _write_transpose,
+        fits=_fits_transpose,
+        portable=True,
+        search_rank=4,
+        fused_rank=2,
+        integer_rank=2,
+    ),
+    Shuffle(
+        "two-step",
+        _write_two_step,
+        needs_static=True,
+        search_rank=1,
+        integer_rank=1,
+    ),
+    Shuffle(
+        "col2im",
+        _write_col2im,
+        min_opset=18,
+        dtypes=frozenset({"float32", "float16"}),
+        crops=_col2im_crops,
+        search_rank=0,
+        fused_rank=0,
+        quickest_fused=True,
+        suits_split=True,
+        plain_memory=True,
+    ),
+    Shuffle(
+        "channels-last",
+        _write_channels_last,
+        channel_order="DCR",
+        fits=_fits_channels_last,
+        search_rank=-1,
+        integer_rank=0,
+        integers_only=True,
+    ),
+)
+SHUFFLES: dict[ShuffleName, Shuffle] = {shuffle.name: shuffle for shuffle in _ROWS}
+"""Every shuffle by its name."""

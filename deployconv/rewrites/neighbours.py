@@ -1,4 +1,4 @@
-"""From a tensor to the layer behind it, where that layer may be taken in."""
+"""From a tensor to the layers that read it, as far as they may be taken into a rewrite."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from deployconv.graph.constants import Constant
 from deployconv.graph.view import Scope
 from deployconv.match.attributes import has_references
 
+_MOST_NODES = 64
+"""More nodes than any pixel shuffle has, those that compute its sizes included."""
+
 
 def is_known(node: gs.Node, scope: Scope) -> bool:
-    """True for an ONNX operator that stands in ``scope`` itself, all its attributes stated."""
+    """True for an ONNX operator of this very graph whose attributes are all stated."""
     standard = node.domain in (None, "", "ai.onnx") and not has_references(node)
     return standard and scope.holds(node)
 
 
 def only_reader(tensor: gs.Tensor, scope: Scope) -> gs.Node | None:
-    """The node behind ``tensor``; None where something else reads it too, or it reads it twice."""
+    """The one node that reads ``tensor``; None if others do, or it does so twice."""
     if tensor.name in scope.outputs or len(tensor.outputs) != 1:
         return None
     node = tensor.outputs[0]
@@ -25,9 +28,12 @@ def only_reader(tensor: gs.Tensor, scope: Scope) -> gs.Node | None:
 
 
 def reduces_channels(node: gs.Node, axes: Constant | None, rank: int) -> bool:
-    """True for a reduction of a tensor of ``rank`` over its channels alone, which stay as one.
+    """True for a reduction over the channels alone that keeps them as one.
 
-    Its axes are an attribute, or from opset 13 or 18 on the input ``axes``.
+    Args:
+        node: the reduction; its axes are an attribute, or from opset 13 or 18 on an input.
+        axes: the constant of that input, if there is one.
+        rank: dimensions of the tensor that it reads.
     """
     found = node.attrs.get("axes")
     if found is None and axes is not None:
@@ -36,9 +42,9 @@ def reduces_channels(node: gs.Node, axes: Constant | None, rank: int) -> bool:
 
 
 def leads_only_to(tensor: gs.Tensor, last: gs.Node, scope: Scope) -> bool:
-    """True where all that reads ``tensor``, near or far, serves ``last`` before anything else.
+    """Whether every path from ``tensor`` goes through ``last`` (``last`` post-dominates it).
 
-    A shuffle that is spelled out reads the shape of what it shuffles, besides that itself.
+    A pixel shuffle written with Reshape reads the shape of its input besides the input itself.
     """
     waiting, seen = [tensor], {id(last)}
     while waiting:
@@ -54,5 +60,8 @@ def leads_only_to(tensor: gs.Tensor, last: gs.Node, scope: Scope) -> bool:
     return True
 
 
-_MOST_NODES = 64
-"""More than any shuffle has, its arithmetic of sizes included."""
+def is_stored(tensor: gs.Tensor) -> bool:
+    """True for an initializer or a Constant, which can be read without computing anything."""
+    while tensor.inputs and tensor.inputs[0].op == "Identity":
+        tensor = tensor.inputs[0].inputs[0]
+    return isinstance(tensor, gs.Constant) or any(node.op == "Constant" for node in tensor.inputs)

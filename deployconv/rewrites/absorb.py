@@ -1,0 +1,45 @@
+"""Absorb the layers after an upsampling layer that become part of its weights or of its crop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from numpy.typing import NDArray
+
+from deployconv.match import UpsampleSite
+from deployconv.match.site import Absorbed
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
+
+    from deployconv.rewrites.trial import Draws
+
+Array = NDArray[Any]
+
+
+class AbsorbedLayer(Absorbed, Protocol):
+    """A layer that an upsampling layer absorbs: how, and its stand-in in a trial."""
+
+    @property
+    def growth(self) -> int:
+        """By how much its stand-in may enlarge values."""
+
+    @property
+    def values(self) -> Mapping[str, Array]:
+        """The constants that its nodes read, by name."""
+
+    @property
+    def parity_only(self) -> tuple[gs.Node, ...]:
+        """The nodes that its stand-in does not compute."""
+
+    def into(self, site: UpsampleSite) -> UpsampleSite:
+        """``site`` with this layer, which reads its output, absorbed."""
+
+    def on_integers(self, draws: Draws, channels: tuple[int, int]) -> AbsorbedLayer:
+        """Its stand-in, for a layer of fewer output channels: (all of them, those kept)."""
+
+
+def absorbed_layers(site: UpsampleSite) -> tuple[AbsorbedLayer, ...]:
+    """The layers that ``site`` has absorbed, in graph order."""
+    return cast("tuple[AbsorbedLayer, ...]", site.absorbed)

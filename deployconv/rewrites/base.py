@@ -1,0 +1,88 @@
+"""What a rewrite is: an object that can do everything that is ever asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployconv.options import FormName, ShuffleName
+from deployconv.results import Macs, Requantization
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
+    from onnx import ModelProto
+
+    from deployconv.graph.view import Scope
+    from deployconv.rewrites.emit import Emitter
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What reports show of a rewrite; a field is None if it has no such thing.
+
+    Attributes:
+        form: how the layer is written.
+        shuffle: how its phases are moved into space.
+        conv_kernel: taps of the low-resolution Conv per axis.
+        macs: multiplications before and after.
+        requantized: how far new scales moved an integer weight.
+    """
+
+    form: FormName | None = None
+    shuffle: ShuffleName | None = None
+    conv_kernel: tuple[int, ...] | None = None
+    macs: Macs | None = None
+    requantized: Requantization | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Two models, the old nodes and the new ones, and what to run both on.
+
+    ``parity_only`` has the labels of nodes that compute nothing in either model: they have no
+    exact stand-in on integers, so only the parity check of the whole model covers them.
+    """
+
+    old: ModelProto
+    new: ModelProto
+    feeds: Mapping[str, Array]
+    output: str
+    parity_only: tuple[str, ...] = ()
+
+
+class Rewrite(Protocol):
+    """Nodes of a model and what takes their place."""
+
+    @property
+    def scope(self) -> Scope:
+        """The graph that the nodes stand in."""
+
+    @property
+    def nodes(self) -> tuple[gs.Node, ...]:
+        """What it replaces, in graph order; the last node makes the output."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the tensors that it makes."""
+
+    @property
+    def summary(self) -> Summary:
+        """What reports show of it."""
+
+    def emit(self, emitter: Emitter) -> None:
+        """Write the new nodes and weights.
+
+        Raises ModelError if a weight or bias is NaN or infinite or has not its declared shape.
+        """
+
+    def trial(self, rng: np.random.Generator) -> Trial:
+        """Its certificate: old and new nodes as tiny models on integers."""
+
+    def at_sizes(self, sizes: Sequence[int]) -> Rewrite:
+        """The same rewrite for an input of other spatial sizes; what is dynamic stays so."""

@@ -1,0 +1,204 @@
+"""Write the nodes of a polyphase Conv: the Conv or the Convs, the shuffle and the crop.
+
+In form ``split`` there is one Conv per phase, and their results are concatenated. With
+``channel_split`` all that is done for one half of the output channels, then for the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise, product
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from deployconv.match import Pointwise, UpsampleSite
+from deployconv.polyphase import phase_weights
+from deployconv.rewrites.channel_layout import in_order, shuffle_order
+from deployconv.rewrites.emit import (
+    Emitter,
+    conv_attributes,
+    finite,
+    integers_of,
+    write_dequantized,
+    write_parameter,
+    write_requantized,
+)
+from deployconv.rewrites.shuffles import SHUFFLES, write_crop, write_shuffle
+
+if TYPE_CHECKING:
+    from deployconv.rewrites.conv import PolyphaseConv
+
+Array = NDArray[Any]
+
+_DEPTH = 2
+"""The axis after the channels."""
+
+
+def emit_conv(emitter: Emitter, planned: PolyphaseConv) -> None:
+    """Write all nodes of a polyphase Conv, from the input of its layer to its output."""
+    site = planned.site
+    if planned.form == "split":
+        x = conv_input(emitter, site)
+        made = [_phase_by_phase(emitter, x, planned, part) for part in _parts(planned)]
+        if len(made) > 1:
+            emitter.add("Concat", made, axis=1)
+        return
+    order = None
+    if planned.shuffle is not None and SHUFFLES[planned.shuffle].channel_order == "DCR":
+        layout = in_order(planned.layout.channels, [planned.copies])
+        order = shuffle_order(layout, 1, "DCR")
+    tensor = image_of(emitter, planned, low_resolution_conv(emitter, planned, order))
+    if planned.repeat is not None:
+        emitter.repeat(tensor, planned.repeat)
+    elif planned.shuffle is None:
+        write_crop(emitter, tensor, planned.layout)
+    else:
+        write_shuffle(emitter, tensor, planned.shuffle, planned.layout)
+
+
+def low_resolution_conv(
+    emitter: Emitter, plan: PolyphaseConv, order: Array | None = None
+) -> gs.Tensor:
+    """The Conv that makes all phases as channels, in ``order`` or with the phases fastest.
+
+    Its result may have one axis more than an image, see `image_of`.
+    """
+    site = plan.site
+    tensor = conv_input(emitter, site)
+    if plan.volume:
+        tensor = emitter.add("Unsqueeze", [tensor, emitter.ints("depth", [_DEPTH])])
+
+    def phased(values: Array) -> Array:
+        repeated = site.phased(values, plan.copies).ravel()
+        return repeated if order is None else repeated[order]
+
+    inputs = [tensor, _write_weight(emitter, plan, order, phased)]
+    if site.bias is not None:
+        # The scale of an integer bias belongs to that of the weight, and that may be new.
+        bias = replace(site.bias, quantized=None) if plan.new_scales else site.bias
+        inputs.append(write_parameter(emitter, "bias", bias, site.id, phased))
+    depth = [(0, 0)] if plan.volume else []
+    pads = [*depth, *(form.pads for form in plan.axes)]
+    return emitter.add("Conv", inputs, **conv_attributes(plan.conv_kernel, pads, site.group))
+
+
+def image_of(emitter: Emitter, plan: PolyphaseConv, tensor: gs.Tensor) -> gs.Tensor:
+    """The result of the Conv without the axis that a volume has and an image has not."""
+    if not plan.volume:
+        return tensor
+    return emitter.add("Squeeze", [tensor, emitter.ints("depth", [_DEPTH])])
+
+
+def _parts(plan: PolyphaseConv) -> list[slice]:
+    """The output channels that are computed at once."""
+    channels = plan.layout.channels
+    bounds = [0, channels // 2, channels] if plan.channel_split else [0, channels]
+    return [slice(begin, end) for begin, end in pairwise(bounds)]
+
+
+def _phase_by_phase(emitter: Emitter, x: gs.Tensor, plan: PolyphaseConv, part: slice) -> gs.Tensor:
+    """``part`` of the output channels by one Conv per phase, and the shuffle of these."""
+    assert plan.shuffle is not None
+    layout = replace(plan.layout, channels=len(range(plan.layout.channels)[part]))
+    return write_shuffle(emitter, split_convs(emitter, x, plan, part), plan.shuffle, layout)
+
+
+def split_convs(emitter: Emitter, x: gs.Tensor, plan: PolyphaseConv, part: slice) -> gs.Tensor:
+    """``part`` of the output channels by one Conv per phase.
+
+    Their results are concatenated in the order that the shuffle of ``plan`` reads.
+    """
+    assert plan.shuffle is not None
+    channels = len(range(plan.layout.channels)[part])
+    made = phase_convs(emitter, x, plan, part)
+    if SHUFFLES[plan.shuffle].channel_order == "DCR":
+        return emitter.add("Concat", made, axis=1)
+    columns = [emitter.reshape(tensor, [0, channels, 1, -1]) for tensor in made]
+    stacked = emitter.add("Concat", columns, axis=2)
+    leading = [0, channels * prod(plan.site.stride)]
+    return emitter.reshape_to_image(stacked, leading, plan.layout.sizes, made[0])
+
+
+def phase_convs(
+    emitter: Emitter, x: gs.Tensor, plan: PolyphaseConv, part: slice
+) -> list[gs.Tensor]:
+    """``part`` of the output channels of each phase, by a Conv with the taps that it needs."""
+    site = plan.site
+    kernel = np.moveaxis(
+        phase_weights(site.kernel(finite(site.weight, site.id)), plan.axes), 0, site.rank
+    )
+    biases = _phase_biases(emitter, site, part)
+    made = []
+    for number, phase in enumerate(product(*(range(stride) for stride in site.stride))):
+        needed = [form.places(q) for form, q in zip(plan.axes, phase, strict=True)]
+        pads = [
+            (form.pads[0] - first, form.pads[1] - (form.span - 1 - last))
+            for form, (first, last) in zip(plan.axes, needed, strict=True)
+        ]
+        taps = kernel[phase][part]
+        for axis, (first, last) in enumerate(needed):
+            taps = taps.take(range(first, last + 1), axis=2 + axis)
+        weight = emitter.constant("weight", taps)
+        attributes = conv_attributes(weight.shape[2:], pads, site.group)
+        made.append(emitter.add("Conv", [x, weight, *biases[number]], **attributes))
+    return made
+
+
+def _phase_biases(emitter: Emitter, site: UpsampleSite, part: slice) -> list[list[gs.Tensor]]:
+    """The inputs of each Conv that hold its bias, if there is one; mostly one tensor for all."""
+    if site.bias is None:
+        return [[]] * site.phases
+    values = site.phased(finite(site.bias, site.id), site.phases)[part]
+    if (values == values[:, :1]).all():
+        return [[emitter.constant("bias", values[:, 0])]] * site.phases
+    return [[emitter.constant("bias", of_phase)] for of_phase in values.T]
+
+
+def conv_input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:
+    """The input of the layer after the pointwise layers that have moved there."""
+    tensor: gs.Tensor = gs.Variable(site.input)
+    for layers in site.prelude:
+        tensor = _moved(emitter, layers, tensor)
+    if site.folded:
+        tensor = emitter.reshape(tensor, [-1, 1, *(0,) * site.rank])
+    return tensor
+
+
+def _moved(emitter: Emitter, layers: Pointwise, tensor: gs.Tensor) -> gs.Tensor:
+    """Copies of pointwise layers that read ``tensor``; their constants are those of the model."""
+    made = {layers.source: tensor}
+    for node in layers.nodes:
+        inputs = [made.get(given.name, given) for given in node.inputs]
+        copy = emitter.add(node.op, inputs, **node.attrs)
+        made[node.outputs[0].name] = copy
+    return made[layers.target]
+
+
+def _write_weight(
+    emitter: Emitter,
+    plan: PolyphaseConv,
+    order: Array | None,
+    phased: Callable[[Array], Array],
+) -> gs.Tensor:
+    """The weight ``[C_out * phases, C_in/group, span ..]`` in the channel order asked for."""
+    site = plan.site
+
+    def arranged(values: Array, fill: Array | int = 0) -> Array:
+        moved = phase_weights(site.kernel(values), plan.axes, fill)
+        stacked = moved.reshape(-1, moved.shape[site.rank + 1], *plan.conv_kernel)
+        return stacked if order is None else stacked[order]
+
+    quantized = site.weight.quantized
+    if quantized is None:
+        return emitter.constant("weight", arranged(finite(site.weight, site.id)))
+    integers = integers_of(site.weight, quantized, site.id)
+    if plan.new_scales:
+        return write_requantized(emitter, "weight", arranged(site.weight.read().astype(np.float64)))
+    # A missing tap is a zero, and the zero point stands for zero.
+    fill = 0 if quantized.zero_point is None else quantized.zero_point
+    return write_dequantized(emitter, "weight", quantized, arranged(integers, fill), phased)

@@ -1,0 +1,215 @@
+"""The emitter: collects new nodes, and knows how operators changed between opsets.
+
+Below it stand the functions that write weights and biases, float or integer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from deployconv.errors import ModelError
+from deployconv.match import Parameter, Quantized
+
+Array = NDArray[Any]
+Ints = Sequence[int]
+
+INT64_MAX = np.iinfo(np.int64).max
+
+
+class Emitter:
+    """Collects new nodes in graph order.
+
+    Args:
+        opset: version of the ONNX operators to write.
+        fresh: makes a name that the model does not have from a short suffix.
+    """
+
+    def __init__(self, opset: int, fresh: Callable[[str], str]) -> None:
+        self.opset = opset
+        self.nodes: list[gs.Node] = []
+        self.fresh = fresh
+
+    def add(
+        self, op: str, inputs: Sequence[gs.Tensor], suffix: str = "", **attrs: Any
+    ) -> gs.Tensor:
+        """Add a node with one output and return that output."""
+        name = self.fresh(suffix or op.lower())
+        output = gs.Variable(name)
+        self.nodes.append(gs.Node(op, name, attrs, list(inputs), [output]))
+        return output
+
+    def constant(self, suffix: str, values: Array) -> gs.Constant:
+        """A constant; the splice makes it an initializer, or a node inside a function."""
+        return gs.Constant(self.fresh(suffix), np.ascontiguousarray(values))
+
+    def ints(self, suffix: str, values: Ints) -> gs.Constant:
+        """A 1-D int64 constant: shapes, axes, sizes."""
+        return self.constant(suffix, np.array(values, np.int64))
+
+    def reshape(self, tensor: gs.Tensor, shape: Ints | gs.Tensor) -> gs.Tensor:
+        """Reshape; before opset 5 the shape is an attribute and so must be known."""
+        if isinstance(shape, gs.Tensor):
+            return self.add("Reshape", [tensor, shape])
+        if self.opset < 5:
+            return self.add("Reshape", [tensor], shape=list(shape))
+        return self.add("Reshape", [tensor, self.ints("shape", shape)])
+
+    def reshape_to_image(
+        self, tensor: gs.Tensor, leading: Ints, sizes: Sequence[int | None], image: gs.Tensor
+    ) -> gs.Tensor:
+        """Reshape to ``[*leading, *sizes]``; unknown sizes are those of ``image``.
+
+        If more than one is unknown they are read as the model runs, from opset 5 on.
+        """
+        if sum(size is None for size in sizes) <= 1:
+            return self.reshape(
+                tensor, [*leading, *(-1 if size is None else size for size in sizes)]
+            )
+        parts = [self.ints("front", leading), self.spatial_shape(image)]
+        return self.reshape(tensor, self.add("Concat", parts, axis=0))
+
+    def slice(self, tensor: gs.Tensor, starts: Ints, ends: Ints, axes: Ints) -> gs.Tensor:
+        """Slice; before opset 10 the bounds are attributes."""
+        starts, ends, axes = list(starts), list(ends), list(axes)
+        if self.opset < 10:
+            return self.add("Slice", [tensor], starts=starts, ends=ends, axes=axes)
+        bounds = {"starts": starts, "ends": ends, "axes": axes}
+        inputs = [self.ints(name, values) for name, values in bounds.items()]
+        return self.add("Slice", [tensor, *inputs])
+
+    def spatial_shape(self, tensor: gs.Tensor) -> gs.Tensor:
+        """The sizes of the spatial axes, read as the model runs."""
+        return self.slice(self.add("Shape", [tensor]), [2], [INT64_MAX], [0])
+
+    def repeat(self, tensor: gs.Tensor, factors: Ints) -> gs.Tensor:
+        """Repeat every element along the spatial axes: nearest Resize by whole factors."""
+        scales = np.array([1, 1, *factors], np.float32)
+        if self.opset < 9:
+            return self.add("Upsample", [tensor], "repeat", mode="nearest", scales=scales.tolist())
+        given = self.constant("scales", scales)
+        if self.opset < 11:
+            op = "Upsample" if self.opset < 10 else "Resize"
+            return self.add(op, [tensor, given], "repeat", mode="nearest")
+        modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        roi = gs.Variable.empty()
+        if self.opset < 13:  # the region of interest may be empty, but not left out
+            roi = self.constant("roi", np.zeros(0, np.float32))
+        return self.add("Resize", [tensor, roi, given], "repeat", mode="nearest", **modes)
+
+    def finish(self, output: str) -> list[gs.Node]:
+        """The nodes, the last one's output named ``output``."""
+        self.nodes[-1].outputs[0].name = output
+        return self.nodes
+
+
+def conv_attributes(
+    kernel: Sequence[int], pads: Sequence[tuple[int, int]], group: int = 1
+) -> dict[str, Any]:
+    """The attributes of a Conv of stride 1; those that state a default are left out."""
+    begins, ends = zip(*pads, strict=True)
+    attributes: dict[str, Any] = {"kernel_shape": list(kernel)}
+    if any(begins) or any(ends):
+        attributes["pads"] = [*begins, *ends]
+    if group > 1:
+        attributes["group"] = group
+    return attributes
+
+
+def finite(parameter: Parameter, site: str) -> Array:
+    """The values of ``parameter``.
+
+    Raises ModelError if one is NaN or infinite, or if they do not have the declared shape.
+    """
+    values = parameter.read()
+    if values.shape != parameter.shape:
+        raise ModelError(
+            f"{site}: '{parameter.name}' has shape {list(values.shape)}, declared"
+            f" {list(parameter.shape)}: export the model again"
+        )
+    if not np.isfinite(values).all():
+        raise ModelError(
+            f"{site}: '{parameter.name}' holds NaN or infinite values: check the training or"
+            f" export that made it"
+        )
+    return values
+
+
+def write_parameter(
+    emitter: Emitter, suffix: str, parameter: Parameter, site: str, moved: Callable[[Array], Array]
+) -> gs.Tensor:
+    """A weight or bias whose output channels, axis 0, are arranged by ``moved``.
+
+    Integers after a DequantizeLinear stay integers.
+    """
+    quantized = parameter.quantized
+    if quantized is None:
+        return emitter.constant(suffix, moved(finite(parameter, site)))
+    integers = integers_of(parameter, quantized, site)
+    return write_dequantized(emitter, suffix, quantized, moved(integers), moved)
+
+
+def write_dequantized(
+    emitter: Emitter,
+    suffix: str,
+    quantized: Quantized,
+    integers: Array,
+    by_channel: Callable[[Array], Array],
+) -> gs.Tensor:
+    """Integers with a DequantizeLinear after them, nothing rounded anew.
+
+    Args:
+        emitter: collects the nodes.
+        suffix: name of the integers.
+        quantized: their scale and zero point, for the channels in their old order.
+        integers: the new initializer, its output channels on axis 0.
+        by_channel: turns one value per old channel into one per new channel.
+    """
+    inputs = [emitter.constant(suffix, integers)]
+    scales = {"scale": quantized.scale, "zero_point": quantized.zero_point}
+    for name, values in scales.items():
+        if values is not None:
+            spread = values if values.ndim == 0 else by_channel(values)
+            inputs.append(emitter.constant(f"{suffix}_{name}", spread))
+    axis = {} if quantized.scale.ndim == 0 else {"axis": 0}
+    return emitter.add("DequantizeLinear", inputs, f"{suffix}_dequantized", **axis)
+
+
+def write_requantized(emitter: Emitter, suffix: str, weight: Array) -> gs.Tensor:
+    """A float64 ``weight`` as new integers with new scales and a DequantizeLinear after them."""
+    integers, scale = requantized(weight)
+    quantized = Quantized(
+        integers.dtype, lambda: integers, scale, np.zeros(scale.shape, np.int8), None
+    )
+    return write_dequantized(emitter, suffix, quantized, integers, np.asarray)
+
+
+def requantized(weight: Array) -> tuple[Array, Array]:
+    """The int8 integers and float32 scales nearest to ``weight``, one scale per output channel.
+
+    Symmetric: the largest magnitude of a channel (axis 0) becomes 127, zero stays zero.
+    """
+    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+    scale = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
+    steps = weight / scale.astype(np.float64).reshape(-1, *[1] * (weight.ndim - 1))
+    return np.clip(np.rint(steps), -127, 127).astype(np.int8), scale
+
+
+def integers_of(parameter: Parameter, quantized: Quantized, site: str) -> Array:
+    """The integers of ``parameter``; ModelError if they or the scales cannot be used."""
+    values = quantized.read()
+    if values.shape != parameter.shape:
+        raise ModelError(
+            f"{site}: '{parameter.name}' has shape {list(values.shape)}, declared"
+            f" {list(parameter.shape)}: export the model again"
+        )
+    if not np.isfinite(quantized.scale).all():
+        raise ModelError(
+            f"{site}: '{parameter.name}' has a scale that is NaN or infinite: check the"
+            f" calibration that made it"
+        )
+    return values

@@ -1,0 +1,66 @@
+"""A layer that stays, with the affine layers after it folded into its weight and bias."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from deployconv.match import UpsampleSite
+from deployconv.rewrites.base import Summary, Trial
+from deployconv.rewrites.emit import Emitter, finite
+
+if TYPE_CHECKING:
+    from deployconv.graph.view import Scope
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedLayer:
+    """The node of an upsampling layer with a new weight and bias."""
+
+    site: UpsampleSite
+
+    @property
+    def scope(self) -> Scope:
+        return self.site.scope
+
+    @property
+    def nodes(self) -> tuple[gs.Node, ...]:
+        return self.site.nodes
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.site.output,)
+
+    @property
+    def summary(self) -> Summary:
+        return Summary()
+
+    def emit(self, emitter: Emitter) -> None:
+        site = self.site
+        inputs = [site.layer.inputs[0], emitter.constant("weight", finite(site.weight, site.id))]
+        if site.bias is not None:
+            inputs.append(emitter.constant("bias", finite(site.bias, site.id)))
+        emitter.add(site.layer.op, inputs, **site.layer.attrs)
+        emitter.finish(site.output)
+
+    def at_sizes(self, sizes: Sequence[int]) -> FoldedLayer:
+        """The same: nothing in it depends on the sizes."""
+        del sizes
+        return self
+
+    def trial(self, rng: np.random.Generator) -> Trial:
+        raise NotImplementedError
+
+
+def folded_in_place(site: UpsampleSite) -> FoldedLayer | None:
+    """``site`` with what it absorbed in its weights; None if it absorbed nothing, or a crop."""
+    if not site.absorbed or any(layer.crops for layer in site.absorbed):
+        return None
+    return FoldedLayer(site)

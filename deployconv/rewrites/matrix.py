@@ -1,0 +1,154 @@
+"""The matrix form: one product with a banded matrix per axis.
+
+    y = T_1 x T_2'                                            for two axes
+
+It fits a depthwise layer whose kernels are all the same outer product. ``T`` is the polyphase
+matrix of an axis (`polyphase.matrix`): its rows are the phases in the order that they have in
+space, so nothing is shuffled, padded or cropped. Most of it is zero. Along the last axis it is
+multiplied all the same, by one matrix for all rows of the image. Along the other axes it is cut
+into blocks of rows, each with the rows of the image that it reads. That pays if moving the result
+of a Conv would take longer: for large strides and short rows. Products with zeros add nothing, so
+the sums are those of the separable form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from deployconv.match import UpsampleSite
+from deployconv.polyphase import Axis, Polyphase, matrix
+from deployconv.results import Macs
+from deployconv.rewrites.base import Summary, Trial
+from deployconv.rewrites.conv import PolyphaseConv, plan_conv
+from deployconv.rewrites.conv_emit import conv_input
+from deployconv.rewrites.emit import Emitter, write_parameter
+from deployconv.rewrites.separable import factors_of, product_trial
+
+if TYPE_CHECKING:
+    from deployconv.graph.view import Scope
+
+Array = NDArray[Any]
+
+_BLOCK = 8
+"""Rows of the image in a block; an image of up to twice as many is one block."""
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixProduct:
+    """One upsampling layer as a product of matrices along each axis.
+
+    Attributes:
+        site: the layer.
+        axes: the polyphase form of each axis.
+        sizes: spatial sizes of the input.
+        macs: multiplications for one input pixel, rounded up.
+    """
+
+    site: UpsampleSite
+    axes: tuple[Polyphase, ...]
+    sizes: tuple[int, ...]
+    macs: Macs
+
+    @property
+    def scope(self) -> Scope:
+        return self.site.scope
+
+    @property
+    def nodes(self) -> tuple[gs.Node, ...]:
+        return self.site.nodes
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.site.output,)
+
+    @property
+    def summary(self) -> Summary:
+        kernel = tuple(form.span for form in self.axes)  # taps that an output reads
+        return Summary("matrix", None, kernel, self.macs)
+
+    def emit(self, emitter: Emitter) -> None:
+        site, found = self.site, factors_of(self.site)
+        assert found is not None
+        tensor, image = conv_input(emitter, site), list(self.sizes)
+        for axis, own in reversed(list(enumerate(site.axes))):
+            band = matrix(own, found[axis][0], image[axis])
+            if axis == site.rank - 1:
+                tensor = emitter.add("MatMul", [tensor, emitter.constant("matrix", band.T)])
+            elif site.rank == 2:
+                tensor = _down(emitter, tensor, own, band)
+            else:
+                tensor = emitter.reshape(tensor, [0, -1, image[axis], prod(image[axis + 1 :])])
+                tensor = _down(emitter, tensor, own, band)
+                made = [*image[:axis], len(band), *image[axis + 1 :]]
+                tensor = emitter.reshape(tensor, [0, -1, *made])
+            image[axis] = len(band)
+        if site.bias is not None:
+            by_channel = (-1, *(1,) * site.rank)
+            bias = write_parameter(
+                emitter, "bias", site.bias, site.id, lambda values: values.reshape(by_channel)
+            )
+            emitter.add("Add", [tensor, bias])
+        emitter.finish(site.output)
+
+    def at_sizes(self, sizes: Sequence[int]) -> MatrixProduct:
+        """The same for an input of other spatial sizes."""
+        return replace(self, sizes=tuple(sizes))
+
+    def on(self, site: UpsampleSite) -> MatrixProduct:
+        """The same for a layer that differs in its weights only."""
+        return replace(self, site=site)
+
+    def trial(self, rng: np.random.Generator) -> Trial:
+        return product_trial(self, rng, alike=True)
+
+
+def plan_matrix(site: UpsampleSite) -> MatrixProduct | None:
+    """The matrix form of ``site``.
+
+    None if its sizes are dynamic, or if its channels do not all have the same product for a kernel.
+    """
+    sizes = tuple(size for size in site.sizes if size is not None)
+    found, whole = factors_of(site), plan_conv(site, "crop")
+    if found is None or not isinstance(whole, PolyphaseConv) or len(sizes) < site.rank:
+        return None
+    alike = all((factor == factor[:1]).all() for factor in found)
+    if not alike or site.channels[0] != site.channels[1]:
+        return None
+    total, image = 0, list(sizes)
+    for axis, own in reversed(list(enumerate(site.axes))):
+        lines = prod(image) // image[axis]
+        band = matrix(own, np.ones(own.taps), image[axis])
+        blocks = [band] if axis == site.rank - 1 else [part for part, _, _ in _blocks(own, band)]
+        total += lines * sum(part.size for part in blocks)
+        image[axis] = own.output_size(image[axis])
+    after = -(-total * site.channels[1] // prod(sizes))
+    return MatrixProduct(site, whole.axes, sizes, Macs(whole.macs.before, after))
+
+
+def _down(emitter: Emitter, tensor: gs.Tensor, axis: Axis, band: Array) -> gs.Tensor:
+    """``band`` times ``tensor``, ``[N, images, rows, columns]``, block by block."""
+    made = []
+    for block, first, last in _blocks(axis, band):
+        rows = tensor
+        if (first, last) != (0, band.shape[1]):
+            rows = emitter.slice(tensor, [first], [last], [2])
+        made.append(emitter.add("MatMul", [emitter.constant("matrix", block), rows]))
+    return made[0] if len(made) == 1 else emitter.add("Concat", made, axis=2)
+
+
+def _blocks(axis: Axis, band: Array) -> Iterator[tuple[Array, int, int]]:
+    """Blocks of rows of ``band`` without its columns of zeros, and the columns that are left."""
+    outputs, inputs = band.shape
+    count = max(1, inputs // _BLOCK) if inputs > 2 * _BLOCK else 1
+    starts = [block * _BLOCK * axis.stride for block in range(count)]
+    for start, end in zip(starts, [*starts[1:], outputs], strict=True):
+        used = np.flatnonzero(band[start:end].any(axis=0))
+        first, last = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 1)
+        yield band[start:end, first:last], first, last

@@ -1,0 +1,171 @@
+"""A pixel shuffle written in another encoding, or in the other channel order.
+
+The order of the channels is a matter of the Conv that makes them: its output channels are permuted,
+nothing else. Without a Conv of its own the shuffle keeps its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from deployconv.match import ShuffleSite
+from deployconv.match.site import ConvInFront
+from deployconv.options import Shuffle, ShuffleName
+from deployconv.results import Reason
+from deployconv.rewrites.base import Summary, Trial
+from deployconv.rewrites.emit import Emitter, write_parameter
+from deployconv.rewrites.shuffles import SHUFFLES, Layout
+from deployconv.rewrites.trial import Draws, build_trial
+
+if TYPE_CHECKING:
+    from deployconv.graph.view import Scope
+
+Array = NDArray[Any]
+
+_UNEQUAL_SIZES = (5, 6, 7)
+
+
+@dataclass(frozen=True, eq=False)
+class Reshuffle:
+    """A pixel shuffle in a new encoding.
+
+    Attributes:
+        site: the shuffle, and the Conv before it if it has one of its own.
+        shuffle: the new encoding.
+        layout: what it moves.
+        reorders: True if the output channels of the Conv are permuted.
+    """
+
+    site: ShuffleSite
+    shuffle: ShuffleName
+    layout: Layout
+    reorders: bool
+
+    @property
+    def scope(self) -> Scope:
+        return self.site.scope
+
+    @property
+    def nodes(self) -> tuple[gs.Node, ...]:
+        return self.site.nodes
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.site.output,)
+
+    @property
+    def summary(self) -> Summary:
+        return Summary(shuffle=self.shuffle, conv_kernel=self.site.geometry.kernel)
+
+    def emit(self, emitter: Emitter) -> None:
+        site = self.site
+        tensor: gs.Tensor = gs.Variable(site.source)
+        if self.reorders and site.conv is not None:
+            conv = site.conv
+            moved = partial(_permuted, site)
+            weight = write_parameter(emitter, "weight", conv.weight, site.id, moved)
+            inputs = [conv.node.inputs[0], weight]
+            if conv.bias is not None:
+                inputs.append(write_parameter(emitter, "bias", conv.bias, site.id, moved))
+            tensor = emitter.add("Conv", inputs, **conv.node.attrs)
+        SHUFFLES[self.shuffle].emit(emitter, tensor, self.layout)
+        emitter.finish(site.output)
+
+    def at_sizes(self, sizes: Sequence[int]) -> Reshuffle:
+        """The same for a shuffled tensor of other spatial sizes; what is dynamic stays so."""
+        known = zip(self.layout.sizes, sizes, strict=True)
+        fitted = tuple(None if old is None else size for old, size in known)
+        return replace(self, layout=replace(self.layout, sizes=fitted))
+
+    def trial(self, rng: np.random.Generator) -> Trial:
+        site, rank = self.site, len(self.site.stride)
+        opset = site.scope.opset
+        if not self.reorders or site.conv is None:
+            original = site.original()
+            sizes = original.sizes or _UNEQUAL_SIZES[:rank]
+            x = Draws(1 << 20, opset, rng).image(
+                (*(original.front or (2, site.channels or 1)), *sizes)
+            )
+            return build_trial(
+                self.at_sizes(sizes), original.nodes, original.constants, {site.source: x}
+            )
+        conv = site.conv
+        original = conv.original()
+        draws = Draws.fitting(rng, opset, [prod(conv.weight.shape[1:])], 1, 2)
+        weight, bias = draws.parameter(conv.weight), draws.bias(conv.bias)
+        constants = {**original.constants, weight.name: weight.read()}
+        if bias is not None:
+            constants[bias.name] = bias.read()
+        reach = zip(conv.kernel, conv.dilation, range(rank), strict=True)
+        sizes = original.sizes or tuple(d * (k - 1) + 4 + i for k, d, i in reach)
+        x = draws.image((*(original.front or (2, weight.shape[1] * conv.group)), *sizes))
+        known = tuple(size for size in site.sizes if size is not None)
+        left = known if original.sizes is not None else _sizes_after(conv, sizes)
+        drawn = replace(site, conv=replace(conv, weight=weight, bias=bias))
+        return build_trial(
+            replace(self, site=drawn).at_sizes(left),
+            original.nodes,
+            constants,
+            {conv.node.inputs[0].name: x},
+        )
+
+
+def plan_reshuffle(site: ShuffleSite, shuffle: Shuffle = "auto") -> Reshuffle | Reason:
+    """The new encoding of ``site``, or the reason why it stays as it is."""
+    if site.channels is None or site.dtype is None:
+        return Reason("already-lowered", "it is a pixel shuffle already, of unknown shape")
+    layout = Layout(
+        channels=site.channels // prod(site.stride),
+        stride=site.stride,
+        sizes=site.sizes,
+        crop=((0, 0),) * len(site.stride),
+        group=site.conv.group if site.conv else 1,
+        opset=site.scope.opset,
+        dtype=site.dtype,
+    )
+    named: ShuffleName = "crd" if site.order == "CRD" else "dcr"
+    asked: tuple[ShuffleName, ...] = (named,) if shuffle == "auto" else (shuffle, named)
+    for name in (*asked, "dcr"):
+        reorders = SHUFFLES[name].channel_order != site.order
+        possible = SHUFFLES[name].takes(layout) and (not reorders or _reorderable(site))
+        if possible and name == named and not site.spelled:
+            return Reason("already-lowered", "it is a DepthToSpace already")
+        if possible:
+            return Reshuffle(site, name, layout, reorders)
+    return Reason("already-lowered", "DepthToSpace does not fit; this is its cheapest spelling")
+
+
+def _sizes_after(conv: ConvInFront, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The spatial sizes that ``conv`` makes of an input of ``sizes``."""
+    rank = len(sizes)
+    strides = conv.node.attrs.get("strides", [1] * rank)
+    pads = conv.node.attrs.get("pads", [0] * 2 * rank)
+    reach = [d * (k - 1) for k, d in zip(conv.kernel, conv.dilation, strict=True)]
+    if conv.node.attrs.get("auto_pad", "NOTSET").startswith("SAME"):
+        return tuple(-(-size // step) for size, step in zip(sizes, strides, strict=True))
+    return tuple(
+        (size + pads[axis] + pads[rank + axis] - reach[axis] - 1) // strides[axis] + 1
+        for axis, size in enumerate(sizes)
+    )
+
+
+def _reorderable(site: ShuffleSite) -> bool:
+    """Groups keep their channels together, which only CRD does."""
+    return site.conv is not None and site.conv.group == 1
+
+
+def _permuted(site: ShuffleSite, values: Array) -> Array:
+    """The output channels, axis 0, in the other order."""
+    phases = prod(site.stride)
+    channels = values.shape[0] // phases
+    split = (channels, phases) if site.order == "CRD" else (phases, channels)
+    swapped = values.reshape(*split, *values.shape[1:]).swapaxes(0, 1)
+    return np.ascontiguousarray(swapped.reshape(values.shape))

@@ -1,0 +1,90 @@
+"""An upsampling layer on integers: what every trial that has one begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from deployconv.match import Original, Parameter, UpsampleSite
+from deployconv.rewrites.absorb import absorbed_layers
+from deployconv.rewrites.stand_ins import prelude_growth, swapped, with_prelude_on_integers
+from deployconv.rewrites.trial import SCALES, Draws, first_outputs
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A layer with integers for weights, and its old nodes with their stand-ins.
+
+    Attributes:
+        site: with stand-ins for the layers before its Conv and those that it has absorbed.
+        nodes: the old nodes, in an order in which they run.
+        constants: by name, what the old nodes read, weight and bias included.
+        parity_only: labels of nodes without an exact stand-in.
+    """
+
+    site: UpsampleSite
+    nodes: tuple[NodeProto, ...]
+    constants: Mapping[str, Array]
+    parity_only: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SiteOnIntegers:
+    """How large values become in a trial of one layer, and how its integers are drawn.
+
+    Attributes:
+        site: the layer.
+        original: its nodes as they stand.
+        terms: how many products each of its sums has.
+        growth: by how much the layers before its Conv and the absorbed ones may enlarge values.
+    """
+
+    site: UpsampleSite
+    original: Original
+    terms: tuple[int, ...]
+    growth: int
+
+    @classmethod
+    def of(cls, site: UpsampleSite) -> SiteOnIntegers:
+        original = site.original()
+        taps = prod(axis.taps for axis in site.axes)
+        scales = SCALES if site.weight.quantized is not None else 1
+        terms = (site.channels[0] // site.group * taps, scales)
+        absorbed = prod(layer.growth for layer in absorbed_layers(site))
+        return cls(site, original, terms, prelude_growth(site, original.constants) * absorbed)
+
+    def draw(
+        self, draws: Draws, channels: int | None = None, weight: Parameter | None = None
+    ) -> Drawn:
+        """The layer on integers, for its first output ``channels``.
+
+        The ``weight`` of its base is drawn if none is given.
+        """
+        base = self.site.base or self.site
+        whole = base.channels[1]
+        kept = channels or whole
+        weight, bias = weight or draws.parameter(base.weight), draws.bias(base.bias)
+        if kept < whole:
+            weight = first_outputs(weight, kept, 1 if base.transposed else 0)
+            bias = None if bias is None else first_outputs(bias, kept, 0)
+        known = self.original.constants
+        site, made, stand_ins, parity_only = with_prelude_on_integers(base, known, draws)
+        site = replace(site, weight=weight, bias=bias)
+        constants = {**known, **made, weight.name: weight.read()}
+        if bias is not None:
+            constants[bias.name] = bias.read()
+        for layer in absorbed_layers(self.site):
+            drawn = layer.on_integers(draws, (whole, kept))
+            site = drawn.into(site)
+            constants |= drawn.values
+            stand_ins += drawn.nodes
+            parity_only += [site.scope.label(node) for node in drawn.parity_only]
+        nodes = tuple(swapped(self.original, stand_ins))
+        return Drawn(site, nodes, constants, tuple(parity_only))

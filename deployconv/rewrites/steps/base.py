@@ -1,0 +1,193 @@
+"""What a step of a chain or of a region can be asked, and the images that steps run on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any, Protocol
+
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from deployconv.polyphase import Polyphase
+from deployconv.rewrites.emit import Emitter
+from deployconv.rewrites.trial import Draws
+
+if TYPE_CHECKING:
+    pass
+
+Array = NDArray[Any]
+
+
+class Step(Protocol):
+    """One layer after an upsampling layer that runs at low resolution."""
+
+    @property
+    def nodes(self) -> tuple[gs.Node, ...]:
+        """Its nodes in graph order; the last one makes its output."""
+
+    @property
+    def output(self) -> str:
+        """The name of its result."""
+
+    @property
+    def values(self) -> Mapping[str, Array]:
+        """The constants that its nodes read, by name."""
+
+    @property
+    def parity_only(self) -> tuple[gs.Node, ...]:
+        """In a stand-in: the nodes that it does not compute."""
+
+    @property
+    def growth(self) -> int:
+        """By how much its stand-in may enlarge values, apart from drawn weights."""
+
+    @property
+    def terms(self) -> tuple[int, ...]:
+        """How many products with drawn weights each of its sums has; empty if it has no weights."""
+
+
+class RegionStep(Step, Protocol):
+    """A step of a region: it runs on pixels in the order of the phases."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of its result."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of the images that it reads."""
+
+    @property
+    def beyond_chains(self) -> bool:
+        """True if no chain could run it: it mixes channels otherwise, or joins images."""
+
+    @property
+    def needs_whole_image(self) -> bool:
+        """True if it may not see pixels that a crop would remove later."""
+
+    @property
+    def ends_region(self) -> bool:
+        """True if pixels lie otherwise after it."""
+
+    @property
+    def is_elementwise(self) -> bool:
+        """True if it computes each element from that element alone, in whatever shape they are."""
+
+    def runs_per_phase(self, image: PhaseImage) -> bool:
+        """Whether it can run on each phase as an image of its own."""
+
+    def emit_on_pixels(
+        self, emitter: Emitter, made: Mapping[str, gs.Tensor], image: PhaseImage
+    ) -> gs.Tensor:
+        """Write its nodes for images ``[N, C, P * m_1, m_2 .. m_n]``, given by name in ``made``."""
+
+    def on_integers(self, draws: Draws, image: Sequence[int]) -> RegionStep:
+        """Its stand-in, for an image of these spatial sizes at high resolution."""
+
+
+class ChainStep(Step, Protocol):
+    """A step of a chain: it runs on phases that are channels."""
+
+    @property
+    def node(self) -> gs.Node:
+        """The node that makes its output."""
+
+    @property
+    def stride(self) -> tuple[int, ...] | None:
+        """Pixels that it makes of each pixel, per axis; None for a pointwise layer."""
+
+    @property
+    def mixes_channels(self) -> bool:
+        """True if it computes an output channel from all input channels."""
+
+    @property
+    def takes_volume(self) -> bool:
+        """True if it may run on the result of a Conv of a volume (`conv.PolyphaseConv.volume`)."""
+
+    @property
+    def quantizes(self) -> bool:
+        """True for a QuantizeLinear."""
+
+    @property
+    def dequantizes(self) -> bool:
+        """True for a DequantizeLinear."""
+
+    def channels_after(self, channels: int) -> int:
+        """Channels of its result if it reads ``channels``."""
+
+    def weight_elements(self, phases: int) -> int:
+        """Elements of its weight on so many phases."""
+
+    def order_after(self, layout: Array) -> Array:
+        """The channel layout of its result, if it computes nothing per channel."""
+
+    def emit_on_channels(
+        self, emitter: Emitter, tensor: gs.Tensor, layout: Array, order: OrderAfter, name: str
+    ) -> tuple[gs.Tensor, Array]:
+        """Write its nodes; the result, and the channel layout that it has.
+
+        Args:
+            emitter: collects the nodes.
+            tensor: ``[N, C * P, m_1 .. m_n]``.
+            layout: where its channels and phases are.
+            order: gives the order in which a convolution should put its output channels.
+            name: what errors call the layer.
+        """
+
+    def on_integers(self, draws: Draws, image: Sequence[int]) -> ChainStep:
+        """Its stand-in in a trial."""
+
+
+class OrderAfter(Protocol):
+    """From the layout of a convolution's output channels to the order to put them in."""
+
+    def __call__(self, layout: Array) -> Array: ...
+
+
+@dataclass(frozen=True)
+class PhaseImage:
+    """An image at low resolution whose pixels stand in the order of their phases.
+
+    Attributes:
+        sizes: spatial sizes of one phase, None if dynamic.
+        stride: phases per axis.
+        dtype: element type.
+        last: the polyphase form of each axis of the Conv that ends the region, if one does.
+        name: what errors call the region.
+    """
+
+    sizes: tuple[int | None, ...]
+    stride: tuple[int, ...]
+    dtype: str
+    last: tuple[Polyphase, ...]
+    name: str
+
+    @property
+    def rank(self) -> int:
+        return len(self.stride)
+
+    @property
+    def phases(self) -> int:
+        return prod(self.stride)
+
+    @property
+    def spatial(self) -> list[int | None]:
+        """The spatial sizes of ``[N, C, P * m_1, m_2 .. m_n]``."""
+        first, *others = self.sizes
+        return [None if first is None else first * self.phases, *others]
+
+    def stacked(self, emitter: Emitter, image: gs.Tensor, channels: int) -> gs.Tensor:
+        """``[N, C, P * m_1, ..]`` as ``[N, C * P, m_1, ..]``; ``channels`` is C * P."""
+        # A 0 keeps the size at its place, whatever it is.
+        return emitter.reshape(image, [0, channels, -1, *(0,) * (self.rank - 1)])
+
+    def product(
+        self, emitter: Emitter, matrix: gs.Tensor, image: gs.Tensor, rows: int
+    ) -> gs.Tensor:
+        """``matrix``, ``[T, C]`` or ``[N, T, C]``, times ``image``, ``[N, C, P * m_1, ..]``."""
+        if self.rank == 1:
+            return emitter.add("MatMul", [matrix, image])
+        made = emitter.add("MatMul", [matrix, emitter.reshape(image, [0, 0, -1])])
+        return emitter.reshape_to_image(made, [0, rows], self.spatial, image)
