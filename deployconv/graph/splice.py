@@ -18,8 +18,9 @@ import onnx_graphsurgeon as gs
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
+from deployconv.graph.scope import Scope
 from deployconv.graph.tensors import graph_attributes
-from deployconv.graph.view import Scope, View
+from deployconv.graph.view import View
 
 _FIRST_IR_WITH_FREE_INITIALIZERS = 4
 """Before IR version 4 every initializer had to be a graph input as well."""

@@ -19,9 +19,9 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from deployconv.graph.load import LoadedModel
+from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance, inferred_shapes
 from deployconv.graph.splice import Names
-from deployconv.graph.view import Scope
 from deployconv.match import Site, UpsampleSite
 from deployconv.options import RewriteOptions
 from deployconv.pipeline import Planning, folds_in_place, plan_model

@@ -19,7 +19,8 @@ from math import prod
 import onnx_graphsurgeon as gs
 
 from deployconv.graph.constants import Constant
-from deployconv.graph.view import Scope, View
+from deployconv.graph.scope import Scope
+from deployconv.graph.view import View
 from deployconv.match import Original, ShuffleSite, Skip, UpsampleSite
 from deployconv.match.attributes import AttributeReader
 from deployconv.match.parameters import find_parameters

@@ -17,7 +17,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from deployconv.graph.constants import Constant
-from deployconv.graph.view import Scope, View
+from deployconv.graph.scope import Scope
+from deployconv.graph.view import View
 from deployconv.rewrites.lowres.follow import is_known, only_reader
 
 

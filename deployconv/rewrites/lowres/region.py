@@ -25,7 +25,8 @@ from math import prod
 import onnx_graphsurgeon as gs
 
 from deployconv.graph.constants import Constant
-from deployconv.graph.view import Scope, View
+from deployconv.graph.scope import Scope
+from deployconv.graph.view import View
 from deployconv.match import UpsampleSite
 from deployconv.match.pointwise import is_pointwise
 from deployconv.rewrites.lowres.follow import is_known, reduces_channels
