@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import onnx_graphsurgeon as gs
-from onnx import FunctionProto, GraphProto, SparseTensorProto, TensorProto
+from onnx import FunctionProto, GraphProto, ModelProto, SparseTensorProto, TensorProto
+
+from deployconv.graph.tensors import graph_attributes
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +23,8 @@ class Scope:
         parent: the scope whose tensors are visible from here.
         outputs: names of the tensors that leave the graph.
         initializers: constant tensors of this graph by name, dense and sparse.
+        position: which node of ``parent`` and which of its bodies this is; of a function, which
+            function of the model; empty for the main graph.
     """
 
     path: str
@@ -30,6 +34,7 @@ class Scope:
     parent: Scope | None
     outputs: frozenset[str]
     initializers: dict[str, TensorProto | SparseTensorProto]
+    position: tuple[int, ...]
     _index: dict[int, int] = field(repr=False)
 
     @property
@@ -37,8 +42,16 @@ class Scope:
         """Functions hold no initializers: constants are nodes there."""
         return isinstance(self.proto, FunctionProto)
 
+    def in_copy(self, model: ModelProto) -> GraphProto | FunctionProto:
+        """The graph or function that this scope is in ``model``, a copy of the viewed one."""
+        if self.parent is not None:
+            node, body = self.position
+            bodies = list(graph_attributes(self.parent.in_copy(model).node[node]))
+            return bodies[body][1]
+        return model.functions[self.position[0]] if self.position else model.graph
+
     def index(self, node: gs.Node) -> int:
-        """Position of ``node`` in ``proto.node``."""
+        """Position of ``node`` in ``nodes``, and in ``proto.node`` of the model and its copies."""
         return self._index[id(node)]
 
     def holds(self, node: gs.Node) -> bool:

@@ -57,7 +57,7 @@ def predict(model: LoadedModel, options: RewriteOptions, tuner: TunerOptions) ->
         shapes=_shapes(planning, input_shapes(input_specs(model.proto), tuner.feed)),
         static=not view.shapes.dynamic,
         measured=options.policy == "fastest",
-        fresh=Names(model.proto).maker("cost"),
+        fresh=Names(view.names).maker("cost"),
     )
     barred = not_selected(planning.sites)
     weighed: dict[str, _Weighed] = {}
