@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from deployconv.errors import UsageError
 from deployconv.graph.load import LoadedModel
-from deployconv.graph.splice import AttributeEdit, Names, Replacement, splice
+from deployconv.graph.splice import AttributeEdit, Names, Replacement, Spliced, splice
 from deployconv.graph.view import View, view
 from deployconv.match import Geometry, ShuffleSite, Site, SkippedSite, UpsampleSite, find_sites
 from deployconv.options import Form, RewriteOptions, Shuffle
@@ -94,9 +94,9 @@ def failed_certificates(reports: Iterable[SiteReport]) -> list[str]:
     return [report.id for report in reports if report.certificate == "failed"]
 
 
-def apply(planning: Planning) -> frozenset[str]:
-    """Edit the model's proto as planned; returns the names of the tensors added."""
-    names = Names(planning.view.model.proto)
+def apply(planning: Planning) -> Spliced:
+    """Make a copy of the model with what is planned; the model itself is not changed."""
+    names = Names(planning.view.names)
     edits: list[Replacement | AttributeEdit] = []
     for planned in planning.sites:
         site, subject = planned.site, planned.subject
@@ -104,14 +104,16 @@ def apply(planning: Planning) -> frozenset[str]:
             fresh = names.maker(site.scope.label(site.layer))
             # What led to the last node goes too, unless something else reads it (`splice`).
             new = new_nodes(subject, planned.plan, fresh)
-            edits.append(Replacement(site.scope, subject.nodes[-1:], new))
+            edits.append(Replacement.of(site.scope, subject.nodes[-1:], new))
         elif planned.head is not None or not isinstance(site, UpsampleSite):
             continue
         elif _is_slower(planned) and folds_in_place(site):
             fresh = names.maker(site.scope.label(site.layer))
-            edits.append(Replacement(site.scope, site.nodes[-1:], with_folded(site, fresh)))
+            new = with_folded(site, fresh)
+            edits.append(Replacement.of(site.scope, site.nodes[-1:], new))
         elif site.explicit_attributes is not None:
-            edits.append(AttributeEdit(site.scope, site.layer, site.explicit_attributes))
+            place = site.scope.index(site.layer)
+            edits.append(AttributeEdit(site.scope, place, site.explicit_attributes))
     return splice(planning.view, edits)
 
 

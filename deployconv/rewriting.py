@@ -78,10 +78,10 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
     if request.targets and before:
         sites = [one.found or one.site for one in planning.sites]
         done = marked(done, sites, before, request.targets)
-    edited, added = planning.view.model, apply(planning)
+    after = apply(planning)
     place = None if request.dry_run else request.output
-    with staged(edited.proto, loaded.folder, place, added, external) as candidate:
-        done = replace(done, model=edited.proto if place is None else candidate.proto)
+    with staged(after.proto, loaded.folder, place, after.added, external) as candidate:
+        done = replace(done, model=after.proto if place is None else candidate.proto)
         if request.targets and before:
             done = compiled(done, before, candidate.path, request.targets)
         done = _proved(done, candidate.path, request)

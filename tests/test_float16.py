@@ -63,8 +63,7 @@ def test_types_stay_and_so_do_the_bits(island: bool) -> None:
     before = converted(island)
     planning = certify_sites(plan_model(load(before), RewriteOptions()), seed=0)
     assert [report.certificate for report in planning.reports] == ["exact", "exact"]
-    apply(planning)
-    after = planning.view.model.proto
+    after = apply(planning).proto
     assert (ops(before)["ConvTranspose"], ops(after)["ConvTranspose"]) == (2, 0)
     feeds = feeds_for(before)
     assert_equal(run(before, feeds), run(after, feeds))

@@ -153,8 +153,7 @@ def rewritten(layer: Layer) -> Array:
     )
     (report,) = planning.reports
     assert report.status == "rewritten"
-    apply(planning)
-    after = planning.view.model.proto
+    after = apply(planning).proto
     assert ops(after)["ConvTranspose"] == 0
     event(f"{report.form}, {report.shuffle}")
     return run(after, {"x": x})["y"]

@@ -138,8 +138,7 @@ def test_integer_layers_against_pytorch(rank: int, data: st.DataObject) -> None:
     planning = plan_model(load(proto), RewriteOptions("all", case.form, case.shuffle))
     (report,) = planning.reports
     assert report.status == "rewritten"
-    apply(planning)
-    after = planning.view.model.proto
+    after = apply(planning).proto
     assert ops(after)["ConvTranspose"] == 0
     event(f"{report.dtype}, {report.form}, {report.shuffle}")
     np.testing.assert_array_equal(run(after, {"x": x})["y"], by_torch(case, x))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,10 +20,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, SparseTensorProto, TensorProto
 
 from deployconv.graph.load import LoadedModel
+from deployconv.graph.scope import Scope
 from deployconv.graph.tensors import read_tensor
-
-if TYPE_CHECKING:
-    from deployconv.graph.view import Scope
 
 Array = NDArray[Any]
 
@@ -67,7 +65,7 @@ class Constant:
     overridable: bool = False
 
 
-_Source = tuple[gs.Node, "Scope"]
+_Source = tuple[gs.Node, Scope]
 
 
 class Constants:

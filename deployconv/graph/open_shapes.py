@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import TYPE_CHECKING
 
 import onnx_graphsurgeon as gs
 from onnx import FunctionProto
 
 from deployconv.graph import symbolic
 from deployconv.graph.constants import Constants
+from deployconv.graph.scope import Scope
 from deployconv.graph.symbolic import FEW, Known, Size, Unproven
-
-if TYPE_CHECKING:
-    from deployconv.graph.view import Scope
 
 
 class OpenShapes:

@@ -14,7 +14,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from deployconv.graph.reading import moved, reads_alike
 from deployconv.graph.splice import Names
-from deployconv.graph.tensors import graph_attributes
+from deployconv.graph.tensors import all_graphs, used_names
 
 _ONNX = ("", "ai.onnx")
 
@@ -46,7 +46,7 @@ def lift(model: ModelProto, opset: int) -> None:
     current = _version(model)
     if current is None or current >= opset:
         return
-    fresh = Names(model).maker("opset")
+    fresh = Names(used_names(model)).maker("opset")
     for graph in _graphs(model):
         for position in reversed(range(len(graph.node))):
             node = graph.node[position]
@@ -79,14 +79,4 @@ def _version(model: ModelProto) -> int | None:
 
 def _graphs(model: ModelProto) -> Iterator[GraphProto]:
     """The graph and those that train it, at any depth: one import serves them all."""
-    yield from _nested(model.graph)
-    for training in model.training_info:
-        yield from _nested(training.initialization)
-        yield from _nested(training.algorithm)
-
-
-def _nested(graph: GraphProto) -> Iterator[GraphProto]:
-    yield graph
-    for node in graph.node:
-        for _, body in graph_attributes(node):
-            yield from _nested(body)
+    return (owner for owner in all_graphs(model) if isinstance(owner, GraphProto))

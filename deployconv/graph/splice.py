@@ -1,4 +1,4 @@
-"""Edit, don't re-export: put new nodes in the place of old ones in the loaded proto.
+"""Edit, don't re-export: a copy of the model with new nodes in the place of old ones.
 
 What is not replaced stays as it was, byte for byte. Besides the replaced nodes only what
 fed them alone disappears: initializers and nodes that nothing else reads any more.
@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableSequence,
+    Sequence,
+)
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +26,9 @@ import onnx_graphsurgeon as gs
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from deployconv.graph.tensors import graph_attributes
-from deployconv.graph.view import Scope, View
+from deployconv.graph.scope import Scope
+from deployconv.graph.tensors import graph_attributes, nested
+from deployconv.graph.view import View
 
 _FIRST_IR_WITH_FREE_INITIALIZERS = 4
 """Before IR version 4 every initializer had to be a graph input as well."""
@@ -31,32 +40,48 @@ _CASTS = 6
 
 @dataclass(frozen=True, eq=False)
 class Replacement:
-    """``new`` nodes take the place of the ``old`` ones, at the position of the last."""
+    """``new`` nodes take the place of those at positions ``old``, where the last of them stood."""
 
     scope: Scope
-    old: tuple[gs.Node, ...]
+    old: tuple[int, ...]
     new: Sequence[gs.Node]
+
+    @classmethod
+    def of(cls, scope: Scope, old: Iterable[gs.Node], new: Sequence[gs.Node]) -> Replacement:
+        """The same for ``old`` nodes of the view."""
+        return cls(scope, tuple(map(scope.index, old)), new)
 
 
 @dataclass(frozen=True, eq=False)
 class AttributeEdit:
-    """New values for attributes of a node that stays; None removes one."""
+    """New values for attributes of the node at ``position``, which stays; None removes one."""
 
     scope: Scope
-    node: gs.Node
-    attributes: dict[str, Any]
+    position: int
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Spliced:
+    """An edited copy of a model.
+
+    Attributes:
+        proto: the copy.
+        added: names of the tensors in it that hold new weights and constants.
+    """
+
+    proto: ModelProto
+    added: frozenset[str]
 
 
 class Names:
-    """Makes names that no tensor or node of the model has, in any of its graphs."""
+    """Makes names that are not among those ``taken``, as of a model (`View.names`)."""
 
-    def __init__(self, model: ModelProto) -> None:
-        self._taken: set[str] = set()
-        for owner in _owners(model):
-            self._taken.update(_names(owner))
+    def __init__(self, taken: Collection[str]) -> None:
+        self._taken = set(taken)
 
     def __contains__(self, name: str) -> bool:
-        """True for a name that the model had, or that was made for it."""
+        """True for a name that was taken, or that was made."""
         return name in self._taken
 
     def maker(self, stem: str) -> Callable[[str], str]:
@@ -74,26 +99,26 @@ class Names:
         return fresh
 
 
-def splice(view: View, edits: Iterable[Replacement | AttributeEdit]) -> frozenset[str]:
-    """Apply ``edits`` to the proto of the view's model; the view is stale afterwards.
-
-    Returns the names of the tensors that hold the new weights and constants.
-    """
-    model = view.model
+def splice(view: View, edits: Iterable[Replacement | AttributeEdit]) -> Spliced:
+    """A copy of the viewed model with ``edits``; the view stays good for any number of copies."""
+    edits = tuple(edits)
+    proto = ModelProto()
+    proto.CopyFrom(view.model.proto)
+    # Positions are those of the viewed model: each graph is looked up before any has changed.
+    graphs = {edit.scope: edit.scope.in_copy(proto) for edit in edits}
     inserted: dict[Scope, dict[int, list[NodeProto]]] = {}
     removed: dict[Scope, set[int]] = {}
-    shared = _SharedInitializers(model.proto)
+    shared = _SharedInitializers(proto, view.names)
     for edit in edits:
+        graph = graphs[edit.scope]
         if isinstance(edit, AttributeEdit):
-            _set_attributes(edit)
+            _set_attributes(graph.node[edit.position], edit.attributes)
             continue
-        positions = [edit.scope.index(node) for node in edit.old]
-        removed.setdefault(edit.scope, set()).update(positions)
-        place = inserted.setdefault(edit.scope, {})
-        place[max(positions)] = _export(edit, shared)
+        removed.setdefault(edit.scope, set()).update(edit.old)
+        inserted.setdefault(edit.scope, {})[max(edit.old)] = _export(edit, graph, shared)
     orphans: list[str] = []
     for scope, places in inserted.items():
-        nodes = scope.proto.node
+        nodes = graphs[scope].node
         gone = removed[scope]
         for index in sorted(gone | places.keys(), reverse=True):
             if index in gone:
@@ -101,10 +126,11 @@ def splice(view: View, edits: Iterable[Replacement | AttributeEdit]) -> frozense
                 del nodes[index]
             for node in reversed(places.get(index, [])):
                 nodes.insert(index, node)
-    _sweep(model.proto.graph, orphans, _training_reads(model.proto))
-    for function in model.proto.functions:
-        _sweep(function, orphans)
-    return frozenset(shared.added)
+    if orphans:
+        _sweep(proto.graph, orphans, _training_reads(proto))
+        for function in proto.functions:
+            _sweep(function, orphans)
+    return Spliced(proto, frozenset(shared.added))
 
 
 class _SharedInitializers:
@@ -114,9 +140,9 @@ class _SharedInitializers:
     only where its weight stands in the same graph; what several graphs read goes to the main one.
     """
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, names: Collection[str]) -> None:
         self.possible = model.ir_version >= _FIRST_IR_WITH_FREE_INITIALIZERS
-        self.names = Names(model)
+        self.names = Names(names)
         self._main = model.graph
         self.added: set[str] = set()
         self._by_content: dict[tuple[int, tuple[int, ...], bytes], tuple[str, GraphProto]] = {}
@@ -131,16 +157,19 @@ class _SharedInitializers:
             self.added.add(name)
             self._by_content[key] = name, graph
         elif place is not graph and place is not self._main:
-            _remove_initializer(place, name)
+            _remove_initializers(place, {name})
             tensor.name = name
             self._main.initializer.append(tensor)
             self._by_content[key] = name, self._main
         return name
 
 
-def _export(edit: Replacement, shared: _SharedInitializers) -> list[NodeProto]:
+def _export(
+    edit: Replacement, graph: GraphProto | FunctionProto, shared: _SharedInitializers
+) -> list[NodeProto]:
+    """The new nodes of ``edit`` for ``graph``, which gets their constants if it can hold any."""
     *_, root = edit.scope.ancestors()
-    graph = None if root.is_function or not shared.possible else edit.scope.proto
+    can_hold = shared.possible and not root.is_function
     exported: list[NodeProto] = []
     for node in edit.new:
         proto = OnnxExporter.export_node(node)
@@ -148,7 +177,7 @@ def _export(edit: Replacement, shared: _SharedInitializers) -> list[NodeProto]:
             if not isinstance(tensor, gs.Constant) or tensor.name in shared.names:
                 continue  # made by a node, or a constant that the model has already
             constant = OnnxExporter.export_tensor_proto(tensor)
-            if isinstance(graph, GraphProto):
+            if can_hold and isinstance(graph, GraphProto):
                 proto.input[position] = shared.add(constant, graph)
             else:
                 exported += _constant_nodes(constant, edit.scope.opset, shared.names)
@@ -171,41 +200,55 @@ def _constant_nodes(tensor: TensorProto, opset: int, names: Names) -> list[NodeP
     ]
 
 
-def _set_attributes(edit: AttributeEdit) -> None:
-    proto = edit.scope.proto.node[edit.scope.index(edit.node)]
-    for index in reversed(range(len(proto.attribute))):
-        if proto.attribute[index].name in edit.attributes:
-            del proto.attribute[index]
-    for name, value in edit.attributes.items():
+def _set_attributes(node: NodeProto, attributes: Mapping[str, Any]) -> None:
+    for index in reversed(range(len(node.attribute))):
+        if node.attribute[index].name in attributes:
+            del node.attribute[index]
+    for name, value in attributes.items():
         if value is not None:
-            proto.attribute.append(onnx.helper.make_attribute(name, value))
+            node.attribute.append(onnx.helper.make_attribute(name, value))
 
 
 def _sweep(
     root: GraphProto | FunctionProto, names: Iterable[str], also_read: Iterable[str] = ()
 ) -> None:
     """Remove from ``root`` and its subgraphs what made only ``names`` and is not read now."""
-    owners = list(_nested(root))
-    uses = Counter(name for owner in owners for name in _reads(owner))
-    uses.update(also_read)
-    producers = {
-        name: (owner, node) for owner in owners for node in owner.node for name in node.output
-    }
+    owners = list(nested(root))
+    uses = Counter(also_read)
+    for owner in owners:
+        uses.update(_reads(owner))
     waiting = [name for name in names if name and not uses[name]]
+    if not waiting:
+        return
+    nodes = [list(owner.node) for owner in owners]
+    producers = {
+        name: (number, position)
+        for number, made in enumerate(nodes)
+        for position, node in enumerate(made)
+        for name in node.output
+    }
+    unread: set[str] = set()
+    gone: list[set[int]] = [set() for _ in owners]
     while waiting:
         name = waiting.pop()
-        for owner in owners:
-            if isinstance(owner, GraphProto):
-                _remove_initializer(owner, name)
-        if name not in producers or not _removable(producers[name][1], uses):
+        unread.add(name)
+        if name not in producers:
             continue
-        owner, node = producers[name]
-        inputs = [name for name in node.input if name]
-        del owner.node[next(i for i, other in enumerate(owner.node) if other is node)]
+        number, position = producers[name]
+        node = nodes[number][position]
+        if not _removable(node, uses):
+            continue
+        gone[number].add(position)
         for output in node.output:
             producers.pop(output, None)
+        inputs = [name for name in node.input if name]
         uses.subtract(inputs)
         waiting += [name for name in dict.fromkeys(inputs) if not uses[name]]
+    for owner, positions in zip(owners, gone, strict=True):
+        for position in sorted(positions, reverse=True):
+            del owner.node[position]
+        if isinstance(owner, GraphProto):
+            _remove_initializers(owner, unread)
 
 
 def _removable(node: NodeProto, uses: Counter[str]) -> bool:
@@ -217,36 +260,18 @@ def _removable(node: NodeProto, uses: Counter[str]) -> bool:
     )
 
 
-def _remove_initializer(graph: GraphProto, name: str) -> None:
-    for index in reversed(range(len(graph.sparse_initializer))):
-        if graph.sparse_initializer[index].values.name == name:
-            del graph.sparse_initializer[index]
-    for index in reversed(range(len(graph.initializer))):
-        if graph.initializer[index].name == name:
-            del graph.initializer[index]
-            break
-    else:
-        return
-    # Without its default the input would be one that every caller has to feed.
-    for index in reversed(range(len(graph.input))):
-        if graph.input[index].name == name:
-            del graph.input[index]
+def _remove_initializers(graph: GraphProto, names: Collection[str]) -> None:
+    _delete(graph.sparse_initializer, lambda sparse: sparse.values.name in names)
+    removed = {tensor.name for tensor in graph.initializer if tensor.name in names}
+    _delete(graph.initializer, lambda tensor: tensor.name in removed)
+    # Without its default an input would be one that every caller has to feed.
+    _delete(graph.input, lambda value: value.name in removed)
 
 
-def _nested(owner: GraphProto | FunctionProto) -> Iterator[GraphProto | FunctionProto]:
-    yield owner
-    for node in owner.node:
-        for _, body in graph_attributes(node):
-            yield from _nested(body)
-
-
-def _owners(model: ModelProto) -> Iterator[GraphProto | FunctionProto]:
-    yield from _nested(model.graph)
-    for function in model.functions:
-        yield from _nested(function)
-    for training in model.training_info:
-        yield from _nested(training.initialization)
-        yield from _nested(training.algorithm)
+def _delete(entries: MutableSequence[Any], is_gone: Callable[[Any], bool]) -> None:
+    gone = [index for index, entry in enumerate(entries) if is_gone(entry)]
+    for index in reversed(gone):
+        del entries[index]
 
 
 def _reads(owner: GraphProto | FunctionProto) -> Iterator[str]:
@@ -262,20 +287,7 @@ def _training_reads(model: ModelProto) -> Iterator[str]:
     """Training graphs refer to the initializers of the main graph by name."""
     for training in model.training_info:
         for graph in (training.initialization, training.algorithm):
-            for owner in _nested(graph):
+            for owner in nested(graph):
                 yield from _reads(owner)
         for binding in (*training.initialization_binding, *training.update_binding):
             yield from (binding.key, binding.value)
-
-
-def _names(owner: GraphProto | FunctionProto) -> Iterator[str]:
-    for node in owner.node:
-        yield from (node.name, *node.input, *node.output)
-    if isinstance(owner, GraphProto):
-        for value in (*owner.input, *owner.output, *owner.value_info):
-            yield value.name
-        yield from (tensor.name for tensor in owner.initializer)
-        for sparse in owner.sparse_initializer:
-            yield sparse.values.name
-    else:
-        yield from (*owner.input, *owner.output)

@@ -62,6 +62,41 @@ def graph_attributes(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
                 yield f"{attribute.name}[{position}]", graph
 
 
+def nested(owner: GraphProto | FunctionProto) -> Iterator[GraphProto | FunctionProto]:
+    """``owner`` and the bodies of its nodes, at any depth."""
+    yield owner
+    for node in owner.node:
+        for _, body in graph_attributes(node):
+            yield from nested(body)
+
+
+def all_graphs(model: ModelProto) -> Iterator[GraphProto | FunctionProto]:
+    """Every graph of the model, functions, training graphs and bodies included."""
+    yield from nested(model.graph)
+    for function in model.functions:
+        yield from nested(function)
+    for training in model.training_info:
+        yield from nested(training.initialization)
+        yield from nested(training.algorithm)
+
+
+def used_names(model: ModelProto) -> frozenset[str]:
+    """Every name that a tensor or node of the model has, in any of its graphs."""
+    names: set[str] = set()
+    for owner in all_graphs(model):
+        for node in owner.node:
+            names.add(node.name)
+            names.update(node.input, node.output)
+        if isinstance(owner, GraphProto):
+            for value in (*owner.input, *owner.output, *owner.value_info):
+                names.add(value.name)
+            names.update(tensor.name for tensor in owner.initializer)
+            names.update(sparse.values.name for sparse in owner.sparse_initializer)
+        else:
+            names.update(owner.input, owner.output)
+    return frozenset(names)
+
+
 def all_tensors(model: ModelProto) -> Iterator[TensorProto]:
     """Every tensor of the model, training graphs, subgraphs and functions included."""
     yield from _graph_tensors(model.graph)

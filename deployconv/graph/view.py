@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import onnx_graphsurgeon as gs
 from onnx import FunctionProto, GraphProto, SparseTensorProto, TensorProto
@@ -19,57 +20,10 @@ from deployconv.errors import ModelError
 from deployconv.graph.constants import Constants
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.open_shapes import OpenShapes
+from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance, Shapes
 from deployconv.graph.skeleton import infer_shapes, skeleton
-from deployconv.graph.tensors import graph_attributes
-
-
-@dataclass(frozen=True, eq=False)
-class Scope:
-    """One graph of the model: the main graph, the body of an If, Loop or Scan, a function.
-
-    Attributes:
-        path: ``main``, ``main/If_3.then_branch``, ``function:name``.
-        nodes: graphsurgeon nodes, in the order of ``proto.node``.
-        proto: the GraphProto or FunctionProto of the loaded model.
-        opset: version of the ONNX operators here (a function has its own import).
-        parent: the scope whose tensors are visible from here.
-        outputs: names of the tensors that leave the graph.
-        initializers: constant tensors of this graph by name, dense and sparse.
-    """
-
-    path: str
-    nodes: tuple[gs.Node, ...]
-    proto: GraphProto | FunctionProto
-    opset: int
-    parent: Scope | None
-    outputs: frozenset[str]
-    initializers: dict[str, TensorProto | SparseTensorProto]
-    _index: dict[int, int] = field(repr=False)
-
-    @property
-    def is_function(self) -> bool:
-        """Functions hold no initializers: constants are nodes there."""
-        return isinstance(self.proto, FunctionProto)
-
-    def index(self, node: gs.Node) -> int:
-        """Position of ``node`` in ``proto.node``."""
-        return self._index[id(node)]
-
-    def holds(self, node: gs.Node) -> bool:
-        """True where ``node`` stands in this very graph."""
-        return id(node) in self._index
-
-    def label(self, node: gs.Node) -> str:
-        """The node's name, or operator and position where it has none."""
-        return str(node.name) or f"{node.op}_{self.index(node)}"
-
-    def ancestors(self) -> Iterator[Scope]:
-        """This scope and those around it, inside out."""
-        scope: Scope | None = self
-        while scope is not None:
-            yield scope
-            scope = scope.parent
+from deployconv.graph.tensors import graph_attributes, used_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +47,11 @@ class View:
     open_shapes: OpenShapes
     fills: dict[tuple[int, str], bool] = field(default_factory=dict, repr=False)
     upsamplings: dict[int, object] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every name that a tensor or node of the model has, in any of its graphs."""
+        return used_names(self.model.proto)
 
     def instances(self, scope: Scope, *tensors: gs.Tensor) -> tuple[Instance, ...]:
         """Shapes for which all of ``tensors`` of ``scope`` have one (`Shapes.instances`).
@@ -124,11 +83,13 @@ def view(model: LoadedModel, freeze_initializers: bool = False) -> View:
 
 def _scopes(graph: gs.Graph, model: LoadedModel) -> Iterator[Scope]:
     opset = model.info.opset
-    yield from _graph_scopes("main", graph, model.proto.graph, opset, None)
-    for function, proto in zip(graph.functions, model.proto.functions, strict=True):
+    yield from _graph_scopes("main", graph, model.proto.graph, opset)
+    functions = zip(graph.functions, model.proto.functions, strict=True)
+    for position, (function, proto) in enumerate(functions):
         versions = [entry.version for entry in proto.opset_import if entry.domain in _ONNX]
         version = versions[0] if versions else opset
-        yield from _graph_scopes(f"function:{proto.name}", function, proto, version, None)
+        path = f"function:{proto.name}"
+        yield from _graph_scopes(path, function, proto, version, position=(position,))
 
 
 _ONNX = ("", "ai.onnx")
@@ -139,7 +100,8 @@ def _graph_scopes(
     graph: gs.Graph | gs.Function,
     proto: GraphProto | FunctionProto,
     opset: int,
-    parent: Scope | None,
+    parent: Scope | None = None,
+    position: tuple[int, ...] = (),
 ) -> Iterator[Scope]:
     initializers: dict[str, TensorProto | SparseTensorProto] = {}
     if isinstance(proto, GraphProto):
@@ -148,12 +110,13 @@ def _graph_scopes(
         initializers |= {tensor.name: tensor for tensor in proto.initializer}
     else:
         outputs = frozenset(proto.output)
-    index = {id(node): position for position, node in enumerate(graph.nodes)}
-    scope = Scope(path, tuple(graph.nodes), proto, opset, parent, outputs, initializers, index)
+    nodes = tuple(graph.nodes)
+    index = {id(node): at for at, node in enumerate(nodes)}
+    scope = Scope(path, nodes, proto, opset, parent, outputs, initializers, position, index)
     yield scope
-    for node, node_proto in zip(scope.nodes, proto.node, strict=True):
-        for attribute, body in graph_attributes(node_proto):
+    for at, (node, node_proto) in enumerate(zip(nodes, proto.node, strict=True)):
+        for number, (attribute, body) in enumerate(graph_attributes(node_proto)):
             inner = node.attrs.get(attribute)
             if isinstance(inner, gs.Graph):
                 inner_path = f"{path}/{scope.label(node)}.{attribute}"
-                yield from _graph_scopes(inner_path, inner, body, opset, scope)
+                yield from _graph_scopes(inner_path, inner, body, opset, scope, (at, number))

@@ -14,7 +14,8 @@ from typing import Any
 import onnx_graphsurgeon as gs
 
 from deployconv.graph.constants import Constant
-from deployconv.graph.view import Scope, View
+from deployconv.graph.scope import Scope
+from deployconv.graph.view import View
 from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,

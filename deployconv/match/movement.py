@@ -20,8 +20,9 @@ from onnx import NodeProto
 
 from deployconv.graph.constants import is_function
 from deployconv.graph.evaluate import LARGEST, evaluate
+from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
-from deployconv.graph.view import Scope, View
+from deployconv.graph.view import View
 from deployconv.match.index_map import ZERO
 from deployconv.match.pointwise import is_pointwise
 

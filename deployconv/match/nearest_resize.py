@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from deployconv.graph.view import Scope, View
+from deployconv.graph.scope import Scope
+from deployconv.graph.view import View
 from deployconv.match import upsampled_conv
 from deployconv.match.attributes import dtype_name
 from deployconv.match.site import Site, Skip, SkippedSite

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from deployconv.graph.constants import Constant
-from deployconv.graph.view import Scope, View
+from deployconv.graph.scope import Scope
+from deployconv.graph.view import View
 from deployconv.match.quantized import (
     Dequantized,
     dequantized,

@@ -19,8 +19,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from deployconv.graph.scope import Scope
 from deployconv.graph.symbolic import Unproven
-from deployconv.graph.view import Scope, View
+from deployconv.graph.view import View
 from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,

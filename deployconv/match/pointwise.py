@@ -14,7 +14,8 @@ from deployconv.graph.evaluate import evaluate
 from deployconv.match.attributes import dtype_name
 
 if TYPE_CHECKING:
-    from deployconv.graph.view import Scope, View
+    from deployconv.graph.scope import Scope
+    from deployconv.graph.view import View
 
 Array = NDArray[Any]
 

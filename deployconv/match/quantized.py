@@ -19,7 +19,8 @@ import onnx_graphsurgeon as gs
 
 from deployconv.graph.constants import Constant
 from deployconv.graph.quantization import GRIDS, along, dequantize, quantize
-from deployconv.graph.view import Scope, View
+from deployconv.graph.scope import Scope
+from deployconv.graph.view import View
 from deployconv.match.site import Array, Parameter, Quantized, Skip
 
 _INTEGERS = ("int8", "uint8", "int32")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
     from deployconv.graph.constants import Constant
-    from deployconv.graph.view import Scope
+    from deployconv.graph.scope import Scope
 
 Array = NDArray[Any]
 

@@ -16,9 +16,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import NodeProto
 
+from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
 from deployconv.graph.symbolic import Unproven
-from deployconv.graph.view import Scope, View
+from deployconv.graph.view import View
 from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
     from onnx import ModelProto
 
-    from deployconv.graph.view import Scope
+    from deployconv.graph.scope import Scope
     from deployconv.rewrites.emit import Emitter
 
 Array = NDArray[Any]

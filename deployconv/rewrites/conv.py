@@ -46,7 +46,7 @@ from deployconv.rewrites.site_on_integers import SiteOnIntegers
 from deployconv.rewrites.trial import AFFORDABLE, Draws, build_trial, trial_sizes
 
 if TYPE_CHECKING:
-    from deployconv.graph.view import Scope
+    from deployconv.graph.scope import Scope
 
 Array = NDArray[Any]
 

@@ -15,7 +15,7 @@ from deployconv.rewrites.base import Summary, Trial
 from deployconv.rewrites.emit import Emitter, finite
 
 if TYPE_CHECKING:
-    from deployconv.graph.view import Scope
+    from deployconv.graph.scope import Scope
 
 Array = NDArray[Any]
 

@@ -32,7 +32,7 @@ from deployconv.rewrites.emit import Emitter, write_parameter
 from deployconv.rewrites.separable import factors_of, product_trial
 
 if TYPE_CHECKING:
-    from deployconv.graph.view import Scope
+    from deployconv.graph.scope import Scope
 
 Array = NDArray[Any]
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from deployconv.graph.constants import Constant
-from deployconv.graph.view import Scope
+from deployconv.graph.scope import Scope
 from deployconv.match.attributes import has_references
 
 _MOST_NODES = 64

@@ -26,7 +26,7 @@ from deployconv.rewrites.shuffles import SHUFFLES, Layout
 from deployconv.rewrites.trial import Draws, build_trial
 
 if TYPE_CHECKING:
-    from deployconv.graph.view import Scope
+    from deployconv.graph.scope import Scope
 
 Array = NDArray[Any]
 

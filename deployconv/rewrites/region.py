@@ -50,7 +50,7 @@ from deployconv.rewrites.steps.product import product_at
 from deployconv.rewrites.trial import Draws, build_trial, trial_sizes
 
 if TYPE_CHECKING:
-    from deployconv.graph.view import Scope
+    from deployconv.graph.scope import Scope
 
 Array = NDArray[Any]
 

@@ -35,7 +35,7 @@ from deployconv.rewrites.site_on_integers import SiteOnIntegers
 from deployconv.rewrites.trial import Draws, build_trial, trial_sizes
 
 if TYPE_CHECKING:
-    from deployconv.graph.view import Scope
+    from deployconv.graph.scope import Scope
 
 Array = NDArray[Any]
 

@@ -18,7 +18,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from deployconv.graph.view import Scope, View
+from deployconv.graph.scope import Scope
+from deployconv.graph.view import View
 from deployconv.match import Original, UpsampleSite
 from deployconv.polyphase import Axis
 from deployconv.rewrites.neighbours import only_reader

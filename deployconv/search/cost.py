@@ -19,9 +19,9 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from deployconv.graph.load import LoadedModel
+from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance, inferred_shapes
 from deployconv.graph.splice import Names
-from deployconv.graph.view import Scope
 from deployconv.match import Site, UpsampleSite
 from deployconv.options import RewriteOptions
 from deployconv.pipeline import Planning, folds_in_place, plan_model
@@ -57,7 +57,7 @@ def predict(model: LoadedModel, options: RewriteOptions, tuner: TunerOptions) ->
         shapes=_shapes(planning, input_shapes(input_specs(model.proto), tuner.feed)),
         static=not view.shapes.dynamic,
         measured=options.policy == "fastest",
-        fresh=Names(model.proto).maker("cost"),
+        fresh=Names(view.names).maker("cost"),
     )
     barred = not_selected(planning.sites)
     weighed: dict[str, _Weighed] = {}

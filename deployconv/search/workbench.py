@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from onnx import ModelProto
 
 from deployconv.errors import CheckFailed
 from deployconv.graph.load import LoadedModel
@@ -205,11 +203,8 @@ class Workbench:
 
     def _written(self, choices: Choices, stack: ExitStack) -> Path:
         """The model with ``choices`` made, in a file that is there as long as ``stack``."""
-        proto = ModelProto()
-        proto.CopyFrom(self.model.proto)
-        planning = plan_model(replace(self.model, proto=proto), self.options, choices)
-        added = apply(planning)
-        return stack.enter_context(staged(proto, self.model.folder, None, added)).path
+        after = apply(plan_model(self.model, self.options, choices))
+        return stack.enter_context(staged(after.proto, self.model.folder, None, after.added)).path
 
     def _compare(self, session: Session, path: Path, choices: Choices) -> None:
         """Raise CheckFailed unless the variant computes what the original does."""

@@ -8,6 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
+from deployconv.graph.load import load
+from deployconv.graph.splice import AttributeEdit, splice
+from deployconv.graph.view import view
+from deployconv.options import RewriteOptions
+from deployconv.pipeline import apply, plan_model
 from tests.build import (
     FLOAT,
     assert_equal,
@@ -251,3 +256,43 @@ def test_a_constant_that_a_moved_layer_shares_stays_one() -> None:
     assert names["factor"] == 1
     assert max(names.values()) == 1
     assert_equal(run(moved, feeds_for(moved)), run(after, feeds_for(moved)))
+
+
+# --- copies
+
+
+def test_one_view_serves_any_number_of_copies() -> None:
+    """The model that is viewed does not change, not even its If bodies and attributes."""
+    branch = graph([up("x", "t")], [], [value("t", FLOAT, [None] * 4)])
+    other = graph([node("Identity", ["z"], ["e"])], [], [value("e", FLOAT, [None] * 4)])
+    nodes = [up("x", "z"), node("If", ["c"], ["y"], then_branch=branch, else_branch=other)]
+    inputs = [value("x", FLOAT, [1, 2, 5, 6]), value("c", TensorProto.BOOL, [])]
+    proto = model(graph(nodes, inputs, [value("y", FLOAT, [None] * 4)], [WEIGHT]))
+    loaded = load(proto)
+    planning = plan_model(loaded, RewriteOptions())
+    first, second = apply(planning), apply(planning)
+    assert first.proto.SerializeToString() == second.proto.SerializeToString()
+    assert first.added == second.added != frozenset()
+    assert "ConvTranspose" in {found.op_type for found in planning.view.model.proto.graph.node}
+    assert loaded.proto.SerializeToString() == proto.SerializeToString()
+    assert all(
+        found.op_type != "ConvTranspose" for owner in owners(first.proto) for found in owner.node
+    )
+
+
+def test_without_edits_the_copy_is_the_model() -> None:
+    loaded = load(upsampler())
+    after = splice(view(loaded), [])
+    assert after.added == frozenset()
+    assert after.proto is not loaded.proto
+    assert after.proto.SerializeToString() == loaded.proto.SerializeToString()
+
+
+def test_edits_name_positions() -> None:
+    seen = view(load(network([up("x", "a"), up("a", "y")], ["y"])))
+    (main,) = seen.scopes
+    after = splice(seen, [AttributeEdit(main, 1, {"pads": [0, 0, 0, 0], "strides": None})]).proto
+    assert after.graph.node[0] == seen.model.proto.graph.node[0]
+    changed = {entry.name: list(entry.ints) for entry in after.graph.node[1].attribute}
+    assert changed["pads"] == [0, 0, 0, 0]
+    assert "strides" not in changed

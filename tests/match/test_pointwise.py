@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from deployconv.graph.load import load
-from deployconv.graph.view import Scope, View, view
+from deployconv.graph.scope import Scope
+from deployconv.graph.view import View, view
 from deployconv.match.pointwise import is_pointwise, keeps_zero, per_channel
 from tests.build import Array
 from tests.match.graphs import floats, parsed

@@ -95,8 +95,7 @@ def test_every_form_has_the_same_bits_and_the_longest_one_shuffle(tail: str) -> 
         made = certify_sites(made, 0)
         verdicts = [item.certificate for item in made.reports if item.status == "rewritten"]
         assert set(verdicts) == {"exact"}
-        apply(made)
-        after = made.view.model.proto
+        after = apply(made).proto
         assert_equal(expected, run(after, feeds()))
         if len(option.subject.nodes) == longest and option.plan.shuffle == "dcr":
             assert isinstance(option.subject, Chain)

@@ -136,8 +136,7 @@ def test_in_halves(channels: int, shuffle: Any) -> None:
     choices = {"main/up": Choice("split", shuffle, halves=True)}
     planning = certify_sites(plan_model(load(proto), RewriteOptions(), choices), seed=0)
     assert [report.certificate for report in planning.reports] == ["exact"]
-    apply(planning)
-    after = planning.view.model.proto
+    after = apply(planning).proto
     assert (ops(after)["Conv"], ops(after)["Concat"]) == (8, 3)
     feeds = {"x": integers(1, 4, 5, 4)}
     assert_equal(run(proto, feeds), run(after, feeds))

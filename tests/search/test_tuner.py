@@ -13,6 +13,7 @@ from onnx import ModelProto, numpy_helper
 
 from deployconv.errors import CheckFailed
 from deployconv.graph.load import LoadedModel, load
+from deployconv.graph.splice import Spliced
 from deployconv.options import FeedOptions, RewriteOptions
 from deployconv.results import Candidate, Prediction
 from deployconv.search import workbench
@@ -347,15 +348,15 @@ def test_a_variant_that_computes_something_else_is_not_timed(
 ) -> None:
     real = workbench.apply
 
-    def apply(planning: Any) -> frozenset[str]:
+    def apply(planning: Any) -> Spliced:
         """One weight of the new Conv is another."""
-        added: frozenset[str] = real(planning)
-        for initializer in planning.view.model.proto.graph.initializer:
-            if initializer.name in added and initializer.data_type == FLOAT:
+        after = real(planning)
+        for initializer in after.proto.graph.initializer:
+            if initializer.name in after.added and initializer.data_type == FLOAT:
                 values = numpy_helper.to_array(initializer).copy()
                 values.flat[0] += 1
                 initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
-        return added
+        return after
 
     monkeypatch.setattr(workbench, "apply", apply)
     expected = r"parity failed with main/up \(crop, col2im\): output 'y': max \|difference\|.*: no"

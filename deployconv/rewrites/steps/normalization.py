@@ -20,7 +20,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.graph.constants import Constant
-from deployconv.graph.view import Scope, View
+from deployconv.graph.scope import Scope
+from deployconv.graph.view import View
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.neighbours import is_known, only_reader
 from deployconv.rewrites.steps.base import PhaseImage

@@ -15,7 +15,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from deployconv.graph.view import Scope, View
+from deployconv.graph.scope import Scope
+from deployconv.graph.view import View
 from deployconv.match import Parameter, Skip, UpsampleSite
 from deployconv.match.attributes import AttributeReader
 from deployconv.match.parameters import find_parameters
