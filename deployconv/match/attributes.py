@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
 from deployconv.errors import ModelError
 from deployconv.graph.constants import Constant
+from deployconv.graph.tensors import dtype_name
 from deployconv.match.site import Parameter
 
 _AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
@@ -132,21 +130,6 @@ class AttributeReader:
 def has_references(node: gs.Node) -> bool:
     """True where an attribute is a parameter of the function that ``node`` stands in."""
     return any(isinstance(value, gs.Node.AttributeRef) for value in node.attrs.values())
-
-
-def dtype_name(dtype: Any) -> str | None:
-    """Graphsurgeon gives a NumPy dtype, or the ONNX number or type where NumPy has none.
-
-    None where it is unknown, or no tensor's.
-    """
-    if dtype is None:
-        return None
-    try:
-        if isinstance(dtype, int):
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(dtype)
-        return str(np.dtype(dtype).name)
-    except (KeyError, TypeError):
-        return None
 
 
 def spatial_sizes(tensor: gs.Tensor, rank: int) -> tuple[int | None, ...]:

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from deployconv.match.movement import ZERO
 
-ZERO = -1
-"""Stands in a map where an element is zero, whatever the input."""
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,12 @@ from deployconv.graph.constants import is_function
 from deployconv.graph.evaluate import LARGEST, evaluate
 from deployconv.graph.shapes import Instance
 from deployconv.graph.view import Scope, View
-from deployconv.match.index_map import ZERO
 from deployconv.match.pointwise import is_pointwise
 
 Array = NDArray[Any]
+
+ZERO = -1
+"""In an index map: the element is zero, whatever the input."""
 
 _MOVES = frozenset(
     [

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from deployconv.graph.tensors import dtype_name
 from deployconv.graph.view import Scope, View
 from deployconv.match import upsampled_conv
-from deployconv.match.attributes import dtype_name
 from deployconv.match.site import Site, Skip, SkippedSite
 
 

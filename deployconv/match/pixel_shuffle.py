@@ -20,11 +20,11 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.graph.symbolic import Unproven
+from deployconv.graph.tensors import dtype_name
 from deployconv.graph.view import Scope, View
 from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
-    dtype_name,
     has_references,
     spatial_sizes,
 )

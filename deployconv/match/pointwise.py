@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.graph.evaluate import evaluate
-from deployconv.match.attributes import dtype_name
+from deployconv.graph.tensors import dtype_name
 
 if TYPE_CHECKING:
     from deployconv.graph.view import Scope, View

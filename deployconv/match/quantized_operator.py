@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from deployconv.graph.tensors import dtype_name
 from deployconv.graph.view import Scope, View
-from deployconv.match.attributes import dtype_name
 from deployconv.match.movement import movements
 from deployconv.match.site import Site, Skip, SkippedSite
 from deployconv.match.upsampled_conv import TRIES, mapped

@@ -18,16 +18,16 @@ from onnx import NodeProto
 
 from deployconv.graph.shapes import Instance
 from deployconv.graph.symbolic import Unproven
+from deployconv.graph.tensors import dtype_name
 from deployconv.graph.view import Scope, View
 from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
-    dtype_name,
     has_references,
     spatial_sizes,
 )
-from deployconv.match.index_map import ZERO, AxisMap, fit_axes, fits
-from deployconv.match.movement import Movement, Segment, movements
+from deployconv.match.index_map import AxisMap, fit_axes, fits
+from deployconv.match.movement import ZERO, Movement, Segment, movements
 from deployconv.match.parameters import find_parameters, find_weight
 from deployconv.match.pointwise import keeps_zero, per_channel
 from deployconv.match.site import (

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployconv.match.index_map import ZERO, AxisMap, fit_axes, fit_axis, fits
+from deployconv.match.index_map import AxisMap, fit_axes, fit_axis, fits
+from deployconv.match.movement import ZERO
 from tests.build import Array
 
 axis_maps = st.builds(
