@@ -1,6 +1,6 @@
-"""Recognisers: one file a pattern, each turns nodes into one site or a reason.
+"""Finds the upsampling layers of a model: each becomes one site, or a reason why it stays.
 
-A new pattern is one file here, one entry in `RECOGNISERS`, one row in its test.
+A new pattern is a recogniser, an entry in `RECOGNISERS` and a row in its test.
 """
 
 from __future__ import annotations
@@ -8,19 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deployconv.graph.view import View
-from deployconv.match import (
-    conv_transpose,
-    nearest_resize,
-    pixel_shuffle,
-    quantized_operator,
-    zero_insertion,
-)
+from deployconv.match import conv_transpose, pixel_shuffle, upsampled_conv
 from deployconv.match.site import (
     Geometry,
     Original,
     Parameter,
     Pointwise,
     Quantized,
+    Recogniser,
     ShuffleSite,
     Site,
     Skip,
@@ -29,35 +24,33 @@ from deployconv.match.site import (
 )
 
 RECOGNISERS = (
-    zero_insertion.recognise,
-    nearest_resize.recognise,
-    pixel_shuffle.recognise,
-    conv_transpose.recognise,
-    quantized_operator.recognise,
+    *upsampled_conv.RECOGNISERS,
+    *pixel_shuffle.RECOGNISERS,
+    *conv_transpose.RECOGNISERS,
 )
-"""In order: the first that claims a node has it."""
+"""In order: the first that accepts a node has it."""
 
 
 def find_sites(view: View) -> tuple[Site, ...]:
     """Every upsampling layer of the model, scope by scope in node order.
 
-    A layer that serves only a longer site, as a Resize does the Conv behind it, is no site of
-    its own.
+    A layer that is part of a larger site, as a Resize is of the Conv after it, is not listed by
+    itself.
     """
-    sites = list(_claims(view))
+    sites = list(_all_sites(view))
     parts = {id(node) for site in sites for node in site.nodes[:-1]}
     return tuple(site for site in sites if id(site.nodes[-1]) not in parts)
 
 
-def _claims(view: View) -> Iterator[Site]:
+def _all_sites(view: View) -> Iterator[Site]:
     names: set[str] = set()
     for scope in view.scopes:
         for node in scope.nodes:
             name = f"{scope.path}/{scope.label(node)}"
             if name in names:
                 name = f"{name}#{scope.index(node)}"
-            for recognise in RECOGNISERS:
-                site = recognise(node, scope, view, name)
+            for recogniser in RECOGNISERS:
+                site = recogniser.recognise(node, scope, view, name)
                 if site is not None:
                     names.add(name)
                     yield site
@@ -65,11 +58,13 @@ def _claims(view: View) -> Iterator[Site]:
 
 
 __all__ = [
+    "RECOGNISERS",
     "Geometry",
     "Original",
     "Parameter",
     "Pointwise",
     "Quantized",
+    "Recogniser",
     "ShuffleSite",
     "Site",
     "Skip",

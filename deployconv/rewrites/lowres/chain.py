@@ -22,8 +22,8 @@ from deployconv.graph.constants import Constant
 from deployconv.graph.view import Scope, View
 from deployconv.match import Original, ShuffleSite, Skip, UpsampleSite
 from deployconv.match.attributes import AttributeReader
-from deployconv.match.parameters import find_parameters
 from deployconv.match.pointwise import is_pointwise
+from deployconv.match.weights import find_parameters
 from deployconv.rewrites.lowres.follow import leads_only_to, only_reader
 from deployconv.rewrites.lowres.link import Link, MixLink, PointwiseLink, ShuffleLink
 
