@@ -47,6 +47,7 @@ from deployconv.match.site import (
     Skip,
     UpsampleSite,
 )
+from deployconv.match.upsampled_conv import upsampling_before
 from deployconv.match.weights import Parameters, find_parameters, find_weight
 from deployconv.polyphase import Axis
 
@@ -202,7 +203,7 @@ def _conv_in_front(movement: Movement, name: str) -> ConvInFront | None:
     node = source.inputs[0] if source.inputs else None
     if node is None or node.op != "Conv" or not scope.holds(node) or has_references(node):
         return None
-    if view.upsamplings.get(id(node)) is not None:
+    if upsampling_before(node, scope, view) is not None:
         return None  # it ends a site of its own
     weight = find_weight(node, scope, view)
     if len(source.outputs) != 1 or source.name in scope.outputs or isinstance(weight, Skip):
