@@ -1,14 +1,16 @@
 """Finds the upsampling layers of a model: each becomes one site, or a reason why it stays.
 
-A new pattern is a recogniser, an entry in `RECOGNISERS` and a row in its test.
+Every module of this room that finds a pattern has a tuple ``RECOGNISERS``, and all of them are
+collected here. A new pattern is a module with such a row and its name in `results.Pattern`.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Iterator
+from importlib import import_module
 
 from deployconv.graph.view import View
-from deployconv.match import conv_transpose, pixel_shuffle, upsampled_conv
 from deployconv.match.site import (
     Geometry,
     Original,
@@ -23,12 +25,14 @@ from deployconv.match.site import (
     UpsampleSite,
 )
 
-RECOGNISERS = (
-    *upsampled_conv.RECOGNISERS,
-    *pixel_shuffle.RECOGNISERS,
-    *conv_transpose.RECOGNISERS,
-)
-"""In order: the first that accepts a node has it."""
+
+def _recognisers() -> Iterator[Recogniser]:
+    for module in pkgutil.iter_modules(__path__):
+        yield from getattr(import_module(f"{__name__}.{module.name}"), "RECOGNISERS", ())
+
+
+RECOGNISERS = tuple(_recognisers())
+"""One per pattern, in any order: no two of them accept the same node."""
 
 
 def find_sites(view: View) -> tuple[Site, ...]:
