@@ -2,6 +2,9 @@
 
 A layer found in a model is a site. There are three types. An `UpsampleSite` has axes and weights
 from which a rewrite is made. A `ShuffleSite` is a pixel shuffle. A `SkippedSite` has a reason.
+All three answer what reports and filters ask: ``id``, ``pattern``, ``scope``, ``nodes``,
+``layer``, ``geometry``, ``dtype``, ``reason``, ``can_be_rewritten``, ``has_integer_weight`` and
+``explicit_attributes``.
 """
 
 from __future__ import annotations
@@ -186,6 +189,26 @@ class UpsampleSite:
         return self.nodes[-1 - len(self.trims) - len(self.folds)]
 
     @property
+    def dtype(self) -> str:
+        """Element type of the weight as the model holds it: an integer type if quantized."""
+        return self.weight.stored.name
+
+    @property
+    def reason(self) -> None:
+        """Why it cannot be rewritten: nothing prevents it here."""
+        return None
+
+    @property
+    def can_be_rewritten(self) -> bool:
+        """Whether a rewrite can be planned for it."""
+        return True
+
+    @property
+    def has_integer_weight(self) -> bool:
+        """Whether DequantizeLinear makes the weight of integers."""
+        return self.weight.quantized is not None
+
+    @property
     def rank(self) -> int:
         """Number of spatial axes."""
         return len(self.axes)
@@ -285,6 +308,26 @@ class ShuffleSite:
     behind: Callable[[gs.Tensor], Original | None]
 
     @property
+    def reason(self) -> None:
+        """Why it cannot be rewritten: nothing prevents it here."""
+        return None
+
+    @property
+    def can_be_rewritten(self) -> bool:
+        """Whether a rewrite can be planned for it."""
+        return True
+
+    @property
+    def has_integer_weight(self) -> bool:
+        """The shuffle itself has no weight."""
+        return False
+
+    @property
+    def explicit_attributes(self) -> None:
+        """Attributes to state if the node stays: every runtime reads those of a shuffle alike."""
+        return None
+
+    @property
     def layer(self) -> gs.Node:
         """The node that the site ends in."""
         return self.nodes[-1]
@@ -301,6 +344,21 @@ class SkippedSite:
     geometry: Geometry | None
     dtype: str | None
     reason: Skip
+
+    @property
+    def can_be_rewritten(self) -> bool:
+        """Whether a rewrite can be planned for it."""
+        return False
+
+    @property
+    def has_integer_weight(self) -> bool:
+        """Not known of a layer that is not understood."""
+        return False
+
+    @property
+    def explicit_attributes(self) -> None:
+        """Attributes to state if the node stays: none of a layer that is not understood."""
+        return None
 
     @property
     def layer(self) -> gs.Node:
