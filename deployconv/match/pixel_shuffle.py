@@ -201,7 +201,9 @@ def _conv_in_front(movement: Movement, name: str) -> ConvInFront | None:
     """The Conv that makes the channels, if nothing but this shuffle reads them."""
     source, scope, view = movement.source, movement.scope, movement.view
     node = source.inputs[0] if source.inputs else None
-    if node is None or node.op != "Conv" or not scope.holds(node) or has_references(node):
+    if node is None or not is_standard(node, "Conv") or not scope.holds(node):
+        return None
+    if has_references(node):
         return None
     if upsampling_before(node, scope, view) is not None:
         return None  # it ends a site of its own
