@@ -2,7 +2,7 @@
 
     x, W, (B) -> ConvTranspose -> y
 
-An output element ``o`` reads input ``(o + p - d*t) / s`` through tap ``t`` where that divides
+An output element ``o`` reads input ``(o + p - d*t) / s`` through tap ``t`` if that is whole
 (ONNX operator ConvTranspose). `_padding` decides what the attributes leave open.
 """
 

@@ -172,7 +172,7 @@ def _site(
     order: ChannelOrder,
 ) -> ShuffleSite:
     source, scope = movement.source, movement.scope
-    conv = _conv_in_front(movement, name)
+    conv = _conv_before(movement, name)
     kernel = dilation = group = None
     if conv is not None:
         nodes = (conv.node, *nodes)
@@ -193,11 +193,11 @@ def _site(
         spelled=len(movement.nodes) > 0,
         conv=conv,
         original=lambda: _original(movement),
-        behind=lambda x: _behind(movement, x),
+        behind=lambda x: _nodes_for(movement, x),
     )
 
 
-def _conv_in_front(movement: Movement, name: str) -> ConvInFront | None:
+def _conv_before(movement: Movement, name: str) -> ConvInFront | None:
     """The Conv that makes the channels, if nothing but this shuffle reads them."""
     source, scope, view = movement.source, movement.scope, movement.view
     node = source.inputs[0] if source.inputs else None
@@ -210,7 +210,7 @@ def _conv_in_front(movement: Movement, name: str) -> ConvInFront | None:
     weight = find_weight(node, scope, view)
     if len(source.outputs) != 1 or source.name in scope.outputs or isinstance(weight, Skip):
         return None
-    if _behind(movement, node.inputs[0]) is None:
+    if _nodes_for(movement, node.inputs[0]) is None:
         return None
     parameters = find_parameters(node, scope, view, weight)
     if isinstance(parameters, Skip):
@@ -264,18 +264,18 @@ def _channels(movement: Movement, conv: ConvInFront | None) -> int | None:
     return None
 
 
-def _original(movement: Movement, front: gs.Node | None = None) -> Original:
-    """The nodes of the shuffle, with the Conv ``front`` before them if that is given."""
-    x = movement.source if front is None else front.inputs[0]
-    original = _behind(movement, x)
+def _original(movement: Movement, conv: gs.Node | None = None) -> Original:
+    """The nodes of the shuffle, with the Conv ``conv`` before them if that is given."""
+    x = movement.source if conv is None else conv.inputs[0]
+    original = _nodes_for(movement, x)
     assert original is not None
-    if front is None:
+    if conv is None:
         return original
-    conv = movement.scope.proto.node[movement.scope.index(front)]
-    return replace(original, nodes=(conv, *original.nodes))
+    first = movement.scope.proto.node[movement.scope.index(conv)]
+    return replace(original, nodes=(first, *original.nodes))
 
 
-def _behind(movement: Movement, x: gs.Tensor) -> Original | None:
+def _nodes_for(movement: Movement, x: gs.Tensor) -> Original | None:
     """The nodes of the shuffle, and for which sizes of ``x`` they run; None if not known.
 
     A shuffle of several nodes may run with the sizes of this model only.

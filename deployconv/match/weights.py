@@ -161,7 +161,7 @@ def quantized_weight(found: Dequantized, transposed: bool, group: int) -> Parame
             "quantized-weight", f"its weight or bias is quantized to {found.integers.dtype.name}"
         )
     shape = found.shape
-    # [C_in, C_out/group, ..] where transposed, [C_out, C_in/group, ..] where not.
+    # [C_in, C_out/group, ..] if transposed, else [C_out, C_in/group, ..].
     c_out = shape[1] * group if transposed else shape[0]
 
     def by_channel(values: Array) -> Array | None:
