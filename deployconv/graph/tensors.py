@@ -47,6 +47,21 @@ class ExternalData:
         return cls(entries.get("location", ""), numbers.get("offset", 0), numbers.get("length"))
 
 
+def dtype_name(dtype: Any) -> str | None:
+    """The NumPy name of an element type, e.g. ``float32``; None if unknown or no tensor's.
+
+    onnx-graphsurgeon gives a NumPy dtype, or the ONNX number or type if NumPy has none.
+    """
+    if dtype is None:
+        return None
+    try:
+        if isinstance(dtype, int):
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(dtype)
+        return str(np.dtype(dtype).name)
+    except (KeyError, TypeError):
+        return None
+
+
 def is_external(tensor: TensorProto) -> bool:
     """True where the bytes of ``tensor`` lie in another file."""
     return bool(tensor.data_location == TensorProto.EXTERNAL)

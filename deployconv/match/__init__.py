@@ -1,26 +1,23 @@
-"""Recognisers: one file a pattern, each turns nodes into one site or a reason.
+"""Finds the upsampling layers of a model: each becomes one site, or a reason why it stays.
 
-A new pattern is one file here, one entry in `RECOGNISERS`, one row in its test.
+Every module of this room that finds a pattern has a tuple ``RECOGNISERS``, and all of them are
+collected here. A new pattern is a module with such a row and its name in `results.Pattern`.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Iterator
+from importlib import import_module
 
 from deployconv.graph.view import View
-from deployconv.match import (
-    conv_transpose,
-    nearest_resize,
-    pixel_shuffle,
-    quantized_operator,
-    zero_insertion,
-)
 from deployconv.match.site import (
     Geometry,
     Original,
     Parameter,
     Pointwise,
     Quantized,
+    Recogniser,
     ShuffleSite,
     Site,
     Skip,
@@ -28,36 +25,36 @@ from deployconv.match.site import (
     UpsampleSite,
 )
 
-RECOGNISERS = (
-    zero_insertion.recognise,
-    nearest_resize.recognise,
-    pixel_shuffle.recognise,
-    conv_transpose.recognise,
-    quantized_operator.recognise,
-)
-"""In order: the first that claims a node has it."""
+
+def _recognisers() -> Iterator[Recogniser]:
+    for module in pkgutil.iter_modules(__path__):
+        yield from getattr(import_module(f"{__name__}.{module.name}"), "RECOGNISERS", ())
+
+
+RECOGNISERS = tuple(_recognisers())
+"""One per pattern, in any order: no two of them accept the same node."""
 
 
 def find_sites(view: View) -> tuple[Site, ...]:
     """Every upsampling layer of the model, scope by scope in node order.
 
-    A layer that serves only a longer site, as a Resize does the Conv behind it, is no site of
-    its own.
+    A layer that is part of a larger site, as a Resize is of the Conv after it, is not listed by
+    itself.
     """
-    sites = list(_claims(view))
+    sites = list(_all_sites(view))
     parts = {id(node) for site in sites for node in site.nodes[:-1]}
     return tuple(site for site in sites if id(site.nodes[-1]) not in parts)
 
 
-def _claims(view: View) -> Iterator[Site]:
+def _all_sites(view: View) -> Iterator[Site]:
     names: set[str] = set()
     for scope in view.scopes:
         for node in scope.nodes:
             name = f"{scope.path}/{scope.label(node)}"
             if name in names:
                 name = f"{name}#{scope.index(node)}"
-            for recognise in RECOGNISERS:
-                site = recognise(node, scope, view, name)
+            for recogniser in RECOGNISERS:
+                site = recogniser.recognise(node, scope, view, name)
                 if site is not None:
                     names.add(name)
                     yield site
@@ -65,11 +62,13 @@ def _claims(view: View) -> Iterator[Site]:
 
 
 __all__ = [
+    "RECOGNISERS",
     "Geometry",
     "Original",
     "Parameter",
     "Pointwise",
     "Quantized",
+    "Recogniser",
     "ShuffleSite",
     "Site",
     "Skip",

@@ -1,16 +1,14 @@
-"""Attributes of convolution nodes, with their defaults, refused where no runtime takes them."""
+"""The attributes of convolution nodes with their defaults; what no runtime accepts is refused."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
 from deployconv.errors import ModelError
 from deployconv.graph.constants import Constant
+from deployconv.graph.tensors import dtype_name
 from deployconv.match.site import Parameter
 
 _AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
@@ -18,7 +16,10 @@ _AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
 @dataclass(frozen=True)
 class ConvAttributes:
-    """What Conv and ConvTranspose share, one value per spatial axis; ``pads`` begins first."""
+    """The attributes that Conv and ConvTranspose share, one value per spatial axis.
+
+    ``pads`` has the beginnings of all axes, then the ends.
+    """
 
     strides: tuple[int, ...]
     kernel: tuple[int, ...]
@@ -34,7 +35,7 @@ class ConvAttributes:
 
     @property
     def explicit_pads(self) -> tuple[tuple[int, int], ...]:
-        """Padding (begin, end) per axis of a Conv of stride 1, whose size SAME_* keeps."""
+        """Padding (begin, end) per axis of a Conv of stride 1; SAME_* keeps its input's size."""
         pairs = []
         for axis in range(self.rank):
             total = self.dilations[axis] * (self.kernel[axis] - 1)
@@ -58,11 +59,14 @@ class AttributeReader:
         self._name = name
 
     def invalid(self, what: str) -> ModelError:
-        """An error that says what about the node no runtime could accept."""
+        """A ModelError which says ``what`` no runtime could accept about the node."""
         return ModelError(f"{self._name}: {self._node.op} {what}: export the model again")
 
     def ints(self, attribute: str, count: int, default: int, least: int) -> tuple[int, ...]:
-        """``count`` integers, none below ``least`` or beyond what any runtime can hold."""
+        """The ``count`` integers of ``attribute``, or ``default`` for each if it is not stated.
+
+        Raises ModelError if one is below ``least`` or larger than any runtime can hold.
+        """
         values = tuple(self._node.attrs.get(attribute, [default] * count))
         if len(values) != count:
             raise self.invalid(f"attribute '{attribute}' has {len(values)} values, not {count}")
@@ -73,7 +77,11 @@ class AttributeReader:
         return values
 
     def conv(self, weight: Constant, grouped_axis: int) -> ConvAttributes:
-        """The shared attributes; ``grouped_axis`` of the weight is divided among the groups."""
+        """The attributes that Conv and ConvTranspose share.
+
+        ``grouped_axis`` is the axis of the weight that is divided among the groups. Raises
+        ModelError for what no runtime could accept.
+        """
         kernel = weight.shape[2:]
         rank = len(kernel)
         if rank < 1 or 0 in weight.shape:
@@ -101,9 +109,9 @@ class AttributeReader:
     def check_operands(
         self, x: gs.Tensor, weight: Constant, bias: Parameter | None, channels: tuple[int, int]
     ) -> None:
-        """Refuse a graph that lies about its types or shapes, before anything is baked in.
+        """Check that input, weight and bias fit each other, before anything relies on it.
 
-        ``channels`` are the (C_in, C_out) that the weight has.
+        ``channels`` are the (C_in, C_out) of the weight. Raises ModelError if they do not fit.
         """
         shape, rank = x.shape, len(weight.shape)
         if shape is not None and len(shape) != rank:
@@ -129,28 +137,18 @@ class AttributeReader:
             )
 
 
+def is_standard(node: gs.Node, *ops: str) -> bool:
+    """Whether ``node`` is a standard ONNX operator, one of ``ops`` if any are named."""
+    return node.domain in (None, "", "ai.onnx") and (not ops or node.op in ops)
+
+
 def has_references(node: gs.Node) -> bool:
-    """True where an attribute is a parameter of the function that ``node`` stands in."""
+    """Whether an attribute of ``node`` is a parameter of the function that it belongs to."""
     return any(isinstance(value, gs.Node.AttributeRef) for value in node.attrs.values())
 
 
-def dtype_name(dtype: Any) -> str | None:
-    """Graphsurgeon gives a NumPy dtype, or the ONNX number or type where NumPy has none.
-
-    None where it is unknown, or no tensor's.
-    """
-    if dtype is None:
-        return None
-    try:
-        if isinstance(dtype, int):
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(dtype)
-        return str(np.dtype(dtype).name)
-    except (KeyError, TypeError):
-        return None
-
-
 def spatial_sizes(tensor: gs.Tensor, rank: int) -> tuple[int | None, ...]:
-    """The static sizes behind batch and channels; None where dynamic or unknown."""
+    """The sizes ``i_1 .. i_n`` of ``[N, C, i_1 .. i_n]``; None for each dynamic or unknown one."""
     if tensor.shape is None:
         return (None,) * rank
     return tuple(size if isinstance(size, int) else None for size in tensor.shape[2:])

@@ -1,9 +1,9 @@
-"""ConvTranspose, all of it.
+"""ConvTranspose with any attributes.
 
     x, W, (B) -> ConvTranspose -> y
 
-An output element ``o`` reads input ``(o + p - d*t) / s`` through tap ``t`` where that divides
-(ONNX operator ConvTranspose). What the attributes leave open is settled in `_padding`.
+An output element ``o`` reads input ``(o + p - d*t) / s`` through tap ``t`` if that is whole
+(ONNX operator ConvTranspose). `_padding` decides what the attributes leave open.
 """
 
 from __future__ import annotations
@@ -20,26 +20,28 @@ from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
     has_references,
+    is_standard,
     spatial_sizes,
 )
-from deployconv.match.parameters import find_parameters, find_weight
 from deployconv.match.site import (
     Geometry,
     Original,
+    Recogniser,
     Site,
     Skip,
     SkippedSite,
     UpsampleSite,
 )
+from deployconv.match.weights import find_parameters, find_weight
 from deployconv.polyphase import Axis
 
 
-def recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
-    """The site that ``node`` is; None for any other operator.
+def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
+    """The site of the ConvTranspose ``node``; None for any other operator.
 
     Raises ModelError for a node that no runtime could accept.
     """
-    if node.op != "ConvTranspose" or node.domain not in (None, "", "ai.onnx"):
+    if not is_standard(node, "ConvTranspose"):
         return None
 
     def skip(reason: Skip, geometry: Geometry | None = None, dtype: str | None = None) -> Site:
@@ -72,7 +74,7 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None
     for axis, size in zip(axes, sizes, strict=True):
         if size is not None and axis.output_size(size) < 1:
             raise reader.invalid(f"attribute 'pads' leaves no output of an input of size {size}")
-    # With output_shape the node is right for one input size only.
+    # With output_shape the node runs with one input size only.
     known = tuple(size for size in sizes if size is not None)
     static = known if attributes.output_shape is not None else None
     return UpsampleSite(
@@ -93,9 +95,12 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None
     )
 
 
+RECOGNISERS = (Recogniser("conv_transpose", _recognise),)
+
+
 @dataclass(frozen=True)
 class _Attributes:
-    """What Conv has too, and what only ConvTranspose has."""
+    """The attributes that Conv has as well, and those that only ConvTranspose has."""
 
     conv: ConvAttributes
     output_padding: tuple[int, ...]
@@ -125,9 +130,9 @@ class _Padding:
 def _padding(attributes: _Attributes, sizes: tuple[int | None, ...]) -> list[_Padding] | Skip:
     """Explicit padding per axis, as onnxruntime and the ONNX reference both compute it.
 
-    ``auto_pad = SAME_*`` makes the output ``s`` times the input, ``output_shape`` states it;
-    the padding is what that takes. Its odd element stands at the end for SAME_UPPER, else in
-    front. Where the two implementations differ, the node is refused.
+    ``auto_pad = SAME_*`` makes the output ``s`` times as large as the input, ``output_shape``
+    states its size; the padding follows. If it is odd, the end gets one more for SAME_UPPER, else
+    the beginning. The node is refused if the two implementations differ.
     """
     same = attributes.conv.auto_pad.startswith("SAME")
     if attributes.conv.auto_pad != "NOTSET" and any(attributes.conv.pads):
@@ -159,7 +164,7 @@ def _padding(attributes: _Attributes, sizes: tuple[int | None, ...]) -> list[_Pa
         if total < 0 and same:
             text = "runtimes disagree on SAME padding for a kernel smaller than the stride"
             return Skip("ambiguous-same-pads", text)
-        if total < 0:  # the output is longer than all taps reach: bias there, nothing else
+        if total < 0:  # the output is larger than the taps reach: the rest is the bias alone
             found.append(_Padding(0, 0, extra - total))
             continue
         begin = total // 2 if attributes.conv.auto_pad == "SAME_UPPER" else total - total // 2
@@ -168,10 +173,10 @@ def _padding(attributes: _Attributes, sizes: tuple[int | None, ...]) -> list[_Pa
 
 
 def _explicit(attributes: _Attributes, padding: list[_Padding]) -> dict[str, Any] | None:
-    """Attributes that TensorRT's importer reads as the ONNX reference does; None if it does so.
+    """Attributes that TensorRT's importer reads as the ONNX reference does.
 
-    It puts the odd element of an output_shape's padding at the end, takes none that is
-    negative, and ignores output_padding under SAME_*.
+    None if it reads those of the node so. From an output_shape it computes padding with the odd
+    element at the end, and none that is negative; under SAME_* it ignores output_padding.
     """
     same_misread = attributes.conv.auto_pad.startswith("SAME") and any(attributes.output_padding)
     shape_misread = attributes.output_shape is not None and any(

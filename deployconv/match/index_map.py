@@ -1,23 +1,39 @@
-"""From where does each element come? The map of a data movement, and what it is per axis.
+"""Which input element each output element of a data movement reads, axis by axis.
 
-Spellings are many; what they do is one thing. A chain of Reshape, Transpose, Pad, ScatterND
-and the like is run on its own element numbers, and the map that comes out is compared with
-the maps that an upsampling layer can have. No operator's name decides.
+Upsampling is exported in many ways: Resize; Reshape, Pad and Reshape; ScatterND; and others. All
+are recognised alike. The nodes run on the numbers of their own input elements, and the index map
+that results is compared with the maps that an upsampling layer can have. No operator's name
+decides.
+
+For dynamic sizes the map is made at a few of them. The movement does the same at all sizes if its
+nodes, and the arithmetic of its shapes and indices, have a result on polynomials in the sizes
+(`graph/symbolic`): then no size is a threshold for any of them. A few sizes are enough to show
+that these polynomials are the right ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
+
+from deployconv.graph.shapes import Instance
+from deployconv.graph.symbolic import Spread, Unproven
+from deployconv.graph.tensors import dtype_name
+from deployconv.match.movement import ZERO, Movement, Segment, is_data_free
+from deployconv.match.pointwise import per_channel
+from deployconv.results import Pattern
 
 Array = NDArray[Any]
 
-ZERO = -1
-"""Stands in a map where an element is zero, whatever the input."""
+_SIZES = ((1, 1, 1, 1), (3, 5, 7, 2), (7, 2, 5, 3), (11, 13, 4, 6))
+"""Given to the first, second, .. dynamic dimension, in addition to the sizes of `Shapes`."""
+_LONGEST_PERIOD = 16
+"""Of an index that repeats, far below the sizes of `Shapes`."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +41,9 @@ class AxisMap:
     """Along one axis, output ``o`` reads input ``(o - begin) / stride``.
 
     Attributes:
-        stride: 1 where the axis is not upsampled.
-        begin: output index that reads input 0 first; negative where the front is cut off.
-        hold: True where the division rounds down, False where a remainder is a zero.
+        stride: 1 if the axis is not upsampled.
+        begin: the first output index that reads input 0; negative if the beginning is cut off.
+        hold: True if the division rounds down, False if a remainder reads a zero.
         size: output elements.
         input_size: input elements.
     """
@@ -39,7 +55,7 @@ class AxisMap:
     input_size: int
 
     def source(self, index: int) -> int:
-        """The input index that ``index`` reads, for any integer; ZERO where none."""
+        """The input index that output ``index``, any integer, reads; ZERO if it reads none."""
         source, remainder = divmod(index - self.begin, self.stride)
         inside = 0 <= source < self.input_size
         return source if inside and (self.hold or remainder == 0) else ZERO
@@ -50,16 +66,122 @@ class AxisMap:
         return self.size - self.stride * self.input_size
 
 
+@dataclass(frozen=True, eq=False)
+class Upsampling:
+    """A movement that upsamples, and the map of each spatial axis."""
+
+    movement: Movement
+    maps: tuple[AxisMap, ...]
+    channels_in_batch: bool
+    """True if the movement makes every channel a batch element of its own."""
+    proven: bool = True
+    """False if the movement may do something else at sizes that were not tried."""
+
+    @property
+    def pattern(self) -> Pattern:
+        """Nearest Resize repeats the elements, zero insertion leaves zeros between them."""
+        return "nearest_resize" if any(found.hold for found in self.maps) else "zero_insertion"
+
+    @property
+    def invariant(self) -> tuple[object, ...]:
+        """What must not depend on the sizes."""
+        axes = ((found.stride, found.begin, found.hold, found.tail) for found in self.maps)
+        return self.channels_in_batch, *axes
+
+    @property
+    def sets_zeros(self) -> bool:
+        """True if an element of the result is zero whatever the input."""
+        return any(
+            found.source(index) == ZERO for found in self.maps for index in range(found.size)
+        )
+
+    @property
+    def only_repeats(self) -> bool:
+        """True if every input element becomes a block of equal elements, and nothing else."""
+        return all(
+            found.begin == 0 and found.tail == 0 and (found.hold or found.stride == 1)
+            for found in self.maps
+        )
+
+
+def upsampling_of(
+    movement: Movement, channels: int | None, rank: int | None, dtype: str, zero: float = 0.0
+) -> Upsampling | None:
+    """``movement`` with the map of each axis; None if it is no upsampling at a size tried.
+
+    Args:
+        movement: what may upsample; stride 1 on every axis counts as well.
+        channels: of the source, None if unknown.
+        rank: dimensions of the source, None if unknown.
+        dtype: element type of the source.
+        zero: the value of the elements that the movement sets: 0, or a zero point of integers.
+    """
+    agreed: Upsampling | None = None
+    for instance in movement.instances(channels, rank):
+        shape = instance[movement.source.name]
+        if len(instance.get(movement.target.name, shape)) != len(shape):
+            return None  # before its map is made, which takes long for large images
+        sources = movement.index_map(instance, dtype, zero)
+        if sources is None or not 3 <= sources.ndim <= 5:
+            return None
+        if len(shape) != sources.ndim:
+            return None
+        if not all(_commutes(segment, movement, instance) for segment in movement.pointwise):
+            return None
+        in_batch = sources.shape[:2] == (shape[0] * shape[1], 1) and shape[1] > 1
+        maps = fit_axes(sources, _with_channels_in_batch(shape) if in_batch else shape)
+        if maps is None:
+            return None
+        found = Upsampling(movement, maps, in_batch)
+        if agreed is not None and agreed.invariant != found.invariant:
+            return None
+        agreed = found
+    if agreed is None or not movement.dynamic:
+        return agreed
+    maps, in_batch = agreed.maps, agreed.channels_in_batch
+
+    def is_same(sources: Array, shape: tuple[int, ...]) -> bool:
+        return fits(sources, maps, _with_channels_in_batch(shape) if in_batch else shape)
+
+    return replace(agreed, proven=holds_at_all_sizes(movement, dtype, is_same))
+
+
+def _with_channels_in_batch(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape ``[N, C, ..]`` as ``[N * C, 1, ..]``."""
+    batch, channels, *sizes = shape
+    return batch * channels, 1, *sizes
+
+
+def _commutes(segment: Segment, movement: Movement, instance: Instance) -> bool:
+    """Whether a pointwise ``segment`` does the same to the source of the movement.
+
+    Values that it has per channel must meet the same channels there.
+    """
+    view, scope, shape = movement.view, movement.scope, instance[movement.source.name]
+    layers = [per_channel(node, scope, view) for node in segment.nodes]
+    if any(rank > len(shape) for _, rank in layers):
+        return False
+    if not any(by_channel for by_channel, _ in layers):
+        return True
+    before = movement.until(segment)
+    sources = before.index_map(instance, dtype_name(segment.source.dtype) or "float32")
+    if sources is None or sources.ndim != len(shape):
+        return False
+    channels = np.unravel_index(np.maximum(sources, 0), shape)[1]
+    expected = np.arange(sources.shape[1]).reshape(-1, *[1] * (len(shape) - 2))
+    return bool((channels == expected)[sources != ZERO].all())
+
+
 def fit_axes(sources: Array, input_shape: Sequence[int]) -> tuple[AxisMap, ...] | None:
-    """The map of each spatial axis, if ``sources`` is made of one per axis and nothing else.
+    """The map of each spatial axis, if ``sources`` consists of one map per axis.
 
     Args:
         sources: ``[N, C, o_1 .. o_n]``, flat input index of each output element, or ZERO.
         input_shape: ``[N, C, i_1 .. i_n]``.
 
     Returns:
-        One map per spatial axis; None where batch or channels move or the axes do not
-        separate.
+        One map per spatial axis; None if elements change their batch element or channel, or if
+        the axes do not separate.
     """
     if sources.ndim != len(input_shape) or sources.shape[:2] != tuple(input_shape[:2]):
         return None
@@ -86,7 +208,7 @@ def fit_axes(sources: Array, input_shape: Sequence[int]) -> tuple[AxisMap, ...] 
 
 
 def fits(sources: Array, maps: Sequence[AxisMap], input_shape: Sequence[int]) -> bool:
-    """Whether ``sources`` is what ``maps``, found at other sizes, say for ``input_shape``."""
+    """Whether ``maps``, found at other sizes, give ``sources`` for ``input_shape``."""
     resized = [
         replace(found, size=found.tail + found.stride * size, input_size=size)
         for found, size in zip(maps, input_shape[2:], strict=True)
@@ -107,14 +229,14 @@ def _combined(vectors: Sequence[Array], input_shape: Sequence[int]) -> Array:
 
 
 def fit_axis(vector: Array, input_size: int) -> AxisMap | None:
-    """The AxisMap that gives ``vector``, smallest stride first; None where there is none."""
+    """The AxisMap of the smallest stride that gives ``vector``; None if there is none."""
     filled = np.flatnonzero(vector >= 0)
     if not filled.size:
         return None
     first = int(filled[0])
     for stride in _strides(vector, filled):
         for hold in (False, True):
-            # The first run of a held axis may be cut short, so that it begins further back.
+            # The first block of repeated elements may be cut short, then it begins earlier.
             for cut in range(stride if hold else 1):
                 begin = first - stride * int(vector[first]) - cut
                 fitted = AxisMap(stride, begin, hold and stride > 1, len(vector), input_size)
@@ -124,8 +246,71 @@ def fit_axis(vector: Array, input_size: int) -> AxisMap | None:
 
 
 def _strides(vector: Array, filled: Array) -> list[int]:
-    """Strides worth trying: the distance between new sources, the length of a run."""
+    """Strides worth trying: distances between new sources, and the longest block of equal ones."""
     _, firsts, lengths = np.unique(vector[filled], return_index=True, return_counts=True)
     gaps = np.diff(filled[firsts])
     candidates = {1, int(lengths.max())} | {int(gap) for gap in gaps[:3] if gap > 0}
     return sorted(candidates)
+
+
+def holds_at_all_sizes(
+    movement: Movement, dtype: str, is_same: Callable[[Array, tuple[int, ...]], bool]
+) -> bool:
+    """Whether a movement of dynamic sizes is shown to do the same at all of them.
+
+    ``is_same`` is given the index map, and the source's shape, at sizes of all kinds.
+    """
+    try:
+        for instance in _instances_of_all_kinds(movement):
+            sources = movement.index_map(instance, dtype)
+            if sources is None or not is_same(sources, instance[movement.source.name]):
+                return False
+    except Unproven:
+        return False
+    return True
+
+
+def _instances_of_all_kinds(movement: Movement) -> Iterator[Instance]:
+    """Shapes of everything that ``movement`` depends on, at small, large, odd and even sizes.
+
+    Raises Unproven if the movement may do something else at some size.
+    """
+    scope, known = movement.scope, movement.view.open_shapes
+    skipped = {id(node) for segment in movement.pointwise for node in segment.nodes}
+    for node in movement.nodes:
+        if id(node) in skipped:
+            continue
+        if not known.is_proven(node, scope):
+            raise Unproven
+        for tensor in node.inputs:
+            if tensor.name and is_data_free(tensor, movement):
+                _check_rule(tensor, movement)
+    free = {
+        tensor.name: known.of(tensor, scope).shape
+        for tensor in (movement.source, *movement.outside())
+    }
+    symbols = sorted({name for shape in free.values() for size in shape for name in size.symbols})
+    for sizes in _SIZES:
+        assigned = {name: sizes[at % len(sizes)] for at, name in enumerate(symbols)}
+        instance = {
+            name: tuple(int(size.at(assigned)) for size in shape) for name, shape in free.items()
+        }
+        if all(size > 0 for shape in instance.values() for size in shape):
+            yield instance
+
+
+def _check_rule(tensor: gs.Tensor, movement: Movement) -> None:
+    """Refuse indices, masks and shapes unless each element is known, or all follow one rule.
+
+    Raises Unproven.
+    """
+    if movement.view.constants.of(tensor, movement.scope) is not None:
+        return
+    elements = movement.view.open_shapes.of(tensor, movement.scope).elements
+    if elements is None:
+        raise Unproven
+    if isinstance(elements, Spread):
+        if elements.period > _LONGEST_PERIOD:
+            raise Unproven
+    elif any(element is None for element in elements.ravel()):
+        raise Unproven

@@ -1,9 +1,9 @@
-"""Data movement in front of a layer: which nodes, from which tensor, moving what where.
+"""Data movement before a layer: which nodes move the elements of which tensor, and where to.
 
-From a tensor the search walks back along the data, through operators that only move, repeat
-or zero elements. Where all data passes through one tensor, the walk has a cut; each cut is a
-possible low-resolution input. Pointwise layers on the way commute with the movement: they are
-segments of their own, taken as identity here.
+The search goes back from a tensor along the data, through operators that only move, repeat or
+zero elements. A tensor that all of the data passes through is a possible low-resolution input:
+there a segment begins. Pointwise layers on the way commute with the movement. They are segments
+of their own, and count as identity here.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ from deployconv.graph.evaluate import LARGEST, evaluate
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
 from deployconv.graph.view import View
-from deployconv.match.index_map import ZERO
+from deployconv.match.attributes import is_standard
 from deployconv.match.pointwise import is_pointwise
 
 Array = NDArray[Any]
+
+ZERO = -1
+"""In an index map: the element is zero, whatever the input."""
 
 _MOVES = frozenset(
     [
@@ -55,19 +58,22 @@ _MOVES = frozenset(
         "Where",
     ]
 )
-"""Operators that can copy, repeat or drop elements and set others to a constant."""
+"""Operators that can copy, repeat or drop elements, and set others to a constant."""
 
 _LONGEST = 64
-"""Nodes on the way of the data, after which the walk gives up."""
+"""Nodes on the way of the data, after which the search ends."""
 _BASE = {"float16": 1000, "bfloat16": 200, "int8": 100, "uint8": 200}
-"""Integers that each element type holds exactly; others hold a million and more."""
+"""How many integers each element type holds exactly; the other types hold a million and more."""
 _SHIFT = 1 << 22
-"""Keeps what is moved apart from what fills the gaps, where that is not zero."""
+"""Added to the elements, to tell them from those that are set, if these are not zero."""
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Nodes between two cuts, in graph order; ``pointwise`` or moving."""
+    """Nodes from one tensor that all data passes through to the next, in graph order.
+
+    They are all ``pointwise``, or none of them is.
+    """
 
     nodes: tuple[gs.Node, ...]
     source: gs.Tensor
@@ -77,7 +83,7 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class Movement:
-    """How the data gets from ``source`` to ``target``: segments in order."""
+    """The segments on the way of the data from ``source`` to ``target``, in order."""
 
     view: View
     scope: Scope
@@ -92,31 +98,31 @@ class Movement:
 
     @property
     def pointwise(self) -> tuple[Segment, ...]:
-        """The segments that compute something."""
+        """The segments of pointwise layers."""
         return tuple(segment for segment in self.segments if segment.pointwise)
 
     def until(self, segment: Segment) -> Movement:
-        """The part in front of ``segment``, one of its own."""
+        """The part before ``segment``, one of its own."""
         before = self.segments[: self.segments.index(segment)]
         return Movement(self.view, self.scope, self.source, segment.source, before)
 
     @property
     def dynamic(self) -> bool:
-        """True where the movement was tried at some of all possible sizes only."""
+        """True if sizes are dynamic, so that the movement is tried at some of them only."""
         return self.view.shapes.dynamic and not self._any_size()
 
     def instances(self, channels: int | None, rank: int | None) -> tuple[Instance, ...]:
         """Concrete shapes of everything that the movement depends on.
 
-        A Resize by constant scales does the same at every size: small ones do, with the
-        ``channels`` and ``rank`` of the Conv behind it.
+        A Resize by constant scales does the same at every size. Small sizes are enough for it,
+        with the ``channels`` and ``rank`` that the Conv reads.
         """
         if channels is not None and rank is not None and self._any_size():
             return ({self.source.name: (2, channels, 5, 6, 7)[:rank]},)
         return self.view.instances(self.scope, self.source, *self.outside())
 
     def _any_size(self) -> bool:
-        """True where no node can depend on the size of what it moves."""
+        """Whether no node can depend on the size of its input."""
         return all(
             segment.pointwise or all(self._by_scales(node) for node in segment.nodes)
             for segment in self.segments
@@ -129,15 +135,20 @@ class Movement:
         if node.op != "Resize" or (len(node.inputs) > 3 and node.inputs[3].name):
             return False
         if node.attrs.get("coordinate_transformation_mode") == "align_corners":
-            return False  # what it repeats depends on the size
+            return False  # how often it repeats an element depends on the size
         scales = self.view.constants.of(node.inputs[-1], self.scope)
         return scales is not None and scales.shape != (0,)
 
-    def index_map(self, instance: Instance, dtype: str, fill: float = 0.0) -> Array | None:
+    def index_map(self, instance: Instance, dtype: str, zero: float = 0.0) -> Array | None:
         """For each element of the target the flat index of its source, or ZERO.
 
-        ``fill`` is the value of elements that are set to zero: among integers, their zero point.
-        None where the nodes do more than move, or cannot be run.
+        Args:
+            instance: the shapes.
+            dtype: element type in which the nodes are run.
+            zero: the value of the elements that the movement sets: 0, or a zero point.
+
+        Returns:
+            None if the nodes do more than move elements, or if they cannot be run.
         """
         shape = instance[self.source.name]
         count, base = prod(shape), _BASE.get(dtype, 1 << 20)
@@ -146,16 +157,16 @@ class Movement:
         nodes, feeds, target = self.runnable(instance)
         kind = np.dtype(dtype)
         signs = [1] if kind.kind == "u" else [-1, 1]
-        shift = _SHIFT if fill else 0
+        shift = _SHIFT if zero else 0
 
         def moved(values: Array) -> Array:
             fed = {**feeds, self.source.name: (values + shift).reshape(shape).astype(kind)}
             (result,) = evaluate(nodes, self.scope.opset, fed, [target])
             result = result.astype(np.float64)
-            return np.where(result == fill, 0, result - shift) if shift else result
+            return np.where(result == zero, 0, result - shift) if shift else result
 
         try:
-            # Element numbers in digits from 1, so that 0 is what the movement sets itself.
+            # Element numbers in digits from 1, as 0 is what the movement itself sets.
             sources, power = np.zeros((), np.int64), 1
             while power == 1 or power < count:
                 digits = moved(np.arange(count) // power % base + 1)
@@ -167,27 +178,27 @@ class Movement:
             sources = np.where(filled, sources, ZERO)
             if sources.max(initial=ZERO) >= count or sources.min(initial=0) < ZERO:
                 return None
-            # Anything else that made these numbers cannot make others as well, least of all
-            # between zeros, where nothing is rounded away.
+            # Nodes that compute rather than move, and gave these numbers by chance, do not give
+            # other numbers as well, least of all between zeros, where nothing is rounded away.
             rng = np.random.default_rng(0)
             other = rng.integers(1, base, count) * rng.choice(signs, count)
             for values in (other, other * rng.integers(0, 2, count)):
                 if not np.array_equal(moved(values), np.where(filled, values[sources], 0)):
                     return None
             return sources
-        except Exception:  # whatever the evaluator cannot run is no movement that we know
+        except Exception:  # what the evaluator cannot run is not known to be a movement
             return None
 
     def _has_large(self, instance: Instance) -> bool:
-        """True where a tensor on the way would fill the memory, as malformed models have them."""
+        """Whether a tensor on the way is too large to compute, as in malformed models."""
         nodes = (*self.nodes, *self.arithmetic())
         shapes = (instance.get(out.name, ()) for node in nodes for out in node.outputs)
         return any(prod(shape) > LARGEST for shape in shapes)
 
     def runnable(self, instance: Instance) -> tuple[list[NodeProto], dict[str, Array], str]:
-        """NodeProtos from source to target, their constants, and the name of the target.
+        """The NodeProtos from source to target, their constants, and the name of their result.
 
-        Pointwise segments are left out, so that the target may be what one of them reads.
+        Pointwise segments are left out. If the movement ends in one, the result is its input.
         """
         needed: dict[int, gs.Node] = {}
         feeds: dict[str, Array] = {}
@@ -229,7 +240,7 @@ class Movement:
         return protos, feeds, resolved(self.target.name)
 
     def overridable(self) -> bool:
-        """True where a constant that decides the movement is the default of a graph input."""
+        """Whether a constant that decides the movement is the default of a graph input."""
         tensors = (t for node in (*self.nodes, *self.arithmetic()) for t in node.inputs if t.name)
         constants = (self.view.constants.of(tensor, self.scope) for tensor in tensors)
         return any(constant is not None and constant.overridable for constant in constants)
@@ -237,57 +248,59 @@ class Movement:
     def arithmetic(self) -> Iterator[gs.Node]:
         """The nodes that compute shapes and indices for the movement."""
         seen: set[int] = {id(node) for node in self.nodes}
-        waiting = [t for node in self.nodes for t in node.inputs if is_fill(t, self)]
+        waiting = [t for node in self.nodes for t in node.inputs if is_data_free(t, self)]
         while waiting:
             tensor = waiting.pop()
             for node in tensor.inputs:
                 if id(node) not in seen and self.scope.holds(node):
                     seen.add(id(node))
                     yield node
-                    waiting += [given for given in node.inputs if is_fill(given, self)]
+                    waiting += [given for given in node.inputs if is_data_free(given, self)]
 
     def _inside(self) -> set[str]:
         names = {self.source.name}
         return names | {out.name for node in self.nodes for out in node.outputs}
 
     def outside(self) -> list[gs.Tensor]:
-        """Tensors that are not on the way, whose shapes the arithmetic reads."""
+        """Tensors that are not on the way of the data, but whose shapes the arithmetic reads."""
         inside = self._inside()
         read = (node.inputs[0] for node in self.arithmetic() if node.op == "Shape")
         return [tensor for tensor in read if self._is_outside(tensor, inside)]
 
     def _is_outside(self, tensor: gs.Tensor, inside: set[str]) -> bool:
-        """True for data that is not on the way: only its shape can matter."""
-        return tensor.name not in inside and not is_fill(tensor, self)
+        """Whether ``tensor`` is data that is not on the way: only its shape can matter."""
+        return tensor.name not in inside and not is_data_free(tensor, self)
 
 
 def movements(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]:
-    """The movements that end in ``target``, from ever farther sources."""
+    """The movements that end in ``target``, from the nearest source to the farthest."""
     walk = _Walk(scope, view)
     segments: list[Segment] = []
-    cut = target
+    source = target
     length = 0
     while length < _LONGEST:
-        found = walk.segment(cut)
+        found = walk.segment(source)
         if found is None:
             return
         segments.insert(0, found)
         length += len(found.nodes)
-        cut = found.source
-        yield Movement(view, scope, cut, target, tuple(segments))
+        source = found.source
+        yield Movement(view, scope, source, target, tuple(segments))
 
 
 @dataclass(frozen=True, eq=False)
 class _Walk:
+    """The search backwards in one scope."""
+
     scope: Scope
     view: View
 
     def segment(self, target: gs.Tensor) -> Segment | None:
-        """The nodes back to the nearest cut; None where something else stands in the way."""
+        """The nodes back to the nearest tensor that all data passes; None if others do more."""
         frontier = [target]
         nodes: list[gs.Node] = []
         while True:
-            # The latest producer first: all readers of what it makes are behind us.
+            # The latest producer first: all nodes that read its output have been passed.
             producers = [self._producer(tensor) for tensor in frontier]
             known = [node for node in producers if node is not None]
             if not known:
@@ -300,7 +313,7 @@ class _Walk:
             nodes.insert(0, latest)
             frontier = [tensor for tensor in frontier if tensor not in latest.outputs]
             for tensor in latest.inputs:
-                if tensor.name and not is_fill(tensor, self) and tensor not in frontier:
+                if tensor.name and not is_data_free(tensor, self) and tensor not in frontier:
                     frontier.append(tensor)
             if len(frontier) == 1:
                 pointwise = [self._pointwise(node) for node in nodes]
@@ -311,18 +324,18 @@ class _Walk:
                 return None
 
     def _pointwise(self, node: gs.Node) -> bool:
-        """Pointwise in its data, not for instance times a mask that is computed from sizes."""
+        """Whether ``node`` is pointwise, and no product with a mask that is made of sizes."""
         constants = self.view.constants
         return is_pointwise(node, self.scope, self.view) and not any(
-            is_fill(tensor, self) and constants.of(tensor, self.scope) is None
+            is_data_free(tensor, self) and constants.of(tensor, self.scope) is None
             for tensor in node.inputs
             if tensor.name
         )
 
     def _copies(self, node: gs.Node) -> bool:
-        """False for a ConvTranspose whose weight holds more than two values, as one that adds up.
+        """Whether the weight of a ConvTranspose has at most two values, as one that copies has.
 
-        The reference evaluator would take long to find that out.
+        Running it in the reference evaluator would take long to show the same.
         """
         weight = node.inputs[1]
         made = weight.inputs[0] if weight.inputs else None
@@ -333,18 +346,20 @@ class _Walk:
 
     def _producer(self, tensor: gs.Tensor) -> gs.Node | None:
         node = tensor.inputs[0] if tensor.inputs else None
-        standard = node is not None and node.domain in (None, "", "ai.onnx")
-        return node if standard and self.scope.holds(node) else None
+        return node if node is not None and is_standard(node) and self.scope.holds(node) else None
 
 
-def is_fill(tensor: gs.Tensor, place: _Walk | Movement) -> bool:
-    """True where ``tensor`` depends on no data: on constants and on shapes alone."""
+def is_data_free(tensor: gs.Tensor, place: _Walk | Movement) -> bool:
+    """Whether ``tensor`` depends on constants and shapes alone, and on no data.
+
+    The view remembers the answer for every tensor: it depends on the graph alone.
+    """
     known, home = place.view.fills, id(place.scope)
     # A stack, as networks are thousands of nodes deep.
     waiting, entered = [tensor], {tensor.name}
     while waiting:
         key = home, waiting[-1].name
-        parts = [] if key in known else _fill_parts(waiting[-1], place)
+        parts = [] if key in known else _read_tensors(waiting[-1], place)
         if key in known:
             waiting.pop()
         elif parts is None or not all(known.get((home, part.name), True) for part in parts):
@@ -352,15 +367,15 @@ def is_fill(tensor: gs.Tensor, place: _Walk | Movement) -> bool:
         else:
             unknown = next((part for part in parts if (home, part.name) not in known), None)
             if unknown is None or unknown.name in entered:
-                known[key] = unknown is None  # in a cycle, none is
+                known[key] = unknown is None  # a tensor in a cycle depends on data
             else:
                 entered.add(unknown.name)
                 waiting.append(unknown)
     return known[home, tensor.name]
 
 
-def _fill_parts(tensor: gs.Tensor, place: _Walk | Movement) -> list[gs.Tensor] | None:
-    """What must depend on no data for ``tensor`` not to; None where it does whatever they do."""
+def _read_tensors(tensor: gs.Tensor, place: _Walk | Movement) -> list[gs.Tensor] | None:
+    """The tensors of which none may depend on data, or ``tensor`` does; None if it does anyway."""
     if place.view.constants.of(tensor, place.scope) is not None:
         return []
     if not tensor.inputs or not place.scope.holds(tensor.inputs[0]):

@@ -1,17 +1,23 @@
-"""Pixel shuffle: channels into space, as DepthToSpace or spelled out.
+"""Pixel shuffle: moves channels into space, as one DepthToSpace or as several nodes.
 
+    x -> (Conv) -> DepthToSpace -> y
     x -> (Conv) -> Reshape -> Transpose -> Reshape -> y
 
-``y[n, c, s*i + q]`` is ``x[n, channel(c, q), i]``. Where the phase ``q`` runs fastest in the
-channels (CRD) or slowest (DCR), this is DepthToSpace; any other order is none, and neither is
-its inverse. Which it is tells the map of the elements, not the permutation that stands there.
-A Conv in front is part of the site: its output channels can be put into the other order.
+``y[n, c, s*i + q]`` is ``x[n, channel(c, q), i]``. If the phase ``q`` runs fastest in the
+channels (CRD) or slowest (DCR), this is DepthToSpace; with any other order it is not, and neither
+is the inverse. The index map decides which it is, not the permutation of the Transpose.
+
+A Conv before the shuffle is part of the site: its output channels can be put into another order.
+Both together are one upsampling layer (`ShuffledConv`), a ConvTranspose of stride s:
+
+    Conv of k taps to C * P channels, shuffle by s   has s * k taps and C channels
+    tap t of the channel that becomes phase q of c   is tap s*t + s - 1 - q of channel c
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any
 
@@ -20,51 +26,51 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.graph.scope import Scope
-from deployconv.graph.symbolic import Unproven
+from deployconv.graph.tensors import dtype_name
 from deployconv.graph.view import View
 from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
-    dtype_name,
     has_references,
+    is_standard,
     spatial_sizes,
 )
+from deployconv.match.index_map import holds_at_all_sizes
 from deployconv.match.movement import Movement, movements
-from deployconv.match.parameters import Parameters, find_parameters, find_weight
 from deployconv.match.site import (
     ChannelOrder,
     ConvInFront,
     Geometry,
     Original,
+    Recogniser,
     ShuffleSite,
     Site,
     Skip,
     UpsampleSite,
 )
-from deployconv.match.uniform import other_instances
+from deployconv.match.upsampled_conv import upsampling_before
+from deployconv.match.weights import Parameters, find_parameters, find_weight
 from deployconv.polyphase import Axis
 
 Array = NDArray[Any]
 
-_SPELLED = frozenset(
+_MOVES = frozenset(
     {"Einsum", "Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Flatten"}
 )
 _LONGEST = 8
-"""Nodes of a shuffle that is spelled out."""
+"""Nodes of a shuffle that is not one DepthToSpace."""
 
 
-def recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
+def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
     """The site that ends in ``node``, a DepthToSpace or the last Reshape of a shuffle."""
-    if node.domain not in (None, "", "ai.onnx") or has_references(node):
+    if not is_standard(node, "DepthToSpace", "Reshape") or has_references(node):
         return None
     if node.op == "DepthToSpace":
         return _depth_to_space(node, scope, view, name)
-    if node.op != "Reshape":
-        return None
     found = None
     for movement in movements(node.outputs[0], scope, view):
         ops = {part.op for part in movement.nodes}
-        if not ops <= _SPELLED or len(movement.nodes) > _LONGEST:
+        if not ops <= _MOVES or len(movement.nodes) > _LONGEST:
             break
         if ops & {"Einsum", "Transpose"}:
             found = _shuffle_of(movement) or found
@@ -72,6 +78,9 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None
         return None
     movement, stride, order = found
     return _site(name, movement.nodes, movement, stride, order)
+
+
+RECOGNISERS = (Recogniser("pixel_shuffle", _recognise),)
 
 
 def _depth_to_space(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
@@ -87,7 +96,7 @@ _Found = tuple[Movement, tuple[int, ...], ChannelOrder]
 
 
 def _shuffle_of(movement: Movement) -> _Found | None:
-    """Stride and channel order, the same at every size that was tried; None for others."""
+    """Stride and channel order; None if it is no shuffle, or not the same one at all sizes."""
     x, y = movement.source, movement.target
     instances = movement.view.instances(movement.scope, x, *movement.outside())
     dtype = dtype_name(x.dtype) or "float32"
@@ -95,7 +104,7 @@ def _shuffle_of(movement: Movement) -> _Found | None:
     if movement.overridable() and not movement.view.constants.frozen:
         return None
     for instance in instances:
-        # Where the result's shape is known, most look-alikes end here.
+        # If the shape of the result is known, it rules out most others.
         if y.name in instance and _stride(instance[x.name], instance[y.name]) is None:
             return None
         sources = movement.index_map(instance, dtype)
@@ -106,29 +115,21 @@ def _shuffle_of(movement: Movement) -> _Found | None:
         if order is None or (agreed is not None and agreed != (stride, order)):
             return None
         agreed = stride, order
-    if agreed is None or (movement.dynamic and not _is_proven(movement, *agreed, dtype)):
+    if agreed is None:
         return None
-    return movement, *agreed
+    stride, order = agreed
 
+    def is_same(sources: Array, shape: tuple[int, ...]) -> bool:
+        same = _stride(shape, sources.shape) == stride
+        return same and fit_order(sources, shape, stride) == order
 
-def _is_proven(
-    movement: Movement, stride: tuple[int, ...], order: ChannelOrder, dtype: str
-) -> bool:
-    """True where the movement is the same shuffle at all sizes."""
-    try:
-        for instance in other_instances(movement):
-            sources, shape = movement.index_map(instance, dtype), instance[movement.source.name]
-            if sources is None or _stride(shape, sources.shape) != stride:
-                return False
-            if fit_order(sources, shape, stride) != order:
-                return False
-    except Unproven:
-        return False
-    return True
+    if movement.dynamic and not holds_at_all_sizes(movement, dtype, is_same):
+        return None
+    return movement, stride, order
 
 
 def _stride(before: Sequence[int], after: Sequence[int]) -> tuple[int, ...] | None:
-    """The factor of each spatial axis, if the sizes are those of a shuffle."""
+    """The factor of each spatial axis, if the two shapes are those of a shuffle."""
     if len(before) != len(after) or not 3 <= len(before) <= 5 or before[0] != after[0]:
         return None
     if any(size % old for old, size in zip(before[2:], after[2:], strict=True)):
@@ -140,7 +141,7 @@ def _stride(before: Sequence[int], after: Sequence[int]) -> tuple[int, ...] | No
 def fit_order(
     sources: Array, input_shape: Sequence[int], stride: Sequence[int]
 ) -> ChannelOrder | None:
-    """The channel order for which ``sources`` is a pixel shuffle; None where none is.
+    """The channel order for which ``sources`` is a pixel shuffle; None if it is none.
 
     Args:
         sources: ``[N, C, s_1*i_1 ..]``, flat input index of each output element.
@@ -172,7 +173,7 @@ def _site(
     order: ChannelOrder,
 ) -> ShuffleSite:
     source, scope = movement.source, movement.scope
-    conv = _conv_in_front(movement, name)
+    conv = _conv_before(movement, name)
     kernel = dilation = group = None
     if conv is not None:
         nodes = (conv.node, *nodes)
@@ -193,22 +194,24 @@ def _site(
         spelled=len(movement.nodes) > 0,
         conv=conv,
         original=lambda: _original(movement),
-        behind=lambda x: _behind(movement, x),
+        behind=lambda x: _nodes_for(movement, x),
     )
 
 
-def _conv_in_front(movement: Movement, name: str) -> ConvInFront | None:
-    """The Conv that makes the channels, where it serves this shuffle alone."""
+def _conv_before(movement: Movement, name: str) -> ConvInFront | None:
+    """The Conv that makes the channels, if nothing but this shuffle reads them."""
     source, scope, view = movement.source, movement.scope, movement.view
     node = source.inputs[0] if source.inputs else None
-    if node is None or node.op != "Conv" or not scope.holds(node) or has_references(node):
+    if node is None or not is_standard(node, "Conv") or not scope.holds(node):
         return None
-    if view.upsamplings.get(id(node)) is not None:
-        return None  # the end of a site of its own
+    if has_references(node):
+        return None
+    if upsampling_before(node, scope, view) is not None:
+        return None  # it ends a site of its own
     weight = find_weight(node, scope, view)
     if len(source.outputs) != 1 or source.name in scope.outputs or isinstance(weight, Skip):
         return None
-    if _behind(movement, node.inputs[0]) is None:
+    if _nodes_for(movement, node.inputs[0]) is None:
         return None
     parameters = find_parameters(node, scope, view, weight)
     if isinstance(parameters, Skip):
@@ -229,7 +232,7 @@ def _conv_in_front(movement: Movement, name: str) -> ConvInFront | None:
 def _layer(
     node: gs.Node, scope: Scope, name: str, conv: ConvAttributes, parameters: Parameters
 ) -> UpsampleSite | None:
-    """The Conv by itself, which makes one pixel of each."""
+    """The Conv alone, as an upsampling layer of stride 1; None if it skips or spreads pixels."""
     if {*conv.strides, *conv.dilations} != {1}:
         return None
     pads, x = conv.explicit_pads, node.inputs[0]
@@ -254,7 +257,7 @@ def _layer(
 
 
 def _channels(movement: Movement, conv: ConvInFront | None) -> int | None:
-    """Channels in front of the shuffle."""
+    """Channels before the shuffle, None if unknown."""
     if conv is not None:
         return conv.weight.shape[0]
     for instance in movement.view.instances(movement.scope, movement.source):
@@ -262,21 +265,21 @@ def _channels(movement: Movement, conv: ConvInFront | None) -> int | None:
     return None
 
 
-def _original(movement: Movement, front: gs.Node | None = None) -> Original:
-    """The nodes of the shuffle, behind the Conv ``front`` if that is given."""
-    x = movement.source if front is None else front.inputs[0]
-    original = _behind(movement, x)
+def _original(movement: Movement, conv: gs.Node | None = None) -> Original:
+    """The nodes of the shuffle, with the Conv ``conv`` before them if that is given."""
+    x = movement.source if conv is None else conv.inputs[0]
+    original = _nodes_for(movement, x)
     assert original is not None
-    if front is None:
+    if conv is None:
         return original
-    conv = movement.scope.proto.node[movement.scope.index(front)]
-    return replace(original, nodes=(conv, *original.nodes))
+    first = movement.scope.proto.node[movement.scope.index(conv)]
+    return replace(original, nodes=(first, *original.nodes))
 
 
-def _behind(movement: Movement, x: gs.Tensor) -> Original | None:
-    """The nodes of the shuffle, and for what ``x`` they run; None where that is not known.
+def _nodes_for(movement: Movement, x: gs.Tensor) -> Original | None:
+    """The nodes of the shuffle, and for which sizes of ``x`` they run; None if not known.
 
-    A shuffle that is spelled out may fit the sizes of the model only.
+    A shuffle of several nodes may run with the sizes of this model only.
     """
     scope = movement.scope
     if not movement.nodes:
@@ -286,3 +289,61 @@ def _behind(movement: Movement, x: gs.Tensor) -> Original | None:
         batch, depth, *sizes = instance[x.name]
         return Original(tuple(nodes), constants, tuple(sizes), (batch, depth))
     return None
+
+
+@dataclass(frozen=True, eq=False)
+class ShuffledConv(UpsampleSite):
+    """A Conv and the pixel shuffle after it, as one upsampling layer.
+
+    ``weight`` and ``bias`` are those of the Conv, whose output channels include the phases.
+    """
+
+    order: ChannelOrder = "CRD"
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """(C_in, C_out), the latter after the shuffle."""
+        c_in, made = super().channels
+        return c_in, made // self.phases
+
+    def kernel(self, values: Array) -> Array:
+        """The kernel in correlation layout, ``[C, C_in, s_1*k_1 .. s_n*k_n]``."""
+        apart, rank = self._apart(values), self.rank
+        flipped = np.flip(apart, axis=tuple(range(1, 1 + rank)))
+        pairs = [axis for spatial in range(rank) for axis in (2 + rank + spatial, 1 + spatial)]
+        ordered = flipped.transpose(0, 1 + rank, *pairs)
+        return ordered.reshape(*ordered.shape[:2], *(axis.taps for axis in self.axes))
+
+    def phased(self, values: Array, copies: int) -> Array:
+        """The bias ``[C * P]`` as ``[C, P]``."""
+        return self._apart(values).reshape(-1, copies)
+
+    def _apart(self, values: Array) -> Array:
+        """``[C * P, ..]`` as ``[C, s_1 .. s_n, ..]``."""
+        rest = values.shape[1:]
+        if self.order == "CRD":
+            return values.reshape(-1, *self.stride, *rest)
+        return np.moveaxis(values.reshape(*self.stride, -1, *rest), self.rank, 0)
+
+
+def shuffled_conv(shuffle: ShuffleSite) -> ShuffledConv | None:
+    """``shuffle`` and its Conv as one layer.
+
+    None if there is no Conv of stride 1, group 1 and float weights.
+    """
+    conv = shuffle.conv.layer if shuffle.conv is not None else None
+    if shuffle.conv is None or conv is None or conv.group > 1 or conv.weight.quantized is not None:
+        return None
+    axes = tuple(
+        Axis(stride, stride * axis.taps, 1, stride * axis.origin + 1 - stride, stride * axis.extra)
+        for stride, axis in zip(shuffle.stride, conv.axes, strict=True)
+    )
+    own = {field.name: getattr(conv, field.name) for field in fields(conv)}
+    joint = {
+        "nodes": shuffle.nodes,
+        "output": shuffle.output,
+        "axes": axes,
+        "original": shuffle.conv.original,
+        "order": shuffle.order,
+    }
+    return ShuffledConv(**{**own, **joint})

@@ -1,4 +1,4 @@
-"""Layers that treat every position alike: they commute with moving positions about."""
+"""Layers that do the same at every position, and so commute with moving the positions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.graph.evaluate import evaluate
-from deployconv.match.attributes import dtype_name
+from deployconv.graph.tensors import dtype_name
 
 if TYPE_CHECKING:
     from deployconv.graph.scope import Scope
@@ -66,10 +66,10 @@ _WITH_CONSTANTS = frozenset(
 
 
 def is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
-    """True where ``node`` computes each position from that position, and all alike.
+    """Whether ``node`` computes each position from that position alone, by the same rule.
 
-    Constants have one value, or one per channel. A Mul by a mask of zeros and ones is none:
-    it treats positions differently.
+    Its constants have one value, or one per channel. A Mul by a mask of zeros and ones is not
+    pointwise: it treats positions differently.
     """
     if node.op in _UNARY:
         return True
@@ -86,7 +86,7 @@ def is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
 
 
 def per_channel(node: gs.Node, scope: Scope, view: View) -> tuple[bool, int]:
-    """Whether a pointwise ``node`` treats channels apart, and the least rank it can work on."""
+    """Whether a pointwise ``node`` has values per channel, and the least rank of its input."""
     if node.op == "BatchNormalization":
         return True, 2
     constants = [view.constants.of(tensor, scope) for tensor in node.inputs if tensor.name]
@@ -95,7 +95,7 @@ def per_channel(node: gs.Node, scope: Scope, view: View) -> tuple[bool, int]:
 
 
 def _per_channel(shape: Sequence[int], rank: int | None) -> bool:
-    """One value, or one per channel of ``[N, C, ..]``, as a constant is broadcast."""
+    """Whether a constant broadcasts to ``[N, C, ..]`` as one value, or as one per channel."""
     if all(size == 1 for size in shape):
         return True
     if rank is None or rank < 3:
@@ -107,7 +107,7 @@ def _per_channel(shape: Sequence[int], rank: int | None) -> bool:
 def keeps_zero(
     nodes: Sequence[gs.Node], source: gs.Tensor, target: gs.Tensor, scope: Scope, view: View
 ) -> bool:
-    """True where a zero stays a zero in every channel, so that inserted zeros may be moved."""
+    """Whether zeros stay zeros in every channel, so that inserted zeros may be moved."""
     feeds: dict[str, Array] = {}
     floats: list[np.dtype[Any]] = []
     channels, rank = 1, 3

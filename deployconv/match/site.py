@@ -1,4 +1,11 @@
-"""What every recogniser speaks: one upsampling layer, ready to lower, or a reason why not."""
+"""What recognisers find: an upsampling layer that can be rewritten, or the reason why it cannot.
+
+A layer found in a model is a site. There are three types. An `UpsampleSite` has axes and weights
+from which a rewrite is made. A `ShuffleSite` is a pixel shuffle. A `SkippedSite` has a reason.
+All three answer what reports and filters ask: ``id``, ``pattern``, ``scope``, ``nodes``,
+``layer``, ``geometry``, ``dtype``, ``reason``, ``can_be_rewritten``, ``has_integer_weight`` and
+``explicit_attributes``.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
 
     from deployconv.graph.constants import Constant
     from deployconv.graph.scope import Scope
+    from deployconv.graph.view import View
 
 Array = NDArray[Any]
 
@@ -30,15 +38,15 @@ Skip = Reason
 
 @dataclass(frozen=True)
 class Quantized:
-    """Integers behind a parameter: each of its values is ``(integer - zero_point) * scale``.
+    """The integers of a quantized parameter, whose values are ``(integer - zero_point) * scale``.
 
     Attributes:
         dtype: of the integers.
-        read: gives them, in the layout of the parameter.
+        read: returns them, in the layout of the parameter.
         scale: ``[]``, or ``[C_out]`` for one per output channel.
-        zero_point: likewise, of ``dtype``; None for zero, where the model states none.
-        group: of a ConvTranspose, whose weight is ``[C_in, C_out/group, ..]``; None where
-            axis 0 has the output channels.
+        zero_point: of the same shape, and of ``dtype``; None if the model states none.
+        group: number of groups of a ConvTranspose, whose weight is ``[C_in, C_out/group, ..]``;
+            None if axis 0 has the output channels.
     """
 
     dtype: np.dtype[Any]
@@ -48,7 +56,7 @@ class Quantized:
     group: int | None
 
     def along(self, values: Array, shape: Sequence[int]) -> Array:
-        """``values``, one or one per output channel, for a parameter of ``shape``."""
+        """``values``, ``[]`` or ``[C_out]``, as they broadcast to a parameter of ``shape``."""
         if values.ndim == 0:
             return values
         rest = [1] * (len(shape) - 2)
@@ -63,9 +71,14 @@ class Quantized:
 class Parameter:
     """A weight or bias: the tensor that holds it and how to read its values.
 
-    ``quantized`` has the integers where DequantizeLinear makes the values of such. ``scaled`` has a
-    weight without the factors that layers behind it have given it, and these: float64, one for
-    each output channel or one for all.
+    Attributes:
+        name: of the tensor.
+        shape: of the values.
+        dtype: of the values.
+        read: returns them.
+        quantized: the integers, if DequantizeLinear computes the values from integers.
+        scaled: if layers after the convolution have become factors of this weight: the weight
+            without them, and the factors, float64, ``[C_out]`` or ``[]``.
     """
 
     name: str
@@ -77,7 +90,7 @@ class Parameter:
 
     @property
     def stored(self) -> np.dtype[Any]:
-        """The element type of what the model holds: the integers where there are such."""
+        """The element type that the model holds: that of the integers if it is quantized."""
         return self.dtype if self.quantized is None else self.quantized.dtype
 
     @classmethod
@@ -88,7 +101,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The layer as its node states it, for reports."""
+    """The attributes of the layer as its node states them, for reports."""
 
     stride: tuple[int, ...]
     kernel: tuple[int, ...] | None
@@ -98,7 +111,7 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class Pointwise:
-    """Layers that treat all positions alike, from one tensor to another, in graph order."""
+    """Layers that do the same at every position, from one tensor to another, in graph order."""
 
     nodes: tuple[gs.Node, ...]
     source: str
@@ -107,13 +120,13 @@ class Pointwise:
 
 @dataclass(frozen=True)
 class Original:
-    """The nodes of a site as they stand in the model, runnable by themselves.
+    """The nodes of a site as the model has them, with what is needed to run them alone.
 
     Attributes:
         nodes: from the site's input to its output.
         constants: what they read besides the input, the weight and the bias.
-        sizes: the input's spatial sizes where the nodes fit no other; None where any do.
-        front: likewise its batch size and channels.
+        sizes: the input's spatial sizes if the nodes run with no others, else None.
+        front: the input's batch size and channels if the nodes run with no others, else None.
     """
 
     nodes: tuple[NodeProto, ...]
@@ -143,22 +156,24 @@ class UpsampleSite:
         input: name of the low-resolution tensor, ``[N, C_in, i_1 .. i_n]``.
         output: name of the result, ``[N, C_out, o_1 .. o_n]``.
         axes: per spatial axis, which input a tap reads.
-        weight: the kernel; ``transposed`` tells its layout, ``[C_in, C_out/group, ...]`` where
-            True, ``[C_out, C_in/group, ...]`` where False.
+        weight: the kernel, ``[C_in, C_out/group, ...]`` if ``transposed``, else
+            ``[C_out, C_in/group, ...]``.
+        transposed: True for a ConvTranspose, False for a Conv.
         bias: ``[C_out]`` or None.
-        sizes: the input's spatial sizes where they follow from the model's inputs, else None.
-        original: gives the nodes as they stand, for the certificate.
-        prelude: pointwise layers that stand between the upsampling and the Conv, and will run
-            on the low-resolution input instead.
-        folded: True where every channel becomes a batch element of its own first.
-        repeats: True where every output pixel of a block is the same, so that the Conv can
-            run before the pixels are repeated.
-        requantize: True where the caller allows new scales for an integer weight whose taps
-            have to be added.
-        explicit_attributes: for a node that stays, attributes that say the same as those it
-            has, in the form that every runtime reads alike; None where nothing needs saying.
+        sizes: the input's spatial sizes; None for each that does not follow from the model.
+        original: returns the nodes as the model has them, for the certificate.
+        prelude: pointwise layers between the upsampling and the Conv, which will run on the
+            low-resolution input instead.
+        folded: True if every channel becomes a batch element of its own first.
+        repeats: True if every output pixel of a block is the same, so that the Conv can run
+            before the pixels are repeated.
+        requantize: True if the caller allows new scales for an integer weight whose taps have
+            to be added.
+        explicit_attributes: for a node that stays, attributes with the same meaning as those it
+            has, in the form that every runtime reads alike; None if none are needed.
         absorbed: the layers at the end of ``nodes`` that have become part of the axes, of the
-            weight and the bias; ``base`` is the layer without them.
+            weight and of the bias.
+        base: this layer without what it absorbed; None if that is nothing.
     """
 
     id: str
@@ -184,9 +199,29 @@ class UpsampleSite:
 
     @property
     def layer(self) -> gs.Node:
-        """The node that multiplies."""
+        """The Conv or ConvTranspose."""
         absorbed = sum(len(layer.nodes) for layer in self.absorbed)
         return self.nodes[-1 - absorbed]
+
+    @property
+    def dtype(self) -> str:
+        """Element type of the weight as the model holds it: an integer type if quantized."""
+        return self.weight.stored.name
+
+    @property
+    def reason(self) -> None:
+        """Why it cannot be rewritten: nothing prevents it here."""
+        return None
+
+    @property
+    def can_be_rewritten(self) -> bool:
+        """Whether a rewrite can be planned for it."""
+        return True
+
+    @property
+    def has_integer_weight(self) -> bool:
+        """Whether DequantizeLinear makes the weight of integers."""
+        return self.weight.quantized is not None
 
     @property
     def rank(self) -> int:
@@ -217,7 +252,7 @@ class UpsampleSite:
         return prod(self.stride)
 
     def phased(self, values: Array, copies: int) -> Array:
-        """What belongs to a channel belongs to each of its phases: ``[C, copies]``."""
+        """The value of each phase of each channel, ``[C, copies]``, from those of the bias."""
         return np.repeat(values.reshape(-1, 1), copies, axis=1)
 
     def kernel(self, values: Array) -> Array:
@@ -232,10 +267,12 @@ class UpsampleSite:
 
 @dataclass(frozen=True, eq=False)
 class ConvInFront:
-    """The Conv whose output channels a pixel shuffle moves into space, for nothing else.
+    """The Conv before a pixel shuffle, if nothing but the shuffle reads its output.
 
-    ``original`` gives it and the shuffle as they stand. ``layer`` is the Conv by itself, as one
-    of stride 1; None where its own stride or dilation is not 1.
+    Attributes:
+        original: returns the Conv and the shuffle as the model has them.
+        layer: the Conv alone, as an upsampling layer of stride 1; None if its own stride or
+            dilation is not 1.
     """
 
     node: gs.Node
@@ -250,7 +287,7 @@ class ConvInFront:
 
 @dataclass(frozen=True, eq=False)
 class ShuffleSite:
-    """A pixel shuffle, and the Conv in front of it if there is one of its own.
+    """A pixel shuffle, and the Conv before it if nothing else reads that.
 
     Attributes:
         nodes: the Conv if any, and the nodes of the shuffle; the last one makes ``output``.
@@ -258,13 +295,14 @@ class ShuffleSite:
         output: name of the result, ``[N, C, s_1 * i_1 .. s_n * i_n]``.
         stride: ``s_1 .. s_n``.
         order: which runs fastest in the channels: the phase (CRD) or the channel (DCR).
-        channels: ``C * s_1 * .. * s_n``, None where unknown.
-        sizes: spatial sizes of ``source`` where they follow from the model's inputs.
-        spelled: True for several nodes, False for one DepthToSpace.
-        conv: the Conv in front.
-        original: gives the nodes of the shuffle as they stand, for the certificate.
-        behind: the same, with sizes and front of a tensor somewhere in front of ``source``; None
-            where these are not known.
+        dtype: element type of ``source``, None if unknown.
+        channels: ``C * s_1 * .. * s_n``, None if unknown.
+        sizes: spatial sizes of ``source``; None for each that does not follow from the model.
+        spelled: True for several nodes such as Reshape and Transpose, False for a DepthToSpace.
+        conv: the Conv before the shuffle.
+        original: returns the nodes of the shuffle as the model has them, for the certificate.
+        behind: returns the same nodes, with the sizes, batch and channels of a tensor somewhere
+            before ``source``; None if these are not known.
     """
 
     id: str
@@ -285,6 +323,26 @@ class ShuffleSite:
     behind: Callable[[gs.Tensor], Original | None]
 
     @property
+    def reason(self) -> None:
+        """Why it cannot be rewritten: nothing prevents it here."""
+        return None
+
+    @property
+    def can_be_rewritten(self) -> bool:
+        """Whether a rewrite can be planned for it."""
+        return True
+
+    @property
+    def has_integer_weight(self) -> bool:
+        """The shuffle itself has no weight."""
+        return False
+
+    @property
+    def explicit_attributes(self) -> None:
+        """Attributes to state if the node stays: every runtime reads those of a shuffle alike."""
+        return None
+
+    @property
     def layer(self) -> gs.Node:
         """The node that the site ends in."""
         return self.nodes[-1]
@@ -303,9 +361,37 @@ class SkippedSite:
     reason: Skip
 
     @property
+    def can_be_rewritten(self) -> bool:
+        """Whether a rewrite can be planned for it."""
+        return False
+
+    @property
+    def has_integer_weight(self) -> bool:
+        """Not known of a layer that is not understood."""
+        return False
+
+    @property
+    def explicit_attributes(self) -> None:
+        """Attributes to state if the node stays: none of a layer that is not understood."""
+        return None
+
+    @property
     def layer(self) -> gs.Node:
         """The node that the site ends in."""
         return self.nodes[-1]
 
 
 Site = UpsampleSite | ShuffleSite | SkippedSite
+"""A layer found in a model."""
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """A pattern, and the function that finds its sites.
+
+    ``recognise(node, scope, view, id)`` returns the site with this ``id`` if one ends in
+    ``node``, else None. No two recognisers accept the same node.
+    """
+
+    pattern: Pattern
+    recognise: Callable[[gs.Node, Scope, View, str], Site | None]

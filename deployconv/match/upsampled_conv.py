@@ -1,93 +1,110 @@
-"""A Conv behind data movement that upsamples: zero insertion or nearest Resize, any spelling.
+"""Zero insertion or nearest Resize before a Conv, in whatever way it was exported.
 
-    x -> movement, perhaps with pointwise layers between -> z -> Conv -> y
+    x -> zeros between the elements  -> Conv -> y      zero_insertion, the SubPixel method
+    x -> each element repeated       -> Conv -> y      nearest_resize
 
-Along each axis ``z[h]`` is ``x[(h - begin) / s]`` (`index_map.AxisMap`), and the Conv reads
-``h = o - p + d*t``. So output ``o`` and tap ``t`` read input ``(o - p - begin + d*t) / s``:
-the very form of `polyphase.Axis`.
+Zero insertion may be ``y = zeros; y[..., ::r, ::r] = x`` (ScatterND), Reshape, Pad and Reshape,
+a stack with zeros, a nearest Resize times a mask, a one-hot depthwise ConvTranspose. Repetition
+may be a Resize in one of several modes, Upsample, repeat_interleave, Expand and Reshape.
+Pointwise layers may stand between. Only the index map counts (`index_map`).
+
+Along each axis the Conv's input ``z[h]`` is ``x[(h - begin) / s]`` (`index_map.AxisMap`), and
+the Conv reads ``h = o - p + d*t``. So output ``o`` and tap ``t`` read input
+``(o - p - begin + d*t) / s``, which is the form of `polyphase.Axis`.
+
+Before a QLinearConv or ConvInteger both are listed and left as they are. Their weights could be
+moved as those after DequantizeLinear are, but models in this format are the end of a toolchain:
+the same tools write Q/DQ, which every runtime here reads.
+
+A Resize or Upsample that stays, because it is part of no such layer, is listed with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TypeGuard
 
-import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import NodeProto
 
 from deployconv.graph.scope import Scope
-from deployconv.graph.shapes import Instance
-from deployconv.graph.symbolic import Unproven
+from deployconv.graph.tensors import dtype_name
 from deployconv.graph.view import View
 from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
-    dtype_name,
     has_references,
+    is_standard,
     spatial_sizes,
 )
-from deployconv.match.index_map import ZERO, AxisMap, fit_axes, fits
-from deployconv.match.movement import Movement, Segment, movements
-from deployconv.match.parameters import find_parameters, find_weight
-from deployconv.match.pointwise import keeps_zero, per_channel
+from deployconv.match.index_map import AxisMap, Upsampling, upsampling_of
+from deployconv.match.movement import ZERO, Movement, Segment, movements
+from deployconv.match.pointwise import keeps_zero
 from deployconv.match.site import (
     Geometry,
     Original,
     Pointwise,
+    Recogniser,
     Site,
     Skip,
     SkippedSite,
     UpsampleSite,
 )
-from deployconv.match.uniform import other_instances
+from deployconv.match.weights import find_parameters, find_weight
 from deployconv.polyphase import Axis
 from deployconv.results import Pattern
 
-TRIES = 24
-"""Possible low-resolution inputs that are looked at for one Conv."""
+_MOST_SOURCES = 24
+"""Possible low-resolution inputs that are tried for one convolution."""
 _ANY_CHANNELS = 3
 """For a layer that does the same to every channel."""
+_INTEGER_CONVS = {"QLinearConv": 3, "ConvInteger": 1}
+"""Which input is the weight."""
+_ZERO_POINT = 2
+"""Which input of a QLinearConv or ConvInteger is the zero point of its input."""
 
 
-@dataclass(frozen=True, eq=False)
-class Upsampling:
-    """Movement that upsamples, and the map of each spatial axis."""
-
-    movement: Movement
-    maps: tuple[AxisMap, ...]
-    folded: bool
-    """True where the movement makes every channel a batch element of its own."""
-    proven: bool = True
-    """False where it may do something else at sizes that were not tried."""
-
-    @property
-    def pattern(self) -> Pattern:
-        """Zero insertion leaves zeros between the samples, nearest Resize repeats them."""
-        return "nearest_resize" if any(found.hold for found in self.maps) else "zero_insertion"
-
-    @property
-    def invariant(self) -> tuple[object, ...]:
-        """What may not depend on the size."""
-        axes = ((found.stride, found.begin, found.hold, found.tail) for found in self.maps)
-        return self.folded, *axes
-
-    @property
-    def sets_zeros(self) -> bool:
-        """True where an element of the result is zero whatever the input."""
-        return any(
-            found.source(index) == ZERO for found in self.maps for index in range(found.size)
-        )
+def _zero_insertion(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
+    return _layer_of(node, scope, view, name, "zero_insertion")
 
 
-def recognise(node: gs.Node, scope: Scope, view: View, name: str, pattern: Pattern) -> Site | None:
-    """The site of ``pattern`` that ends in the Conv ``node``, or None.
+def _nearest_resize(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
+    if is_standard(node, "Resize", "Upsample"):
+        return _resize(node, scope, view, name)
+    return _layer_of(node, scope, view, name, "nearest_resize")
+
+
+RECOGNISERS = (
+    Recogniser("zero_insertion", _zero_insertion),
+    Recogniser("nearest_resize", _nearest_resize),
+)
+
+
+def upsampling_before(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
+    """The upsampling whose result the convolution ``node`` reads; None for any other node.
+
+    It is looked for once per node and view, whoever asks first.
+    """
+    if is_standard(node, *_INTEGER_CONVS):
+        search = _before_integer_conv
+    elif is_standard(node, "Conv") and not has_references(node):
+        search = _before_conv
+    else:
+        return None
+    key = id(node)
+    if key not in view.upsamplings:
+        view.upsamplings[key] = search(node, scope, view)
+    found = view.upsamplings[key]
+    return found if isinstance(found, Upsampling) else None
+
+
+def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Pattern) -> Site | None:
+    """The site of ``pattern`` that ends in the convolution ``node``, or None.
 
     Raises ModelError for a Conv that no runtime could accept.
     """
-    if node.op != "Conv" or node.domain not in (None, "", "ai.onnx") or has_references(node):
-        return None
-    found = _upsampling(node, scope, view)
+    found = upsampling_before(node, scope, view)
     if found is None or found.pattern != pattern:
         return None
     nodes = (*found.movement.nodes, node)
@@ -97,6 +114,9 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     def skip(reason: Skip, geometry: Geometry | None = None) -> Site:
         return SkippedSite(name, pattern, scope, nodes, geometry, dtype_name(x.dtype), reason)
 
+    if node.op in _INTEGER_CONVS:
+        text = f"it ends in a {node.op}; quantize the model in the Q/DQ format instead"
+        return skip(Skip("quantized-operator", text))
     weight = find_weight(node, scope, view)
     if isinstance(weight, Skip):
         return skip(weight)
@@ -133,127 +153,69 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
             Pointwise(segment.nodes, segment.source.name, segment.target.name)
             for segment in found.movement.pointwise
         ),
-        folded=found.folded,
-        repeats=_only_repeats(found.maps) and set(conv.kernel) == {1} and not any(conv.pads),
+        folded=found.channels_in_batch,
+        repeats=found.only_repeats and set(conv.kernel) == {1} and not any(conv.pads),
     )
 
 
-def is_upsampling(node: gs.Node, scope: Scope, view: View, rank: int) -> bool:
-    """True where ``node`` by itself repeats or spreads its input by a whole factor.
-
-    ``rank`` is that of its input.
-    """
-    movement = next(movements(node.outputs[0], scope, view), None)
-    if movement is None or movement.source is not node.inputs[0]:
-        return False
-    dtype = dtype_name(node.inputs[0].dtype) or "float32"
-    return mapped(movement, _ANY_CHANNELS, rank, dtype) is not None
-
-
-def _upsampling(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
-    """The farthest movement in front of ``node`` that upsamples; remembered per Conv."""
-    key = id(node)
-    if key not in view.upsamplings:
-        view.upsamplings[key] = _search(node, scope, view)
-    found = view.upsamplings[key]
-    return found if isinstance(found, Upsampling) else None
-
-
-def _search(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
+def _before_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
+    """The farthest movement that upsamples, one that is proven at all sizes if there is any."""
     weight = find_weight(node, scope, view)
     known = None if isinstance(weight, Skip) else weight
     rank = len(known.shape) if known is not None else None
     channels = known.shape[1] * node.attrs.get("group", 1) if known is not None else None
     dtype = known.dtype.name if known is not None else "float32"
     farthest: Upsampling | None = None
-    for tried, movement in enumerate(movements(node.inputs[0], scope, view)):
-        if tried == TRIES:
-            break
-        if movement.segments[0].pointwise:
-            continue  # what already runs at low resolution may stay there
-        found = mapped(movement, channels, rank, dtype)
-        if found is None or all(axis.stride == 1 for axis in found.maps):
+    for movement in _sources(node.inputs[0], scope, view):
+        found = upsampling_of(movement, channels, rank, dtype)
+        if not _enlarges(found):
             continue
         if farthest is None or found.proven or not farthest.proven:
             farthest = found
     return farthest
 
 
-def mapped(
-    movement: Movement, channels: int | None, rank: int | None, dtype: str, fill: float = 0.0
-) -> Upsampling | None:
-    """The movement with the map of each axis, the same at every size that was tried.
-
-    ``fill`` is what stands for zero among the elements that the movement sets.
-    """
-    agreed: Upsampling | None = None
-    for instance in movement.instances(channels, rank):
-        shape = instance[movement.source.name]
-        if len(instance.get(movement.target.name, shape)) != len(shape):
-            return None  # before its map is made, which takes long where images are large
-        sources = movement.index_map(instance, dtype, fill)
-        if sources is None or not 3 <= sources.ndim <= 5:
-            return None
-        if len(shape) != sources.ndim:
-            return None
-        if not all(_commutes(segment, movement, instance) for segment in movement.pointwise):
-            return None
-        folded = sources.shape[:2] == (shape[0] * shape[1], 1) and shape[1] > 1
-        maps = fit_axes(sources, _folded(shape) if folded else shape)
-        if maps is None:
-            return None
-        found = Upsampling(movement, maps, folded)
-        if agreed is not None and agreed.invariant != found.invariant:
-            return None
-        agreed = found
-    if agreed is None or not movement.dynamic:
-        return agreed
-    return replace(agreed, proven=_is_proven(agreed, dtype))
+def _before_integer_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
+    """The nearest movement that upsamples, before the DynamicQuantizeLinear if there is one."""
+    target, zero = node.inputs[0], 0.0
+    producer = target.inputs[0] if target.inputs else None
+    if producer is not None and producer.op == "DynamicQuantizeLinear":
+        target = producer.inputs[0]
+    else:
+        zero = _zero_point(node, scope, view)
+    weight = view.constants.of(node.inputs[_INTEGER_CONVS[node.op]], scope)
+    channels = weight.shape[1] * node.attrs.get("group", 1) if weight is not None else None
+    rank = len(weight.shape) if weight is not None else None
+    for movement in _sources(target, scope, view):
+        # In floats, whatever the model moves: the map is the same, and they hold more numbers.
+        found = upsampling_of(movement, channels, rank, "float32", zero)
+        if _enlarges(found):
+            return found
+    return None
 
 
-def _folded(shape: Sequence[int]) -> tuple[int, ...]:
-    """``[N, C, ..]`` with every channel a batch element."""
-    batch, channels, *sizes = shape
-    return batch * channels, 1, *sizes
+def _sources(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]:
+    """The movements to ``target`` that may upsample, from the nearest source to the farthest."""
+    for movement in islice(movements(target, scope, view), _MOST_SOURCES):
+        if not movement.segments[0].pointwise:  # else it runs at low resolution already
+            yield movement
 
 
-def _is_proven(found: Upsampling, dtype: str) -> bool:
-    """True where the movement does the same at all sizes."""
-    movement = found.movement
-    try:
-        for instance in other_instances(movement):
-            sources = movement.index_map(instance, dtype)
-            shape = instance[movement.source.name]
-            given = _folded(shape) if found.folded else shape
-            if sources is None or not fits(sources, found.maps, given):
-                return False
-    except Unproven:
-        return False
-    return True
+def _enlarges(found: Upsampling | None) -> TypeGuard[Upsampling]:
+    return found is not None and any(axis.stride > 1 for axis in found.maps)
 
 
-def _commutes(segment: Segment, movement: Movement, instance: Instance) -> bool:
-    """True where a pointwise ``segment`` does the same to the source of the movement.
-
-    What it holds for each channel must find the same channels there.
-    """
-    view, scope, shape = movement.view, movement.scope, instance[movement.source.name]
-    layers = [per_channel(node, scope, view) for node in segment.nodes]
-    if any(rank > len(shape) for _, rank in layers):
-        return False
-    if not any(by_channel for by_channel, _ in layers):
-        return True
-    before = movement.until(segment)
-    sources = before.index_map(instance, dtype_name(segment.source.dtype) or "float32")
-    if sources is None or sources.ndim != len(shape):
-        return False
-    channels = np.unravel_index(np.maximum(sources, 0), shape)[1]
-    expected = np.arange(sources.shape[1]).reshape(-1, *[1] * (len(shape) - 2))
-    return bool((channels == expected)[sources != ZERO].all())
+def _zero_point(node: gs.Node, scope: Scope, view: View) -> float:
+    """The integer that stands for zero in the input of ``node``; 0 if it is not known."""
+    given = node.inputs[_ZERO_POINT] if len(node.inputs) > _ZERO_POINT else None
+    constant = view.constants.of(given, scope) if given is not None and given.name else None
+    if constant is None or constant.shape not in ((), (1,)):
+        return 0.0
+    return float(constant.read().reshape(()))
 
 
 def _obstacle(found: Upsampling, conv: ConvAttributes) -> Skip | None:
-    """Why this Conv cannot be lowered together with what is in front of it."""
+    """Why this Conv cannot run at low resolution together with the upsampling before it."""
     if any(stride > 1 for stride in conv.strides):
         return Skip("strided-conv", "the Conv behind the upsampling has a stride of its own")
     if conv.auto_pad != "NOTSET" and any(conv.pads):
@@ -278,7 +240,7 @@ def _obstacle(found: Upsampling, conv: ConvAttributes) -> Skip | None:
 
 
 def _runs(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Segments, each with those directly behind it: what one makes of zero another undoes."""
+    """Consecutive segments in one list each: a later one may make zeros of zeros again."""
     runs: list[list[Segment]] = []
     for segment in segments:
         if runs and runs[-1][-1].target is segment.source:
@@ -300,12 +262,6 @@ def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Ax
     )
 
 
-def _only_repeats(maps: Sequence[AxisMap]) -> bool:
-    return all(
-        found.begin == 0 and found.tail == 0 and (found.hold or found.stride == 1) for found in maps
-    )
-
-
 def _original(movement: Movement, conv: gs.Node, channels: int, rank: int) -> Original:
     """The nodes at the first sizes that were tried; pointwise layers are left out."""
     instance = movement.instances(channels, rank)[0]
@@ -316,3 +272,73 @@ def _original(movement: Movement, conv: gs.Node, channels: int, rank: int) -> Or
     nodes.append(last)
     batch, depth, *sizes = instance[movement.source.name]
     return Original(tuple(nodes), constants, tuple(sizes), (batch, depth))
+
+
+def _resize(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
+    """The Resize or Upsample ``node`` by itself with the reason why it stays.
+
+    None for one that enlarges nothing. If it is part of a layer that ends in a Conv, the site of
+    that layer takes its place (`find_sites`).
+    """
+    factors = _factors(node, scope, view)
+    if factors is not None and all(factor <= 1 for factor in factors):
+        return None
+    dtype = dtype_name(node.inputs[0].dtype)
+    reason = _why_it_stays(node, factors, scope, view)
+    return SkippedSite(name, "nearest_resize", scope, (node,), None, dtype, reason)
+
+
+def _factors(node: gs.Node, scope: Scope, view: View) -> list[float] | None:
+    """How many times as large each axis becomes; None if that is not known."""
+    for tensor in node.inputs[1:]:
+        constant = view.constants.of(tensor, scope)
+        is_scales = constant is not None and constant.dtype.kind == "f" and constant.shape != (0,)
+        if is_scales and tensor is not _roi(node):
+            return [float(scale) for scale in constant.read()] if constant else None
+    if "scales" in node.attrs:
+        return [float(scale) for scale in node.attrs["scales"]]
+    x, y = node.inputs[0], node.outputs[0]
+    sizes = [(instance[x.name], instance[y.name]) for instance in view.instances(scope, x, y)]
+    found = [[new / old for old, new in zip(*pair, strict=True)] for pair in sizes]
+    # With a fixed output size the factor depends on the size of the input.
+    return found[0] if found and all(factors == found[0] for factors in found) else None
+
+
+def _roi(node: gs.Node) -> gs.Tensor | None:
+    """The region of interest, the second input of Resize from opset 11 on."""
+    return node.inputs[1] if node.op == "Resize" and len(node.inputs) > 2 else None
+
+
+def _why_it_stays(node: gs.Node, factors: list[float] | None, scope: Scope, view: View) -> Skip:
+    mode = node.attrs.get("mode", "nearest")
+    if mode != "nearest":
+        return Skip("interpolating-resize", f"it interpolates ({mode})")
+    if factors is None:
+        return Skip("dynamic-scale", "its scale is computed while the model runs")
+    if any(factor != int(factor) for factor in factors):
+        shown = " x ".join(f"{factor:g}" for factor in factors)
+        return Skip("non-integer-scale", f"its scale is {shown}")
+    if not _is_upsampling(node, scope, view, len(factors)):
+        return Skip("unsupported-rounding", "its rounding repeats the pixels unevenly")
+    padding = _padding_before_conv(node)
+    if padding is not None:
+        return Skip("non-zero-padding", f"padding by {padding} stands between it and the Conv")
+    return Skip("no-conv", "no Conv stands directly behind it")
+
+
+def _is_upsampling(node: gs.Node, scope: Scope, view: View, rank: int) -> bool:
+    """Whether ``node`` by itself enlarges its input, of ``rank`` dimensions, by whole factors."""
+    movement = next(movements(node.outputs[0], scope, view), None)
+    if movement is None or movement.source is not node.inputs[0]:
+        return False
+    dtype = dtype_name(node.inputs[0].dtype) or "float32"
+    return upsampling_of(movement, _ANY_CHANNELS, rank, dtype) is not None
+
+
+def _padding_before_conv(node: gs.Node) -> str | None:
+    """The mode of a Pad between ``node`` and a Conv; zero padding would be part of a site."""
+    for consumer in node.outputs[0].outputs:
+        feeds_conv = any(after.op == "Conv" for out in consumer.outputs for after in out.outputs)
+        if consumer.op == "Pad" and feeds_conv:
+            return str(consumer.attrs.get("mode", "constant"))
+    return None

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from deployconv.graph.view import View
 from deployconv.match import ShuffleSite, Site, SkippedSite, UpsampleSite
-from deployconv.match.shuffled_conv import shuffled_conv
+from deployconv.match.pixel_shuffle import shuffled_conv
 from deployconv.options import Form, Shuffle
 from deployconv.results import SiteReport
 from deployconv.rewrites.lowering import (

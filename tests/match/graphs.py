@@ -1,4 +1,4 @@
-"""Small models written as text, and the one demand on every rewrite: never another output."""
+"""Small models written as text, and the check of every rewrite: the output must not change."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def parsed(
         if name in used:
             known = tensor(name, values.astype(dtype) if name in ("w", "b") else values)
             model.graph.initializer.append(known)
-            if version < 4:  # where an initializer is an input too
+            if version < 4:  # then an initializer is an input as well
                 shape = helper.make_tensor_value_info(name, known.data_type, known.dims)
                 model.graph.input.append(shape)
     return model
@@ -75,7 +75,7 @@ def dynamic_shapes(channels: int = 2, rank: int = 2) -> list[tuple[int, ...]]:
 def assert_never_wrong(
     model: ModelProto, shapes: Sequence[tuple[int, ...]] = (), **options: Any
 ) -> tuple[SiteReport, ...]:
-    """Rewrite, and demand the same bits wherever the original runs; returns what was found.
+    """Rewrite, and require equal bits at every size the original runs with; returns the sites.
 
     A site that is rewritten must be certified; a model in which none is stays as it was.
     """
@@ -104,7 +104,7 @@ def declared(model: ModelProto) -> tuple[int, ...]:
 
 
 def codes(sites: Sequence[SiteReport]) -> list[str | None]:
-    """The reason code of each site, None where it is rewritten."""
+    """The reason code of each site, None if it is rewritten."""
     return [site.reason.code if site.reason else None for site in sites]
 
 

@@ -25,7 +25,7 @@ def _mask(value: float = 1) -> Array:
 
 
 def _grid() -> Array:
-    """ScatterND indices of every second row and column, behind batch and channel."""
+    """ScatterND indices of every second row and column, after batch and channel."""
     axes = np.meshgrid([0], range(2), range(0, 2 * H, 2), range(0, 2 * W, 2), indexing="ij")
     return np.stack(axes, -1).astype(np.int64)
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployconv.match.index_map import ZERO, AxisMap, fit_axes, fit_axis, fits
+from deployconv.match.index_map import AxisMap, fit_axes, fit_axis, fits
+from deployconv.match.movement import ZERO
 from tests.build import Array
 
 axis_maps = st.builds(
@@ -86,7 +87,7 @@ def test_what_an_upsampling_can_do(sources: list[int], found: AxisMap) -> None:
 def test_what_none_can_do(sources: list[int]) -> None:
     assert fit_axis(np.array(sources), max(sources) + 1 if sources[-1] != 2 else 3) in (
         None,
-        # Cut short behind, a run of the last element may be: the axis ends there.
+        # The last block of equal elements may be cut short: the axis ends there.
         *([AxisMap(2, 1, True, 6, 3)] if sources == [-1, 0, 0, 1, 1, 2] else []),
     )
 

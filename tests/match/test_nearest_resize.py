@@ -47,7 +47,7 @@ REASONS = {
         f"r = Resize<{NEAREST}>(x, , scales) z = Pad(r, pads, one)",
         "non-zero-padding",
     ),
-    "pooled behind": (
+    "pooled afterwards": (
         f"r = Resize<{NEAREST}>(x, , scales) z = MaxPool<kernel_shape=[2,2]>(r)",
         "no-conv",
     ),
@@ -127,7 +127,7 @@ def test_what_does_not_enlarge_is_not_listed(scales: tuple[float, ...]) -> None:
         ("Conv<pads=[1,1,1,1]>(z, w, offset)", "runtime-bias"),
     ],
 )
-def test_the_conv_behind_it_cannot_be_lowered(conv: str, code: str) -> None:
+def test_the_conv_after_it_cannot_run_at_low_resolution(conv: str, code: str) -> None:
     noise = "noise = RandomNormal<shape=[3,2,3,3], seed=1.0>() offset = RandomNormal<shape=[3]>()"
     original = parsed(f"{noise} z = Resize<{NEAREST}>(x, , scales) y = {conv}", {"scales": DOUBLE})
     assert codes(assert_never_wrong(original)) == [code]
@@ -156,7 +156,7 @@ def test_a_default_that_a_caller_may_override(name: str) -> None:
 
 BLOCKS = {
     "space to depth": "s = SpaceToDepth<blocksize=2>(x) y = Conv<pads=[1,1,1,1]>(s, w8)",
-    "unshuffle spelled out": "a = Reshape(x, split) t = Transpose<perm=[0,1,3,5,2,4]>(a)"
+    "unshuffle of several nodes": "a = Reshape(x, split) t = Transpose<perm=[0,1,3,5,2,4]>(a)"
     " s = Reshape(t, deep) y = Conv<pads=[1,1,1,1]>(s, w8)",
     "rows before columns": "a = Reshape(x, split) t = Transpose<perm=[0,1,2,5,4,3]>(a)"
     " y = Reshape(t, same)",

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import helper
 
+import deployconv
 from deployconv.match.pixel_shuffle import fit_order
 from tests.build import Array, integers, ops, rewrite
 from tests.match.graphs import assert_never_wrong, codes, dynamic_shapes, ints, parsed
@@ -128,3 +130,14 @@ def test_a_conv_that_others_read_keeps_its_order() -> None:
         f"{body} m = ReduceMax<keepdims=0>(c) y = Add(d, m)", {"w8": integers(8, 2, 3, 3)}
     )
     assert codes(assert_never_wrong(model, shuffle="dcr")) == ["already-lowered"]
+
+
+def test_a_conv_of_another_domain_is_left_alone() -> None:
+    """What it computes, and how its weight is laid out, is not known."""
+    model = parsed(
+        'c = custom.Conv<pads=[1,1,1,1]>(x, w, b) y = DepthToSpace<blocksize=2, mode="DCR">(c)',
+        {"w": integers(8, 2, 3, 3), "b": integers(8)},
+    )
+    model.opset_import.append(helper.make_opsetid("custom", 1))
+    (site,) = deployconv.inspect(model).sites
+    assert site.nodes == ("DepthToSpace_1",)

@@ -46,7 +46,7 @@ KEEPING = {
     "Pow(x, two)": False,
     "BatchNormalization(x, gains, shifts, shifts, ones)": True,
 }
-"""Layers for which a zero stays a zero; True where they treat channels apart."""
+"""Layers for which a zero stays a zero; True if they have values per channel."""
 
 MOVING = {
     "Sigmoid(x)": False,

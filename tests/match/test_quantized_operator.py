@@ -1,4 +1,4 @@
-"""QLinearConv, ConvInteger: shuffles behind are rewritten, upsampling in front is listed."""
+"""QLinearConv, ConvInteger: shuffles after them are rewritten, upsampling before them is listed."""
 
 from __future__ import annotations
 
@@ -74,34 +74,34 @@ def made_of(nodes: Sequence[NodeProto]) -> ModelProto:
 GRID = ["scale", "zero"]
 
 
-def qlinear(front: Sequence[NodeProto] = (), behind: Sequence[NodeProto] = ()) -> ModelProto:
-    """x -> QuantizeLinear -> front -> QLinearConv -> behind -> DequantizeLinear -> y."""
-    x = front[-1].output[0] if front else "q"
+def qlinear(before_it: Sequence[NodeProto] = (), after_it: Sequence[NodeProto] = ()) -> ModelProto:
+    """x -> QuantizeLinear -> before_it -> QLinearConv -> after_it -> DequantizeLinear -> y."""
+    x = before_it[-1].output[0] if before_it else "q"
     given = [x, *GRID, "w", "w_scale", "w_zero", *GRID]
-    last = behind[-1].output[0] if behind else "c"
+    last = after_it[-1].output[0] if after_it else "c"
     return made_of(
         [
             node("QuantizeLinear", ["x", *GRID], ["q"]),
-            *front,
+            *before_it,
             node("QLinearConv", given, ["c"], name="conv", pads=[1] * 4),
-            *behind,
+            *after_it,
             node("DequantizeLinear", [last, *GRID], ["y"]),
         ]
     )
 
 
-def dynamic(front: Sequence[NodeProto] = (), behind: Sequence[NodeProto] = ()) -> ModelProto:
-    """x -> front -> DynamicQuantizeLinear -> ConvInteger -> Cast -> Mul -> behind -> y."""
-    x = front[-1].output[0] if front else "x"
-    last = behind[-1].output[0] if behind else "m"
+def dynamic(before_it: Sequence[NodeProto] = (), after_it: Sequence[NodeProto] = ()) -> ModelProto:
+    """x -> before_it -> DynamicQuantizeLinear -> ConvInteger -> Cast -> Mul -> after_it -> y."""
+    x = before_it[-1].output[0] if before_it else "x"
+    last = after_it[-1].output[0] if after_it else "m"
     return made_of(
         [
-            *front,
+            *before_it,
             node("DynamicQuantizeLinear", [x], ["d", "d_scale", "d_zero"]),
             node("ConvInteger", ["d", "w", "d_zero", "w_zero"], ["c"], name="conv", pads=[1] * 4),
             node("Cast", ["c"], ["f"], to=FLOAT),
             node("Mul", ["f", "d_scale"], ["m"]),
-            *behind,
+            *after_it,
             node("Identity", [last], ["y"]),
         ]
     )
@@ -143,7 +143,7 @@ def test_integers_that_are_padded_with_another_value_are_no_zeros() -> None:
 @pytest.mark.parametrize(
     "before", [qlinear((), shuffle("c")), dynamic((), shuffle("m"))], ids=["QLinear", "dynamic"]
 )
-def test_a_shuffle_behind_an_integer_operator_is_rewritten(before: ModelProto) -> None:
+def test_a_shuffle_after_an_integer_operator_is_rewritten(before: ModelProto) -> None:
     done, after = rewrite(before)
     assert [(site.pattern, site.certificate) for site in done.sites] == [("pixel_shuffle", "exact")]
     assert ops(after)["DepthToSpace"] == 1

@@ -1,4 +1,4 @@
-"""Around the movement: layers that commute with it, who else reads it, where it stands."""
+"""Layers that commute with a movement, other readers of its tensors, and scopes it is in."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_an_upsampling_that_is_an_output_stays() -> None:
     assert ops(rewrite(original, verify=False)[1])["Resize"] == 1
 
 
-def test_two_convs_behind_one_upsampling() -> None:
+def test_two_convs_after_one_upsampling() -> None:
     body = f"{RESIZE} c = Conv<pads=[1,1,1,1]>(r, w, b) d = Conv<pads=[1,1,1,1]>(r, w, b)"
     original = parsed(f"{body} y = Add(c, d)", {"scales": DOUBLE})
     assert codes(assert_never_wrong(original)) == [None, None]
@@ -340,7 +340,7 @@ def test_in_a_function() -> None:
 
 
 def test_a_function_may_be_called_on_tensors_of_any_shape() -> None:
-    """Also where a tensor of the main graph has the name of one of its own."""
+    """Also if a tensor of the main graph has the name of one of its own."""
     sizes = "to = Constant<value_ints=[1,2,8,6]>()"
     body = f"{sizes} r = Resize<{NEAREST}>(q, , , to) {OWN_CONV}"
     nodes = "q = Relu(x) p = Slice(x, k0, k2, k2) a = own.up(q, w) c = own.up(p, w) y = Add(a, c)"

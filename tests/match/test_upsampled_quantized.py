@@ -170,7 +170,7 @@ def test_parity_of_new_scales_is_no_free_pass(monkeypatch: pytest.MonkeyPatch) -
         rewrite(before, allow_requantize=True)
 
 
-def test_what_is_exact_stays_so_where_new_scales_are_allowed() -> None:
+def test_what_is_exact_stays_so_if_new_scales_are_allowed() -> None:
     before = upsampled_conv("insertion", LAYERS["3x3"])
     planning = plan_model(load(before), RewriteOptions(allow_requantize=True))
     assert [report.requantized for report in planning.reports] == [None]

@@ -9,7 +9,7 @@ import pytest
 
 from deployconv.graph.load import load
 from deployconv.match import ShuffleSite
-from deployconv.match.shuffled_conv import shuffled_conv
+from deployconv.match.pixel_shuffle import shuffled_conv
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.pipeline import apply, certify_sites, plan_model
 from deployconv.rewrites.lowres.region import Region

@@ -1,4 +1,4 @@
-"""Dynamic sizes: what does one thing at the sizes tried and another at others is refused."""
+"""Dynamic sizes: a movement that may do something else at sizes not tried is refused."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_sizes_that_are_twice_the_input_sometimes(sizes: str) -> None:
     ],
     ids=["pooled", "every second"],
 )
-def test_a_skip_connection_is_twice_as_large_only_where_its_size_is_even(body: str) -> None:
+def test_a_skip_connection_is_twice_as_large_only_if_its_size_is_even(body: str) -> None:
     largest = 2**63 - 1
     original = upsampled(
         body, k00=ints(0, 0), ends=ints(largest, largest), spatial=ints(2, 3), k22=ints(2, 2)
@@ -108,8 +108,8 @@ def test_a_skip_connection_is_twice_as_large_only_where_its_size_is_even(body: s
     assert codes(assert_never_wrong(original, dynamic_shapes())) == ["unproven-dynamic-sizes"]
 
 
-def test_what_a_conv_in_front_leaves_is_known() -> None:
-    """The sizes of ``x`` are those behind a Conv that keeps them, but not behind others."""
+def test_the_sizes_after_a_conv_are_known() -> None:
+    """The sizes after a Conv that keeps them are those of ``x``; after other Convs they are not."""
     sizes = "s = Shape(x) nc = Slice(s, k0, k2) old = Slice(s, k2, k4) hw = Mul(old, k2)"
     numbers = {f"k{number}": ints(number) for number in (0, 2, 4)}
     for pad, code in ((1, None), (0, "unproven-dynamic-sizes")):

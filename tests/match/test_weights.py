@@ -1,4 +1,4 @@
-"""Weights and biases behind DequantizeLinear: moved as integers, or refused with a reason."""
+"""Weights and biases after DequantizeLinear: moved as integers, or refused with a reason."""
 
 from __future__ import annotations
 

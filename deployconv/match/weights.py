@@ -1,11 +1,13 @@
-"""Weights and biases that DequantizeLinear makes of integers: which integers, in which scale.
+"""Weight and bias of a convolution: constants of a float type, maybe made of integers.
 
+    constant -> Conv, ConvTranspose
     integers, scale, (zero point) -> DequantizeLinear -> Conv, ConvTranspose
     floats, scale, (zero point) -> QuantizeLinear -> DequantizeLinear -> Conv, ConvTranspose
 
-Each value is ``(integer - zero_point) * scale``. A Conv can hold one scale per tensor or one
-per output channel. What runtimes would compute differently, or what has more scales than that,
-is refused with a reason.
+Integers stay integers: each value is ``(integer - zero_point) * scale``. A Conv can have one
+scale per tensor or one per output channel. What has more scales than that, or is computed
+differently by different runtimes, is refused with a reason; so is a weight that is computed while
+the model runs or that a caller may override.
 """
 
 from __future__ import annotations
@@ -21,23 +23,85 @@ from deployconv.graph.constants import Constant
 from deployconv.graph.quantization import GRIDS, along, dequantize, quantize
 from deployconv.graph.scope import Scope
 from deployconv.graph.view import View
+from deployconv.match.attributes import is_standard
 from deployconv.match.site import Array, Parameter, Quantized, Skip
 
+_DTYPES = ("float16", "bfloat16", "float32", "float64")
 _INTEGERS = ("int8", "uint8", "int32")
-"""What DequantizeLinear has read since its first version; int32 only for a bias."""
+"""Accepted by DequantizeLinear since its first version; int32 is for a bias only."""
 _FIRST_AXIS_OPSET = 13
-"""Before it, DequantizeLinear had one scale per tensor."""
+"""Before this opset DequantizeLinear has one scale per tensor."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The weight and the bias of a convolution."""
+
+    weight: Parameter
+    bias: Parameter | None
+
+
+def find_weight(node: gs.Node, scope: Scope, view: View) -> Constant | Skip:
+    """The weight of ``node``, a Conv or ConvTranspose, or the reason why it cannot be used."""
+    constant = view.constants.of(node.inputs[1], scope)
+    if constant is not None:
+        return constant
+    found = dequantized(node.inputs[1], scope, view)
+    return found or Skip("runtime-weight", "its weight is computed while the model runs")
+
+
+def find_parameters(node: gs.Node, scope: Scope, view: View, weight: Constant) -> Parameters | Skip:
+    """Weight and bias of ``node``, a Conv or ConvTranspose, whose weight is the given constant."""
+    bias = None
+    if len(node.inputs) > 2 and node.inputs[2].name:
+        bias = view.constants.of(node.inputs[2], scope)
+        if bias is None:
+            made = dequantized(node.inputs[2], scope, view)
+            if isinstance(made, Skip) and made.code != "runtime-weight":
+                return made
+            if not isinstance(made, Dequantized):
+                return Skip("runtime-bias", "its bias is computed while the model runs")
+            bias = made
+    if weight.dtype.name not in _DTYPES:
+        return Skip("unsupported-dtype", f"its weight is {weight.dtype.name}")
+    rank = len(weight.shape) - 2
+    if rank > 3:
+        return Skip("unsupported-rank", f"it has {rank} spatial axes; Conv runs on 1 to 3")
+    overridable = weight.overridable or (bias is not None and bias.overridable)
+    if overridable and not view.constants.frozen:
+        return Skip(
+            "overridable-initializer",
+            "its weight or bias is a graph input with a default that a caller may override;"
+            " --freeze-initializers takes the default as constant",
+        )
+    held = _weight(node, weight)
+    if isinstance(held, Skip):
+        return held
+    # With a float weight the layer is no integer layer, and TensorRT accepts no int32 bias.
+    read = _bias if held.quantized is not None else Parameter.of
+    return Parameters(held, None if bias is None else read(bias))
+
+
+def _weight(node: gs.Node, weight: Constant) -> Parameter | Skip:
+    if isinstance(weight, Dequantized):
+        transposed = node.op == "ConvTranspose"
+        return quantized_weight(weight, transposed, node.attrs.get("group", 1))
+    return Parameter.of(weight)
+
+
+def _bias(bias: Constant) -> Parameter:
+    return quantized_bias(bias) if isinstance(bias, Dequantized) else Parameter.of(bias)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dequantized(Constant):
-    """A constant behind DequantizeLinear: ``read`` gives what that computes.
+    """The result of a DequantizeLinear that reads constants; ``read`` returns its values.
 
     Attributes:
-        integers: what it reads.
+        integers: its input.
         scale: ``[]``, or one value per index of ``axis``.
-        zero_point: likewise, of the dtype of the integers; None where the node has none.
-        axis: of the scales, at least 0.
+        zero_point: of the same shape, of the dtype of the integers; None if the node has none.
+        axis: along which the scales vary, at least 0.
     """
 
     integers: Constant
@@ -47,9 +111,9 @@ class Dequantized(Constant):
 
 
 def dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> Dequantized | Skip | None:
-    """What ``tensor`` holds where a DequantizeLinear makes it, or why that cannot be used.
+    """The values of ``tensor`` if DequantizeLinear makes it, or why they cannot be used.
 
-    None where anything else makes it.
+    None if anything else makes it.
     """
     node = _producer(tensor, "DequantizeLinear", scope)
     if node is None:
@@ -88,17 +152,17 @@ def dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> Dequantized | Sk
 
 
 def quantized_weight(found: Dequantized, transposed: bool, group: int) -> Parameter | Skip:
-    """The weight with its scales by output channel of the Conv.
+    """The weight with one scale, or with one scale per output channel.
 
-    A scale of its own for each input channel has no Conv form, unless the output channels that
-    the input channel feeds read no other, as in a depthwise layer.
+    One scale per input channel cannot be a Conv's, unless each output channel reads the input
+    channels of one scale only, as in a depthwise layer.
     """
     if found.integers.dtype.name not in GRIDS:
         return Skip(
             "quantized-weight", f"its weight or bias is quantized to {found.integers.dtype.name}"
         )
     shape = found.shape
-    # [C_in, C_out/group, ..] where transposed, [C_out, C_in/group, ..] where not.
+    # [C_in, C_out/group, ..] if transposed, else [C_out, C_in/group, ..].
     c_out = shape[1] * group if transposed else shape[0]
 
     def by_channel(values: Array) -> Array | None:
@@ -128,7 +192,7 @@ def quantized_weight(found: Dequantized, transposed: bool, group: int) -> Parame
 
 
 def quantized_bias(found: Dequantized) -> Parameter:
-    """The bias ``[C_out]`` with its integers."""
+    """The bias ``[C_out]``, with the integers that it is made of."""
     quantized = Quantized(
         found.integers.dtype, found.integers.read, found.scale, found.zero_point, None
     )
@@ -145,7 +209,7 @@ class _Scale:
 
 
 def _scale_of(node: gs.Node, shape: tuple[int, ...], scope: Scope, view: View) -> _Scale | Skip:
-    """Scale and zero point of a QuantizeLinear or DequantizeLinear on constants."""
+    """Scale and zero point of a QuantizeLinear or DequantizeLinear, or why they cannot be used."""
     given = [tensor for tensor in node.inputs[1:] if tensor.name]
     constants = [view.constants.of(tensor, scope) for tensor in given]
     known = [constant for constant in constants if constant is not None]
@@ -176,7 +240,10 @@ def _scale_of(node: gs.Node, shape: tuple[int, ...], scope: Scope, view: View) -
 
 
 def _integers(tensor: gs.Tensor, scope: Scope, view: View) -> Constant | Skip | None:
-    """Constant integers, or constant floats behind QuantizeLinear."""
+    """The constant integers of ``tensor``, which QuantizeLinear may make of constant floats.
+
+    None if they are no constant, or the reason why they cannot be used.
+    """
     constant = view.constants.of(tensor, scope)
     node = _producer(tensor, "QuantizeLinear", scope)
     if constant is not None or node is None:
@@ -207,9 +274,9 @@ def _integers(tensor: gs.Tensor, scope: Scope, view: View) -> Constant | Skip | 
 
 
 def _producer(tensor: gs.Tensor, op: str, scope: Scope) -> gs.Node | None:
-    """The node that makes ``tensor``, if it is a standard ``op``, here or around here."""
+    """The node that makes ``tensor``, if it is a standard ``op`` in ``scope`` or around it."""
     node = tensor.inputs[0] if tensor.inputs else None
-    if node is None or node.op != op or node.domain not in (None, "", "ai.onnx"):
+    if node is None or not is_standard(node, op):
         return None
     return node if any(place.holds(node) for place in scope.ancestors()) else None
 
