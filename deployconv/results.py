@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+from deployconv.options import FormName, ShuffleName
+
 if TYPE_CHECKING:
     import onnx
 
@@ -168,8 +170,8 @@ class SiteReport:
     dtype: str | None
     status: Status
     reason: Reason | None = None
-    form: Literal["crop", "pad", "split", "separable", "matrix", "conv"] | None = None
-    shuffle: Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"] | None = None
+    form: FormName | None = None
+    shuffle: ShuffleName | None = None
     conv_kernel: tuple[int, ...] | None = None
     macs: Macs | None = None
     certificate: Literal["exact", "failed"] | None = None

@@ -16,12 +16,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Literal
 
 import numpy as np
 
 from deployconv.match import UpsampleSite
-from deployconv.options import Form, Shuffle
+from deployconv.options import Form, FormName, Shuffle
 from deployconv.polyphase import (
     Axis,
     Polyphase,
@@ -32,8 +31,6 @@ from deployconv.polyphase import (
 )
 from deployconv.results import Macs, Reason
 from deployconv.rewrites.lowering.shuffle import Layout, ShuffleName, spelling
-
-FormName = Literal["crop", "pad", "split", "conv"]
 
 
 @dataclass(frozen=True)

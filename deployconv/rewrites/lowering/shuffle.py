@@ -23,18 +23,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
 
 import onnx_graphsurgeon as gs
 
 from deployconv.options import Shuffle
+from deployconv.options import ShuffleName as ShuffleName
 from deployconv.results import Reason
 from deployconv.rewrites.lowering.emit import INT64_MAX, Emitter
 
 COL2IM_OPSET = 18
 """The first opset with Col2Im."""
-
-ShuffleName = Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
 
 
 @dataclass(frozen=True)
