@@ -61,8 +61,8 @@ def _given(context: typer.Context) -> set[str]:
 
 def _show(saved: Path) -> None:
     from deployconv.report import console
-    from deployconv.report.saved import read_timing
-    from deployconv.report.text import one_line
+    from deployconv.report.document import read_timing
+    from deployconv.report.lines import one_line
 
     timing = read_timing(saved)
     out = console.stdout()

@@ -12,14 +12,15 @@ from deployconv.options import BuildCommand
 def build(model: Model, options: BuildCommand, json: Json = False) -> None:
     """Compile a model with TensorRT, ahead of time where targets are named."""
     from deployconv import api
-    from deployconv.report import builds, console, document
+    from deployconv.report import console, document
+    from deployconv.report.lines import failure_line
 
     with progress(f"compiling {model}"):
         report = api.build(model, **arguments(options))
     if json:
         document.write(document.of_build(report))
     else:
-        builds.print_build(console.stdout(), report)
+        console.print_build(console.stdout(), report)
     failed = next((built for built in report.targets if not built.builds), None)
     if failed is not None:
-        raise CheckFailed(f"{model}: {builds.failure_line(failed)}")
+        raise CheckFailed(f"{model}: {failure_line(failed)}")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from deployconv.report.text import one_line
+from deployconv.report.lines import one_line
 
 
 def diagnose(kind: str, message: str) -> None:
