@@ -42,7 +42,7 @@ class Flag:
     Attributes:
         help: the description.
         metavar: what stands for the value in the help; None for the type or the choices.
-        short: a second spelling of one letter, such as ``-o``.
+        short: a second name of one letter, such as ``-o``.
         minimum: the smallest value that is allowed.
     """
 
@@ -78,8 +78,8 @@ class Option:
         return self.default is True
 
     @property
-    def spellings(self) -> tuple[str, ...]:
-        """How the flag is written: ``("--output", "-o")``."""
+    def flag_names(self) -> tuple[str, ...]:
+        """The names of the flag: ``("--output", "-o")``."""
         long = f"--{'no-' if self.negated else ''}{self.name.replace('_', '-')}"
         return (long, self.flag.short) if self.flag.short else (long,)
 

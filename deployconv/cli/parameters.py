@@ -70,7 +70,7 @@ def _parameter(option: Option) -> inspect.Parameter:
     elif option.negated:
         default = False
     flag = option.flag
-    info = typer.Option(*option.spellings, metavar=flag.metavar, help=flag.help, min=flag.minimum)
+    info = typer.Option(*option.flag_names, metavar=flag.metavar, help=flag.help, min=flag.minimum)
     return inspect.Parameter(
         _argument(option),
         inspect.Parameter.KEYWORD_ONLY,

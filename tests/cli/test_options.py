@@ -75,7 +75,7 @@ def annotations(command: str) -> dict[str, Any]:
 
 
 def flags(command: str) -> dict[str, Any]:
-    """What the command line made of a command's options, by the first spelling of each."""
+    """What the command line made of a command's options, by the first name of each."""
     made = get_command(app).commands[command].params  # type: ignore[attr-defined]
     return {one.opts[0]: one for one in made if one.opts[0].startswith("-")}
 
@@ -88,7 +88,7 @@ def test_every_command_has_its_options() -> None:
 def test_the_same_options_everywhere(command: str) -> None:
     defined = options_of(COMMANDS[command])
     assert set(signature(command)) - CALLBACKS == {option.name for option in defined}
-    assert set(flags(command)) - SHOWN == {option.spellings[0] for option in defined}
+    assert set(flags(command)) - SHOWN == {option.flag_names[0] for option in defined}
 
 
 @pytest.mark.parametrize(("command", "option"), EVERY_OPTION)
@@ -103,8 +103,8 @@ def test_keyword_argument(command: str, option: Option) -> None:
 
 @pytest.mark.parametrize(("command", "option"), EVERY_OPTION)
 def test_flag(command: str, option: Option) -> None:
-    flag = flags(command)[option.spellings[0]]
-    assert tuple(flag.opts) == option.spellings
+    flag = flags(command)[option.flag_names[0]]
+    assert tuple(flag.opts) == option.flag_names
     assert flag.secondary_opts == []
     assert (flag.help, flag.metavar) == (option.flag.help, option.flag.metavar)
 
@@ -121,11 +121,11 @@ def test_a_call_without_flags_has_the_defaults(api: FakeApi, command: str) -> No
 
 @pytest.mark.parametrize(("command", "option"), EVERY_OPTION)
 def test_values_of_a_flag(api: FakeApi, command: str, option: Option) -> None:
-    flag = option.spellings[-1]
+    flag = option.flag_names[-1]
     for words, value in samples_of(option):
         api.calls.clear()
-        spelled = [part for word in words for part in (flag, word)] if words else [flag]
-        main([command, *MODELS[command], *spelled])
+        words_given = [part for word in words for part in (flag, word)] if words else [flag]
+        main([command, *MODELS[command], *words_given])
         assert api.options[option.name] == value
 
 
@@ -137,8 +137,8 @@ def test_values_that_a_flag_refuses(
     if option.flag.minimum is not None:
         refused += [str(int(option.flag.minimum) - 1), "many"]
     for word in refused:
-        assert main([command, *MODELS[command], option.spellings[0], word]) == 2
-        assert option.spellings[0] in capsys.readouterr().err
+        assert main([command, *MODELS[command], option.flag_names[0], word]) == 2
+        assert option.flag_names[0] in capsys.readouterr().err
     assert api.calls == []
 
 
