@@ -1,8 +1,11 @@
-"""Upsampling layers of ONNX models, rewritten as Conv + DepthToSpace, exactly and with proof.
+"""Rewrites upsampling layers of ONNX models as Conv + DepthToSpace and proves the result.
 
-import deployconv
-result = deployconv.rewrite("model.onnx", output="model.deploy.onnx")
-result.sites, result.parity, result.model
+Example::
+
+    import deployconv
+
+    result = deployconv.rewrite("model.onnx", output="model.deploy.onnx")
+    result.sites, result.parity, result.model
 """
 
 from deployconv._version import __version__

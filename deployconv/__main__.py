@@ -1,4 +1,4 @@
-"""``python -m deployconv``: the command line without the installed script."""
+"""``python -m deployconv``: run the command line without the installed script."""
 
 from __future__ import annotations
 

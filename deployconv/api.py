@@ -1,4 +1,8 @@
-"""The public functions. Nothing heavy is imported before one of them is called."""
+"""The public functions. Nothing heavy is imported before one of them is called.
+
+Their keyword arguments are the options that ``options.py`` defines for each command, written out
+for editors and type checkers.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from deployconv.errors import UsageError
 from deployconv.options import (
+    BenchCommand,
+    BuildCommand,
+    CheckCommand,
     FeedOptions,
     Form,
     GpuOptions,
+    InspectCommand,
     Policy,
+    RewriteCommand,
     RewriteOptions,
     ShapeRanges,
+    Shapes,
     Shuffle,
+    VerifyCommand,
 )
 from deployconv.results import (
     BuildReport,
@@ -31,11 +42,15 @@ from deployconv.results import (
 if TYPE_CHECKING:
     import onnx
 
+    from deployconv.rewriting import Request
     from deployconv.runtimes.base import ModelSource
 
     Model = str | Path | onnx.ModelProto
 
 ShapeMap = Mapping[str, Sequence[int]]
+"""Input name -> concrete shape."""
+RangeMap = Mapping[str, Sequence[int] | Sequence[Sequence[int]]]
+"""Input name -> one shape, or the smallest, the optimal and the largest one."""
 
 
 def inspect(
@@ -47,7 +62,7 @@ def inspect(
         model: a file, or a ModelProto, which is left untouched.
         target: ``dla`` to say of each layer what keeps it off the DLA of a Jetson, as exported
             and rewritten; nothing is compiled for that.
-        freeze_initializers: take the defaults of graph inputs for constants.
+        freeze_initializers: treat the defaults of graph inputs as constants.
 
     Raises:
         UsageError: the file does not exist, or there is no such target.
@@ -56,15 +71,15 @@ def inspect(
     from deployconv.graph.load import load
     from deployconv.pipeline import plan_model
 
-    if target not in (None, "dla"):
+    options = InspectCommand(target=target, freeze_initializers=freeze_initializers)
+    if options.target not in (None, "dla"):
         raise UsageError(
             f"--target {target}: inspect knows dla only: whether a model compiles for a GPU is "
             "what deployconv build --target says"
         )
     loaded = load(model)
-    options = RewriteOptions(freeze_initializers=freeze_initializers)
-    planning = plan_model(loaded, options)
-    if target is None:
+    planning = plan_model(loaded, RewriteOptions(freeze_initializers=options.freeze_initializers))
+    if options.target is None:
         return Inspection(loaded.info, planning.reports)
     from deployconv.proof.dla import dla_note
     from deployconv.runtimes.tensorrt import dla
@@ -75,7 +90,7 @@ def inspect(
         )
         for planned in planning.sites
     )
-    return Inspection(loaded.info, reports, target, f"{dla.VERSIONS} ({dla.SOURCE})")
+    return Inspection(loaded.info, reports, options.target, f"{dla.VERSIONS} ({dla.SOURCE})")
 
 
 def rewrite(
@@ -86,8 +101,8 @@ def rewrite(
     backend: str = "ort",
     form: Form = "auto",
     shuffle: Shuffle = "auto",
-    only: Sequence[str] = (),
-    skip: Sequence[str] = (),
+    only: str | Sequence[str] = (),
+    skip: str | Sequence[str] = (),
     target: str | Sequence[str] = (),
     shape: ShapeMap | None = None,
     inputs: str | Path | None = None,
@@ -111,36 +126,37 @@ def rewrite(
     Args:
         model: a file, or a ModelProto, which is left untouched.
         output: where to write the rewritten model; None writes nothing.
-        policy: which sites: ``all`` that can be rewritten exactly, or those and in that form
-            that a static model of their ``cost`` predicts, or measurement shows, to be
-            ``fastest`` on ``backend``.
+        policy: which layers are rewritten: ``all`` that can be rewritten exactly; or those, and
+            in the form, that a static model of their ``cost`` predicts, or measurement shows, to
+            be ``fastest`` on ``backend``.
         backend: what runs the models for parity and latency.
         form: ``crop``, ``pad``, or the one of these with fewer multiplications; ``split``, a Conv
-            for each phase; ``separable``, one for each axis, where the kernels are products;
-            ``matrix``, a product of matrices for each.
-        shuffle: how the phases are moved into space; ``auto`` is portable.
+            per phase; ``separable``, a Conv per axis, if the kernels are products; ``matrix``, a
+            product of matrices per axis.
+        shuffle: how the phases are moved into space; ``auto`` takes a portable way.
         only: rewrite only the sites that match one of these globs.
         skip: leave the sites that match one of these globs alone.
         target: compute capabilities such as ``sm89`` to compile both models for with TensorRT,
             which needs no GPU: the rewritten one must build wherever the original does.
         shape: sizes for dynamic inputs, by input name.
         inputs: an ``.npz`` with one array per input, instead of random ones.
-        seed: of the random inputs.
+        seed: seed of the random inputs.
         verify: certify each site and check the parity of the whole model.
         bench: time both models, interleaved.
         strict: a site that is left alone is a failure.
-        freeze_initializers: take the defaults of graph inputs for constants.
-        allow_requantize: give an integer weight new scales where its taps have to be added, as
-            behind a nearest Resize; the result is then close, not equal, and says how close.
+        freeze_initializers: treat the defaults of graph inputs as constants.
+        allow_requantize: give an integer weight new scales if its taps have to be added, as
+            after a nearest Resize; the result is then close, not equal, and says how close.
         force: replace an existing output.
         dry_run: do everything but write the output.
-        upgrade_opset: raise a model below opset 18 to it where that changes nothing, so that
+        upgrade_opset: raise a model below opset 18 to it if that changes nothing, so that
             Col2Im can be used; None does so for ``cost`` and ``fastest`` on onnxruntime.
-        budget: seconds of measurement for ``fastest``, about.
-        cache: remember measurements.
-        max_memory: times the original's peak memory that ``fastest`` may make the model take on
-            ``ort``; infinite to measure none.
-        threads: of the backend, and those that ``cost`` predicts for; None for all processors.
+        budget: seconds of measurement for ``fastest``, approximately.
+        cache: read and keep measurements.
+        max_memory: how many times the original's peak memory ``fastest`` may make the model take
+            on ``ort``; infinity to measure none.
+        threads: threads of the backend, and those that ``cost`` predicts for; None for all
+            processors.
         on_progress: called with the part of the measurements that is done, 0 to 1.
 
     Returns:
@@ -153,39 +169,36 @@ def rewrite(
         BackendUnavailable: the backend is not available or cannot run the model.
     """
     from deployconv.graph.load import load
-    from deployconv.proof.compiled import targets_of
-    from deployconv.rewriting import Request, rewrite_model
-    from deployconv.search.workbench import TunerOptions
+    from deployconv.rewriting import rewrite_model
 
-    if policy not in get_args(Policy):
-        raise UsageError(f"policy '{policy}' is not known: choose all, cost or fastest")
-    if not max_memory >= 0:
-        raise UsageError(f"max_memory is {max_memory}: give a number from 0 on, or infinity")
-    if verify or policy == "fastest" or backend != "ort":
-        _require(backend)
-    feed = _feed(shape, inputs, seed)
-    request = Request(
-        source=_source(model),
-        options=RewriteOptions(
-            policy,
-            form,
-            shuffle,
-            tuple(only),
-            tuple(skip),
-            freeze_initializers,
-            allow_requantize,
-            float_bias=bool(target) or "tensorrt" in backend,
-        ),
-        tuner=TunerOptions(backend, threads, feed, budget, cache, on_progress, max_memory),
-        upgrade_opset=upgrade_opset,
-        output=None if output is None else Path(output),
-        force=force,
-        dry_run=dry_run,
+    options = RewriteCommand(
+        output=_path(output),
+        policy=policy,
+        backend=backend,
+        form=form,
+        shuffle=shuffle,
+        only=_names(only),
+        skip=_names(skip),
+        target=_names(target),
+        shape=_shapes(shape),
+        inputs=_path(inputs),
+        seed=seed,
         verify=verify,
         bench=bench,
         strict=strict,
-        targets=targets_of(target, backend, feed),
+        freeze_initializers=freeze_initializers,
+        allow_requantize=allow_requantize,
+        force=force,
+        dry_run=dry_run,
+        upgrade_opset=upgrade_opset,
+        budget=budget,
+        cache=cache,
+        max_memory=max_memory,
+        threads=threads,
     )
+    if verify or policy == "fastest" or backend != "ort":
+        _require(backend)
+    request = _request(_source(model), options, on_progress)
     return rewrite_model(load(model), request)
 
 
@@ -201,6 +214,15 @@ def verify(
 ) -> tuple[Parity, ...]:
     """Compare the outputs of two models with the same interface, once per backend.
 
+    Args:
+        reference: the model to match: a file, or a ModelProto.
+        candidate: the model to check.
+        backend: what runs the models, one name or several.
+        shape: sizes for dynamic inputs, by input name.
+        inputs: an ``.npz`` with one array per input, instead of random ones.
+        seed: seed of the random inputs.
+        threads: threads of the backend; None for all processors.
+
     Raises:
         UsageError, ModelError: the call or a model is at fault, or the interfaces differ.
         BackendUnavailable: a backend is not available or cannot run the reference.
@@ -208,14 +230,19 @@ def verify(
     from deployconv.graph.load import load
     from deployconv.proof.parity import check_parity
 
-    names = _names(backend)
-    for name in names:
+    options = VerifyCommand(
+        backend=_names(backend),
+        shape=_shapes(shape),
+        inputs=_path(inputs),
+        seed=seed,
+        threads=threads,
+    )
+    for name in options.backend:
         _require(name)
     for model in (reference, candidate):
         load(model)
-    feed = _feed(shape, inputs, seed)
-    pair = _source(reference), _source(candidate)
-    return tuple(check_parity(*pair, name, feed, threads) for name in names)
+    pair, feed = (_source(reference), _source(candidate)), _feed(options)
+    return tuple(check_parity(*pair, name, feed, threads) for name in options.backend)
 
 
 def bench(
@@ -233,8 +260,18 @@ def bench(
 ) -> tuple[Latency, ...]:
     """Time one model, or two interleaved, once per backend; times are milliseconds.
 
-    ``profile`` adds where the time goes, layer by layer and grouped by site; ``cuda_graph``
-    times launches of captured CUDA graphs. Both are for ``tensorrt`` and ``tensorrt-rtx``.
+    Args:
+        model: a file, or a ModelProto.
+        other: a second model, timed in turns with the first.
+        backend: what runs the models, one name or several.
+        shape: sizes for dynamic inputs, by input name.
+        inputs: an ``.npz`` with one array per input, instead of random ones.
+        seed: seed of the random inputs.
+        threads: threads of the backend; None for all processors.
+        runs: timed runs per model; None for a number that fits the time of a run.
+        profile: add where the time goes, layer by layer and grouped by site; for ``tensorrt``
+            and ``tensorrt-rtx``.
+        cuda_graph: time launches of captured CUDA graphs; for the same two.
 
     Raises:
         UsageError, ModelError: the call or a model is at fault.
@@ -243,16 +280,24 @@ def bench(
     from deployconv.graph.load import load
     from deployconv.proof.latency import measure_latency
 
-    names = _names(backend)
-    for name in names:
+    options = BenchCommand(
+        backend=_names(backend),
+        shape=_shapes(shape),
+        inputs=_path(inputs),
+        seed=seed,
+        threads=threads,
+        runs=runs,
+        profile=profile,
+        cuda_graph=cuda_graph,
+    )
+    for name in options.backend:
         _require(name)
     load(model)
     if other is not None:
         load(other)
-    feed = _feed(shape, inputs, seed)
     pair = _source(model), None if other is None else _source(other)
-    gpu = GpuOptions(profile, cuda_graph)
-    return tuple(measure_latency(*pair, name, feed, threads, runs, gpu) for name in names)
+    feed, gpu = _feed(options), GpuOptions(profile, cuda_graph)
+    return tuple(measure_latency(*pair, name, feed, threads, runs, gpu) for name in options.backend)
 
 
 def build(
@@ -260,7 +305,7 @@ def build(
     *,
     target: str | Sequence[str] = (),
     backend: str | None = None,
-    shape: Mapping[str, Sequence[int] | Sequence[Sequence[int]]] | None = None,
+    shape: RangeMap | None = None,
     engine: str | Path | None = None,
     fp16: bool = False,
     force: bool = False,
@@ -280,20 +325,28 @@ def build(
 
     Raises:
         UsageError, ModelError: the call or the model is at fault.
-        BackendUnavailable: TensorRT, or a GPU where no target is named, is not there.
+        BackendUnavailable: TensorRT is not there, or no target is named and there is no GPU.
     """
     from deployconv.graph.load import load
     from deployconv.runtimes.tensorrt.build import build_engines
 
+    options = BuildCommand(
+        target=_names(target),
+        backend=backend,
+        shape=_ranges(shape),
+        engine=_path(engine),
+        fp16=fp16,
+        force=force,
+    )
     return build_engines(
         load(model),
         _source(model),
-        backend=backend,
-        targets=(target,) if isinstance(target, str) else tuple(target),
-        shapes=_ranges(shape),
-        engine=None if engine is None else Path(engine),
-        fp16=fp16,
-        force=force,
+        backend=options.backend,
+        targets=options.target,
+        shapes=options.shape or {},
+        engine=options.engine,
+        fp16=options.fp16,
+        force=options.force,
     )
 
 
@@ -310,7 +363,7 @@ def check(
         paths: model files, or folders that are searched for ``*.onnx``, without
             ``*.deploy.onnx``.
         backend: what runs the models.
-        seed: of the random inputs.
+        seed: seed of the random inputs.
         on_result: called with each verdict as it is known.
 
     Raises:
@@ -319,13 +372,55 @@ def check(
     """
     from deployconv.gate import check_models
 
-    _require(backend)
-    rewritten = partial(rewrite, backend=backend, seed=seed, bench=False)
+    options = CheckCommand(backend=backend, seed=seed)
+    _require(options.backend)
+    rewritten = partial(rewrite, backend=options.backend, seed=options.seed, bench=False)
     return check_models(paths, rewritten, on_result)
 
 
+def _request(
+    source: ModelSource, options: RewriteCommand, on_progress: Callable[[float], None] | None
+) -> Request:
+    """What `rewriting` is asked for."""
+    from deployconv.proof.compiled import targets_of
+    from deployconv.rewriting import Request
+    from deployconv.search.workbench import TunerOptions
+
+    feed = _feed(options)
+    return Request(
+        source=source,
+        options=RewriteOptions(
+            policy=options.policy,
+            form=options.form,
+            shuffle=options.shuffle,
+            only=options.only,
+            skip=options.skip,
+            freeze_initializers=options.freeze_initializers,
+            allow_requantize=options.allow_requantize,
+            float_bias=bool(options.target) or "tensorrt" in options.backend,
+        ),
+        tuner=TunerOptions(
+            backend=options.backend,
+            threads=options.threads,
+            feed=feed,
+            budget=options.budget,
+            cache=options.cache,
+            on_progress=on_progress,
+            max_memory=options.max_memory,
+        ),
+        upgrade_opset=options.upgrade_opset,
+        output=options.output,
+        force=options.force,
+        dry_run=options.dry_run,
+        verify=options.verify,
+        bench=options.bench,
+        strict=options.strict,
+        targets=targets_of(options.target, options.backend, feed),
+    )
+
+
 def _require(backend: str) -> None:
-    """Fail before any work where the backend's library is not there."""
+    """Fail before any work if the backend's library is not there."""
     from deployconv.runtimes import get_backend
 
     get_backend(backend)
@@ -336,14 +431,23 @@ def _source(model: Model) -> ModelSource:
     return Path(model) if isinstance(model, (str, Path)) else model.SerializeToString()
 
 
-def _feed(shape: ShapeMap | None, inputs: str | Path | None, seed: int) -> FeedOptions:
-    shapes = {name: tuple(sizes) for name, sizes in (shape or {}).items()}
-    return FeedOptions(shapes, None if inputs is None else Path(inputs), seed)
+def _feed(options: RewriteCommand | VerifyCommand | BenchCommand) -> FeedOptions:
+    return FeedOptions(options.shape or {}, options.inputs, options.seed)
 
 
-def _ranges(
-    shape: Mapping[str, Sequence[int] | Sequence[Sequence[int]]] | None,
-) -> ShapeRanges:
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _shapes(shape: ShapeMap | None) -> Shapes:
+    return {name: tuple(sizes) for name, sizes in (shape or {}).items()}
+
+
+def _ranges(shape: RangeMap | None) -> ShapeRanges:
     """One shape stands for a range of that shape alone."""
     ranges = {}
     for name, given in (shape or {}).items():
@@ -354,7 +458,3 @@ def _ranges(
         low, optimal, high = corners or (sizes, sizes, sizes)
         ranges[name] = (low, optimal, high)
     return ranges
-
-
-def _names(backend: str | Sequence[str]) -> tuple[str, ...]:
-    return (backend,) if isinstance(backend, str) else tuple(backend)

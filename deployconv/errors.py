@@ -1,6 +1,6 @@
-"""One hierarchy of errors; each carries the exit status that the command line ends with.
+"""The errors that deployconv raises; each has the exit status of the command line.
 
-Every message says what is wrong, where, and what to do, on one line.
+Every message says on one line what is wrong, where, and what to do.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class DeployconvError(Exception):
-    """Base of every error that deployconv raises on purpose.
+    """Base class of every error that deployconv raises on purpose.
 
-    ``status`` is the exit status of the command line (see the README).
+    ``status`` is the exit status of the command line.
     """
 
     status = 2
@@ -31,7 +31,7 @@ class ModelError(DeployconvError):
 class CheckFailed(DeployconvError):
     """A check ran and did not hold: certificate, parity, a gate. Nothing was written.
 
-    ``result`` is what was found (a `results.Rewriting`), so that it can still be shown.
+    ``result`` holds what was found, if there is something to show.
     """
 
     status = 1

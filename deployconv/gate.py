@@ -1,4 +1,4 @@
-"""The gate for CI: rewrite and prove every model of a folder, in memory."""
+"""Rewrite and prove every model of some folders in memory, as a gate for CI."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deployconv.errors import BackendUnavailable, CheckFailed, DeployconvError, 
 from deployconv.results import CheckReport, ModelCheck, Rewriting, Verdict
 
 Rewrite = Callable[[Path], Rewriting]
-"""Rewrites and proves one model; raises where that fails."""
+"""Rewrites and proves one model; raises if that fails."""
 
 
 def check_models(
@@ -20,7 +20,8 @@ def check_models(
 ) -> CheckReport:
     """Run ``rewrite`` on every model; ``on_result`` is called with each verdict as it is known.
 
-    Raises UsageError where a path does not exist, or a folder holds no model.
+    Raises:
+        UsageError: a path does not exist, or a folder holds no model.
     """
     checks = []
     for path in tuple(_model_files(paths)):
@@ -32,6 +33,7 @@ def check_models(
 
 
 def _check(path: Path, rewrite: Rewrite) -> ModelCheck:
+    """Rewrite one model and turn the outcome into a verdict."""
     start = time.perf_counter()
     done: Rewriting | None = None
     message: str | None = None
@@ -48,6 +50,7 @@ def _check(path: Path, rewrite: Rewrite) -> ModelCheck:
 
 
 def _model_files(paths: Iterable[str | Path]) -> Iterator[Path]:
+    """The files among ``paths``, and the models below the folders, sorted by path."""
     for path in map(Path, paths):
         if not path.is_dir():
             if not path.exists():

@@ -1,13 +1,22 @@
-"""The options of each command as frozen dataclasses: the same names as the flags."""
+"""The options of every command, defined once: its flags and its keyword arguments.
+
+Each command of the command line has a frozen dataclass here. A field is one option: its name is
+the keyword argument of the Python function, its `Flag` is what the command line shows. ``cli``
+makes the flags from these fields; ``tests/cli/test_options.py`` holds the signatures in ``api``
+against them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from deployconv.errors import UsageError
 
 Policy = Literal["all", "cost", "fastest"]
+
 _Lowering = Literal["crop", "pad", "split", "separable", "matrix"]
 Form = Literal["auto", _Lowering]
 """The forms that a caller can ask for."""
@@ -27,6 +36,64 @@ ShapeRanges = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ..
 
 
 @dataclass(frozen=True)
+class Flag:
+    """What the command line says of an option beyond its name, type and default.
+
+    Attributes:
+        help: the description.
+        metavar: what stands for the value in the help; None for the type or the choices.
+        short: a second name of one letter, such as ``-o``.
+        minimum: the smallest value that is allowed.
+    """
+
+    help: str
+    metavar: str | None = None
+    short: str | None = None
+    minimum: float | None = None
+
+
+def _flag(
+    help: str,
+    metavar: str | None = None,
+    *,
+    short: str | None = None,
+    minimum: float | None = None,
+) -> dict[str, Flag]:
+    """Return the metadata of a dataclass field that is an option."""
+    return {"flag": Flag(help, metavar, short, minimum)}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a command, as its dataclass defines it."""
+
+    name: str
+    type: Any
+    default: Any
+    flag: Flag
+
+    @property
+    def negated(self) -> bool:
+        """Whether the flag turns something off: ``--no-verify`` for ``verify=False``."""
+        return self.default is True
+
+    @property
+    def flag_names(self) -> tuple[str, ...]:
+        """The names of the flag: ``("--output", "-o")``."""
+        long = f"--{'no-' if self.negated else ''}{self.name.replace('_', '-')}"
+        return (long, self.flag.short) if self.flag.short else (long,)
+
+
+def options_of(command: type) -> tuple[Option, ...]:
+    """Return the options that the dataclass of a command defines, in the order of its help."""
+    types = get_type_hints(command)
+    return tuple(
+        Option(one.name, types[one.name], one.default, one.metadata["flag"])
+        for one in fields(command)
+    )
+
+
+@dataclass(frozen=True)
 class FeedOptions:
     """What the models are run on: the user's own arrays, or seeded random ones."""
 
@@ -37,22 +104,239 @@ class FeedOptions:
 
 @dataclass(frozen=True)
 class GpuOptions:
-    """How a GPU is timed: by captured CUDA graphs, and layer by layer as well."""
+    """How a model is timed on a GPU.
+
+    Attributes:
+        profile: also time each layer by itself.
+        cuda_graph: time launches of a captured CUDA graph.
+    """
 
     profile: bool = False
     cuda_graph: bool = False
 
 
-@dataclass(frozen=True)
-class RewriteOptions:
-    """Which sites are rewritten, into which form."""
+_BACKEND = _flag("Runtime: ort (CPU), ort:cuda, ...", "NAME")
+_BACKENDS = _flag("Runtime: ort (CPU), ort:cuda, ... Repeat for several.", "NAME")
+_SHAPE = _flag(
+    "Shape of a dynamic input, e.g. x:1,3,64,64. Repeat for several inputs.", "NAME:1,3,H,W"
+)
+_INPUTS = _flag(
+    "Run the models on these arrays, named as the inputs, instead of random ones.", "FILE.npz"
+)
+_SEED = _flag("Seed of the random inputs.", "N", minimum=0)
+_THREADS = _flag("Threads of the runtime. Default: all processors.", "N", minimum=1)
+_FREEZE_INITIALIZERS = _flag("Treat initializers that are also graph inputs as constants.")
 
-    policy: Policy = "all"
-    form: Form = "auto"
-    shuffle: Shuffle = "auto"
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    freeze_initializers: bool = False
-    allow_requantize: bool = False
+
+@dataclass(frozen=True)
+class SiteOptions:
+    """Which upsampling layers are rewritten, and into which form."""
+
+    policy: Policy = field(
+        default="all",
+        metadata=_flag(
+            "all: every layer that can be rewritten; cost: those that are predicted to become "
+            "faster; fastest: those that are measured to."
+        ),
+    )
+    form: Form = field(
+        default="auto",
+        metadata=_flag(
+            "crop: smallest kernel, then a crop; pad: no crop; split: a Conv per phase; "
+            "separable: a Conv per axis; matrix: a product of matrices per axis."
+        ),
+    )
+    shuffle: Shuffle = field(default="auto", metadata=_flag("How phases are moved into space."))
+    only: tuple[str, ...] = field(
+        default=(), metadata=_flag("Only sites whose id matches. Repeatable.", "GLOB")
+    )
+    skip: tuple[str, ...] = field(
+        default=(), metadata=_flag("Not the sites whose id matches. Repeatable.", "GLOB")
+    )
+    freeze_initializers: bool = field(default=False, metadata=_FREEZE_INITIALIZERS)
+    allow_requantize: bool = field(
+        default=False,
+        metadata=_flag(
+            "Give integer weights new scales if taps have to be added: close, not equal."
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class RewriteOptions(SiteOptions):
+    """What the planner is asked for: `SiteOptions`, and what follows from other options."""
+
     float_bias: bool = False
-    """A bias of rewritten layers that is int32 becomes float: TensorRT parses no other."""
+    """Turn the int32 bias of rewritten layers into a float one: TensorRT parses no other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """The options of one call of a command.
+
+    Raises:
+        UsageError: a value is none of the choices, or below the minimum.
+    """
+
+    def __post_init__(self) -> None:
+        for one in options_of(type(self)):
+            _check(one, getattr(self, one.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectCommand(Command):
+    """The options of ``inspect``."""
+
+    target: str | None = field(
+        default=None,
+        metadata=_flag(
+            "Say of each layer what keeps it off the DLA of a Jetson, as exported and "
+            "rewritten, as NVIDIA documents it.",
+            "dla",
+        ),
+    )
+    freeze_initializers: bool = field(default=False, metadata=_FREEZE_INITIALIZERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewriteCommand(Command, SiteOptions):
+    """The options of ``rewrite``."""
+
+    output: Path | None = field(
+        default=None,
+        metadata=_flag("Default: MODEL.deploy.onnx beside the model.", "OUT", short="-o"),
+    )
+    backend: str = field(default="ort", metadata=_BACKEND)
+    target: tuple[str, ...] = field(
+        default=(),
+        metadata=_flag(
+            "Compile both models with TensorRT for this compute capability, e.g. sm89; needs "
+            "no GPU. The rewritten one must build wherever the original does. Repeatable.",
+            "smNN",
+        ),
+    )
+    shape: Shapes | None = field(default=None, metadata=_SHAPE)
+    inputs: Path | None = field(default=None, metadata=_INPUTS)
+    seed: int = field(default=0, metadata=_SEED)
+    threads: int | None = field(default=None, metadata=_THREADS)
+    verify: bool = field(default=True, metadata=_flag("Run neither certificate nor parity check."))
+    bench: bool = field(default=True, metadata=_flag("Take no timing."))
+    strict: bool = field(default=False, metadata=_flag("Fail, status 1, if a site is left alone."))
+    upgrade_opset: bool | None = field(
+        default=None,
+        metadata=_flag(
+            "Raise the model to opset 18 if col2im needs it and every node means the same there."
+        ),
+    )
+    budget: float = field(
+        default=60.0,
+        metadata=_flag("Time to measure for fastest, approximately.", "SECONDS", minimum=1),
+    )
+    cache: bool = field(default=True, metadata=_flag("Neither read nor keep measurements."))
+    max_memory: float = field(
+        default=1.1,
+        metadata=_flag(
+            "How many times the original's peak memory fastest may take (inf: any).",
+            "TIMES",
+            minimum=0,
+        ),
+    )
+    force: bool = field(default=False, metadata=_flag("Overwrite an existing output."))
+    dry_run: bool = field(default=False, metadata=_flag("Do everything but write the model."))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyCommand(Command):
+    """The options of ``verify``."""
+
+    backend: tuple[str, ...] = field(default=("ort",), metadata=_BACKENDS)
+    shape: Shapes | None = field(default=None, metadata=_SHAPE)
+    inputs: Path | None = field(default=None, metadata=_INPUTS)
+    seed: int = field(default=0, metadata=_SEED)
+    threads: int | None = field(default=None, metadata=_THREADS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchCommand(Command):
+    """The options of ``bench``."""
+
+    backend: tuple[str, ...] = field(default=("ort",), metadata=_BACKENDS)
+    shape: Shapes | None = field(default=None, metadata=_SHAPE)
+    inputs: Path | None = field(default=None, metadata=_INPUTS)
+    seed: int = field(default=0, metadata=_SEED)
+    threads: int | None = field(default=None, metadata=_THREADS)
+    runs: int | None = field(default=None, metadata=_flag("Timed runs per model.", "N", minimum=1))
+    profile: bool = field(
+        default=False,
+        metadata=_flag(
+            "Also show where the time goes, by site, as TensorRT's profiler takes it "
+            "(backends tensorrt and tensorrt-rtx)."
+        ),
+    )
+    cuda_graph: bool = field(
+        default=False,
+        metadata=_flag(
+            "Time launches of a captured CUDA graph (backends tensorrt and tensorrt-rtx)."
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildCommand(Command):
+    """The options of ``build``."""
+
+    target: tuple[str, ...] = field(
+        default=(),
+        metadata=_flag(
+            "Compute capability to compile for, e.g. sm89; needs no GPU. Repeatable. "
+            "Default: the GPU of this machine.",
+            "smNN",
+        ),
+    )
+    backend: str | None = field(
+        default=None,
+        metadata=_flag("tensorrt-rtx or tensorrt. Default: the first that is installed.", "NAME"),
+    )
+    shape: ShapeRanges | None = field(
+        default=None,
+        metadata=_flag(
+            "Sizes of a dynamic input, e.g. x:1,3,64,64..1,3,256,256..4,3,512,512, or one "
+            "shape. Repeat for several inputs.",
+            "NAME:MIN..OPT..MAX",
+        ),
+    )
+    engine: Path | None = field(
+        default=None,
+        metadata=_flag(
+            "Write the engine; with several targets, one each: FILE.sm89.engine.", "FILE"
+        ),
+    )
+    fp16: bool = field(
+        default=False,
+        metadata=_flag("Let TensorRT 8 to 10 use float16; newer ones follow the model's types."),
+    )
+    force: bool = field(default=False, metadata=_flag("Overwrite an existing engine."))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckCommand(Command):
+    """The options of ``check``."""
+
+    backend: str = field(default="ort", metadata=_BACKEND)
+    seed: int = field(default=0, metadata=_SEED)
+
+
+def choices_of(kind: Any) -> tuple[str, ...]:
+    """Return the values of a Literal type; none for any other type."""
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _check(one: Option, value: Any) -> None:
+    choices = choices_of(one.type)
+    if choices and value not in choices:
+        listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
+        raise UsageError(f"{one.name} '{value}' is not known: choose {listed}")
+    least = one.flag.minimum
+    if least is not None and value is not None and not value >= least:
+        unbounded = ", or infinity" if one.type is float else ""
+        raise UsageError(f"{one.name} is {value}: give a number from {least:g} on{unbounded}")

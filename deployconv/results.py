@@ -1,7 +1,7 @@
 """What the commands find, as plain frozen dataclasses. Times are milliseconds, sizes bytes.
 
-These are the vocabulary that the rooms share: the pipeline fills them in, `report` turns
-them into a table, JSON, or JUnit XML.
+The planner, the proof and the runtimes fill them in; ``report`` turns them into a table, JSON or
+JUnit XML. The JSON keys are the names of the fields, in their order.
 """
 
 from __future__ import annotations
@@ -9,17 +9,40 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+from deployconv.options import FormName, ShuffleName
+
 if TYPE_CHECKING:
     import onnx
 
+# --- Models ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model that was read; ``path`` and ``sha256`` are None for one given in memory.
+
+    ``opset`` is 0 for a model that imports the operators of other domains only.
+    """
+
+    path: str | None
+    sha256: str | None
+    opset: int
+    ir_version: int
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file that was written: a model or an engine."""
+
+    path: str
+    sha256: str
+
+
+# --- Sites: the upsampling layers of a model ------------------------------------------------
+
 Pattern = Literal["conv_transpose", "zero_insertion", "nearest_resize", "pixel_shuffle"]
 Status = Literal["rewritten", "kept", "skipped"]
-Verdict = Literal["passed", "failed", "error", "not-run"]
-Step = Literal["certificate", "parity", "latency"]
-StageName = Literal["check", "parse", "build", "deserialize", "run", "profile"]
-StageStatus = Literal["ok", "failed", "not-run"]
-
-
+Certificate = Literal["exact", "failed"]
 DlaCode = Literal[
     "channels",
     "dilation",
@@ -35,56 +58,6 @@ DlaCode = Literal[
 
 
 @dataclass(frozen=True)
-class Obstacle:
-    """One thing that keeps a layer off the DLA: a stable ``code`` and one line of ``text``."""
-
-    code: DlaCode
-    text: str
-
-
-@dataclass(frozen=True)
-class DlaNote:
-    """What is documented to keep a layer off the DLA; nothing in it means that nothing is."""
-
-    exported: tuple[Obstacle, ...]
-    rewritten: tuple[Obstacle, ...] | None = None
-    """After `rewrite`; None where the layer would stay as it is."""
-
-
-@dataclass(frozen=True)
-class LayerTime:
-    """One layer of a runtime's own: milliseconds of a run, and the ONNX nodes it computes."""
-
-    name: str
-    ms: float
-    nodes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class SiteTime:
-    """Layers that compute the same ``sites``, by id; none for all that belongs to no site.
-
-    ``ms`` is their sum. A layer that several sites were fused into is counted once, for them
-    together.
-    """
-
-    sites: tuple[str, ...]
-    ms: float
-    layers: tuple[LayerTime, ...]
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Where the time of one model goes; means over ``runs``, taken apart from the latency.
-
-    Each layer is timed by itself, so the sum is more than the latency.
-    """
-
-    runs: int
-    sites: tuple[SiteTime, ...]
-
-
-@dataclass(frozen=True)
 class Reason:
     """Why a site was left alone: a stable hyphenated ``code`` and one line of ``text``."""
 
@@ -96,7 +69,7 @@ class Reason:
 class Macs:
     """Multiplications per low-resolution pixel, over all channels, borders not counted.
 
-    Counted per input pixel so that the figure exists for dynamic sizes too: nearest Resize
+    Counted per input pixel so that the number exists for dynamic sizes too: nearest Resize
     x2 + Conv 3x3 is 36 before and 16 after, times the channels.
     """
 
@@ -106,10 +79,11 @@ class Macs:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One form that was timed in place; ``ratio`` is time as it was / time in this form.
+    """One form of a site that was timed within the whole model.
 
-    ``low`` to ``high`` holds the ratio with 95 % confidence; ``ms`` is the whole model's. What
-    is ``chosen`` may be so for a race together with other sites.
+    ``ms`` is the time of the whole model; ``ratio`` is the time with the site as it was / the
+    time in this form, with 95 % confidence between ``low`` and ``high``. A form may be ``chosen``
+    by a comparison of several sites together.
     """
 
     name: str
@@ -122,9 +96,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One form that was not timed by itself but predicted, by the model of ``--policy cost``.
+    """One form of a site whose time was predicted and not measured.
 
-    ``predicted_ms`` is the time of the layers that any form of the site replaces, in this form.
+    ``predicted_ms`` is the time, in this form, of the layers that any form of the site replaces.
     """
 
     name: str
@@ -133,11 +107,19 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class TargetNote:
-    """Why a target wants this layer rewritten, with the evidence in ``text``.
+class Requantization:
+    """How far new scales moved the weights of a layer, as parts of the largest weight."""
 
-    ``needed``: it does not build as exported. ``misread``: it builds, and TensorRT's importer
-    takes its padding or bias for another one.
+    max_error: float
+    rms_error: float
+
+
+@dataclass(frozen=True)
+class TargetNote:
+    """Why a target needs this layer rewritten, with the evidence in ``text``.
+
+    ``needed``: the layer does not build as exported. ``misread``: it builds, but TensorRT's
+    importer reads another padding or bias than the model has.
     """
 
     mark: Literal["needed", "misread"]
@@ -146,11 +128,20 @@ class TargetNote:
 
 
 @dataclass(frozen=True)
-class Requantization:
-    """How far new scales moved the weights of a layer, as parts of the largest one."""
+class Obstacle:
+    """One thing that keeps a layer off the DLA: a stable ``code`` and one line of ``text``."""
 
-    max_error: float
-    rms_error: float
+    code: DlaCode
+    text: str
+
+
+@dataclass(frozen=True)
+class DlaNote:
+    """What is documented to keep a layer off the DLA of a Jetson; empty if nothing is."""
+
+    exported: tuple[Obstacle, ...]
+    rewritten: tuple[Obstacle, ...] | None = None
+    """After `rewrite`; None for a layer that would stay as it is."""
 
 
 @dataclass(frozen=True)
@@ -168,17 +159,17 @@ class SiteReport:
     dtype: str | None
     status: Status
     reason: Reason | None = None
-    form: Literal["crop", "pad", "split", "separable", "matrix", "conv"] | None = None
-    shuffle: Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"] | None = None
+    form: FormName | None = None
+    shuffle: ShuffleName | None = None
     conv_kernel: tuple[int, ...] | None = None
     macs: Macs | None = None
-    certificate: Literal["exact", "failed"] | None = None
+    certificate: Certificate | None = None
     target_note: TargetNote | None = None
     dla: DlaNote | None = None
-    """Looked at on request only."""
+    """None unless `inspect` was asked for the DLA."""
     candidates: tuple[Candidate | Prediction, ...] = ()
     requantized: Requantization | None = None
-    """Where the weights are not those of the original, as the call allowed."""
+    """Set if the weights got new scales, as the call allowed."""
 
     @property
     def left_alone(self) -> bool:
@@ -186,26 +177,17 @@ class SiteReport:
         done = self.reason is not None and self.reason.code == "already-lowered"
         return self.status != "rewritten" and not done
 
-    def with_certificate(self, verdict: Literal["exact", "failed"]) -> SiteReport:
+    def with_certificate(self, verdict: Certificate) -> SiteReport:
+        """Return this report with the verdict of the certificate."""
         return replace(self, certificate=verdict)
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """The model that was read; ``path`` and ``sha256`` are None for one given in memory.
-
-    ``opset`` is 0 for a model that imports the operators of other domains only.
-    """
-
-    path: str | None
-    sha256: str | None
-    opset: int
-    ir_version: int
+# --- Parity: do two models compute the same -------------------------------------------------
 
 
 @dataclass(frozen=True)
 class OutputParity:
-    """How far one output of the candidate is from the reference's."""
+    """How far one output of the candidate is from that of the reference."""
 
     name: str
     max_abs: float
@@ -213,7 +195,7 @@ class OutputParity:
     tolerance: float
     passed: bool
     problem: str | None = None
-    """What differs when it is not a matter of size: shape, dtype, NaN pattern."""
+    """What differs besides the values: shape, dtype, NaN pattern."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +206,10 @@ class Parity:
     passed: bool
     outputs: tuple[OutputParity, ...]
     note: str | None = None
-    """E.g. that a bfloat16 model was compared as its float32 twin."""
+    """For example that a bfloat16 model was compared as its float32 twin."""
+
+
+# --- Latency --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -233,6 +218,39 @@ class Quantiles:
 
     median: float
     p95: float
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer of a runtime: milliseconds per run, and the ONNX nodes that it computes."""
+
+    name: str
+    ms: float
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SiteTime:
+    """The layers that compute the same ``sites``; no site for all layers that belong to none.
+
+    ``ms`` is the sum of the layers. A layer that several sites were fused into is counted once,
+    for these sites together.
+    """
+
+    sites: tuple[str, ...]
+    ms: float
+    layers: tuple[LayerTime, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of one model goes; means over ``runs``, measured apart from the latency.
+
+    Each layer is timed by itself, so the sum is more than the latency.
+    """
+
+    runs: int
+    sites: tuple[SiteTime, ...]
 
 
 @dataclass(frozen=True)
@@ -251,79 +269,13 @@ class Latency:
     cuda_graph: bool = False
     """Whether each run was the launch of a captured CUDA graph."""
     profiles: tuple[Profile, ...] = ()
-    """One a model, where they were asked for."""
+    """One per model, if they were asked for."""
 
 
-@dataclass(frozen=True)
-class NotRun:
-    """A step that was not run, and why. Never counted as passed."""
+# --- Builds: what TensorRT compiles a model to ----------------------------------------------
 
-    step: Step
-    reason: str
-
-
-@dataclass(frozen=True)
-class OutputFile:
-    """A model that was written."""
-
-    path: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """Every upsampling layer found, with the status it would get under ``--policy all``."""
-
-    source: ModelInfo
-    sites: tuple[SiteReport, ...]
-    target: str | None = None
-    """What each site was also held against: ``dla``."""
-    note: str | None = None
-    """Which versions of the target that is true of, and where it is documented."""
-
-
-@dataclass(frozen=True)
-class Rewriting:
-    """What `rewrite` did: the sites, the proof, the timing, and the file if one was written."""
-
-    source: ModelInfo
-    sites: tuple[SiteReport, ...]
-    model: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
-    """The rewritten model; its external tensors, if any, refer to files beside ``output``."""
-    parity: Parity | None = None
-    latency: Latency | None = None
-    compiled: Compilation | None = None
-    """Both models compiled for the targets that were asked for."""
-    output: OutputFile | None = None
-    not_run: tuple[NotRun, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ModelCheck:
-    """The verdict of `check` on one model file."""
-
-    path: str
-    status: Verdict
-    seconds: float
-    rewriting: Rewriting | None = None
-    message: str | None = None
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """All models of one `check`; ``exit_status`` follows the table in the README."""
-
-    models: tuple[ModelCheck, ...] = field(default_factory=tuple)
-
-    @property
-    def exit_status(self) -> int:
-        """1 when a check failed, else 2 for a broken model, else 3 where one could not run."""
-        statuses = {check.status for check in self.models}
-        for status, code in (("failed", 1), ("error", 2), ("not-run", 3)):
-            if status in statuses:
-                return code
-        return 0
+StageName = Literal["check", "parse", "build", "deserialize", "run", "profile"]
+StageStatus = Literal["ok", "failed", "not-run"]
 
 
 @dataclass(frozen=True)
@@ -331,7 +283,7 @@ class StageResult:
     """One stage on the way from a model to its execution, in the runtime's own words.
 
     ``reason`` says why a stage failed or was not run; ``node`` and ``operator`` name the ONNX
-    node where the runtime names one; ``seconds`` is None for what was not run.
+    node if the runtime names one; ``seconds`` is None for a stage that was not run.
     """
 
     name: StageName
@@ -348,7 +300,7 @@ class Kernel:
 
     name: str
     kind: str
-    """E.g. ``kgen``, ``deconv``, ``correlation``, ``runtime_fusion``."""
+    """For example ``kgen``, ``deconv``, ``correlation``, ``runtime_fusion``."""
     inputs: tuple[str, ...]
     """Element types as TensorRT calls them: ``Float``, ``Half``, ``Int8``, ..."""
     outputs: tuple[str, ...]
@@ -384,7 +336,7 @@ class ShapeRange:
 class TargetBuild:
     """What compiling a model for one target showed: compile evidence, not an execution.
 
-    A figure is None where the build did not get that far or the version does not give it.
+    A number is None if the build did not get that far or this version does not give it.
     """
 
     target: str | None
@@ -423,17 +375,17 @@ class BuildReport:
     shapes: tuple[ShapeRange, ...]
     targets: tuple[TargetBuild, ...]
     note: str | None = None
-    """E.g. which shapes were chosen for want of ``--shape``."""
+    """For example which shapes were chosen because ``--shape`` gave none."""
 
     @property
     def builds(self) -> bool:
-        """Whether it builds for every target that was asked for."""
+        """Whether the model builds for every target that was asked for."""
         return all(target.builds for target in self.targets)
 
 
 @dataclass(frozen=True)
 class Compilation:
-    """A model as exported and rewritten, compiled for the same targets."""
+    """A model as exported and as rewritten, compiled for the same targets."""
 
     before: BuildReport
     after: BuildReport
@@ -445,12 +397,82 @@ class Compilation:
 
     @property
     def broken(self) -> tuple[TargetBuild, ...]:
-        """Builds of the rewritten model that fail where the original builds."""
+        """Builds of the rewritten model that fail for a target that the original builds for."""
         return tuple(after for before, after in self.pairs if before.builds and not after.builds)
 
     @property
     def passed(self) -> bool | None:
-        """Whether the rewritten model builds wherever the original did; None if neither does."""
+        """Whether the rewritten model builds wherever the original does; None if neither does."""
         if self.broken:
             return False
         return True if any(after.builds for after in self.after.targets) else None
+
+
+# --- Commands -------------------------------------------------------------------------------
+
+Step = Literal["certificate", "parity", "latency"]
+Verdict = Literal["passed", "failed", "error", "not-run"]
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """A step that was not run, and why. It never counts as passed."""
+
+    step: Step
+    reason: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` found: every upsampling layer, as ``--policy all`` would leave it."""
+
+    source: ModelInfo
+    sites: tuple[SiteReport, ...]
+    target: str | None = None
+    """What each site was checked for besides: ``dla``."""
+    note: str | None = None
+    """Which versions of the target that is true of, and which document says so."""
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """What `rewrite` did: the sites, the proof, the timing, and the file if one was written."""
+
+    source: ModelInfo
+    sites: tuple[SiteReport, ...]
+    model: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
+    """The rewritten model; its external tensors, if any, refer to files beside ``output``."""
+    parity: Parity | None = None
+    latency: Latency | None = None
+    compiled: Compilation | None = None
+    """Both models compiled for the targets that were asked for."""
+    output: OutputFile | None = None
+    not_run: tuple[NotRun, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """The verdict of `check` on one model file."""
+
+    path: str
+    status: Verdict
+    seconds: float
+    rewriting: Rewriting | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All models of one call of `check`."""
+
+    models: tuple[ModelCheck, ...] = ()
+
+    @property
+    def exit_status(self) -> int:
+        """1 if a check failed, else 2 if a model is broken, else 3 if one could not be run."""
+        statuses = {check.status for check in self.models}
+        for status, code in (("failed", 1), ("error", 2), ("not-run", 3)):
+            if status in statuses:
+                return code
+        return 0

@@ -1,4 +1,4 @@
-"""``deployconv bench``: how fast is a model, or a pair of them?"""
+"""``deployconv bench``: how fast a model is, or two of them in turns."""
 
 from __future__ import annotations
 
@@ -7,38 +7,21 @@ from typing import Annotated
 
 import typer
 
-from deployconv.cli.parameters import Backends, Json, Shapes, parse_shapes
+from deployconv.cli.parameters import Json, arguments, with_options
 from deployconv.cli.terminal import progress
 from deployconv.errors import UsageError
+from deployconv.options import BenchCommand
 
 
+@with_options(BenchCommand)
 def bench(
+    context: typer.Context,
+    options: BenchCommand,
     model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="ONNX model file.")] = None,
     other: Annotated[
         Path | None,
         typer.Argument(metavar="OTHER", help="A second model, timed in turns with the first."),
     ] = None,
-    backend: Backends = None,
-    shape: Shapes = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads of the runtime.")
-    ] = None,
-    runs: Annotated[int | None, typer.Option("--runs", min=1, help="Timed runs a model.")] = None,
-    profile: Annotated[
-        bool,
-        typer.Option(
-            "--profile",
-            help="Also show where the time goes, by site, as TensorRT's profiler takes it "
-            "(backends tensorrt and tensorrt-rtx).",
-        ),
-    ] = False,
-    cuda_graph: Annotated[
-        bool,
-        typer.Option(
-            "--cuda-graph",
-            help="Time launches of a captured CUDA graph (backends tensorrt and tensorrt-rtx).",
-        ),
-    ] = False,
     saved: Annotated[
         Path | None,
         typer.Option(
@@ -52,39 +35,34 @@ def bench(
 ) -> None:
     """Time one model, or two in turns."""
     if saved is not None:
-        asked = (backend, shape, threads, runs, profile, cuda_graph, json)
-        if model is not None or any(asked):
+        if _given(context) != {"saved"}:
             raise UsageError(f"--from {saved}: shows what is in the file: give nothing else")
         _show(saved)
         return
     if model is None:
         raise UsageError("nothing to time: name a MODEL, or a timing taken elsewhere with --from")
-    shapes = parse_shapes(shape)
     from deployconv import api
     from deployconv.report import console, document
 
     models = [str(path) for path in (model, other) if path is not None]
     with progress(f"timing {' and '.join(models)}"):
-        latencies = api.bench(
-            model,
-            other,
-            backend=tuple(backend or ("ort",)),
-            shape=shapes,
-            threads=threads,
-            runs=runs,
-            profile=profile,
-            cuda_graph=cuda_graph,
-        )
+        latencies = api.bench(model, other, **arguments(options))
     if json:
         document.write(document.of_timing(latencies, models))
     else:
         console.print_latency(console.stdout(), latencies, models)
 
 
+def _given(context: typer.Context) -> set[str]:
+    """The names of the arguments that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+
+
 def _show(saved: Path) -> None:
     from deployconv.report import console
-    from deployconv.report.saved import read_timing
-    from deployconv.report.text import one_line
+    from deployconv.report.document import read_timing
+    from deployconv.report.lines import one_line
 
     timing = read_timing(saved)
     out = console.stdout()

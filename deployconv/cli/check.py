@@ -1,4 +1,4 @@
-"""``deployconv check``: the gate for CI."""
+"""``deployconv check``: rewrite and prove many models, as a gate for CI."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployconv.cli.parameters import Json
+from deployconv.cli.parameters import Json, arguments, with_options
 from deployconv.cli.terminal import diagnose
 from deployconv.errors import UsageError
+from deployconv.options import CheckCommand
 
 if TYPE_CHECKING:
     from deployconv.results import ModelCheck
 
 
+@with_options(CheckCommand)
 def check(
     paths: Annotated[
         list[Path],
         typer.Argument(metavar="PATH", help="Models, or folders that are searched for them."),
     ],
+    options: CheckCommand,
     junit: Annotated[
         Path | None,
         typer.Option("--junit", metavar="FILE.xml", help="Write a JUnit XML report as well."),
@@ -40,7 +43,7 @@ def check(
         if not json:
             console.print_check(out, result)
 
-    report = api.check(paths, on_result=on_result)
+    report = api.check(paths, **arguments(options), on_result=on_result)
     if junit is not None:
         write_junit(report, junit)
     if json:

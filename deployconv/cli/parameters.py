@@ -1,48 +1,92 @@
-"""Arguments and options that several commands share."""
+"""The flags of a command, made from the dataclass that defines its options."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from deployconv.errors import UsageError
+from deployconv.options import Command, Option, ShapeRanges, Shapes, options_of
+
+R = TypeVar("R")
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX model file.")]
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output instead.")
 ]
-Backend = Annotated[
-    str, typer.Option("--backend", metavar="NAME", help="Runtime: ort (CPU), ort:cuda, ...")
-]
-Backends = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--backend",
-        metavar="NAME",
-        help="Runtime: ort (CPU), ort:cuda, ... Repeat for several. Default: ort.",
-    ),
-]
-Shapes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--shape",
-        metavar="NAME:1,3,H,W",
-        help="Shape of a dynamic input, e.g. x:1,3,64,64. Repeat for several inputs.",
-    ),
-]
-Inputs = Annotated[
-    Path | None,
-    typer.Option(
-        "--inputs",
-        metavar="FILE.npz",
-        help="Run the models on these arrays, named as the inputs, instead of random ones.",
-    ),
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random inputs.")]
+
+
+def with_options(command: type[Command]) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Give a function the flags of ``command`` in place of its argument ``options``.
+
+    The function that typer calls takes one argument per flag; the decorated one gets a
+    ``command`` object made of them. Its other arguments stay as they are.
+
+    Raises:
+        UsageError: on the call, if a value is none that the option can have.
+    """
+    options = options_of(command)
+
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
+        @functools.wraps(function)
+        def run(**values: Any) -> R:
+            given = {one.name: _value(one, values.pop(_argument(one))) for one in options}
+            return function(options=command(**given), **values)
+
+        parameters: list[inspect.Parameter] = []
+        for given in inspect.signature(function, eval_str=True).parameters.values():
+            parameters += map(_parameter, options) if given.name == "options" else [given]
+        parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        return run
+
+    return decorate
+
+
+def arguments(options: Command) -> dict[str, Any]:
+    """Return the options as keyword arguments of the Python function of the command."""
+    return {one.name: getattr(options, one.name) for one in options_of(type(options))}
+
+
+def _argument(option: Option) -> str:
+    """The name under which typer passes the value of the flag."""
+    return f"no_{option.name}" if option.negated else option.name
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """The argument from which typer makes the flag."""
+    kind, default = option.type, option.default
+    if kind == tuple[str, ...]:
+        kind, default = list[str], list(default)
+    elif kind in _PARSERS:
+        kind = list[str] | None
+    elif option.negated:
+        default = False
+    flag = option.flag
+    info = typer.Option(*option.flag_names, metavar=flag.metavar, help=flag.help, min=flag.minimum)
+    return inspect.Parameter(
+        _argument(option),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, info],
+    )
+
+
+def _value(option: Option, given: Any) -> Any:
+    """The value of the option, from what typer passes for its flag."""
+    if option.negated:
+        return not given
+    if option.type == tuple[str, ...]:
+        return tuple(given)
+    parse = _PARSERS.get(option.type)
+    return parse(given) if parse else given
 
 
 def parse_shapes(values: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
@@ -51,8 +95,8 @@ def parse_shapes(values: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
     The last colon separates, as the name of an input may hold colons.
 
     Raises:
-        UsageError: where a value has no name, no sizes, or a size that is not a whole number
-            of at least 0; or where an input is named twice.
+        UsageError: a value has no name, no sizes, or a size that is not a whole number of at
+            least 0; or an input is named twice.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for value in values or ():
@@ -67,3 +111,30 @@ def parse_shapes(values: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
             raise UsageError(f"--shape {value!r}: input {name!r} has a shape already; give one")
         shapes[name] = tuple(int(part) for part in parts)
     return shapes
+
+
+def parse_ranges(values: Sequence[str] | None) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Turn ``["x:1,8..1,16..4,32"]`` into ``{"x": ((1, 8), (1, 16), (4, 32))}``.
+
+    One shape stands for all three.
+
+    Raises:
+        UsageError: as `parse_shapes`, or there are neither one nor three shapes.
+    """
+    ranges: dict[str, tuple[tuple[int, ...], ...]] = {}
+    for value in values or ():
+        name, _, sizes = value.rpartition(":")
+        corners = [parse_shapes([f"{name}:{part}"])[name] for part in sizes.split("..")]
+        if len(corners) not in (1, 3):
+            raise UsageError(f"--shape {value!r}: expected NAME:MIN..OPT..MAX, or one shape")
+        if name in ranges:
+            raise UsageError(f"--shape {value!r}: input {name!r} has a shape already; give one")
+        ranges[name] = tuple(corners * 3 if len(corners) == 1 else corners)
+    return ranges
+
+
+_PARSERS: dict[Any, Callable[[Sequence[str] | None], Any]] = {
+    Shapes | None: parse_shapes,
+    ShapeRanges | None: parse_ranges,
+}
+"""The types of options that are written as text, and what reads it."""

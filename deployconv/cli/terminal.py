@@ -1,4 +1,4 @@
-"""What goes to standard error: one-line diagnostics, and progress where someone is looking."""
+"""What is written to standard error: one-line diagnostics, and progress on a terminal."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from deployconv.report.text import one_line
+from deployconv.report.lines import one_line
 
 
 def diagnose(kind: str, message: str) -> None:
-    """Print ``deployconv: KIND: MESSAGE`` as exactly one line, however long."""
+    """Print ``deployconv: KIND: MESSAGE`` as exactly one line of any length."""
     print(f"deployconv: {kind}: {one_line(message)}", file=sys.stderr, flush=True)
 
 
@@ -24,9 +24,8 @@ def warn(messages: Iterable[str]) -> None:
 def progress(message: str) -> Iterator[Callable[[float], None]]:
     """Show a spinner while the body runs, on a terminal only.
 
-    Yields a function for the part that is done, 0 to 1: from its first call on there is a bar
-    with the time left. The body must not print: meanwhile Rich sends standard output its own
-    way.
+    Yields a function that takes the part that is done, 0 to 1; its first call turns the spinner
+    into a bar with the time left. The body must not print, as Rich redirects standard output.
     """
     if not sys.stderr.isatty():
         yield lambda part: None

@@ -1,4 +1,4 @@
-"""``deployconv verify``: do two models compute the same?"""
+"""``deployconv verify``: whether two models compute the same."""
 
 from __future__ import annotations
 
@@ -7,38 +7,29 @@ from typing import Annotated
 
 import typer
 
-from deployconv.cli.parameters import Backends, Inputs, Json, Seed, Shapes, parse_shapes
+from deployconv.cli.parameters import Json, arguments, with_options
 from deployconv.cli.terminal import progress
 from deployconv.errors import CheckFailed
+from deployconv.options import VerifyCommand
 
 
+@with_options(VerifyCommand)
 def verify(
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="The model to match.")],
     candidate: Annotated[
         Path,
         typer.Argument(metavar="CANDIDATE", help="The model to check; the same inputs, outputs."),
     ],
-    backend: Backends = None,
-    shape: Shapes = None,
-    inputs: Inputs = None,
-    seed: Seed = 0,
+    options: VerifyCommand,
     json: Json = False,
 ) -> None:
     """Compare the outputs of two models on the same inputs."""
-    shapes = parse_shapes(shape)
     from deployconv import api
     from deployconv.report import console, document
     from deployconv.report.lines import parity_line
 
     with progress(f"comparing {candidate} with {reference}"):
-        checks = api.verify(
-            reference,
-            candidate,
-            backend=tuple(backend or ("ort",)),
-            shape=shapes,
-            inputs=inputs,
-            seed=seed,
-        )
+        checks = api.verify(reference, candidate, **arguments(options))
     if json:
         document.write(document.of_verification(checks))
     else:

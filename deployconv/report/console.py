@@ -1,8 +1,9 @@
-"""Tables and lines for people. Site ids are folded where a terminal is narrow, never cut."""
+"""The reports for people: tables and lines. A narrow terminal folds site ids, never cuts them."""
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
@@ -14,26 +15,30 @@ from deployconv.report.lines import (
     count,
     dla_cell,
     dla_lines,
+    failure_line,
     latency_line,
     milliseconds,
+    one_line,
     parity_line,
     rewriting_lines,
     sites_line,
     target_lines,
 )
-from deployconv.report.text import one_line
 from deployconv.results import (
+    BuildReport,
     Inspection,
     Latency,
     ModelCheck,
     ModelInfo,
     Parity,
     Rewriting,
+    ShapeRange,
     SiteReport,
+    TargetBuild,
 )
 
 _WIDE = 10_000
-"""Columns where no terminal folds: a table takes what it needs of them."""
+"""The width when there is no terminal: more columns than any table needs."""
 
 _COLOURS = {
     "rewritten": "green",
@@ -48,9 +53,12 @@ _COLOURS = {
 }
 
 
+_EVIDENCE = "compile evidence: nothing was executed; a build that passes may still not run"
+
+
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave a closed pipe to the command line, which knows the exit status for it."""
+        """Raise the error again: the command line has an exit status for a closed pipe."""
         raise
 
 
@@ -67,13 +75,13 @@ def stdout() -> Console:
 
 
 def print_lines(console: Console, *lines: str) -> None:
-    """Print each line whole, however narrow the terminal."""
+    """Print each line whole, even if the terminal is narrow."""
     for line in lines:
         console.print(Text(line), soft_wrap=True)
 
 
 def print_inspection(console: Console, inspection: Inspection) -> None:
-    """Print the site table as `rewrite` would leave it, and the reasons."""
+    """Print the table of sites as `rewrite` would leave them, and the reasons."""
     _print_sites(console, inspection.source, inspection.sites, certified=False)
     print_lines(console, *dla_lines(inspection.sites))
     if inspection.note:
@@ -83,14 +91,14 @@ def print_inspection(console: Console, inspection: Inspection) -> None:
 
 
 def print_rewriting(console: Console, rewriting: Rewriting) -> None:
-    """Print the site table, the reasons, the proof, the timing, and the file written."""
+    """Print the table of sites, the reasons, the proof, the timing, and the written file."""
     _print_sites(console, rewriting.source, rewriting.sites, certified=True)
     print_lines(console, *target_lines(rewriting.sites))
     print_lines(console, *rewriting_lines(rewriting))
 
 
 def print_parity(console: Console, checks: Sequence[Parity]) -> None:
-    """Print one row for each output on each backend, then a line for each backend."""
+    """Print one row per output and backend, then one line per backend."""
     table = make_table("backend", "output", "max |difference|", "relative", "tolerance", "verdict")
     for check in checks:
         for output in check.outputs:
@@ -107,7 +115,7 @@ def print_parity(console: Console, checks: Sequence[Parity]) -> None:
 
 
 def print_latency(console: Console, latencies: Sequence[Latency], models: Sequence[str]) -> None:
-    """Print medians and 95th percentiles of the named models, and what ran them."""
+    """Print the median and 95th percentile of each named model, and what ran them."""
     table = make_table("backend", "model", "median", "p95", "runs")
     for latency in latencies:
         quantiles = filter(None, (latency.before_ms, latency.after_ms))
@@ -122,7 +130,7 @@ def print_latency(console: Console, latencies: Sequence[Latency], models: Sequen
 
 
 def _print_profiles(console: Console, latency: Latency, models: Sequence[str]) -> None:
-    """Print the layers' time of each model by site, what belongs to none last."""
+    """Print the time of each model's layers, grouped by site; layers of no site come last."""
     if not latency.profiles:
         return
     table = make_table("model", "layers", "time", "share", "site")
@@ -142,7 +150,7 @@ def _print_profiles(console: Console, latency: Latency, models: Sequence[str]) -
 
 
 def print_check(console: Console, check: ModelCheck) -> None:
-    """Print the row of one model, as soon as it is known; the path stands last, so fits."""
+    """Print the verdict on one model. The path comes last, as it may be long."""
     outcome = "-"
     if check.rewriting is not None:
         sites = check.rewriting.sites
@@ -156,6 +164,63 @@ def print_check(console: Console, check: ModelCheck) -> None:
     console.print(row, soft_wrap=True)
     if check.message:
         print_lines(console, f"{'':8}{one_line(check.message)}")
+
+
+def print_build(console: Console, report: BuildReport) -> None:
+    """Print one row per target with the kernels, and TensorRT's message for a failed build."""
+    name = one_line(report.source.path) if report.source.path else "model in memory"
+    print_lines(console, f"{name}: {report.runtime}", "")
+    columns = ("target", "verdict", "build", "engine", "weights", "activations", "kernels")
+    table = make_table(*columns)
+    for built in report.targets:
+        table.add_row(
+            built.target or "this GPU",
+            coloured("builds" if built.builds else "failed"),
+            _seconds(built.stage("build").seconds),
+            _bytes(built.engine_bytes),
+            _bytes(built.weights_bytes),
+            _bytes(built.activation_bytes),
+            _kernels(built),
+        )
+    console.print(table)
+    print_lines(console, "")
+    for bound in report.shapes:
+        print_lines(console, f"input {one_line(bound.name)}: {_range(bound)}")
+    if report.note:
+        print_lines(console, one_line(report.note))
+    for built in report.targets:
+        if built.failure is not None:
+            print_lines(console, failure_line(built))
+        if built.engine is not None:
+            print_lines(console, f"wrote {one_line(built.engine.path)}")
+    loads = (built.stage("deserialize") for built in report.targets if built.builds)
+    for reason in dict.fromkeys(stage.reason for stage in loads if stage.status == "not-run"):
+        print_lines(console, f"deserialize, run, profile: not run - {reason}")
+    print_lines(console, _EVIDENCE)
+
+
+def _kernels(built: TargetBuild) -> str:
+    """The number of kernels and of which kinds: ``5: 2 kgen, 1 correlation, 2 deconv``."""
+    if built.kernels is None:
+        return "-"
+    kinds = Counter(kernel.kind for kernel in built.kernels)
+    listed = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+    return f"{len(built.kernels)}: {listed}" if listed else "0"
+
+
+def _range(bound: ShapeRange) -> str:
+    corners = (",".join(map(str, shape)) for shape in (bound.min, bound.opt, bound.max))
+    return "..".join(dict.fromkeys(corners))
+
+
+def _bytes(size: int | None) -> str:
+    if size is None:
+        return "-"
+    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} s"
 
 
 def _print_sites(
@@ -203,7 +268,7 @@ def _site_table(sites: Sequence[SiteReport], *, certified: bool) -> Table:
 
 
 def _geometry(site: SiteReport) -> str:
-    """Kernel, stride, and what differs from the plain layer: ``k4x4 s2x2 d2x2 g8 float16``."""
+    """Kernel, stride, dilation and group if not 1, data type: ``k4x4 s2x2 d2x2 g8 float16``."""
     dilated = any(step != 1 for step in site.dilation or ())
     parts = (
         f"k{_times(site.kernel)}" if site.kernel else None,
@@ -220,7 +285,7 @@ def _times(sizes: Iterable[int] | None) -> str:
 
 
 def make_table(*headers: str) -> Table:
-    """Return a table without lines whose widest columns fold first where space is short."""
+    """Return a table without lines. If space is short, the widest columns fold first."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for header in headers:
         table.add_column(header, overflow="fold")
@@ -228,5 +293,5 @@ def make_table(*headers: str) -> Table:
 
 
 def coloured(word: str) -> Text:
-    """Return ``word`` in the colour of that verdict, plain where it has none."""
+    """Return ``word`` in the colour of that verdict; in no colour if it is no verdict."""
     return Text(word, style=_COLOURS.get(word, ""))

@@ -1,7 +1,7 @@
-"""The JSON documents, schema version 1. Times are milliseconds.
+"""The JSON documents, written and read back, schema version 1. Times are milliseconds.
 
 JSON has no NaN and no infinity: they are written as the strings ``"NaN"``, ``"Infinity"`` and
-``"-Infinity"``, which no comparison takes for a small number.
+``"-Infinity"``, which no script mistakes for a small number.
 """
 
 from __future__ import annotations
@@ -10,19 +10,25 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from deployconv._version import __version__
+from deployconv.errors import UsageError
 from deployconv.results import (
     BuildReport,
     CheckReport,
     Compilation,
     Inspection,
     Latency,
+    LayerTime,
     ModelCheck,
     Parity,
+    Profile,
+    Quantiles,
     Rewriting,
+    SiteTime,
     TargetBuild,
 )
 
@@ -32,7 +38,7 @@ Document = dict[str, Any]
 
 
 def of_inspection(inspection: Inspection) -> Document:
-    """Describe what `inspect` found; ``target`` and ``note`` where it was asked of a target."""
+    """Describe what `inspect` found; with ``target`` and ``note`` if it was asked for a target."""
     target = {"target": inspection.target, "note": inspection.note} if inspection.target else {}
     return _document(
         model=asdict(inspection.source),
@@ -56,17 +62,17 @@ def of_rewriting(rewriting: Rewriting) -> Document:
 
 
 def of_verification(checks: Sequence[Parity]) -> Document:
-    """Describe what `verify` found, one entry a backend."""
+    """Describe what `verify` found, one entry per backend."""
     return _document(parity=[asdict(check) for check in checks])
 
 
 def of_timing(latencies: Sequence[Latency], models: Sequence[str]) -> Document:
-    """Describe what `bench` measured of ``models``, one entry a backend."""
+    """Describe what `bench` measured of ``models``, one entry per backend."""
     return _document(models=list(models), latency=[asdict(latency) for latency in latencies])
 
 
 def of_build(report: BuildReport) -> Document:
-    """Describe what TensorRT made of a model: compile evidence, one entry a target."""
+    """Describe how TensorRT compiled a model, without running it, one entry per target."""
     return _document(
         model=asdict(report.source),
         evidence="compile",
@@ -78,7 +84,7 @@ def of_build(report: BuildReport) -> Document:
 
 
 def of_check(report: CheckReport) -> Document:
-    """Describe what `check` found, one entry a model."""
+    """Describe what `check` found, one entry per model."""
     return _document(models=[_of_model_check(check) for check in report.models])
 
 
@@ -130,6 +136,7 @@ def _of_target(built: TargetBuild) -> Document:
 
 
 def _finite(value: Any) -> Any:
+    """Return ``value`` with strings in place of the floats that JSON cannot write."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -137,3 +144,81 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
+
+
+@dataclass(frozen=True)
+class SavedTiming:
+    """What `bench --json` printed: one latency per backend, of one or two named models."""
+
+    models: tuple[str, ...]
+    latencies: tuple[Latency, ...]
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    """What else is known of the machine, such as its power mode and clocks."""
+
+
+def read_timing(path: Path) -> SavedTiming:
+    """Read a timing that `bench --json` or ``scripts/bench_jetson.sh`` wrote, perhaps elsewhere.
+
+    Raises:
+        UsageError: the file cannot be read, or holds no timing.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--from {path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UsageError(f"--from {path}: not JSON: give what bench --json printed") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UsageError(
+            f"--from {path}: schema_version {version} where {SCHEMA_VERSION} is known: give what "
+            "bench --json printed"
+        )
+    try:
+        latencies = tuple(map(_latency, content["latency"]))
+        models = tuple(map(str, content["models"]))
+        conditions = {str(key): str(one) for key, one in content.get("conditions", {}).items()}
+        if any(
+            len(models) != 1 + (one.after_ms is not None)
+            or len(one.profiles) not in (0, len(models))
+            for one in latencies
+        ):
+            raise ValueError("models and latencies do not fit together")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"--from {path}: holds no timing of bench ({type(error).__name__}: {error})"
+        ) from error
+    return SavedTiming(models, latencies, conditions)
+
+
+def _latency(fields: Mapping[str, Any]) -> Latency:
+    after = fields["after_ms"]
+    return Latency(
+        backend=str(fields["backend"]),
+        provider=str(fields["provider"]),
+        threads=int(fields["threads"]),
+        runs=int(fields["runs"]),
+        machine=str(fields["machine"]),
+        runtime=str(fields["runtime"]),
+        before_ms=_quantiles(fields["before_ms"]),
+        after_ms=None if after is None else _quantiles(after),
+        ratio=None if after is None else float(fields["ratio"]),
+        cuda_graph=bool(fields.get("cuda_graph", False)),
+        profiles=tuple(map(_profile, fields.get("profiles", ()))),
+    )
+
+
+def _profile(fields: Mapping[str, Any]) -> Profile:
+    return Profile(int(fields["runs"]), tuple(map(_site_time, fields["sites"])))
+
+
+def _site_time(fields: Mapping[str, Any]) -> SiteTime:
+    layers = (
+        LayerTime(str(one["name"]), float(one["ms"]), tuple(map(str, one["nodes"])))
+        for one in fields["layers"]
+    )
+    return SiteTime(tuple(map(str, fields["sites"])), float(fields["ms"]), tuple(layers))
+
+
+def _quantiles(fields: Mapping[str, Any]) -> Quantiles:
+    return Quantiles(float(fields["median"]), float(fields["p95"]))

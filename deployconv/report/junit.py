@@ -1,4 +1,4 @@
-"""JUnit XML of a `check`: one test case a model."""
+"""The report of `check` for CI: JUnit XML with one test case per model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from xml.etree import ElementTree
 from deployconv.errors import UsageError
 from deployconv.results import CheckReport, ModelCheck
 
-# XML 1.0 has no way to write these, not even as a character reference.
+# XML 1.0 cannot write these characters, not even as a character reference.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _ELEMENTS = {"failed": "failure", "error": "error", "not-run": "skipped"}
 
 
 def junit_xml(report: CheckReport) -> ElementTree.ElementTree[ElementTree.Element]:
-    """Return the report as a tree; a model that could not be run is ``skipped``, never passed."""
+    """Return the report as an XML tree; a model that could not be run is ``skipped``."""
     statuses = [check.status for check in report.models]
     totals = {
         "tests": str(len(statuses)),
@@ -42,7 +42,7 @@ def write_junit(report: CheckReport, path: Path) -> None:
     """Write the report to ``path``, whole or not at all.
 
     Raises:
-        UsageError: where the file cannot be written.
+        UsageError: the file cannot be written.
     """
     try:
         with _replacing(path) as file:
@@ -75,7 +75,7 @@ def _clean(text: str) -> str:
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path`` that takes its place when the body succeeds."""
+    """Open a temporary file beside ``path`` that replaces it when the body succeeds."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:
@@ -83,7 +83,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes a private file; a report is for whoever may read the folder.
+        # mkstemp makes a private file; a report gets the permissions of any new file.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)

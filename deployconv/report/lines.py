@@ -1,6 +1,6 @@
-"""The closing lines of a report: what was proved, what was measured, what was not run.
+"""The lines of a report: what was proved, what was measured, what was not run.
 
-What did not run is called ``not run`` and given its reason; it is never called passed.
+A step that did not run is called ``not run``, with the reason; it is never called passed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from deployconv.report.text import one_line
 from deployconv.results import (
     Candidate,
     CheckReport,
@@ -26,13 +25,24 @@ from deployconv.results import (
 )
 
 _NOISE = 0.02
-"""A model timed in turns with itself comes out within 2 % of 1."""
+"""A model timed in turns with itself has a ratio within 2 % of 1."""
 
 _NO_REASON = "no reason was given"
 
 
+def one_line(text: str) -> str:
+    """Return ``text`` on one line.
+
+    Names in a model are somebody else's text: white space collapses into single blanks, and what
+    a terminal or a log would interpret (escape sequences, lone surrogates) is shown as a Python
+    escape.
+    """
+    visible = (c if c.isprintable() or c.isspace() else ascii(c)[1:-1] for c in text)
+    return " ".join("".join(visible).split())
+
+
 def rewriting_lines(rewriting: Rewriting) -> list[str]:
-    """Return the lines below the site table of `rewrite`."""
+    """Return the lines below the table of sites of `rewrite`."""
     return [
         certificate_line(rewriting.sites, rewriting.not_run),
         parity_line(rewriting.parity)
@@ -47,7 +57,7 @@ def rewriting_lines(rewriting: Rewriting) -> list[str]:
 
 
 def candidate_line(candidate: Candidate | Prediction) -> str:
-    """One form of a site: timed in place beside the model as it was before, or predicted."""
+    """Describe one form of a site: its time within the model, or its predicted time."""
     mark = "*" if candidate.chosen else " "
     if isinstance(candidate, Prediction):
         return f"  {mark} {candidate.name:18} {candidate.predicted_ms:9.3f} ms predicted"
@@ -77,7 +87,7 @@ def certificate_line(sites: Sequence[SiteReport], not_run: Sequence[NotRun] = ()
 
 
 def parity_line(parity: Parity) -> str:
-    """Say whether the outputs agree, with the output that comes closest to its tolerance."""
+    """Say whether the outputs agree, and how far the one closest to its tolerance differs."""
     verdict = "passed" if parity.passed else "failed"
     line = f"parity: {verdict} on {parity.backend}"
     if not parity.outputs:
@@ -92,7 +102,7 @@ def parity_line(parity: Parity) -> str:
 
 
 def latency_line(latency: Latency) -> str:
-    """Say what one model takes, or how the second compares with the first."""
+    """Say how long one model takes, or how the second compares with the first."""
     graph = ", CUDA graph" if latency.cuda_graph else ""
     threads = count(latency.threads, "thread")
     where = f"({latency.backend}, {latency.provider}, {threads}{graph})"
@@ -107,7 +117,7 @@ def latency_line(latency: Latency) -> str:
 
 
 def compiled_line(compiled: Compilation) -> str:
-    """Say for each target whether the model builds as exported and rewritten."""
+    """Say for each target whether the model builds as exported and as rewritten."""
     targets = (
         f"{before.target} {_built(before)} -> {_built(after)}" for before, after in compiled.pairs
     )
@@ -116,8 +126,17 @@ def compiled_line(compiled: Compilation) -> str:
     return f"compile evidence: {verdict}, {', '.join(targets)} ({runtime}; nothing was executed)"
 
 
+def failure_line(built: TargetBuild) -> str:
+    """Say in one line why the build for a target failed: ``sm89: build failed: ...``."""
+    stage = built.failure
+    assert stage is not None
+    where = f" at node {stage.node}" if stage.node else ""
+    where += f" ({stage.operator})" if stage.operator else ""
+    return one_line(f"{built.target or 'this GPU'}: {stage.name} failed{where}: {stage.reason}")
+
+
 def target_lines(sites: Sequence[SiteReport]) -> list[str]:
-    """Say which layers a target needs rewritten, and what it says of them as exported."""
+    """Say which layers a target needs rewritten, with its evidence about the exported ones."""
     return [
         one_line(f"{site.id}: {note.mark} for {', '.join(note.targets)} - {note.text}")
         for site in sites
@@ -126,13 +145,13 @@ def target_lines(sites: Sequence[SiteReport]) -> list[str]:
 
 
 def dla_cell(note: DlaNote) -> str:
-    """The codes of what keeps a layer off the DLA, as exported and rewritten."""
+    """List the codes of what keeps a layer off the DLA, as exported and as rewritten."""
     exported = _codes(note.exported)
     return exported if note.rewritten is None else f"{exported} -> {_codes(note.rewritten)}"
 
 
 def dla_lines(sites: Sequence[SiteReport]) -> list[str]:
-    """Say of each layer what keeps it off the DLA, first what holds before and after alike."""
+    """Say what keeps each layer off the DLA, first what is the same before and after."""
     lines = []
     for site in sites:
         if site.dla is None:
@@ -189,7 +208,7 @@ def _built(built: TargetBuild) -> str:
 
 
 def _badness(output: OutputParity) -> tuple[bool, bool, float]:
-    """Order outputs: failed ones last, those of another shape or dtype after all others."""
+    """Sort key of outputs: failed ones last, and among these another shape or dtype last."""
     used = output.max_abs / output.tolerance if output.tolerance else output.max_abs
     return not output.passed, output.problem is not None, used
 

@@ -36,8 +36,9 @@ def test_what_json_printed_is_shown(tmp_path: Path, capsys: pytest.CaptureFixtur
         ["net.onnx", "--from", "t.json"],
         ["--from", "t.json", "--runs", "3"],
         ["--from", "t.json", "--profile"],
+        ["--from", "t.json", "--backend", "ort"],
     ],
-    ids=["nothing", "a model too", "an option too", "a flag too"],
+    ids=["nothing", "a model too", "an option too", "a flag too", "a default too"],
 )
 def test_calls_that_mean_nothing(arguments: list[str]) -> None:
     assert main(["bench", *arguments]) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployconv.cli import main
-from deployconv.cli.build import parse_ranges
+from deployconv.cli.parameters import parse_ranges
 from deployconv.errors import BackendUnavailable, UsageError
 from tests.cli.conftest import FakeApi
 from tests.report import samples

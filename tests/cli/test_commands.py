@@ -19,17 +19,20 @@ A, B = Path("a.onnx"), Path("b.onnx")
 def test_inspect(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "a.onnx"]) == 0
     assert samples.REWRITTEN.id in capsys.readouterr().out
-    assert api.calls == [("inspect", (A,), {"target": None})]
+    assert api.calls == [("inspect", (A,), {"target": None, "freeze_initializers": False})]
     assert main(["inspect", "a.onnx", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["sites"]) == 2
+    assert main(["inspect", "a.onnx", "--target", "dla", "--freeze-initializers"]) == 0
+    assert api.calls[-1][2] == {"target": "dla", "freeze_initializers": True}
 
 
 def test_verify_flags(api: FakeApi) -> None:
     flags = ["--backend", "ort", "--backend", "ort:cuda", "--shape", "x:1", "--seed", "3"]
-    assert main(["verify", "a.onnx", "b.onnx", *flags, "--inputs", "in.npz"]) == 0
+    flags += ["--inputs", "in.npz", "--threads", "2"]
+    assert main(["verify", "a.onnx", "b.onnx", *flags]) == 0
     backends = ("ort", "ort:cuda")
     options = {"backend": backends, "shape": {"x": (1,)}, "inputs": Path("in.npz"), "seed": 3}
-    assert api.calls == [("verify", (A, B), options)]
+    assert api.calls == [("verify", (A, B), {**options, "threads": 2})]
 
 
 def test_verify_passes(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,9 +58,14 @@ def test_verify_fails_where_one_backend_does(
 
 def test_bench(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "a.onnx", "b.onnx", "--threads", "2", "--runs", "9"]) == 0
-    options = {"backend": ("ort",), "shape": {}, "threads": 2, "runs": 9}
+    options = {"backend": ("ort",), "shape": {}, "inputs": None, "seed": 0, "threads": 2, "runs": 9}
     assert api.calls == [("bench", (A, B), {**options, "profile": False, "cuda_graph": False})]
     assert "1.63 times as fast" in capsys.readouterr().out
+
+
+def test_bench_on_given_inputs(api: FakeApi) -> None:
+    assert main(["bench", "a.onnx", "b.onnx", "--inputs", "in.npz", "--seed", "3"]) == 0
+    assert (api.options["inputs"], api.options["seed"]) == (Path("in.npz"), 3)
 
 
 def test_bench_profile_and_graph(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,10 +99,16 @@ def test_check_statuses(
 ) -> None:
     api.answers["check"] = CheckReport(models)  # type: ignore[arg-type]
     assert main(["check", "a.onnx", "models"]) == status
-    assert api.calls == [("check", ([A, Path("models")],), {})]
+    options = {"backend": "ort", "seed": 0}
+    assert api.calls == [("check", ([A, Path("models")],), options)]
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1].startswith(f"{len(models)} model")
     assert captured.err.count("\n") == bool(status)
+
+
+def test_check_flags(api: FakeApi) -> None:
+    assert main(["check", "models", "--backend", "ort:cuda", "--seed", "3"]) == 1
+    assert api.options == {"backend": "ort:cuda", "seed": 3}
 
 
 def test_check_json_and_junit(

@@ -38,6 +38,7 @@ DEFAULTS = {
     "budget": 60.0,
     "cache": True,
     "max_memory": 1.1,
+    "threads": None,
     "on_progress": ANY,
 }
 
@@ -66,6 +67,7 @@ DEFAULTS = {
         (["--budget", "7.5"], {"budget": 7.5}),
         (["--no-cache"], {"cache": False}),
         (["--max-memory", "1.5"], {"max_memory": 1.5}),
+        (["--threads", "2"], {"threads": 2}),
         (["--max-memory", "inf"], {"max_memory": float("inf")}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -82,6 +84,7 @@ def test_flags(api: FakeApi, flags: list[str], changed: dict[str, object]) -> No
         (["--budget", "0"], "--budget"),
         (["--max-memory", "-1"], "--max-memory"),
         (["--max-memory", "much"], "--max-memory"),
+        (["--threads", "0"], "--threads"),
     ],
 )
 def test_what_is_no_policy_and_no_budget(

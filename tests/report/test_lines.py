@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deployconv.report import lines
+from deployconv.report.lines import one_line
 from deployconv.results import Latency, NotRun, Parity, Quantiles
 from tests.report import samples
 
@@ -141,3 +144,23 @@ def test_check_summary() -> None:
     assert lines.check_summary(samples.CHECK_REPORT) == (
         "4 models: 1 passed, 1 failed, 1 error, 1 not-run"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain", "plain"),
+        ("two\nlines\r\n\tand  more ", "two lines and more"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("\udc80", r"\udc80"),
+        ("größe/東京", "größe/東京"),
+    ],
+)
+def test_one_line(text: str, expected: str) -> None:
+    assert one_line(text) == expected
+
+
+@given(st.text())
+def test_any_text_becomes_one_printable_line(text: str) -> None:
+    assert one_line(text).isprintable()
+    assert len(one_line(text).splitlines()) <= 1

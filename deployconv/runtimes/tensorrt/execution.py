@@ -92,7 +92,7 @@ class Execution:
         return elapsed
 
     def profile(self, runs: int) -> list[dict[str, Any]]:
-        """The fields of `target_results.LayerTime` for each layer; means over ``runs``.
+        """The fields of `results.LayerTime` for each layer; means over ``runs``.
 
         In a context of its own, as a profiler slows down every run of the one it is attached to.
         """

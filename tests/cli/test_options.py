@@ -1,0 +1,200 @@
+"""Options are defined once: flags, keyword arguments and choices all agree."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from typer.main import get_command
+
+import deployconv
+from deployconv import options, results
+from deployconv.cli import main
+from deployconv.cli.app import app
+from deployconv.cli.parameters import arguments
+from deployconv.errors import UsageError
+from deployconv.options import Option, options_of
+from deployconv.rewrites.lowering.shuffle import SHUFFLES
+from tests.cli.conftest import FakeApi
+
+COMMANDS: dict[str, type[options.Command]] = {
+    "inspect": options.InspectCommand,
+    "rewrite": options.RewriteCommand,
+    "verify": options.VerifyCommand,
+    "bench": options.BenchCommand,
+    "build": options.BuildCommand,
+    "check": options.CheckCommand,
+}
+EVERY_OPTION = [
+    pytest.param(command, option, id=f"{command} {option.name}")
+    for command, made in COMMANDS.items()
+    for option in options_of(made)
+]
+
+MODELS = {
+    "inspect": ["a.onnx"],
+    "rewrite": ["a.onnx"],
+    "verify": ["a.onnx", "b.onnx"],
+    "bench": ["a.onnx", "b.onnx"],
+    "build": ["a.onnx"],
+    "check": ["models"],
+}
+CHOSEN_BY_THE_COMMAND = {"rewrite": {"output": Path("a.deploy.onnx")}}
+"""A command writes its result beside the model; the function writes only where it is told to."""
+
+CALLBACKS = {"on_progress", "on_result"}
+"""Keyword arguments that no flag could stand for."""
+SHOWN = {"--json", "--junit", "--from", "--help"}
+"""Flags that say what is printed; the functions return results and print nothing."""
+
+ACCEPTED: dict[Any, Any] = {
+    Path | None: str | Path | None,
+    tuple[str, ...]: str | Sequence[str],
+    options.Shapes | None: Mapping[str, Sequence[int]] | None,
+    options.ShapeRanges | None: Mapping[str, Sequence[int] | Sequence[Sequence[int]]] | None,
+}
+"""What a function accepts for the type of an option; any other type is taken as it is."""
+
+
+def signature(command: str) -> dict[str, inspect.Parameter]:
+    """The keyword-only arguments of a public function."""
+    made = inspect.signature(getattr(deployconv, command))
+    return {name: one for name, one in made.parameters.items() if one.kind is one.KEYWORD_ONLY}
+
+
+def annotations(command: str) -> dict[str, Any]:
+    """The types of a public function's arguments."""
+    import onnx
+
+    names = {"onnx": onnx, "Model": str | Path | onnx.ModelProto}
+    return get_type_hints(getattr(deployconv, command), localns=names)
+
+
+def flags(command: str) -> dict[str, Any]:
+    """What the command line made of a command's options, by the first name of each."""
+    made = get_command(app).commands[command].params  # type: ignore[attr-defined]
+    return {one.opts[0]: one for one in made if one.opts[0].startswith("-")}
+
+
+def test_every_command_has_its_options() -> None:
+    assert set(COMMANDS) == set(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_same_options_everywhere(command: str) -> None:
+    defined = options_of(COMMANDS[command])
+    assert set(signature(command)) - CALLBACKS == {option.name for option in defined}
+    assert set(flags(command)) - SHOWN == {option.flag_names[0] for option in defined}
+
+
+@pytest.mark.parametrize(("command", "option"), EVERY_OPTION)
+def test_keyword_argument(command: str, option: Option) -> None:
+    default = signature(command)[option.name].default
+    if option.type == tuple[str, ...] and isinstance(default, str):
+        default = (default,)
+    assert default == option.default
+    assert type(default) is type(option.default)
+    assert annotations(command)[option.name] == ACCEPTED.get(option.type, option.type)
+
+
+@pytest.mark.parametrize(("command", "option"), EVERY_OPTION)
+def test_flag(command: str, option: Option) -> None:
+    flag = flags(command)[option.flag_names[0]]
+    assert tuple(flag.opts) == option.flag_names
+    assert flag.secondary_opts == []
+    assert (flag.help, flag.metavar) == (option.flag.help, option.flag.metavar)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_call_without_flags_has_the_defaults(api: FakeApi, command: str) -> None:
+    main([command, *MODELS[command]])
+    defaults = {**arguments(COMMANDS[command]()), **CHOSEN_BY_THE_COMMAND.get(command, {})}
+    if "shape" in defaults:
+        defaults["shape"] = {}
+    given = {name: value for name, value in api.options.items() if name not in CALLBACKS}
+    assert given == defaults
+
+
+@pytest.mark.parametrize(("command", "option"), EVERY_OPTION)
+def test_values_of_a_flag(api: FakeApi, command: str, option: Option) -> None:
+    flag = option.flag_names[-1]
+    for words, value in samples_of(option):
+        api.calls.clear()
+        words_given = [part for word in words for part in (flag, word)] if words else [flag]
+        main([command, *MODELS[command], *words_given])
+        assert api.options[option.name] == value
+
+
+@pytest.mark.parametrize(("command", "option"), EVERY_OPTION)
+def test_values_that_a_flag_refuses(
+    api: FakeApi, capsys: pytest.CaptureFixture[str], command: str, option: Option
+) -> None:
+    refused = ["neither"] if options.choices_of(option.type) else []
+    if option.flag.minimum is not None:
+        refused += [str(int(option.flag.minimum) - 1), "many"]
+    for word in refused:
+        assert main([command, *MODELS[command], option.flag_names[0], word]) == 2
+        assert option.flag_names[0] in capsys.readouterr().err
+    assert api.calls == []
+
+
+def samples_of(option: Option) -> list[tuple[list[str], Any]]:
+    """Some values of an option: what is written after its flag, and what the function gets."""
+    kinds = {option.type, *get_args(option.type)}
+    if choices := options.choices_of(option.type):
+        return [([choice], choice) for choice in choices]
+    if bool in kinds:
+        return [([], not option.default)]
+    if option.type == options.Shapes | None:
+        return [(["x:1,2", "y:3"], {"x": (1, 2), "y": (3,)})]
+    if option.type == options.ShapeRanges | None:
+        return [(["x:1..2..3"], {"x": ((1,), (2,), (3,))})]
+    if option.type == tuple[str, ...]:
+        return [(["one"], ("one",)), (["one", "two"], ("one", "two"))]
+    (word, value) = next(
+        (word, kind(word))
+        for word, kind in (("7", int), ("2.5", float), ("x", str), ("x", Path))
+        if kind in kinds
+    )
+    return [([word], value)]
+
+
+@pytest.mark.parametrize(
+    ("made", "wrong", "message"),
+    [
+        (options.RewriteCommand, {"policy": "quickest"}, "policy 'quickest' is not known: choose"),
+        (options.RewriteCommand, {"form": "square"}, "choose auto, crop, .* separable or matrix"),
+        (options.RewriteCommand, {"shuffle": "riffle"}, "shuffle 'riffle' is not known"),
+        (options.RewriteCommand, {"budget": 0.5}, "budget is 0.5: .* from 1 on, or infinity"),
+        (options.RewriteCommand, {"max_memory": float("nan")}, "max_memory is nan: give a number"),
+        (options.VerifyCommand, {"threads": 0}, "threads is 0: give a number from 1 on$"),
+        (options.BenchCommand, {"runs": 0}, "runs is 0"),
+        (options.CheckCommand, {"seed": -1}, "seed is -1"),
+    ],
+)
+def test_values_that_are_refused(made: Any, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        made(**wrong)
+
+
+def test_the_planner_gets_the_options_of_rewrite() -> None:
+    shared = {option.name for option in options_of(options.SiteOptions)}
+    planner = {one.name for one in fields(options.RewriteOptions)}
+    assert planner - shared == {"float_bias"}
+    assert shared <= {option.name for option in options_of(options.RewriteCommand)}
+
+
+def test_shuffles_are_those_of_the_registry() -> None:
+    assert list(get_args(options.ShuffleName)) == list(SHUFFLES)
+    assert get_args(options.Shuffle) == ("auto", *SHUFFLES)
+
+
+def test_forms_and_shuffles_of_the_report() -> None:
+    assert set(get_args(options.FormName)) == {*get_args(options.Form), "conv"} - {"auto"}
+    types = get_type_hints(results.SiteReport)
+    assert types["form"] == options.FormName | None
+    assert types["shuffle"] == options.ShuffleName | None
