@@ -153,7 +153,7 @@ def rewrite(
         BackendUnavailable: the backend is not available or cannot run the model.
     """
     from deployconv.graph.load import load
-    from deployconv.proof.compiled import targets_of
+    from deployconv.proof.builds import targets_of
     from deployconv.rewriting import Request, rewrite_model
     from deployconv.search.workbench import TunerOptions
 

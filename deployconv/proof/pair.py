@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from deployconv.match import Original, Parameter, UpsampleSite
-from deployconv.proof.twin import float32_twin
+from deployconv.proof.twins import float32_twin
 from deployconv.rewrites.lowering import (
     AnyPlan,
     MatrixPlan,

@@ -16,7 +16,7 @@ from deployconv.errors import CheckFailed
 from deployconv.graph.load import LoadedModel, load
 from deployconv.match import Site, UpsampleSite
 from deployconv.options import FeedOptions, ShapeRanges
-from deployconv.proof.profile import imported_name
+from deployconv.proof.latency import imported_name
 from deployconv.results import (
     BuildReport,
     Compilation,
