@@ -104,7 +104,7 @@ def test_a_node_in_a_subgraph_comes_with_its_path() -> None:
     assert group.layers[0].nodes == ("up | then_branch",)
 
 
-def test_what_was_made_of_a_site_bears_its_name() -> None:
+def test_nodes_that_replace_a_site_count_as_that_site() -> None:
     made = SiteNames(
         owners={"up/conv": "main/up/shuffle"},
         nodes=frozenset({"up/conv", "up/shuffle", "up2/conv", "up2/x/conv", "relu", "up/own"}),

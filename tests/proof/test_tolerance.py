@@ -17,7 +17,7 @@ from tests.quantized import Activations, Layer, network, quantized
 
 
 def with_tail(*ops: str) -> ModelProto:
-    """The quantized network with layers of one input behind it."""
+    """The quantized network followed by layers of one input."""
     made = network(Layer(bias="none"))
     last = made.graph.output[0].name
     for number, op in enumerate(ops):

@@ -93,7 +93,7 @@ LEFT: dict[str, Callable[[], ModelProto]] = {
             node("DequantizeLinear", ["i", "scales", "zeros"], ["y"], axis=1),
         ]
     ),
-    "another scale behind": lambda: network(
+    "another scale after it": lambda: network(
         [
             node("QuantizeLinear", ["x", "scale", "zero"], ["i"]),
             node("DequantizeLinear", ["i", "other", "zero"], ["y"]),
@@ -129,13 +129,13 @@ def test_the_file_is_read_as_well_as_the_bytes(tmp_path: Path) -> None:
 
 
 def squashed(offset: float, scale: str = "scale") -> bytes:
-    """The sum of ``x`` and ``offset``, rounded, in a layer that leaves no grid behind."""
+    """The sum of ``x`` and ``offset``, rounded, in a layer whose output is not quantized."""
     nodes = [
         node("Add", ["x", "offset"], ["s"]),
         *pair("s", "t", scale),
         node("Sigmoid", ["t"], ["y"]),
     ]
-    made = network(nodes, offset=np.float32(offset), coarse=np.float32(4 * STEP))
+    made = network(nodes, offset=np.float32(offset), coarse_scale=np.float32(4 * STEP))
     return made.SerializeToString()
 
 
@@ -174,4 +174,4 @@ def test_a_difference_that_no_rounding_explains_fails(
 
 
 def test_a_larger_step_fails_though_it_saturates_alike(parity: Callable[[bytes], Parity]) -> None:
-    assert not parity(squashed(0, "coarse")).passed
+    assert not parity(squashed(0, "coarse_scale")).passed
