@@ -382,7 +382,7 @@ def _request(
     source: ModelSource, options: RewriteCommand, on_progress: Callable[[float], None] | None
 ) -> Request:
     """What `rewriting` is asked for."""
-    from deployconv.proof.compiled import targets_of
+    from deployconv.proof.builds import targets_of
     from deployconv.rewriting import Request
     from deployconv.search.workbench import TunerOptions
 

@@ -14,7 +14,9 @@ from deployconv.graph.load import LoadedModel
 from deployconv.graph.save import needs_external_data, refuse_existing, refuse_inputs, staged
 from deployconv.options import RewriteOptions
 from deployconv.pipeline import apply, certify_sites, failed_certificates
-from deployconv.proof.compiled import Targets, compiled, marked, no_gpu
+from deployconv.proof.builds import Targets, no_gpu
+from deployconv.proof.builds import compile_rewritten as compiled
+from deployconv.proof.builds import with_target_notes as marked
 from deployconv.proof.latency import measure_latency
 from deployconv.proof.parity import check_parity
 from deployconv.results import NotRun, Rewriting, Step

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from deployconv.match.operators import Operators, Window, ranked, stated_pads, transposed_pads
 from deployconv.polyphase import Axis
 from deployconv.results import Pattern, Reason
 
@@ -251,6 +252,44 @@ class UpsampleSite:
         """Number of phases over all axes."""
         return prod(self.stride)
 
+    @property
+    def conv_transpose(self) -> UpsampleSite | None:
+        """The site itself if its layer is a ConvTranspose; None otherwise."""
+        return self if self.pattern == "conv_transpose" else None
+
+    @property
+    def operators(self) -> Operators:
+        """The operators of the layer as it stands in the model."""
+        transposed = self.pattern == "conv_transpose"
+        resized = self.pattern == "nearest_resize" and any(
+            node.op in ("Resize", "Upsample") for node in self.nodes
+        )
+        return Operators(
+            Window(
+                transposed=transposed,
+                kernel=tuple(axis.taps for axis in self.axes),
+                stride=self.stride if transposed else (1,) * self.rank,
+                dilation=tuple(abs(axis.step) for axis in self.axes),
+                pads=(
+                    tuple(map(transposed_pads, self.axes))
+                    if transposed
+                    else stated_pads(self.layer)
+                ),
+                group=self.group,
+                channels=self.channels,
+                dtype=self.weight.stored.name,
+            ),
+            others=ranked(self.nodes[:-1]),
+            resize=self.stride if resized else None,
+            sizes=self.known_sizes,
+        )
+
+    @property
+    def known_sizes(self) -> tuple[int | None, ...]:
+        """The input's spatial sizes, None if not known, and those of the output that are."""
+        known = [(axis, size) for axis, size in zip(self.axes, self.sizes, strict=True) if size]
+        return (*self.sizes, *(axis.output_size(size) for axis, size in known))
+
     def phased(self, values: Array, copies: int) -> Array:
         """The value of each phase of each channel, ``[C, copies]``, from those of the bias."""
         return np.repeat(values.reshape(-1, 1), copies, axis=1)
@@ -283,6 +322,21 @@ class ConvInFront:
     bias: Parameter | None
     original: Callable[[], Original]
     layer: UpsampleSite | None
+
+    @property
+    def window(self) -> Window:
+        """The parameters of the Conv."""
+        outputs, inputs = self.weight.shape[:2]
+        return Window(
+            transposed=False,
+            kernel=self.kernel,
+            stride=tuple(self.node.attrs.get("strides", (1,) * len(self.kernel))),
+            dilation=self.dilation,
+            pads=stated_pads(self.node),
+            group=self.group,
+            channels=(inputs * self.group, outputs),
+            dtype=self.weight.stored.name,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -347,6 +401,18 @@ class ShuffleSite:
         """The node that the site ends in."""
         return self.nodes[-1]
 
+    @property
+    def conv_transpose(self) -> UpsampleSite | None:
+        """None: the layer is no ConvTranspose."""
+        return None
+
+    @property
+    def operators(self) -> Operators:
+        """The operators of the shuffle and its Conv as they stand in the model."""
+        if self.conv is None:
+            return Operators(None, ranked(self.nodes), self.dtype)
+        return Operators(self.conv.window, ranked(self.nodes[1:]))
+
 
 @dataclass(frozen=True, eq=False)
 class SkippedSite:
@@ -379,6 +445,36 @@ class SkippedSite:
     def layer(self) -> gs.Node:
         """The node that the site ends in."""
         return self.nodes[-1]
+
+    @property
+    def conv_transpose(self) -> UpsampleSite | None:
+        """None: what the layer computes is not known."""
+        return None
+
+    @property
+    def operators(self) -> Operators:
+        """The operators as far as the nodes state them: the channels are taken as (1, 1)."""
+        geometry, last = self.geometry, self.nodes[-1]
+        if geometry is None or geometry.kernel is None:
+            return Operators(None, ranked(self.nodes), self.dtype)
+        ones = (1,) * len(geometry.kernel)
+        transposed = last.op == "ConvTranspose"
+        pads = stated_pads(last)
+        if transposed and any(last.attrs.get("output_padding", ())):
+            stated = pads or ((0, 0),) * len(geometry.kernel)
+            added = last.attrs["output_padding"]
+            pads = tuple((b, e - more) for (b, e), more in zip(stated, added, strict=False))
+        window = Window(
+            transposed=transposed,
+            kernel=geometry.kernel,
+            stride=geometry.stride if transposed else ones,
+            dilation=geometry.dilation or ones,
+            pads=pads,
+            group=geometry.group or 1,
+            channels=(1, 1),
+            dtype=self.dtype,
+        )
+        return Operators(window, ranked(self.nodes[:-1]))
 
 
 Site = UpsampleSite | ShuffleSite | SkippedSite

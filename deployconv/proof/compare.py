@@ -1,4 +1,4 @@
-"""How far the outputs of one model are from those of another. Pure: arrays in, verdict out."""
+"""Compare the outputs of two models, array by array, and say whether the difference is allowed."""
 
 from __future__ import annotations
 
@@ -18,68 +18,72 @@ RTOL: Mapping[str, float] = {
     "float16": 5e-3,
     "bfloat16": 4e-2,
 }
-"""Largest |difference| allowed, relative to the largest |value| of the output.
+"""Largest |difference| allowed, relative to the largest |value| of the output, by dtype.
 
-A rewritten layer adds the same products in another order. On real models the mere change of
-onnxruntime's optimisation level moves float32 outputs by up to 6e-5 of their magnitude, some
-500 units of rounding (eps = 1.2e-7) gathered through the layers: 1e-4 lies just above. float64
+A rewritten layer adds the same products in another order. On real models a change of onnxruntime's
+optimisation level alone moves float32 outputs by up to 6e-5 of their magnitude, about 500 units of
+rounding (eps = 1.2e-7) accumulated over the layers: 1e-4 is just above that. float64
 (eps = 2.2e-16) gets the same multiple, rounded up to a power of ten. float16 and bfloat16
-(eps = 9.8e-4 and 7.8e-3) add in float32 and round each layer's output once, so few units of
-their own eps gather: five. A wrong tap moves an output by whole units. Everything else,
-integers, booleans and strings, is exact.
+(eps = 9.8e-4 and 7.8e-3) are added in float32 and rounded once per layer, so that only about five
+units of their own eps accumulate. A wrong tap moves an output by far more. Integers, booleans and
+strings must be equal.
 """
 
 _TINY = float(np.finfo(np.float32).tiny)
-"""The magnitude of an output that is zero throughout: only a denormal difference passes."""
+"""Taken as the magnitude of an output that is all zeros: only a denormal difference passes."""
 
-_FLOOR_MARGIN = 2.0
 REQUANTIZED = 0.1
-"""Part of an output's magnitude that requantized weights may move it by."""
+"""How far requantized weights may move an output, relative to its magnitude."""
 
 _STEP_MARGIN = 1 + 1e-6
-_FLOOR_CEILING = 0.1
-"""A floor never widens a tolerance past this part of the output: it would prove nothing."""
+"""Two multiples of a step differ by the step only up to their own rounding."""
+
+_NOISE_MARGIN = 2.0
+_NOISE_LIMIT = 0.1
+"""The most that rounding noise may add to a tolerance, relative to the output's magnitude: beyond
+this a comparison would show nothing."""
 
 _BLOCK = 1 << 16
-"""Elements compared at a time: three float64 blocks stay in the second-level cache."""
+"""Elements compared at a time: three float64 blocks fit the second-level cache."""
 
 
 def compare_outputs(
     reference: Mapping[str, Array],
     candidate: Mapping[str, Array],
-    floors: Mapping[str, float] | None = None,
+    noise: Mapping[str, float] | None = None,
     steps: Mapping[str, float] | None = None,
-    coarse: Mapping[str, str] | None = None,
+    types: Mapping[str, str] | None = None,
 ) -> tuple[OutputParity, ...]:
     """Compare ``candidate`` with ``reference``, output by output in the reference's order.
 
-    Shape, dtype, and where NaN, +Inf and -Inf stand must be the same; then the largest
-    difference of the finite values, taken in float64, must be within `RTOL` of the largest
+    Shape, dtype and the positions of NaN, +Inf and -Inf must be the same. Then the largest
+    difference between finite values, computed in float64, must be within `RTOL` of the largest
     finite magnitude. 0.0 and -0.0 are equal. Outputs without elements are equal if their
-    shapes are. An output that only the candidate has is a problem of its own.
+    shapes are. An output of only one of the models has failed.
 
     Args:
         reference: output name -> array.
         candidate: output name -> array.
-        floors: by output, how far the reference moves by itself (absolute). Where given,
-            twice that is tolerated too, up to a tenth of the output's magnitude.
-        steps: by quantized output, its step (absolute): that much is tolerated too, also of
-            integers, which otherwise are equal or not.
-        coarse: by output, a coarser type that it was computed in: its `RTOL` holds.
+        noise: by output, how far the reference's own output moves by rounding alone (absolute).
+            Twice that is tolerated too, up to a tenth of the output's magnitude.
+        steps: by quantized output, its quantization step (absolute). One step is tolerated too,
+            also between integers, which otherwise must be equal.
+        types: by output, a less precise type that it was computed in, whose `RTOL` applies.
 
     Returns:
-        ``max_abs`` is the largest difference, ``max_rel`` that over the largest finite
-        magnitude; both are NaN where shapes differ and nothing could be measured.
+        One verdict per output. ``max_abs`` is the largest difference, ``max_rel`` the same
+        divided by the largest finite magnitude; both are NaN if nothing could be measured, e.g.
+        if shapes differ.
     """
-    floors, steps, coarse = floors or {}, steps or {}, coarse or {}
+    noise, steps, types = noise or {}, steps or {}, types or {}
     verdicts = [
         _compare(
             name,
             array,
             candidate[name],
-            floors.get(name, 0.0),
+            noise.get(name, 0.0),
             steps.get(name, 0.0),
-            RTOL[coarse[name]] if name in coarse else 0.0,
+            RTOL[types[name]] if name in types else 0.0,
         )
         if name in candidate
         else _unmeasured(name, "missing from the candidate's outputs")
@@ -97,7 +101,7 @@ def _unmeasured(name: str, problem: str) -> OutputParity:
 
 
 def _compare(
-    name: str, reference: Array, candidate: Array, floor: float, step: float, rtol: float
+    name: str, reference: Array, candidate: Array, noise: float, step: float, rtol: float
 ) -> OutputParity:
     if reference.shape != candidate.shape:
         return _unmeasured(name, f"shape {candidate.shape} instead of {reference.shape}")
@@ -105,11 +109,11 @@ def _compare(
         return _unmeasured(name, f"dtype {candidate.dtype} instead of {reference.dtype}")
     if reference.dtype.name not in RTOL:
         verdict = _compare_exactly(name, reference, candidate)
-        return _compare_steps(verdict, reference, floor, step) if step else verdict
+        return _compare_steps(verdict, reference, noise, step) if step else verdict
     left, right = np.ravel(reference), np.ravel(candidate)
     max_abs, magnitude, problem = _measure(left, right)
     tolerance = max(RTOL[reference.dtype.name], rtol) * max(magnitude, _TINY)
-    tolerance = max(tolerance, _allowance(magnitude, floor, step))
+    tolerance = max(tolerance, _allowance(magnitude, noise, step))
     return OutputParity(
         name=name,
         max_abs=max_abs,
@@ -120,20 +124,19 @@ def _compare(
     )
 
 
-def _allowance(magnitude: float, floor: float, step: float) -> float:
-    """One step, and twice what the reference moves by itself as far as that proves something."""
-    # The difference of two multiples of a step is one, give or take their own rounding.
-    return max(step * _STEP_MARGIN, min(_FLOOR_MARGIN * floor, _FLOOR_CEILING * magnitude))
+def _allowance(magnitude: float, noise: float, step: float) -> float:
+    """What is tolerated for the quantization step and for the rounding noise; the larger."""
+    return max(step * _STEP_MARGIN, min(_NOISE_MARGIN * noise, _NOISE_LIMIT * magnitude))
 
 
 def _compare_steps(
-    exact: OutputParity, reference: Array, floor: float, step: float
+    exact: OutputParity, reference: Array, noise: float, step: float
 ) -> OutputParity:
-    """The verdict on integers of a grid, where a tie may have been rounded to either side."""
+    """The verdict on quantized integers, which may differ by a step, given the strict verdict."""
     if exact.passed or not math.isfinite(exact.max_abs):
         return exact
     magnitude = float(np.max(np.abs(reference.astype(np.float64)), initial=0.0))
-    tolerance = _allowance(magnitude, floor, step)
+    tolerance = _allowance(magnitude, noise, step)
     passed = exact.max_abs <= tolerance
     return replace(
         exact, tolerance=tolerance, passed=passed, problem=None if passed else exact.problem
@@ -141,7 +144,7 @@ def _compare_steps(
 
 
 def _compare_exactly(name: str, reference: Array, candidate: Array) -> OutputParity:
-    """Integers, booleans, strings: equal or not; numbers also by how much."""
+    """The verdict on integers, booleans or strings, which must be equal."""
     different = reference != candidate
     count = int(np.count_nonzero(different))
     if count == 0:
@@ -156,9 +159,9 @@ def _compare_exactly(name: str, reference: Array, candidate: Array) -> OutputPar
 
 
 def _measure(reference: Array, candidate: Array) -> tuple[float, float, str | None]:
-    """Largest difference, largest magnitude, and what differs about NaN and Inf if anything.
+    """Largest difference, largest magnitude, and how NaN and Inf differ, or None.
 
-    All over the elements that are finite in both.
+    Only elements that are finite in both count for difference and magnitude.
     """
     max_abs = magnitude = 0.0
     misplaced = {"NaN": 0, "+Inf": 0, "-Inf": 0}
@@ -166,7 +169,7 @@ def _measure(reference: Array, candidate: Array) -> tuple[float, float, str | No
         left = reference[start : start + _BLOCK].astype(np.float64)
         right = candidate[start : start + _BLOCK].astype(np.float64)
         difference = _difference(left, right)
-        # Whatever is not finite survives the subtraction, so this one question is enough.
+        # A value that is not finite makes the difference not finite, so this one test is enough.
         if not math.isfinite(float(np.max(difference))):
             for name, test in (("NaN", np.isnan), ("+Inf", np.isposinf), ("-Inf", np.isneginf)):
                 misplaced[name] += int(np.count_nonzero(test(left) != test(right)))

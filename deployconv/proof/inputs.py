@@ -1,41 +1,44 @@
-"""What two models are run on: the user's own arrays, or seeded signed random ones."""
+"""The inputs that models are run on: the user's own arrays or random ones, the same for both.
+
+Two models can be compared if they take the same inputs and give the same outputs.
+"""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from deployconv.errors import UsageError
 from deployconv.options import FeedOptions
-from deployconv.runtimes.base import Array, TensorSpec
+from deployconv.runtimes.base import Array, Session, TensorSpec
 from deployconv.runtimes.sizes import check_shape, choose_shapes, listed, shown
 
 _LARGEST_INTEGER = 9
-"""Small enough to be an index into most tables; integers are seldom anything else."""
+"""Of random integers: small enough to be an index into most tables, as integers mostly are."""
 
 
 @dataclass(frozen=True)
 class PreparedFeeds:
-    """Arrays by input name. ``note`` says which shapes were chosen for want of ``--shape``."""
+    """Arrays by input name; ``note`` names the sizes chosen for lack of ``--shape``."""
 
     arrays: dict[str, Array]
     note: str | None = None
 
 
 def make_feeds(specs: Sequence[TensorSpec], options: FeedOptions) -> PreparedFeeds:
-    """One array for each of ``specs``: from ``options.inputs``, or random and seeded.
+    """One array for each input: from the file ``options.inputs``, or random from a seed.
 
-    Floats are standard normal, so of both signs; integers are 0 to 9; booleans are fair.
-    Dynamic sizes come from ``options.shapes``, else a batch is 1 and the rest 64 (32 in a
-    volume). Equal dimension names get equal sizes. Shape ``()`` takes any given shape, as
-    it stands for a scalar and for an unknown rank.
+    Floats are standard normal, so of both signs; integers are 0 to 9; booleans are True and
+    False equally often. Dynamic sizes come from ``options.shapes``; without one a batch is 1 and
+    any other size 64 (32 for three spatial axes). Equal dimension names get equal sizes. An
+    input of shape ``()`` takes any given shape, as it is a scalar or of unknown rank.
 
     Raises:
-        UsageError: shapes or arrays do not fit what the model declares, or the model wants
+        UsageError: shapes or arrays do not fit what the model declares, or the model takes
             a string or a sequence.
     """
     if options.inputs is not None:
@@ -59,13 +62,28 @@ def make_feeds(specs: Sequence[TensorSpec], options: FeedOptions) -> PreparedFee
 
 
 def input_shapes(specs: Sequence[TensorSpec], options: FeedOptions) -> dict[str, tuple[int, ...]]:
-    """The shapes of the arrays that `make_feeds` makes, which are read but not made here.
+    """The shapes of the arrays that `make_feeds` returns, without making random ones.
 
-    Raises UsageError where shapes or arrays do not fit what the model declares.
+    Raises UsageError if shapes or arrays do not fit what the model declares.
     """
     if options.inputs is not None:
         return {name: array.shape for name, array in make_feeds(specs, options).arrays.items()}
     return choose_shapes(specs, options.shapes)[0]
+
+
+def common_inputs(reference: Session, candidate: Session) -> tuple[TensorSpec, ...]:
+    """The inputs of both models, in the reference's order; a size is static if it is in either.
+
+    Raises:
+        UsageError: names, dtypes, ranks or static sizes of inputs, or the names of outputs,
+            are not the same, or there is no output.
+    """
+    _require_same_names("inputs", reference.inputs, candidate.inputs)
+    _require_same_names("outputs", reference.outputs, candidate.outputs)
+    if not reference.outputs:
+        raise UsageError("the models have no output: there is nothing to compare")
+    theirs = {spec.name: spec for spec in candidate.inputs}
+    return tuple(_common(spec, theirs[spec.name]) for spec in reference.inputs)
 
 
 def _random(generator: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
@@ -128,7 +146,7 @@ def _load(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
 
 
 def _with_declared_type(array: Array, spec: TensorSpec) -> Array:
-    """bfloat16 comes back from ``np.savez`` as two raw bytes an element: name them again."""
+    """``array`` as bfloat16 if that is declared: ``np.savez`` keeps two raw bytes per element."""
     raw = array.dtype.kind == "V" and array.dtype.names is None
     if raw and _is_float(spec.dtype) and array.dtype.itemsize == spec.dtype.itemsize:
         return array.view(spec.dtype)
@@ -138,3 +156,44 @@ def _with_declared_type(array: Array, spec: TensorSpec) -> Array:
 def _is_float(dtype: np.dtype[np.generic]) -> bool:
     """Whether ``dtype`` holds real numbers; bfloat16 has kind ``V`` like raw bytes."""
     return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def _require_same_names(
+    what: str, reference: Sequence[TensorSpec], candidate: Sequence[TensorSpec]
+) -> None:
+    ours, theirs = ({spec.name for spec in specs} for specs in (reference, candidate))
+    if ours != theirs:
+        raise UsageError(
+            f"the models do not have the same {what}: only the reference has "
+            f"{_quoted(ours - theirs)}, only the candidate {_quoted(theirs - ours)}"
+        )
+
+
+def _common(ours: TensorSpec, theirs: TensorSpec) -> TensorSpec:
+    """One input as both models declare it; rank 0 may mean that the rank is unknown."""
+    ranks_fit = not ours.shape or not theirs.shape or len(ours.shape) == len(theirs.shape)
+    sizes_fit = all(
+        mine == other
+        for mine, other in zip(ours.shape, theirs.shape, strict=False)
+        if isinstance(mine, int) and isinstance(other, int)
+    )
+    if ours.dtype != theirs.dtype or not ranks_fit or not sizes_fit:
+        raise UsageError(
+            f"the models do not take the same input {ours.name!r}: "
+            f"{_described(ours)} in the reference, {_described(theirs)} in the candidate"
+        )
+    if not ours.shape or not theirs.shape:
+        return replace(ours, shape=ours.shape or theirs.shape)
+    merged = tuple(
+        other if isinstance(other, int) else mine
+        for mine, other in zip(ours.shape, theirs.shape, strict=True)
+    )
+    return replace(ours, shape=merged)
+
+
+def _described(spec: TensorSpec) -> str:
+    return f"{spec.dtype}[{','.join('?' if dim is None else str(dim) for dim in spec.shape)}]"
+
+
+def _quoted(names: set[str]) -> str:
+    return ", ".join(repr(name) for name in sorted(names)) or "none"

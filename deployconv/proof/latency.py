@@ -1,23 +1,35 @@
-"""Latency: how long one model takes, or two side by side, with all that it depends on."""
+"""How long one model takes, or two interleaved, and how much of that each upsampling layer takes.
+
+A profile is what a GPU runtime tells of its layers. The runtime fuses nodes into layers of its
+own and names the nodes of each; a layer belongs to the sites (upsampling layers) whose nodes are
+among them. In a rewritten model the nodes that replace a site are named after it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deployconv.errors import UsageError
 from deployconv.options import FeedOptions, GpuOptions
-from deployconv.proof.inputs import make_feeds
-from deployconv.proof.interface import common_inputs
-from deployconv.results import Latency, Profile, Quantiles
+from deployconv.proof.inputs import common_inputs, make_feeds
+from deployconv.results import Latency, LayerTime, Profile, Quantiles, SiteTime
 from deployconv.runtimes import LAYER_BACKENDS, get_backend
 from deployconv.runtimes.base import Feeds, GpuSession, ModelSource, Session
 from deployconv.runtimes.machine import describe_machine
 from deployconv.runtimes.timing import time_interleaved
 
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
+
+PROFILED_RUNS = 20
+
 _NO_FEED = FeedOptions()
-_AS_IT_IS = GpuOptions()
+_NO_GPU_OPTIONS = GpuOptions()
 
 
 def measure_latency(
@@ -27,19 +39,19 @@ def measure_latency(
     feed: FeedOptions = _NO_FEED,
     threads: int | None = None,
     runs: int | None = None,
-    gpu: GpuOptions = _AS_IT_IS,
+    gpu: GpuOptions = _NO_GPU_OPTIONS,
 ) -> Latency:
-    """Time one model, or two interleaved, with the machine and the runtime on record.
+    """Time one model, or two interleaved; the result names the machine and the runtime.
 
-    ``ratio`` is the median over the ratios of runs taken side by side: whatever slows both
-    of a pair cancels within it, and the median forgets the pairs where it hit only one. The
+    ``ratio`` is the median over pairs of adjacent runs of their ratio: a disturbance of both runs
+    cancels within the pair, and the median ignores the few pairs in which it met only one. The
     ratio of the two medians would compare moments that may lie seconds apart.
 
     Layers are profiled after the timing, which a profiler would disturb.
 
     Raises:
         UsageError: ``runs`` is not positive, the inputs do not fit, the interfaces differ, or
-            ``gpu`` asks for what the backend has not.
+            ``gpu`` asks for what the backend does not offer.
         ModelError: a model is invalid.
         BackendUnavailable: the backend is missing or cannot run a model.
     """
@@ -89,9 +101,7 @@ def _refuse_elsewhere(gpu: GpuOptions, backend_name: str) -> None:
 def _profiles(
     sessions: Sequence[Session], sources: Sequence[ModelSource | None], feeds: Feeds
 ) -> tuple[Profile, ...]:
-    """One a session; what was made of a site of the first model bears its id in the second."""
-    from deployconv.proof.profile import SiteNames, take_profile
-
+    """One profile per session; in the second, nodes that replace a site count as that site."""
     names = [SiteNames.of(source) for source in sources if source is not None]
     named = (names[0], *(one.after(names[0]) for one in names[1:]))
     return tuple(
@@ -103,3 +113,87 @@ def _profiles(
 
 def _quantiles(times: Sequence[float]) -> Quantiles:
     return Quantiles(median=float(np.median(times)), p95=float(np.percentile(times, 95)))
+
+
+@dataclass(frozen=True)
+class SiteNames:
+    """Which site each node of a model belongs to; nodes have the names that TensorRT gives them.
+
+    Attributes:
+        owners: name of a node -> id of its site.
+        nodes: names of all nodes of the model.
+        labels: name of a site's last node -> id of the site. The names of the nodes that replace
+            the site begin with that name.
+    """
+
+    owners: Mapping[str, str]
+    nodes: frozenset[str]
+    labels: Mapping[str, str]
+
+    @classmethod
+    def of(cls, source: ModelSource) -> SiteNames:
+        """Find the sites of a model. Raises ModelError if it cannot be read."""
+        import onnx
+
+        from deployconv.graph.load import load
+        from deployconv.graph.view import view
+        from deployconv.match import find_sites
+
+        loaded = load(source if isinstance(source, Path) else onnx.load_model_from_string(source))
+        seen = view(loaded)
+        owners: dict[str, str] = {}
+        labels: dict[str, str] = {}
+        for site in find_sites(seen):
+            owners |= {imported_name(node): site.id for node in site.nodes}
+            labels[site.scope.label(site.nodes[-1])] = site.id
+        nodes = (imported_name(node) for scope in seen.scopes for node in scope.nodes)
+        return cls(owners, frozenset(nodes), labels)
+
+    def after(self, original: SiteNames) -> SiteNames:
+        """With the ids of the original's sites for the nodes that stayed or replace a site."""
+        owners = dict(self.owners)
+        for node in self.nodes - original.nodes:
+            # The longest, as the name of a site may begin with that of another.
+            heads = [label for label in original.labels if node.startswith(f"{label}/")]
+            if heads:
+                owners[node] = original.labels[max(heads, key=len)]
+        for node in self.nodes & original.nodes:
+            if node in original.owners:
+                owners[node] = original.owners[node]
+        return replace(self, owners=owners)
+
+
+def imported_name(node: gs.Node) -> str:
+    """The name that TensorRT's importer gives a node; in a subgraph its path is appended."""
+    return str(node.name) or f"node_of_{node.outputs[0].name if node.outputs else ''}"
+
+
+def take_profile(
+    session: GpuSession, feeds: Feeds, names: SiteNames, runs: int = PROFILED_RUNS
+) -> Profile:
+    """Run a model with the runtime's profiler; the times are grouped by site."""
+    return Profile(runs, group_by_site(session.profile(feeds, runs), names))
+
+
+def group_by_site(layers: Iterable[LayerTime], names: SiteNames) -> tuple[SiteTime, ...]:
+    """Group layers by the sites that they compute, in order of first layers; those of none last."""
+    groups: dict[tuple[str, ...], list[LayerTime]] = {}
+    for layer in layers:
+        known = [node for node in layer.nodes if _bare(node) in names.nodes]
+        sites = tuple(
+            dict.fromkeys(
+                names.owners[_bare(node)] for node in known if _bare(node) in names.owners
+            )
+        )
+        groups.setdefault(sites, []).append(replace(layer, nodes=tuple(known)))
+    ordered = sorted(groups.items(), key=lambda group: not group[0])
+    return tuple(SiteTime(sites, _total(found), tuple(found)) for sites, found in ordered)
+
+
+def _bare(node: str) -> str:
+    """The name of a node without the path of its subgraph."""
+    return node.split(" | ")[0]
+
+
+def _total(layers: Sequence[LayerTime]) -> float:
+    return sum(layer.ms for layer in layers)

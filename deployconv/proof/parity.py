@@ -1,4 +1,4 @@
-"""Parity: the whole original and the whole rewritten model on the same inputs."""
+"""Parity: the original and the rewritten model give the same outputs on the same inputs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.graph.quantization import GRIDS
 from deployconv.options import FeedOptions
 from deployconv.proof.compare import REQUANTIZED, RTOL, compare_outputs
-from deployconv.proof.grid import output_steps
-from deployconv.proof.inputs import PreparedFeeds, make_feeds
-from deployconv.proof.interface import common_inputs
-from deployconv.proof.precision import coarse_types
-from deployconv.proof.twin import twin_of
-from deployconv.proof.unrounded import unrounded
+from deployconv.proof.inputs import PreparedFeeds, common_inputs, make_feeds
+from deployconv.proof.tolerance import low_precision_types, quantization_steps
+from deployconv.proof.twins import twin_of, without_rounding
 from deployconv.results import OutputParity, Parity
 from deployconv.runtimes import LAYER_BACKENDS, get_backend
 from deployconv.runtimes.base import Array, Backend, ModelSource, Session, TensorSpec
@@ -37,25 +34,34 @@ def check_parity(
 ) -> Parity:
     """Run both models on the same inputs and compare all outputs, see `compare_outputs`.
 
-    An output that was computed in a coarser type than it is given out in (`coarse_types`) is held
-    against the tolerance of that type. Where a difference is too large, the reference is run
-    twice more: without the runtime's graph optimisation, and on inputs one unit of rounding away.
-    How far it moves by that alone is its own floor, and the outputs are judged once more with it,
-    quantized ones also with their step (`output_steps`). Where that does not do and the models
-    quantize, they are compared without the rounding of their activations (`unrounded`). Where the
-    backend does not run the reference for its bfloat16 or float64, both models are compared as
-    their float32 twins. `Parity.note` says either.
+    If an output differs by too much, these are tried in turn, and `Parity.note` names each:
 
-    With ``requantized`` the candidate has weights of its own, as its user allowed, and is no
-    longer meant to compute the same: where all else fails, its outputs may be a tenth of their
-    magnitude away (`REQUANTIZED`), which finds what is wrong altogether and no more.
+    1. An output that is computed in float16 or bfloat16 gets the tolerance of that type
+       (`low_precision_types`).
+    2. The reference is run twice more: without the runtime's graph optimisation, and on inputs
+       one unit of rounding away. Twice what its outputs move by that alone is tolerated, and of
+       quantized outputs one quantization step (`quantization_steps`).
+    3. Quantized models are compared without the rounding of their activations
+       (`without_rounding`).
 
-    On TensorRT the reference is what onnxruntime makes of it on the CPU: TensorRT may not build
-    the reference, or may misread it. Both get the same inputs, and the outputs are held against
-    the tolerance of the type that TensorRT computes in.
+    Args:
+        reference: the original model.
+        candidate: the rewritten model. That both files can be read is for the caller to check.
+        backend_name: what runs both. On TensorRT the reference is run by onnxruntime on the
+            CPU, since TensorRT may not build the reference or may misread it. Both get the same
+            inputs, and the outputs the tolerance of the type that TensorRT computes in. If
+            the backend does not run the reference because of its bfloat16 or float64, both
+            models are compared as their float32 twins, and `Parity.note` says so.
+        feed: where the inputs come from.
+        threads: of the CPU; None for the backend's default.
+        requantized: True if the candidate has other integer weights than the reference, as its
+            user allowed, so that it does not compute the same. If all else fails, its outputs may
+            differ by a tenth of their magnitude (`REQUANTIZED`), which finds gross errors only;
+            step 3 is left out.
 
-    A candidate that the backend refuses, though it runs the reference, is a failed check.
-    That the files can be read is for the caller to see to beforehand.
+    Returns:
+        The verdict on every output. A candidate that the backend refuses, though it runs the
+        reference, has failed.
 
     Raises:
         UsageError: the models' interfaces differ, the inputs do not fit, or nothing was
@@ -64,72 +70,107 @@ def check_parity(
         BackendUnavailable: the backend is missing or cannot run the reference.
     """
     backend = get_backend(backend_name)
-    elsewhere = _reference_backend(backend)
-    subject = _prepare(elsewhere or backend, reference, candidate, threads)
-    notes = list(subject.notes)
-    if elsewhere is not None:
-        subject = replace(subject, candidate=candidate)  # in its own types, also beside a twin
-        notes.insert(0, f"held against {elsewhere.runtime} on the CPU")
+    other_backend = _reference_backend(backend)
+    models = _prepare(other_backend or backend, reference, candidate, threads)
+    notes = list(models.notes)
+    if other_backend is not None:
+        # In its own types, even if the reference had to become a float32 twin.
+        models = replace(models, candidate=candidate)
+        notes.insert(0, f"held against {other_backend.runtime} on the CPU")
     try:
-        rewritten = backend.prepare(subject.candidate, threads=threads)
+        rewritten = backend.prepare(models.candidate, threads=threads)
     except (BackendUnavailable, ModelError) as error:
-        _raise_where_neither_runs(elsewhere and backend, reference, error)
-        return _not_run(backend_name, [spec.name for spec in subject.session.outputs], error, notes)
+        _raise_if_neither_runs(other_backend and backend, reference, error)
+        return _not_run(backend_name, [spec.name for spec in models.session.outputs], error, notes)
 
-    typed = elsewhere is not None and bool(subject.input_dtypes)
-    specs = subject.session.inputs if typed else common_inputs(subject.session, rewritten)
-    feeds = _feeds(specs, subject.input_dtypes, feed)
+    narrow = other_backend is not None and bool(models.input_dtypes)
+    specs = models.session.inputs if narrow else common_inputs(models.session, rewritten)
+    feeds = _feeds(specs, models.input_dtypes, feed)
     if feeds.note is not None:
         notes.append(feeds.note)
     try:
-        expected = subject.session.run(feeds.arrays)
+        expected = models.session.run(feeds.arrays)
     except BackendUnavailable as error:
         raise BackendUnavailable("; ".join((str(error), *notes))) from error
-    given = _narrowed(feeds.arrays, subject.input_dtypes) if typed else feeds.arrays
+    given = _narrowed(feeds.arrays, models.input_dtypes) if narrow else feeds.arrays
     try:
         actual = rewritten.run(given)
     except (BackendUnavailable, UsageError) as error:
-        _raise_where_neither_runs(elsewhere and backend, reference, error, given)
+        _raise_if_neither_runs(other_backend and backend, reference, error, given)
         return _not_run(backend_name, list(expected), error, notes)
-    if typed:
+    if narrow:
         expected = _narrowed(expected, {name: array.dtype for name, array in actual.items()})
 
-    outputs = compare_outputs(expected, actual)
-    failed = [output for output in outputs if not output.passed]
-    coarse = coarse_types(subject.reference) if failed else {}
-    if any(output.name in coarse and output.problem is None for output in failed):
-        outputs = compare_outputs(expected, actual, coarse=coarse)
-        failed = [output for output in outputs if not output.passed]
-        notes.append(_coarse_note(coarse))
-    steps = output_steps(subject.reference) if failed else {}
-    if any(output.problem is None or output.name in steps for output in failed):
-        floors = _floors(elsewhere or backend, subject, feeds, expected, threads, steps)
-        outputs = compare_outputs(expected, actual, floors, steps, coarse)
-        notes.append(_floor_note(floors))
-        if steps:
-            notes.append(_step_note(steps))
-    if not requantized and any(not output.passed for output in outputs):
-        smooth = _without_rounding(backend, subject, feeds, (expected, actual), threads)
-        if smooth is not None:
-            notes.append(_rounding_note(outputs))
-            outputs = smooth
-    if requantized and any(not output.passed for output in outputs):
-        outputs = compare_outputs(expected, actual, steps=_tenths(expected))
-        notes.append(
-            "weights were requantized, as the call allowed, so the models are not the same:"
-            f" outputs may differ by {REQUANTIZED:.0%} of their magnitude"
-        )
+    runs = _Runs(models, feeds.arrays, expected, actual, other_backend or backend, backend, threads)
+    outputs, reasons = _judge(runs, requantized)
     passed = all(output.passed for output in outputs)
     if passed and not any(_comparable(array) for array in expected.values()):
         raise UsageError(
             "nothing was compared: every output is empty or nowhere finite on these inputs: "
             "give --shape or --inputs"
         )
-    return Parity(backend_name, passed, outputs, "; ".join(notes) or None)
+    return Parity(backend_name, passed, outputs, "; ".join((*notes, *reasons)) or None)
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The two models as they will be run, and the reference ready to run."""
+
+    reference: ModelSource
+    candidate: ModelSource
+    session: Session
+    input_dtypes: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
+    """By name, the dtypes of inputs before the models became float32 twins."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Both models, their inputs and their outputs, with all that another run takes."""
+
+    models: _Models
+    arrays: Mapping[str, Array]
+    expected: Mapping[str, Array]
+    actual: Mapping[str, Array]
+    reference_backend: Backend
+    backend: Backend
+    threads: int | None
+
+
+def _judge(runs: _Runs, requantized: bool) -> tuple[tuple[OutputParity, ...], list[str]]:
+    """The verdict on every output, and notes on what had to be tolerated for it."""
+    expected, actual, reference = runs.expected, runs.actual, runs.models.reference
+    notes = []
+    outputs = compare_outputs(expected, actual)
+    failed = [output for output in outputs if not output.passed]
+    types = low_precision_types(reference) if failed else {}
+    if any(output.name in types and output.problem is None for output in failed):
+        outputs = compare_outputs(expected, actual, types=types)
+        failed = [output for output in outputs if not output.passed]
+        notes.append(_types_note(types))
+    steps = quantization_steps(reference) if failed else {}
+    if any(output.problem is None or output.name in steps for output in failed):
+        noise = _rounding_noise(runs, steps)
+        outputs = compare_outputs(expected, actual, noise, steps, types)
+        notes.append(_noise_note(noise))
+        if steps:
+            notes.append(_steps_note(steps))
+    if not requantized and any(not output.passed for output in outputs):
+        unrounded = _compare_without_rounding(runs)
+        if unrounded is not None:
+            notes.append(_unrounded_note(outputs))
+            outputs = unrounded
+    if requantized and any(not output.passed for output in outputs):
+        outputs = compare_outputs(expected, actual, steps=_tenths(expected))
+        notes.append(
+            "weights were requantized, as the call allowed, so the models are not the same:"
+            f" outputs may differ by {REQUANTIZED:.0%} of their magnitude"
+        )
+    return outputs, notes
 
 
 def _reference_backend(backend: Backend) -> Backend | None:
-    """What runs the reference where ``backend`` should not; None where it does, or must."""
+    """The backend that runs the reference in place of ``backend``; None if ``backend`` runs it."""
     if backend.name not in LAYER_BACKENDS:
         return None
     try:
@@ -138,16 +179,16 @@ def _reference_backend(backend: Backend) -> Backend | None:
         return None
 
 
-def _raise_where_neither_runs(
+def _raise_if_neither_runs(
     backend: Backend | None,
     reference: ModelSource,
     error: Exception,
     arrays: Mapping[str, Array] | None = None,
 ) -> None:
-    """Raise ``error`` where ``backend`` runs the reference no more than the candidate.
+    """Raise ``error`` if ``backend`` does not run the reference either.
 
-    Then it is no matter of the rewrite: there is no GPU, or the rest of the model is refused.
-    None stands for a backend that has run the reference.
+    The rewrite is not to blame then: there is no GPU, or another part of the model is refused.
+    Does nothing if ``backend`` is None, which means that the reference has run.
     """
     if backend is None:
         return
@@ -160,31 +201,19 @@ def _raise_where_neither_runs(
 
 
 def _narrowed(arrays: Mapping[str, Array], dtypes: Mapping[str, np.dtype[Any]]) -> dict[str, Array]:
-    """Arrays of a float32 twin in the types that the model itself has."""
+    """Arrays of a float32 twin, converted to the types of the model itself."""
     return {
         name: array.astype(dtypes[name]) if array.dtype.kind == "f" and name in dtypes else array
         for name, array in arrays.items()
     }
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """The two models as they will be run, the reference loaded already."""
-
-    reference: ModelSource
-    candidate: ModelSource
-    session: Session
-    input_dtypes: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
-    """What the inputs were before the models became float32 twins."""
-    notes: tuple[str, ...] = ()
-
-
 def _prepare(
     backend: Backend, reference: ModelSource, candidate: ModelSource, threads: int | None
-) -> _Subject:
-    """Load the reference, as its float32 twin where the backend refuses the model itself."""
+) -> _Models:
+    """Load the reference, as its float32 twin if the backend refuses the model itself."""
     try:
-        return _Subject(reference, candidate, backend.prepare(reference, threads=threads))
+        return _Models(reference, candidate, backend.prepare(reference, threads=threads))
     except (BackendUnavailable, ModelError) as error:
         twin, candidate_twin = twin_of(reference), twin_of(candidate)
         if twin is None or candidate_twin is None:
@@ -192,15 +221,15 @@ def _prepare(
         try:
             session = backend.prepare(twin.model, threads=threads)
         except (BackendUnavailable, ModelError):
-            raise error from None  # the element type is not what is wrong
+            raise error from None  # the element type is not the reason
         note = f"compared as float32 twins, because: {error}"
-        return _Subject(twin.model, candidate_twin.model, session, twin.input_dtypes, (note,))
+        return _Models(twin.model, candidate_twin.model, session, twin.input_dtypes, (note,))
 
 
 def _feeds(
     specs: Sequence[TensorSpec], original_dtypes: Mapping[str, np.dtype[Any]], feed: FeedOptions
 ) -> PreparedFeeds:
-    """Feeds for ``specs``; a twin's are made in the original's dtype and then widened."""
+    """Arrays for ``specs``; those of a twin are made in the original's dtype, then widened."""
     declared = [replace(spec, dtype=original_dtypes.get(spec.name, spec.dtype)) for spec in specs]
     feeds = make_feeds(declared, feed)
     widened = {
@@ -212,62 +241,56 @@ def _feeds(
     return replace(feeds, arrays=widened)
 
 
-def _floors(
-    backend: Backend,
-    subject: _Subject,
-    feeds: PreparedFeeds,
-    expected: Mapping[str, Array],
-    threads: int | None,
-    steps: Mapping[str, float],
-) -> dict[str, float]:
-    """How far each output moves by itself; empty where that cannot be measured."""
+def _rounding_noise(runs: _Runs, steps: Mapping[str, float]) -> dict[str, float]:
+    """How far each output of the reference moves by rounding alone.
+
+    Outputs for which this cannot be measured are left out.
+    """
+    models = runs.models
     try:
-        plain = backend.prepare(subject.reference, threads=threads, optimise=False)
-        nudged = {name: _nudged(array) for name, array in feeds.arrays.items()}
-        runs = (plain.run(feeds.arrays), subject.session.run(nudged))
+        plain = runs.reference_backend.prepare(
+            models.reference, threads=runs.threads, optimise=False
+        )
+        nudged = {name: _nudged(array) for name, array in runs.arrays.items()}
+        others = (plain.run(runs.arrays), models.session.run(nudged))
     except (BackendUnavailable, ModelError):
         return {}
-    floors: dict[str, float] = {}
-    for run in runs:
-        for output in compare_outputs(expected, run):
+    noise: dict[str, float] = {}
+    for other in others:
+        for output in compare_outputs(runs.expected, other):
             measured = output.problem is None or output.name in steps
             if measured and math.isfinite(output.max_abs):
-                floors[output.name] = max(output.max_abs, floors.get(output.name, 0.0))
-    return floors
+                noise[output.name] = max(output.max_abs, noise.get(output.name, 0.0))
+    return noise
 
 
-def _without_rounding(
-    backend: Backend,
-    subject: _Subject,
-    feeds: PreparedFeeds,
-    rounded: tuple[Mapping[str, Array], Mapping[str, Array]],
-    threads: int | None,
-) -> tuple[OutputParity, ...] | None:
-    """The verdict on both models with their activations not rounded; None where it is no better.
+def _compare_without_rounding(runs: _Runs) -> tuple[OutputParity, ...] | None:
+    """The verdict on both models with their activations not rounded; None unless all passes.
 
-    As they are, ``rounded``, their outputs may lie no further apart, in the root mean square,
-    than rounding moves the reference's.
+    Besides, the root mean square difference between the outputs of the two quantized models must
+    not be larger than between the reference with and without the rounding.
     """
-    before, after = unrounded(subject.reference), unrounded(subject.candidate)
+    before = without_rounding(runs.models.reference)
+    after = without_rounding(runs.models.candidate)
     if before is None or after is None:
         return None
     try:
         smooth, other = (
-            backend.prepare(twin, threads=threads).run(feeds.arrays) for twin in (before, after)
+            runs.backend.prepare(model, threads=runs.threads).run(runs.arrays)
+            for model in (before, after)
         )
     except (BackendUnavailable, ModelError, UsageError):
         return None
-    expected, actual = rounded
     outputs = compare_outputs(smooth, other)
     close = all(
-        _distance(array, actual.get(name)) <= _distance(array, smooth[name])
-        for name, array in expected.items()
+        _distance(array, runs.actual.get(name)) <= _distance(array, smooth[name])
+        for name, array in runs.expected.items()
     )
     return outputs if close and all(output.passed for output in outputs) else None
 
 
 def _distance(array: Array, other: Array | None) -> float:
-    """Root mean square of the difference; infinite where there is none to be had."""
+    """Root mean square of the difference; infinite if the arrays cannot be compared."""
     if other is None or array.shape != other.shape or array.dtype != other.dtype:
         return math.inf
     if array.dtype.name not in RTOL:
@@ -278,22 +301,22 @@ def _distance(array: Array, other: Array | None) -> float:
 
 
 def _nudged(array: Array) -> Array:
-    """Every float one unit of rounding further from zero; everything else as it is."""
+    """``array`` with every float one unit of rounding further from zero; others unchanged."""
     if array.dtype.name not in RTOL:
         return array
     epsilon = ml_dtypes.finfo(array.dtype).eps  # type: ignore[no-untyped-call]
     return np.asarray(array * np.asarray(1 + float(epsilon), array.dtype))
 
 
-def _floor_note(floors: Mapping[str, float]) -> str:
-    if not floors:
+def _noise_note(noise: Mapping[str, float]) -> str:
+    if not noise:
         return "the reference's own floor could not be measured"
-    moves = ", ".join(f"{name} by {floor:.2g}" for name, floor in floors.items())
+    moves = ", ".join(f"{name} by {moved:.2g}" for name, moved in noise.items())
     return f"unoptimised or on inputs one rounding away, the reference itself moves: {moves}"
 
 
 def _tenths(expected: Mapping[str, Array]) -> dict[str, float]:
-    """What an output of requantized weights may differ by."""
+    """How far each output may move when weights have been requantized."""
     return {
         name: REQUANTIZED * float(np.max(np.abs(array.astype(np.float64)), initial=0.0))
         for name, array in expected.items()
@@ -301,17 +324,17 @@ def _tenths(expected: Mapping[str, Array]) -> dict[str, float]:
     }
 
 
-def _coarse_note(coarse: Mapping[str, str]) -> str:
-    listed = ", ".join(f"{name} {kind}" for name, kind in coarse.items())
+def _types_note(types: Mapping[str, str]) -> str:
+    listed = ", ".join(f"{name} {type_}" for name, type_ in types.items())
     return f"held against the tolerance of the type that it is computed in: {listed}"
 
 
-def _step_note(steps: Mapping[str, float]) -> str:
+def _steps_note(steps: Mapping[str, float]) -> str:
     listed = ", ".join(f"{name} {step:.2g}" for name, step in steps.items())
     return f"quantized outputs may differ by one step, as sums near a tie go either way: {listed}"
 
 
-def _rounding_note(outputs: Sequence[OutputParity]) -> str:
+def _unrounded_note(outputs: Sequence[OutputParity]) -> str:
     moves = ", ".join(f"{output.name} by {output.max_abs:.2g}" for output in outputs)
     return (
         "compared without the rounding of activations: with it sums near a tie go either way,"
@@ -322,7 +345,7 @@ def _rounding_note(outputs: Sequence[OutputParity]) -> str:
 def _not_run(
     backend_name: str, names: Sequence[str], error: Exception, notes: Sequence[str]
 ) -> Parity:
-    """The verdict on a candidate that fails where the reference ran."""
+    """The verdict on a candidate that does not run, though the reference does."""
     problem = f"the candidate does not run where the reference does: {error}"
     outputs = tuple(
         OutputParity(name, math.nan, math.nan, 0.0, passed=False, problem=problem) for name in names

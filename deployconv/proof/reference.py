@@ -1,4 +1,4 @@
-"""The ONNX reference evaluator, for whoever has no onnxruntime; slow, so for tiny models."""
+"""Run a model in the ONNX reference evaluator: slow, for tiny models without onnxruntime."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 
 def run_reference(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """All outputs by name. Raises whatever the evaluator raises where it cannot."""
+    """Run ``model``; all outputs by name. An error of the evaluator is passed on as it is."""
     evaluator = ReferenceEvaluator(model, new_ops=[ConvTranspose])
     results = evaluator.run(None, dict(feeds))
     return dict(zip(evaluator.output_names, map(np.asarray, results), strict=True))

@@ -15,11 +15,10 @@ from deployconv.results import OutputParity
 
 
 def one(
-    reference: Any, candidate: Any, dtype: Any = np.float32, floor: float | None = None
+    reference: Any, candidate: Any, dtype: Any = np.float32, noise: float | None = None
 ) -> OutputParity:
-    floors = None if floor is None else {"y": floor}
     left, right = np.asarray(reference, dtype), np.asarray(candidate, dtype)
-    (verdict,) = compare_outputs({"y": left}, {"y": right}, floors)
+    (verdict,) = compare_outputs({"y": left}, {"y": right}, None if noise is None else {"y": noise})
     return verdict
 
 
@@ -101,7 +100,7 @@ def test_the_tolerance_follows_dtype_and_magnitude(dtype: Any, name: str) -> Non
 )
 def test_everything_but_floats_is_exact(dtype: Any, left: list[Any], right: list[Any]) -> None:
     assert one(left, left, dtype).passed
-    verdict = one(left, right, dtype, floor=1e9)
+    verdict = one(left, right, dtype, noise=1e9)
     assert not verdict.passed
     assert verdict.problem is not None
     assert verdict.problem.startswith("1 of ")
@@ -130,18 +129,18 @@ def test_outputs_without_elements_are_equal_if_their_shapes_are() -> None:
     assert not one(np.zeros((0, 2)), np.zeros((0, 3))).passed
 
 
-class TestFloor:
-    def test_twice_the_floor_is_tolerated(self) -> None:
+class TestRoundingNoise:
+    def test_twice_the_noise_is_tolerated(self) -> None:
         assert not one([1.0], [1.03]).passed
-        verdict = one([1.0], [1.03], floor=0.02)
+        verdict = one([1.0], [1.03], noise=0.02)
         assert verdict.passed
         assert verdict.tolerance == pytest.approx(0.04)
 
-    def test_a_floor_never_narrows(self) -> None:
-        assert one([1.0], [1.0], floor=0.0).tolerance == RTOL["float32"]
+    def test_noise_never_narrows(self) -> None:
+        assert one([1.0], [1.0], noise=0.0).tolerance == RTOL["float32"]
 
-    def test_a_floor_as_large_as_the_output_proves_nothing(self) -> None:
-        verdict = one([1.0], [1.5], floor=10.0)
+    def test_noise_as_large_as_the_output_proves_nothing(self) -> None:
+        verdict = one([1.0], [1.5], noise=10.0)
         assert not verdict.passed
         assert verdict.tolerance == pytest.approx(0.1)
 

@@ -88,7 +88,7 @@ def test_layers_that_upsample_by_moving_data() -> None:
     assert lint(MODELS / "espcn_x3.onnx") == [(["dtype", "operator"], None)]
 
 
-def test_a_crop_behind_the_layer_is_none_of_its_pads() -> None:
+def test_a_crop_after_the_layer_does_not_change_its_pads() -> None:
     proto = deconv(4, 4)
     proto.graph.node[0].output[0] = "raw"
     bounds = {"starts": [1, 1], "ends": [-1, -1], "axes": [2, 3]}
@@ -101,7 +101,7 @@ def test_integer_layers_have_the_type_of_their_weight() -> None:
     assert lint(MODELS / "unet_decoder_int8.onnx") == [([], SHUFFLE)] * 2
 
 
-def test_a_shuffle_that_is_spelled_out() -> None:
+def test_a_shuffle_of_several_nodes() -> None:
     shape = tensor("a", np.array([1, 2, 2, 2, 3, 3])), tensor("b", np.array([1, 2, 6, 6]))
     body = graph(
         [

@@ -174,11 +174,11 @@ class TestFloor:
     def moved(
         self,
         monkeypatch: pytest.MonkeyPatch,
-        floor: float,
+        noise: float,
         error: float,
         by: str = "optimisation",
     ) -> Parity:
-        """Reference [1, 1]; 1 + floor where it moves ``by`` itself; candidate 1 + error."""
+        """Reference [1, 1]; 1 + noise where it moves ``by`` itself; candidate 1 + error."""
         real = parity.get_backend("ort")
 
         class Moving:
@@ -194,7 +194,7 @@ class TestFloor:
                     first_feeds.append(feeds["x"])
                     nudged = not np.array_equal(feeds["x"], first_feeds[0])
                     moves = nudged if by == "input" else not optimise
-                    shift = error if source == candidate else floor if moves else 0.0
+                    shift = error if source == candidate else noise if moves else 0.0
                     return {"y": np.array([1.0, 1.0 + shift], np.float32)}
 
                 session.run = run
@@ -206,25 +206,25 @@ class TestFloor:
         return check_parity(reference, candidate)
 
     @pytest.mark.parametrize("by", ["optimisation", "input"])
-    def test_a_difference_within_the_models_own_floor_passes_and_is_noted(
+    def test_a_difference_within_the_models_own_noise_passes_and_is_noted(
         self, by: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        found = self.moved(monkeypatch, floor=0.02, error=0.03, by=by)
+        found = self.moved(monkeypatch, noise=0.02, error=0.03, by=by)
         assert found.passed
         assert found.outputs[0].tolerance == pytest.approx(0.04, rel=1e-5)
         assert found.note is not None
         assert "the reference itself moves: y by 0.02" in found.note
 
-    @pytest.mark.parametrize(("floor", "error"), [(0.0, 0.03), (0.01, 0.03), (5.0, 0.5)])
+    @pytest.mark.parametrize(("noise", "error"), [(0.0, 0.03), (0.01, 0.03), (5.0, 0.5)])
     def test_a_difference_beyond_it_fails(
-        self, floor: float, error: float, monkeypatch: pytest.MonkeyPatch
+        self, noise: float, error: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert not self.moved(monkeypatch, floor, error).passed
+        assert not self.moved(monkeypatch, noise, error).passed
 
-    def test_no_floor_is_measured_where_it_is_not_needed(
+    def test_no_noise_is_measured_where_it_is_not_needed(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        found = self.moved(monkeypatch, floor=0.02, error=1e-5)
+        found = self.moved(monkeypatch, noise=0.02, error=1e-5)
         assert found.passed
         assert found.note is None or "moves" not in found.note
 

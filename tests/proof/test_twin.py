@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from deployconv.errors import ModelError
-from deployconv.proof.twin import float32_twin, has_element_types, twin_of
+from deployconv.proof.twins import float32_twin, has_element_types, twin_of
 from tests.runtimes.tiny import (
     BFLOAT16,
     DOUBLE,
@@ -195,7 +195,7 @@ class TestTwinOf:
         onnx.save(
             upsampler(DOUBLE), path, save_as_external_data=True, size_threshold=0, location="w.bin"
         )
-        monkeypatch.setattr("deployconv.proof.twin._LARGEST", path.stat().st_size + 1)
+        monkeypatch.setattr("deployconv.proof.twins._LARGEST", path.stat().st_size + 1)
         assert twin_of(path) is None
 
     def test_unreadable(self, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Quantized models without their roundings, and what parity makes of them."""
+"""Unrounded models, and parity of quantized models that rests on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnx import ModelProto, NodeProto
 
 from deployconv.options import FeedOptions
 from deployconv.proof.parity import check_parity
-from deployconv.proof.unrounded import unrounded
+from deployconv.proof.twins import without_rounding
 from deployconv.results import Parity
 from tests.build import FLOAT, Array, graph, model, node, ops, run, tensor, value
 
@@ -49,7 +49,7 @@ def network(
 
 
 def twin(made: ModelProto) -> ModelProto | None:
-    serialized = unrounded(made.SerializeToString())
+    serialized = without_rounding(made.SerializeToString())
     return None if serialized is None else onnx.load_model_from_string(serialized)
 
 
@@ -93,7 +93,7 @@ LEFT: dict[str, Callable[[], ModelProto]] = {
             node("DequantizeLinear", ["i", "scales", "zeros"], ["y"], axis=1),
         ]
     ),
-    "another scale behind": lambda: network(
+    "another scale after it": lambda: network(
         [
             node("QuantizeLinear", ["x", "scale", "zero"], ["i"]),
             node("DequantizeLinear", ["i", "other", "zero"], ["y"]),
@@ -120,22 +120,22 @@ def test_what_is_not_a_pair_of_activations_stays(build: Callable[[], ModelProto]
 def test_the_file_is_read_as_well_as_the_bytes(tmp_path: Path) -> None:
     made = network(pair("x", "y"))
     onnx.save(made, tmp_path / "made.onnx")
-    assert unrounded(tmp_path / "made.onnx") == unrounded(made.SerializeToString())
-    assert unrounded(tmp_path / "gone.onnx") is None
-    assert unrounded(b"no model") is None
+    assert without_rounding(tmp_path / "made.onnx") == without_rounding(made.SerializeToString())
+    assert without_rounding(tmp_path / "gone.onnx") is None
+    assert without_rounding(b"no model") is None
 
 
 # --- parity
 
 
 def squashed(offset: float, scale: str = "scale") -> bytes:
-    """The sum of ``x`` and ``offset``, rounded, in a layer that leaves no grid behind."""
+    """The sum of ``x`` and ``offset``, rounded, in a layer whose output is not quantized."""
     nodes = [
         node("Add", ["x", "offset"], ["s"]),
         *pair("s", "t", scale),
         node("Sigmoid", ["t"], ["y"]),
     ]
-    made = network(nodes, offset=np.float32(offset), coarse=np.float32(4 * STEP))
+    made = network(nodes, offset=np.float32(offset), coarse_scale=np.float32(4 * STEP))
     return made.SerializeToString()
 
 
@@ -173,5 +173,5 @@ def test_a_difference_that_no_rounding_explains_fails(
     assert "without the rounding" not in str(found.note)
 
 
-def test_a_coarser_grid_fails_though_it_saturates_alike(parity: Callable[[bytes], Parity]) -> None:
-    assert not parity(squashed(0, "coarse")).passed
+def test_a_larger_step_fails_though_it_saturates_alike(parity: Callable[[bytes], Parity]) -> None:
+    assert not parity(squashed(0, "coarse_scale")).passed

@@ -15,7 +15,7 @@ from onnx import ModelProto
 import deployconv
 from deployconv.cli import main
 from deployconv.errors import BackendUnavailable, CheckFailed, UsageError
-from deployconv.proof.compiled import _warnings
+from deployconv.proof.builds import _warnings
 from deployconv.report.lines import compiled_line, target_lines
 from deployconv.results import Rewriting, StageResult, TargetBuild
 from deployconv.runtimes.tensorrt import build as building

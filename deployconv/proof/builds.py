@@ -1,6 +1,7 @@
-"""What compiling both models shows: the gate, and which layers a target needs rewritten.
+"""Compile both models for TensorRT targets, and say which layers a target needs rewritten.
 
-A build that fails is certain, so a gate can rest on it; nothing here says that an engine runs.
+A rewritten model that a target does not compile, though it compiles the original, has failed. A
+build that succeeds does not show that its engine runs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from deployconv.errors import CheckFailed
 from deployconv.graph.load import LoadedModel, load
 from deployconv.match import Site, UpsampleSite
 from deployconv.options import FeedOptions, ShapeRanges
-from deployconv.proof.profile import imported_name
+from deployconv.proof.latency import imported_name
 from deployconv.results import (
     BuildReport,
     Compilation,
@@ -29,20 +30,21 @@ from deployconv.runtimes.base import ModelSource
 from deployconv.runtimes.tensorrt.build import build_engines
 from deployconv.runtimes.tensorrt.compile import LIBRARIES, find_installation
 
-_WEIGHTS_GROWN = 1.5
-"""A rewritten model whose weights take more than this many times as much is warned about."""
+_WEIGHTS_GROWTH = 1.5
+"""A rewritten model whose weights grow by more than this factor gets a warning."""
+
 _SIZE = 16
-"""Of a dynamic axis where a layer is compiled by itself."""
+"""Size of a dynamic axis if a layer is compiled by itself."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What both models are compiled for.
+    """The GPUs that both models are compiled for, and how.
 
     Attributes:
         names: compute capabilities such as ``sm89``.
         backend: ``tensorrt-rtx`` or ``tensorrt``; None for the first that is installed.
-        shapes: sizes of dynamic inputs.
+        shapes: smallest, optimal and largest shape of dynamic inputs, by name.
     """
 
     names: tuple[str, ...]
@@ -50,10 +52,10 @@ class Targets:
     shapes: ShapeRanges = field(default_factory=dict)
 
     def build(self, loaded: LoadedModel, source: ModelSource) -> BuildReport:
-        """Compile ``source``, which is ``loaded``.
+        """Compile ``source`` for all targets; ``loaded`` is the same model.
 
         Raises:
-            UsageError, ModelError: there is no such target, the shapes do not fit.
+            UsageError, ModelError: there is no such target, or the shapes do not fit.
             BackendUnavailable: the library is not installed.
         """
         return build_engines(
@@ -62,7 +64,7 @@ class Targets:
 
 
 def targets_of(target: str | Sequence[str], backend: str, feed: FeedOptions) -> Targets | None:
-    """What both models are to be compiled for; None where nothing was asked for.
+    """The targets of a call by their names; None if there are none.
 
     Raises:
         UsageError: there is no such target.
@@ -77,55 +79,58 @@ def targets_of(target: str | Sequence[str], backend: str, feed: FeedOptions) -> 
 
 
 def no_gpu(backend: str) -> str | None:
-    """Why ``backend`` can compile here but run nothing; None where it can run."""
+    """Why ``backend`` cannot run a model on this machine, only compile it; None if it can."""
     if backend not in LIBRARIES or find_installation(backend).device is not None:
         return None
     return f"{backend} finds no GPU on this machine; compiled only"
 
 
-def marked(
-    done: Rewriting, sites: Sequence[Site], before: BuildReport, targets: Targets
+def with_target_notes(
+    result: Rewriting, sites: Sequence[Site], before: BuildReport, targets: Targets
 ) -> Rewriting:
-    """Add to each site whether a target needs it rewritten, before the model is edited."""
+    """Add to each site whether a target needs it rewritten, from the build of the original."""
     notes = target_notes(sites, before, targets.backend)
-    reports = (replace(report, target_note=notes.get(report.id)) for report in done.sites)
-    return replace(done, sites=tuple(reports))
+    reports = (replace(report, target_note=notes.get(report.id)) for report in result.sites)
+    return replace(result, sites=tuple(reports))
 
 
-def compiled(done: Rewriting, before: BuildReport, candidate: Path, targets: Targets) -> Rewriting:
-    """Compile the rewritten model as the original was, and add what that shows.
+def compile_rewritten(
+    result: Rewriting, before: BuildReport, candidate: Path, targets: Targets
+) -> Rewriting:
+    """Compile the rewritten model as the original was; add both builds and warnings to ``result``.
 
     Raises:
-        CheckFailed: a target takes the original and not the rewritten model.
+        CheckFailed: a target compiles the original and not the rewritten model.
     """
     both = Compilation(before, targets.build(load(candidate), candidate))
     warnings = (
         f"{built.target}: {text}" for built, now in both.pairs for text in _warnings(built, now)
     )
-    done = replace(done, compiled=both, warnings=(*done.warnings, *warnings))
+    result = replace(result, compiled=both, warnings=(*result.warnings, *warnings))
     for built in both.broken:
         why = built.failure.reason if built.failure else "no reason given"
         raise CheckFailed(
-            f"{built.target}: builds as exported, not rewritten: {why}: nothing was written", done
+            f"{built.target}: builds as exported, not rewritten: {why}: nothing was written", result
         )
-    return done
+    return result
 
 
 def target_notes(
     sites: Iterable[Site], before: BuildReport, backend: str | None = None
 ) -> dict[str, TargetNote]:
-    """By site id: layers that a target cannot take as exported, or whose padding it misreads.
+    """By site id: layers that a target cannot compile as exported, or whose padding it misreads.
 
-    Where the original does not build, each ConvTranspose is compiled by itself, as a build
-    error seldom says which layer it is about.
+    If the original does not build, each ConvTranspose is compiled by itself, since a build
+    error rarely names the layer.
     """
     notes: dict[str, TargetNote] = {}
     failing = [built.target for built in before.targets if not built.builds and built.target]
     for site in sites:
-        if not isinstance(site, UpsampleSite) or site.pattern != "conv_transpose":
+        layer = site.conv_transpose
+        if layer is None:
             continue
-        note = _needed(site, failing, backend) if failing else None
-        note = note or _misread(site, before.targets)
+        note = _needed(layer, failing, backend) if failing else None
+        note = note or _misread(layer, before.targets)
         if note is not None:
             notes[site.id] = note
     return notes
@@ -136,7 +141,7 @@ def _warnings(before: TargetBuild, after: TargetBuild) -> Iterable[str]:
         yield f"builds neither as exported nor rewritten: {after.failure.reason}"
     if before.weights_bytes and after.weights_bytes:
         growth = after.weights_bytes / before.weights_bytes
-        if growth > _WEIGHTS_GROWN:
+        if growth > _WEIGHTS_GROWTH:
             yield (
                 f"weights grow {growth:.1f} times, from {before.weights_bytes:,} to "
                 f"{after.weights_bytes:,} bytes"
@@ -148,6 +153,7 @@ def _warnings(before: TargetBuild, after: TargetBuild) -> Iterable[str]:
 
 
 def _needed(site: UpsampleSite, targets: Sequence[str], backend: str | None) -> TargetNote | None:
+    """Which of ``targets`` do not compile the layer by itself; None if all do."""
     proto = _site_model(site)
     loaded = load(proto)
     report = build_engines(
@@ -162,17 +168,17 @@ def _needed(site: UpsampleSite, targets: Sequence[str], backend: str | None) -> 
 
 
 def _site_model(site: UpsampleSite) -> ModelProto:
-    """The layer by itself, in its own element type."""
+    """A model of the layer alone, in its own element type."""
     original = site.original()
     parameters = [parameter for parameter in (site.weight, site.bias) if parameter]
     constants = {**original.constants, **{one.name: one.read() for one in parameters}}
     kind = onnx.helper.np_dtype_to_tensor_dtype(site.weight.dtype)
-    front = original.front or (1, site.channels[0])
+    batch_and_channels = original.front or (1, site.channels[0])
     sizes = original.sizes or tuple(size or _SIZE for size in site.sizes)
     graph = onnx.helper.make_graph(
         original.nodes,
         "layer",
-        [onnx.helper.make_tensor_value_info(site.input, kind, [*front, *sizes])],
+        [onnx.helper.make_tensor_value_info(site.input, kind, [*batch_and_channels, *sizes])],
         [onnx.helper.make_tensor_value_info(site.output, kind, None)],
         [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
@@ -181,18 +187,19 @@ def _site_model(site: UpsampleSite) -> ModelProto:
 
 
 def _misread(site: UpsampleSite, targets: Sequence[TargetBuild]) -> TargetNote | None:
+    """How TensorRT's importer misreads the layer's padding; None if it reads it correctly."""
     for built in targets:
         layer = _layer_of(site, built.layers)
         difference = None if layer is None else _difference(site, layer)
         if difference is not None:
-            # The importer knows no targets: what it misreads for one it misreads for all.
+            # The importer does not depend on the target: it misreads the layer for all of them.
             names = tuple(one.target for one in targets if one.target)
             return TargetNote("misread", names, difference)
     return None
 
 
 def _layer_of(site: UpsampleSite, layers: Sequence[PaddedLayer]) -> PaddedLayer | None:
-    """The layer that was made of the site's node; None where names do not tell."""
+    """TensorRT's layer for the site's node; None if no or more than one layer has its name."""
     node = site.layer
     name = imported_name(node)
     found = [
@@ -204,9 +211,9 @@ def _layer_of(site: UpsampleSite, layers: Sequence[PaddedLayer]) -> PaddedLayer 
 
 
 def _difference(site: UpsampleSite, layer: PaddedLayer) -> str | None:
-    """How the importer read the padding otherwise than ONNX states it; None where it did not."""
+    """How the padding that the importer read differs from ONNX's; None if it does not."""
     stated, read = [], []
-    # A 1-D layer is read as 2-D with an axis of size 1 behind; that one has no padding.
+    # A 1-D layer is read as 2-D: the second axis has size 1 and no padding.
     for axis, dilation, pre, post in zip(
         site.axes,
         site.geometry.dilation or (),
@@ -214,12 +221,12 @@ def _difference(site: UpsampleSite, layer: PaddedLayer) -> str | None:
         layer.post_padding[: site.rank],
         strict=True,
     ):
-        reach = dilation * (axis.taps - 1) + 1
-        # What is cut off at the end, less the output_padding; negative where output is added.
-        end = reach - axis.stride - axis.origin - axis.extra
+        extent = dilation * (axis.taps - 1) + 1
+        # What is cut off at the end, less the output_padding; negative if output is added.
+        end = extent - axis.stride - axis.origin - axis.extra
         stated.append((axis.origin, end))
         if layer.mode.startswith("SAME"):
-            total = max(reach - axis.stride, 0)
+            total = max(extent - axis.stride, 0)
             pre = total // 2 if layer.mode == "SAME_UPPER" else total - total // 2
             post = total - pre
         read.append((pre, post))

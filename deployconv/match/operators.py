@@ -1,0 +1,92 @@
+"""The operators of a layer with their parameters, for rules such as "the DLA takes no group"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deployconv.polyphase import Axis
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
+
+Pads = tuple[tuple[int, int], ...]
+"""(begin, end) of each spatial axis."""
+
+Ranked = tuple[tuple[str, int | None], ...]
+"""Names of operators, each with the dimensions of its largest tensor, None if not known."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The parameters of a Conv or ConvTranspose, one value per spatial axis.
+
+    Attributes:
+        transposed: True for ConvTranspose.
+        kernel, stride, dilation: as the node states them.
+        pads: of a ConvTranspose less its output_padding at the end, so that a negative number
+            adds a border; None if not known.
+        group: number of channel groups.
+        channels: (C_in, C_out).
+        dtype: element type of the weight, of its integers if it is quantized; None if not known.
+    """
+
+    transposed: bool
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    pads: Pads | None
+    group: int
+    channels: tuple[int, int]
+    dtype: str | None
+
+
+@dataclass(frozen=True)
+class Operators:
+    """The operators that compute a layer, as far as they are known.
+
+    Attributes:
+        window: the Conv or ConvTranspose; None if there is none or its kernel is not known.
+        others: all other operators but those of ``prelude`` and ``resize``.
+        dtype: element type, needed without ``window`` only.
+        resize: the factors of a nearest Resize.
+        prelude: operators before the upsampling that run at low resolution.
+        sizes: spatial sizes of input and output, as far as they are known.
+        channels_to_batch: True if every channel becomes a batch element of its own first.
+    """
+
+    window: Window | None
+    others: Ranked
+    dtype: str | None = None
+    resize: tuple[int, ...] | None = None
+    prelude: Ranked = ()
+    sizes: tuple[int | None, ...] = ()
+    channels_to_batch: bool = False
+
+
+def ranked(nodes: Iterable[gs.Node]) -> Ranked:
+    """The operator of each node with the dimensions of its largest tensor."""
+    found = []
+    for node in nodes:
+        tensors = (*node.inputs[:1], *node.outputs)
+        ranks = [len(tensor.shape) for tensor in tensors if tensor.shape is not None]
+        found.append((str(node.op), max(ranks, default=None)))
+    return tuple(found)
+
+
+def stated_pads(node: gs.Node) -> Pads | None:
+    """The pads of ``node`` if it states them as numbers."""
+    if node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return None
+    pads = node.attrs.get("pads")
+    if not isinstance(pads, (list, tuple)):
+        return None
+    half = len(pads) // 2
+    return tuple(zip(pads[:half], pads[half:], strict=True))
+
+
+def transposed_pads(axis: Axis) -> tuple[int, int]:
+    """What a ConvTranspose cuts off at the begin, and at the end less its output_padding."""
+    extent = abs(axis.step) * (axis.taps - 1) + 1
+    return axis.origin, extent - axis.stride - axis.origin - axis.extra
