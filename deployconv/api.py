@@ -155,13 +155,14 @@ def rewrite(
     from deployconv.graph.load import load
     from deployconv.proof.compiled import targets_of
     from deployconv.rewriting import Request, rewrite_model
+    from deployconv.runtimes import DEFAULT_RUNTIME, get_runtime
     from deployconv.search.workbench import TunerOptions
 
     if policy not in get_args(Policy):
         raise UsageError(f"policy '{policy}' is not known: choose all, cost or fastest")
     if not max_memory >= 0:
         raise UsageError(f"max_memory is {max_memory}: give a number from 0 on, or infinity")
-    if verify or policy == "fastest" or backend != "ort":
+    if verify or policy == "fastest" or backend != DEFAULT_RUNTIME:
         _require(backend)
     feed = _feed(shape, inputs, seed)
     request = Request(
@@ -174,7 +175,7 @@ def rewrite(
             tuple(skip),
             freeze_initializers,
             allow_requantize,
-            float_bias=bool(target) or "tensorrt" in backend,
+            float_bias=bool(target) or get_runtime(backend).needs_float_bias,
         ),
         tuner=TunerOptions(backend, threads, feed, budget, cache, on_progress, max_memory),
         upgrade_opset=upgrade_opset,

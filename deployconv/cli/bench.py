@@ -10,6 +10,7 @@ import typer
 from deployconv.cli.parameters import Backends, Json, Shapes, parse_shapes
 from deployconv.cli.terminal import progress
 from deployconv.errors import UsageError
+from deployconv.runtimes import names_with
 
 
 def bench(
@@ -29,14 +30,15 @@ def bench(
         typer.Option(
             "--profile",
             help="Also show where the time goes, by site, as TensorRT's profiler takes it "
-            "(backends tensorrt and tensorrt-rtx).",
+            f"(backends {' and '.join(names_with('profiles_layers'))}).",
         ),
     ] = False,
     cuda_graph: Annotated[
         bool,
         typer.Option(
             "--cuda-graph",
-            help="Time launches of a captured CUDA graph (backends tensorrt and tensorrt-rtx).",
+            help="Time launches of a captured CUDA graph "
+            f"(backends {' and '.join(names_with('captures_graphs'))}).",
         ),
     ] = False,
     saved: Annotated[

@@ -25,9 +25,10 @@ from deployconv.results import (
     TargetBuild,
     TargetNote,
 )
+from deployconv.runtimes import get_runtime
 from deployconv.runtimes.base import ModelSource
 from deployconv.runtimes.tensorrt.build import build_engines
-from deployconv.runtimes.tensorrt.compile import LIBRARIES, find_installation
+from deployconv.runtimes.tensorrt.compile import find_installation
 
 _WEIGHTS_GROWN = 1.5
 """A rewritten model whose weights take more than this many times as much is warned about."""
@@ -69,7 +70,7 @@ def targets_of(target: str | Sequence[str], backend: str, feed: FeedOptions) -> 
         BackendUnavailable: the library is not installed.
     """
     names = (target,) if isinstance(target, str) else tuple(target)
-    library = backend if backend in LIBRARIES else None
+    library = backend if get_runtime(backend).compiles else None
     for name in names:
         find_installation(library).require(name)
     ranges = {name: (sizes, sizes, sizes) for name, sizes in feed.shapes.items()}
@@ -78,7 +79,7 @@ def targets_of(target: str | Sequence[str], backend: str, feed: FeedOptions) -> 
 
 def no_gpu(backend: str) -> str | None:
     """Why ``backend`` can compile here but run nothing; None where it can run."""
-    if backend not in LIBRARIES or find_installation(backend).device is not None:
+    if not get_runtime(backend).compiles or find_installation(backend).device is not None:
         return None
     return f"{backend} finds no GPU on this machine; compiled only"
 

@@ -21,7 +21,7 @@ from deployconv.proof.precision import coarse_types
 from deployconv.proof.twin import twin_of
 from deployconv.proof.unrounded import unrounded
 from deployconv.results import OutputParity, Parity
-from deployconv.runtimes import LAYER_BACKENDS, get_backend
+from deployconv.runtimes import DEFAULT_RUNTIME, get_backend, get_runtime
 from deployconv.runtimes.base import Array, Backend, ModelSource, Session, TensorSpec
 
 _NO_FEED = FeedOptions()
@@ -130,10 +130,10 @@ def check_parity(
 
 def _reference_backend(backend: Backend) -> Backend | None:
     """What runs the reference where ``backend`` should not; None where it does, or must."""
-    if backend.name not in LAYER_BACKENDS:
+    if get_runtime(backend.name).runs_reference:
         return None
     try:
-        return get_backend("ort")
+        return get_backend(DEFAULT_RUNTIME)
     except BackendUnavailable:
         return None
 

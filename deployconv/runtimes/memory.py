@@ -1,8 +1,8 @@
-"""Peak memory of a model on onnxruntime: the high water of a process that does nothing else.
+"""Peak memory of a model: the high water of a process that does nothing else.
 
 High water never falls, so each model is loaded and run in a process of its own::
 
-    python -m deployconv.runtimes.memory MODEL FEEDS.npz THREADS
+    python -m deployconv.runtimes.memory RUNTIME MODEL FEEDS.npz THREADS
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from deployconv.runtimes.base import Feeds
+from deployconv.runtimes.registry import DEFAULT_RUNTIME, get_backend
 
 _RUNS = 3
 """The first run takes what it needs; the second what the memory pattern of the first needs."""
@@ -24,8 +25,12 @@ _LONGEST = 600.0
 """Seconds that the process may take."""
 
 
-def peak_memory(model: Path, feeds: Feeds, threads: int) -> int | None:
+def peak_memory(
+    model: Path, feeds: Feeds, threads: int, runtime: str = DEFAULT_RUNTIME
+) -> int | None:
     """Bytes that loading ``model`` and running it on ``feeds`` takes at the most.
+
+    ``runtime`` is a name of `registry.RUNTIMES` whose row says ``measures_memory``.
 
     None where that cannot be told: on a system that does not say it, for inputs that NumPy does
     not save, or where the process fails.
@@ -35,7 +40,7 @@ def peak_memory(model: Path, feeds: Feeds, threads: int) -> int | None:
         # By number: savez has parameters of its own, and a name may be anything.
         arrays = {f"feed{number}": array for number, array in enumerate(feeds.values())}
         np.savez(path, names=np.array(list(feeds), np.str_), **arrays)  # type: ignore[arg-type]
-        arguments = [str(model), str(path), str(threads)]
+        arguments = [runtime, str(model), str(path), str(threads)]
         command = [sys.executable, "-m", __name__, *arguments]
         # It imports what this process would, however that was arranged.
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -66,14 +71,13 @@ def high_water() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _main(model: str, feeds: str, threads: str) -> None:
-    from deployconv.runtimes.ort import OrtBackend
-
+def _main(runtime: str, model: str, feeds: str, threads: str) -> None:
+    backend = get_backend(runtime)
     with np.load(feeds) as saved:
         names = saved["names"].tolist()
         arrays = {name: saved[f"feed{number}"] for number, name in enumerate(names)}
     before = high_water()
-    session = OrtBackend("ort").prepare(Path(model), threads=int(threads))
+    session = backend.prepare(Path(model), threads=int(threads))
     for _ in range(_RUNS):
         session.timed_run(arrays)
     print(high_water() - before)

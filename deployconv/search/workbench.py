@@ -176,12 +176,14 @@ class Workbench:
         return after / before if before and after else None
 
     def _peak(self, choices: Choices) -> int | None:
-        """Bytes on onnxruntime's CPU provider, measured once."""
+        """Bytes on the backend, measured once."""
         key = frozenset(choices.items())
         if key not in self._peaks:
             with ExitStack() as stack:
                 path = self._written(choices, stack)
-                self._peaks[key] = peak_memory(path, self.feeds, self.original.threads)
+                self._peaks[key] = peak_memory(
+                    path, self.feeds, self.original.threads, self.tuner.backend
+                )
         return self._peaks[key]
 
     def _certify(self, choices: Choices) -> None:

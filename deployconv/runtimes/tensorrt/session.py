@@ -41,6 +41,11 @@ _PREFERRED_TARGET = "sm89"
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
+def load(name: str) -> TensorRtBackend:
+    """The backend called ``name``, as `deployconv.runtimes.registry` asks for it."""
+    return TensorRtBackend(name)
+
+
 class TensorRtBackend:
     """One of the two libraries; `prepare` needs a GPU.
 
