@@ -12,7 +12,7 @@ import numpy as np
 from deployconv.errors import UsageError
 from deployconv.options import FeedOptions
 from deployconv.runtimes.base import Array, TensorSpec
-from deployconv.runtimes.sizes import check_shape, choose_shapes, listed, shown
+from deployconv.runtimes.shapes import check_shape, choose_shapes, listed, shown
 
 _LARGEST_INTEGER = 9
 """Small enough to be an index into most tables; integers are seldom anything else."""

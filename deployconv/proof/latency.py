@@ -13,8 +13,7 @@ from deployconv.proof.interface import common_inputs
 from deployconv.results import Latency, Profile, Quantiles
 from deployconv.runtimes import get_backend, names_with
 from deployconv.runtimes.base import Feeds, GpuSession, ModelSource, Session
-from deployconv.runtimes.machine import describe_machine
-from deployconv.runtimes.timing import time_interleaved
+from deployconv.runtimes.measure import describe_machine, time_interleaved
 
 _NO_FEED = FeedOptions()
 _AS_IT_IS = GpuOptions()

@@ -30,8 +30,8 @@ from deployconv.results import Prediction
 from deployconv.rewrites.joining import Planned, not_selected, peers
 from deployconv.rewrites.lowering import new_nodes, with_folded
 from deployconv.runtimes import get_runtime
-from deployconv.runtimes.machine import usable_cpus
-from deployconv.runtimes.tensorrt.shapes import input_specs
+from deployconv.runtimes.measure import usable_cpus
+from deployconv.runtimes.shapes import input_specs
 from deployconv.search.candidates import options_for
 from deployconv.search.choice import Choice, Option
 from deployconv.search.cost_graph import CostGraph, add_work, graph_of

@@ -23,8 +23,7 @@ from deployconv.results import Candidate, OutputParity
 from deployconv.rewrites.joining import Planned, not_selected, peers
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.base import Array, ModelSource, Session
-from deployconv.runtimes.machine import describe_machine
-from deployconv.runtimes.memory import peak_memory
+from deployconv.runtimes.measure import describe_machine, peak_memory
 from deployconv.search.cache import Key, TimingCache
 from deployconv.search.candidates import options_for
 from deployconv.search.choice import Choice, Option

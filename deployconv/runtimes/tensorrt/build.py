@@ -17,6 +17,7 @@ from deployconv.graph.load import LoadedModel
 from deployconv.options import ShapeRanges
 from deployconv.results import BuildReport, OutputFile, StageResult, TargetBuild
 from deployconv.runtimes.base import ModelSource
+from deployconv.runtimes.shapes import input_specs, profile_of, shape_ranges
 from deployconv.runtimes.tensorrt.binding import BuildSettings
 from deployconv.runtimes.tensorrt.compile import (
     cache_folder,
@@ -26,7 +27,6 @@ from deployconv.runtimes.tensorrt.compile import (
 )
 from deployconv.runtimes.tensorrt.process import Limits
 from deployconv.runtimes.tensorrt.screen import refuse_what_tensorrt_overlooks
-from deployconv.runtimes.tensorrt.shapes import input_specs, profile_of, shape_ranges
 
 _DEFAULT_LIMITS = Limits()
 

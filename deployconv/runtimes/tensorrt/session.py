@@ -19,6 +19,12 @@ import onnx
 from deployconv.errors import BackendUnavailable, UsageError
 from deployconv.results import LayerTime, StageResult
 from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec
+from deployconv.runtimes.shapes import (
+    input_specs,
+    output_specs,
+    profile_of,
+    shape_ranges,
+)
 from deployconv.runtimes.tensorrt.binding import BuildSettings
 from deployconv.runtimes.tensorrt.compile import (
     LIBRARIES,
@@ -30,12 +36,6 @@ from deployconv.runtimes.tensorrt.compile import (
 from deployconv.runtimes.tensorrt.process import Worker, WorkerFailed
 from deployconv.runtimes.tensorrt.protocol import Done, Request, Stage, Unavailable
 from deployconv.runtimes.tensorrt.screen import refuse_what_tensorrt_overlooks
-from deployconv.runtimes.tensorrt.shapes import (
-    input_specs,
-    output_specs,
-    profile_of,
-    shape_ranges,
-)
 
 _PREFERRED_TARGET = "sm89"
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
