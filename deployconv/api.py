@@ -284,7 +284,7 @@ def build(
         BackendUnavailable: TensorRT, or a GPU where no target is named, is not there.
     """
     from deployconv.graph.load import load
-    from deployconv.runtimes.tensorrt.build import build_engines
+    from deployconv.runtimes.tensorrt.compile import build_engines
 
     return build_engines(
         load(model),

@@ -27,8 +27,8 @@ from deployconv.results import (
 )
 from deployconv.runtimes import get_runtime
 from deployconv.runtimes.base import ModelSource
-from deployconv.runtimes.tensorrt.build import build_engines
-from deployconv.runtimes.tensorrt.compile import find_installation
+from deployconv.runtimes.tensorrt.compile import build_engines
+from deployconv.runtimes.tensorrt.installation import find_installation
 
 _WEIGHTS_GROWN = 1.5
 """A rewritten model whose weights take more than this many times as much is warned about."""

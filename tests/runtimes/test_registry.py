@@ -51,7 +51,7 @@ def test_the_default_runtime_can_stand_in_for_one_that_must_not_run_the_referenc
 
 
 def test_what_compiles_ahead_of_time_is_what_tensorrt_knows_a_library_of() -> None:
-    from deployconv.runtimes.tensorrt.compile import LIBRARIES
+    from deployconv.runtimes.tensorrt.installation import LIBRARIES
 
     compiling = {name: runtime.package for name, runtime in RUNTIMES.items() if runtime.compiles}
     assert compiling == LIBRARIES

@@ -5,14 +5,15 @@ Runs in the worker only. Every refusal of the library becomes a `Refused` in its
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-from collections.abc import Mapping, Sequence
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from deployconv.runtimes.tensorrt import buildlog
-from deployconv.runtimes.tensorrt.caches import CacheFile
 
 Profile = Mapping[str, Sequence[Sequence[int]]]
 """Input name -> its smallest, optimal and largest shape."""
@@ -126,7 +127,7 @@ class Binding:
             if interface is not None:
                 # get_layer returns the base class; this is how the binding's users cast it.
                 layer.__class__ = getattr(self.trt, interface)
-                names = buildlog.nodes(getattr(layer, "metadata", ""))
+                names = onnx_nodes(getattr(layer, "metadata", ""))
                 found.append(
                     {
                         "node": names[0] if names else layer.name,
@@ -237,3 +238,89 @@ def _log(trt: Any) -> Any:
             return "; ".join(dict.fromkeys(words))
 
     return Log()
+
+
+_MEMORY = {
+    "activation_bytes": re.compile(r"Total Activation Memory: (\d+) bytes"),
+    "weights_bytes": re.compile(r"Total Weights Memory: (\d+) bytes"),
+    "scratch_bytes": re.compile(r"Max Scratch Memory: (\d+) bytes"),
+}
+_LAYERS = "Layers:\n"
+_LAYER = re.compile(
+    r"Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), Inputs: (?P<inputs>\[.*?\]), "
+    r"Constants: \[.*?\], Outputs: (?P<outputs>\[.*?\]), TacticName: .*?, Metadata: (?P<nodes>.*)"
+)
+_DATATYPE = re.compile(r"Datatype: (\w+)")
+_NODE = re.compile(r"\[ONNX Layer: ([^\x1e\x1f]*)\]")
+
+
+def logged_memory(messages: Iterable[str]) -> dict[str, int | None]:
+    """``activation_bytes``, ``weights_bytes`` and ``scratch_bytes`` of the engine."""
+    found: dict[str, int | None] = dict.fromkeys(_MEMORY)
+    for message in messages:
+        for name, pattern in _MEMORY.items():
+            if match := pattern.match(message):
+                found[name] = int(match[1])
+    return found
+
+
+def logged_kernels(messages: Iterable[str]) -> list[dict[str, Any]] | None:
+    """The fields of `results.Kernel` for each kernel, in order; None where they are not listed."""
+    listed = [message for message in messages if message.startswith(_LAYERS)]
+    if not listed:
+        return None
+    found = []
+    for line in listed[-1].removeprefix(_LAYERS).split("\n"):
+        match = _LAYER.match(line)
+        if match is None:
+            if line.startswith("Name: "):
+                return None  # another form than the known one: a wrong count would mislead
+            continue
+        found.append(
+            {
+                "name": match["name"],
+                "kind": match["kind"],
+                "inputs": _DATATYPE.findall(match["inputs"]),
+                "outputs": _DATATYPE.findall(match["outputs"]),
+                "nodes": onnx_nodes(match["nodes"]),
+            }
+        )
+    return found
+
+
+def onnx_nodes(metadata: str) -> list[str]:
+    """The ONNX nodes that a layer's metadata names."""
+    return _NODE.findall(metadata)
+
+
+_DIGEST_BYTES = 32
+
+
+class CacheFile:
+    """One cache in ``folder``, for what ``key`` says: the runtime, its version, the GPU."""
+
+    def __init__(self, folder: Path, *key: str) -> None:
+        name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in key)
+        self._path = folder / f"{name}.cache"
+        self._known = b""
+
+    def read(self) -> bytes:
+        """What was kept; empty where nothing is, or nothing sound."""
+        with suppress(OSError):
+            content = self._path.read_bytes()
+            digest, kept = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+            if hashlib.sha256(kept).digest() == digest:
+                self._known = kept
+        return self._known
+
+    def write(self, content: bytes) -> None:
+        """Keep ``content``, whole or not at all; a full or read-only disk is no error."""
+        if content == self._known:
+            return
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._path.parent) as folder:
+                whole = Path(folder, "cache")
+                whole.write_bytes(hashlib.sha256(content).digest() + content)
+                whole.replace(self._path)
+            self._known = content

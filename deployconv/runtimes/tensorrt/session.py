@@ -27,15 +27,19 @@ from deployconv.runtimes.shapes import (
 )
 from deployconv.runtimes.tensorrt.binding import BuildSettings
 from deployconv.runtimes.tensorrt.compile import (
-    LIBRARIES,
-    cache_folder,
     compile_model,
-    find_installation,
     model_file,
+    refuse_what_tensorrt_overlooks,
 )
-from deployconv.runtimes.tensorrt.process import Worker, WorkerFailed
-from deployconv.runtimes.tensorrt.protocol import Done, Request, Stage, Unavailable
-from deployconv.runtimes.tensorrt.screen import refuse_what_tensorrt_overlooks
+from deployconv.runtimes.tensorrt.installation import LIBRARIES, cache_folder, find_installation
+from deployconv.runtimes.tensorrt.process import (
+    Done,
+    Request,
+    Stage,
+    Unavailable,
+    Worker,
+    WorkerFailed,
+)
 
 _PREFERRED_TARGET = "sm89"
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

@@ -19,18 +19,24 @@ from pathlib import Path
 from typing import Any
 
 from deployconv.results import StageName, StageResult
-from deployconv.runtimes.tensorrt import buildlog
 from deployconv.runtimes.tensorrt.binding import (
     Binding,
     BuildSettings,
+    CacheFile,
     LibraryUnavailable,
     Refused,
+    logged_kernels,
+    logged_memory,
 )
-from deployconv.runtimes.tensorrt.caches import CacheFile
-from deployconv.runtimes.tensorrt.device import Device, open_device
-from deployconv.runtimes.tensorrt.driver import NoDevice, compute_capability, device_name
+from deployconv.runtimes.tensorrt.device import (
+    Device,
+    NoDevice,
+    compute_capability,
+    device_name,
+    open_device,
+)
 from deployconv.runtimes.tensorrt.execution import Execution, Tensor
-from deployconv.runtimes.tensorrt.protocol import (
+from deployconv.runtimes.tensorrt.process import (
     Done,
     Event,
     Request,
@@ -155,8 +161,8 @@ class Answers:
             engine = binding.build(network, settings, timings)
             messages = binding.log.messages()
             known["engine_bytes"] = engine.nbytes
-            known |= buildlog.memory(messages)
-            known["kernels"] = buildlog.kernels(messages)
+            known |= logged_memory(messages)
+            known["kernels"] = logged_kernels(messages)
         return binding, engine
 
     def _load(self, binding: Binding, engine: Any, target: str | None) -> None:
