@@ -32,9 +32,14 @@ _WARMUP = 2
 _FEWEST_RUNS = 5
 _MOST_RUNS = 200
 _BRIEF = 20.0
-"""Milliseconds of a run for which it matters what the caches hold when it begins."""
-_TURN = 2
-"""Runs that are counted behind one that is not."""
+"""Milliseconds: for a shorter run it matters what the caches hold when it begins."""
+_COUNTED_RUNS = 2
+"""How many runs are counted after one that is not, if runs are brief."""
+_CPUINFO = Path("/proc/cpuinfo")
+_MEMORY_RUNS = 3
+"""onnxruntime takes more memory in the second run, by a plan that it makes of the first."""
+_MEMORY_TIMEOUT = 600.0
+"""Seconds that the process may take."""
 
 
 def time_interleaved(
@@ -44,20 +49,21 @@ def time_interleaved(
     seconds: float = _SECONDS,
     warmup: int = _WARMUP,
 ) -> list[list[float]]:
-    """Milliseconds of each run of each session, taken in turns: A B, B A, A B, ...
+    """Time each run of each session, in turns: A B, B A, A B, ...
 
-    Reversing every other round cancels a linear drift, such as a processor that warms up. Where
-    runs are brief, a turn is one run that is not counted and two that are.
+    Reversing every other round cancels a linear drift, such as a processor that warms up. If runs
+    are brief, a turn is one run that is not counted and two that are.
 
     Args:
         sessions: all take ``feeds``.
         feeds: the same arrays for every run.
-        runs: of each session; default: what ``seconds`` allow, but 5 to 200.
+        runs: how many of each session; default: what ``seconds`` allow, but 5 to 200.
         seconds: for all sessions together, used without ``runs``.
-        warmup: runs of each session that are not counted, at least one.
+        warmup: runs of each session before the first that counts, at least one.
 
     Returns:
-        One list per session, all of one length: the i-th entries were taken side by side.
+        Milliseconds: one list per session, all of one length. The i-th entries were taken one
+        right after the other.
     """
     elapsed = 0.0
     for session in sessions:
@@ -65,7 +71,7 @@ def time_interleaved(
             last = _milliseconds(session, feeds)
         elapsed += last
     brief = elapsed < _BRIEF * len(sessions)
-    turn = _TURN if brief else 1
+    turn = _COUNTED_RUNS if brief else 1
     if runs is None:
         each = elapsed * (turn + brief) / turn
         runs = round(min(max(1e3 * seconds / max(each, 1e-3), _FEWEST_RUNS), _MOST_RUNS))
@@ -86,25 +92,22 @@ def _milliseconds(session: Session, feeds: Feeds) -> float:
     return measured if measured is not None else 1e3 * (time.perf_counter() - start)
 
 
-_CPUINFO = Path("/proc/cpuinfo")
-
-
 def usable_cpus() -> int:
-    """Logical processors that this process may run on (its affinity, not the whole machine)."""
+    """Count the logical processors that this process may run on, which may not be all."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def describe_machine() -> str:
-    """Processor name and usable logical processors, e.g. ``AMD EPYC 7763, 2 CPUs``."""
+    """Name the processor and count the usable ones, e.g. ``AMD EPYC 7763, 2 CPUs``."""
     name = _processor_name(_CPUINFO) or platform.processor() or platform.machine()
     cpus = usable_cpus()
     return f"{name}, {cpus} {'CPU' if cpus == 1 else 'CPUs'}"
 
 
 def _processor_name(cpuinfo: Path) -> str | None:
-    """The first ``model name`` of a Linux cpuinfo file; None where there is none."""
+    """Return the first ``model name`` of a Linux cpuinfo file; None if there is none."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -116,34 +119,33 @@ def _processor_name(cpuinfo: Path) -> str | None:
     return None
 
 
-_RUNS = 3
-"""The first run takes what it needs; the second what the memory pattern of the first needs."""
-_LONGEST = 600.0
-"""Seconds that the process may take."""
-
-
 def peak_memory(
     model: Path, feeds: Feeds, threads: int, runtime: str = DEFAULT_RUNTIME
 ) -> int | None:
-    """Bytes that loading ``model`` and running it on ``feeds`` takes at the most.
+    """Measure the peak memory of loading ``model`` and running it on ``feeds``, in bytes.
 
-    ``runtime`` is a name of `registry.RUNTIMES` whose row says ``measures_memory``.
+    Args:
+        model: a model file.
+        feeds: its inputs by name.
+        threads: how many the runtime may use.
+        runtime: a name in `registry.RUNTIMES` whose row says ``measures_memory``.
 
-    None where that cannot be told: on a system that does not say it, for inputs that NumPy does
-    not save, or where the process fails.
+    Returns:
+        None if it cannot be measured: the system does not report it, NumPy does not save the
+        inputs, or the process fails.
     """
     with tempfile.TemporaryDirectory(prefix="deployconv-") as folder:
         path = Path(folder) / "feeds.npz"
-        # By number: savez has parameters of its own, and a name may be anything.
+        # Numbered, as the name of an input may be that of a parameter of savez.
         arrays = {f"feed{number}": array for number, array in enumerate(feeds.values())}
         np.savez(path, names=np.array(list(feeds), np.str_), **arrays)  # type: ignore[arg-type]
         arguments = [runtime, str(model), str(path), str(threads)]
         command = [sys.executable, "-m", __name__, *arguments]
-        # It imports what this process would, however that was arranged.
+        # The new process imports from the same folders as this one.
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, env=env, timeout=_LONGEST
+                command, capture_output=True, text=True, env=env, timeout=_MEMORY_TIMEOUT
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
@@ -151,10 +153,10 @@ def peak_memory(
 
 
 def high_water() -> int:
-    """Peak of this process's resident set, in bytes.
+    """Return the peak of this process's resident set, in bytes.
 
-    On Linux a new process starts with ``ru_maxrss`` of the one that started it; what
-    ``/proc`` says is its own. Raises OSError where the system does not tell.
+    On Linux ``ru_maxrss`` of a new process begins at that of its parent, so ``/proc`` is read.
+    Raises OSError if the system does not report it.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -175,7 +177,7 @@ def _main(runtime: str, model: str, feeds: str, threads: str) -> None:
         arrays = {name: saved[f"feed{number}"] for number, name in enumerate(names)}
     before = high_water()
     session = backend.prepare(Path(model), threads=int(threads))
-    for _ in range(_RUNS):
+    for _ in range(_MEMORY_RUNS):
         session.timed_run(arrays)
     print(high_water() - before)
 

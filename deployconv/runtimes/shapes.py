@@ -1,4 +1,7 @@
-"""Concrete shapes of a model's inputs: what the caller gave, and a guess for the rest."""
+"""Concrete shapes of a model's inputs: what the caller gave, and a guess for the rest.
+
+An engine of TensorRT is built for a range of shapes; `shape_ranges` chooses that too.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,15 @@ Dim = int | str | None
 
 _BATCH = 1
 _EXTENT = 64
-"""Divisible by 2^6, so that a U-Net's levels fit together again; 4096 pixels, so quick."""
+"""Divisible by 2^6, so that the levels of a U-Net fit together; 4096 pixels, so quick to run."""
 _VOLUME_EXTENT = 32
+_NO_TENSOR = np.dtype(object)
 
 
 def choose_shapes(
     specs: Sequence[TensorSpec], given: Shapes
 ) -> tuple[dict[str, tuple[int, ...]], str | None]:
-    """A concrete shape for every input, and a note that names those that had to be guessed.
+    """Choose a concrete shape for every input, and note which ones had to be guessed.
 
     Raises:
         UsageError: a given shape names no input, is not positive, has the wrong rank, or
@@ -61,7 +65,7 @@ def choose_shapes(
 
 
 def _size(spec: TensorSpec, axis: int, dim: Dim, sizes: dict[str, int]) -> int:
-    """The size of one dimension; a guess for a named one is recorded in ``sizes``."""
+    """Choose the size of one dimension; that of a named one is recorded in ``sizes``."""
     if isinstance(dim, int):
         return dim
     if dim is not None and dim in sizes:
@@ -76,7 +80,7 @@ def _size(spec: TensorSpec, axis: int, dim: Dim, sizes: dict[str, int]) -> int:
 
 
 def check_shape(what: str, shape: tuple[int, ...], spec: TensorSpec, sizes: dict[str, int]) -> None:
-    """Refuse a shape that the declared one excludes; named sizes are added to ``sizes``."""
+    """Raise UsageError if the declared shape excludes ``shape``; add named sizes to ``sizes``."""
     declared = f"the model declares {shown(spec.name, spec.shape)}"
     if spec.shape and len(shape) != len(spec.shape):
         raise UsageError(f"{what}: rank {len(shape)}, but {declared}, rank {len(spec.shape)}")
@@ -92,35 +96,32 @@ def check_shape(what: str, shape: tuple[int, ...], spec: TensorSpec, sizes: dict
 
 
 def shown(name: str, shape: Sequence[Dim]) -> str:
-    """The way ``--shape`` is written: ``x:1,3,H,W``; ``?`` where the model has no name."""
+    """Write a shape as ``--shape`` takes it: ``x:1,3,H,W``; ``?`` for a size without a name."""
     return f"{name}:{','.join('?' if dim in (None, '') else str(dim) for dim in shape)}"
 
 
 def listed(names: Sequence[str] | Mapping[str, TensorSpec]) -> str:
-    """Names of inputs, as messages show them."""
+    """Write the names of inputs as messages show them."""
     return ", ".join(repr(name) for name in names) or "no inputs"
 
 
-_NO_TENSOR = np.dtype(object)
-
-
 def input_specs(model: ModelProto) -> tuple[TensorSpec, ...]:
-    """The inputs that a caller has to give; those with a default value are not among them."""
+    """Describe the inputs that a caller has to give, which leaves out those with a default."""
     given = {tensor.name for tensor in model.graph.initializer}
     return tuple(_spec(value) for value in model.graph.input if value.name not in given)
 
 
 def output_specs(model: ModelProto) -> tuple[TensorSpec, ...]:
-    """The outputs of the main graph."""
+    """Describe the outputs of the main graph."""
     return tuple(map(_spec, model.graph.output))
 
 
 def shape_ranges(
     specs: Sequence[TensorSpec], given: ShapeRanges
 ) -> tuple[tuple[ShapeRange, ...], str | None]:
-    """A range for every input that is dynamic, and a note that names those that were guessed.
+    """Choose a range for every dynamic input, and note which ones had to be guessed.
 
-    Sizes that are not given are one size, chosen as for `deployconv.verify`.
+    The range of a size that is not given is one size, chosen as for `deployconv.verify`.
 
     Raises:
         UsageError: a shape does not fit what the model declares, or a range does not ascend.
@@ -140,7 +141,7 @@ def shape_ranges(
 
 
 def profile_of(ranges: Sequence[ShapeRange]) -> Mapping[str, Any] | None:
-    """``ranges`` as `binding.BuildSettings` takes them; None where every input is static."""
+    """Turn ``ranges`` into `binding.BuildSettings.profile`; None if every input is static."""
     return {bound.name: (bound.min, bound.opt, bound.max) for bound in ranges} or None
 
 

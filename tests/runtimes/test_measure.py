@@ -54,7 +54,7 @@ def test_sessions_take_turns_and_every_other_round_is_reversed(clock: list[float
     ("runs", "order"),
     [(1, "AABB"), (2, "AAABBB"), (3, "AAABBBBBAA"), (5, "AAABBBBBBAAAAABB")],
 )
-def test_a_brief_run_behind_another_session_is_not_counted(
+def test_a_brief_run_after_another_session_is_not_counted(
     clock: list[float], runs: int, order: str
 ) -> None:
     """It takes 5 ms more here, as what it needs is not in the caches."""

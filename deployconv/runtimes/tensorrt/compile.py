@@ -1,7 +1,10 @@
-"""A model compiled ahead of time: checked, then built for each target, without a GPU.
+"""Compile a model with TensorRT ahead of time, for each target, without a GPU.
 
-What this shows is compile evidence. A build that fails is certain; one that passes has not
-run, and says nothing about speed.
+This shows whether a target takes the model: a build that fails is certain. A build that passes
+has not run, and says nothing about speed.
+
+TensorRT takes some broken models without a word. What the ONNX checker passes too is refused
+here before TensorRT sees it; loading refuses the rest, such as unknown opsets.
 """
 
 from __future__ import annotations
@@ -49,6 +52,10 @@ from deployconv.runtimes.tensorrt.process import (
 )
 
 _DEFAULT_LIMITS = Limits()
+_NOT_ASKED = "a build ends with the engine"
+_WINDOWED = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "ConvInteger"})
+_PER_AXIS = ("kernel_shape", "strides", "dilations", "output_padding")
+_LARGEST_DIM = (1 << 31) - 1
 
 
 def build_engines(
@@ -63,7 +70,10 @@ def build_engines(
     force: bool = False,
     limits: Limits = _DEFAULT_LIMITS,
 ) -> BuildReport:
-    """Compile ``source``, which is ``loaded``, for ``targets``; see `deployconv.build`."""
+    """Compile the model ``source`` for ``targets``, as `deployconv.build` does.
+
+    ``loaded`` is the same model as `deployconv.graph.load.load` returns it.
+    """
     start = time.perf_counter()
     refuse_what_tensorrt_overlooks(loaded.proto, loaded.name)
     ranges, note = shape_ranges(input_specs(loaded.proto), shapes)
@@ -71,8 +81,8 @@ def build_engines(
     asked: list[str | None] = list(dict.fromkeys(targets)) or [None]
     for target in asked:
         installation.require(target, fp16)
-    places = {target: _place(engine, target, len(asked) > 1) for target in asked}
-    _refuse_places([place for place in places.values() if place is not None], loaded, force)
+    files = {target: _engine_file(engine, target, len(asked) > 1) for target in asked}
+    _check_engine_files([file for file in files.values() if file is not None], loaded, force)
     checked = StageResult("check", "ok", time.perf_counter() - start)
     builds = []
     with model_file(source) as model:
@@ -80,14 +90,14 @@ def build_engines(
             cache = cache_folder() if target is None else None
             settings = BuildSettings(target, fp16, profile=profile_of(ranges), cache=cache)
             builds.append(
-                _build(model, installation.backend, settings, places[target], limits, checked)
+                _build(model, installation.backend, settings, files[target], limits, checked)
             )
     notes = "; ".join(filter(None, (note, _narrowed(loaded))))
     return BuildReport(loaded.info, installation.runtime, ranges, tuple(builds), notes or None)
 
 
 def _narrowed(loaded: LoadedModel) -> str | None:
-    """What TensorRT computes in fewer bits than the model says, in silence."""
+    """Say what TensorRT computes in fewer bits than the model declares, without telling."""
     values = (*loaded.proto.graph.input, *loaded.proto.graph.output)
     if any(value.type.tensor_type.elem_type == TensorProto.DOUBLE for value in values):
         return "TensorRT computes the model's float64 in float32"
@@ -98,18 +108,18 @@ def _build(
     model: Path,
     backend: str,
     settings: BuildSettings,
-    place: Path | None,
+    file: Path | None,
     limits: Limits,
     checked: StageResult,
 ) -> TargetBuild:
-    if place is None:
+    if file is None:
         return compile_model(model, backend, settings, limits=limits, checked=checked)
     try:
-        # Beside its place, so that it gets there by a rename: whole or not at all.
-        descriptor, name = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
+        # In the same folder, so that a rename puts it in place: the whole file or nothing.
+        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
         os.close(descriptor)
     except OSError as error:
-        raise UsageError(f"--engine {place}: cannot be written ({error.strerror})") from error
+        raise UsageError(f"--engine {file}: cannot be written ({error.strerror})") from error
     temporary = Path(name)
     try:
         done = compile_model(
@@ -117,37 +127,33 @@ def _build(
         )
         if not done.builds:
             return done
-        written = OutputFile(str(place), hashlib.sha256(temporary.read_bytes()).hexdigest())
+        written = OutputFile(str(file), hashlib.sha256(temporary.read_bytes()).hexdigest())
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes a private file
-        temporary.replace(place)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes a file that only its owner reads
+        temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
     return replace(done, engine=written)
 
 
-def _place(engine: Path | None, target: str | None, several: bool) -> Path | None:
+def _engine_file(engine: Path | None, target: str | None, several: bool) -> Path | None:
     if engine is None or not several:
         return engine
     return engine.with_name(f"{engine.stem}.{target}{engine.suffix}")
 
 
-def _refuse_places(places: Sequence[Path], loaded: LoadedModel, force: bool) -> None:
-    for place in places:
-        if not place.parent.is_dir():
-            raise UsageError(f"--engine {place}: folder '{place.parent}' does not exist")
-        if place.is_dir():
-            raise UsageError(f"--engine {place}: is a folder: name a file")
-        inputs = [file for file in (loaded.path, *loaded.external_files) if file is not None]
-        if place.exists() and any(file.samefile(place) for file in inputs):
-            raise UsageError(f"--engine {place}: belongs to the model: name another file")
-        if place.exists() and not force:
-            raise UsageError(f"--engine {place}: exists: pass --force to replace it")
-
-
-_NOT_ASKED = "a build ends with the engine"
-_DEFAULT_LIMITS = Limits()
+def _check_engine_files(files: Sequence[Path], loaded: LoadedModel, force: bool) -> None:
+    for file in files:
+        if not file.parent.is_dir():
+            raise UsageError(f"--engine {file}: folder '{file.parent}' does not exist")
+        if file.is_dir():
+            raise UsageError(f"--engine {file}: is a folder: name a file")
+        inputs = [path for path in (loaded.path, *loaded.external_files) if path is not None]
+        if file.exists() and any(path.samefile(file) for path in inputs):
+            raise UsageError(f"--engine {file}: belongs to the model: name another file")
+        if file.exists() and not force:
+            raise UsageError(f"--engine {file}: exists: pass --force to replace it")
 
 
 def compile_model(
@@ -162,15 +168,15 @@ def compile_model(
     """Compile the model at ``model`` in a worker of its own.
 
     Args:
-        model: a model that `deployconv.graph.load.load` accepts, which TensorRT might not notice
-            to be broken.
+        model: a file that `deployconv.graph.load.load` accepts; TensorRT may not notice a broken
+            one.
         backend: ``tensorrt-rtx`` or ``tensorrt``.
-        settings: what is built, for which target.
-        engine: where to write the engine; nothing is written where the build fails.
-        limits: of the worker.
-        checked: the stage ``check``, where the caller has timed it.
+        settings: how it is built, and for which target.
+        engine: where to write the engine; nothing is written if the build fails.
+        limits: what the worker may use.
+        checked: the stage ``check``, if the caller has timed it.
 
-    Raises BackendUnavailable where the library or the GPU to build for is missing.
+    Raises BackendUnavailable if the library or the GPU to build for is missing.
     """
     stages = {"check": checked or StageResult("check", "ok")}
     request = {
@@ -200,7 +206,7 @@ def compile_model(
 
 @contextmanager
 def model_file(source: ModelSource) -> Iterator[Path]:
-    """``source`` as a file that exists while the body runs."""
+    """Provide ``source`` as a file that exists while the body runs."""
     if isinstance(source, Path):
         yield source
         return
@@ -211,7 +217,7 @@ def model_file(source: ModelSource) -> Iterator[Path]:
 
 
 def _complete(stages: Mapping[str, StageResult]) -> Iterator[StageResult]:
-    """Every stage in order, those that were not reached with the reason why."""
+    """Yield every stage in order; one that was not reached gets the reason."""
     reason = _NOT_ASKED
     for name in STAGES:
         stage = stages.get(name) or StageResult(name, "not-run", reason=reason)
@@ -237,17 +243,12 @@ def _target_build(
 
 
 def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists, which is how JSON spells tuples, as tuples."""
+    """Turn lists into tuples, as JSON has no tuples."""
     return {key: tuple(one) if isinstance(one, list) else one for key, one in fields.items()}
 
 
-_WINDOWED = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "ConvInteger"})
-_PER_AXIS = ("kernel_shape", "strides", "dilations", "output_padding")
-_LARGEST_DIM = (1 << 31) - 1
-
-
 def refuse_what_tensorrt_overlooks(model: ModelProto, name: str) -> None:
-    """Raise ModelError where ``model`` has inconsistent attributes or an impossible size."""
+    """Raise ModelError if ``model`` has inconsistent attributes or an impossible size."""
     for value in model.graph.input:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_value > _LARGEST_DIM:
@@ -274,7 +275,7 @@ def _check(nodes: Iterable[NodeProto], ranks: Mapping[str, int], name: str) -> N
 
 
 def _check_windowed(node: NodeProto, ranks: Mapping[str, int], name: str) -> None:
-    """Every list of ``node`` must speak of the same number of spatial axes."""
+    """Raise ModelError unless all lists of ``node`` are for the same number of spatial axes."""
     axes = dict(_axes(node))
     weight = node.input[1] if len(node.input) > 1 else ""
     if weight in ranks:

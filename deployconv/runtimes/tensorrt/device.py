@@ -1,7 +1,7 @@
 """The first GPU: what the CUDA driver says of it, device memory, one stream and events.
 
-TensorRT itself gives none of these. The driver is asked through its own C interface, as no
-package is needed to know it is there; memory comes by cuda-python or PyTorch, whichever is there.
+TensorRT itself offers none of these. The driver is asked through its C interface, which needs no
+package. Memory, stream and events come from cuda-python or PyTorch, whichever is installed.
 Runs in the worker only.
 """
 
@@ -17,6 +17,8 @@ from deployconv.runtimes.tensorrt.binding import LibraryUnavailable
 
 _LONGEST_NAME = 256
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+_CUDA_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
+"""The module of cuda-python 12.6 and newer, and the one before."""
 
 
 class NoDevice(Exception):
@@ -24,7 +26,7 @@ class NoDevice(Exception):
 
 
 def compute_capability() -> str:
-    """Of the first GPU, e.g. ``sm89``. Raises NoDevice where there is none."""
+    """Return that of the first GPU, e.g. ``sm89``. Raises NoDevice if there is none."""
     driver, device = _first_device()
     parts = []
     for attribute in (_MAJOR, _MINOR):
@@ -35,7 +37,7 @@ def compute_capability() -> str:
 
 
 def device_name() -> str:
-    """Of the first GPU, as its driver calls it. Raises NoDevice where there is none."""
+    """Return the driver's name of the first GPU. Raises NoDevice if there is none."""
     driver, device = _first_device()
     name = ctypes.create_string_buffer(_LONGEST_NAME)
     driver.cuDeviceGetName(name, _LONGEST_NAME, device)
@@ -57,12 +59,8 @@ def _first_device() -> tuple[ctypes.CDLL, ctypes.c_int]:
     return driver, device
 
 
-_CUDA_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
-"""cuda-python 12.6 and newer, and before."""
-
-
 class Device(Protocol):
-    """The first GPU. Sizes are bytes, addresses device addresses."""
+    """The first GPU. Sizes are in bytes; addresses are device addresses."""
 
     stream: int
     """Handle of the stream that everything runs on."""
@@ -73,15 +71,15 @@ class Device(Protocol):
     def download(self, address: int, size: int) -> bytes: ...
     def synchronize(self) -> None: ...
     def record(self) -> Any:
-        """An event at this point of the stream."""
+        """Put an event on the stream."""
         ...
 
     def milliseconds(self, start: Any, end: Any) -> float:
-        """Between two events, once the later one has happened."""
+        """Wait for ``end`` and return the time between the two events."""
         ...
 
     def capture(self, work: Callable[[], None]) -> Any:
-        """A CUDA graph of what ``work`` puts on the stream, which is not run."""
+        """Make a CUDA graph of what ``work`` puts on the stream, without running it."""
         ...
 
     def launch(self, graph: Any) -> None: ...
@@ -89,7 +87,7 @@ class Device(Protocol):
 
 
 def open_device() -> Device:
-    """The first GPU. Raises LibraryUnavailable where neither package can reach it."""
+    """Open the first GPU. Raises LibraryUnavailable if neither package can use it."""
     problems = []
     for name in _CUDA_MODULES:
         try:
@@ -113,14 +111,14 @@ def open_device() -> Device:
 
 
 class CudaDevice:
-    """By the CUDA runtime of cuda-python, whose calls return an error code and the results."""
+    """A `Device` by cuda-python, whose calls return an error code and the results."""
 
     def __init__(self, cuda: Any) -> None:
         self._cuda = cuda
         self.stream = int(self._call("cudaStreamCreate"))
 
     def allocate(self, size: int) -> int:
-        # cudaMalloc(0) gives a null pointer, which TensorRT takes for no address.
+        # cudaMalloc(0) gives a null pointer, which TensorRT reads as no address.
         return int(self._call("cudaMalloc", max(size, 1)))
 
     def free(self, address: int) -> None:
@@ -152,7 +150,7 @@ class CudaDevice:
         return elapsed
 
     def capture(self, work: Callable[[], None]) -> Any:
-        # Other threads of the library may do what a global capture forbids.
+        # Other threads of the library may make calls that a global capture forbids.
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", self.stream, mode)
         try:
@@ -180,7 +178,7 @@ class CudaDevice:
 
 
 class TorchDevice:
-    """By PyTorch's allocator; tensors are kept for as long as their address is in use."""
+    """A `Device` by PyTorch; tensors are kept for as long as their address is in use."""
 
     def __init__(self, torch: Any) -> None:
         self._torch = torch

@@ -19,7 +19,7 @@ from deployconv.runtimes.tensorrt.process import (
 )
 
 LIBRARIES = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
-"""Backend name -> Python package; the first one is preferred for compiling ahead of time."""
+"""Name of a backend -> Python package. The first that is installed compiles ahead of time."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Installation:
     device: str | None
 
     def require(self, target: str | None, fp16: bool = False) -> None:
-        """Raise UsageError or BackendUnavailable where it cannot compile like this."""
+        """Raise UsageError or BackendUnavailable if it cannot compile for ``target``."""
         if target is None and self.device is None:
             known = f"name one of {', '.join(self.targets)} with --target" if self.targets else ""
             raise BackendUnavailable(
@@ -70,10 +70,10 @@ class Installation:
 
 
 def find_installation(backend: str | None = None) -> Installation:
-    """Ask the library of ``backend``, or the first one that is there, what it can do.
+    """Ask the library of ``backend``, or the first that is installed, what it can do.
 
     Raises:
-        UsageError: ``backend`` is none of `LIBRARIES`.
+        UsageError: ``backend`` is not in `LIBRARIES`.
         BackendUnavailable: it is not installed or does not load.
     """
     if backend is not None and backend not in LIBRARIES:
@@ -92,14 +92,14 @@ def find_installation(backend: str | None = None) -> Installation:
 
 
 def cache_folder() -> str:
-    """Where timing and runtime caches are kept: in the user's own cache folder."""
+    """Return the folder for timing and runtime caches, in the user's own cache folder."""
     import platformdirs
 
     return str(platformdirs.user_cache_path("deployconv") / "tensorrt")
 
 
 def remedy(backend: str) -> str:
-    """What to install for ``backend`` on this machine."""
+    """Say what to install for ``backend`` on this machine."""
     here = platform.system(), platform.machine()
     if backend == "tensorrt-rtx":
         if here == ("Linux", "x86_64"):
@@ -115,7 +115,7 @@ def remedy(backend: str) -> str:
 
 @cache
 def _installation(backend: str, path: tuple[str, ...]) -> Installation:
-    """Asked once for each ``path``, the folders that libraries are imported from."""
+    """Ask a library what it can do, once for each ``path``, the folders of imported libraries."""
     value = _ask({"action": "describe", "library": LIBRARIES[backend]})
     return Installation(
         backend, value["runtime"], tuple(value["targets"]), value["fp16"], value["device"]
