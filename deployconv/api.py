@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import onnx
 
     from deployconv.rewriting import Request
+    from deployconv.runtimes import get_runtime
     from deployconv.runtimes.base import ModelSource
 
     Model = str | Path | onnx.ModelProto
@@ -328,7 +329,7 @@ def build(
         BackendUnavailable: TensorRT is not there, or no target is named and there is no GPU.
     """
     from deployconv.graph.load import load
-    from deployconv.runtimes.tensorrt.build import build_engines
+    from deployconv.runtimes.tensorrt.compile import build_engines
 
     options = BuildCommand(
         target=_names(target),
@@ -384,6 +385,7 @@ def _request(
     """What `rewriting` is asked for."""
     from deployconv.proof.builds import targets_of
     from deployconv.rewriting import Request
+    from deployconv.runtimes import get_runtime
     from deployconv.search.workbench import TunerOptions
 
     feed = _feed(options)
@@ -397,7 +399,7 @@ def _request(
             skip=options.skip,
             freeze_initializers=options.freeze_initializers,
             allow_requantize=options.allow_requantize,
-            float_bias=bool(options.target) or "tensorrt" in options.backend,
+            float_bias=bool(options.target) or get_runtime(options.backend).needs_float_bias,
         ),
         tuner=TunerOptions(
             backend=options.backend,

@@ -24,7 +24,7 @@ from onnx import ModelProto
 from deployconv.rewrites.lowering.emit import Emitter
 from deployconv.rewrites.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
 from deployconv.runtimes import get_backend
-from deployconv.runtimes.timing import time_interleaved
+from deployconv.runtimes.measure import time_interleaved
 
 _IMAGES = ((64, 2, 128), (24, 2, 160), (32, 4, 64), (1, 4, 160), (21, 8, 64))
 """Channels, stride, rows and columns."""

@@ -29,7 +29,7 @@ from onnx import ModelProto
 from deployconv.graph.shapes import Shapes
 from deployconv.graph.skeleton import skeleton
 from deployconv.runtimes import get_backend
-from deployconv.runtimes.machine import describe_machine, usable_cpus
+from deployconv.runtimes.measure import describe_machine, usable_cpus
 from deployconv.search.cost_graph import graph_of
 from deployconv.search.cost_table import Rate
 from deployconv.search.cost_terms import Term, Work

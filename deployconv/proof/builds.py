@@ -26,9 +26,10 @@ from deployconv.results import (
     TargetBuild,
     TargetNote,
 )
+from deployconv.runtimes import get_runtime
 from deployconv.runtimes.base import ModelSource
-from deployconv.runtimes.tensorrt.build import build_engines
-from deployconv.runtimes.tensorrt.compile import LIBRARIES, find_installation
+from deployconv.runtimes.tensorrt.compile import build_engines
+from deployconv.runtimes.tensorrt.installation import find_installation
 
 _WEIGHTS_GROWTH = 1.5
 """A rewritten model whose weights grow by more than this factor gets a warning."""
@@ -71,7 +72,7 @@ def targets_of(target: str | Sequence[str], backend: str, feed: FeedOptions) -> 
         BackendUnavailable: the library is not installed.
     """
     names = (target,) if isinstance(target, str) else tuple(target)
-    library = backend if backend in LIBRARIES else None
+    library = backend if get_runtime(backend).compiles else None
     for name in names:
         find_installation(library).require(name)
     ranges = {name: (sizes, sizes, sizes) for name, sizes in feed.shapes.items()}
@@ -80,7 +81,7 @@ def targets_of(target: str | Sequence[str], backend: str, feed: FeedOptions) -> 
 
 def no_gpu(backend: str) -> str | None:
     """Why ``backend`` cannot run a model on this machine, only compile it; None if it can."""
-    if backend not in LIBRARIES or find_installation(backend).device is not None:
+    if not get_runtime(backend).compiles or find_installation(backend).device is not None:
         return None
     return f"{backend} finds no GPU on this machine; compiled only"
 

@@ -15,7 +15,7 @@ import numpy as np
 from deployconv.errors import UsageError
 from deployconv.options import FeedOptions
 from deployconv.runtimes.base import Array, Session, TensorSpec
-from deployconv.runtimes.sizes import check_shape, choose_shapes, listed, shown
+from deployconv.runtimes.shapes import check_shape, choose_shapes, listed, shown
 
 _LARGEST_INTEGER = 9
 """Of random integers: small enough to be an index into most tables, as integers mostly are."""

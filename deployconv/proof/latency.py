@@ -18,10 +18,9 @@ from deployconv.errors import UsageError
 from deployconv.options import FeedOptions, GpuOptions
 from deployconv.proof.inputs import common_inputs, make_feeds
 from deployconv.results import Latency, LayerTime, Profile, Quantiles, SiteTime
-from deployconv.runtimes import LAYER_BACKENDS, get_backend
+from deployconv.runtimes import get_backend, names_with
 from deployconv.runtimes.base import Feeds, GpuSession, ModelSource, Session
-from deployconv.runtimes.machine import describe_machine
-from deployconv.runtimes.timing import time_interleaved
+from deployconv.runtimes.measure import describe_machine, time_interleaved
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
@@ -90,12 +89,16 @@ def measure_latency(
 
 
 def _refuse_elsewhere(gpu: GpuOptions, backend_name: str) -> None:
-    asked = "--profile" if gpu.profile else "--cuda-graph" if gpu.cuda_graph else None
-    if asked and backend_name not in LAYER_BACKENDS:
-        raise UsageError(
-            f"{asked}: backend '{backend_name}' has no such thing: use --backend "
-            f"{' or '.join(LAYER_BACKENDS)}"
-        )
+    profile, graphs = names_with("profiles_layers"), names_with("captures_graphs")
+    for option, asked, able in (
+        ("--profile", gpu.profile, profile),
+        ("--cuda-graph", gpu.cuda_graph, graphs),
+    ):
+        if asked and backend_name not in able:
+            raise UsageError(
+                f"{option}: backend '{backend_name}' has no such thing: use --backend "
+                f"{' or '.join(able)}"
+            )
 
 
 def _profiles(

@@ -18,7 +18,7 @@ from deployconv.proof.inputs import PreparedFeeds, common_inputs, make_feeds
 from deployconv.proof.tolerance import low_precision_types, quantization_steps
 from deployconv.proof.twins import twin_of, without_rounding
 from deployconv.results import OutputParity, Parity
-from deployconv.runtimes import LAYER_BACKENDS, get_backend
+from deployconv.runtimes import DEFAULT_RUNTIME, get_backend, get_runtime
 from deployconv.runtimes.base import Array, Backend, ModelSource, Session, TensorSpec
 
 _NO_FEED = FeedOptions()
@@ -171,10 +171,10 @@ def _judge(runs: _Runs, requantized: bool) -> tuple[tuple[OutputParity, ...], li
 
 def _reference_backend(backend: Backend) -> Backend | None:
     """The backend that runs the reference in place of ``backend``; None if ``backend`` runs it."""
-    if backend.name not in LAYER_BACKENDS:
+    if get_runtime(backend.name).runs_reference:
         return None
     try:
-        return get_backend("ort")
+        return get_backend(DEFAULT_RUNTIME)
     except BackendUnavailable:
         return None
 

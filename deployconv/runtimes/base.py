@@ -1,4 +1,4 @@
-"""What a backend offers: prepare a model, run it, say what really ran it."""
+"""The interface of a runtime: prepare a model, run it, time it, and say what really ran it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ ModelSource = Path | bytes
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, dtype and declared shape of an input or output; str or None where dynamic."""
+    """Name, dtype and declared shape of an input or output.
+
+    A dynamic size is the name of its dimension, or None if it has no name.
+    """
 
     name: str
     dtype: np.dtype[Any]
@@ -38,27 +41,27 @@ class Session(Protocol):
     outputs: Sequence[TensorSpec]
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
-        """Run once; all outputs by name. Raises BackendUnavailable where it cannot."""
+        """Run once and return every output by name. Raises BackendUnavailable if it cannot."""
         ...
 
     def timed_run(self, feeds: Feeds) -> float | None:
         """Run once for timing: as little as possible besides the model itself.
 
-        Returns milliseconds where the runtime measures itself, as a GPU does by its events;
-        None where the caller's clock is to be read.
+        Returns milliseconds if the runtime measures them itself, as a GPU does with events, and
+        None if the caller has to read a clock.
         """
         ...
 
 
 @runtime_checkable
 class GpuSession(Session, Protocol):
-    """A session that can also tell the time of each layer, and run as a captured graph."""
+    """A session that can also tell the time of each layer, and run as a captured CUDA graph."""
 
     cuda_graph: bool
     """Whether `timed_run` captures one run in a CUDA graph and launches that."""
 
     def profile(self, feeds: Feeds, runs: int) -> tuple[LayerTime, ...]:
-        """The time of each layer, a mean over ``runs``."""
+        """Return the time of each layer in milliseconds, a mean over ``runs``."""
         ...
 
 
@@ -71,4 +74,9 @@ class Backend(Protocol):
 
     def prepare(
         self, model: ModelSource, *, threads: int | None = None, optimise: bool = True
-    ) -> Session: ...
+    ) -> Session:
+        """Load ``model``; False for ``optimise`` runs its graph as it stands if that can be.
+
+        Raises ModelError for a broken model, BackendUnavailable if the runtime cannot run it.
+        """
+        ...

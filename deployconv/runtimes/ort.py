@@ -1,13 +1,17 @@
-"""onnxruntime: its CPU, CUDA and TensorRT execution providers.
+"""Run models with onnxruntime: its CPU, CUDA and TensorRT execution providers.
 
 Threads spin while a model runs, as by default, but not between runs: two sessions in one
 process would spin against each other, and on a small machine that doubles every time and moves
 every ratio.
+
+onnxruntime raises the same class for a broken model and for one that it merely does not
+support. `translate` lets the class decide only if it is unambiguous, and else the text.
 """
 
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +20,9 @@ import ml_dtypes
 import numpy as np
 import onnxruntime as ort
 
-from deployconv.errors import BackendUnavailable, UsageError
+from deployconv.errors import BackendUnavailable, DeployconvError, ModelError, UsageError
 from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec
-from deployconv.runtimes.machine import usable_cpus
-from deployconv.runtimes.ort_errors import translate
+from deployconv.runtimes.measure import usable_cpus
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
@@ -56,8 +59,13 @@ _FATAL = 4
 ort.set_default_logger_severity(_FATAL)
 
 
+def load(name: str) -> OrtBackend:
+    """The backend called ``name``, as `deployconv.runtimes.registry` asks for it."""
+    return OrtBackend(name)
+
+
 class OrtBackend:
-    """One execution provider of onnxruntime (the CPU behind it for what it does not take)."""
+    """One execution provider of onnxruntime; the CPU runs what a GPU provider does not take."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -70,7 +78,7 @@ class OrtBackend:
 
         Args:
             model: a file, or a serialized ModelProto without external data.
-            threads: within an operator; default: every CPU this process may use.
+            threads: how many run one operator; default: every CPU this process may use.
             optimise: whether onnxruntime may rewrite the graph before it runs it.
 
         Raises:
@@ -94,7 +102,7 @@ class OrtBackend:
                 str(model) if isinstance(model, Path) else model,
                 _session_options(threads, optimise),
                 providers=list(providers),
-                # The fallback announces itself on standard output, where only JSON may be.
+                # The fallback announces itself on standard output, which is for JSON only.
                 enable_fallback=0,
             )
         except Exception as error:
@@ -111,7 +119,7 @@ class OrtBackend:
 class OrtSession:
     """A model loaded by onnxruntime; a `deployconv.runtimes.base.Session`.
 
-    An input of unknown rank has shape ``()``: onnxruntime does not tell it from a scalar.
+    An input of unknown rank has shape ``()``, as onnxruntime reports it like a scalar.
     """
 
     def __init__(self, session: Any, runtime: str, label: str, provider: str, threads: int) -> None:
@@ -126,10 +134,10 @@ class OrtSession:
         self._timed: tuple[Feeds, Callable[[], object]] | None = None
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
-        """Run once; all outputs by name.
+        """Run once and return every output by name.
 
-        The items of a sequence are ``name[0]``, ``name[1]``, ..; of a map, ``name[keys]`` and
-        ``name[values]``.
+        The items of a sequence are named ``name[0]``, ``name[1]``, ...; a map gives ``name[keys]``
+        and ``name[values]``.
 
         Raises:
             UsageError: ``feeds`` do not fit the model's inputs.
@@ -153,7 +161,7 @@ class OrtSession:
         }
 
     def timed_run(self, feeds: Feeds) -> None:
-        """Run once, outputs left where they are; the first call with ``feeds`` binds them."""
+        """Run once, outputs left on the device; the first call with ``feeds`` binds them."""
         try:
             if self._timed is None or self._timed[0] is not feeds:
                 self._timed = (feeds, self._bind(feeds))
@@ -162,7 +170,7 @@ class OrtSession:
             raise translate(error, self._runtime, self._label, loading=False) from error
 
     def _bind(self, feeds: Feeds) -> Callable[[], object]:
-        """A call that runs the model on ``feeds`` without converting or moving them again."""
+        """Return a call that runs the model on ``feeds``, converted and moved once."""
         names = [spec.name for spec in self.outputs]
         if any(spec.dtype.kind in "OU" for spec in (*self.inputs, *self.outputs)):
             plain = dict(feeds)  # strings and sequences cannot be bound
@@ -197,7 +205,7 @@ def _spec(arg: Any) -> TensorSpec:
 
 
 def _to_ort_value(array: Array, device: str = "cpu") -> Any:
-    """``array`` for onnxruntime, on the CPU without a copy.
+    """Convert ``array`` for onnxruntime; on the CPU it is not copied.
 
     bfloat16 stays on the CPU: onnxruntime's Python interface cannot move a type that NumPy
     does not know, so a timing on CUDA counts the copy of such an input.
@@ -210,7 +218,7 @@ def _to_ort_value(array: Array, device: str = "cpu") -> Any:
 
 
 def _from_ort_value(value: Any) -> Array:
-    """An owned array; bfloat16 through its bits, as ``OrtValue.numpy`` refuses it."""
+    """Copy a value into an array; bfloat16 by its bits, as ``OrtValue.numpy`` refuses it."""
     if value.data_type() != "tensor(bfloat16)":
         array: Array = value.numpy()
         return array
@@ -223,14 +231,92 @@ def _from_ort_value(value: Any) -> Array:
 
 
 def _flatten(name: str, value: Any, kind: str) -> Iterator[tuple[str, Array]]:
-    """A result of onnxruntime type ``kind`` as named arrays; an empty optional has none."""
+    """Yield a result of onnxruntime type ``kind`` as named arrays; an empty optional has none."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             yield from _flatten(f"{name}[{index}]", item, kind)
     elif isinstance(value, dict):
-        # Together, as a value is not compared by its own magnitude but by that of all.
+        # In one array: the tolerance of a comparison is scaled by the largest value in the array.
         dtype = np.float32 if "tensor(float)" in kind else None
         yield f"{name}[keys]", np.asarray(list(value))
         yield f"{name}[values]", np.asarray(list(value.values()), dtype)
     elif value is not None:
         yield name, np.asarray(value)
+
+
+_LONGEST_MESSAGE = 400
+
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_ ]+ : ")
+_NODE_FAILED = re.compile(
+    r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: "
+)
+_SOURCE_LOCATION = re.compile(
+    r"\S+\.(?:cc|cpp|h|hpp|cu|cuh):\d+ "  # /onnxruntime_src/.../reshape_helper.h:91
+    r"(?:[^()'\"]*::~?\w+(?:<[^()]*>)?\([^()]*\)(?: const)?(?: \[with [^\]]*\])? "  # signature
+    r"|\w+ )?"  # or the bare function name
+)
+
+_MODEL_CLASSES = frozenset({"InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile"})
+_RUNTIME_CLASSES = frozenset({"EPFail", "EngineError", "NotImplemented"})
+_MODEL_PHRASES = (
+    "nvalid model",
+    "No graph was found",
+    "Type Error",
+    "TypeInferenceError",
+    "ShapeInferenceError",
+    "xternal data",
+    "raw_data size",
+)
+_RUNTIME_PHRASES = (
+    "is under development",
+    "Unsupported model IR version",
+    "not a registered function/op",
+    "output_padding",
+)
+_FEED_PHRASES = (
+    "Got invalid dimensions for input",
+    "Invalid input name",
+    "Invalid rank for input",
+    "Required inputs",
+    "Unexpected input data type",
+)
+
+
+def translate(error: Exception, runtime: str, label: str, *, loading: bool) -> DeployconvError:
+    """Turn an exception of onnxruntime into a deployconv error with a message of one line.
+
+    Args:
+        error: what onnxruntime raised.
+        runtime: library and version.
+        label: which model, e.g. its file name.
+        loading: True if the model was being loaded, False if it was run.
+
+    Returns:
+        ModelError if the model is at fault, UsageError if the arrays fed to it are,
+        BackendUnavailable if the runtime does not support it.
+    """
+    text = one_line(str(error))
+    kind = type(error).__name__
+    if not loading and any(phrase in text for phrase in _FEED_PHRASES):
+        return UsageError(f"{label}: the inputs do not fit the model: {text}")
+    if kind not in _RUNTIME_CLASSES and not any(phrase in text for phrase in _RUNTIME_PHRASES):
+        by_text = loading and any(phrase in text for phrase in _MODEL_PHRASES)
+        if kind in _MODEL_CLASSES or by_text:
+            return ModelError(
+                f"{label}: {runtime} refuses the model as invalid: {text}: "
+                "repair the model or export it again"
+            )
+    step = "load" if loading else "run"
+    return BackendUnavailable(
+        f"{label}: {runtime} cannot {step} the model: {text}: try another --backend"
+        + ("" if loading else " or another --shape")
+    )
+
+
+def one_line(text: str) -> str:
+    """Put ``text`` on one line, without onnxruntime's status prefix and C++ source locations."""
+    text = " ".join(text.split()) + " "
+    text = _PREFIX.sub("", text)
+    text = _NODE_FAILED.sub(r"\1 node '\2': ", text)
+    text = _SOURCE_LOCATION.sub("", text).strip().rstrip(".")
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 3] + "..."

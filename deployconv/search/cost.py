@@ -29,8 +29,9 @@ from deployconv.proof.inputs import input_shapes
 from deployconv.results import Prediction
 from deployconv.rewrites.joining import Planned, not_selected, peers
 from deployconv.rewrites.lowering import new_nodes, with_folded
-from deployconv.runtimes.machine import usable_cpus
-from deployconv.runtimes.tensorrt.shapes import input_specs
+from deployconv.runtimes import get_runtime
+from deployconv.runtimes.measure import usable_cpus
+from deployconv.runtimes.shapes import input_specs
 from deployconv.search.candidates import options_for
 from deployconv.search.choice import Choice, Option
 from deployconv.search.cost_graph import CostGraph, add_work, graph_of
@@ -52,7 +53,7 @@ def predict(model: LoadedModel, options: RewriteOptions, tuner: TunerOptions) ->
     planning = plan_model(model, options)
     view = planning.view
     oracle = _Oracle(
-        table=TABLES[tuner.backend],
+        table=TABLES[get_runtime(tuner.backend).cost_table],
         threads=tuner.threads or usable_cpus(),
         shapes=_shapes(planning, input_shapes(input_specs(model.proto), tuner.feed)),
         static=not view.shapes.dynamic,

@@ -144,9 +144,7 @@ _TENSORRT = replace(_NOT_FITTED, needed=_refused_by_tensorrt)
 
 TABLES: Mapping[str, CostTable] = {
     "ort": ORT_CPU,
-    "ort:cuda": _NOT_FITTED,
-    "ort:tensorrt": _TENSORRT,
+    "not-fitted": _NOT_FITTED,
     "tensorrt": _TENSORRT,
-    "tensorrt-rtx": _TENSORRT,
 }
-"""By the name of the backend."""
+"""By what `deployconv.runtimes.Runtime.cost_table` says of a runtime."""

@@ -13,6 +13,7 @@ from deployconv.pipeline import Planning, plan_model
 from deployconv.results import Candidate, Prediction, Reason
 from deployconv.rewrites.joining import Planned
 from deployconv.rewrites.lowering.shuffle import COL2IM_OPSET
+from deployconv.runtimes import Runtime, get_runtime
 from deployconv.runtimes.base import ModelSource
 from deployconv.search.cost import predict
 from deployconv.search.cost_table import TABLES
@@ -35,10 +36,11 @@ def plan_by_policy(
         options: the policy and which sites it is for.
         tuner: how ``fastest`` measures; for what backend, threads and sizes ``cost`` predicts.
         upgrade_opset: raise the model to the opset of Col2Im where that changes nothing; None
-            does so for ``cost`` and ``fastest`` on onnxruntime.
+            does so for ``cost`` and ``fastest`` if the backend has a fast Col2Im.
     """
     chooses = options.policy != "all"
-    wanted = upgrade_opset or (upgrade_opset is None and chooses and tuner.backend == "ort")
+    runtime = get_runtime(tuner.backend)
+    wanted = upgrade_opset or (upgrade_opset is None and chooses and runtime.prefers_col2im)
     obstacle = why_not_lifted(model.proto, COL2IM_OPSET) if wanted else None
     lifted = _lifted(model) if wanted and obstacle is None else model
     warnings: tuple[str, ...] = ()
@@ -51,9 +53,9 @@ def plan_by_policy(
         return replace(planning, warnings=(*planning.warnings, *warnings))
     if options.policy == "cost":
         tuned = predict(lifted, options, tuner)
-        warnings += _unfitted(tuner.backend)
+        warnings += _unfitted(runtime)
     else:
-        fitted = TABLES[tuner.backend].fitted
+        fitted = TABLES[runtime.cost_table].fitted
         tuned = tune(lifted, original, options, tuner, predict if fitted else None)
     needed = any(choice.shuffle == "col2im" for choice in tuned.choices.values())
     planning = plan_model(lifted if needed else model, options, tuned.choices)
@@ -61,11 +63,11 @@ def plan_by_policy(
     return replace(planning, sites=sites, warnings=(*planning.warnings, *warnings))
 
 
-def _unfitted(backend: str) -> tuple[str, ...]:
+def _unfitted(runtime: Runtime) -> tuple[str, ...]:
     """A warning where the predictions rest on nothing that was measured."""
-    if TABLES[backend].fitted:
+    if TABLES[runtime.cost_table].fitted:
         return ()
-    return (f"--policy cost: its constants for '{backend}' are chosen, not fitted",)
+    return (f"--policy cost: its constants for '{runtime.name}' are chosen, not fitted",)
 
 
 def _shown(planned: Planned, tuned: Tuned, policy: Policy, tuner: TunerOptions) -> Planned:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import inf, isinf, prod
 
+from deployconv.runtimes import get_runtime
 from deployconv.search.joint import Found, Taken, confirmed
 from deployconv.search.workbench import Choices, Workbench
 
@@ -33,7 +34,8 @@ def confirmed_in_room(
     """
     kept = confirmed(bench, taken)
     heavy: frozenset[str] = frozenset()
-    while kept and bench.tuner.backend == "ort" and not isinf(bench.tuner.max_memory):
+    measures = get_runtime(bench.tuner.backend).measures_memory
+    while kept and measures and not isinf(bench.tuner.max_memory):
         taken = _fitting(bench, taken.only(kept), found)
         if taken.choices == kept:
             break

@@ -21,8 +21,7 @@ from deployconv.results import Candidate, OutputParity
 from deployconv.rewrites.joining import Planned, not_selected, peers
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.base import Array, ModelSource, Session
-from deployconv.runtimes.machine import describe_machine
-from deployconv.runtimes.memory import peak_memory
+from deployconv.runtimes.measure import describe_machine, peak_memory
 from deployconv.search.cache import Key, TimingCache
 from deployconv.search.candidates import options_for
 from deployconv.search.choice import Choice, Option
@@ -174,12 +173,14 @@ class Workbench:
         return after / before if before and after else None
 
     def _peak(self, choices: Choices) -> int | None:
-        """Bytes on onnxruntime's CPU provider, measured once."""
+        """Bytes on the backend, measured once."""
         key = frozenset(choices.items())
         if key not in self._peaks:
             with ExitStack() as stack:
                 path = self._written(choices, stack)
-                self._peaks[key] = peak_memory(path, self.feeds, self.original.threads)
+                self._peaks[key] = peak_memory(
+                    path, self.feeds, self.original.threads, self.tuner.backend
+                )
         return self._peaks[key]
 
     def _certify(self, choices: Choices) -> None:

@@ -31,7 +31,7 @@ def _peaks(original: Path, rewritten: Path, shapes: Shapes, threads: int) -> lis
     from deployconv.options import FeedOptions
     from deployconv.proof.inputs import make_feeds
     from deployconv.runtimes import get_backend
-    from deployconv.runtimes.memory import peak_memory
+    from deployconv.runtimes.measure import peak_memory
 
     session = get_backend("ort").prepare(original, threads=threads)
     feeds = make_feeds(session.inputs, FeedOptions(shapes)).arrays

@@ -85,7 +85,7 @@ def document(
     """Everything that was found, with what it was found on."""
     from deployconv import __version__
     from deployconv.runtimes import get_backend
-    from deployconv.runtimes.machine import describe_machine
+    from deployconv.runtimes.measure import describe_machine
 
     return {
         "schema_version": SCHEMA_VERSION,

@@ -42,13 +42,13 @@ class Speed:
 def time_pair(
     original: Path, rewritten: Path, shapes: Shapes, threads: int, effort: Effort
 ) -> Speed:
-    """Run both in turns, see `deployconv.runtimes.timing`, in `PAIRS` of sessions."""
+    """Run both in turns, see `deployconv.runtimes.measure`, in `PAIRS` of sessions."""
     import numpy as np
 
     from deployconv.options import FeedOptions
     from deployconv.proof.inputs import make_feeds
     from deployconv.runtimes import get_backend
-    from deployconv.runtimes.timing import time_interleaved
+    from deployconv.runtimes.measure import time_interleaved
     from deployconv.search.race import Timing
 
     backend = get_backend("ort")

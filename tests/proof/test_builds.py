@@ -18,7 +18,7 @@ from deployconv.errors import BackendUnavailable, CheckFailed, UsageError
 from deployconv.proof.builds import _warnings
 from deployconv.report.lines import compiled_line, target_lines
 from deployconv.results import Rewriting, StageResult, TargetBuild
-from deployconv.runtimes.tensorrt import build as building
+from deployconv.runtimes.tensorrt import compile as building
 from tests.build import conv_transpose, integers, node, tensor, upsampler
 from tests.report import samples
 from tests.runtimes.rtx import MODELS, needs_rtx

@@ -1,3 +1,5 @@
+"""onnxruntime: sessions, and its errors as one line each."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,7 +15,8 @@ from onnx import ModelProto, TensorProto, helper
 from deployconv.errors import BackendUnavailable, DeployconvError, ModelError, UsageError
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.base import Session
-from deployconv.runtimes.machine import usable_cpus
+from deployconv.runtimes.measure import usable_cpus
+from deployconv.runtimes.ort import one_line
 from tests.runtimes.tiny import (
     BFLOAT16,
     DOUBLE,
@@ -241,3 +244,36 @@ class TestErrors:
         proto = upsampler(strides=[1, 1], dilations=[2, 2], output_padding=[1, 1])
         with pytest.raises(BackendUnavailable, match="output_padding"):
             prepare(proto).run({"x": np.ones((1, 2, 5, 5), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        (
+            "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an implementation for X",
+            "Could not find an implementation for X",
+        ),
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Reshape "
+            "node. Name:'r' Status Message: /onnxruntime_src/core/reshape_helper.h:91 onnxruntime"
+            "::ReshapeHelper::ReshapeHelper(const onnxruntime::TensorShape&, bool) a == b was "
+            "false. Input shape:{2,2}, requested shape:{3,5}\n",
+            "Reshape node 'r': a == b was false. Input shape:{2,2}, requested shape:{3,5}",
+        ),
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : tensorprotoutils.cc:1730 ValidateSize "
+            "Initializer 'w': raw_data size (140 bytes) does not match",
+            "Initializer 'w': raw_data size (140 bytes) does not match",
+        ),
+        ("first\n  second\tthird\n", "first second third"),
+    ],
+    ids=["prefix", "node and signature", "bare function", "white space"],
+)
+def test_one_line(raw: str, line: str) -> None:
+    assert one_line(raw) == line
+
+
+def test_a_very_long_message_is_cut() -> None:
+    line = one_line("word " * 1000)
+    assert len(line) == 400
+    assert line.endswith("...")

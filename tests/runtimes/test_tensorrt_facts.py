@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto
 
 import deployconv
 from deployconv.results import BuildReport, PaddedLayer
-from deployconv.runtimes.tensorrt.compile import find_installation
+from deployconv.runtimes.tensorrt.installation import find_installation
 from tests.build import conv_transpose, graph, integers, model, node, tensor, upsampler, value
 from tests.runtimes.rtx import build, build_one, needs_rtx, words
 

@@ -14,7 +14,7 @@ import pytest
 from onnx import ModelProto
 
 import deployconv
-from deployconv.runtimes.tensorrt.compile import find_installation
+from deployconv.runtimes.tensorrt.installation import find_installation
 from tests.build import assert_equal, ops, run
 from tests.quantized import Activations, Layer, Weight, network
 from tests.runtimes.rtx import build_one, needs_rtx, words

@@ -13,9 +13,19 @@ import pytest
 from deployconv.errors import BackendUnavailable
 from deployconv.results import StageResult
 from deployconv.runtimes.tensorrt import compile as compiling
+from deployconv.runtimes.tensorrt import installation
 from deployconv.runtimes.tensorrt.binding import BuildSettings
-from deployconv.runtimes.tensorrt.process import Limits, Worker, WorkerFailed
-from deployconv.runtimes.tensorrt.protocol import Done, Event, Stage, encode
+from deployconv.runtimes.tensorrt.process import (
+    Done,
+    Event,
+    Limits,
+    Stage,
+    Unavailable,
+    Worker,
+    WorkerFailed,
+    decode,
+    encode,
+)
 
 pytestmark = pytest.mark.skipif(
     platform.system() != "Linux", reason="the worker's memory is watched through /proc"
@@ -189,10 +199,10 @@ def test_a_crash_while_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_that_cannot_even_start_makes_the_backend_unavailable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(compiling, "Worker", lambda: Worker(Limits(10), program("os.abort()")))
+    monkeypatch.setattr(installation, "Worker", lambda: Worker(Limits(10), program("os.abort()")))
     monkeypatch.syspath_prepend("a path that nothing was looked for on")
     with pytest.raises(BackendUnavailable, match=r"backend 'tensorrt-rtx': .* SIGABRT.*"):
-        compiling.find_installation("tensorrt-rtx")
+        installation.find_installation("tensorrt-rtx")
 
 
 def test_what_the_worker_prints_is_no_answer() -> None:
@@ -209,3 +219,40 @@ def test_what_the_worker_prints_is_no_answer() -> None:
     )
     with Worker(Limits(10), (sys.executable, "-c", code)) as worker:
         assert list(worker.ask({})) == [Done({})]
+
+
+FAILED = StageResult("build", "failed", 0.25, "no\nsuch luck", node="up", operator="ConvTranspose")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [Stage(FAILED), Done({"engine_bytes": 3, "kernels": None}), Unavailable("no CUDA driver")],
+)
+def test_an_event_is_one_line_and_comes_back(event: Event) -> None:
+    line = encode(event)
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    assert decode(line) == event
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"[TRT] [I] building",
+        b"\xff\xfe",
+        b"7",
+        b"[]",
+        b"{}",
+        b'{"Stage": {}}',
+        b'{"Stage": {"result": {"name": "parse"}}}',
+        b'{"Stage": {"result": {"name": "guess", "status": "ok"}}}',
+        b'{"Stage": {"result": {"name": "parse", "status": "fine"}}}',
+        b'{"Done": {"value": 7}}',
+        b'{"Done": {"value": {}}, "Stage": {}}',
+        b'{"Other": {}}',
+    ],
+)
+def test_anything_else_is_refused(line: bytes) -> None:
+    with pytest.raises(ValueError, match=r"not an event|not a stage|Expecting|to unpack"):
+        decode(line)

@@ -6,7 +6,7 @@ import pytest
 from onnx import helper
 
 from deployconv.errors import ModelError
-from deployconv.runtimes.tensorrt.screen import refuse_what_tensorrt_overlooks
+from deployconv.runtimes.tensorrt.compile import refuse_what_tensorrt_overlooks
 from tests.build import FLOAT, conv_transpose, graph, integers, model, node, tensor, value
 from tests.runtimes.rtx import MODELS
 

@@ -31,7 +31,7 @@ from deployconv.proof.latency import measure_latency
 from deployconv.proof.parity import check_parity
 from deployconv.results import LayerTime, Quantiles
 from deployconv.runtimes import get_backend
-from deployconv.runtimes.tensorrt.inspection import make_profiler
+from deployconv.runtimes.tensorrt.execution import make_profiler
 from tests.build import (
     conv_transpose,
     feeds_for,

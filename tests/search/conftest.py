@@ -92,7 +92,7 @@ class Track:
             self.races.append(models)
         return [self._timing(model, models[0], cost) for model in models]
 
-    def peak_memory(self, path: Path, feeds: Feeds, threads: int) -> int | None:
+    def peak_memory(self, path: Path, feeds: Feeds, threads: int, runtime: str) -> int | None:
         self.weighed.append(onnx.load(path))
         return self.memory(self.weighed[-1])
 

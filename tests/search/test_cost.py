@@ -12,6 +12,7 @@ from onnx import ModelProto
 import deployconv
 from deployconv.errors import UsageError
 from deployconv.results import Prediction, Rewriting, SiteReport
+from deployconv.runtimes import RUNTIMES
 from deployconv.search import cost
 from deployconv.search.cost_table import TABLES, CostTable, Rate
 from deployconv.search.cost_terms import Term
@@ -294,12 +295,12 @@ def repeated() -> ModelProto:
     return model(body)
 
 
-@pytest.mark.parametrize("backend", [name for name in TABLES if name != "ort"])
+@pytest.mark.parametrize("backend", [name for name in RUNTIMES if name != "ort"])
 def test_without_measurements_a_rewrite_has_to_save_multiplications(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deployconv.api._require", lambda name: None)
-    assert not TABLES[backend].fitted
+    assert not TABLES[RUNTIMES[backend].cost_table].fitted
     (saves,) = rewritten(repeated(), backend=backend, verify=False).sites
     assert saves.status == "rewritten"
     done = rewritten(pair(), backend=backend, verify=False)
@@ -316,9 +317,7 @@ def test_tensorrt_gets_what_it_cannot_build_rewritten(monkeypatch: pytest.Monkey
 
 
 def test_every_backend_has_a_table() -> None:
-    from deployconv.runtimes import BACKEND_NAMES
-
-    assert set(TABLES) == set(BACKEND_NAMES)
+    assert set(TABLES) == {runtime.cost_table for runtime in RUNTIMES.values()}
     for made in TABLES.values():
         assert all(rate.parallel >= 0 and rate.serial >= 0 for rate in made.rates.values())
         assert 0 < made.margin < 1

@@ -2,14 +2,15 @@
 
 | module | runs in | what it does |
 | --- | --- | --- |
-| `compile` | deployconv | a model and a target in, the stages and their evidence out |
+| `installation` | deployconv | which library is installed, and what it can do on this machine |
+| `compile` | deployconv | a model and targets in, the stages and their evidence out |
 | `session` | deployconv | the backends `tensorrt` and `tensorrt-rtx` |
-| `process` | deployconv | starts the worker, holds it to its limits, says how it died |
-| `protocol` | both | the JSON lines between the two |
+| `process` | deployconv | starts the worker, limits it, explains how it ended; the JSON lines |
 | `worker` | worker | takes requests and answers them |
-| `binding` | worker | the adapter: parse, build, deserialize |
-| `execution`, `device` | worker | runs an engine; device memory, streams, events |
-| `buildlog` | worker | memory figures and kernels from the build log |
+| `binding` | worker | the adapter: parse, build, deserialize, the build log, the caches |
+| `execution` | worker | runs, times and profiles an engine |
+| `device` | worker | what the driver says of the GPU; its memory, stream and events |
+| `dla` | deployconv | what NVIDIA documents of layers on the deep learning accelerator |
 
-A parser or compiler that crashes, hangs or eats all memory ends the worker, not deployconv.
+A parser or compiler that crashes, hangs or uses up all memory ends the worker, not deployconv.
 """

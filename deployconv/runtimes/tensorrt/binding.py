@@ -1,24 +1,45 @@
-"""The adapter over `tensorrt` and `tensorrt_rtx`: what differs is found by ``hasattr``.
+"""The adapter over `tensorrt` and `tensorrt_rtx`; ``hasattr`` finds what differs.
 
-Runs in the worker only. Every refusal of the library becomes a `Refused` in its own words.
+Runs in the worker only. Every refusal of the library becomes a `Refused` with its message.
+
+The build log tells the memory of an engine and its kernels. It is meant for people and has no
+stated format: what a version does not print as tensorrt_rtx 1.7 does at verbosity DETAILED is
+None, never a guess.
+
+Caches only save time: TensorRT 10 and 11 keep how long kernels took on this GPU, TensorRT-RTX the
+kernels that it compiled for it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-from collections.abc import Mapping, Sequence
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from deployconv.runtimes.tensorrt import buildlog
-from deployconv.runtimes.tensorrt.caches import CacheFile
 
 Profile = Mapping[str, Sequence[Sequence[int]]]
 """Input name -> its smallest, optimal and largest shape."""
 
 _PADDED = {"CONVOLUTION": "IConvolutionLayer", "DECONVOLUTION": "IDeconvolutionLayer"}
 _ERRORS = ("INTERNAL_ERROR", "ERROR")
+_MEMORY = {
+    "activation_bytes": re.compile(r"Total Activation Memory: (\d+) bytes"),
+    "weights_bytes": re.compile(r"Total Weights Memory: (\d+) bytes"),
+    "scratch_bytes": re.compile(r"Max Scratch Memory: (\d+) bytes"),
+}
+_LAYERS = "Layers:\n"
+_LAYER = re.compile(
+    r"Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), Inputs: (?P<inputs>\[.*?\]), "
+    r"Constants: \[.*?\], Outputs: (?P<outputs>\[.*?\]), TacticName: .*?, Metadata: (?P<nodes>.*)"
+)
+_DATATYPE = re.compile(r"Datatype: (\w+)")
+_NODE = re.compile(r"\[ONNX Layer: ([^\x1e\x1f]*)\]")
+_DIGEST_BYTES = 32
 
 
 class LibraryUnavailable(Exception):
@@ -26,7 +47,7 @@ class LibraryUnavailable(Exception):
 
 
 class Refused(Exception):
-    """The library refused a model; ``node`` and ``operator`` where it names them."""
+    """The library refused a model; ``node`` and ``operator`` if it names them."""
 
     def __init__(self, words: str, node: str | None = None, operator: str | None = None) -> None:
         super().__init__(words)
@@ -41,10 +62,10 @@ class BuildSettings:
     Attributes:
         target: compute capability to compile for, e.g. ``sm89``; None for this machine's GPU.
         fp16: let a weakly typed builder (TensorRT 8 to 10) choose float16 kernels.
-        tf32: leave TensorFloat-32 as the library has it; False switches it off.
-        optimise: False for the least that the builder can do to the graph.
-        profile: shapes of the dynamic inputs.
-        cache: folder for what may be kept from one process to the next; None keeps nothing.
+        tf32: True leaves TensorFloat-32 as the library has it; False switches it off.
+        optimise: False for the lowest optimisation level of the builder.
+        profile: shape ranges of the dynamic inputs.
+        cache: folder of the caches; None keeps nothing from one process to the next.
     """
 
     target: str | None = None
@@ -76,18 +97,18 @@ class Binding:
 
     @property
     def has_fp16_flag(self) -> bool:
-        """Whether the builder can be told to use float16 whatever the model's types are."""
+        """Whether the builder can be told to use float16 even if the model is float32."""
         return hasattr(self.trt.BuilderFlag, "FP16")
 
     def targets(self) -> list[str]:
-        """Compute capabilities that can be named, e.g. ``sm75``; none where there is no API."""
+        """List the compute capabilities that it compiles for by name, e.g. ``sm75``."""
         if not hasattr(self.trt, "ComputeCapability"):
             return []
         members = self.trt.ComputeCapability.__members__
         return sorted((name.lower() for name in members if name.startswith("SM")), key=_number)
 
     def parse(self, path: Path, fp16: bool = False) -> Any:
-        """The network of the model at ``path``; its external data is found beside it."""
+        """Parse the model at ``path``; its external data is in the same folder."""
         network = self._builder.create_network(self._network_flags(fp16))
         parser = self.trt.OnnxParser(network, self.log)
         self.log.clear()
@@ -103,9 +124,9 @@ class Binding:
         return _Network(network, parser)
 
     def build(self, network: Any, settings: BuildSettings, timings: CacheFile | None = None) -> Any:
-        """The serialized engine, an object with the buffer interface.
+        """Build the serialized engine, an object with the buffer interface.
 
-        ``timings`` is used where the library times kernels while it builds.
+        ``timings`` is used if the library times kernels while it builds.
         """
         config = self._config(settings)
         timed = timings is not None and self._use_timings(config, timings)
@@ -118,15 +139,15 @@ class Binding:
         return engine
 
     def padded_layers(self, network: Any) -> list[dict[str, Any]]:
-        """The fields of `results.PaddedLayer` for each layer of ``network`` that has padding."""
+        """List the fields of `results.PaddedLayer` for each convolution of ``network``."""
         found = []
         for index in range(network.definition.num_layers):
             layer = network.definition.get_layer(index)
             interface = _PADDED.get(layer.type.name)
             if interface is not None:
-                # get_layer returns the base class; this is how the binding's users cast it.
+                # get_layer returns the base class; users of TensorRT cast it like this.
                 layer.__class__ = getattr(self.trt, interface)
-                names = buildlog.nodes(getattr(layer, "metadata", ""))
+                names = onnx_nodes(getattr(layer, "metadata", ""))
                 found.append(
                     {
                         "node": names[0] if names else layer.name,
@@ -134,14 +155,14 @@ class Binding:
                         "pre_padding": list(layer.pre_padding),
                         "post_padding": list(layer.post_padding),
                         "mode": layer.padding_mode.name,
-                        # Inputs are the tensor, then kernel and bias where they are no weights.
+                        # Inputs are the tensor, then kernel and bias if they are not constant.
                         "bias_at_run_time": layer.num_inputs > 2,
                     }
                 )
         return found
 
     def deserialize(self, engine: Any) -> tuple[Any, Any]:
-        """(runtime, engine) on this machine's GPU; the runtime must outlive the engine."""
+        """Load ``engine`` on this machine's GPU: (runtime, engine). Keep the runtime as long."""
         self.log.clear()
         runtime = self.trt.Runtime(self.log)
         loaded = runtime.deserialize_cuda_engine(engine)
@@ -151,11 +172,11 @@ class Binding:
 
     @property
     def times_kernels(self) -> bool:
-        """Whether the builder times kernels; TensorRT-RTX only has the names left of that."""
+        """Whether the builder times kernels. TensorRT-RTX has the API, but does not."""
         return not hasattr(self.trt, "IRuntimeCache")
 
     def _use_timings(self, config: Any, timings: CacheFile) -> bool:
-        """Whether ``config`` has a timing cache now; what was kept of another GPU is left out."""
+        """Give ``config`` a timing cache, empty if the kept one does not fit. False if none."""
         if not self.times_kernels or not hasattr(config, "create_timing_cache"):
             return False
         for kept in dict.fromkeys((timings.read(), b"")):
@@ -170,7 +191,7 @@ class Binding:
         if hasattr(kinds, "EXPLICIT_BATCH"):
             flags |= 1 << int(kinds.EXPLICIT_BATCH)
         if hasattr(kinds, "STRONGLY_TYPED") and not fp16:
-            # Element types follow the model, so that all versions compile the same thing.
+            # Element types are those of the model, so that all versions compile the same thing.
             flags |= 1 << int(kinds.STRONGLY_TYPED)
         return flags
 
@@ -215,7 +236,7 @@ def _number(target: str) -> int:
 
 
 def _log(trt: Any) -> Any:
-    """A logger that keeps what the library says; its base class exists once that is loaded."""
+    """Make a logger that keeps all messages; its base class comes with the library."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -232,8 +253,81 @@ def _log(trt: Any) -> Any:
             return [message for _, message in self.entries]
 
         def errors(self) -> str:
-            """The errors since `clear`, each once."""
+            """Join the errors since `clear`, each once."""
             words = (text for severity, text in self.entries if severity in _ERRORS)
             return "; ".join(dict.fromkeys(words))
 
     return Log()
+
+
+def logged_memory(messages: Iterable[str]) -> dict[str, int | None]:
+    """Find ``activation_bytes``, ``weights_bytes`` and ``scratch_bytes`` in a build log."""
+    found: dict[str, int | None] = dict.fromkeys(_MEMORY)
+    for message in messages:
+        for name, pattern in _MEMORY.items():
+            if match := pattern.match(message):
+                found[name] = int(match[1])
+    return found
+
+
+def logged_kernels(messages: Iterable[str]) -> list[dict[str, Any]] | None:
+    """List the fields of `results.Kernel` for each kernel, in order; None if the log has none."""
+    listed = [message for message in messages if message.startswith(_LAYERS)]
+    if not listed:
+        return None
+    found = []
+    for line in listed[-1].removeprefix(_LAYERS).split("\n"):
+        match = _LAYER.match(line)
+        if match is None:
+            if line.startswith("Name: "):
+                return None  # not the known format: a wrong count would mislead
+            continue
+        found.append(
+            {
+                "name": match["name"],
+                "kind": match["kind"],
+                "inputs": _DATATYPE.findall(match["inputs"]),
+                "outputs": _DATATYPE.findall(match["outputs"]),
+                "nodes": onnx_nodes(match["nodes"]),
+            }
+        )
+    return found
+
+
+def onnx_nodes(metadata: str) -> list[str]:
+    """List the ONNX nodes that a layer's metadata names."""
+    return _NODE.findall(metadata)
+
+
+class CacheFile:
+    """One cache in ``folder``; ``key`` names the runtime, its version and the GPU.
+
+    A file is written beside its final place and moved there, so that processes may share it and
+    the last one wins. It begins with a digest of the rest, so that a damaged file is not used.
+    """
+
+    def __init__(self, folder: Path, *key: str) -> None:
+        name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in key)
+        self._path = folder / f"{name}.cache"
+        self._known = b""
+
+    def read(self) -> bytes:
+        """Return the content; empty if there is no file, or a damaged one."""
+        with suppress(OSError):
+            content = self._path.read_bytes()
+            digest, kept = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+            if hashlib.sha256(kept).digest() == digest:
+                self._known = kept
+        return self._known
+
+    def write(self, content: bytes) -> None:
+        """Write ``content`` completely or not at all; a full or read-only disk is no error."""
+        if content == self._known:
+            return
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._path.parent) as folder:
+                whole = Path(folder, "cache")
+                whole.write_bytes(hashlib.sha256(content).digest() + content)
+                whole.replace(self._path)
+            self._known = content

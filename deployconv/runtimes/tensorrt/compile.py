@@ -1,104 +1,159 @@
-"""A model compiled ahead of time: stages, memory and kernels per target, without a GPU.
+"""Compile a model with TensorRT ahead of time, for each target, without a GPU.
 
-What this shows is compile evidence. A build that fails is certain; one that passes has not
-run, and says nothing about speed.
+This shows whether a target takes the model: a build that fails is certain. A build that passes
+has not run, and says nothing about speed.
+
+TensorRT takes some broken models without a word. What the ONNX checker passes too is refused
+here before TensorRT sees it; loading refuses the rest, such as unknown opsets.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-import platform
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from deployconv.errors import BackendUnavailable, UsageError
-from deployconv.results import Kernel, PaddedLayer, StageResult, TargetBuild
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+from deployconv.errors import BackendUnavailable, ModelError, UsageError
+from deployconv.graph.load import LoadedModel
+from deployconv.graph.tensors import graph_attributes
+from deployconv.options import ShapeRanges
+from deployconv.results import (
+    BuildReport,
+    Kernel,
+    OutputFile,
+    PaddedLayer,
+    StageResult,
+    TargetBuild,
+)
 from deployconv.runtimes.base import ModelSource
+from deployconv.runtimes.shapes import input_specs, profile_of, shape_ranges
 from deployconv.runtimes.tensorrt.binding import BuildSettings
-from deployconv.runtimes.tensorrt.process import Limits, Worker, WorkerFailed
-from deployconv.runtimes.tensorrt.protocol import STAGES, Done, Request, Stage, Unavailable
+from deployconv.runtimes.tensorrt.installation import (
+    LIBRARIES,
+    cache_folder,
+    find_installation,
+    remedy,
+)
+from deployconv.runtimes.tensorrt.process import (
+    STAGES,
+    Limits,
+    Stage,
+    Unavailable,
+    Worker,
+    WorkerFailed,
+)
 
-LIBRARIES = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
-"""Backend name -> Python package; the first one is preferred for compiling ahead of time."""
-
-_NOT_ASKED = "a build ends with the engine"
 _DEFAULT_LIMITS = Limits()
+_NOT_ASKED = "a build ends with the engine"
+_WINDOWED = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "ConvInteger"})
+_PER_AXIS = ("kernel_shape", "strides", "dilations", "output_padding")
+_LARGEST_DIM = (1 << 31) - 1
 
 
-@dataclass(frozen=True)
-class Installation:
-    """What an installed library can do on this machine.
+def build_engines(
+    loaded: LoadedModel,
+    source: ModelSource,
+    *,
+    backend: str | None,
+    targets: Sequence[str],
+    shapes: ShapeRanges,
+    engine: Path | None = None,
+    fp16: bool = False,
+    force: bool = False,
+    limits: Limits = _DEFAULT_LIMITS,
+) -> BuildReport:
+    """Compile the model ``source`` for ``targets``, as `deployconv.build` does.
 
-    Attributes:
-        backend: ``tensorrt-rtx`` or ``tensorrt``.
-        runtime: library and version.
-        targets: compute capabilities that it compiles for without their GPU.
-        fp16: whether its builder has a float16 flag.
-        device: compute capability of this machine's GPU, or None.
+    ``loaded`` is the same model as `deployconv.graph.load.load` returns it.
     """
-
-    backend: str
-    runtime: str
-    targets: tuple[str, ...]
-    fp16: bool
-    device: str | None
-
-    def require(self, target: str | None, fp16: bool = False) -> None:
-        """Raise UsageError or BackendUnavailable where it cannot compile like this."""
-        if target is None and self.device is None:
-            known = f"name one of {', '.join(self.targets)} with --target" if self.targets else ""
-            raise BackendUnavailable(
-                f"{self.runtime} finds no GPU on this machine to compile for: "
-                f"{known or 'run it on the machine that the engine is for'}"
+    start = time.perf_counter()
+    refuse_what_tensorrt_overlooks(loaded.proto, loaded.name)
+    ranges, note = shape_ranges(input_specs(loaded.proto), shapes)
+    installation = find_installation(backend)
+    asked: list[str | None] = list(dict.fromkeys(targets)) or [None]
+    for target in asked:
+        installation.require(target, fp16)
+    files = {target: _engine_file(engine, target, len(asked) > 1) for target in asked}
+    _check_engine_files([file for file in files.values() if file is not None], loaded, force)
+    checked = StageResult("check", "ok", time.perf_counter() - start)
+    builds = []
+    with model_file(source) as model:
+        for target in asked:
+            cache = cache_folder() if target is None else None
+            settings = BuildSettings(target, fp16, profile=profile_of(ranges), cache=cache)
+            builds.append(
+                _build(model, installation.backend, settings, files[target], limits, checked)
             )
-        if target is not None and not self.targets:
-            raise BackendUnavailable(
-                f"--target {target}: {self.runtime} compiles for the GPU of its machine only: "
-                "leave --target out, or install tensorrt-rtx"
-            )
-        if target is not None and target.lower() == "dla":
-            raise UsageError(
-                f"--target {target}: nothing is compiled for a DLA: deployconv inspect --target "
-                "dla says what is documented to keep a layer off it"
-            )
-        if target is not None and target not in self.targets:
-            raise UsageError(
-                f"--target {target}: {self.runtime} compiles for {', '.join(self.targets)}"
-            )
-        if fp16 and not self.fp16:
-            raise UsageError(
-                f"--fp16: {self.runtime} takes the precision from the model's types: convert the "
-                "model to float16 and leave --fp16 out"
-            )
+    notes = "; ".join(filter(None, (note, _narrowed(loaded))))
+    return BuildReport(loaded.info, installation.runtime, ranges, tuple(builds), notes or None)
 
 
-def find_installation(backend: str | None = None) -> Installation:
-    """Ask the library of ``backend``, or the first one that is there, what it can do.
+def _narrowed(loaded: LoadedModel) -> str | None:
+    """Say what TensorRT computes in fewer bits than the model declares, without telling."""
+    values = (*loaded.proto.graph.input, *loaded.proto.graph.output)
+    if any(value.type.tensor_type.elem_type == TensorProto.DOUBLE for value in values):
+        return "TensorRT computes the model's float64 in float32"
+    return None
 
-    Raises:
-        UsageError: ``backend`` is none of `LIBRARIES`.
-        BackendUnavailable: it is not installed or does not load.
-    """
-    if backend is not None and backend not in LIBRARIES:
-        raise UsageError(
-            f"--backend {backend}: compiles nothing: choose one of {', '.join(LIBRARIES)}"
+
+def _build(
+    model: Path,
+    backend: str,
+    settings: BuildSettings,
+    file: Path | None,
+    limits: Limits,
+    checked: StageResult,
+) -> TargetBuild:
+    if file is None:
+        return compile_model(model, backend, settings, limits=limits, checked=checked)
+    try:
+        # In the same folder, so that a rename puts it in place: the whole file or nothing.
+        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        os.close(descriptor)
+    except OSError as error:
+        raise UsageError(f"--engine {file}: cannot be written ({error.strerror})") from error
+    temporary = Path(name)
+    try:
+        done = compile_model(
+            model, backend, settings, engine=temporary, limits=limits, checked=checked
         )
-    if os.name != "posix":
-        raise BackendUnavailable("TensorRT is driven on Linux only: run this there")
-    problems = []
-    for name in (backend,) if backend else LIBRARIES:
-        try:
-            return _installation(name, tuple(sys.path))
-        except BackendUnavailable as missing:
-            problems.append(f"backend '{name}': {missing}: {_remedy(name)}")
-    raise BackendUnavailable("; ".join(problems))
+        if not done.builds:
+            return done
+        written = OutputFile(str(file), hashlib.sha256(temporary.read_bytes()).hexdigest())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes a file that only its owner reads
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return replace(done, engine=written)
+
+
+def _engine_file(engine: Path | None, target: str | None, several: bool) -> Path | None:
+    if engine is None or not several:
+        return engine
+    return engine.with_name(f"{engine.stem}.{target}{engine.suffix}")
+
+
+def _check_engine_files(files: Sequence[Path], loaded: LoadedModel, force: bool) -> None:
+    for file in files:
+        if not file.parent.is_dir():
+            raise UsageError(f"--engine {file}: folder '{file.parent}' does not exist")
+        if file.is_dir():
+            raise UsageError(f"--engine {file}: is a folder: name a file")
+        inputs = [path for path in (loaded.path, *loaded.external_files) if path is not None]
+        if file.exists() and any(path.samefile(file) for path in inputs):
+            raise UsageError(f"--engine {file}: belongs to the model: name another file")
+        if file.exists() and not force:
+            raise UsageError(f"--engine {file}: exists: pass --force to replace it")
 
 
 def compile_model(
@@ -113,15 +168,15 @@ def compile_model(
     """Compile the model at ``model`` in a worker of its own.
 
     Args:
-        model: a model that `deployconv.graph.load.load` accepts, which TensorRT might not notice
-            to be broken.
+        model: a file that `deployconv.graph.load.load` accepts; TensorRT may not notice a broken
+            one.
         backend: ``tensorrt-rtx`` or ``tensorrt``.
-        settings: what is built, for which target.
-        engine: where to write the engine; nothing is written where the build fails.
-        limits: of the worker.
-        checked: the stage ``check``, where the caller has timed it.
+        settings: how it is built, and for which target.
+        engine: where to write the engine; nothing is written if the build fails.
+        limits: what the worker may use.
+        checked: the stage ``check``, if the caller has timed it.
 
-    Raises BackendUnavailable where the library or the GPU to build for is missing.
+    Raises BackendUnavailable if the library or the GPU to build for is missing.
     """
     stages = {"check": checked or StageResult("check", "ok")}
     request = {
@@ -137,7 +192,7 @@ def compile_model(
         with Worker(limits) as worker:
             for event in worker.ask(request):
                 if isinstance(event, Unavailable):
-                    raise BackendUnavailable(f"{event.reason}: {_remedy(backend)}")
+                    raise BackendUnavailable(f"{event.reason}: {remedy(backend)}")
                 if isinstance(event, Stage):
                     stages[event.result.name] = event.result
                 else:
@@ -149,16 +204,9 @@ def compile_model(
     return _target_build(settings.target, tuple(_complete(stages)), value)
 
 
-def cache_folder() -> str:
-    """Where timing and runtime caches are kept: in the user's own cache folder."""
-    import platformdirs
-
-    return str(platformdirs.user_cache_path("deployconv") / "tensorrt")
-
-
 @contextmanager
 def model_file(source: ModelSource) -> Iterator[Path]:
-    """``source`` as a file that exists while the body runs."""
+    """Provide ``source`` as a file that exists while the body runs."""
     if isinstance(source, Path):
         yield source
         return
@@ -168,29 +216,8 @@ def model_file(source: ModelSource) -> Iterator[Path]:
         yield path
 
 
-@cache
-def _installation(backend: str, path: tuple[str, ...]) -> Installation:
-    """Asked once for each ``path``, the folders that libraries are imported from."""
-    value = _ask({"action": "describe", "library": LIBRARIES[backend]})
-    return Installation(
-        backend, value["runtime"], tuple(value["targets"]), value["fp16"], value["device"]
-    )
-
-
-def _ask(request: Request) -> dict[str, Any]:
-    try:
-        with Worker() as worker:
-            *_, last = worker.ask(request)
-    except WorkerFailed as failure:
-        raise BackendUnavailable(str(failure)) from failure
-    if isinstance(last, Done):
-        return last.value
-    assert isinstance(last, Unavailable)
-    raise BackendUnavailable(last.reason)
-
-
 def _complete(stages: Mapping[str, StageResult]) -> Iterator[StageResult]:
-    """Every stage in order, those that were not reached with the reason why."""
+    """Yield every stage in order; one that was not reached gets the reason."""
     reason = _NOT_ASKED
     for name in STAGES:
         stage = stages.get(name) or StageResult(name, "not-run", reason=reason)
@@ -216,20 +243,57 @@ def _target_build(
 
 
 def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists, which is how JSON spells tuples, as tuples."""
+    """Turn lists into tuples, as JSON has no tuples."""
     return {key: tuple(one) if isinstance(one, list) else one for key, one in fields.items()}
 
 
-def _remedy(backend: str) -> str:
-    """What to install for ``backend`` on this machine."""
-    here = platform.system(), platform.machine()
-    if backend == "tensorrt-rtx":
-        if here == ("Linux", "x86_64"):
-            return "pip install 'deployconv[rtx]'"
-        return "tensorrt-rtx is packaged for Linux on x86-64: run this there"
-    if here == ("Linux", "aarch64"):
-        return (
-            "on a Jetson, JetPack brings it: make the virtual environment with "
-            "python -m venv --system-site-packages"
+def refuse_what_tensorrt_overlooks(model: ModelProto, name: str) -> None:
+    """Raise ModelError if ``model`` has inconsistent attributes or an impossible size."""
+    for value in model.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value > _LARGEST_DIM:
+                raise ModelError(
+                    f"{name}: input '{value.name}' has a dimension of {dim.dim_value}, which "
+                    "TensorRT cannot count: export the model with real or dynamic sizes"
+                )
+    for function in model.functions:
+        _check(function.node, {}, name)
+    _check_graph(model.graph, {}, name)
+
+
+def _check_graph(graph: GraphProto, outer: Mapping[str, int], name: str) -> None:
+    ranks = {**outer, **{tensor.name: len(tensor.dims) for tensor in graph.initializer}}
+    _check(graph.node, ranks, name)
+
+
+def _check(nodes: Iterable[NodeProto], ranks: Mapping[str, int], name: str) -> None:
+    for node in nodes:
+        if node.op_type in _WINDOWED and node.domain in ("", "ai.onnx"):
+            _check_windowed(node, ranks, name)
+        for _, body in graph_attributes(node):
+            _check_graph(body, ranks, name)
+
+
+def _check_windowed(node: NodeProto, ranks: Mapping[str, int], name: str) -> None:
+    """Raise ModelError unless all lists of ``node`` are for the same number of spatial axes."""
+    axes = dict(_axes(node))
+    weight = node.input[1] if len(node.input) > 1 else ""
+    if weight in ranks:
+        axes["weight"] = ranks[weight] - 2
+    if len(set(axes.values())) > 1:
+        stated = ", ".join(f"{what} {count:g}" for what, count in axes.items())
+        where = node.name or (node.output[0] if node.output else "")
+        raise ModelError(
+            f"{name}: node '{where}' ({node.op_type}) disagrees with itself on how many spatial "
+            f"axes there are ({stated}): export the model again"
         )
-    return "pip install 'deployconv[gpu]' on a machine with an NVIDIA GPU"
+
+
+def _axes(node: NodeProto) -> Iterator[tuple[str, float]]:
+    for attribute in node.attribute:
+        if not attribute.ints or attribute.ref_attr_name:
+            continue
+        if attribute.name in _PER_AXIS:
+            yield attribute.name, len(attribute.ints)
+        elif attribute.name == "pads":
+            yield attribute.name, len(attribute.ints) / 2

@@ -1,10 +1,13 @@
-"""Device memory, one stream and events, by cuda-python or PyTorch, whichever is there.
+"""The first GPU: what the CUDA driver says of it, device memory, one stream and events.
 
-TensorRT itself gives none of these. Runs in the worker only.
+TensorRT itself offers none of these. The driver is asked through its C interface, which needs no
+package. Memory, stream and events come from cuda-python or PyTorch, whichever is installed.
+Runs in the worker only.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,12 +15,52 @@ from typing import Any, Protocol
 
 from deployconv.runtimes.tensorrt.binding import LibraryUnavailable
 
+_LONGEST_NAME = 256
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 _CUDA_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
-"""cuda-python 12.6 and newer, and before."""
+"""The module of cuda-python 12.6 and newer, and the one before."""
+
+
+class NoDevice(Exception):
+    """There is no GPU that CUDA can use; the message says what is missing."""
+
+
+def compute_capability() -> str:
+    """Return that of the first GPU, e.g. ``sm89``. Raises NoDevice if there is none."""
+    driver, device = _first_device()
+    parts = []
+    for attribute in (_MAJOR, _MINOR):
+        value = ctypes.c_int()
+        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+        parts.append(str(value.value))
+    return f"sm{''.join(parts)}"
+
+
+def device_name() -> str:
+    """Return the driver's name of the first GPU. Raises NoDevice if there is none."""
+    driver, device = _first_device()
+    name = ctypes.create_string_buffer(_LONGEST_NAME)
+    driver.cuDeviceGetName(name, _LONGEST_NAME, device)
+    return name.value.decode(errors="replace")
+
+
+def _first_device() -> tuple[ctypes.CDLL, ctypes.c_int]:
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise NoDevice("no CUDA driver (libcuda.so.1 is not installed)") from error
+    status = driver.cuInit(0)
+    if status:
+        raise NoDevice(f"no usable CUDA driver (cuInit gives error {status})")
+    count, device = ctypes.c_int(), ctypes.c_int()
+    if driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        raise NoDevice("no CUDA device")
+    driver.cuDeviceGet(ctypes.byref(device), 0)
+    return driver, device
 
 
 class Device(Protocol):
-    """The first GPU. Sizes are bytes, addresses device addresses."""
+    """The first GPU. Sizes are in bytes; addresses are device addresses."""
 
     stream: int
     """Handle of the stream that everything runs on."""
@@ -28,15 +71,15 @@ class Device(Protocol):
     def download(self, address: int, size: int) -> bytes: ...
     def synchronize(self) -> None: ...
     def record(self) -> Any:
-        """An event at this point of the stream."""
+        """Put an event on the stream."""
         ...
 
     def milliseconds(self, start: Any, end: Any) -> float:
-        """Between two events, once the later one has happened."""
+        """Wait for ``end`` and return the time between the two events."""
         ...
 
     def capture(self, work: Callable[[], None]) -> Any:
-        """A CUDA graph of what ``work`` puts on the stream, which is not run."""
+        """Make a CUDA graph of what ``work`` puts on the stream, without running it."""
         ...
 
     def launch(self, graph: Any) -> None: ...
@@ -44,7 +87,7 @@ class Device(Protocol):
 
 
 def open_device() -> Device:
-    """The first GPU. Raises LibraryUnavailable where neither package can reach it."""
+    """Open the first GPU. Raises LibraryUnavailable if neither package can use it."""
     problems = []
     for name in _CUDA_MODULES:
         try:
@@ -68,14 +111,14 @@ def open_device() -> Device:
 
 
 class CudaDevice:
-    """By the CUDA runtime of cuda-python, whose calls return an error code and the results."""
+    """A `Device` by cuda-python, whose calls return an error code and the results."""
 
     def __init__(self, cuda: Any) -> None:
         self._cuda = cuda
         self.stream = int(self._call("cudaStreamCreate"))
 
     def allocate(self, size: int) -> int:
-        # cudaMalloc(0) gives a null pointer, which TensorRT takes for no address.
+        # cudaMalloc(0) gives a null pointer, which TensorRT reads as no address.
         return int(self._call("cudaMalloc", max(size, 1)))
 
     def free(self, address: int) -> None:
@@ -107,7 +150,7 @@ class CudaDevice:
         return elapsed
 
     def capture(self, work: Callable[[], None]) -> Any:
-        # Other threads of the library may do what a global capture forbids.
+        # Other threads of the library may make calls that a global capture forbids.
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", self.stream, mode)
         try:
@@ -135,7 +178,7 @@ class CudaDevice:
 
 
 class TorchDevice:
-    """By PyTorch's allocator; tensors are kept for as long as their address is in use."""
+    """A `Device` by PyTorch; tensors are kept for as long as their address is in use."""
 
     def __init__(self, torch: Any) -> None:
         self._torch = torch

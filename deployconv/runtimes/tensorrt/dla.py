@@ -1,17 +1,17 @@
-"""What NVIDIA documents of layers on the DLA, the deep learning accelerator of Xavier and Orin.
+"""What NVIDIA documents about layers on the DLA, the deep learning accelerator of Xavier and Orin.
 
-Rules and ranges are those of
+Rules and ranges are from
 
 - "DLA Supported Layers and Restrictions", NVIDIA TensorRT documentation,
   https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/dla-layer-restrictions.html
 - the comments "If executing this layer on DLA" in ``NvInfer.h`` of TensorRT 10, at
   IConvolutionLayer, IDeconvolutionLayer, IResizeLayer and ISliceLayer,
 - the table of ONNX operators on Orin's DLA,
-  https://github.com/NVIDIA/Deep-Learning-Accelerator-SW/tree/main/operators: DepthToSpace is none
-  of its layers there, only something that can be reconstructed as a ConvTranspose.
+  https://github.com/NVIDIA/Deep-Learning-Accelerator-SW/tree/main/operators: DepthToSpace is
+  not one of its layers there, only something that can be reconstructed as a ConvTranspose.
 
-Nobody has held this against a device: it says what keeps a layer off the DLA for certain. A
-layer without an obstacle may still fall back to the GPU, e.g. for want of memory.
+This was not tried on a device. An obstacle keeps a layer off the DLA for certain. A layer
+without one may still fall back to the GPU, e.g. if memory is short.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ VERSIONS = (
 
 _DTYPES = ("float16", "int8")
 _LARGEST_SIZE = 8192
-"""Of every dimension but the batch."""
+"""The largest size of every dimension but the batch."""
 _CONV_KERNEL = _CONV_DILATION = range(1, 33)
 _CONV_PADDING = range(32)
 _CONV_STRIDE = range(1, 9)
 _DECONV_WINDOW = range(1, 33)
 _DECONV_LINE = (64, 96, 128)
-"""Beyond the range a deconvolution may have one of these along one axis, and 1 along the other."""
+"""Beyond that range, a deconvolution may have one of these on one axis and 1 on the other."""
 _DECONV_DISABLED = range(23, 33)
-"""Square kernels and strides that TensorRT keeps off the DLA, as they take too long to compile."""
+"""Square kernels and strides that TensorRT keeps off the DLA: they take too long to compile."""
 _RESIZE_FACTOR = range(1, 33)
 _MOVES = frozenset({"Concat", "Identity", "Resize", "Slice", "Upsample"})
 _POINTWISE = frozenset(
@@ -51,21 +51,21 @@ _POINTWISE = frozenset(
     }
 )
 _RESHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-"""TensorRT's Shuffle layer, which the DLA has for tensors of four dimensions."""
+"""Operators of TensorRT's Shuffle layer, which the DLA has for tensors of four dimensions."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A Conv or ConvTranspose, one value a spatial axis.
+    """A Conv or ConvTranspose; tuples have one value per spatial axis.
 
     Attributes:
         transposed: True for ConvTranspose.
-        kernel, stride, dilation: as the node states them.
-        pads: (begin, end) of each axis; of a ConvTranspose less its output_padding at the end,
-            so negative where that adds a border. None where they are not known.
+        kernel, stride, dilation: those of the node.
+        pads: (begin, end) of each axis; for a ConvTranspose the end is less its output_padding,
+            so negative if that adds a border. None if they are not known.
         group: number of channel groups.
         channels: (C_in, C_out).
-        dtype: element type, None where it is not known.
+        dtype: element type, None if it is not known.
     """
 
     transposed: bool
@@ -79,18 +79,18 @@ class Window:
 
 
 def window_obstacles(layer: Window) -> tuple[Obstacle, ...]:
-    """What keeps a Conv or ConvTranspose off the DLA."""
+    """List what keeps a Conv or ConvTranspose off the DLA."""
     rules = _deconvolution if layer.transposed else _convolution
     return tuple(Obstacle(code, text) for code, text in rules(layer))
 
 
 def dtype_obstacle(dtype: str | None) -> tuple[Obstacle, ...]:
-    """The element type, where the DLA does not compute in it."""
+    """List the element type if the DLA does not compute in it."""
     return tuple(Obstacle(code, text) for code, text in _dtype(dtype))
 
 
 def size_obstacle(sizes: Iterable[int | None]) -> tuple[Obstacle, ...]:
-    """The spatial sizes of input and output, as far as they are known."""
+    """List a spatial size of input or output that is too large; None is not known."""
     largest = max((size for size in sizes if size is not None), default=0)
     if largest <= _LARGEST_SIZE:
         return ()
@@ -98,7 +98,7 @@ def size_obstacle(sizes: Iterable[int | None]) -> tuple[Obstacle, ...]:
 
 
 def resize_obstacles(factors: Sequence[int]) -> tuple[Obstacle, ...]:
-    """What keeps a nearest Resize by whole factors off the DLA."""
+    """List what keeps a nearest Resize by whole factors off the DLA."""
     if len(factors) != 2:
         return (Obstacle("rank", f"{len(factors)} spatial axes, where the DLA resizes 2"),)
     if any(factor not in _RESIZE_FACTOR for factor in factors):
@@ -111,10 +111,10 @@ def resize_obstacles(factors: Sequence[int]) -> tuple[Obstacle, ...]:
 
 
 def operator_obstacles(operators: Iterable[tuple[str, int | None]]) -> tuple[Obstacle, ...]:
-    """Operators besides Conv and ConvTranspose that are no layers of the DLA.
+    """List the operators, besides Conv and ConvTranspose, that the DLA does not have.
 
     Args:
-        operators: name, and the dimensions of its largest tensor where they are known.
+        operators: name, and the rank of its largest tensor if that is known.
     """
     absent: list[str] = []
     deep: list[str] = []

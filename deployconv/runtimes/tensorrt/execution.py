@@ -1,16 +1,24 @@
-"""A deserialized engine on the GPU: inputs bound once, then run and timed. Worker only."""
+"""Run, time and profile a deserialized engine on the GPU.
+
+Runs in the worker only.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from deployconv.runtimes.tensorrt.binding import Binding, Refused
-from deployconv.runtimes.tensorrt.caches import CacheFile
+from deployconv.runtimes.tensorrt.binding import (
+    Binding,
+    CacheFile,
+    Refused,
+    onnx_nodes,
+)
 from deployconv.runtimes.tensorrt.device import Device
-from deployconv.runtimes.tensorrt.inspection import layer_nodes, make_profiler, named_nodes
 
 _DTYPES = {
     "FLOAT": ("float32", 4),
@@ -23,11 +31,13 @@ _DTYPES = {
     "BOOL": ("bool", 1),
 }
 """TensorRT's name of an element type -> NumPy's, and the bytes of an element."""
+_MOVED = re.compile(r"^Reformatting CopyNode for \w+ Tensor \d+ to ")
+_SEPARATORS = re.compile(r" \+ |, |[()\[\]{}]|\.\.\.")
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output by value: NumPy's name of its type, and its elements in C order."""
+    """The value of an input or output: NumPy's name of its type, and its elements in C order."""
 
     name: str
     dtype: str
@@ -41,7 +51,7 @@ class Execution:
     def __init__(
         self, binding: Binding, engine: Any, device: Device, kernels: CacheFile | None = None
     ) -> None:
-        """``kernels`` keeps what TensorRT-RTX compiles on the GPU."""
+        """Load ``engine``; ``kernels`` keeps what TensorRT-RTX compiles on the GPU."""
         self._binding = binding
         self._device = device
         self._kernels = kernels
@@ -56,7 +66,7 @@ class Execution:
         self._kept = False
 
     def bind(self, inputs: Sequence[Tensor]) -> None:
-        """Put ``inputs`` on the device and make room for the outputs of their shapes."""
+        """Put ``inputs`` on the device and allocate the outputs of their shapes."""
         self._free()
         given = {tensor.name: tensor for tensor in inputs}
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
@@ -71,15 +81,15 @@ class Execution:
                 self._bind_output(name)
 
     def run(self) -> None:
-        """Run once and wait for the end."""
+        """Run once and wait until it has ended."""
         self._enqueue(self._context)
         self._device.synchronize()
         self._keep_kernels()
 
     def milliseconds(self, cuda_graph: bool = False) -> float:
-        """Run once, timed by events on the device; ``cuda_graph`` launches a captured run."""
+        """Time one run by events on the device; ``cuda_graph`` launches a captured run."""
         if cuda_graph and self._graph is None:
-            # The first run compiles and allocates, which no graph can hold.
+            # The first run compiles and allocates, which cannot be captured.
             self.run()
             self._graph = self._device.capture(lambda: self._enqueue(self._context))
         start = self._device.record()
@@ -92,9 +102,9 @@ class Execution:
         return elapsed
 
     def profile(self, runs: int) -> list[dict[str, Any]]:
-        """The fields of `results.LayerTime` for each layer; means over ``runs``.
+        """List the fields of `results.LayerTime` for each layer; means over ``runs``.
 
-        In a context of its own, as a profiler slows down every run of the one it is attached to.
+        The runs have a context of their own, as a profiler slows down the one it is attached to.
         """
         context = self._new_context()
         for name, shape in self._shapes.items():
@@ -115,19 +125,19 @@ class Execution:
         ]
 
     def outputs(self) -> list[Tensor]:
-        """What the last run computed."""
+        """Copy what the last run computed from the device."""
         return [
             Tensor(name, dtype, shape, self._device.download(self._addresses[name], size))
             for name, (dtype, shape, size) in self._outputs.items()
         ]
 
     def _runtime_config(self) -> Any:
-        """How TensorRT-RTX is to run the engine; None for a library without a runtime cache."""
+        """Configure how TensorRT-RTX runs the engine; None for any other library."""
         if self._binding.times_kernels or not hasattr(self._engine, "create_runtime_config"):
             return None
         config = self._engine.create_runtime_config()
         if hasattr(self._binding.trt, "DynamicShapesKernelSpecializationStrategy"):
-            # Else kernels for the sizes at hand are compiled while the clock runs.
+            # Else kernels for these sizes are compiled during the runs that are timed.
             strategies = self._binding.trt.DynamicShapesKernelSpecializationStrategy
             config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         if self._kernels is not None:
@@ -146,7 +156,7 @@ class Execution:
         return context
 
     def _keep_kernels(self) -> None:
-        """After a run, which is when kernels are compiled; the worker may be killed later."""
+        """Save compiled kernels after the first run, as the worker may be killed at any time."""
         if self._config is not None and self._kernels is not None and not self._kept:
             self._kept = True
             self._kernels.write(bytes(self._config.get_runtime_cache().serialize()))
@@ -198,3 +208,45 @@ class Execution:
             self._device.free(address)
         self._addresses.clear()
         self._outputs.clear()
+
+
+def make_profiler(trt: Any) -> Any:
+    """Make a profiler that adds up the milliseconds of each layer, by its name."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+            self.milliseconds: dict[str, float] = {}
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.milliseconds[layer_name] = self.milliseconds.get(layer_name, 0.0) + ms
+
+    return Profiler()
+
+
+def layer_nodes(trt: Any, engine: Any, context: Any) -> dict[str, list[str]]:
+    """Map each layer to the ONNX nodes it was made of, as the engine inspector reports them.
+
+    Empty if the report is in another format. The engine must have been built at verbosity
+    DETAILED; any other names no nodes.
+    """
+    inspector = engine.create_engine_inspector()
+    inspector.execution_context = context
+    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    try:
+        return {
+            str(layer["Name"]): onnx_nodes(str(layer.get("Metadata", "")))
+            for layer in json.loads(text)["Layers"]
+            if isinstance(layer, dict) and "Name" in layer
+        }
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def named_nodes(layer: str) -> list[str]:
+    """Find what may be names of ONNX nodes in the name of a layer without metadata.
+
+    TensorRT 10 names a layer after the nodes that were fused: ``conv1 + relu1``, ``PWN(a, b)``.
+    """
+    parts = (part.strip() for part in _SEPARATORS.split(_MOVED.sub("", layer)))
+    return [part for part in parts if part and part not in ("PWN", "ForeignNode")]

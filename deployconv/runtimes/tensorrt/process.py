@@ -1,7 +1,10 @@
-"""The worker process: started, held to its time and memory, and its end explained.
+"""Start the worker process, limit its time and memory, and explain how it ended.
 
 TensorRT is a large native library that reads untrusted files. Whatever it does there, a
 crash, a hang, an endless log, becomes one `WorkerFailed` with a reason.
+
+The two processes talk in lines of JSON. One request is one line on the worker's standard input.
+The answer is any number of `Stage` lines and then exactly one `Done` or `Unavailable`.
 """
 
 from __future__ import annotations
@@ -15,20 +18,76 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, get_args
 
-from deployconv.runtimes.tensorrt.protocol import Event, Request, Stage, decode
+from deployconv.results import StageName, StageResult, StageStatus
 
+STAGES: tuple[StageName, ...] = get_args(StageName)
+
+Request = dict[str, Any]
+
+_STATUSES = get_args(StageStatus)
 _MODULE = "deployconv.runtimes.tensorrt.worker"
 _POLL_SECONDS = 0.02
-"""How often time and memory are looked at; memory may overshoot by what fits in between."""
+"""How often time and memory are checked; the worker may exceed its limit for as long."""
 _CHUNK = 1 << 16
 _LONGEST_LINE = 1 << 25
 _KEPT_STDERR = 1 << 14
 _QUOTED_STDERR = 300
 _GRACE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage has ended; sent at once, so that it is known even if the next one crashes."""
+
+    result: StageResult
+
+
+@dataclass(frozen=True)
+class Done:
+    """The request is answered with ``value``."""
+
+    value: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """This machine lacks a library or a GPU that the request needs; ``reason`` says which."""
+
+    reason: str
+
+
+Event = Stage | Done | Unavailable
+
+
+def encode(event: Event) -> bytes:
+    """Write ``event`` as one line."""
+    return json.dumps({type(event).__name__: asdict(event)}).encode() + b"\n"
+
+
+def decode(line: bytes) -> Event:
+    """Read the event in ``line``. Raises ValueError for what `encode` does not write."""
+    try:
+        ((kind, fields),) = json.loads(line).items()
+        if kind == Stage.__name__:
+            return Stage(_stage(fields["result"]))
+        if kind == Done.__name__ and isinstance(fields["value"], dict):
+            return Done(fields["value"])
+        if kind == Unavailable.__name__:
+            return Unavailable(str(fields["reason"]))
+    except (AttributeError, KeyError, TypeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"not an event: {error}") from error
+    raise ValueError(f"not an event: {kind!r}")
+
+
+def _stage(fields: dict[str, Any]) -> StageResult:
+    result = StageResult(**fields)
+    if result.name not in STAGES or result.status not in _STATUSES:
+        raise ValueError(f"not a stage: {result.name!r} {result.status!r}")
+    return result
 
 
 class WorkerFailed(Exception):
@@ -41,7 +100,7 @@ class Limits:
 
     seconds: float = 600.0
     memory: int = 0
-    """0 stands for three quarters of this machine's memory."""
+    """0 means three quarters of this machine's memory."""
 
     @property
     def memory_bytes(self) -> int:
@@ -53,9 +112,9 @@ _DEFAULT_LIMITS = Limits()
 
 
 class Worker:
-    """One worker process, started at once and gone with the ``with`` block.
+    """One worker process; it is started by the constructor and ends with the ``with`` block.
 
-    ``command`` replaces the program that is run; tests put ill-behaved ones in its place.
+    ``command`` replaces the program that is run; tests use it to run ones that misbehave.
     """
 
     def __init__(
@@ -66,8 +125,8 @@ class Worker:
         self._stderr = b""
         self._lines: list[bytes] = []
         self._partial = bytearray()
-        # The worker imports what this process would, however that was arranged; its own
-        # session keeps a terminal's Ctrl-C for deployconv, which then ends the worker.
+        # The worker imports from the same folders as this process. Its own session keeps a
+        # terminal's Ctrl-C for deployconv, which then ends the worker.
         self._process = subprocess.Popen(
             command or (sys.executable, "-m", _MODULE),
             stdin=subprocess.PIPE,
@@ -89,7 +148,7 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """End the worker and whatever it started; again does nothing."""
+        """Kill the worker and whatever it started; a second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -105,7 +164,7 @@ class Worker:
     def ask(self, request: Request) -> Iterator[Event]:
         """Send ``request`` and yield the events of its answer, the last one included.
 
-        Raises WorkerFailed where the answer does not come, is garbage, or breaks a limit.
+        Raises WorkerFailed if no answer comes, it is garbage, or a limit is exceeded.
         """
         self._send(request)
         deadline = time.monotonic() + self._limits.seconds
@@ -146,7 +205,7 @@ class Worker:
             raise self._stopped(f"answered what is no answer ({error})") from error
 
     def _read(self) -> bool:
-        """Take in what has arrived. False once the worker has closed its standard output."""
+        """Read what has arrived. False if the worker has closed its standard output."""
         for key, _ in self._selector.select(_POLL_SECONDS):
             chunk = os.read(key.fd, _CHUNK)
             if not chunk:
@@ -212,7 +271,7 @@ def _physical_memory() -> int:
 
 
 def _resident_bytes(pid: int) -> int:
-    """What ``pid`` holds in memory; 0 where it has ended or the system does not say."""
+    """Return the resident memory of ``pid``; 0 if it has ended or the system does not tell."""
     try:
         pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
     except (OSError, IndexError):

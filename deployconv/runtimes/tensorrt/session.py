@@ -1,6 +1,6 @@
-"""The backends `tensorrt` and `tensorrt-rtx`: engines built, run and timed on this machine's GPU.
+"""The backends `tensorrt` and `tensorrt-rtx`: build, run and time engines on this machine's GPU.
 
-Both models of a comparison run in one worker, as two CUDA contexts would take turns on the GPU.
+Both models of a comparison run in one worker: the CUDA contexts of two would take turns.
 """
 
 from __future__ import annotations
@@ -19,32 +19,41 @@ import onnx
 from deployconv.errors import BackendUnavailable, UsageError
 from deployconv.results import LayerTime, StageResult
 from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec
-from deployconv.runtimes.tensorrt.binding import BuildSettings
-from deployconv.runtimes.tensorrt.compile import (
-    LIBRARIES,
-    cache_folder,
-    compile_model,
-    find_installation,
-    model_file,
-)
-from deployconv.runtimes.tensorrt.process import Worker, WorkerFailed
-from deployconv.runtimes.tensorrt.protocol import Done, Request, Stage, Unavailable
-from deployconv.runtimes.tensorrt.screen import refuse_what_tensorrt_overlooks
-from deployconv.runtimes.tensorrt.shapes import (
+from deployconv.runtimes.shapes import (
     input_specs,
     output_specs,
     profile_of,
     shape_ranges,
+)
+from deployconv.runtimes.tensorrt.binding import BuildSettings
+from deployconv.runtimes.tensorrt.compile import (
+    compile_model,
+    model_file,
+    refuse_what_tensorrt_overlooks,
+)
+from deployconv.runtimes.tensorrt.installation import LIBRARIES, cache_folder, find_installation
+from deployconv.runtimes.tensorrt.process import (
+    Done,
+    Request,
+    Stage,
+    Unavailable,
+    Worker,
+    WorkerFailed,
 )
 
 _PREFERRED_TARGET = "sm89"
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
+def load(name: str) -> TensorRtBackend:
+    """The backend called ``name``, as `deployconv.runtimes.registry` asks for it."""
+    return TensorRtBackend(name)
+
+
 class TensorRtBackend:
     """One of the two libraries; `prepare` needs a GPU.
 
-    Raises BackendUnavailable where the library is not installed.
+    Raises BackendUnavailable if the library is not installed.
     """
 
     def __init__(self, name: str) -> None:
@@ -58,13 +67,13 @@ class TensorRtBackend:
     ) -> TensorRtSession:
         """Build ``model`` for this machine's GPU and load it.
 
-        A model with dynamic inputs is built on its first run, for the shapes of that. Where
-        there is no GPU, the error says whether it would at least build.
+        A model with dynamic inputs is built on its first run, for the shapes of that run. If
+        there is no GPU, the error says whether the model would at least build.
 
         Raises:
-            ModelError: the model has what TensorRT would take in silence.
+            ModelError: the model is broken in a way that TensorRT does not notice.
             BackendUnavailable: no GPU, or TensorRT refuses the model.
-            UsageError: ``threads`` is given, which a GPU has no use for.
+            UsageError: ``threads`` is given, which means nothing on a GPU.
         """
         if threads is not None:
             raise UsageError(
@@ -79,7 +88,10 @@ class TensorRtBackend:
         return TensorRtSession(self, model, proto, settings, label)
 
     def ask(self, request: Request, label: str) -> dict[str, Any]:
-        """The worker's answer. Raises BackendUnavailable where a stage fails or none comes."""
+        """Send ``request`` to the worker and return the value of its answer.
+
+        Raises BackendUnavailable if a stage fails or no answer comes.
+        """
         if self._worker is None:
             self._worker = Worker()
             weakref.finalize(self, self._worker.close)
@@ -107,7 +119,7 @@ class TensorRtBackend:
     def _without_gpu(
         self, model: ModelSource, proto: onnx.ModelProto, settings: BuildSettings, label: str
     ) -> str:
-        """Why nothing can run here, and whether it is the machine or the model as well."""
+        """Explain that there is no GPU, and whether the model would build for one."""
         start = f"backend '{self.name}': {label}"
         targets = self._installation.targets
         if not targets:
@@ -131,7 +143,7 @@ class TensorRtSession:
     """One engine in the backend's worker."""
 
     threads = 1
-    """Of the host; what runs in parallel is the GPU's affair."""
+    """On the host; the GPU decides what it runs in parallel."""
 
     cuda_graph = False
     """Whether `timed_run` captures one run in a CUDA graph and launches that."""
@@ -158,7 +170,7 @@ class TensorRtSession:
             self._build({})
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
-        """Run once; all outputs by name. Raises BackendUnavailable where it cannot."""
+        """Run once and return every output by name. Raises BackendUnavailable if it cannot."""
         self._bind(feeds)
         with tempfile.TemporaryDirectory(prefix="deployconv-") as folder:
             value = self._ask("run", folder=folder)
@@ -170,7 +182,7 @@ class TensorRtSession:
         return float(self._ask("time", cuda_graph=self.cuda_graph)["milliseconds"])
 
     def profile(self, feeds: Feeds, runs: int) -> tuple[LayerTime, ...]:
-        """The time of each layer of the engine, as TensorRT's profiler takes it."""
+        """Return the time of each layer of the engine, as TensorRT's profiler measures it."""
         self._bind(feeds)
         layers = self._ask("profile", runs=runs)["layers"]
         return tuple(LayerTime(one["name"], one["ms"], tuple(one["nodes"])) for one in layers)

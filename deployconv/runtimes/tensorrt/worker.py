@@ -1,8 +1,8 @@
 """The program that loads TensorRT: ``python -m deployconv.runtimes.tensorrt.worker``.
 
-It takes requests from standard input until that closes, which also ends it when deployconv is
-gone. Answers go to what was standard output; that itself is turned to standard error, so that
-nothing which a library prints can pass for an answer.
+It takes requests from standard input until that closes, as it does when deployconv ends. Answers
+go to the original standard output. Standard output itself is redirected to standard error, so that
+nothing that a library prints can be read as an answer.
 """
 
 from __future__ import annotations
@@ -19,18 +19,24 @@ from pathlib import Path
 from typing import Any
 
 from deployconv.results import StageName, StageResult
-from deployconv.runtimes.tensorrt import buildlog
 from deployconv.runtimes.tensorrt.binding import (
     Binding,
     BuildSettings,
+    CacheFile,
     LibraryUnavailable,
     Refused,
+    logged_kernels,
+    logged_memory,
 )
-from deployconv.runtimes.tensorrt.caches import CacheFile
-from deployconv.runtimes.tensorrt.device import Device, open_device
-from deployconv.runtimes.tensorrt.driver import NoDevice, compute_capability, device_name
+from deployconv.runtimes.tensorrt.device import (
+    Device,
+    NoDevice,
+    compute_capability,
+    device_name,
+    open_device,
+)
 from deployconv.runtimes.tensorrt.execution import Execution, Tensor
-from deployconv.runtimes.tensorrt.protocol import (
+from deployconv.runtimes.tensorrt.process import (
     Done,
     Event,
     Request,
@@ -47,7 +53,7 @@ class StageFailed(Exception):
 
 
 class Answers:
-    """Takes the requests of one worker, one after another."""
+    """Answers the requests to one worker, one after another."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -55,7 +61,7 @@ class Answers:
         self._sessions: list[Execution] = []
 
     def answer(self, request: Request) -> None:
-        """Answer ``request``, in whatever way it fails."""
+        """Answer ``request``, also if it fails."""
         actions = {
             "describe": self._describe,
             "compile": self._compile,
@@ -82,7 +88,7 @@ class Answers:
         }
 
     def _compile(self, request: Request) -> dict[str, Any]:
-        """Parse, build, and look at the engine; what is known when a stage fails is returned."""
+        """Parse, build, write and load the engine; return what is known, also if a stage fails."""
         known: dict[str, Any] = {}
         try:
             binding, engine = self._build(request, known)
@@ -94,7 +100,7 @@ class Answers:
         return known
 
     def _prepare(self, request: Request) -> dict[str, Any]:
-        """Build for this machine's GPU and load; the value says how to call the session."""
+        """Build for this machine's GPU and load; the value names the session in later requests."""
         binding, engine = self._build(request, {})
         with self._stage("deserialize"):
             if self._device is None:
@@ -142,11 +148,11 @@ class Answers:
         return {"layers": layers}
 
     def _build(self, request: Request, known: dict[str, Any]) -> tuple[Binding, Any]:
-        """The engine of ``request``; what is learnt on the way goes to ``known``."""
+        """Build the engine of ``request``; add what is found out to ``known``."""
         settings = BuildSettings(**request["settings"])
         binding = Binding(request["library"])
         if settings.target is None:
-            compute_capability()  # NoDevice says it better than the builder's error would
+            compute_capability()  # NoDevice explains it better than the builder's error
         with self._stage("parse"):
             network = binding.parse(Path(request["model"]), settings.fp16)
             known["layers"] = binding.padded_layers(network)
@@ -155,12 +161,12 @@ class Answers:
             engine = binding.build(network, settings, timings)
             messages = binding.log.messages()
             known["engine_bytes"] = engine.nbytes
-            known |= buildlog.memory(messages)
-            known["kernels"] = buildlog.kernels(messages)
+            known |= logged_memory(messages)
+            known["kernels"] = logged_kernels(messages)
         return binding, engine
 
     def _load(self, binding: Binding, engine: Any, target: str | None) -> None:
-        """Deserialize where there is a GPU of the right kind."""
+        """Deserialize ``engine`` if this machine's GPU is its target."""
         try:
             here = compute_capability()
         except NoDevice as error:
@@ -177,7 +183,7 @@ class Answers:
 
     @contextmanager
     def _stage(self, name: StageName) -> Iterator[None]:
-        """Report how the body went; raises StageFailed where it failed."""
+        """Report how the body ended; raises StageFailed if it failed."""
         start = time.perf_counter()
         try:
             yield
@@ -198,7 +204,7 @@ class Answers:
 
 
 def main() -> None:
-    """Answer the requests on standard input, one a line."""
+    """Answer the requests on standard input, one per line."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -209,14 +215,14 @@ def main() -> None:
 
 
 def _listen(requests: queue.SimpleQueue[bytes]) -> None:
-    """Hand over each line; end the process, busy or not, once nobody is there to answer."""
+    """Queue each line of standard input; end the process as soon as that is closed."""
     for line in sys.stdin.buffer:
         requests.put(line)
     os._exit(0)
 
 
 def _write(descriptor: int, line: bytes) -> None:
-    """Write all of ``line``: a pipe may take less at a time."""
+    """Write all of ``line``; a pipe may accept only part of it at a time."""
     view = memoryview(line)
     while view:
         view = view[os.write(descriptor, view) :]
@@ -227,7 +233,7 @@ def _read(file: str) -> bytes:
 
 
 def _cache(binding: Binding, folder: str | None, what: str) -> CacheFile | None:
-    """The file for ``what`` of this library on this machine's GPU."""
+    """Return the cache ``what`` of this library on this machine's GPU; None without a folder."""
     if folder is None:
         return None
     return CacheFile(Path(folder), binding.runtime, device_name(), compute_capability(), what)

@@ -1,14 +1,19 @@
+"""Models timed in turns, their peak memory, and the machine."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
-from deployconv.runtimes import timing
+from deployconv.runtimes import measure
 from deployconv.runtimes.base import Array, Feeds, TensorSpec
-from deployconv.runtimes.timing import time_interleaved
+from deployconv.runtimes.measure import high_water, peak_memory, time_interleaved
+from tests.build import conv_transpose, integers
 
 
 class Recorder:
@@ -33,7 +38,7 @@ class Recorder:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
     return now
 
 
@@ -49,7 +54,7 @@ def test_sessions_take_turns_and_every_other_round_is_reversed(clock: list[float
     ("runs", "order"),
     [(1, "AABB"), (2, "AAABBB"), (3, "AAABBBBBAA"), (5, "AAABBBBBBAAAAABB")],
 )
-def test_a_brief_run_behind_another_session_is_not_counted(
+def test_a_brief_run_after_another_session_is_not_counted(
     clock: list[float], runs: int, order: str
 ) -> None:
     """It takes 5 ms more here, as what it needs is not in the caches."""
@@ -94,3 +99,72 @@ def test_a_linear_drift_cancels(clock: list[float]) -> None:
         session.timed_run = slower
     before, after = time_interleaved(drifting, {}, runs=40, warmup=1)
     assert np.mean(before) == pytest.approx(np.mean(after))
+
+
+MEGABYTE = 1 << 20
+
+
+def saved(folder: Path, size: int) -> tuple[Path, dict[str, np.ndarray]]:
+    """A layer that makes an image of 8 channels twice as large as its input."""
+    path = folder / f"{size}.onnx"
+    onnx.save(conv_transpose(integers(2, 8, 2, 2), (size, size), strides=[2, 2]), path)
+    return path, {"x": integers(1, 2, size, size)}
+
+
+def test_a_larger_image_takes_more(tmp_path: Path) -> None:
+    """The image that is made, and the columns that it is made of, 8 MiB each."""
+    small = peak_memory(*saved(tmp_path, 8), threads=1)
+    large = peak_memory(*saved(tmp_path, 256), threads=1)
+    assert small is not None
+    assert large is not None
+    assert 0 < small < large - 14 * MEGABYTE
+
+
+def test_an_input_may_have_any_name(tmp_path: Path) -> None:
+    proto = conv_transpose(integers(2, 8, 2, 2), (4, 4), strides=[2, 2])
+    proto.graph.input[0].name = proto.graph.node[0].input[0] = "file"
+    onnx.save(proto, tmp_path / "model.onnx")
+    assert peak_memory(tmp_path / "model.onnx", {"file": integers(1, 2, 4, 4)}, threads=1)
+
+
+def test_what_does_not_run_has_none(tmp_path: Path) -> None:
+    path, _ = saved(tmp_path, 8)
+    assert peak_memory(path, {"other": integers(1)}, threads=1) is None
+    assert peak_memory(tmp_path / "missing.onnx", {"x": integers(1)}, threads=1) is None
+
+
+def test_where_no_process_can_be_started_nobody_can_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure.sys, "executable", str(tmp_path / "missing"))
+    assert peak_memory(*saved(tmp_path, 8), threads=1) is None
+
+
+def test_what_was_freed_counts() -> None:
+    array = np.ones(32 * MEGABYTE)
+    size = array.nbytes
+    del array
+    assert high_water() > size
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        ("processor : 0\nmodel name\t: Brand  X9 CPU @ 2.0GHz\n", "Brand X9 CPU @ 2.0GHz"),
+        ("processor : 0\nmodel name :\n", None),
+        ("", None),
+    ],
+)
+def test_processor_name(cpuinfo: str, name: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(cpuinfo)
+    assert measure._processor_name(path) == name
+
+
+def test_without_cpuinfo_the_platform_names_the_processor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(measure, "_CPUINFO", tmp_path / "none")
+    monkeypatch.setattr("platform.processor", lambda: "arm")
+    monkeypatch.setattr(measure, "usable_cpus", lambda: 1)
+    assert measure.describe_machine() == "arm, 1 CPU"

@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from deployconv.errors import BackendUnavailable, UsageError
-from deployconv.runtimes import BACKEND_NAMES, get_backend
+from deployconv.runtimes import DEFAULT_RUNTIME, RUNTIMES, Runtime, get_backend, names_with
 
 
-@pytest.mark.parametrize("name", [name for name in BACKEND_NAMES if name.startswith("ort")])
+@pytest.mark.parametrize("name", [name for name in RUNTIMES if name.startswith("ort")])
 def test_a_known_backend_carries_its_name_and_its_runtime(name: str) -> None:
     backend = get_backend(name)
     assert backend.name == name
@@ -39,3 +39,29 @@ def test_importing_the_package_imports_no_runtime() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_each_runtime_is_listed_by_its_own_name() -> None:
+    assert list(RUNTIMES) == [runtime.name for runtime in RUNTIMES.values()]
+    assert DEFAULT_RUNTIME in RUNTIMES
+
+
+def test_the_default_runtime_can_stand_in_for_one_that_must_not_run_the_reference() -> None:
+    assert RUNTIMES[DEFAULT_RUNTIME].runs_reference
+
+
+def test_what_compiles_ahead_of_time_is_what_tensorrt_knows_a_library_of() -> None:
+    from deployconv.runtimes.tensorrt.installation import LIBRARIES
+
+    compiling = {name: runtime.package for name, runtime in RUNTIMES.items() if runtime.compiles}
+    assert compiling == LIBRARIES
+
+
+def test_names_with_a_capability() -> None:
+    assert names_with("profiles_layers") == ("tensorrt", "tensorrt-rtx")
+
+
+def test_a_module_that_cannot_be_imported_makes_its_runtime_unavailable() -> None:
+    absent = Runtime("absent", "deployconv.runtimes.absent", "nothing", "pip install nothing", "")
+    with pytest.raises(BackendUnavailable, match=r"'absent' needs nothing, .*: pip install"):
+        absent.load()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deployconv.runtimes.tensorrt.inspection import layer_nodes, make_profiler, named_nodes
+from deployconv.runtimes.tensorrt.execution import layer_nodes, make_profiler, named_nodes
 
 
 def engine(text: str) -> Any:

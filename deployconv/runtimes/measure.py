@@ -1,0 +1,186 @@
+"""Time and peak memory of models, and the machine that both were measured on.
+
+Sessions are timed in turns in one process, so that what drifts drifts for all. A model runs again
+and again where it is deployed, so a run that finds the caches full of another model's data is not
+counted: it may take a quarter longer, or shorter, than one that follows a run of the same model.
+
+The peak of a process's memory never falls, so each model is loaded and run in a process of its
+own::
+
+    python -m deployconv.runtimes.measure RUNTIME MODEL FEEDS.npz THREADS
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from deployconv.runtimes.base import Feeds, Session
+from deployconv.runtimes.registry import DEFAULT_RUNTIME, get_backend
+
+_SECONDS = 2.0
+_WARMUP = 2
+_FEWEST_RUNS = 5
+_MOST_RUNS = 200
+_BRIEF = 20.0
+"""Milliseconds: for a shorter run it matters what the caches hold when it begins."""
+_COUNTED_RUNS = 2
+"""How many runs are counted after one that is not, if runs are brief."""
+_CPUINFO = Path("/proc/cpuinfo")
+_MEMORY_RUNS = 3
+"""onnxruntime takes more memory in the second run, by a plan that it makes of the first."""
+_MEMORY_TIMEOUT = 600.0
+"""Seconds that the process may take."""
+
+
+def time_interleaved(
+    sessions: Sequence[Session],
+    feeds: Feeds,
+    runs: int | None = None,
+    seconds: float = _SECONDS,
+    warmup: int = _WARMUP,
+) -> list[list[float]]:
+    """Time each run of each session, in turns: A B, B A, A B, ...
+
+    Reversing every other round cancels a linear drift, such as a processor that warms up. If runs
+    are brief, a turn is one run that is not counted and two that are.
+
+    Args:
+        sessions: all take ``feeds``.
+        feeds: the same arrays for every run.
+        runs: how many of each session; default: what ``seconds`` allow, but 5 to 200.
+        seconds: for all sessions together, used without ``runs``.
+        warmup: runs of each session before the first that counts, at least one.
+
+    Returns:
+        Milliseconds: one list per session, all of one length. The i-th entries were taken one
+        right after the other.
+    """
+    elapsed = 0.0
+    for session in sessions:
+        for _ in range(max(warmup, 1)):
+            last = _milliseconds(session, feeds)
+        elapsed += last
+    brief = elapsed < _BRIEF * len(sessions)
+    turn = _COUNTED_RUNS if brief else 1
+    if runs is None:
+        each = elapsed * (turn + brief) / turn
+        runs = round(min(max(1e3 * seconds / max(each, 1e-3), _FEWEST_RUNS), _MOST_RUNS))
+    times: list[list[float]] = [[] for _ in sessions]
+    turns = list(zip(sessions, times, strict=True))
+    for first in range(0, runs, turn):
+        for session, taken in turns:
+            if brief:
+                _milliseconds(session, feeds)
+            taken += [_milliseconds(session, feeds) for _ in range(first, min(first + turn, runs))]
+        turns.reverse()
+    return times
+
+
+def _milliseconds(session: Session, feeds: Feeds) -> float:
+    start = time.perf_counter()
+    measured = session.timed_run(feeds)
+    return measured if measured is not None else 1e3 * (time.perf_counter() - start)
+
+
+def usable_cpus() -> int:
+    """Count the logical processors that this process may run on, which may not be all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe_machine() -> str:
+    """Name the processor and count the usable ones, e.g. ``AMD EPYC 7763, 2 CPUs``."""
+    name = _processor_name(_CPUINFO) or platform.processor() or platform.machine()
+    cpus = usable_cpus()
+    return f"{name}, {cpus} {'CPU' if cpus == 1 else 'CPUs'}"
+
+
+def _processor_name(cpuinfo: Path) -> str | None:
+    """Return the first ``model name`` of a Linux cpuinfo file; None if there is none."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name" and value.strip():
+            return " ".join(value.split())
+    return None
+
+
+def peak_memory(
+    model: Path, feeds: Feeds, threads: int, runtime: str = DEFAULT_RUNTIME
+) -> int | None:
+    """Measure the peak memory of loading ``model`` and running it on ``feeds``, in bytes.
+
+    Args:
+        model: a model file.
+        feeds: its inputs by name.
+        threads: how many the runtime may use.
+        runtime: a name in `registry.RUNTIMES` whose row says ``measures_memory``.
+
+    Returns:
+        None if it cannot be measured: the system does not report it, NumPy does not save the
+        inputs, or the process fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="deployconv-") as folder:
+        path = Path(folder) / "feeds.npz"
+        # Numbered, as the name of an input may be that of a parameter of savez.
+        arrays = {f"feed{number}": array for number, array in enumerate(feeds.values())}
+        np.savez(path, names=np.array(list(feeds), np.str_), **arrays)  # type: ignore[arg-type]
+        arguments = [runtime, str(model), str(path), str(threads)]
+        command = [sys.executable, "-m", __name__, *arguments]
+        # The new process imports from the same folders as this one.
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, env=env, timeout=_MEMORY_TIMEOUT
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+    return int(done.stdout) if done.returncode == 0 else None
+
+
+def high_water() -> int:
+    """Return the peak of this process's resident set, in bytes.
+
+    On Linux ``ru_maxrss`` of a new process begins at that of its parent, so ``/proc`` is read.
+    Raises OSError if the system does not report it.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    if find_spec("resource") is None:
+        raise OSError("this system does not tell the peak of the resident set")
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _main(runtime: str, model: str, feeds: str, threads: str) -> None:
+    backend = get_backend(runtime)
+    with np.load(feeds) as saved:
+        names = saved["names"].tolist()
+        arrays = {name: saved[f"feed{number}"] for number, name in enumerate(names)}
+    before = high_water()
+    session = backend.prepare(Path(model), threads=int(threads))
+    for _ in range(_MEMORY_RUNS):
+        session.timed_run(arrays)
+    print(high_water() - before)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,151 @@
+"""The runtimes that deployconv can run a model on, and what each of them can do.
+
+A new runtime is a module with a function ``load``, and a row of `RUNTIMES`. Other code asks for
+a capability, never for a name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from deployconv.errors import BackendUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from deployconv.runtimes.base import Backend
+
+DEFAULT_RUNTIME = "ort"
+"""Runs models if no runtime was asked for, or if the one that was should not run them."""
+
+Capability = Literal["profiles_layers", "captures_graphs"]
+"""What the sessions of only some runtimes can do, and a command may ask for."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One runtime: where its code is, and what it can do.
+
+    Attributes:
+        name: what ``--backend`` takes.
+        module: its code, imported by `load` only. Its function ``load(name)`` returns the
+            `base.Backend`.
+        package: the library that the module needs.
+        install: how to install that library.
+        cost_table: key of its constants in `deployconv.search.cost_table.TABLES`.
+        runs_reference: whether the original model is run on it when outputs are compared. If
+            not, `DEFAULT_RUNTIME` runs the original.
+        measures_memory: whether `peak_memory` can tell what a model takes on it.
+        profiles_layers: whether its sessions tell the time of each layer (`base.GpuSession`).
+        captures_graphs: whether its sessions run as a captured CUDA graph (`base.GpuSession`).
+        compiles: whether it compiles engines ahead of time, as ``deployconv build`` does.
+        prefers_col2im: whether its Col2Im is so fast that a model is worth raising to opset 18.
+        needs_float_bias: whether it refuses an int32 bias in a quantized layer.
+    """
+
+    name: str
+    module: str
+    package: str
+    install: str
+    cost_table: str
+    runs_reference: bool = True
+    measures_memory: bool = False
+    profiles_layers: bool = False
+    captures_graphs: bool = False
+    compiles: bool = False
+    prefers_col2im: bool = False
+    needs_float_bias: bool = False
+
+    def load(self) -> Backend:
+        """Import the runtime's library and return the backend that prepares models with it.
+
+        Raises BackendUnavailable if the library is not installed or cannot be used here.
+        """
+        try:
+            module = importlib.import_module(self.module)
+        except ImportError as error:
+            raise BackendUnavailable(
+                f"backend {self.name!r} needs {self.package}, which cannot be imported ({error}): "
+                f"{self.install}"
+            ) from error
+        backend: Backend = module.load(self.name)
+        return backend
+
+
+_ORT = "deployconv.runtimes.ort"
+_ORT_INSTALL = "pip install 'deployconv[cpu]', or 'deployconv[gpu]' for CUDA and TensorRT"
+_TENSORRT = "deployconv.runtimes.tensorrt.session"
+
+_ROWS = (
+    Runtime(
+        "ort",
+        _ORT,
+        "onnxruntime",
+        _ORT_INSTALL,
+        cost_table="ort",
+        measures_memory=True,
+        prefers_col2im=True,
+    ),
+    Runtime("ort:cuda", _ORT, "onnxruntime", _ORT_INSTALL, cost_table="not-fitted"),
+    Runtime(
+        "ort:tensorrt",
+        _ORT,
+        "onnxruntime",
+        _ORT_INSTALL,
+        cost_table="tensorrt",
+        needs_float_bias=True,
+    ),
+    Runtime(
+        "tensorrt",
+        _TENSORRT,
+        "tensorrt",
+        "pip install 'deployconv[gpu]'",
+        cost_table="tensorrt",
+        runs_reference=False,
+        profiles_layers=True,
+        captures_graphs=True,
+        compiles=True,
+        needs_float_bias=True,
+    ),
+    Runtime(
+        "tensorrt-rtx",
+        _TENSORRT,
+        "tensorrt_rtx",
+        "pip install 'deployconv[rtx]'",
+        cost_table="tensorrt",
+        runs_reference=False,
+        profiles_layers=True,
+        captures_graphs=True,
+        compiles=True,
+        needs_float_bias=True,
+    ),
+)
+
+RUNTIMES: Mapping[str, Runtime] = {row.name: row for row in _ROWS}
+"""Every runtime by its name, in the order that messages list them."""
+
+
+def get_runtime(name: str) -> Runtime:
+    """What the runtime called ``name`` can do; nothing is imported.
+
+    Raises UsageError if there is no such runtime.
+    """
+    if name not in RUNTIMES:
+        raise UsageError(f"unknown backend {name!r}: choose one of {', '.join(RUNTIMES)}")
+    return RUNTIMES[name]
+
+
+def get_backend(name: str) -> Backend:
+    """Load the runtime called ``name``.
+
+    Raises:
+        UsageError: there is no such runtime.
+        BackendUnavailable: its library is not installed, or cannot be used here.
+    """
+    return get_runtime(name).load()
+
+
+def names_with(capability: Capability) -> tuple[str, ...]:
+    """Names of the runtimes that have ``capability``."""
+    return tuple(name for name, runtime in RUNTIMES.items() if getattr(runtime, capability))
