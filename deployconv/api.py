@@ -155,7 +155,7 @@ def rewrite(
     from deployconv.graph.load import load
     from deployconv.proof.compiled import targets_of
     from deployconv.rewriting import Request, rewrite_model
-    from deployconv.search.workbench import TunerOptions
+    from deployconv.search.choice import TunerOptions
 
     if policy not in get_args(Policy):
         raise UsageError(f"policy '{policy}' is not known: choose all, cost or fastest")

@@ -49,7 +49,7 @@ def time_pair(
     from deployconv.proof.inputs import make_feeds
     from deployconv.runtimes import get_backend
     from deployconv.runtimes.timing import time_interleaved
-    from deployconv.search.race import Timing
+    from deployconv.search.measure import Timing
 
     backend = get_backend("ort")
     paths = [original, rewritten]
