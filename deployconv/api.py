@@ -170,7 +170,13 @@ def rewrite(
         BackendUnavailable: the backend is not available or cannot run the model.
     """
     from deployconv.graph.load import load
+<<<<<<< HEAD
     from deployconv.rewriting import rewrite_model
+=======
+    from deployconv.proof.compiled import targets_of
+    from deployconv.rewriting import Request, rewrite_model
+    from deployconv.search.choice import TunerOptions
+>>>>>>> cost
 
     options = RewriteCommand(
         output=_path(output),

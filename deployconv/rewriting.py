@@ -21,8 +21,8 @@ from deployconv.proof.latency import measure_latency
 from deployconv.proof.parity import check_parity
 from deployconv.results import NotRun, Rewriting, Step
 from deployconv.runtimes.base import ModelSource
+from deployconv.search.choice import TunerOptions
 from deployconv.search.policy import plan_by_policy
-from deployconv.search.workbench import TunerOptions
 
 
 @dataclass(frozen=True)

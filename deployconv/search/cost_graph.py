@@ -1,104 +1,360 @@
-"""What all nodes of a graph have to do together, as onnxruntime would run them.
+"""The work of a whole graph, as onnxruntime would run it.
 
-Some nodes cost nothing beside others: what is constant is computed once, an activation behind a
-Conv is done on the way, a BatchNormalization there disappears in the weights. Others cost more:
-between a Conv that works on blocks of channels and a layer that does not, the image is
-reordered.
+Some nodes cost nothing: what is constant is computed once, a Conv applies the activation after
+it, a BatchNormalization after a Conv becomes part of its weights. Other nodes cost more: between
+a Conv that works on blocks of channels and a layer that does not, the image is reordered.
+
+A graph in which one node is replaced shares all it can with the original: only nodes whose
+inputs, readers or shapes have changed are looked at again.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import heapq
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from math import prod
+from typing import NamedTuple
 
 from onnx import FunctionProto, GraphProto, NodeProto
 
 from deployconv.graph.shapes import Instance
 from deployconv.graph.tensors import graph_attributes
-from deployconv.search.cost_integers import Integers, turns
 from deployconv.search.cost_terms import (
     FOLDED,
     FUSED,
+    IntegerLayers,
     Term,
     Work,
-    far,
+    channel_move,
     integer_conv,
     is_blocked,
     reads_blocks,
+    uncached,
     work_of,
 )
 
-_FOLLOWERS = frozenset(
+_KEEPS_BLOCKS = frozenset(
     (
         *("Add", "AveragePool", "BatchNormalization", "Concat", "GlobalAveragePool", "MaxPool"),
         *("Mul", "Resize", "Sum", "Upsample", *FUSED),
     )
 )
-"""What leaves channels in blocks where it finds all of its inputs so."""
+"""Operators whose result has its channels in blocks if all their inputs have."""
 _RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomUniform"})
 
+Position = tuple[int, int]
+"""Of a node: index in the original graph, and index among the nodes that replaced that one."""
 
-@dataclass(frozen=True, eq=False)
+
+class _State(NamedTuple):
+    """What is known of a tensor besides its shape."""
+
+    constant: bool = False
+    """Does not depend on the inputs of the graph."""
+    blocked: bool = False
+    """Its channels lie in blocks."""
+    open: bool = False
+    """The result of a Conv that can still apply an activation."""
+    channels_last: bool = False
+    """Integers whose channels are the last axis in memory."""
+
+
+_PLAIN = _State()
+_CONSTANT = _State(constant=True)
+_CHANNELS_LAST = _State(channels_last=True)
+
+
+_NO_WORK: Work = {}
+
+
+class _Step(NamedTuple):
+    """What running one node means."""
+
+    state: _State
+    """Of its first output."""
+    work: Work | None = _NO_WORK
+    """Its own work; None if a shape that it depends on is not known."""
+    reordered: tuple[str, ...] = ()
+    """The inputs that have to be brought into blocks or out of them."""
+    moved: tuple[str, ...] = ()
+    """The integer inputs whose channels have to be moved."""
+
+
+@dataclass(eq=False)
+class _Again:
+    """What has to be looked at again after an edit."""
+
+    nodes: set[Position] = field(default_factory=set)
+    tensors: set[str] = field(default_factory=set)
+    """Of these, the nodes that make or read them."""
+
+
 class CostGraph:
-    """One graph whose time is predicted.
+    """One graph whose time is predicted: `graph_of` makes it, `replaced` its variants."""
 
-    Attributes:
-        nodes: in an order in which they can run.
-        shapes: of its tensors, as far as they are known.
-        constant: names of tensors that do not depend on its inputs.
-        outputs: names of tensors that leave it, or that a subgraph reads.
-        static: True where the sizes of its inputs never change, so that what is computed from
-            sizes alone is constant.
-        block: channels in a block, see `cost_terms`.
-    """
+    def __init__(
+        self,
+        nodes: Iterable[NodeProto],
+        shapes: Instance,
+        constants: Iterable[str],
+        outputs: Collection[str],
+        static: bool,
+        block: int,
+    ) -> None:
+        """See `graph_of`; ``outputs`` are all tensors that are read elsewhere."""
+        self.shapes: dict[str, tuple[int, ...]] = dict(shapes)
+        self._outputs = outputs
+        self._static = static
+        self._block = block
+        self._nodes: list[Sequence[NodeProto]] = []
+        self._steps: list[list[_Step | None]] = []
+        """By position; None for a node whose results nothing needs."""
+        self._states: dict[str, _State] = dict.fromkeys(constants, _CONSTANT)
+        self._reads: dict[str, int] = {}
+        """How often the needed nodes and the outputs read a tensor."""
+        self._makers: dict[str, Position] = {}
+        self._readers: dict[str, tuple[Position, ...]] = {}
+        self._integers = IntegerLayers((), ())
+        self._quantized = False
+        for node in nodes:
+            self._add_node(node)
+        again = _Again()
+        self._count(outputs, 1, again)
+        self._evaluate(again)
 
-    nodes: Sequence[NodeProto]
-    shapes: Instance
-    constant: Collection[str]
-    outputs: Collection[str]
-    static: bool
-    block: int
+    def replaced(
+        self, index: int, nodes: Sequence[NodeProto], shapes: Instance, constants: Iterable[str]
+    ) -> CostGraph:
+        """The graph with ``nodes`` in place of one node, and of what led to that node alone.
 
-    def own_work(self) -> Iterator[tuple[NodeProto, Work | None]]:
-        """Every node that is run and its own work; None where that is not known."""
-        state = _State(self)
-        for node in self.live():
-            if not state.passes(node):
-                yield node, state.work(node)
+        Args:
+            index: of the node that is replaced, in the original graph.
+            nodes: the new nodes; the last one makes what the old node made.
+            shapes: of the tensors that the new nodes make.
+            constants: names of constant tensors that come with the new nodes.
+        """
+        made = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, dict | list) and name != "_outputs":
+                setattr(made, name, value.copy())
+        new = [name for name in constants if self._state(name) != _CONSTANT]
+        again = _Again(tensors=set(new))
+        again.tensors |= {x for x, shape in shapes.items() if self.shapes.get(x) != shape}
+        made.shapes.update(shapes)
+        made._states.update(dict.fromkeys(new, _CONSTANT))
+        made._exchange(index, nodes, again)
+        made._evaluate(again)
+        return made
 
     def work(self) -> tuple[Work, frozenset[str]]:
         """All work, and the outputs of nodes of which nothing is known."""
-        state = _State(self)
         total: Work = {}
         unknown = set()
-        for node in self.live():
-            if state.passes(node):
-                continue
-            own = state.work(node)
-            if own is None:
+        reordered: dict[str, None] = {}
+        moved: dict[str, None] = {}
+        for node, step in self._needed():
+            if step.work is None:
                 unknown.add(node.output[0])
-            add_work(total, own or {})
-        state.finish()
-        for name in state.turned & self.shapes.keys():
-            add_work(total, {"turned": prod(self.shapes[name]) / 1e6, "launches": 1.0})
-        for name in state.reordered & self.shapes.keys():
+            else:
+                add_work(total, step.work)
+            if step.reordered:
+                reordered.update(dict.fromkeys(step.reordered))
+            if step.moved:
+                moved.update(dict.fromkeys(step.moved))
+        for name in self._outputs:
+            state = self._state(name)
+            reordered.update(dict.fromkeys([name] if state.blocked else ()))
+            moved.update(dict.fromkeys([name] if state.channels_last else ()))
+        for name in filter(self.shapes.__contains__, moved):
             amount = prod(self.shapes[name]) / 1e6
-            full = self.shapes[name][1] % self.block == 0
+            add_work(total, {"integer_layout": amount, "launches": 1.0})
+        for name in filter(self.shapes.__contains__, reordered):
+            amount = prod(self.shapes[name]) / 1e6
+            full = self.shapes[name][1] % self._block == 0
             term: Term = "reordered" if full else "reordered_part"
-            add_work(total, {term: amount, "launches": 1.0, "forks": 1.0, **far(amount)})
+            add_work(total, {term: amount, "launches": 1.0, "forks": 1.0, **uncached(amount)})
         return total, frozenset(unknown)
 
-    def live(self) -> list[NodeProto]:
-        """The nodes whose results are needed."""
-        read = set(self.outputs)
-        found = []
-        for node in reversed(self.nodes):
-            if read.intersection(node.output):
-                read.update(node.input)
-                found.append(node)
-        return found[::-1]
+    def work_without(self, variant: CostGraph) -> dict[Position, Work]:
+        """The own work of each node that ``variant``, a graph made by `replaced`, lacks."""
+        return {
+            (index, inner): step.work or {}
+            for index, (own, others) in enumerate(zip(self._steps, variant._steps, strict=True))
+            if own is not others
+            for inner, step in enumerate(own)
+            if step is not None
+            and (self._nodes[index] is not variant._nodes[index] or others[inner] is None)
+        }
+
+    # --- nodes
+
+    def _needed(self) -> Iterator[tuple[NodeProto, _Step]]:
+        """The nodes whose results are needed, in the order in which they run."""
+        for nodes, steps in zip(self._nodes, self._steps, strict=True):
+            for node, step in zip(nodes, steps, strict=True):
+                if step is not None:
+                    yield node, step
+
+    def _node(self, at: Position) -> NodeProto:
+        return self._nodes[at[0]][at[1]]
+
+    def _is_needed(self, node: NodeProto) -> bool:
+        return any(self._reads.get(name) for name in node.output if name)
+
+    def _set_step(self, at: Position, step: _Step | None) -> None:
+        # Lists of steps are shared with the graphs that this one is a variant of.
+        steps = list(self._steps[at[0]])
+        steps[at[1]] = step
+        self._steps[at[0]] = steps
+
+    def _add_node(self, node: NodeProto) -> None:
+        self._nodes.append(())
+        self._steps.append([])
+        self._put(len(self._nodes) - 1, (node,))
+
+    def _put(self, index: int, nodes: Sequence[NodeProto]) -> None:
+        self._nodes[index], self._steps[index] = nodes, [None] * len(nodes)
+        for inner, node in enumerate(nodes):
+            self._quantized |= node.op_type == "DequantizeLinear"
+            self._makers.update((name, (index, inner)) for name in node.output if name)
+            for name in _inputs(node):
+                self._readers[name] = (*self._readers.get(name, ()), (index, inner))
+
+    def _exchange(self, index: int, nodes: Sequence[NodeProto], again: _Again) -> None:
+        old, steps = self._nodes[index], self._steps[index]
+        for node in old:
+            for name in filter(None, node.output):
+                self._makers.pop(name, None)
+            for name in _inputs(node):
+                self._readers[name] = tuple(at for at in self._readers[name] if at[0] != index)
+        self._put(index, nodes)
+        needed = [(index, i) for i, node in enumerate(nodes) if self._is_needed(node)]
+        again.nodes.update(needed)
+        # What is read from now on counts first, so that nothing seems to have no reader meanwhile.
+        self._count([name for at in needed for name in self._node(at).input], 1, again)
+        gone = [node for node, step in zip(old, steps, strict=True) if step is not None]
+        self._count([name for node in gone for name in node.input], -1, again)
+
+    def _count(self, names: Iterable[str], by: int, again: _Again) -> None:
+        """Count ``by`` more readers of each tensor.
+
+        A node is needed while one of its outputs has a reader; what it reads counts as long.
+        """
+        waiting = [name for name in names if name]
+        while waiting:
+            name = waiting.pop()
+            at = self._makers.get(name)
+            was_needed = at is not None and self._is_needed(self._node(at))
+            self._reads[name] = self._reads.get(name, 0) + by
+            if self._state(name).open:
+                again.tensors.add(name)
+            if at is None or self._is_needed(self._node(at)) == was_needed:
+                continue
+            if was_needed:
+                self._set_step(at, None)
+            else:
+                again.nodes.add(at)
+            waiting += filter(None, self._node(at).input)
+
+    # --- what each node means
+
+    def _evaluate(self, again: _Again) -> None:
+        """Look at the nodes of ``again``, and at those for which that changes something."""
+        if self._quantized:
+            before = self._integers.tensors
+            every = (node for nodes in self._nodes for node in nodes)
+            self._integers = IntegerLayers(filter(self._is_needed, every), self._outputs)
+            again.tensors |= before ^ self._integers.tensors
+        heap = list(again.nodes)
+        for name in again.tensors:
+            heap += self._readers.get(name, ())
+            heap += [self._makers[name]] if name in self._makers else []
+        heapq.heapify(heap)
+        done: Position | None = None
+        while heap:
+            at = heapq.heappop(heap)
+            node = self._node(at)
+            if at == done or not self._is_needed(node):
+                continue
+            done = at
+            step = self._step(node)
+            self._set_step(at, step)
+            for number, name in enumerate(node.output):
+                state = (
+                    step.state if number == 0 else step.state._replace(blocked=False, open=False)
+                )
+                if name and self._state(name) != state:
+                    self._states[name] = state
+                    for reader in self._readers.get(name, ()):
+                        heapq.heappush(heap, reader)
+
+    def _state(self, name: str) -> _State:
+        return self._states.get(name, _PLAIN)
+
+    def _step(self, node: NodeProto) -> _Step:
+        varying = [name for name in node.input if name and not self._state(name).constant]
+        sized = node.op_type in ("Shape", "Size") and self._static
+        if (sized or not varying) and node.op_type not in _RANDOM:
+            return _Step(_CONSTANT)
+        if self._integers.absorb(node):
+            return _Step(_PLAIN._replace(channels_last=self._state(node.input[0]).channels_last))
+        if node.input and node.input[0] in self._integers.tensors:
+            return self._integer_step(node)
+        return self._fused(node, varying) or self._layer(node, varying)
+
+    def _integer_step(self, node: NodeProto) -> _Step:
+        """Of a Conv on integers, or of what moves them about."""
+        source, move = self._state(node.input[0]), channel_move(node)
+        if move == "last" and source.channels_last:
+            return _Step(_PLAIN)
+        if move == "first" and not source.channels_last:
+            return _Step(_CHANNELS_LAST)
+        if node.op_type == "Slice":
+            return _Step(
+                _PLAIN._replace(channels_last=source.channels_last),
+                work_of(node, self.shapes, self._block),
+            )
+        is_conv = self._integers.is_conv(node)
+        moved = (node.input[0],) if source.channels_last != is_conv else ()
+        if not is_conv:
+            return _Step(_PLAIN, work_of(node, self.shapes, self._block), moved=moved)
+        try:
+            return _Step(_CHANNELS_LAST, integer_conv(node, self.shapes), moved=moved)
+        except KeyError:
+            return _Step(_CHANNELS_LAST, None, moved=moved)
+
+    def _fused(self, node: NodeProto, varying: Sequence[str]) -> _Step | None:
+        """The step of a node that the Conv before it takes in."""
+        if len(varying) != 1 or node.op_type not in FUSED | FOLDED:
+            return None
+        source = self._state(varying[0])
+        if not source.open or self._reads[varying[0]] != 1:
+            return None
+        return _Step(_State(blocked=source.blocked, open=node.op_type in FOLDED))
+
+    def _layer(self, node: NodeProto, varying: Sequence[str]) -> _Step:
+        own = work_of(node, self.shapes, self._block)
+        is_conv = node.op_type == "Conv" and own is not None
+        if is_conv and is_blocked(node, self.shapes, self._block):
+            wanted = reads_blocks(node, self.shapes, self._block)
+            return self._reading(varying[:1], wanted, _State(blocked=True, open=True), own)
+        stays = node.op_type in _KEEPS_BLOCKS and all(self._state(x).blocked for x in varying)
+        if stays and own is not None and "repeated" in own:
+            own["repeated_blocks"] = own.pop("repeated")
+        return self._reading(varying, stays, _State(blocked=stays, open=is_conv), own)
+
+    def _reading(
+        self, names: Sequence[str], in_blocks: bool, state: _State, work: Work | None
+    ) -> _Step:
+        """A step that reads ``names`` in blocks or not, and integers with their channels first."""
+        return _Step(
+            state,
+            work,
+            tuple(name for name in names if self._state(name).blocked != in_blocks),
+            tuple(name for name in names if self._state(name).channels_last),
+        )
 
 
 def add_work(total: Work, more: Work) -> None:
@@ -117,113 +373,9 @@ def read_inside(nodes: Iterable[NodeProto]) -> Iterator[str]:
             yield from read_inside(body.node)
 
 
-@dataclass(eq=False)
-class _State:
-    """What is known of the tensors so far, node by node."""
-
-    graph: CostGraph
-    constant: set[str] = field(default_factory=set)
-    blocks: set[str] = field(default_factory=set)
-    """Tensors with channels in blocks."""
-    bare: set[str] = field(default_factory=set)
-    """Results of a Conv that may take an activation in."""
-    reordered: set[str] = field(default_factory=set)
-    last: set[str] = field(default_factory=set)
-    """Integer tensors with their channels last."""
-    turned: set[str] = field(default_factory=set)
-    readers: Counter[str] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        self.constant.update(self.graph.constant)
-        for node in self.graph.live():
-            self.readers.update(node.input)
-        self.readers.update(self.graph.outputs)
-        self.integers = Integers(self.graph.live(), self.graph.outputs)
-
-    def passes(self, node: NodeProto) -> bool:
-        """True for a node that costs nothing where it stands."""
-        varying = [name for name in node.input if name and name not in self.constant]
-        sized = node.op_type in ("Shape", "Size") and self.graph.static
-        if (sized or not varying) and node.op_type not in _RANDOM:
-            self.constant.update(node.output)
-            return True
-        if self.integers.vanishes(node):
-            self._keep_layout(node)
-            return True
-        return self._turns_for_free(node) or self._joins_conv(node, varying)
-
-    def _keep_layout(self, node: NodeProto) -> None:
-        if node.input[0] in self.last:
-            self.last.update(node.output)
-
-    def _turns_for_free(self, node: NodeProto) -> bool:
-        """A Transpose that says what the layout of integers is already, or is to be."""
-        way = turns(node) if node.input and node.input[0] in self.integers.tensors else 0
-        if way > 0 and node.input[0] in self.last:
-            return True
-        if way < 0 and node.input[0] not in self.last:
-            self.last.update(node.output)
-            return True
-        return False
-
-    def _joins_conv(self, node: NodeProto, varying: Sequence[str]) -> bool:
-        if len(varying) != 1 or varying[0] not in self.bare or self.readers[varying[0]] != 1:
-            return False
-        if node.op_type not in FUSED | FOLDED:
-            return False
-        if node.op_type in FOLDED:
-            self.bare.add(node.output[0])
-        if varying[0] in self.blocks:
-            self.blocks.add(node.output[0])
-        return True
-
-    def work(self, node: NodeProto) -> Work | None:
-        """The work of a node that does not pass; its result's layout is known from then on."""
-        shapes, block = self.graph.shapes, self.graph.block
-        if node.input and node.input[0] in self.integers.tensors:
-            return self._integer_work(node)
-        own = work_of(node, shapes, block)
-        varying = [name for name in node.input if name and name not in self.constant]
-        if node.op_type == "Conv" and own is not None:
-            self.bare.add(node.output[0])
-            if is_blocked(node, shapes, block):
-                self.blocks.add(node.output[0])
-                wanted = reads_blocks(node, shapes, block)
-                self._read(varying[:1], wanted)
-                return own
-        follows = node.op_type in _FOLLOWERS and self.blocks.issuperset(varying)
-        if follows:
-            self.blocks.add(node.output[0])
-            if own is not None and "repeated" in own:
-                own["repeated_blocks"] = own.pop("repeated")
-        self._read(varying, follows)
-        return own
-
-    def _integer_work(self, node: NodeProto) -> Work | None:
-        """Of a Conv on integers, or of what moves them about."""
-        source = node.input[0]
-        if node.op_type == "Slice":
-            self._keep_layout(node)
-        elif (source in self.last) != self.integers.layer(node):
-            self.turned.add(source)
-        if not self.integers.layer(node):
-            return work_of(node, self.graph.shapes, self.graph.block)
-        self.last.update(node.output)
-        try:
-            return integer_conv(node, self.graph.shapes)
-        except KeyError:
-            return None
-
-    def _read(self, names: Iterable[str], in_blocks: bool) -> None:
-        """Each tensor is reordered once, for however many read it so."""
-        names = list(names)
-        self.reordered.update(name for name in names if (name in self.blocks) != in_blocks)
-        self.turned.update(self.last.intersection(names))
-
-    def finish(self) -> None:
-        """What leaves the graph is not in blocks."""
-        ends = self.blocks | self.last
-        self._read((name for name in self.graph.outputs if name in ends), False)
+def _inputs(node: NodeProto) -> Iterable[str]:
+    """Names of the inputs, each once."""
+    return dict.fromkeys(filter(None, node.input))
 
 
 def graph_of(
@@ -234,12 +386,21 @@ def graph_of(
     block: int,
     outer: Iterable[str] = (),
 ) -> CostGraph:
-    """The cost graph of a GraphProto or FunctionProto; ``outer`` are constants around it."""
-    constant, outputs = set(outer), set(read_inside(graph.node))
+    """The cost graph of a GraphProto or FunctionProto.
+
+    Args:
+        graph: its nodes are in an order in which they can run.
+        shapes: of its tensors, as far as they are known.
+        static: True if the sizes of its inputs never change, so that whatever is computed from
+            sizes alone is constant.
+        block: channels in a block, see `cost_terms`.
+        outer: names of the constants of the graphs around it.
+    """
+    constant, outputs = set(outer), dict.fromkeys(read_inside(graph.node))
     if isinstance(graph, GraphProto):
         constant.update(tensor.name for tensor in graph.initializer)
         constant.update(sparse.values.name for sparse in graph.sparse_initializer)
-        outputs.update(value.name for value in graph.output)
+        outputs.update((value.name, None) for value in graph.output)
     else:
-        outputs.update(graph.output)
-    return CostGraph(list(graph.node), shapes, constant, outputs, static, block)
+        outputs.update(dict.fromkeys(graph.output))
+    return CostGraph(graph.node, shapes, constant, outputs, static, block)

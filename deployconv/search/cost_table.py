@@ -1,8 +1,8 @@
-"""The constants of the cost model: one table a backend.
+"""The constants of the cost model: one table per backend.
 
-What an amount of work takes is a `Rate` times the amount: milliseconds for each unit of
-it (`cost_terms.Term`): a million multiplications or elements, one node, a thousand matrix
-multiplications.
+An amount of work takes the amount times a `Rate`, in milliseconds per unit. The unit depends on
+the kind of work (`cost_terms.Term`): a million multiplications or elements, one node, a thousand
+matrix multiplications.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from deployconv.search.cost_terms import Term, Work
 
 @dataclass(frozen=True)
 class Rate:
-    """Milliseconds for a unit of work: what threads share, what they do not, what they cost.
+    """Milliseconds per unit of work.
 
-    ``each`` is for every thread but the first.
+    Attributes:
+        parallel: with one thread, of the part that threads share.
+        serial: of the part that does not get faster with more threads.
+        each: in addition, for every thread but the first.
     """
 
     parallel: float
@@ -43,16 +46,16 @@ def _refused_by_tensorrt(site: UpsampleSite) -> bool:
 
 @dataclass(frozen=True)
 class CostTable:
-    """What work takes on one backend.
+    """How long work takes on one backend.
 
     Attributes:
-        rates: by kind of work; what is not there takes no time.
-        block: channels in a block of a blocked Conv; 0 where there is none.
+        rates: by kind of work; work that has no rate takes no time.
+        block: channels in a block of a blocked Conv; 0 if no Conv works on blocks.
         margin: part of the time of the layers in question that a form must save before it is
-            taken, for what the model does not know.
-        least: part of the time of the whole model that all forms together must save; another
-            graph, which may take more memory, is not worth less.
-        fitted: False where nothing was measured.
+            taken, as the model is not exact.
+        least: part of the time of the whole model that all forms together must save; less is not
+            worth another graph, which may take more memory.
+        fitted: False if nothing was measured.
         needed: True for a site that the backend cannot run as it is.
     """
 
@@ -90,9 +93,9 @@ ORT_CPU = CostTable(
         "integer": Rate(0.00351, 0.000206),
         "integer_columns": Rate(0.0813, 0),
         "quantized": Rate(0, 0.0814),
-        "turned": Rate(0, 0.234),
+        "integer_layout": Rate(0, 0.234),
         "weights": Rate(0.0289, 0.0307),
-        "far": Rate(0.164, 0.0461),
+        "uncached": Rate(0.164, 0.0461),
         "reordered": Rate(0.182, 0),
         "reordered_part": Rate(0.236, 0.0691),
         "pointwise": Rate(0.0507, 0.0306),
@@ -119,9 +122,9 @@ ORT_CPU = CostTable(
     least=0.02,
 )
 
-# Not fitted: nothing was measured on these. The constants are chosen so that a rewrite has to
-# pay in multiplications: some 5 of them for a byte that is moved, and 5 us for a kernel. What the
-# original does besides multiplying counts as nothing.
+# Not fitted: nothing was measured on these backends. The constants are chosen so that a rewrite has
+# to save multiplications: about 5 of them for each byte that it moves, and 5 us for each kernel.
+# Whatever the original does besides multiplying counts as nothing.
 _MOVED = Rate(0.0, 0.02)
 _NOT_FITTED = CostTable(
     rates={

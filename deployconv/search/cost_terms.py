@@ -1,14 +1,23 @@
-"""What a node has to do, in amounts that a cost model can put a time to.
+"""The work of single nodes, in amounts that a cost model can put a time to.
 
-The amounts are those of onnxruntime's CPU kernels; a table (`cost_table`) has the time of each.
-Convolutions come in two kinds there. One works on images whose channels lie in blocks; it needs
-two spatial axes and a number of channels that fits. The other writes the columns of a matrix
-(im2col) and multiplies. A ConvTranspose multiplies first and adds its columns up after.
+The amounts are those of onnxruntime's CPU kernels; `cost_table` has the time of each. There are
+two kinds of convolution. One works on images whose channels lie in blocks; it needs two spatial
+axes and a suitable number of channels. The other writes the columns of a matrix (im2col) and
+multiplies. A ConvTranspose multiplies first and then adds its columns up.
+
+In a quantized graph some nodes run on integers (`IntegerLayers`):
+
+    DequantizeLinear -> Conv -> QuantizeLinear                    is one QLinearConv
+    DequantizeLinear -> Transpose, Reshape, .. -> QuantizeLinear  moves integers
+
+The DequantizeLinear and QuantizeLinear around them disappear. A QLinearConv has its channels last,
+and between two of them nothing is transposed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import takewhile
 from math import prod
 from typing import Any, Literal
@@ -32,9 +41,9 @@ Term = Literal[
     "integer",
     "integer_columns",
     "quantized",
-    "turned",
+    "integer_layout",
     "weights",
-    "far",
+    "uncached",
     "reordered",
     "reordered_part",
     "pointwise",
@@ -57,34 +66,34 @@ Term = Literal[
 ]
 """Kinds of work; multiplications and elements are counted in millions.
 
-- ``launches``: nodes, one by one; ``forks``: those that wake other threads; ``gemm_calls``:
+- ``launches``: nodes, one by one; ``forks``: nodes that wake other threads; ``gemm_calls``:
   matrix multiplications, in thousands; ``read``: elements of the second matrix of a MatMul.
 - ``blocked``: multiplications of a blocked Conv, its channels filled up to whole blocks.
-- ``depthwise``: multiplications of a blocked Conv with one channel a group.
+- ``depthwise``: multiplications of a blocked Conv with one channel per group.
 - ``gemm``: multiplications of the others; ``columns``: elements that im2col writes;
-  ``scattered``: elements that a ConvTranspose adds up, ``_nd`` where it is not 2-D.
+  ``scattered``: elements that a 2-D ConvTranspose adds up, ``_nd`` for one that is not 2-D.
 - ``integer``: multiplications of a Conv between DequantizeLinear and QuantizeLinear, with its
-  ``integer_columns``; ``quantized``: elements of such nodes that stand elsewhere; ``turned``:
-  integers brought from channels in front to channels last or back.
-- ``weights``: elements of the weight, which count where the image is small.
-- ``far``: elements, of those counted elsewhere, beyond what a cache holds of one tensor.
-- ``reordered``: elements brought into blocks or out of them; ``_part`` where the last block
-  is not full.
+  ``integer_columns``; ``quantized``: elements of such nodes that are not part of a Conv;
+  ``integer_layout``: integers moved from channels first to channels last or back.
+- ``weights``: elements of the weight, which count if the image is small.
+- ``uncached``: elements, counted elsewhere too, beyond what a cache holds of one tensor.
+- ``reordered``: elements brought into blocks or out of them; ``_part`` if the last block is not
+  full.
 - ``pointwise``, ``transcendental``: elements of such layers; ``reduced``: elements that a
-  reduction reads, along any axis but the last, ``_pages`` where what it adds up stands whole
-  pages of memory apart, all in one corner of the cache.
-- ``copied``: elements of whatever else moves data; ``repeated``: made by a nearest Resize,
-  ``_blocks`` where the channels stay in blocks.
-- the rest: elements that a shuffle moves, one term a way to do it.
+  reduction reads, along any axis but the last, ``_pages`` if what it adds up lies whole pages of
+  memory apart, which a cache holds little of.
+- ``copied``: elements of whatever else moves data; ``repeated``: elements that a nearest Resize
+  makes, ``_blocks`` if the channels stay in blocks.
+- the rest: elements that a shuffle moves, one term for each way to do it.
 """
 
 Work = dict[Term, float]
 
 _MILLION = 1e6
 FUSED = frozenset({"Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
-"""Activations that a Conv does on the way."""
+"""Activations that the Conv before them applies."""
 FOLDED = frozenset({"Add", "BatchNormalization", "Mul"})
-"""Layers that disappear in the weights of a Conv, if all they have besides is constant."""
+"""Layers that become part of the weights of a Conv, if their other inputs are constant."""
 _POINTWISE = frozenset(
     (
         *("Abs", "Add", "BatchNormalization", "Cast", "Clip", "Div", "HardSigmoid", "HardSwish"),
@@ -103,21 +112,21 @@ _FREE = frozenset(
         "Unsqueeze",
     )
 )
-_NEAR = 1.0
+_CACHED = 1.0
 """Millions of elements of a tensor that a cache holds."""
 _PAGE = 1024
 """Elements of a page of memory."""
 _ALIGNED = 4
-"""Channels that come in fours can be brought into blocks."""
+"""Only a multiple of as many channels can be brought into blocks."""
 
 
 def work_of(node: NodeProto, shapes: Instance, block: int) -> Work | None:
-    """The work of one node by itself; None where a shape that it depends on is not known.
+    """The work of one node by itself; None if a shape that it depends on is not known.
 
     Args:
         node: the node.
         shapes: of all tensors of its graph.
-        block: channels in a block; 0 where no Conv works on blocks.
+        block: channels in a block; 0 if no Conv works on blocks.
     """
     if node.op_type in _FREE:
         return {}
@@ -137,16 +146,16 @@ def _work(node: NodeProto, shapes: Instance, block: int) -> Work:
     if node.op_type.startswith("Reduce"):
         return _reduction(node, shapes)
     made = prod(shapes[node.output[0]]) / _MILLION
-    return _moved(node, shapes, made) | far(made)
+    return _moved(node, shapes, made) | uncached(made)
 
 
-def far(amount: float) -> Work:
-    """What is beyond a cache of ``amount`` million elements."""
-    return {"far": amount - _NEAR} if amount > _NEAR else {}
+def uncached(amount: float) -> Work:
+    """The part of ``amount`` million elements of a tensor that a cache does not hold."""
+    return {"uncached": amount - _CACHED} if amount > _CACHED else {}
 
 
 def _moved(node: NodeProto, shapes: Instance, made: float) -> Work:
-    """Of a layer that makes ``made`` million elements of others."""
+    """The work of a layer that makes ``made`` million elements."""
     op = node.op_type
     if op in _POINTWISE:
         return {"pointwise": made}
@@ -191,7 +200,10 @@ def _conv(node: NodeProto, shapes: Instance, block: int) -> Work:
 
 
 def integer_conv(node: NodeProto, shapes: Instance) -> Work:
-    """The work of a Conv whose image, weight and result are integers."""
+    """The work of a Conv whose image, weight and result are integers.
+
+    Raises KeyError if a shape is not known.
+    """
     weight, y = shapes[node.input[1]], shapes[node.output[0]]
     group = int(attributes(node).get("group", 1))
     taps, pixels = prod(weight[2:]), y[0] * prod(y[2:]) / _MILLION
@@ -216,11 +228,11 @@ def _conv_transpose(node: NodeProto, shapes: Instance) -> Work:
         work["scattered"] = columns
     else:
         work["scattered_nd"] = columns
-    return work | far(columns / group)
+    return work | uncached(columns / group)
 
 
 def _matmul(node: NodeProto, shapes: Instance) -> Work:
-    """Few rows times a large matrix take as long as it takes to read that."""
+    """Few rows times a large matrix take as long as it takes to read the matrix."""
     one, other = (shapes[name] for name in node.input)
     y = shapes[node.output[0]]
     read = prod(other) / _MILLION
@@ -230,7 +242,7 @@ def _matmul(node: NodeProto, shapes: Instance) -> Work:
 
 
 def _reduction(node: NodeProto, shapes: Instance) -> Work:
-    """What lies side by side is added up as quickly as a pointwise layer reads it."""
+    """Adjacent elements are added up as quickly as a pointwise layer reads them."""
     x, y = shapes[node.input[0]], shapes[node.output[0]]
     kept = list(takewhile(lambda sizes: sizes[0] == sizes[1], zip(x[::-1], y[::-1], strict=False)))
     apart = prod(size for size, _ in kept)
@@ -243,8 +255,9 @@ def _reduction(node: NodeProto, shapes: Instance) -> Work:
 def is_blocked(node: NodeProto, shapes: Instance, block: int) -> bool:
     """True for a Conv that onnxruntime runs on channels in blocks.
 
-    As its transformer decides it: two spatial axes; groups of whole blocks, or of one channel;
-    input channels in fours, or fewer than a block, which are then read as they are.
+    Its graph transformer decides so for two spatial axes, groups of whole blocks or of one
+    channel, and input channels that are a multiple of four, or fewer than a block: these are
+    then read as they are.
     """
     weight = shapes[node.input[1]]
     if not block or len(weight) != 4:
@@ -259,13 +272,13 @@ def is_blocked(node: NodeProto, shapes: Instance, block: int) -> bool:
 
 
 def reads_blocks(node: NodeProto, shapes: Instance, block: int) -> bool:
-    """True where a blocked Conv wants its input in blocks."""
+    """True if a blocked Conv wants its input in blocks."""
     group = int(attributes(node).get("group", 1))
     return shapes[node.input[1]][1] * group >= block
 
 
 def _col2im(node: NodeProto, rank: int) -> Term:
-    """Whole rows, and blocks of two by two that are not cropped, have a quicker way."""
+    """The term of a Col2Im: whole rows, and uncropped blocks of two by two, are quicker."""
     if rank != 4:
         return "col2im_nd"
     given = attributes(node)
@@ -276,7 +289,7 @@ def _col2im(node: NodeProto, rank: int) -> Term:
 
 
 def _transposed(node: NodeProto, shape: Sequence[int]) -> Term:
-    """How much a Transpose tears apart: rows, one axis among the others, or everything."""
+    """The term of a Transpose: it moves whole rows, one axis among the others, or elements."""
     order = attributes(node).get("perm") or tuple(reversed(range(len(shape))))
     axes = [axis for axis in order if shape[axis] != 1]
     merged = [axes[:1]] if axes else []
@@ -295,10 +308,90 @@ def _transposed(node: NodeProto, shape: Sequence[int]) -> Term:
 
 
 def _filled(channels: int, block: int) -> int:
-    """Whole blocks for ``channels``."""
+    """``channels`` rounded up to whole blocks."""
     return -(-channels // block) * block
 
 
 def attributes(node: NodeProto) -> Mapping[str, Any]:
     """The attributes of a node by name."""
     return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+
+
+_MOVES = frozenset(
+    ["Concat", "DepthToSpace", "Flatten", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"]
+)
+
+
+class IntegerLayers:
+    """Which nodes of a graph run on integers."""
+
+    def __init__(self, nodes: Iterable[NodeProto], outputs: Collection[str]) -> None:
+        """Take the ``nodes`` of a graph, in an order in which they can run."""
+        self._nodes = tuple(nodes)
+        self._outputs = outputs
+        self._makers = {name: node for node in self._nodes for name in node.output}
+        self._readers: dict[str, list[NodeProto]] = {}
+        for node in self._nodes:
+            for name in dict.fromkeys(node.input):
+                self._readers.setdefault(name, []).append(node)
+
+    @cached_property
+    def tensors(self) -> frozenset[str]:
+        """Tensors that stay integers although their type is a real one."""
+        found: set[str] = set()
+        for node in self._nodes:
+            if node.op_type == "DequantizeLinear":
+                if self._stays_integer(node.output[0]):
+                    found.add(node.output[0])
+            elif node.input and node.input[0] in found and node.op_type in (*_MOVES, "Conv"):
+                found.update(node.output)
+        return frozenset(found)
+
+    def _stays_integer(self, name: str) -> bool:
+        """True if all that is done with a tensor can be done on integers."""
+        readers = self._readers.get(name, [])
+        return (
+            bool(readers)
+            and name not in self._outputs
+            and all(self._takes_integers(node, name) for node in readers)
+        )
+
+    def _takes_integers(self, node: NodeProto, name: str) -> bool:
+        if node.op_type == "QuantizeLinear":
+            return True
+        if node.op_type == "Conv":
+            return node.input[0] == name and self._can_be_integer(node)
+        moves = node.op_type in _MOVES and node.input[0] == name
+        return moves and self._stays_integer(node.output[0])
+
+    def _can_be_integer(self, conv: NodeProto) -> bool:
+        weight = self._makers.get(conv.input[1])
+        readers = self._readers.get(conv.output[0], [])
+        return (
+            weight is not None
+            and weight.op_type == "DequantizeLinear"
+            and len(readers) == 1
+            and readers[0].op_type == "QuantizeLinear"
+            and conv.output[0] not in self._outputs
+        )
+
+    def is_conv(self, node: NodeProto) -> bool:
+        """True for a Conv that runs on integers."""
+        return node.op_type == "Conv" and node.input[0] in self.tensors
+
+    def absorb(self, node: NodeProto) -> bool:
+        """True for a DequantizeLinear or QuantizeLinear that is part of an integer layer."""
+        if node.op_type == "DequantizeLinear":
+            return node.output[0] in self.tensors
+        return node.op_type == "QuantizeLinear" and node.input[0] in self.tensors
+
+
+def channel_move(node: NodeProto) -> Literal["first", "last"] | None:
+    """Where a Transpose moves the channels of an image to; None if it does something else."""
+    order = list(attributes(node).get("perm", ())) if node.op_type == "Transpose" else []
+    rank = len(order)
+    if rank < 4:  # of three axes, both exchange the last two
+        return None
+    if order == [0, *range(2, rank), 1]:
+        return "last"
+    return "first" if order == [0, rank - 1, *range(1, rank - 1)] else None

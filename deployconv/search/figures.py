@@ -7,10 +7,7 @@ from dataclasses import dataclass, replace
 
 from deployconv.results import Candidate, Prediction
 from deployconv.search.choice import Choice
-from deployconv.search.race import MARGIN
-
-AS_IT_WAS = "as it was"
-"""The first in every race and of all predictions: the model with this site unchanged."""
+from deployconv.search.measure import MARGIN
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from deployconv.search.choice import Choice
+from deployconv.search.choice import Choice, Choices
 from deployconv.search.figures import Figures
-from deployconv.search.workbench import Choices, Workbench
+from deployconv.search.workbench import Workbench
 
 Found = Mapping[str, Figures]
 """What is known of each site that was looked at, those with the most work first."""

@@ -15,10 +15,10 @@ from deployconv.rewrites.joining import Planned
 from deployconv.rewrites.lowering.shuffle import COL2IM_OPSET
 from deployconv.runtimes import Runtime, get_runtime
 from deployconv.runtimes.base import ModelSource
-from deployconv.search.cost import predict
+from deployconv.search.choice import Tuned, TunerOptions
+from deployconv.search.cost_model import predict
 from deployconv.search.cost_table import TABLES
-from deployconv.search.tuner import Tuned, tune
-from deployconv.search.workbench import TunerOptions
+from deployconv.search.tuner import tune
 
 
 def plan_by_policy(

@@ -12,9 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import inf, isinf, prod
 
+<<<<<<< HEAD
 from deployconv.runtimes import get_runtime
+=======
+from deployconv.search.choice import Choices
+>>>>>>> cost
 from deployconv.search.joint import Found, Taken, confirmed
-from deployconv.search.workbench import Choices, Workbench
+from deployconv.search.workbench import Workbench
 
 _MOST_FORMS = 4
 """Of a site that are tried for their memory."""

@@ -14,7 +14,7 @@ are long for the time there is, only the forms of which it promises most are tim
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import ceil, inf
 
 from deployconv.graph.load import LoadedModel
@@ -22,11 +22,11 @@ from deployconv.options import FeedOptions, RewriteOptions
 from deployconv.results import Candidate, Prediction
 from deployconv.rewrites.joining import Planned
 from deployconv.runtimes.base import ModelSource
-from deployconv.search.choice import Choice
-from deployconv.search.figures import AS_IT_WAS, Figures
+from deployconv.search.choice import AS_IT_WAS, Choice, Choices, Tuned, TunerOptions
+from deployconv.search.figures import Figures
 from deployconv.search.joint import Taken, with_undecided
 from deployconv.search.room import confirmed_in_room
-from deployconv.search.workbench import Choices, TunerOptions, Workbench
+from deployconv.search.workbench import Workbench
 
 _SHORTEST = 0.3
 """Seconds for the forms of one site, at the least."""
@@ -36,20 +36,8 @@ _MOST_JOINT = 1 / 3
 """Of the budget is kept for sites that are undecided by themselves, at the most."""
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """The form of each site that changes, by its id, and what is known of all forms.
-
-    ``heavy`` are the sites of which a faster form needs too much memory.
-    """
-
-    choices: Choices = field(default_factory=dict)
-    candidates: Mapping[str, tuple[Candidate | Prediction, ...]] = field(default_factory=dict)
-    heavy: frozenset[str] = frozenset()
-
-
 Predict = Callable[[LoadedModel, RewriteOptions, TunerOptions], Tuned]
-"""`planning.cost.predict`."""
+"""`cost_model.predict`."""
 
 
 def tune(

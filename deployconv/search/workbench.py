@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from deployconv.errors import CheckFailed
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.save import staged
-from deployconv.options import FeedOptions, RewriteOptions
+from deployconv.options import RewriteOptions
 from deployconv.pipeline import Planning, apply, plan_model
 from deployconv.proof.certificate import certify
 from deployconv.proof.compare import compare_outputs
@@ -24,8 +24,8 @@ from deployconv.runtimes.base import Array, ModelSource, Session
 from deployconv.runtimes.measure import describe_machine, peak_memory
 from deployconv.search.cache import Key, TimingCache
 from deployconv.search.candidates import options_for
-from deployconv.search.choice import Choice, Option
-from deployconv.search.race import Timing, race
+from deployconv.search.choice import Choice, Choices, Option, TunerOptions
+from deployconv.search.measure import Timing, race
 
 _CONFIRM = 3.0
 """Seconds for a comparison of two models, where runs are short."""
@@ -33,24 +33,6 @@ _SHORT = 1.0
 """Seconds for one that is kept time for, at the least."""
 _SIX_ROUNDS, _TWELVE_ROUNDS = 14, 26
 """Runs of two models, with what warms them up."""
-
-Choices = Mapping[str, Choice]
-"""The form of each site that changes, by its id."""
-
-
-@dataclass(frozen=True)
-class TunerOptions:
-    """How long to measure, on what, and whether to remember it."""
-
-    backend: str = "ort"
-    threads: int | None = None
-    feed: FeedOptions = field(default_factory=FeedOptions)
-    budget: float = 60.0
-    cache: bool = True
-    on_progress: Callable[[float], None] | None = None
-    """Called with the part that is done, 0 to 1."""
-    max_memory: float = 1.1
-    """Times the peak memory of the original that speed is worth."""
 
 
 @dataclass(frozen=True, eq=False)

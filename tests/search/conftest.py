@@ -14,7 +14,7 @@ from onnx import ModelProto
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.base import Array, Feeds, ModelSource, Session
 from deployconv.search import workbench
-from deployconv.search.race import Timing
+from deployconv.search.measure import Timing
 
 Cost = Callable[[ModelProto], float]
 """Milliseconds that a model takes."""

@@ -61,7 +61,7 @@ def test_a_conv_between_integers() -> None:
     assert found["integer"] == pytest.approx(MACS)
     assert found["integer_columns"] == pytest.approx(9 * IMAGE)
     assert found["quantized"] == pytest.approx(2 * IMAGE)
-    assert found["turned"] == pytest.approx(2 * IMAGE)
+    assert found["integer_layout"] == pytest.approx(2 * IMAGE)
     assert "blocked" not in found
 
 
@@ -69,7 +69,7 @@ def test_between_two_nothing_is_turned() -> None:
     found = work(quantize("x", "a"), *conv("a", "b"), *conv("b", "c"), dequantize("c", "y"))
     assert found["integer"] == pytest.approx(2 * MACS)
     assert found["quantized"] == pytest.approx(2 * IMAGE)
-    assert found["turned"] == pytest.approx(2 * IMAGE)
+    assert found["integer_layout"] == pytest.approx(2 * IMAGE)
 
 
 def test_a_result_that_is_not_quantized_is_real() -> None:
@@ -90,7 +90,7 @@ def moved(*moves: NodeProto) -> Work:
 
 def test_what_moves_integers_wants_the_channels_in_front() -> None:
     found = moved(node("Reshape", ["m", "sizes"], ["n"]))
-    assert found["turned"] == pytest.approx(4 * IMAGE)
+    assert found["integer_layout"] == pytest.approx(4 * IMAGE)
     assert found["quantized"] == pytest.approx(2 * IMAGE)
 
 
@@ -100,7 +100,7 @@ def test_transposes_that_say_so_cancel() -> None:
         node("Transpose", ["behind"], ["moved"], perm=[0, 2, 1, 3]),
         node("Transpose", ["moved"], ["n"], perm=[0, 3, 1, 2]),
     )
-    assert found["turned"] == pytest.approx(2 * IMAGE)
+    assert found["integer_layout"] == pytest.approx(2 * IMAGE)
     assert found["transposed_rows"] == pytest.approx(IMAGE)
 
 
@@ -110,12 +110,12 @@ def test_a_slice_takes_the_channels_where_they_are() -> None:
         for name, values in {"from": [0], "to": [8], "axis": [2]}.items()
     ]
     found = moved(*bounds, node("Slice", ["m", "from", "to", "axis"], ["n"]))
-    assert found["turned"] == pytest.approx(2 * IMAGE)
+    assert found["integer_layout"] == pytest.approx(2 * IMAGE)
     assert found["copied"] == pytest.approx(IMAGE)
 
 
 def test_a_layer_that_knows_no_integers_stands_between() -> None:
     found = moved(node("Sigmoid", ["m"], ["n"]))
     assert found["quantized"] == pytest.approx(4 * IMAGE)
-    assert found["turned"] == pytest.approx(4 * IMAGE)
+    assert found["integer_layout"] == pytest.approx(4 * IMAGE)
     assert found["transcendental"] == pytest.approx(IMAGE)

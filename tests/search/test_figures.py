@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from deployconv.results import Candidate, Prediction
-from deployconv.search.choice import Choice
-from deployconv.search.figures import AS_IT_WAS, Figures
+from deployconv.search.choice import AS_IT_WAS, Choice
+from deployconv.search.figures import Figures
 
 COL2IM, DCR = Choice("crop", "col2im"), Choice("crop", "dcr")
 FORMS = {str(choice): choice for choice in (COL2IM, DCR)}

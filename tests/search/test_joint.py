@@ -9,11 +9,11 @@ from typing import cast
 import pytest
 
 from deployconv.results import Candidate
-from deployconv.search.choice import Choice
+from deployconv.search.choice import Choice, Choices
 from deployconv.search.figures import Figures
 from deployconv.search.joint import Taken, confirmed, with_undecided
-from deployconv.search.race import Timing
-from deployconv.search.workbench import Choices, Workbench
+from deployconv.search.measure import Timing
+from deployconv.search.workbench import Workbench
 
 COL2IM, DCR = Choice("crop", "col2im"), Choice("crop", "dcr")
 FORMS = {str(choice): choice for choice in (COL2IM, DCR)}

@@ -15,13 +15,12 @@ from deployconv.proof.certificate import certify
 from deployconv.results import Candidate
 from deployconv.rewrites.joining import peers
 from deployconv.search.candidates import options_for
-from deployconv.search.choice import Choice, Option
-from deployconv.search.cost import predict
+from deployconv.search.choice import Choice, Option, Tuned, TunerOptions
+from deployconv.search.cost_model import predict
 from deployconv.search.figures import Figures
 from deployconv.search.joint import Taken
 from deployconv.search.room import without_split
-from deployconv.search.tuner import Tuned, tune
-from deployconv.search.workbench import TunerOptions
+from deployconv.search.tuner import tune
 from tests.build import conv_transpose, integers
 from tests.search.conftest import Track, by_operator, left
 from tests.search.nets import net, pair, up

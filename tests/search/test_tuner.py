@@ -17,9 +17,8 @@ from deployconv.graph.splice import Spliced
 from deployconv.options import FeedOptions, RewriteOptions
 from deployconv.results import Candidate, Prediction
 from deployconv.search import workbench
-from deployconv.search.choice import Choice
-from deployconv.search.tuner import Predict, Tuned, tune
-from deployconv.search.workbench import TunerOptions
+from deployconv.search.choice import Choice, Tuned, TunerOptions
+from deployconv.search.tuner import Predict, tune
 from tests.build import FLOAT, graph, model, node, tensor, value
 from tests.search.conftest import Track, by_operator, left
 from tests.search.nets import (

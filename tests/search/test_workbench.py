@@ -10,8 +10,8 @@ from onnx import ModelProto
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
 from deployconv.search import workbench
-from deployconv.search.choice import Choice
-from deployconv.search.workbench import TunerOptions, Workbench
+from deployconv.search.choice import Choice, TunerOptions
+from deployconv.search.workbench import Workbench
 from tests.search.conftest import Track, by_operator, left
 from tests.search.nets import net, pair, up
 

@@ -12,8 +12,12 @@ from onnx import ModelProto
 import deployconv
 from deployconv.errors import UsageError
 from deployconv.results import Prediction, Rewriting, SiteReport
+<<<<<<< HEAD:tests/search/test_cost.py
 from deployconv.runtimes import RUNTIMES
 from deployconv.search import cost
+=======
+from deployconv.search import cost_model
+>>>>>>> cost:tests/search/test_cost_model.py
 from deployconv.search.cost_table import TABLES, CostTable, Rate
 from deployconv.search.cost_terms import Term
 from tests.build import (
@@ -58,7 +62,7 @@ def constants(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Put a table in the place of onnxruntime's."""
 
     def use(made: CostTable) -> None:
-        monkeypatch.setattr(cost, "TABLES", {**TABLES, "ort": made})
+        monkeypatch.setattr(cost_model, "TABLES", {**TABLES, "ort": made})
 
     return use
 

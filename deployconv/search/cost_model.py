@@ -1,16 +1,17 @@
-"""`--policy cost`: each site takes the form that a static model predicts to be fastest, or none.
+"""`--policy cost`: choose the form of each site that a static model predicts to be fastest.
 
-Nothing is run. Each form is written as nodes, put in the place of the old ones, and what all
-nodes of the graph then have to do (`cost_graph`) is weighed with the constants of the backend
-(`cost_table`). A form is taken only if it saves more of the time of the layers it replaces than
-the model's margin, and all forms together only if they save something of the whole: what is
-predicted to be about as fast stays as it is.
+Nothing is run. Each form is written as nodes and put in place of the old ones. The work of the
+graph (`cost_graph`) times the constants of the backend (`cost_table`) is its predicted time. A form
+is taken only if it saves more than the margin of the time of the layers that it replaces, and forms
+are taken at all only if together they save enough of the whole model: what is predicted to be about
+as fast stays as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from itertools import count
 from math import prod
 
 import numpy as np
@@ -33,63 +34,75 @@ from deployconv.runtimes import get_runtime
 from deployconv.runtimes.measure import usable_cpus
 from deployconv.runtimes.shapes import input_specs
 from deployconv.search.candidates import options_for
-from deployconv.search.choice import Choice, Option
-from deployconv.search.cost_graph import CostGraph, add_work, graph_of
+from deployconv.search.choice import AS_IT_WAS, Choice, Option, Tuned, TunerOptions
+from deployconv.search.cost_graph import CostGraph, Position, add_work, graph_of
 from deployconv.search.cost_table import TABLES, CostTable
 from deployconv.search.cost_terms import Work
-from deployconv.search.figures import AS_IT_WAS
-from deployconv.search.tuner import Tuned
-from deployconv.search.workbench import TunerOptions
 
 _SMALL = 64
-"""Elements of a constant that may be a shape."""
+"""Most elements of a constant that may be a shape."""
 
 
 def predict(model: LoadedModel, options: RewriteOptions, tuner: TunerOptions) -> Tuned:
-    """The form of every selected site of ``model`` that is predicted to be fastest.
+    """Choose the form of every selected site of ``model`` that is predicted to be fastest.
 
-    Raises UsageError where the inputs of ``tuner`` do not fit the model.
+    Raises UsageError if the inputs of ``tuner`` do not fit the model.
     """
     planning = plan_model(model, options)
     view = planning.view
+<<<<<<< HEAD:deployconv/search/cost.py
     oracle = _Oracle(
         table=TABLES[get_runtime(tuner.backend).cost_table],
+=======
+    predictor = _Predictor(
+        table=TABLES[tuner.backend],
+>>>>>>> cost:deployconv/search/cost_model.py
         threads=tuner.threads or usable_cpus(),
         shapes=_shapes(planning, input_shapes(input_specs(model.proto), tuner.feed)),
         static=not view.shapes.dynamic,
         measured=options.policy == "fastest",
+<<<<<<< HEAD:deployconv/search/cost.py
         fresh=Names(view.names).maker("cost"),
+=======
+        fresh=_fresh(Names(model.proto).maker("cost")),
+>>>>>>> cost:deployconv/search/cost_model.py
     )
     barred = not_selected(planning.sites)
-    weighed: dict[str, _Weighed] = {}
-    # From the last: what a chain saves is compared with what its sites would save by themselves.
+    predicted: dict[str, _SitePrediction] = {}
+    # The last site first: what a chain saves is compared with what its sites save by themselves.
     for planned in reversed(planning.sites):
         if id(planned.site.layer) in barred:
             continue
         others = peers(planning.sites, barred)
         found = options_for(planned, view, barred, options.form, options.shuffle, others)
         if found:
-            joined = [_joined(option, planned, planning.sites, weighed) for option in found]
-            weighed[planned.report.id] = oracle.weigh(planned, found, joined)
+            joined = [_joined(option, planned, planning.sites, predicted) for option in found]
+            predicted[planned.report.id] = predictor.predict(planned, found, joined)
     choices: dict[str, Choice] = {}
     taken: set[str] = set()
     for planned in planning.sites:
         name = planned.report.id
-        best = weighed[name].best if name in weighed and name not in taken else None
+        best = predicted[name].best if name in predicted and name not in taken else None
         if best is not None and not best.joined.keys() & choices.keys():
             choices[name] = best.choice
             taken |= best.joined.keys()
-    if not oracle.worth_a_model([weighed[name] for name in choices]):
+    if not predictor.is_worth_it([predicted[name] for name in choices]):
         choices, taken = {}, set()
     shown = {
         name: found.predictions(choices.get(name), joins=name in taken)
-        for name, found in weighed.items()
+        for name, found in predicted.items()
     }
     return Tuned(choices, shown)
 
 
+def _fresh(name: Callable[[str], str]) -> Callable[[str], str]:
+    """A maker of new names that are numbered from the start: no two forms ask for the same."""
+    number = count()
+    return lambda suffix: name(f"{next(number)}/{suffix}")
+
+
 def _shapes(planning: Planning, given: Instance) -> Instance:
-    """All shapes that follow from those of the inputs, and from what the sites are known to do."""
+    """All shapes that follow from those of the inputs, and from the geometry of the sites."""
     shapes = planning.view.shapes
     known, inside = shapes.at(given), []
     for site in (planned.site for planned in planning.sites):
@@ -106,39 +119,41 @@ def _shapes(planning: Planning, given: Instance) -> Instance:
 
 @dataclass(frozen=True, eq=False)
 class _Saving:
-    """What one form saves, in milliseconds, and what the sites it takes in save otherwise."""
+    """The milliseconds that one form saves."""
 
     choice: Choice
     ms: float
     joined: Mapping[str, float]
+    """The other sites that the form replaces, and what each of them saves by itself."""
     worth: bool
     """Whether it may be taken."""
 
     @property
     def gain(self) -> float:
-        """Beyond what the sites that it takes in save by themselves."""
+        """Milliseconds beyond what the other sites that it replaces save by themselves."""
         return self.ms - sum(self.joined.values())
 
 
 @dataclass(frozen=True, eq=False)
-class _Weighed:
-    """All forms of one site beside the layers that they replace, which take ``before_ms``."""
+class _SitePrediction:
+    """What is predicted for all forms of one site."""
 
     before_ms: float
+    """The time of all layers that any form replaces."""
     graph_ms: float
-    """Of all layers of the graph that the site stands in."""
+    """The time of the graph that the site stands in."""
     needed: bool
     """Whether the backend cannot run the site as it is."""
     savings: tuple[_Saving, ...]
 
     @property
     def best(self) -> _Saving | None:
-        """The form to take, None to leave the site as it is."""
+        """The form to take; None leaves the site as it is."""
         worth = (saving for saving in self.savings if saving.worth)
         return max(worth, key=lambda saving: saving.gain, default=None)
 
     def predictions(self, taken: Choice | None, joins: bool) -> tuple[Prediction, ...]:
-        """For the report, the site as it was first; none where no form could be predicted."""
+        """For the report, the site as it was first; empty if no form could be predicted."""
         kept = Prediction(AS_IT_WAS, self.before_ms, taken is None and not joins)
         forms = (
             Prediction(str(saving.choice), self.before_ms - saving.ms, saving.choice == taken)
@@ -148,43 +163,47 @@ class _Weighed:
 
 
 def _joined(
-    option: Option, planned: Planned, sites: Sequence[Planned], weighed: Mapping[str, _Weighed]
+    option: Option,
+    planned: Planned,
+    sites: Sequence[Planned],
+    predicted: Mapping[str, _SitePrediction],
 ) -> dict[str, float]:
-    """The other sites that ``option`` takes in, and what each saves by itself."""
+    """The other sites that ``option`` replaces, and what each saves by itself."""
     nodes = {id(node) for node in option.subject.nodes}
     found = {}
     for other in sites:
         name = other.report.id
         if other is not planned and id(other.site.layer) in nodes:
-            best = weighed[name].best if name in weighed else None
+            best = predicted[name].best if name in predicted else None
             found[name] = best.gain if best is not None else 0.0
     return found
 
 
 @dataclass(frozen=True, eq=False)
-class _Oracle:
-    """Predicts graphs of one model with the constants of one backend."""
+class _Predictor:
+    """Predicts the time of the graphs of one model with the constants of one backend."""
 
     table: CostTable
     threads: int
     shapes: Instance
     static: bool
     measured: bool
-    """Whether what is chosen is measured: then it may need more memory, and that shows."""
+    """Whether the choice is measured afterwards; then a form may need more memory."""
     fresh: Callable[[str], str]
+    graphs: dict[tuple[Scope, int], CostGraph] = field(default_factory=dict)
+    """The graphs as they stand, each with channels in blocks of the same size."""
 
-    def weigh(
+    def predict(
         self, planned: Planned, options: Sequence[Option], joined: Sequence[Mapping[str, float]]
-    ) -> _Weighed:
-        """Predict every form of one site, the others as they were.
+    ) -> _SitePrediction:
+        """Predict every form of one site, the other sites as they were.
 
-        ``joined`` has for each form the sites that it takes in, and what they save otherwise.
+        ``joined`` has for each form the other sites that it replaces, see `_Saving`.
         """
         graph = self._kept(planned)
         before, unknown = graph.work()
-        own = {id(node): work or {} for node, work in graph.own_work()}
         needed = isinstance(planned.site, UpsampleSite) and self.table.needed(planned.site)
-        replaced: dict[int, Work] = {}
+        replaced: dict[Position, Work] = {}
         savings = []
         for option, others in zip(options, joined, strict=True):
             made = new_nodes(option.subject, option.plan, self.fresh)
@@ -192,8 +211,7 @@ class _Oracle:
             after, still_unknown = changed.work()
             if not still_unknown <= unknown:
                 continue
-            left = {id(node) for node in changed.live()}
-            gone = {key: work for key, work in own.items() if key not in left}
+            gone = graph.work_without(changed)
             replaced |= gone
             saved = self._ms(before) - self._ms(after)
             least = self.table.margin * sum(map(self._ms, gone.values()))
@@ -203,33 +221,35 @@ class _Oracle:
         total: Work = {}
         for work in replaced.values():
             add_work(total, work)
-        return _Weighed(self._ms(total), self._ms(before), needed, tuple(savings))
+        return _SitePrediction(self._ms(total), self._ms(before), needed, tuple(savings))
 
-    def worth_a_model(self, chosen: Sequence[_Weighed]) -> bool:
-        """Whether all that is to be changed saves enough of the model's time together."""
+    def is_worth_it(self, chosen: Sequence[_SitePrediction]) -> bool:
+        """Whether the best forms of these sites together save enough of the model's time."""
         saved = sum(site.best.ms for site in chosen if site.best is not None)
         whole = max((site.graph_ms for site in chosen), default=0.0)
         return saved >= self.table.least * whole or any(site.needed for site in chosen)
 
     def _graph(self, site: Site) -> CostGraph:
         """The graph around ``site`` as it stands; in a function no size is known."""
-        scope = site.scope
-        places = list(scope.ancestors())
+        # Float16 is computed in float32, one node at a time, and never on blocks.
         blocked = not isinstance(site, UpsampleSite) or site.weight.dtype == np.float32
-        return graph_of(
-            scope.proto,
-            {} if any(place.is_function for place in places) else self.shapes,
-            static=self.static,
-            # Float16 is computed in float32, one node at a time, and never on blocks.
-            block=self.table.block if blocked else 0,
-            outer=[name for place in places for name in place.initializers],
-        )
+        key = site.scope, self.table.block if blocked else 0
+        if key not in self.graphs:
+            scopes = list(site.scope.ancestors())
+            self.graphs[key] = graph_of(
+                site.scope.proto,
+                {} if any(scope.is_function for scope in scopes) else self.shapes,
+                static=self.static,
+                block=key[1],
+                outer=[name for scope in scopes for name in scope.initializers],
+            )
+        return self.graphs[key]
 
     def _ms(self, work: Work) -> float:
         return self.table.milliseconds(work, self.threads)
 
     def _kept(self, planned: Planned) -> CostGraph:
-        """The graph with the site as it is where it is kept: affine layers in its weight."""
+        """The graph with the site as it is if it is kept: affine layers folded into its weight."""
         site, graph = planned.site, self._graph(planned.site)
         if not isinstance(site, UpsampleSite) or not folds_in_place(site):
             return graph
@@ -238,24 +258,18 @@ class _Oracle:
     def _with(
         self, graph: CostGraph, scope: Scope, last: gs.Node, made: Sequence[gs.Node]
     ) -> CostGraph:
-        """``graph`` with ``made`` in the place of ``last``, and so of what led to that alone."""
+        """``graph`` with ``made`` in place of ``last``, and of what led to that node alone."""
         nodes = [OnnxExporter.export_node(node) for node in made]
         constants = [t for node in made for t in node.inputs if isinstance(t, gs.Constant)]
-        known = _shapes_behind(nodes, constants, graph.shapes, scope.opset)
-        place = scope.index(last)
-        old = graph.nodes
-        return replace(
-            graph,
-            nodes=[*old[:place], *nodes, *old[place + 1 :]],
-            shapes={**graph.shapes, **known},
-            constant={*graph.constant, *(tensor.name for tensor in constants)},
-        )
+        shapes = _shapes_made(nodes, constants, graph.shapes, scope.opset)
+        names = [tensor.name for tensor in constants]
+        return graph.replaced(scope.index(last), nodes, shapes, names)
 
 
-def _shapes_behind(
+def _shapes_made(
     nodes: Sequence[NodeProto], constants: Sequence[gs.Constant], known: Instance, opset: int
 ) -> Instance:
-    """Shapes of what ``nodes`` make, inferred from what they read."""
+    """Infer the shapes of the tensors that ``nodes`` make from those that they read."""
     made = {name for node in nodes for name in node.output}
     given = {tensor.name: tensor for tensor in constants}
     read = {name for node in nodes for name in node.input if name}
@@ -271,7 +285,7 @@ def _shapes_behind(
 
 
 def _bare(tensor: gs.Constant) -> TensorProto:
-    """The tensor without its values, unless they may be sizes."""
+    """The tensor without its values, unless these may be sizes."""
     if prod(tensor.shape) <= _SMALL:
         small: TensorProto = OnnxExporter.export_tensor_proto(tensor)
         return small
