@@ -1,8 +1,9 @@
 # make demo   rewrite a sample model: site table, certificate, parity, latency, and, where
 #             TensorRT-RTX is packaged (Linux on x86-64), a compile check that needs no GPU
 # make test   lint, types and tests, as CI runs them
+# make docs   the documentation in build/docs; a broken link is an error
 #
-# Both set up .venv on the first run; PYTHON chooses the interpreter (3.10 to 3.13).
+# All set up .venv on the first run; PYTHON chooses the interpreter (3.10 to 3.13).
 
 SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python3.10 python,\
@@ -15,7 +16,7 @@ DEMO_MODEL := models/text_detector_head.onnx
 DEMO_OUTPUT := build/demo/text_detector_head.deploy.onnx
 DEMO_TARGETS := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),--target sm86 --target sm89)
 
-.PHONY: demo test lint types wheel clean
+.PHONY: demo test lint types docs wheel clean
 
 demo: $(VENV)/.installed-cpu
 	@mkdir -p $(dir $(DEMO_OUTPUT))
@@ -30,6 +31,10 @@ lint: $(VENV)/.installed-dev
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy --strict --no-error-summary
+
+# NO_MKDOCS_2_WARNING silences Material's advice about its successor.
+docs: $(VENV)/.installed-docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --outdir dist
@@ -52,4 +57,9 @@ $(VENV)/.installed-cpu: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo "installing deployconv with its runtimes, PyTorch and the developer tools into $(VENV)"
 	@$(PIP) --editable '.[cpu,rtx,torch,dev]'
+	@touch $@
+
+$(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
+	@echo "installing MkDocs into $(VENV)"
+	@$(PIP) --editable '.[docs]'
 	@touch $@
