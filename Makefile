@@ -3,11 +3,11 @@
 # make test   lint, types and tests, as CI runs them
 # make docs   the documentation in build/docs; a broken link is an error
 #
-# All set up .venv on the first run; PYTHON chooses the interpreter (3.10 to 3.13).
+# All set up .venv on the first run; PYTHON chooses the interpreter (3.10 or newer).
 
 SHELL := /bin/bash
-PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python3.10 python,\
-	$(shell $(name) -c 'import sys; (3, 10) <= sys.version_info[:2] < (3, 14) and print("$(name)")' 2>/dev/null)))
+PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11 python3.10 python,\
+	$(shell $(name) -c 'import sys; sys.version_info >= (3, 10) and print("$(name)")' 2>/dev/null)))
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,7 +41,7 @@ clean:
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { \
-		echo "make: no Python 3.10 to 3.13 found; install one, or name it: make PYTHON=/path/to/python" >&2; \
+		echo "make: no Python 3.10 or newer found; install one, or name it: make PYTHON=/path/to/python" >&2; \
 		exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
