@@ -30,7 +30,7 @@ types: $(VENV)/.installed-dev
 
 # NO_MKDOCS_2_WARNING silences Material's advice about its successor.
 docs: $(VENV)/.installed-docs
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --outdir dist
