@@ -1,6 +1,6 @@
 """Draw the picture of the README: one layer as zero insertion, and as Conv + DepthToSpace.
 
-    python scripts/draw_phases.py            write scripts/figures/phases.svg
+    python scripts/draw_phases.py            write docs/figures/phases.svg
 
 The layer is that of the reference question (see `reference_question`): a 4x4 input, zeros
 inserted between its pixels, a Conv of 4x4 taps. Which tap belongs to which phase, where it
@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 
 from deployconv.polyphase import Axis, smallest_kernel
 
-FIGURE = Path(__file__).parent / "figures" / "phases.svg"
+FIGURE = Path(__file__).resolve().parent.parent / "docs" / "figures" / "phases.svg"
 
 AXIS = Axis(stride=2, taps=4, step=1, origin=0, extra=-2)
 """Output ``o`` reads ``x[(o + t) / 2]`` through tap ``t``: zero insertion, Conv without pads."""

@@ -26,7 +26,7 @@ from .superresolution import Espcn, Fsrcnn, SubPixel, ZeroInsertion
 CATALOGUE: tuple[Sample, ...] = (
     Sample(
         name="dcgan_generator",
-        description="image generator; BatchNorm and Relu stay behind each ConvTranspose",
+        description="image generator; a BatchNorm and a Relu follow each ConvTranspose",
         source="Radford et al. 2015, DCGAN",
         build=DcganGenerator,
         inputs=(Input("latent", (1, 32, 1, 1)),),
@@ -276,7 +276,7 @@ CATALOGUE: tuple[Sample, ...] = (
     ),
     Sample(
         name="dcgan_int8",
-        description="the image generator; ConvTransposes behind each other, the last to 3 channels",
+        description="the image generator: four ConvTransposes in a row, the last to 3 channels",
         source="Radford et al. 2015, DCGAN",
         build=DcganGenerator,
         inputs=(Input("latent", (1, 32, 1, 1)),),
@@ -307,7 +307,7 @@ CATALOGUE: tuple[Sample, ...] = (
     ),
     Sample(
         name="espcn_x3_int8",
-        description="super-resolution by pixel shuffle, already in integers",
+        description="super-resolution by pixel shuffle; its Convs are integer Convs already",
         source="Shi et al. 2016, ESPCN",
         build=Espcn,
         inputs=(Input("luminance", (1, 1, 24, 32)),),
@@ -319,7 +319,7 @@ CATALOGUE: tuple[Sample, ...] = (
     ),
     Sample(
         name="resize_conv_int8",
-        description="nearest Resize x2 and Conv 3x3, whose summed taps would leave the int8 grid",
+        description="nearest Resize x2 and Conv 3x3, whose summed taps would leave the int8 range",
         source="Odena et al. 2016, deconvolution and checkerboard artifacts",
         build=ResizeConv,
         inputs=(Input("image", (1, 3, 16, 20)),),

@@ -119,35 +119,35 @@ def _row(model: Entry) -> str:
 _README = """\
 # Sample models
 
-Small networks with upsampling layers, exported from PyTorch as people export them, with random
-weights: what `deployconv check models/` is run on.
+Small networks with upsampling layers, exported from PyTorch the way people export them. Their
+weights are random, so they compute nothing useful. `deployconv check models/` runs on them.
 
-| model | what it stands for | after | exporter | opset | kB | upsampling layers |
+| model | what it stands for | source | exporter | opset | kB | upsampling layers |
 | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
-`k` is the kernel, `s` the stride or upsampling factor. The layers are known from the
-architectures, not read from the files, so that they can tell whether a recogniser misses one.
-A ConvTranspose with stride 1 counts, for it becomes a plain Conv. The kernel of a `pixel_shuffle`
-is that of the Conv in front, the kernel of a `nearest_resize` or a `zero_insertion` that of the
-Conv behind.
+In the last column `k` is the kernel and `s` the stride or upsampling factor. The kernel of a
+`pixel_shuffle` is that of the Conv before it. The kernel of a `nearest_resize` or a
+`zero_insertion` is that of the Conv after it. A ConvTranspose with stride 1 is counted too: it
+becomes a plain Conv. The layers are taken from the architectures and not from the files. So they
+show if a recogniser misses one.
 
-- **Exporter**: `dynamo` is `torch.onnx.export(..., dynamo=True)`, `legacy` is `dynamo=False`. The
-  two spell the same network differently, and both are in use.
-- **Quantized** are those in Q/DQ form: exported, prepared and quantized by onnxruntime's own
-  `quantize_static` with seeded inputs. Weights are int8 with a scale for each output channel.
-  `quantized` in the manifest is the type of the activations, which have a zero point, or
-  `symmetric`: int8 without zero points, the biases in float.
-- **Weights** are seeded and scaled so that outputs are neither tiny nor saturated; BatchNorm
-  statistics and biases are non-trivial. The models compute nothing useful.
-- **As exported**, but for the stack traces of the exporting machine, which are removed. Each export
-  was compared with PyTorch's own output before it was written or quantized.
-- **`manifest.json`** holds the same and more for programs: checksums, inputs and outputs with
-  dynamic axes and an example shape, operator counts, `sites` (upsampling layers by pattern).
+- **Exporter**: `dynamo` is `torch.onnx.export(..., dynamo=True)`, `legacy` is `dynamo=False`. They
+  write the same network differently, and both are in use.
+- **Quantized** models are in the Q/DQ format. They were exported, and then prepared and quantized
+  by onnxruntime's `quantize_static` with seeded inputs. Weights are int8 with one scale per output
+  channel. In the manifest, `quantized` is the type of the activations, which have a zero point; or
+  it is `symmetric`: int8 without zero points, and biases in float.
+- **Weights** are seeded, and scaled so that outputs are neither tiny nor saturated. BatchNorm
+  statistics and biases are neither zero nor one.
+- **Nothing was changed after the export**, except that stack traces of the exporting machine were
+  removed. Each export was compared with PyTorch's own output before it was written or quantized.
+- **`manifest.json`** has the same and more for programs: checksums, inputs and outputs with
+  dynamic axes and an example shape, operator counts, and `sites` (upsampling layers by pattern).
 
-This file, the manifest and the models are written by `python scripts/make_models.py` (needs
-PyTorch {torch} or another version with both exporters, and onnxscript). With `--check` it writes
-nothing and shows where a fresh export differs in structure.
+`python scripts/make_models.py` writes this file, the manifest and the models. It needs onnxscript
+and PyTorch {torch}, or another version with both exporters. With `--check` it writes nothing and
+shows where a fresh export differs in structure.
 """
 
 
