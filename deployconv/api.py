@@ -170,13 +170,7 @@ def rewrite(
         BackendUnavailable: the backend is not available or cannot run the model.
     """
     from deployconv.graph.load import load
-<<<<<<< HEAD
     from deployconv.rewriting import rewrite_model
-=======
-    from deployconv.proof.compiled import targets_of
-    from deployconv.rewriting import Request, rewrite_model
-    from deployconv.search.choice import TunerOptions
->>>>>>> cost
 
     options = RewriteCommand(
         output=_path(output),
@@ -392,7 +386,7 @@ def _request(
     from deployconv.proof.builds import targets_of
     from deployconv.rewriting import Request
     from deployconv.runtimes import get_runtime
-    from deployconv.search.workbench import TunerOptions
+    from deployconv.search.choice import TunerOptions
 
     feed = _feed(options)
     return Request(

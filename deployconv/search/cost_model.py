@@ -50,22 +50,13 @@ def predict(model: LoadedModel, options: RewriteOptions, tuner: TunerOptions) ->
     """
     planning = plan_model(model, options)
     view = planning.view
-<<<<<<< HEAD:deployconv/search/cost.py
-    oracle = _Oracle(
-        table=TABLES[get_runtime(tuner.backend).cost_table],
-=======
     predictor = _Predictor(
-        table=TABLES[tuner.backend],
->>>>>>> cost:deployconv/search/cost_model.py
+        table=TABLES[get_runtime(tuner.backend).cost_table],
         threads=tuner.threads or usable_cpus(),
         shapes=_shapes(planning, input_shapes(input_specs(model.proto), tuner.feed)),
         static=not view.shapes.dynamic,
         measured=options.policy == "fastest",
-<<<<<<< HEAD:deployconv/search/cost.py
-        fresh=Names(view.names).maker("cost"),
-=======
-        fresh=_fresh(Names(model.proto).maker("cost")),
->>>>>>> cost:deployconv/search/cost_model.py
+        fresh=_fresh(Names(view.names).maker("cost")),
     )
     barred = not_selected(planning.sites)
     predicted: dict[str, _SitePrediction] = {}

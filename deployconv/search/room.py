@@ -12,11 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import inf, isinf, prod
 
-<<<<<<< HEAD
 from deployconv.runtimes import get_runtime
-=======
 from deployconv.search.choice import Choices
->>>>>>> cost
 from deployconv.search.joint import Found, Taken, confirmed
 from deployconv.search.workbench import Workbench
 

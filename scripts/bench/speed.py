@@ -48,13 +48,8 @@ def time_pair(
     from deployconv.options import FeedOptions
     from deployconv.proof.inputs import make_feeds
     from deployconv.runtimes import get_backend
-<<<<<<< HEAD
     from deployconv.runtimes.measure import time_interleaved
-    from deployconv.search.race import Timing
-=======
-    from deployconv.runtimes.timing import time_interleaved
     from deployconv.search.measure import Timing
->>>>>>> cost
 
     backend = get_backend("ort")
     paths = [original, rewritten]

@@ -12,12 +12,8 @@ from onnx import ModelProto
 import deployconv
 from deployconv.errors import UsageError
 from deployconv.results import Prediction, Rewriting, SiteReport
-<<<<<<< HEAD:tests/search/test_cost.py
 from deployconv.runtimes import RUNTIMES
-from deployconv.search import cost
-=======
 from deployconv.search import cost_model
->>>>>>> cost:tests/search/test_cost_model.py
 from deployconv.search.cost_table import TABLES, CostTable, Rate
 from deployconv.search.cost_terms import Term
 from tests.build import (
