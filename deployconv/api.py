@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     import onnx
 
     from deployconv.rewriting import Request
-    from deployconv.runtimes import get_runtime
     from deployconv.runtimes.base import ModelSource
 
     Model = str | Path | onnx.ModelProto
@@ -70,7 +69,7 @@ def inspect(
         ModelError: it is not a valid model.
     """
     from deployconv.graph.load import load
-    from deployconv.pipeline import plan_model
+    from deployconv.rewrites.planning import plan_model
 
     options = InspectCommand(target=target, freeze_initializers=freeze_initializers)
     if options.target not in (None, "dla"):
@@ -86,9 +85,7 @@ def inspect(
     from deployconv.runtimes.tensorrt import dla
 
     reports = tuple(
-        replace(
-            planned.report, dla=dla_note(planned.found or planned.site, planned.site, planned.plan)
-        )
+        replace(planned.report, dla=dla_note(planned.found, planned.rewrite))
         for planned in planning.sites
     )
     return Inspection(loaded.info, reports, options.target, f"{dla.VERSIONS} ({dla.SOURCE})")
@@ -111,6 +108,7 @@ def rewrite(
     verify: bool = True,
     bench: bool = True,
     strict: bool = False,
+    dump: str | Path | None = None,
     freeze_initializers: bool = False,
     allow_requantize: bool = False,
     force: bool = False,
@@ -145,6 +143,7 @@ def rewrite(
         verify: certify each site and check the parity of the whole model.
         bench: time both models, interleaved.
         strict: a site that is left alone is a failure.
+        dump: folder for the two models and the inputs of a certificate that fails.
         freeze_initializers: treat the defaults of graph inputs as constants.
         allow_requantize: give an integer weight new scales if its taps have to be added, as
             after a nearest Resize; the result is then close, not equal, and says how close.
@@ -187,6 +186,7 @@ def rewrite(
         verify=verify,
         bench=bench,
         strict=strict,
+        dump=_path(dump),
         freeze_initializers=freeze_initializers,
         allow_requantize=allow_requantize,
         force=force,
@@ -417,6 +417,7 @@ def _request(
         verify=options.verify,
         bench=options.bench,
         strict=options.strict,
+        dump=options.dump,
         targets=targets_of(options.target, options.backend, feed),
     )
 

@@ -222,6 +222,10 @@ class RewriteCommand(Command, SiteOptions):
     verify: bool = field(default=True, metadata=_flag("Run neither certificate nor parity check."))
     bench: bool = field(default=True, metadata=_flag("Take no timing."))
     strict: bool = field(default=False, metadata=_flag("Fail, status 1, if a site is left alone."))
+    dump: Path | None = field(
+        default=None,
+        metadata=_flag("Where to keep the models and inputs of a failed certificate.", "DIR"),
+    )
     upgrade_opset: bool | None = field(
         default=None,
         metadata=_flag(

@@ -6,7 +6,7 @@ JUnit XML. The JSON keys are the names of the fields, in their order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from deployconv.options import FormName, ShuffleName
@@ -164,6 +164,10 @@ class SiteReport:
     conv_kernel: tuple[int, ...] | None = None
     macs: Macs | None = None
     certificate: Certificate | None = None
+    certificate_failure: str | None = None
+    """The first element that differs, for a certificate that failed."""
+    parity_only: tuple[str, ...] = ()
+    """Nodes that the certificate does not cover, only the parity of the whole model does."""
     target_note: TargetNote | None = None
     dla: DlaNote | None = None
     """None unless `inspect` was asked for the DLA."""
@@ -176,10 +180,6 @@ class SiteReport:
         """True for a layer that is not in its final form: neither rewritten nor so already."""
         done = self.reason is not None and self.reason.code == "already-lowered"
         return self.status != "rewritten" and not done
-
-    def with_certificate(self, verdict: Certificate) -> SiteReport:
-        """Return this report with the verdict of the certificate."""
-        return replace(self, certificate=verdict)
 
 
 # --- Parity: do two models compute the same -------------------------------------------------

@@ -13,13 +13,12 @@ from deployconv.errors import BackendUnavailable, CheckFailed
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.save import needs_external_data, refuse_existing, refuse_inputs, staged
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import apply, certify_sites, failed_certificates
-from deployconv.proof.builds import Targets, no_gpu
-from deployconv.proof.builds import compile_rewritten as compiled
-from deployconv.proof.builds import with_target_notes as marked
+from deployconv.proof.builds import Targets, compile_rewritten, no_gpu, with_target_notes
+from deployconv.proof.certificate import certify_sites, failed_certificates
 from deployconv.proof.latency import measure_latency
 from deployconv.proof.parity import check_parity
 from deployconv.results import NotRun, Rewriting, Step
+from deployconv.rewrites.planning import apply
 from deployconv.runtimes.base import ModelSource
 from deployconv.search.choice import TunerOptions
 from deployconv.search.policy import plan_by_policy
@@ -40,6 +39,7 @@ class Request:
         verify: certify each site and check the parity of the whole model.
         bench: time both models.
         strict: a site that is left alone is a failure.
+        dump: where the two models of a failed certificate are written; None for nowhere.
         targets: what both models are compiled for; None for nothing.
     """
 
@@ -53,6 +53,7 @@ class Request:
     verify: bool
     bench: bool
     strict: bool
+    dump: Path | None
     targets: Targets | None
 
 
@@ -73,19 +74,19 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
         loaded, request.source, request.options, request.tuner, request.upgrade_opset
     )
     if request.verify:
-        planning = certify_sites(planning, request.tuner.feed.seed)
+        planning = certify_sites(planning, request.tuner.feed.seed, request.dump)
     done = Rewriting(loaded.info, planning.reports, warnings=planning.warnings)
     _check_sites(done, request)
     before = request.targets.build(loaded, request.source) if request.targets else None
     if request.targets and before:
-        sites = [one.found or one.site for one in planning.sites]
-        done = marked(done, sites, before, request.targets)
+        sites = [planned.found for planned in planning.sites]
+        done = with_target_notes(done, sites, before, request.targets)
     after = apply(planning)
     place = None if request.dry_run else request.output
     with staged(after.proto, loaded.folder, place, after.added, external) as candidate:
         done = replace(done, model=after.proto if place is None else candidate.proto)
         if request.targets and before:
-            done = compiled(done, before, candidate.path, request.targets)
+            done = compile_rewritten(done, before, candidate.path, request.targets)
         done = _proved(done, candidate.path, request)
         done = _timed(done, candidate.path, request)
         if place is not None:

@@ -1,45 +1,133 @@
-"""The certificate: old and new nodes agree bit for bit on small random integers.
+"""The certificate: old and new nodes of a rewrite agree bit for bit on small integers.
 
-Weights, bias and input are filled with integers so small that every float32 sum is exact
-whatever its order. An index error cannot pass, rounding cannot fail. Float16, bfloat16 and
-float64 sites are certified as their float32 twin: neither the nodes nor the arrangement of
-the weights depends on the element type.
+Weights, biases and inputs are integers so small that every float32 sum is exact, whatever its
+order. Within what is certified an index error cannot pass and rounding cannot fail. Layers without
+an exact stand-in on integers are listed: only the parity check of the whole model covers them.
+Float16, bfloat16 and float64 layers are certified as their float32 twin: neither the nodes nor the
+arrangement of the weights depends on the element type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
 from deployconv.errors import BackendUnavailable, DeployconvError
-from deployconv.proof.trial import trial_of
-from deployconv.rewrites.lowering import AnyPlan, Subject
-from deployconv.runtimes import get_backend
+from deployconv.results import Certificate, SiteReport
+from deployconv.rewrites.base import Rewrite, Trial
+from deployconv.rewrites.planning import Planning
+from deployconv.runtimes import DEFAULT_RUNTIME, get_backend
 
 Array = NDArray[Any]
-Verdict = Literal["exact", "failed"]
 
 
-def certify(site: Subject, plan: AnyPlan, seed: int = 0) -> Verdict:
-    """Run the old and the new nodes of ``site`` on integers and compare every element.
+@dataclass(frozen=True, eq=False)
+class Certified:
+    """What the trial of one rewrite showed.
 
-    Both run in onnxruntime where it is installed and can run them, else in the ONNX
-    reference evaluator. Raises BackendUnavailable where neither can run one of them.
+    Attributes:
+        verdict: whether old and new nodes agree.
+        trial: the two models and their inputs.
+        failure: the first element that differs, in words; None if none does.
     """
-    trial = trial_of(site, plan, np.random.default_rng(seed))
+
+    verdict: Certificate
+    trial: Trial
+    failure: str | None = None
+
+    def dump(self, folder: Path) -> None:
+        """Write both models and their inputs to ``folder``, which is made if need be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        onnx.save(self.trial.old, folder / "old.onnx")
+        onnx.save(self.trial.new, folder / "new.onnx")
+        np.savez(folder / "inputs.npz", allow_pickle=False, **self.trial.feeds)
+
+
+def certify(rewrite: Rewrite, name: str, seed: int = 0) -> Certified:
+    """Run the old and the new nodes of a rewrite on integers and compare every element.
+
+    Both run in onnxruntime if it is installed and can run them, else in the ONNX reference
+    evaluator. ``name`` is what errors call the layer.
+
+    Raises BackendUnavailable if neither can run one of them.
+    """
+    trial = rewrite.trial(np.random.default_rng(seed))
     expected, actual = (
-        _run(model, trial.feeds, trial.output, site.id) for model in (trial.old, trial.new)
+        _run(model, trial.feeds, trial.output, name) for model in (trial.old, trial.new)
     )
-    return "exact" if np.array_equal(expected, actual) else "failed"
+    failure = _first_difference(expected, actual)
+    return Certified("exact" if failure is None else "failed", trial, failure)
+
+
+def certify_sites(planning: Planning, seed: int, dump: Path | None = None) -> Planning:
+    """Certify every site that is rewritten; the verdicts are in the reports.
+
+    The models of a failed certificate are written to a folder of their own in ``dump``.
+
+    Raises BackendUnavailable if a site can be run by no runtime here.
+    """
+    done = []
+    reports: dict[str, SiteReport] = {}
+    for planned in planning.sites:
+        rewrite = planned.rewrite or planned.kept_layer
+        report = planned.report
+        if rewrite is not None:
+            found = certify(rewrite, planned.id, seed)
+            if dump is not None and found.failure is not None:
+                found.dump(dump / _folder_name(planned.id))
+            report = replace(
+                report,
+                certificate=found.verdict,
+                parity_only=found.trial.parity_only,
+                certificate_failure=found.failure,
+            )
+            reports[planned.id] = report
+        elif planned.joined is not None:
+            head = reports[planned.joined]
+            report = replace(report, certificate=head.certificate)
+        done.append(replace(planned, report=report))
+    return replace(planning, sites=tuple(done))
+
+
+def failed_certificates(reports: Iterable[SiteReport]) -> list[str]:
+    """The sites whose certificate failed: the id, and the first element that differs."""
+    return [
+        f"{report.id} ({report.certificate_failure})" if report.certificate_failure else report.id
+        for report in reports
+        if report.certificate == "failed"
+    ]
+
+
+def _first_difference(expected: Array, actual: Array) -> str | None:
+    """Where two arrays differ first: index, expected, actual; None if they are equal."""
+    if expected.shape != actual.shape:
+        return f"shape {list(expected.shape)} expected, {list(actual.shape)} computed"
+    differs = np.argwhere(expected != actual)
+    if not len(differs):
+        return None
+    index = tuple(int(place) for place in differs[0])
+    return (
+        f"{len(differs)} of {expected.size} elements differ, first at {list(index)}:"
+        f" {float(expected[index]):g} expected, {float(actual[index]):g} computed"
+    )
+
+
+def _folder_name(site: str) -> str:
+    """The id of a site as the name of a folder."""
+    return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in site)
 
 
 def _run(model: ModelProto, feeds: Mapping[str, Array], output: str, site: str) -> Array:
     try:
-        session = get_backend("ort").prepare(model.SerializeToString(), optimise=False)
+        backend = get_backend(DEFAULT_RUNTIME)
+        session = backend.prepare(model.SerializeToString(), optimise=False)
         return session.run(feeds)[output]
     except DeployconvError as refusal:
         # onnxruntime is not installed, or refuses what ONNX allows.

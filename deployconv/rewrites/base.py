@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from deployconv.graph.scope import Scope
+    from deployconv.match.operators import Operators
     from deployconv.rewrites.emit import Emitter
 
 Array = NDArray[Any]
@@ -74,6 +75,10 @@ class Rewrite(Protocol):
     @property
     def summary(self) -> Summary:
         """What reports show of it."""
+
+    @property
+    def operators(self) -> Operators | None:
+        """Its operators, for the rules of a target; None if they are not described."""
 
     def emit(self, emitter: Emitter) -> None:
         """Write the new nodes and weights.

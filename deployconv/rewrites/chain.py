@@ -38,6 +38,7 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from deployconv.graph.view import View
 from deployconv.match import Original, ShuffleSite, UpsampleSite
+from deployconv.match.operators import Operators
 from deployconv.options import Shuffle, ShuffleName
 from deployconv.results import Reason
 from deployconv.rewrites.base import Summary, Trial
@@ -81,12 +82,14 @@ class Chain:
         steps: in graph order.
         shuffle: at the end; None if the pixels of a 1x1 Conv are repeated instead.
         layout: what the shuffle moves.
+        summary: what reports show.
     """
 
     head: PolyphaseConv
     steps: tuple[ChainStep, ...]
     shuffle: ShuffleName | None
     layout: Layout
+    summary: Summary
 
     @property
     def scope(self) -> Scope:
@@ -101,8 +104,9 @@ class Chain:
         return (self.steps[-1].output,)
 
     @property
-    def summary(self) -> Summary:
-        return replace(self.head.summary, shuffle=self.shuffle)
+    def operators(self) -> Operators:
+        """Those of its head."""
+        return self.head.operators
 
     def emit(self, emitter: Emitter) -> None:
         head = self.head
@@ -261,7 +265,7 @@ def _planned(head: PolyphaseConv, steps: tuple[ChainStep, ...], asked: Shuffle) 
     strides = [head.site.stride, *(step.stride for step in levels if step.stride is not None)]
     stride = tuple(prod(along) for along in zip(*strides, strict=True))
     if head.repeat is not None and not levels:
-        return Chain(head, steps, None, head.layout)
+        return Chain(head, steps, None, head.layout, replace(head.summary, shuffle=None))
     if head.repeat is not None or head.form == "split" or set(stride) == {1}:
         return None
     mixes = any(step.mixes_channels for step in steps)
@@ -287,7 +291,7 @@ def _planned(head: PolyphaseConv, steps: tuple[ChainStep, ...], asked: Shuffle) 
     shuffle = choose_shuffle(layout, asked)
     if isinstance(shuffle, Reason):
         return None
-    chain = Chain(head, steps, shuffle, layout)
+    chain = Chain(head, steps, shuffle, layout, replace(head.summary, shuffle=shuffle))
     order = chain._order_after(steps, in_order(head.site.channels[1], head.site.stride))
     return chain if keeps_groups(order, head.site.group) else None
 

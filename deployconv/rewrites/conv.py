@@ -27,6 +27,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.match import UpsampleSite
+from deployconv.match.operators import Operators, Window
 from deployconv.options import Form, FormName, Shuffle, ShuffleName
 from deployconv.polyphase import (
     Axis,
@@ -124,6 +125,30 @@ class PolyphaseConv:
     @property
     def summary(self) -> Summary:
         return Summary(self.form, self.shuffle, self.conv_kernel, self.macs, self._scale_error())
+
+    @property
+    def operators(self) -> Operators:
+        site = self.site
+        c_in, c_out = site.channels
+        window = Window(
+            transposed=False,
+            kernel=self.conv_kernel,
+            stride=(1,) * site.rank,
+            dilation=(1,) * site.rank,
+            pads=tuple(form.pads for form in self.axes),
+            group=site.group,
+            channels=(c_in, c_out * self.copies),
+            dtype=site.dtype,
+        )
+        shuffle = SHUFFLES[self.shuffle] if self.shuffle is not None else None
+        return Operators(
+            window,
+            others=shuffle.operators(site.stride) if shuffle is not None else (),
+            resize=self.repeat,
+            prelude=tuple((node.op, None) for layers in site.prelude for node in layers.nodes),
+            sizes=site.known_sizes,
+            channels_to_batch=site.folded,
+        )
 
     def emit(self, emitter: Emitter) -> None:
         emit_conv(emitter, self)
@@ -290,5 +315,5 @@ def _macs(site: UpsampleSite, after: int) -> Macs:
     c_in, c_out = site.channels
     pairs = c_in // site.group * c_out
     taps = prod(axis.taps for axis in site.axes)
-    before = taps if site.pattern == "conv_transpose" else taps * site.phases
+    before = taps if site.transposed else taps * site.phases
     return Macs(pairs * before, pairs * after)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from deployconv.match import UpsampleSite
+from deployconv.match import Original, UpsampleSite
 from deployconv.rewrites.base import Summary, Trial
 from deployconv.rewrites.emit import Emitter, finite
+from deployconv.rewrites.site_on_integers import SiteOnIntegers
+from deployconv.rewrites.trial import Draws, build_trial
 
 if TYPE_CHECKING:
     from deployconv.graph.scope import Scope
@@ -42,6 +44,10 @@ class FoldedLayer:
     def summary(self) -> Summary:
         return Summary()
 
+    @property
+    def operators(self) -> None:
+        return None
+
     def emit(self, emitter: Emitter) -> None:
         site = self.site
         inputs = [site.layer.inputs[0], emitter.constant("weight", finite(site.weight, site.id))]
@@ -56,7 +62,24 @@ class FoldedLayer:
         return self
 
     def trial(self, rng: np.random.Generator) -> Trial:
-        raise NotImplementedError
+        site, layer = self.site, self.site.layer
+        base = replace(site.base or site, prelude=())
+        layers = [layer, *(node for one in site.absorbed for node in one.nodes)]
+        protos = tuple(site.scope.proto.node[site.scope.index(node)] for node in layers)
+        original = Original(protos, site.original().constants)
+        own = SiteOnIntegers.of(replace(site, prelude=(), base=base), original)
+        draws = Draws.fitting(rng, site.scope.opset, own.terms, own.growth, 2)
+        drawn = own.draw(draws)
+        taps = zip(site.geometry.kernel or (), site.geometry.dilation or (), strict=True)
+        sizes = [spread * (count - 1) + 4 + at for at, (count, spread) in enumerate(taps)]
+        x = draws.image((2, site.channels[0], *sizes))
+        return build_trial(
+            FoldedLayer(drawn.site),
+            drawn.nodes,
+            drawn.constants,
+            {layer.inputs[0].name: x},
+            drawn.parity_only,
+        )
 
 
 def folded_in_place(site: UpsampleSite) -> FoldedLayer | None:

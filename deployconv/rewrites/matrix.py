@@ -73,6 +73,10 @@ class MatrixProduct:
         kernel = tuple(form.span for form in self.axes)  # taps that an output reads
         return Summary("matrix", None, kernel, self.macs)
 
+    @property
+    def operators(self) -> None:
+        return None
+
     def emit(self, emitter: Emitter) -> None:
         site, found = self.site, factors_of(self.site)
         assert found is not None

@@ -6,7 +6,7 @@ nothing else. Without a Conv of its own the shuffle keeps its order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -16,12 +16,18 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from deployconv.graph.view import View
 from deployconv.match import ShuffleSite
+from deployconv.match.operators import Operators
+from deployconv.match.pixel_shuffle import shuffled_conv
 from deployconv.match.site import ConvInFront
-from deployconv.options import Shuffle, ShuffleName
+from deployconv.options import Form, Shuffle, ShuffleName
 from deployconv.results import Reason
 from deployconv.rewrites.base import Summary, Trial
+from deployconv.rewrites.chain import Chain, ChainScope, chain_after
+from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.emit import Emitter, write_parameter
+from deployconv.rewrites.region import Region, region_after
 from deployconv.rewrites.shuffles import SHUFFLES, Layout
 from deployconv.rewrites.trial import Draws, build_trial
 
@@ -64,6 +70,12 @@ class Reshuffle:
     @property
     def summary(self) -> Summary:
         return Summary(shuffle=self.shuffle, conv_kernel=self.site.geometry.kernel)
+
+    @property
+    def operators(self) -> Operators:
+        conv = self.site.conv
+        others = SHUFFLES[self.shuffle].operators(self.layout.stride)
+        return Operators(conv.window if conv else None, others, self.site.dtype)
 
     def emit(self, emitter: Emitter) -> None:
         site = self.site
@@ -141,6 +153,46 @@ def plan_reshuffle(site: ShuffleSite, shuffle: Shuffle = "auto") -> Reshuffle | 
         if possible:
             return Reshuffle(site, name, layout, reorders)
     return Reason("already-lowered", "DepthToSpace does not fit; this is its cheapest spelling")
+
+
+def chain_from(
+    site: ShuffleSite,
+    view: View,
+    fusion: ChainScope,
+    shuffle: Shuffle,
+    others: Collection[ShuffleSite] = (),
+    excluded: Collection[int] = (),
+) -> Chain | None:
+    """The Conv of ``site``, its pixel shuffle and the layers after it as a chain.
+
+    The Conv heads the chain as a layer of stride 1. None if nothing follows the shuffle.
+    The arguments are those of `chain_after`.
+    """
+    layer = site.conv.layer if site.conv is not None else None
+    head = plan_conv(layer) if layer is not None else None
+    if not isinstance(head, PolyphaseConv):
+        return None
+    chain = chain_after(head, view, fusion, shuffle, [site, *others], excluded)
+    if chain is None or len(chain.steps) < 2:
+        return None
+    return replace(chain, summary=Summary(None, chain.shuffle, site.geometry.kernel))
+
+
+def region_from(
+    site: ShuffleSite, view: View, form: Form, shuffle: Shuffle, excluded: Collection[int] = ()
+) -> Region | None:
+    """The Conv of ``site`` and its pixel shuffle as one layer that heads a region.
+
+    The region ends in a Conv that mixes neighbouring pixels; None if there is no such.
+    """
+    layer = shuffled_conv(site)
+    head = plan_conv(layer, form, shuffle) if layer is not None else None
+    if not isinstance(head, PolyphaseConv):
+        return None
+    region = region_after(head, view, (), excluded, ends_in_conv=True)
+    if region is None:
+        return None
+    return replace(region, summary=Summary(head.form, region.shuffle, head.conv_kernel))
 
 
 def _sizes_after(conv: ConvInFront, sizes: Sequence[int]) -> tuple[int, ...]:

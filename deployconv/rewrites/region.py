@@ -8,10 +8,10 @@
 The phases of a layer are channels of one Conv. If the channel changes slowest, ``[N, C * P, H, W]``
 is ``[N, C, P * H, W]`` by a Reshape: an image whose pixels stand in another order. What computes
 each pixel from that pixel alone does not see the order, so the nodes run on it as they are, weights
-and all: pointwise layers, 1x1 Convs of any group, reductions over channels, Add and Concat of images
-in the same order, a product with a matrix, a normalisation over groups of whole channels. If what is
-left has fewer channels, the shuffle has less to move. A Conv that mixes neighbours may end the
-region, as one that reads phases and makes phases.
+and all: pointwise layers, 1x1 Convs of any group, reductions over channels, Add and Concat of
+images in the same order, a product with a matrix, a normalisation over groups of whole channels.
+If what is left has fewer channels, the shuffle has less to move. A Conv that mixes neighbours may
+end the region, as one that reads phases and makes phases.
 
     x -> Conv -> Reshape [N, C, P * H, W] -> nodes -> Reshape [N, C' * P, H, W] -> shuffle -> crop
 
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
+from onnx import NodeProto
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from deployconv.graph.view import View
@@ -64,6 +65,7 @@ class Region:
         steps: in graph order; the last one makes the output.
         shuffle: at the end.
         layout: what the shuffle moves.
+        summary: what reports show.
         last_axes: the polyphase form of each axis of the Conv that ends the region, if one does.
     """
 
@@ -71,6 +73,7 @@ class Region:
     steps: tuple[RegionStep, ...]
     shuffle: ShuffleName
     layout: Layout
+    summary: Summary
     last_axes: tuple[Polyphase, ...] = ()
 
     @property
@@ -98,10 +101,6 @@ class Region:
         return step if isinstance(step, LastConv) else None
 
     @property
-    def summary(self) -> Summary:
-        return replace(self.head.summary, shuffle=self.shuffle)
-
-    @property
     def image(self) -> PhaseImage:
         """The image that the steps run on."""
         return PhaseImage(
@@ -111,6 +110,10 @@ class Region:
             last=self.last_axes,
             name=self.head.site.id,
         )
+
+    @property
+    def operators(self) -> None:
+        return None
 
     def emit(self, emitter: Emitter) -> None:
         if self._is_by_phase():
@@ -145,7 +148,7 @@ class Region:
         image = [axis.output_size(size) for axis, size in zip(axes, sizes, strict=True)]
         steps = tuple(step.on_integers(draws, image) for step in self.steps)
         constants: dict[str, Array] = {}
-        nodes = {}
+        nodes: dict[str, NodeProto] = {}
         missed: list[str] = []
         for layer in drawn:
             constants |= layer.constants
@@ -330,7 +333,9 @@ def _step_at(
     ends_in_conv: bool,
 ) -> RegionStep | None:
     """The step that begins with ``node``, on images with so many ``channels``."""
-    step = pixel_conv_at(node, site, view, channels) or pixelwise_at(node, site, view, channels)
+    step: RegionStep | None = pixel_conv_at(node, site, view, channels) or pixelwise_at(
+        node, site, view, channels
+    )
     if step is None and None not in site.sizes:
         step = product_at(node, site.scope, view)
     width = channels.get(node.inputs[0].name)
@@ -401,7 +406,7 @@ def _planned(
         layout = replace(layout, sizes=sizes, crop=crop, group=1)
     if not shuffle.takes(layout):
         return None
-    return Region(tuple(heads), steps, head.shuffle, layout, last_axes)
+    return Region(tuple(heads), steps, head.shuffle, layout, head.summary, last_axes)
 
 
 def _same_image(one: PolyphaseConv, other: PolyphaseConv) -> bool:

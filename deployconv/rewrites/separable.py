@@ -74,6 +74,10 @@ class SeparableConv:
         kernel = tuple(form.span for form in self.axes)
         return Summary("separable", self.steps[0].shuffle, kernel, self.macs)
 
+    @property
+    def operators(self) -> None:
+        return None
+
     def emit(self, emitter: Emitter) -> None:
         found = factors_of(self.site)
         assert found is not None

@@ -24,12 +24,13 @@ A new shuffle is one function that writes it and one row of `SHUFFLES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import onnx_graphsurgeon as gs
 
+from deployconv.match.operators import Ranked
 from deployconv.match.site import ChannelOrder
 from deployconv.options import Shuffle as ShuffleOption
 from deployconv.options import ShuffleName
@@ -79,6 +80,15 @@ class Layout:
         return sum(size is None for size in self.sizes)
 
 
+def _reshape_and_transpose(stride: Sequence[int]) -> Ranked:
+    dimensions = 2 + len(stride) + sum(step > 1 for step in stride)
+    return (("Reshape", dimensions), ("Transpose", dimensions))
+
+
+def _depth_to_space(stride: Sequence[int]) -> Ranked:
+    return (("DepthToSpace", 2 + len(stride)),)
+
+
 @dataclass(frozen=True)
 class Shuffle:
     """One way to move phases from channels into space: a row of `SHUFFLES`.
@@ -93,11 +103,15 @@ class Shuffle:
         needs_static: True if all spatial sizes must be known.
         portable: True if every runtime has it; these are taken by default, in table order.
         crops: for which layouts ``emit`` crops as well.
+        operators: the operators that it writes for a stride, with the dimensions of their tensors.
         search_rank: when the search tries it, smallest first.
         fused_rank: when it is tried at the end of a region, smallest first; None for never.
         integer_rank: when it is tried after an integer layer, smallest first; None for never.
         quickest_fused: True if fused forms are tried with it besides a portable one.
         integers_only: True if it is not tried after a float layer.
+        general: True for the encoding of any rank and stride, which takes the longest.
+        quicker_than_general: True if the general one need not be timed beside it.
+        suits_one_axis: True if the search may combine it with the separable form.
         suits_split: True if the search may combine it with one Conv per phase.
         plain_memory: True if onnxruntime runs it on plain NCHW memory only: a Conv that computes
             in blocks of channels is then followed by a copy of its result.
@@ -112,11 +126,15 @@ class Shuffle:
     needs_static: bool = False
     portable: bool = False
     crops: Callable[[Layout], bool] = lambda _: False
+    operators: Callable[[Sequence[int]], Ranked] = _reshape_and_transpose
     search_rank: int = 0
     fused_rank: int | None = None
     integer_rank: int | None = None
     quickest_fused: bool = False
     integers_only: bool = False
+    general: bool = False
+    quicker_than_general: bool = False
+    suits_one_axis: bool = False
     suits_split: bool = False
     plain_memory: bool = False
 
@@ -292,20 +310,24 @@ _ROWS = (
     Shuffle(
         "dcr",
         _write_dcr,
+        operators=_depth_to_space,
         channel_order="DCR",
         fits=_fits_dcr,
         portable=True,
         search_rank=2,
         suits_split=True,
+        quicker_than_general=True,
     ),
     Shuffle(
         "crd",
         _write_crd,
+        operators=_depth_to_space,
         fits=_is_square,
         min_opset=11,
         portable=True,
         search_rank=3,
         fused_rank=1,
+        quicker_than_general=True,
     ),
     Shuffle(
         "transpose",
@@ -315,6 +337,8 @@ _ROWS = (
         search_rank=4,
         fused_rank=2,
         integer_rank=2,
+        general=True,
+        suits_one_axis=True,
     ),
     Shuffle(
         "two-step",
@@ -322,6 +346,7 @@ _ROWS = (
         needs_static=True,
         search_rank=1,
         integer_rank=1,
+        quicker_than_general=True,
     ),
     Shuffle(
         "col2im",
@@ -332,6 +357,7 @@ _ROWS = (
         search_rank=0,
         fused_rank=0,
         quickest_fused=True,
+        suits_one_axis=True,
         suits_split=True,
         plain_memory=True,
     ),

@@ -52,8 +52,9 @@ class SiteOnIntegers:
     growth: int
 
     @classmethod
-    def of(cls, site: UpsampleSite) -> SiteOnIntegers:
-        original = site.original()
+    def of(cls, site: UpsampleSite, original: Original | None = None) -> SiteOnIntegers:
+        """For ``site``, with its own nodes as they stand if no others are given."""
+        original = original or site.original()
         taps = prod(axis.taps for axis in site.axes)
         scales = SCALES if site.weight.quantized is not None else 1
         terms = (site.channels[0] // site.group * taps, scales)

@@ -24,7 +24,7 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from deployconv.graph.constants import Constant
 from deployconv.match import Original, Parameter, Quantized, UpsampleSite
 from deployconv.polyphase import Polyphase
-from deployconv.proof.twin import float32_twin
+from deployconv.proof.twins import float32_twin
 from deployconv.rewrites.base import Rewrite, Trial
 from deployconv.rewrites.emit import Emitter
 

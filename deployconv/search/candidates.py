@@ -2,167 +2,356 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, product
 from math import prod
 
-from deployconv.graph.view import View
+from deployconv.graph.load import LoadedModel
 from deployconv.match import ShuffleSite, SkippedSite, UpsampleSite
-from deployconv.options import Form, Shuffle
-from deployconv.results import Reason
-from deployconv.rewrites.joining import Peer, Planned
-from deployconv.rewrites.lowering import (
-    Plan,
-    ShufflePlan,
-    plan_matrix,
-    plan_separable,
-    plan_shuffle,
-    plan_site,
-)
-from deployconv.rewrites.lowering.shuffle import ShuffleName
-from deployconv.search.behind import Behind, has_integers
-from deployconv.search.choice import Choice, Option
+from deployconv.options import Form, RewriteOptions, Shuffle, ShuffleName
+from deployconv.rewrites.chain import ChainScope, chain_after
+from deployconv.rewrites.conv import PolyphaseConv, plan_conv
+from deployconv.rewrites.matrix import plan_matrix
+from deployconv.rewrites.pixel_shuffle import Reshuffle, chain_from, plan_reshuffle, region_from
+from deployconv.rewrites.planning import PlannedSite, Planning, plan_model
+from deployconv.rewrites.region import Region, region_after
+from deployconv.rewrites.separable import plan_separable
+from deployconv.rewrites.shuffles import SHUFFLES
+from deployconv.search.choice import Choice, Choices, Option
 
-_SHUFFLES: tuple[ShuffleName, ...] = ("col2im", "two-step", "dcr", "crd", "transpose")
-"""Likely winners first."""
 _SPLIT_WORK = 0.9
-"""Several Convs are worth their calls, and the room for parts and whole, with this much to do."""
-_HALVED = 64
+"""One Conv per phase is worth its calls and its memory with this part of the multiplications."""
+_SPLIT_CHANNELS = 64
 """Output channels of which a half is still enough for a Conv."""
-_SPLIT_SHUFFLES: tuple[ShuffleName, ...] = ("col2im", "dcr")
-"""The one reads the phases of a channel side by side, the other all channels of a phase."""
 _MOVED = 64
-"""Multiplications of matrices that take as long as moving an element, roughly."""
+"""Multiplications of matrices that take as long as moving one element, roughly."""
 _MORE_WORK = 1.6
 """A form with this many times the multiplications of the smallest is not worth a measurement."""
+_BLOCK = 16
+"""Output channels that runtimes compute together."""
+_CHAINS: tuple[ChainScope, ...] = ("pointwise", "chain")
+_INTEGER_CHAINS: tuple[ChainScope, ...] = ("quantize", "chain")
 
 
-def options_for(
-    planned: Planned,
-    view: View,
-    barred: Collection[int] = (),
-    form: Form = "auto",
-    shuffle: Shuffle = "auto",
-    others: Collection[Peer] = (),
-) -> list[Option]:
-    """Every plan worth timing for a site, each once.
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """All sites of one model with their forms, each planned once.
 
-    Args:
-        planned: the site.
-        view: what it was found in.
-        barred: ids of nodes that no chain takes in.
-        form: the only one to try, where it matters to the site.
-        shuffle: the only one to try, where the site needs one.
-        others: the sites that may become part of a chain or region.
+    ``planning`` has the portable rewrite of each site.
     """
-    site = planned.site
-    if isinstance(site, SkippedSite):
-        return []
-    apart = [*_separable(site, form, shuffle), *_matrix(site, form, shuffle)]
-    if form in ("separable", "matrix"):
-        if apart:
-            return apart
-        form = "auto"
-    names: tuple[ShuffleName, ...] = _SHUFFLES if shuffle == "auto" else (shuffle,)
-    if shuffle == "auto" and has_integers(site):
-        names = ("channels-last", *_SHUFFLES)
-    if isinstance(site, ShuffleSite):
-        found = list(_shuffles(site, names))
-    else:
-        found = list(_forms(site, form, shuffle, names))
-    spelled = {option.plan.shuffle for option in found}
-    if spelled & {"dcr", "crd", "two-step"}:  # the general Transpose is slower than any of them
-        found = [option for option in found if option.plan.shuffle != "transpose"]
-    behind = Behind(planned, view, barred, others)
-    if isinstance(site, ShuffleSite):
-        return [*found, *behind.a_shuffle(names)]
-    chained = list(behind.chains(found))
-    if any(option.choice.chain == "grid" for option in chained):
-        return chained
-    # An integer layer without its QuantizeLinear is a float one.
-    if shuffle == "auto":
-        found = [option for option in found if option.plan.shuffle != "channels-last"]
-    return [*found, *apart, *chained, *behind.regions(found)]
+
+    planning: Planning
+    _offered: dict[str, tuple[Option, ...]] = field(default_factory=dict)
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model that the sites belong to; it is not changed."""
+        return self.planning.view.model
+
+    @classmethod
+    def of(cls, model: LoadedModel, options: RewriteOptions) -> Candidates:
+        """The candidates of ``model``, as far as ``options`` allow them."""
+        return cls(plan_model(model, options))
+
+    def of_site(self, planned: PlannedSite) -> tuple[Option, ...]:
+        """Every form of one site that is worth timing; none if it is not to be rewritten."""
+        if planned.id not in self._offered:
+            self._offered[planned.id] = tuple(self._options(planned))
+        return self._offered[planned.id]
+
+    def with_choices(self, choices: Choices) -> Planning:
+        """The planning in which each site has the form that was chosen for it, and no others."""
+        rewrites = {}
+        for planned in self.planning.default:
+            if planned.id in choices:
+                rewrites[planned.id] = self.option(planned, choices[planned.id]).rewrite
+        return self.planning.with_rewrites(rewrites)
+
+    def option(self, planned: PlannedSite, choice: Choice) -> Option:
+        """The form of this name."""
+        return next(option for option in self.of_site(planned) if option.choice == choice)
+
+    def _options(self, planned: PlannedSite) -> list[Option]:
+        if not planned.selected or isinstance(planned.site, SkippedSite):
+            return []
+        form, shuffle = self.planning.options.form, self.planning.options.shuffle
+        if isinstance(planned.site, ShuffleSite):
+            return list(_Reencoded(self.planning, planned.site, _names(shuffle, False)).options())
+        return _Upsampled(self.planning, planned.site, form, shuffle).options()
 
 
-def _shuffles(site: ShuffleSite, names: Sequence[ShuffleName]) -> Iterator[Option]:
-    for name in names:
-        plan = plan_shuffle(site, name)
-        if isinstance(plan, ShufflePlan) and plan.shuffle == name:
-            yield Option(Choice("auto", name), site, plan)
+def _names(shuffle: Shuffle, integers: bool) -> tuple[ShuffleName, ...]:
+    """The shuffles to try, likely winners first."""
+    if shuffle != "auto":
+        return (shuffle,)
+    rows = sorted(SHUFFLES.values(), key=lambda row: row.search_rank)
+    return tuple(row.name for row in rows if integers or not row.integers_only)
 
 
-def _forms(
-    site: UpsampleSite, form: Form, shuffle: Shuffle, names: Sequence[ShuffleName]
-) -> Iterator[Option]:
-    plain = plan_site(site, form, shuffle)
-    if isinstance(plain, Plan) and plain.shuffle is None:
-        yield Option(Choice("auto", "auto"), site, plain)
-        return
-    seen = set()
-    smallest: Plan | None = None
-    forms: tuple[Form, ...] = ("crop", "pad", "split") if form == "auto" else (form,)
-    for asked in forms:
-        for name in names:
-            plan = plan_site(site, asked, name)
-            if isinstance(plan, Reason) or plan.shuffle != name:
+def _fused_names() -> list[ShuffleName]:
+    """The shuffles for the end of a region, the quickest first."""
+    ranked = {row.name: row.fused_rank for row in SHUFFLES.values() if row.fused_rank is not None}
+    return sorted(ranked, key=ranked.__getitem__)
+
+
+def _integer_names() -> list[ShuffleName]:
+    """The shuffles for the end of a chain of integers, the quickest first."""
+    ranked = {
+        row.name: row.integer_rank for row in SHUFFLES.values() if row.integer_rank is not None
+    }
+    return sorted(ranked, key=ranked.__getitem__)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reencoded:
+    """The forms of a pixel shuffle: other encodings, and chains and regions that begin with it."""
+
+    planning: Planning
+    site: ShuffleSite
+    names: Sequence[ShuffleName]
+
+    def options(self) -> Iterator[Option]:
+        encoded = (plan_reshuffle(self.site, name) for name in self.names)
+        yield from _without_general(
+            [
+                Option(Choice("auto", planned.shuffle), planned)
+                for name, planned in zip(self.names, encoded, strict=True)
+                if isinstance(planned, Reshuffle) and planned.shuffle == name
+            ]
+        )
+        yield from self._chains()
+        yield from self._regions()
+
+    def _chains(self) -> Iterator[Option]:
+        """The Conv, its pixel shuffle and what can run after them, in two encodings."""
+        planning, seen = self.planning, set()
+        likely = [name for name in self.names if SHUFFLES[name].suits_split]
+        others = [peer for peer in planning.peers if isinstance(peer, ShuffleSite)]
+        for asked, fusion in product(likely or self.names, _CHAINS):
+            chain = chain_from(self.site, planning.view, fusion, asked, others, planning.excluded)
+            if chain is None or chain.shuffle is None:
                 continue
-            smallest = smallest or plan
-            fits = form != "auto" or _is_worth_it(plan, smallest)
-            roomy = not fits and _saves_crop(plan, smallest)
-            if (fits or roomy) and (plan.form == "split", plan.axes, name) not in seen:
-                seen.add((plan.form == "split", plan.axes, name))
-                yield Option(Choice(asked, name), site, plan, roomy)
-                if roomy and site.channels[1] >= _HALVED:
-                    choice = Choice(asked, name, halves=True)
-                    yield Option(choice, site, replace(plan, halves=True))
+            if (chain.shuffle, len(chain.nodes)) not in seen:
+                seen.add((chain.shuffle, len(chain.nodes)))
+                yield Option(Choice("auto", chain.shuffle, fusion), chain)
+
+    def _regions(self) -> Iterator[Option]:
+        """The Conv, its pixel shuffle and the layers up to a Conv that mixes neighbours."""
+        planning = self.planning
+        names = [name for name in _fused_names() if name in self.names]
+        forms: tuple[Form, ...] = ("pad", "split")
+        for form in forms:
+            found = (
+                region_from(self.site, planning.view, form, name, planning.excluded)
+                for name in names
+            )
+            for region in islice(filter(None, found), 1):
+                if _fills_blocks(region):
+                    yield Option(Choice(form, region.shuffle, "region + conv"), region)
 
 
-def _separable(site: UpsampleSite | ShuffleSite, form: Form, shuffle: Shuffle) -> Iterator[Option]:
-    """One axis after the other, where that multiplies less: the quickest spelling, the portable."""
-    if isinstance(site, ShuffleSite) or form not in ("auto", "separable"):
-        return
-    names: tuple[ShuffleName, ...] = ("col2im", "transpose") if shuffle == "auto" else (shuffle,)
-    whole = plan_site(site, "crop", shuffle)
-    for name in names:
-        plan = plan_separable(site, name)
-        if plan is None or plan.shuffle != name or not isinstance(whole, Plan):
-            continue
-        if form == "separable" or plan.macs.after < whole.macs.after:
-            yield Option(Choice("separable", name), site, plan)
+@dataclass(frozen=True, eq=False)
+class _Upsampled:
+    """The forms of an upsampling layer, as far as ``form`` and ``shuffle`` allow."""
+
+    planning: Planning
+    site: UpsampleSite
+    form: Form
+    shuffle: Shuffle
+
+    def options(self) -> list[Option]:
+        form, site = self.form, self.site
+        products = [*self._separable(), *self._matrix()]
+        if form in ("separable", "matrix"):
+            if products:
+                return products
+            form = "auto"
+        integers = site.has_integer_weight
+        found = _without_general(list(self._convs(form, _names(self.shuffle, integers))))
+        chained = list(self._chains(found))
+        if any(option.choice.fusion == "quantize" for option in chained):
+            return chained
+        # An integer layer without its QuantizeLinear is a float one.
+        if self.shuffle == "auto":
+            found = [option for option in found if not _integers_only(option)]
+        return [*found, *products, *chained, *self._regions(found)]
+
+    def _convs(self, form: Form, names: Sequence[ShuffleName]) -> Iterator[Option]:
+        """The layer by itself as a polyphase Conv."""
+        site = self.site
+        plain = plan_conv(site, form, self.shuffle)
+        if isinstance(plain, PolyphaseConv) and plain.shuffle is None:
+            yield Option(Choice("auto", "auto"), plain)
+            return
+        seen = set()
+        smallest: PolyphaseConv | None = None
+        forms: tuple[Form, ...] = ("crop", "pad", "split") if form == "auto" else (form,)
+        for asked in forms:
+            for name in names:
+                planned = plan_conv(site, asked, name)
+                if not isinstance(planned, PolyphaseConv) or planned.shuffle != name:
+                    continue
+                smallest = smallest or planned
+                fits = form != "auto" or _is_worth_it(planned, smallest)
+                saves_crop = not fits and _saves_crop(planned, smallest)
+                key = planned.form == "split", planned.axes, name
+                if (fits or saves_crop) and key not in seen:
+                    seen.add(key)
+                    yield Option(Choice(asked, name), planned, saves_crop)
+                    if saves_crop and site.channels[1] >= _SPLIT_CHANNELS:
+                        choice = Choice(asked, name, channel_split=True)
+                        yield Option(choice, replace(planned, channel_split=True))
+
+    def _separable(self) -> Iterator[Option]:
+        """One axis after the other, if that multiplies less."""
+        if self.form not in ("auto", "separable"):
+            return
+        names = _names(self.shuffle, integers=False)
+        if self.shuffle == "auto":
+            names = tuple(name for name in names if SHUFFLES[name].suits_one_axis)
+        whole = plan_conv(self.site, "crop", self.shuffle)
+        for name in names:
+            planned = plan_separable(self.site, name)
+            if planned is None or not isinstance(whole, PolyphaseConv):
+                continue
+            if planned.summary.shuffle != name:
+                continue
+            if self.form == "separable" or planned.macs.after < whole.macs.after:
+                yield Option(Choice("separable", name), planned)
+
+    def _matrix(self) -> Iterator[Option]:
+        """Products of matrices, if multiplying these may take less time than others move."""
+        if self.form not in ("auto", "matrix"):
+            return
+        planned, whole = plan_matrix(self.site), plan_conv(self.site, "crop")
+        if planned is None or not isinstance(whole, PolyphaseConv):
+            return
+        if self.form == "auto" and self.shuffle != "auto":
+            return
+        moved = self.site.channels[1] * self.site.phases
+        if self.form == "matrix" or planned.macs.after <= whole.macs.after + _MOVED * moved:
+            yield Option(Choice("matrix", "auto"), planned)
+
+    def _chains(self, plain: Sequence[Option]) -> Iterator[Option]:
+        """``plain`` forms with the layers after the site before the shuffle.
+
+        They are tried with a portable shuffle and with the quickest.
+        """
+        planning, integers = self.planning, self.site.has_integer_weight
+        others = [peer for peer in planning.peers if isinstance(peer, ShuffleSite)]
+        named = {option.rewrite.summary.shuffle for option in plain}
+        portable = next((row.name for row in SHUFFLES.values() if _portable(row.name, named)), None)
+        quickest = next((row.name for row in SHUFFLES.values() if row.quickest_fused), None)
+        if integers:
+            quickest = next((name for name in _integer_names() if name in named), None)
+        for option in plain:
+            head = option.rewrite
+            shuffle = head.summary.shuffle
+            if shuffle not in (quickest, portable) or not isinstance(head, PolyphaseConv):
+                continue
+            nodes = 0
+            for fusion in _INTEGER_CHAINS if integers else _CHAINS:
+                chain = chain_after(
+                    head, planning.view, fusion, shuffle or "auto", others, planning.excluded
+                )
+                if chain is not None and len(chain.nodes) > nodes:
+                    nodes = len(chain.nodes)
+                    yield Option(replace(option.choice, fusion=fusion), chain)
+
+    def _regions(self, plain: Sequence[Option]) -> Iterator[Option]:
+        """``plain`` forms with all layers after the site that do not see positions.
+
+        With a Conv at the end as well, in the forms that crop nothing, one Conv per phase included.
+        """
+        named = {option.rewrite.summary.shuffle for option in plain}
+        quickest = next((name for name in _fused_names() if name in named), None)
+        if quickest is None:
+            return
+        heads = {
+            option.choice: option.rewrite
+            for option in plain
+            if option.rewrite.summary.shuffle == quickest
+            and isinstance(option.rewrite, PolyphaseConv)
+        }
+        for choice, head in heads.items():
+            region = self._region(head, ends_in_conv=False)
+            if head.form != "split" and region is not None:
+                yield Option(replace(choice, fusion="region"), region)
+        split = plan_conv(self.site, "split", quickest)
+        if isinstance(split, PolyphaseConv) and split.shuffle == quickest:
+            heads.setdefault(Choice("split", quickest), split)
+        for choice, head in heads.items():
+            region = self._region(head, ends_in_conv=True)
+            if region is not None and _fills_blocks(region):
+                yield Option(replace(choice, fusion="region + conv"), region)
+
+    def _region(self, head: PolyphaseConv, ends_in_conv: bool) -> Region | None:
+        planning = self.planning
+        others = [peer for peer in planning.peers if isinstance(peer, UpsampleSite)]
+        return region_after(head, planning.view, others, planning.excluded, ends_in_conv)
 
 
-def _matrix(site: UpsampleSite | ShuffleSite, form: Form, shuffle: Shuffle) -> Iterator[Option]:
-    """Products of matrices, where what they multiply may take less time than what others move."""
-    if isinstance(site, ShuffleSite) or form not in ("auto", "matrix"):
-        return
-    plan, whole = plan_matrix(site), plan_site(site, "crop")
-    if plan is None or not isinstance(whole, Plan) or (form == "auto" and shuffle != "auto"):
-        return
-    moved = site.channels[1] * site.phases
-    if form == "matrix" or plan.macs.after <= whole.macs.after + _MOVED * moved:
-        yield Option(Choice("matrix", "auto"), site, plan)
+def _without_general(options: list[Option]) -> list[Option]:
+    """``options`` without the general shuffle, if there is one that is always quicker."""
+    named = [option.rewrite.summary.shuffle for option in options]
+    if not any(SHUFFLES[name].quicker_than_general for name in named if name is not None):
+        return options
+    return [
+        option
+        for option, name in zip(options, named, strict=True)
+        if name is None or not SHUFFLES[name].general
+    ]
 
 
-def _is_worth_it(plan: Plan, smallest: Plan) -> bool:
-    """Whether ``plan`` may be faster than the one with the smallest kernel, judged by its work."""
-    if plan.form != "split":
-        return plan.macs.after <= _MORE_WORK * smallest.macs.after
-    # They crop nothing; what the other crops has been multiplied, too.
-    fewer = _multiplications(plan) <= _SPLIT_WORK * _multiplications(smallest)
-    return fewer and plan.shuffle in _SPLIT_SHUFFLES
+def _portable(name: ShuffleName, named: set[ShuffleName | None]) -> bool:
+    return SHUFFLES[name].portable and name in named
 
 
-def _saves_crop(plan: Plan, smallest: Plan) -> bool:
-    """Whether one Conv a phase may be faster only because nothing is left to crop.
+def _integers_only(option: Option) -> bool:
+    shuffle = option.rewrite.summary.shuffle
+    return shuffle is not None and SHUFFLES[shuffle].integers_only
 
-    Their results are concatenated, and with them there may be more to hold at once; but a Slice
-    of a large image takes longer than that.
+
+def _is_worth_it(planned: PolyphaseConv, smallest: PolyphaseConv) -> bool:
+    """Whether a form may be faster than the one with the smallest kernel, judged by its work."""
+    if planned.form != "split":
+        return planned.macs.after <= _MORE_WORK * smallest.macs.after
+    # It crops nothing; what the other one crops has been multiplied, too.
+    fewer = _multiplications(planned) <= _SPLIT_WORK * _multiplications(smallest)
+    return fewer and planned.shuffle is not None and SHUFFLES[planned.shuffle].suits_split
+
+
+def _saves_crop(planned: PolyphaseConv, smallest: PolyphaseConv) -> bool:
+    """Whether one Conv per phase may be faster only because nothing is left to crop.
+
+    Their results are concatenated, so there may be more to hold at once; but a Slice of a large
+    image takes longer than that.
     """
+    if planned.form != "split" or planned.shuffle is None:
+        return False
     cropped = smallest.layout.cropped and smallest.layout.stride == (2, 2)
-    return plan.form == "split" and plan.shuffle == "col2im" and smallest.volume and cropped
+    return SHUFFLES[planned.shuffle].plain_memory and smallest.volume and cropped
 
 
-def _multiplications(plan: Plan) -> int:
-    """Of the whole layer, where its sizes are known."""
-    return plan.macs.after * prod(plan.layout.static or (1,))
+def _multiplications(planned: PolyphaseConv) -> int:
+    """Those of the whole layer, as far as its sizes are known."""
+    return planned.macs.after * prod(planned.layout.static or (1,))
+
+
+def _fills_blocks(region: Region) -> bool:
+    """Whether the Conv at its end has so few output channels that phases cost nothing.
+
+    Runtimes compute output channels in blocks, filled up with zeros.
+    """
+    if region.last is None:
+        return False
+    phases, channels = region.head.copies, region.last.channels
+    before = phases * region.last.taps * _whole_blocks(channels)
+    spans = prod(form.span for form in region.last_axes)
+    after = phases * spans * _whole_blocks(channels * phases)
+    return after <= before
+
+
+def _whole_blocks(channels: int) -> int:
+    return -(-channels // _BLOCK) * _BLOCK

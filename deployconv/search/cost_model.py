@@ -19,21 +19,20 @@ import onnx_graphsurgeon as gs
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from deployconv.graph.load import LoadedModel
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance, inferred_shapes
 from deployconv.graph.splice import Names
 from deployconv.match import Site, UpsampleSite
-from deployconv.options import RewriteOptions
-from deployconv.pipeline import Planning, folds_in_place, plan_model
 from deployconv.proof.inputs import input_shapes
 from deployconv.results import Prediction
-from deployconv.rewrites.joining import Planned, not_selected, peers
-from deployconv.rewrites.lowering import new_nodes, with_folded
+from deployconv.rewrites.base import Rewrite
+from deployconv.rewrites.emit import Emitter
+from deployconv.rewrites.kept import folded_in_place
+from deployconv.rewrites.planning import PlannedSite, Planning
 from deployconv.runtimes import get_runtime
 from deployconv.runtimes.measure import usable_cpus
 from deployconv.runtimes.shapes import input_specs
-from deployconv.search.candidates import options_for
+from deployconv.search.candidates import Candidates
 from deployconv.search.choice import AS_IT_WAS, Choice, Option, Tuned, TunerOptions
 from deployconv.search.cost_graph import CostGraph, Position, add_work, graph_of
 from deployconv.search.cost_table import TABLES, CostTable
@@ -43,36 +42,32 @@ _SMALL = 64
 """Most elements of a constant that may be a shape."""
 
 
-def predict(model: LoadedModel, options: RewriteOptions, tuner: TunerOptions) -> Tuned:
-    """Choose the form of every selected site of ``model`` that is predicted to be fastest.
+def predict(candidates: Candidates, tuner: TunerOptions) -> Tuned:
+    """Choose the form of every selected site that is predicted to be fastest.
 
     Raises UsageError if the inputs of ``tuner`` do not fit the model.
     """
-    planning = plan_model(model, options)
-    view = planning.view
+    planning = candidates.planning
+    view, model = planning.view, planning.view.model
     predictor = _Predictor(
         table=TABLES[get_runtime(tuner.backend).cost_table],
         threads=tuner.threads or usable_cpus(),
         shapes=_shapes(planning, input_shapes(input_specs(model.proto), tuner.feed)),
         static=not view.shapes.dynamic,
-        measured=options.policy == "fastest",
+        measured=planning.options.policy == "fastest",
         fresh=_fresh(Names(view.names).maker("cost")),
     )
-    barred = not_selected(planning.sites)
     predicted: dict[str, _SitePrediction] = {}
     # The last site first: what a chain saves is compared with what its sites save by themselves.
-    for planned in reversed(planning.sites):
-        if id(planned.site.layer) in barred:
-            continue
-        others = peers(planning.sites, barred)
-        found = options_for(planned, view, barred, options.form, options.shuffle, others)
+    for planned in reversed(planning.default):
+        found = candidates.of_site(planned)
         if found:
-            joined = [_joined(option, planned, planning.sites, predicted) for option in found]
-            predicted[planned.report.id] = predictor.predict(planned, found, joined)
+            joined = [_joined(option, planned, planning.default, predicted) for option in found]
+            predicted[planned.id] = predictor.predict(planned, found, joined)
     choices: dict[str, Choice] = {}
     taken: set[str] = set()
-    for planned in planning.sites:
-        name = planned.report.id
+    for planned in planning.default:
+        name = planned.id
         best = predicted[name].best if name in predicted and name not in taken else None
         if best is not None and not best.joined.keys() & choices.keys():
             choices[name] = best.choice
@@ -96,7 +91,7 @@ def _shapes(planning: Planning, given: Instance) -> Instance:
     """All shapes that follow from those of the inputs, and from the geometry of the sites."""
     shapes = planning.view.shapes
     known, inside = shapes.at(given), []
-    for site in (planned.site for planned in planning.sites):
+    for site in (planned.site for planned in planning.default):
         if not isinstance(site, UpsampleSite) or site.output in known or site.input not in known:
             continue
         batch, _, *sizes = known[site.input]
@@ -155,15 +150,15 @@ class _SitePrediction:
 
 def _joined(
     option: Option,
-    planned: Planned,
-    sites: Sequence[Planned],
+    planned: PlannedSite,
+    sites: Sequence[PlannedSite],
     predicted: Mapping[str, _SitePrediction],
 ) -> dict[str, float]:
     """The other sites that ``option`` replaces, and what each saves by itself."""
-    nodes = {id(node) for node in option.subject.nodes}
+    nodes = {id(node) for node in option.rewrite.nodes}
     found = {}
     for other in sites:
-        name = other.report.id
+        name = other.id
         if other is not planned and id(other.site.layer) in nodes:
             best = predicted[name].best if name in predicted else None
             found[name] = best.gain if best is not None else 0.0
@@ -185,7 +180,7 @@ class _Predictor:
     """The graphs as they stand, each with channels in blocks of the same size."""
 
     def predict(
-        self, planned: Planned, options: Sequence[Option], joined: Sequence[Mapping[str, float]]
+        self, planned: PlannedSite, options: Sequence[Option], joined: Sequence[Mapping[str, float]]
     ) -> _SitePrediction:
         """Predict every form of one site, the other sites as they were.
 
@@ -197,8 +192,7 @@ class _Predictor:
         replaced: dict[Position, Work] = {}
         savings = []
         for option, others in zip(options, joined, strict=True):
-            made = new_nodes(option.subject, option.plan, self.fresh)
-            changed = self._with(graph, planned.site.scope, option.subject.nodes[-1], made)
+            changed = self._with(graph, option.rewrite)
             after, still_unknown = changed.work()
             if not still_unknown <= unknown:
                 continue
@@ -207,7 +201,7 @@ class _Predictor:
             saved = self._ms(before) - self._ms(after)
             least = self.table.margin * sum(map(self._ms, gone.values()))
             worth = needed or saved > max(least, sum(others.values()))
-            worth = worth and (self.measured or not option.roomy)
+            worth = worth and (self.measured or not option.needs_measurement)
             savings.append(_Saving(option.choice, saved, others, worth))
         total: Work = {}
         for work in replaced.values():
@@ -239,19 +233,22 @@ class _Predictor:
     def _ms(self, work: Work) -> float:
         return self.table.milliseconds(work, self.threads)
 
-    def _kept(self, planned: Planned) -> CostGraph:
+    def _kept(self, planned: PlannedSite) -> CostGraph:
         """The graph with the site as it is if it is kept: affine layers folded into its weight."""
         site, graph = planned.site, self._graph(planned.site)
-        if not isinstance(site, UpsampleSite) or not folds_in_place(site):
-            return graph
-        return self._with(graph, site.scope, site.nodes[-1], with_folded(site, self.fresh))
+        folded = folded_in_place(site) if isinstance(site, UpsampleSite) else None
+        return graph if folded is None else self._with(graph, folded)
 
-    def _with(
-        self, graph: CostGraph, scope: Scope, last: gs.Node, made: Sequence[gs.Node]
-    ) -> CostGraph:
-        """``graph`` with ``made`` in place of ``last``, and of what led to that node alone."""
-        nodes = [OnnxExporter.export_node(node) for node in made]
-        constants = [t for node in made for t in node.inputs if isinstance(t, gs.Constant)]
+    def _with(self, graph: CostGraph, rewrite: Rewrite) -> CostGraph:
+        """``graph`` with new nodes in place of the last one of ``rewrite``, and of what led to it.
+
+        What else reads a tensor keeps the nodes that make it.
+        """
+        scope, last = rewrite.scope, rewrite.nodes[-1]
+        emitter = Emitter(scope.opset, self.fresh)
+        rewrite.emit(emitter)
+        nodes = [OnnxExporter.export_node(node) for node in emitter.nodes]
+        constants = [t for node in emitter.nodes for t in node.inputs if isinstance(t, gs.Constant)]
         shapes = _shapes_made(nodes, constants, graph.shapes, scope.opset)
         names = [tensor.name for tensor in constants]
         return graph.replaced(scope.index(last), nodes, shapes, names)

@@ -9,16 +9,19 @@ from onnx import ModelProto
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.opset import lift, why_not_lifted
 from deployconv.options import Policy, RewriteOptions
-from deployconv.pipeline import Planning, plan_model
 from deployconv.results import Candidate, Prediction, Reason
-from deployconv.rewrites.joining import Planned
-from deployconv.rewrites.lowering.shuffle import COL2IM_OPSET
+from deployconv.rewrites.planning import PlannedSite, Planning, plan_model
+from deployconv.rewrites.shuffles import SHUFFLES
 from deployconv.runtimes import Runtime, get_runtime
 from deployconv.runtimes.base import ModelSource
+from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Tuned, TunerOptions
 from deployconv.search.cost_model import predict
 from deployconv.search.cost_table import TABLES
 from deployconv.search.tuner import tune
+
+_HIGHEST_OPSET = max(shuffle.min_opset for shuffle in SHUFFLES.values())
+"""The first opset that has all shuffles."""
 
 
 def plan_by_policy(
@@ -41,24 +44,26 @@ def plan_by_policy(
     chooses = options.policy != "all"
     runtime = get_runtime(tuner.backend)
     wanted = upgrade_opset or (upgrade_opset is None and chooses and runtime.prefers_col2im)
-    obstacle = why_not_lifted(model.proto, COL2IM_OPSET) if wanted else None
+    obstacle = why_not_lifted(model.proto, _HIGHEST_OPSET) if wanted else None
     lifted = _lifted(model) if wanted and obstacle is None else model
     warnings: tuple[str, ...] = ()
     if upgrade_opset and obstacle is not None:
         warnings = (f"opset not raised: {obstacle}",)
     if not chooses:
         planning = plan_model(lifted, options)
-        if lifted is not model and not _needs(planning):
+        if lifted is not model and not _needs(planning, model):
             planning = plan_model(model, options)
         return replace(planning, warnings=(*planning.warnings, *warnings))
+    candidates = Candidates.of(lifted, options)
     if options.policy == "cost":
-        tuned = predict(lifted, options, tuner)
+        tuned = predict(candidates, tuner)
         warnings += _unfitted(runtime)
     else:
         fitted = TABLES[runtime.cost_table].fitted
-        tuned = tune(lifted, original, options, tuner, predict if fitted else None)
-    needed = any(choice.shuffle == "col2im" for choice in tuned.choices.values())
-    planning = plan_model(lifted if needed else model, options, tuned.choices)
+        tuned = tune(candidates, original, tuner, predict if fitted else None)
+    planning = candidates.with_choices(tuned.choices)
+    if lifted is not model and not _needs(planning, model):
+        planning = Candidates.of(model, options).with_choices(tuned.choices)
     sites = tuple(_shown(site, tuned, options.policy, tuner) for site in planning.sites)
     return replace(planning, sites=sites, warnings=(*planning.warnings, *warnings))
 
@@ -70,7 +75,7 @@ def _unfitted(runtime: Runtime) -> tuple[str, ...]:
     return (f"--policy cost: its constants for '{runtime.name}' are chosen, not fitted",)
 
 
-def _shown(planned: Planned, tuned: Tuned, policy: Policy, tuner: TunerOptions) -> Planned:
+def _shown(planned: PlannedSite, tuned: Tuned, policy: Policy, tuner: TunerOptions) -> PlannedSite:
     """The site with what was measured or predicted for it in its report."""
     report = planned.report
     found = tuned.candidates.get(report.id, ())
@@ -81,7 +86,7 @@ def _shown(planned: Planned, tuned: Tuned, policy: Policy, tuner: TunerOptions) 
     if policy == "fastest" and reason is not None and reason.code == "slower" and _untimed(found):
         text = "predicted to be slower, or not measured to be faster beside other sites"
         report = replace(report, reason=Reason("slower", f"{text}: no time for a race of its own"))
-    if report.id in tuned.heavy and report.status == "kept":
+    if report.id in tuned.over_memory and report.status == "kept":
         text = f"faster forms take the model more than {tuner.max_memory:g} times the memory"
         report = replace(report, reason=Reason("slower", text))
     return replace(planned, report=replace(report, candidates=found))
@@ -92,16 +97,17 @@ def _untimed(found: tuple[Candidate | Prediction, ...]) -> bool:
     return bool(found) and all(isinstance(entry, Prediction) for entry in found)
 
 
-def _needs(planning: Planning) -> bool:
-    """True where a site takes a form that the model's own opset does not have."""
-    return any(planned.report.shuffle == "col2im" for planned in planning.sites)
+def _needs(planning: Planning, model: LoadedModel) -> bool:
+    """True if a site takes a shuffle that the opset of ``model`` does not have."""
+    taken = (planned.report.shuffle for planned in planning.sites)
+    return any(name is not None and SHUFFLES[name].min_opset > model.info.opset for name in taken)
 
 
 def _lifted(model: LoadedModel) -> LoadedModel:
     """A copy at the opset of Col2Im, or the model itself where it is there already."""
-    if model.info.opset >= COL2IM_OPSET:
+    if model.info.opset >= _HIGHEST_OPSET:
         return model
     proto = ModelProto()
     proto.CopyFrom(model.proto)
-    lift(proto, COL2IM_OPSET)
-    return replace(model, proto=proto, info=replace(model.info, opset=COL2IM_OPSET))
+    lift(proto, _HIGHEST_OPSET)
+    return replace(model, proto=proto, info=replace(model.info, opset=_HIGHEST_OPSET))

@@ -74,7 +74,7 @@ def _fitting(bench: Workbench, taken: Taken, found: Found) -> Taken:
 
 def _split(taken: Taken) -> list[str]:
     """The sites with one Conv a phase in whole."""
-    return [name for name, choice in taken.choices.items() if choice.whole_split]
+    return [name for name, choice in taken.choices.items() if choice.holds_all_phases]
 
 
 def _lightened(taken: Taken, names: list[str], lighter: _Lighter, excess: _Excess) -> Taken:
@@ -105,7 +105,7 @@ def without_split(taken: Taken, name: str, found: Found) -> Taken:
     """
     choice = taken.choices[name]
     figures = found[name].without(choice)
-    halved = replace(choice, halves=True)
+    halved = replace(choice, channel_split=True)
     if figures.winners:
         other, gain = figures.winners[0]
         return taken.with_all({**taken.choices, name: other}, gain)

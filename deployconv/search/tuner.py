@@ -17,11 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil, inf
 
-from deployconv.graph.load import LoadedModel
-from deployconv.options import FeedOptions, RewriteOptions
+from deployconv.options import FeedOptions
 from deployconv.results import Candidate, Prediction
-from deployconv.rewrites.joining import Planned
+from deployconv.rewrites.planning import PlannedSite
 from deployconv.runtimes.base import ModelSource
+from deployconv.search.candidates import Candidates
 from deployconv.search.choice import AS_IT_WAS, Choice, Choices, Tuned, TunerOptions
 from deployconv.search.figures import Figures
 from deployconv.search.joint import Taken, with_undecided
@@ -36,18 +36,17 @@ _MOST_JOINT = 1 / 3
 """Of the budget is kept for sites that are undecided by themselves, at the most."""
 
 
-Predict = Callable[[LoadedModel, RewriteOptions, TunerOptions], Tuned]
+Predict = Callable[[Candidates, TunerOptions], Tuned]
 """`cost_model.predict`."""
 
 
 def tune(
-    model: LoadedModel,
+    candidates: Candidates,
     original: ModelSource,
-    options: RewriteOptions,
     tuner: TunerOptions,
     predict: Predict | None = None,
 ) -> Tuned:
-    """Find the fastest form of every selected site of ``model``, which is not changed.
+    """Find the fastest form of every selected site of a model, which is not changed.
 
     The figures of a site are those of its own race; ``chosen`` marks what was taken, also where
     that was measured together with other sites. A form that was taken without a race of its
@@ -58,12 +57,12 @@ def tune(
         UsageError: the inputs do not fit the model.
         BackendUnavailable: the backend cannot run the model.
     """
-    bench = Workbench.of(model, original, options, tuner)
+    bench = Workbench.of(candidates, original, tuner)
     predicted = _predicted(bench, predict)
     forms = {
-        planned.report.id: {str(option.choice): option.choice for option in offered}
-        for planned in sorted(bench.planning.sites, key=_size(predicted), reverse=True)
-        if (offered := bench.options_of(planned))
+        planned.id: {str(option.choice): option.choice for option in offered}
+        for planned in sorted(candidates.planning.default, key=_size(predicted), reverse=True)
+        if (offered := candidates.of_site(planned))
     }
     taken = Taken()
     found: dict[str, Figures] = {}
@@ -103,7 +102,7 @@ def _predicted(bench: Workbench, predict: Predict | None) -> Tuned:
     if predict is None:
         return Tuned()
     shapes = {name: array.shape for name, array in bench.feeds.items()}
-    return predict(bench.model, bench.options, replace(bench.tuner, feed=FeedOptions(shapes)))
+    return predict(bench.candidates, replace(bench.tuner, feed=FeedOptions(shapes)))
 
 
 def _likely(
@@ -145,10 +144,10 @@ def _race(
     )
 
 
-def _size(predicted: Tuned) -> Callable[[Planned], tuple[float, int]]:
+def _size(predicted: Tuned) -> Callable[[PlannedSite], tuple[float, int]]:
     """How much there is to gain at a site: its time where that is predicted, then its work."""
 
-    def size(planned: Planned) -> tuple[float, int]:
+    def size(planned: PlannedSite) -> tuple[float, int]:
         predictions = predicted.candidates.get(planned.report.id, ())
         as_it_was = (
             entry.predicted_ms

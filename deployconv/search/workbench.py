@@ -9,30 +9,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployconv.errors import CheckFailed
-from deployconv.graph.load import LoadedModel
 from deployconv.graph.save import staged
-from deployconv.options import RewriteOptions
-from deployconv.pipeline import Planning, apply, plan_model
 from deployconv.proof.certificate import certify
 from deployconv.proof.compare import compare_outputs
 from deployconv.proof.inputs import make_feeds
 from deployconv.proof.parity import check_parity
 from deployconv.results import Candidate, OutputParity
-from deployconv.rewrites.joining import Planned, not_selected, peers
+from deployconv.rewrites.planning import apply
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.base import Array, ModelSource, Session
 from deployconv.runtimes.measure import describe_machine, peak_memory
 from deployconv.search.cache import Key, TimingCache
-from deployconv.search.candidates import options_for
-from deployconv.search.choice import Choice, Choices, Option, TunerOptions
+from deployconv.search.candidates import Candidates
+from deployconv.search.choice import Choice, Choices, TunerOptions
 from deployconv.search.measure import Timing, race
 
 _CONFIRM = 3.0
-"""Seconds for a comparison of two models, where runs are short."""
+"""Seconds for a comparison of two models whose runs are short."""
 _SHORT = 1.0
-"""Seconds for one that is kept time for, at the least."""
+"""Seconds that are kept back for a comparison, at the least."""
 _SIX_ROUNDS, _TWELVE_ROUNDS = 14, 26
-"""Runs of two models, with what warms them up."""
+"""Runs of two models for so many rounds, warm-up runs included."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,19 +37,20 @@ class Workbench:
     """Builds variants of one model and times them.
 
     Attributes:
-        model: what is rewritten; it is not changed.
-        planning: its sites.
-        source: the original for the backend, and ``original`` as it was loaded there.
-        feeds: what every variant runs on, and ``expected`` what the original makes of it.
+        candidates: the sites of the model and their forms.
+        source: the original for the backend.
+        original: the same, loaded there.
+        tuner: how to measure.
+        feeds: what every variant runs on.
+        expected: what the original computes of ``feeds``.
         run_seconds: how long that takes.
         deadline: when the time to measure is over.
+        cache: keeps what was measured.
     """
 
-    model: LoadedModel
-    planning: Planning
+    candidates: Candidates
     source: ModelSource
     original: Session
-    options: RewriteOptions
     tuner: TunerOptions
     feeds: Mapping[str, Array]
     expected: Mapping[str, Array]
@@ -63,13 +61,7 @@ class Workbench:
     _peaks: dict[frozenset[tuple[str, Choice]], int | None] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls,
-        model: LoadedModel,
-        original: ModelSource,
-        options: RewriteOptions,
-        tuner: TunerOptions,
-    ) -> Workbench:
+    def of(cls, candidates: Candidates, original: ModelSource, tuner: TunerOptions) -> Workbench:
         """Load the original and run it.
 
         Raises:
@@ -83,20 +75,7 @@ class Workbench:
         expected = session.run(feeds)
         # A session still takes memory in its second run.
         run = min(_seconds(session, feeds) for _ in range(2))
-        planning = plan_model(model, options)
-        return cls(
-            model,
-            planning,
-            original,
-            session,
-            options,
-            tuner,
-            feeds,
-            expected,
-            run,
-            deadline,
-            cache,
-        )
+        return cls(candidates, original, session, tuner, feeds, expected, run, deadline, cache)
 
     @property
     def left(self) -> float:
@@ -110,22 +89,13 @@ class Workbench:
 
     @property
     def telling(self) -> float:
-        """Seconds for one that tells a small gain from the noise."""
+        """Seconds for a comparison that tells a small gain from the noise."""
         return max(_SHORT, _TWELVE_ROUNDS * self.run_seconds)
 
-    def options_of(self, planned: Planned) -> list[Option]:
-        """The forms of a site that the call allows."""
-        barred = not_selected(self.planning.sites)
-        if id(planned.site.layer) in barred:
-            return []
-        asked = self.options
-        others = peers(self.planning.sites, barred)
-        return options_for(planned, self.planning.view, barred, asked.form, asked.shuffle, others)
-
     def joined(self, choices: Choices) -> set[str]:
-        """The sites that have become part of another's chain."""
-        sites = plan_model(self.model, self.options, choices).sites
-        return {planned.report.id for planned in sites if planned.head is not None}
+        """The sites that the rewrites of others replace."""
+        sites = self.candidates.with_choices(choices).sites
+        return {planned.id for planned in sites if planned.joined is not None}
 
     def race(
         self,
@@ -149,7 +119,7 @@ class Workbench:
     def times_the_memory(self, choices: Choices) -> float | None:
         """Peak memory with ``choices`` made, as a multiple of that without any.
 
-        None where that cannot be told.
+        None if it cannot be measured.
         """
         before, after = self._peak({}), self._peak(choices)
         return after / before if before and after else None
@@ -167,14 +137,18 @@ class Workbench:
 
     def _certify(self, choices: Choices) -> None:
         """Raise CheckFailed unless every form in ``choices`` has its certificate."""
-        for planned in self.planning.sites:
-            name = planned.report.id
+        for planned in self.candidates.planning.default:
+            name = planned.id
             choice = choices.get(name)
             if choice is None or (name, choice) in self._certified:
                 continue
-            (option,) = (found for found in self.options_of(planned) if found.choice == choice)
-            if certify(option.subject, option.plan, self.tuner.feed.seed) != "exact":
-                raise CheckFailed(f"{name}: certificate failed for {choice}: nothing was written")
+            rewrite = self.candidates.option(planned, choice).rewrite
+            found = certify(rewrite, name, self.tuner.feed.seed)
+            if found.failure is not None:
+                raise CheckFailed(
+                    f"{name}: certificate failed for {choice} ({found.failure}): nothing was"
+                    " written"
+                )
             self._certified.add((name, choice))
 
     def _variant(self, choices: Choices, stack: ExitStack) -> Session:
@@ -186,8 +160,9 @@ class Workbench:
 
     def _written(self, choices: Choices, stack: ExitStack) -> Path:
         """The model with ``choices`` made, in a file that is there as long as ``stack``."""
-        after = apply(plan_model(self.model, self.options, choices))
-        return stack.enter_context(staged(after.proto, self.model.folder, None, after.added)).path
+        after = apply(self.candidates.with_choices(choices))
+        folder = self.candidates.model.folder
+        return stack.enter_context(staged(after.proto, folder, None, after.added)).path
 
     def _compare(self, session: Session, path: Path, choices: Choices) -> None:
         """Raise CheckFailed unless the variant computes what the original does."""
@@ -195,7 +170,7 @@ class Workbench:
         if not all(output.passed for output in outputs):
             # A model that moves by its own rounding is judged by how far: see `check_parity`.
             feed, threads = self.tuner.feed, self.tuner.threads
-            backend, allowed = self.tuner.backend, self.options.allow_requantize
+            backend, allowed = self.tuner.backend, self.candidates.planning.options.allow_requantize
             outputs = check_parity(self.source, path, backend, feed, threads, allowed).outputs
         for output in outputs:
             if not output.passed:
@@ -206,7 +181,7 @@ class Workbench:
                 )
 
     def remembered(self, site: str) -> tuple[Candidate, ...]:
-        """What was measured before of a site; empty where nothing was."""
+        """What was measured of a site before; empty if nothing was."""
         return self.cache.read(self._key(site)) or ()
 
     def remember(self, site: str, timed: tuple[Candidate, ...]) -> None:
@@ -215,12 +190,13 @@ class Workbench:
 
     def _key(self, site: str) -> Key:
         # Timed in place, a figure belongs to the model as well as to the layer.
+        info = self.candidates.model.info
         return Key(
-            model=self.model.info.sha256,
+            model=info.sha256,
             site=site,
-            options=str(self.options),
+            options=str(self.candidates.planning.options),
             shapes=tuple(array.shape for array in self.feeds.values()),
-            opset=self.model.info.opset,
+            opset=info.opset,
             backend=self.tuner.backend,
             runtime=get_backend(self.tuner.backend).runtime,
             machine=describe_machine(),

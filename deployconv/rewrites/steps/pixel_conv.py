@@ -19,7 +19,7 @@ from deployconv.graph.scope import Scope
 from deployconv.graph.view import View
 from deployconv.match import Parameter, Skip, UpsampleSite
 from deployconv.match.attributes import AttributeReader
-from deployconv.match.parameters import find_parameters
+from deployconv.match.weights import find_parameters
 from deployconv.rewrites.channel_layout import in_order, reordered
 from deployconv.rewrites.emit import Emitter, finite
 from deployconv.rewrites.steps.base import OrderAfter, PhaseImage

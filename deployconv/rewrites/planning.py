@@ -1,0 +1,304 @@
+"""Plan what becomes of every upsampling layer of a model, and make the model that was planned.
+
+model -> view -> sites -> a rewrite per site -> new model
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+
+from deployconv.errors import UsageError
+from deployconv.graph.load import LoadedModel
+from deployconv.graph.splice import AttributeEdit, Names, Replacement, Spliced, splice
+from deployconv.graph.view import View, view
+from deployconv.match import Geometry, ShuffleSite, Site, SkippedSite, UpsampleSite, find_sites
+from deployconv.options import Form, RewriteOptions, Shuffle
+from deployconv.results import Reason, SiteReport, Status
+from deployconv.rewrites.base import Rewrite
+from deployconv.rewrites.chain import chain_after
+from deployconv.rewrites.conv import PolyphaseConv, plan_conv
+from deployconv.rewrites.emit import Emitter
+from deployconv.rewrites.fold import fold_after
+from deployconv.rewrites.kept import folded_in_place
+from deployconv.rewrites.matrix import plan_matrix
+from deployconv.rewrites.pixel_shuffle import plan_reshuffle
+from deployconv.rewrites.separable import plan_separable
+from deployconv.rewrites.trim import trim_after
+
+_MAY_NOT_FIT = ("split", "separable", "matrix")
+"""Forms that give way to another one if a layer has no such form."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedSite:
+    """One upsampling layer and what becomes of it.
+
+    Attributes:
+        found: the layer as it was recognised.
+        site: the same, with the layers after it that it absorbs if it is rewritten.
+        report: what is known of it so far.
+        rewrite: what takes its place; None if it is left alone or belongs to another rewrite.
+        joined: id of the site whose rewrite replaces this one too.
+    """
+
+    found: Site
+    site: Site
+    report: SiteReport
+    rewrite: Rewrite | None = None
+    joined: str | None = None
+
+    @property
+    def id(self) -> str:
+        return self.found.id
+
+    @property
+    def selected(self) -> bool:
+        """False if ``--only`` or ``--skip`` leaves it alone."""
+        return self.report.reason is None or self.report.reason.code != "not-selected"
+
+    @property
+    def kept_layer(self) -> Rewrite | None:
+        """What takes the place of a layer that is kept because it is faster so."""
+        reason = self.report.reason
+        if self.joined is not None or reason is None or reason.code != "slower":
+            return None
+        return folded_in_place(self.site) if isinstance(self.site, UpsampleSite) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Planning:
+    """All sites of a model, planned, in graph order."""
+
+    view: View
+    options: RewriteOptions
+    sites: tuple[PlannedSite, ...]
+    default: tuple[PlannedSite, ...]
+    """The same as planned if nothing is known of their speed."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reports(self) -> tuple[SiteReport, ...]:
+        """What is known of each site so far."""
+        return tuple(planned.report for planned in self.sites)
+
+    @cached_property
+    def excluded(self) -> frozenset[int]:
+        """Ids of the nodes of sites that are not selected: no other rewrite may replace them."""
+        return frozenset(id(item.found.layer) for item in self.default if not item.selected)
+
+    @cached_property
+    def peers(self) -> tuple[UpsampleSite | ShuffleSite, ...]:
+        """The sites that may become part of the rewrite of another one."""
+        return tuple(
+            item.site
+            for item in self.default
+            if item.selected and not isinstance(item.site, SkippedSite)
+        )
+
+    def with_rewrites(self, chosen: Mapping[str, Rewrite]) -> Planning:
+        """The same sites, each with the rewrite that was chosen by its id, and no others."""
+        return _planning(self.view, self.options, self.default, chosen)
+
+
+def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
+    """Find every site of ``model`` and plan its portable rewrite.
+
+    Raises UsageError if ``options.only`` or ``skip`` has a pattern that fits no site.
+    """
+    seen = view(model, options.freeze_initializers)
+    sites = tuple(_as_asked(site, options) for site in find_sites(seen))
+    _check_globs((*options.only, *options.skip), sites)
+    default = tuple(_plan(site, options, seen) for site in sites)
+    planning = Planning(seen, options, default, default)
+    # An integer layer takes in its QuantizeLinear, or it would be no integer layer.
+    chains: dict[str, Rewrite] = {}
+    for item in default:
+        if item.site.has_integer_weight and isinstance(item.rewrite, PolyphaseConv):
+            shuffles = [peer for peer in planning.peers if isinstance(peer, ShuffleSite)]
+            shuffle = item.rewrite.shuffle or "auto"
+            chain = chain_after(
+                item.rewrite, seen, "quantize", shuffle, shuffles, planning.excluded
+            )
+            if chain is not None:
+                chains[item.id] = chain
+    return _planning(seen, options, default, chains, keep_others=True)
+
+
+def apply(planning: Planning) -> Spliced:
+    """Make a copy of the model with what is planned; the model itself is not changed."""
+    names = Names(planning.view.names)
+    edits: list[Replacement | AttributeEdit] = []
+    for planned in planning.sites:
+        scope, layer = planned.found.scope, planned.found.layer
+        rewrite = planned.rewrite or planned.kept_layer
+        if rewrite is not None:
+            emitter = Emitter(scope.opset, names.maker(scope.label(layer)))
+            rewrite.emit(emitter)
+            # The nodes before the last one go too, unless something else reads them (`splice`).
+            edits.append(Replacement.of(scope, rewrite.nodes[-1:], emitter.nodes))
+        elif planned.joined is None and planned.found.explicit_attributes is not None:
+            place = scope.index(layer)
+            edits.append(AttributeEdit(scope, place, planned.found.explicit_attributes))
+    return splice(planning.view, edits)
+
+
+def _planning(
+    seen: View,
+    options: RewriteOptions,
+    default: tuple[PlannedSite, ...],
+    chosen: Mapping[str, Rewrite],
+    keep_others: bool = False,
+) -> Planning:
+    """The planning with what was ``chosen``; sites without a choice stay as they were, or kept."""
+    joined: dict[int, str] = {}
+    sites = []
+    for item in default:
+        layer = id(item.found.layer)
+        if layer in joined:
+            item = PlannedSite(
+                item.found,
+                item.site,
+                _report(item.site, "rewritten", None),
+                joined=joined[layer],
+            )
+        elif item.id in chosen:
+            item = _rewritten(item.found, item.site, chosen[item.id])
+            joined |= {id(node): item.id for node in chosen[item.id].nodes}
+        elif not keep_others and item.rewrite is not None:
+            item = _kept_as_faster(item, options)
+        sites.append(item)
+    warnings = (*_fallbacks(sites, options), *_requantized(sites))
+    return Planning(seen, options, tuple(sites), default, warnings)
+
+
+def _rewritten(found: Site, site: Site, rewrite: Rewrite) -> PlannedSite:
+    summary = rewrite.summary
+    report = replace(
+        _report(site, "rewritten", None),
+        nodes=tuple(rewrite.scope.label(node) for node in rewrite.nodes),
+        requantized=summary.requantized,
+        form=summary.form,
+        shuffle=summary.shuffle,
+        conv_kernel=summary.conv_kernel,
+        macs=summary.macs,
+    )
+    return PlannedSite(found, site, report, rewrite)
+
+
+def _kept_as_faster(item: PlannedSite, options: RewriteOptions) -> PlannedSite:
+    how = "predicted" if options.policy == "cost" else "measured"
+    reason = Reason("slower", f"no other form of it was {how} to be faster")
+    kept = replace(_report(item.found, "kept", reason), nodes=item.report.nodes)
+    return replace(item, report=kept, rewrite=None)
+
+
+def _plan(site: Site, options: RewriteOptions, seen: View) -> PlannedSite:
+    """The portable rewrite of ``site``, or the reason why it has none."""
+    if isinstance(site, SkippedSite):
+        return PlannedSite(site, site, _report(site, "skipped", site.reason))
+    if not _selected(site, options):
+        reason = Reason("not-selected", "left alone by --only or --skip")
+        return PlannedSite(site, site, _report(site, "kept", reason))
+    if isinstance(site, ShuffleSite):
+        planned = plan_reshuffle(site, options.shuffle)
+        if isinstance(planned, Reason):
+            return PlannedSite(site, site, _report(site, "kept", planned))
+        return _rewritten(site, site, planned)
+    longer = absorbing(site, seen)
+    rewrite = plan_form(longer, options.form, options.shuffle)
+    if isinstance(rewrite, Reason):
+        return PlannedSite(site, site, _report(site, "skipped", rewrite))
+    return _rewritten(site, longer, rewrite)
+
+
+def plan_form(site: UpsampleSite, form: Form, shuffle: Shuffle) -> Rewrite | Reason:
+    """The rewrite of ``site`` in the form asked for, or in the one that it gives way to."""
+    product: Rewrite | None = None
+    if form == "separable":
+        product = plan_separable(site, shuffle)
+    elif form == "matrix":
+        product = plan_matrix(site)
+    return product or plan_conv(site, form, shuffle)
+
+
+def absorbing(site: UpsampleSite, seen: View) -> UpsampleSite:
+    """``site`` with the Slices and affine layers after it, in whatever order they come."""
+    while True:
+        trim = trim_after(site, seen)
+        fold = fold_after(site, seen) if trim is None else None
+        if trim is not None:
+            site = trim.into(site)
+        elif fold is not None:
+            site = fold.into(site)
+        else:
+            return site
+
+
+def _report(site: Site, status: Status, reason: Reason | None) -> SiteReport:
+    geometry: Geometry | None = site.geometry
+    return SiteReport(
+        id=site.id,
+        pattern=site.pattern,
+        nodes=tuple(site.scope.label(node) for node in site.nodes),
+        scope=site.scope.path,
+        stride=geometry.stride if geometry else None,
+        kernel=geometry.kernel if geometry else None,
+        dilation=geometry.dilation if geometry else None,
+        group=geometry.group if geometry else None,
+        dtype=site.dtype,
+        status=status,
+        reason=reason,
+    )
+
+
+def _matches(site: Site, glob: str) -> bool:
+    """Whether the id of ``site`` or the name of its node matches."""
+    return any(fnmatchcase(name, glob) for name in (site.id, site.scope.label(site.layer)))
+
+
+def _selected(site: Site, options: RewriteOptions) -> bool:
+    wanted = not options.only or any(_matches(site, glob) for glob in options.only)
+    return wanted and not any(_matches(site, glob) for glob in options.skip)
+
+
+def _check_globs(globs: Sequence[str], sites: Sequence[Site]) -> None:
+    for glob in globs:
+        if not any(_matches(site, glob) for site in sites):
+            known = ", ".join(site.id for site in sites) or "none"
+            raise UsageError(f"no site matches '{glob}': the model's sites are {known}")
+
+
+def _as_asked(site: Site, options: RewriteOptions) -> Site:
+    """The site with what the call says of integer weights and biases."""
+    if not isinstance(site, UpsampleSite):
+        return site
+    bias = site.bias
+    if options.float_bias and bias is not None:
+        bias = replace(bias, quantized=None)
+    return replace(site, requantize=options.allow_requantize, bias=bias)
+
+
+def _requantized(planned: Iterable[PlannedSite]) -> list[str]:
+    """Warnings about weights that are no longer exact, as the call allowed."""
+    return [
+        f"{item.report.id}: new scales, as --allow-requantize says: its weights move by up to"
+        f" {error.max_error:.2%} of the largest ({error.rms_error:.2%} rms)"
+        for item in planned
+        if (error := item.report.requantized) is not None
+    ]
+
+
+def _fallbacks(planned: Iterable[PlannedSite], options: RewriteOptions) -> Iterator[str]:
+    """Warnings about forms and shuffles that were asked for and gave way."""
+    for item in planned:
+        found = {"form": item.report.form, "shuffle": item.report.shuffle}
+        asked = {
+            "shuffle": options.shuffle,
+            "form": options.form if options.form in _MAY_NOT_FIT else "auto",
+        }
+        for kind, name in asked.items():
+            if name != "auto" and found[kind] not in (None, name):
+                yield f"{item.report.id}: {kind} '{name}' does not fit, '{found[kind]}' taken"
