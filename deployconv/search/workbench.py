@@ -28,7 +28,7 @@ from deployconv.runtimes.memory import peak_memory
 from deployconv.search.cache import Key, TimingCache
 from deployconv.search.candidates import options_for
 from deployconv.search.choice import Choice, Choices, Option, TunerOptions
-from deployconv.search.measure import Timing, race
+from deployconv.search.measure import Timing, time_against_first
 
 _CONFIRM = 3.0
 """Seconds for a comparison of two models, where runs are short."""
@@ -147,7 +147,7 @@ class Workbench:
                 self.original if choices is None else self._variant(choices, stack)
                 for choices in variants
             ]
-            return race(sessions, self.feeds, seconds, until_decided)
+            return time_against_first(sessions, self.feeds, seconds, until_decided)
 
     def times_the_memory(self, choices: Choices) -> float | None:
         """Peak memory with ``choices`` made, as a multiple of that without any.

@@ -7,7 +7,7 @@ from onnx import NodeProto
 
 from deployconv.graph.shapes import Shapes
 from deployconv.graph.skeleton import skeleton
-from deployconv.search.cost_graph import graph_of
+from deployconv.search.cost_graph import CostGraph, graph_of
 from deployconv.search.cost_terms import Work
 from tests.build import FLOAT, graph, integers, model, node, tensor, value
 
@@ -127,3 +127,132 @@ def test_what_a_branch_reads_is_needed() -> None:
     choose = node("If", ["flag"], ["y"], then_branch=branch, else_branch=branch)
     found = work(conv("x", "a"), condition, cast, choose)
     assert found["blocked"] == ONE["blocked"]
+
+
+# --- graphs with a node replaced
+
+
+def image(source: str, result: str, op: str = "Conv") -> NodeProto:
+    """A layer from an image to one of the same shape."""
+    return conv(source, result) if op == "Conv" else node(op, [source], [result])
+
+
+def integer_conv(source: str, result: str) -> list[NodeProto]:
+    real, made = f"{source}_real", f"{result}_made"
+    return [
+        node("DequantizeLinear", [source, "s"], [real]),
+        node("Conv", [real, "v"], [made], pads=[1] * 4),
+        node("QuantizeLinear", [made, "s"], [result]),
+    ]
+
+
+INTEGERS = [
+    node("DequantizeLinear", ["q", "s"], ["v"]),
+    node("QuantizeLinear", ["x", "s"], ["a"]),
+    *integer_conv("a", "b"),
+    *integer_conv("b", "c8"),
+    node("DequantizeLinear", ["c8", "s"], ["y"]),
+]
+VARIANTS: dict[str, tuple[list[NodeProto], int, list[NodeProto]]] = {
+    # the nodes, the index of one, what takes its place
+    "an activation that a Conv can apply": (
+        [image("x", "a"), image("a", "b", "Exp"), image("b", "y", "Relu")],
+        1,
+        [image("a", "b")],
+    ),
+    "blocks that are no longer left": (
+        [image("x", "a"), image("a", "b", "Exp"), image("b", "c2"), image("c2", "y", "Relu")],
+        1,
+        [image("a", "b")],
+    ),
+    "blocks that are left": (
+        [image("x", "a"), image("a", "b"), node("Add", ["b", "a"], ["d"]), image("d", "y")],
+        1,
+        [image("a", "b", "Exp")],
+    ),
+    "a reader less": (
+        [image("x", "a"), image("a", "b", "Relu"), image("a", "d"), node("Add", "bd", ["y"])],
+        2,
+        [image("x", "d")],
+    ),
+    "a reader more": (
+        [image("x", "a"), image("a", "b", "Relu"), image("x", "d"), node("Add", "bd", ["y"])],
+        2,
+        [image("a", "d")],
+    ),
+    "what led to the node alone": (
+        [image("x", "a"), image("a", "b", "Exp"), image("b", "d"), image("d", "y", "Relu")],
+        2,
+        [image("x", "d", "Sin")],
+    ),
+    "a node that nothing read": (
+        [image("x", "a"), image("x", "unread"), image("a", "y")],
+        2,
+        [image("unread", "y", "Exp")],
+    ),
+    "several nodes for one": (
+        [image("x", "a"), image("a", "b", "Exp"), image("b", "y")],
+        1,
+        [image("a", "n1"), image("n1", "n2", "Relu"), node("Add", ["n2", "c"], ["b"])],
+    ),
+    "a constant": (
+        [image("x", "a"), node("Add", ["a", "x"], ["b"]), image("b", "y", "Relu")],
+        1,
+        [node("Mul", ["a", "new"], ["b"])],
+    ),
+    "an integer layer that becomes real": (INTEGERS, 7, [image("c8_made", "c8", "Cast")]),
+    "integer layers that both become real": (INTEGERS, 4, [image("b_made", "b", "Cast")]),
+    "integers that are used as they are": (INTEGERS, 8, [image("c8", "y", "Cast")]),
+    "nothing": ([image("x", "a"), image("a", "y")], 1, [image("a", "y")]),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_has_the_work_of_the_same_graph_made_anew(name: str) -> None:
+    nodes, index, new = VARIANTS[name]
+    names = {result for part in (*nodes, *new) for result in part.output}
+    shapes = {"x": (1, 16, 8, 8), "w": (16, 16, 3, 3), "q": (16, 16, 3, 3), "v": (16, 16, 3, 3)}
+    shapes |= dict.fromkeys(names - {"v"}, (1, 16, 8, 8))
+    constants = ["w", "c", "q", "s"]
+    graphs = [
+        CostGraph(made, shapes, [*constants, *extra], ["y"], static=True, block=BLOCK)
+        for made, extra in (
+            (nodes, []),
+            ([*nodes[:index], *new, *nodes[index + 1 :]], ["new"]),
+        )
+    ]
+    original, expected = graphs
+    before = original.work()
+    variant = original.replaced(index, new, shapes, ["new"])
+    assert variant.work() == expected.work()
+    assert list(variant.work()[0]) == list(expected.work()[0])
+    assert original.work() == before
+    # Back again: a variant may be changed further.
+    if len(new) == 1:
+        assert variant.replaced(index, [nodes[index]], shapes, []).work() == before
+
+
+def test_shapes_that_become_known_count_further_on() -> None:
+    nodes = [image("x", "a", "Exp"), image("a", "y", "Exp")]
+    graph = CostGraph(nodes, {"x": (1, 16, 8, 8)}, [], ["y"], static=True, block=0)
+    assert graph.work() == ({}, {"a", "y"})
+    known = dict.fromkeys("ay", (1, 16, 8, 8))
+    variant = graph.replaced(0, [image("x", "a", "Sin")], known, [])
+    assert variant.work() == (
+        {"launches": 2.0, "copied": IMAGE, "transcendental": IMAGE},
+        frozenset(),
+    )
+
+
+def test_the_work_that_a_variant_lacks() -> None:
+    nodes = [image("x", "a", "Exp"), image("a", "b", "Exp"), image("b", "y", "Relu")]
+    shapes = dict.fromkeys("xaby", (1, 16, 8, 8))
+    graph = CostGraph(nodes, shapes, [], ["y"], static=True, block=0)
+    exp: Work = {"launches": 1.0, "transcendental": IMAGE}
+    relu: Work = {"launches": 1.0, "pointwise": IMAGE}
+    assert graph.work_without(graph.replaced(1, [image("x", "b", "Neg")], shapes, [])) == {
+        (0, 0): exp,
+        (1, 0): exp,
+    }
+    last = graph.replaced(2, [image("b", "y", "Neg")], shapes, [])
+    assert graph.work_without(last) == {(2, 0): relu}
