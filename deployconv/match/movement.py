@@ -18,7 +18,6 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from deployconv.graph.constants import is_function
 from deployconv.graph.evaluate import LARGEST, evaluate
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
@@ -339,33 +338,4 @@ class _Walk:
 
 def is_fill(tensor: gs.Tensor, place: _Walk | Movement) -> bool:
     """True where ``tensor`` depends on no data: on constants and on shapes alone."""
-    known, home = place.view.fills, id(place.scope)
-    # A stack, as networks are thousands of nodes deep.
-    waiting, entered = [tensor], {tensor.name}
-    while waiting:
-        key = home, waiting[-1].name
-        parts = [] if key in known else _fill_parts(waiting[-1], place)
-        if key in known:
-            waiting.pop()
-        elif parts is None or not all(known.get((home, part.name), True) for part in parts):
-            known[key] = False
-        else:
-            unknown = next((part for part in parts if (home, part.name) not in known), None)
-            if unknown is None or unknown.name in entered:
-                known[key] = unknown is None  # in a cycle, none is
-            else:
-                entered.add(unknown.name)
-                waiting.append(unknown)
-    return known[home, tensor.name]
-
-
-def _fill_parts(tensor: gs.Tensor, place: _Walk | Movement) -> list[gs.Tensor] | None:
-    """What must depend on no data for ``tensor`` not to; None where it does whatever they do."""
-    if place.view.constants.of(tensor, place.scope) is not None:
-        return []
-    if not tensor.inputs or not place.scope.holds(tensor.inputs[0]):
-        return None
-    node = tensor.inputs[0]
-    if node.op == "Shape":
-        return []
-    return [other for other in node.inputs if other.name] or None if is_function(node) else None
+    return place.view.is_data_free(tensor, place.scope)

@@ -42,6 +42,7 @@ from deployconv.match.site import (
     UpsampleSite,
 )
 from deployconv.match.uniform import other_instances
+from deployconv.match.upsampled_conv import find_upsampling
 from deployconv.polyphase import Axis
 
 Array = NDArray[Any]
@@ -203,7 +204,7 @@ def _conv_in_front(movement: Movement, name: str) -> ConvInFront | None:
     node = source.inputs[0] if source.inputs else None
     if node is None or node.op != "Conv" or not scope.holds(node) or has_references(node):
         return None
-    if view.upsamplings.get(id(node)) is not None:
+    if find_upsampling(node, scope, view) is not None:
         return None  # the end of a site of its own
     weight = find_weight(node, scope, view)
     if len(source.outputs) != 1 or source.name in scope.outputs or isinstance(weight, Skip):

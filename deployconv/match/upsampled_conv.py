@@ -19,7 +19,7 @@ from onnx import NodeProto
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
 from deployconv.graph.symbolic import Unproven
-from deployconv.graph.view import View
+from deployconv.graph.view import View, remembered
 from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
@@ -87,7 +87,7 @@ def recognise(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     """
     if node.op != "Conv" or node.domain not in (None, "", "ai.onnx") or has_references(node):
         return None
-    found = _upsampling(node, scope, view)
+    found = find_upsampling(node, scope, view)
     if found is None or found.pattern != pattern:
         return None
     nodes = (*found.movement.nodes, node)
@@ -150,16 +150,11 @@ def is_upsampling(node: gs.Node, scope: Scope, view: View, rank: int) -> bool:
     return mapped(movement, _ANY_CHANNELS, rank, dtype) is not None
 
 
-def _upsampling(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
-    """The farthest movement in front of ``node`` that upsamples; remembered per Conv."""
-    key = id(node)
-    if key not in view.upsamplings:
-        view.upsamplings[key] = _search(node, scope, view)
-    found = view.upsamplings[key]
-    return found if isinstance(found, Upsampling) else None
-
-
-def _search(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
+@remembered
+def find_upsampling(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
+    """The farthest movement before the Conv ``node`` that upsamples; None if there is none."""
+    if node.domain not in (None, "", "ai.onnx"):
+        return None
     weight = find_weight(node, scope, view)
     known = None if isinstance(weight, Skip) else weight
     rank = len(known.shape) if known is not None else None
