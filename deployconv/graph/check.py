@@ -18,7 +18,6 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, ValueInfoProto
 
 from deployconv.errors import ModelError
-from deployconv.graph.skeleton import skeleton
 from deployconv.graph.tensors import ExternalData, all_tensors, byte_size, is_external
 
 _FIRST_IR_WITH_OPSETS = 3
@@ -53,12 +52,17 @@ def checked_opset(model: ModelProto, name: str) -> int:
 
 
 def check_model(
-    model: ModelProto, name: str, folder: Path | None, trusted: Collection[Path] = ()
+    model: ModelProto,
+    bare: ModelProto,
+    name: str,
+    folder: Path | None,
+    trusted: Collection[Path] = (),
 ) -> None:
     """Raise ModelError where ``model`` is broken; ``name`` is how the message calls it.
 
     Args:
         model: what `checked_opset` found no fault with.
+        bare: its skeleton.
         name: the file, for messages.
         folder: where its external data lies; None for a model in memory.
         trusted: folders that links among its external data may lead to.
@@ -67,7 +71,7 @@ def check_model(
     check = _DataCheck(name, folder, trusted)
     for tensor in all_tensors(model):
         check(tensor)
-    _check_with_onnx(model, name)
+    _check_with_onnx(bare, name)
 
 
 def _check_interface(graph: GraphProto, name: str) -> None:
@@ -162,9 +166,9 @@ class _DataCheck:
         return size
 
 
-def _check_with_onnx(model: ModelProto, name: str) -> None:
+def _check_with_onnx(bare: ModelProto, name: str) -> None:
     try:
-        onnx.checker.check_model(_without_weights(model))
+        onnx.checker.check_model(_completed(bare))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise ModelError(f"{name}: not a valid ONNX model: {_reason(error)}") from error
     except (DecodeError, EncodeError) as error:
@@ -181,9 +185,10 @@ def _reason(error: Exception) -> str:
     return f"{' '.join(reason.split())}{where}"
 
 
-def _without_weights(model: ModelProto) -> ModelProto:
+def _completed(skeleton: ModelProto) -> ModelProto:
     """A copy that is complete where the checker is stricter than any runtime."""
-    bare = skeleton(model)
+    bare = ModelProto()
+    bare.CopyFrom(skeleton)
     bare.graph.name = bare.graph.name or "graph"
     for value in bare.graph.input:
         if value.type.HasField("tensor_type"):

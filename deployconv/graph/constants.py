@@ -222,6 +222,8 @@ class DataFree:
     def holds(self, tensor: gs.Tensor, scope: Scope) -> bool:
         """True where ``tensor``, as seen from ``scope``, depends on no data."""
         known, home = self._known, id(scope)
+        if (home, tensor.name) in known:
+            return known[home, tensor.name]
         # A stack, as networks are thousands of nodes deep.
         waiting, entered = [tensor], {tensor.name}
         while waiting:

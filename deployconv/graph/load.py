@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -15,13 +16,14 @@ from onnx import ModelProto
 
 from deployconv.errors import ModelError, UsageError
 from deployconv.graph.check import check_model, checked_opset
+from deployconv.graph.skeleton import skeleton
 from deployconv.graph.tensors import ExternalData, all_tensors, is_external
 from deployconv.results import ModelInfo
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A valid model. ``proto`` belongs to whoever loaded it and may be edited.
+    """A valid model, which nothing edits: a rewrite is a copy (`splice`).
 
     ``path`` is None for a model given in memory; ``folder`` is where its external data lies.
     """
@@ -35,6 +37,11 @@ class LoadedModel:
     def name(self) -> str:
         """How messages call this model."""
         return str(self.path) if self.path else "the model"
+
+    @cached_property
+    def skeleton(self) -> ModelProto:
+        """The model without its weights, for shape inference and for graphsurgeon."""
+        return skeleton(self.proto)
 
     @property
     def external_files(self) -> tuple[Path, ...]:
@@ -50,25 +57,25 @@ class LoadedModel:
 
 
 def load(source: str | Path | ModelProto) -> LoadedModel:
-    """Load and validate a model from a file, or from a ModelProto, which is copied.
+    """Load and validate a model from a file, or a ModelProto, which is not copied.
 
     Raises:
         UsageError: the file does not exist or is no file.
         ModelError: it is not a valid ONNX model of an opset that the installed onnx knows.
     """
     if isinstance(source, ModelProto):
-        proto = ModelProto()
-        proto.CopyFrom(source)
-        info = ModelInfo(None, None, checked_opset(proto, "the model"), proto.ir_version)
-        check_model(proto, "the model", None)
-        return LoadedModel(proto, None, None, info)
+        info = ModelInfo(None, None, checked_opset(source, "the model"), source.ir_version)
+        loaded = LoadedModel(source, None, None, info)
+        check_model(source, loaded.skeleton, loaded.name, None)
+        return loaded
     path = Path(source)
     proto, digest = _read(path)
     info = ModelInfo(str(path), digest, checked_opset(proto, str(path)), proto.ir_version)
     folder = path.parent.resolve()
+    loaded = LoadedModel(proto, path, folder, info)
     # In a download cache model and data are links into one folder: as good as side by side.
-    check_model(proto, str(path), folder, trusted=[path.resolve().parent])
-    return LoadedModel(proto, path, folder, info)
+    check_model(proto, loaded.skeleton, loaded.name, folder, trusted=[path.resolve().parent])
+    return loaded
 
 
 def _read(path: Path) -> tuple[ModelProto, str]:

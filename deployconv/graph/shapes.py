@@ -30,6 +30,7 @@ class Shapes:
 
     def __init__(self, bare: ModelProto) -> None:
         self._bare = bare
+        self._trials: dict[int, tuple[Instance, ...]] = {}
 
     @cached_property
     def dynamic(self) -> bool:
@@ -41,7 +42,8 @@ class Shapes:
 
         One instance for a static model, two for a dynamic one.
         """
-        for trial in self._trials:
+        for number in range(len(_TRIALS) if self.dynamic else 1):
+            trial = self._trial(number)
             if all(name in instance for instance in trial for name in names):
                 return trial
         return ()
@@ -62,17 +64,13 @@ class Shapes:
         model.graph.value_info.extend(inside)
         return inferred_shapes(model)
 
-    @cached_property
-    def _trials(self) -> tuple[tuple[Instance, ...], ...]:
-        if not self.dynamic:
-            return ((inferred_shapes(self._bare),),)
-        return tuple(
-            tuple(
-                inferred_shapes(self._with_sizes(batch, sizes))
-                for batch, sizes in enumerate(trial, 2)
-            )
-            for trial in _TRIALS
-        )
+    def _trial(self, number: int) -> tuple[Instance, ...]:
+        """The shapes in one trial, inferred when they are asked for."""
+        if number not in self._trials:
+            bare = (self._with_sizes(*given) for given in enumerate(_TRIALS[number], 2))
+            models = bare if self.dynamic else (self._bare,)
+            self._trials[number] = tuple(map(inferred_shapes, models))
+        return self._trials[number]
 
     def _inputs(self) -> Iterator[ValueInfoProto]:
         constant = {tensor.name for tensor in self._bare.graph.initializer}

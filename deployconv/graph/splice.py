@@ -220,11 +220,10 @@ def _sweep(
     waiting = [name for name in names if name and not uses[name]]
     if not waiting:
         return
-    nodes = [list(owner.node) for owner in owners]
     producers = {
         name: (number, position)
-        for number, made in enumerate(nodes)
-        for position, node in enumerate(made)
+        for number, owner in enumerate(owners)
+        for position, node in enumerate(owner.node)
         for name in node.output
     }
     unread: set[str] = set()
@@ -235,7 +234,7 @@ def _sweep(
         if name not in producers:
             continue
         number, position = producers[name]
-        node = nodes[number][position]
+        node = owners[number].node[position]
         if not _removable(node, uses):
             continue
         gone[number].add(position)

@@ -18,6 +18,16 @@ from deployconv.errors import ModelError
 
 Array = NDArray[Any]
 
+_WITHOUT_TENSORS = frozenset(
+    (
+        AttributeProto.FLOAT,
+        AttributeProto.FLOATS,
+        AttributeProto.INT,
+        AttributeProto.INTS,
+        AttributeProto.STRING,
+        AttributeProto.STRINGS,
+    )
+)
 _SUB_BYTE = {"INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2"}
 
 
@@ -123,6 +133,8 @@ def _node_tensors(owner: GraphProto | FunctionProto) -> Iterator[TensorProto]:
 
 
 def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
+    if attribute.type in _WITHOUT_TENSORS:
+        return
     if attribute.HasField("t"):
         yield attribute.t
     yield from attribute.tensors

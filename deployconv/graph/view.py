@@ -8,13 +8,15 @@ quantization annotations and more.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from typing import TypeVar, cast
 
 import onnx_graphsurgeon as gs
-from onnx import FunctionProto, GraphProto, SparseTensorProto, TensorProto
+from onnx import FunctionProto, GraphProto, ModelProto, SparseTensorProto, TensorProto
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from deployconv.errors import ModelError
@@ -23,7 +25,7 @@ from deployconv.graph.load import LoadedModel
 from deployconv.graph.open_shapes import OpenShapes
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance, Shapes
-from deployconv.graph.skeleton import infer_shapes, skeleton
+from deployconv.graph.skeleton import infer_shapes
 from deployconv.graph.tensors import graph_attributes, used_names
 
 
@@ -87,21 +89,36 @@ def remembered(function: Question[Result]) -> Question[Result]:
 
 def view(model: LoadedModel, freeze_initializers: bool = False) -> View:
     """Build the view. Raises ModelError for a model that contradicts itself."""
-    bare = skeleton(model.proto)
-    inferred = infer_shapes(bare, model.name)
+    with _no_garbage_collection():
+        inferred = infer_shapes(model.skeleton, model.name)
+        scopes = tuple(_scopes(_imported(inferred, model.name), model))
+    constants = Constants(model, freeze_initializers)
+    free = DataFree(constants)
+    return View(model, scopes, constants, free, Shapes(model.skeleton), OpenShapes(constants))
+
+
+def _imported(inferred: ModelProto, name: str) -> gs.Graph:
     severity, G_LOGGER.severity = G_LOGGER.severity, G_LOGGER.CRITICAL
     try:
-        graph = gs.import_onnx(inferred)
+        return gs.import_onnx(inferred)
     except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise ModelError(
-            f"{model.name}: onnx-graphsurgeon cannot read the graph ({error}): export it again"
+            f"{name}: onnx-graphsurgeon cannot read the graph ({error}): export it again"
         ) from error
     finally:
         G_LOGGER.severity = severity
-    scopes = tuple(_scopes(graph, model))
-    constants = Constants(model, freeze_initializers)
-    free = DataFree(constants)
-    return View(model, scopes, constants, free, Shapes(bare), OpenShapes(constants))
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Let no collection run: the nodes of a graph are cycles, and all of them are kept."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _scopes(graph: gs.Graph, model: LoadedModel) -> Iterator[Scope]:
