@@ -57,16 +57,18 @@ class LoadedModel:
 
 
 def load(source: str | Path | ModelProto) -> LoadedModel:
-    """Load and validate a model from a file, or a ModelProto, which is not copied.
+    """Load and validate a model from a file, or from a ModelProto, which is copied.
 
     Raises:
         UsageError: the file does not exist or is no file.
         ModelError: it is not a valid ONNX model of an opset that the installed onnx knows.
     """
     if isinstance(source, ModelProto):
-        info = ModelInfo(None, None, checked_opset(source, "the model"), source.ir_version)
-        loaded = LoadedModel(source, None, None, info)
-        check_model(source, loaded.skeleton, loaded.name, None)
+        proto = ModelProto()
+        proto.CopyFrom(source)
+        info = ModelInfo(None, None, checked_opset(proto, "the model"), proto.ir_version)
+        loaded = LoadedModel(proto, None, None, info)
+        check_model(proto, loaded.skeleton, loaded.name, None)
         return loaded
     path = Path(source)
     proto, digest = _read(path)
