@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
+from deployconv.graph.float32_twin import float32_twin
 from deployconv.match import Original, Parameter, UpsampleSite
-from deployconv.proof.twin import float32_twin
 from deployconv.rewrites.lowering import (
     AnyPlan,
     MatrixPlan,
