@@ -54,8 +54,8 @@ class Constant:
         shape: its dimensions.
         dtype: its NumPy dtype (ml_dtypes for bfloat16).
         read: reads or returns the values.
-        computed: True where nodes of the graph compute it.
-        overridable: True where a caller may feed another value (IR version 4 or higher).
+        computed: True if nodes of the graph compute it.
+        overridable: True if a caller may feed another value (IR version 4 or higher).
     """
 
     name: str
@@ -117,7 +117,7 @@ class Constants:
             waiting.popitem()
 
     def _inputs(self, node: gs.Node, home: Scope) -> list[Constant] | _Source | None:
-        """The constants that ``node`` reads; a node to fold before it; None where one varies."""
+        """The constants that ``node`` reads; a node to fold before it; None if one varies."""
         if not _foldable(node):
             return None
         if node.op == "Shape" and not isinstance(node.inputs[0], gs.Constant):
@@ -142,13 +142,13 @@ class Constants:
         return found
 
     def _initializer(self, name: str, scope: Scope) -> Constant | None:
-        for place in scope.ancestors():
-            tensor = place.initializers.get(name)
+        for around in scope.ancestors():
+            tensor = around.initializers.get(name)
             if tensor is None:
                 continue
-            key = id(place), name
+            key = id(around), name
             if key not in self._initializers:
-                overridable = place.parent is None and name in self._overridable
+                overridable = around.parent is None and name in self._overridable
                 self._initializers[key] = self._stored(tensor, name, overridable)
             return self._initializers[key]
         return None
@@ -220,7 +220,7 @@ class DataFree:
         self._known: dict[tuple[int, str], bool] = {}
 
     def holds(self, tensor: gs.Tensor, scope: Scope) -> bool:
-        """True where ``tensor``, as seen from ``scope``, depends on no data."""
+        """True if ``tensor``, as seen from ``scope``, depends on no data."""
         known, home = self._known, id(scope)
         if (home, tensor.name) in known:
             return known[home, tensor.name]
@@ -243,7 +243,7 @@ class DataFree:
         return known[home, tensor.name]
 
     def _parts(self, tensor: gs.Tensor, scope: Scope) -> list[gs.Tensor] | None:
-        """What must be free of data for ``tensor`` to be; None where it depends on some anyway."""
+        """What must be free of data for ``tensor`` to be; None if it depends on some anyway."""
         if self._constants.of(tensor, scope) is not None:
             return []
         if not tensor.inputs or not scope.holds(tensor.inputs[0]):
@@ -259,9 +259,9 @@ def producer(tensor: gs.Tensor, scope: Scope) -> _Source | None:
     if not tensor.inputs:
         return None
     node = tensor.inputs[0]
-    for place in scope.ancestors():
-        if place.holds(node):
-            return node, place
+    for around in scope.ancestors():
+        if around.holds(node):
+            return node, around
     return None
 
 

@@ -1,8 +1,8 @@
-"""Write a model whole or not at all: staged beside its place, synced, then renamed.
+"""Write a model whole or not at all: written beside its destination, synced, then renamed.
 
 A model with external data keeps its data external: one file ``NAME.onnx.data`` with the
 bytes of every external tensor, copied from where they lie without being read into memory,
-and the new weights behind them.
+and the new weights after them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class StagedModel:
     data: Path | None
 
     def publish(self, output: Path, force: bool) -> OutputFile:
-        """Move the files to their place. Raises UsageError where that fails."""
+        """Move the files to their place. Raises UsageError if that fails."""
         if not force:
             refuse_existing(output, self.data is not None)
         digest = _sha256(self.path)
@@ -101,14 +101,14 @@ def _cannot_write(output: Path, error: OSError) -> UsageError:
 
 
 def refuse_existing(output: Path, with_data: bool) -> None:
-    """Raise UsageError where ``output``, or its data file if it will have one, exists."""
+    """Raise UsageError if ``output``, or its data file if it will have one, exists."""
     for file in (output, data_path(output)) if with_data else (output,):
         if file.exists() or file.is_symlink():
             raise UsageError(f"{file}: exists: pass --force to replace it, or -o for another name")
 
 
 def refuse_inputs(output: Path, model: LoadedModel) -> None:
-    """Raise UsageError where writing ``output`` would change a file of ``model``."""
+    """Raise UsageError if writing ``output`` would change a file of ``model``."""
     inputs = [file for file in (model.path, *model.external_files) if file is not None]
     try:
         if not output.parent.is_dir():
@@ -138,10 +138,10 @@ def staged(
     Args:
         proto: the model; not changed.
         folder: where its external data lies.
-        output: the place it shall have, so that publishing is a rename; None for a model that
+        output: where it will be published, so that publishing is a rename; None for a model that
             is only looked at.
         new: names of the tensors that a rewrite added; they join a model's external data.
-        external: True where the model had external data, though none of it may be left.
+        external: True if the model had external data, though none of it may be left.
 
     Raises:
         UsageError: the folder of ``output`` cannot be written.
@@ -208,9 +208,9 @@ class _Parts:
 
     @classmethod
     def of(cls, proto: ModelProto) -> _Parts | None:
-        """None where ``proto`` has more bytes than a model file can hold."""
+        """None if ``proto`` has more bytes than a model file can hold."""
         graph = proto.graph
-        # A field that this version of onnx does not know has no place among the others.
+        # A field that this version of onnx does not know has no position among the others.
         whole = len(UnknownFieldSet(proto)) or len(UnknownFieldSet(graph))
         tensors = () if whole else tuple(graph.initializer)
         try:
@@ -276,7 +276,7 @@ def _around(message: Message, empty: Message, name: str) -> tuple[bytes, bytes]:
 
 
 def needs_external_data(proto: ModelProto) -> bool:
-    """True where bytes of ``proto`` lie in other files."""
+    """True if bytes of ``proto`` lie in other files."""
     return any(is_external(tensor) for tensor in all_tensors(proto))
 
 

@@ -51,12 +51,12 @@ def skeleton(model: ModelProto) -> ModelProto:
 
 
 def _plain(domain: str) -> str:
-    """The ONNX domain has two spellings, and shape inference knows its operators by one."""
+    """The name by which shape inference knows the operators of a domain: ONNX's own has two."""
     return "" if domain == "ai.onnx" else domain
 
 
 def infer_shapes(bare: ModelProto, name: str) -> ModelProto:
-    """Add inferred shapes to a skeleton; unchanged where inference cannot handle the model.
+    """Add inferred shapes to a skeleton; unchanged if inference cannot handle the model.
 
     Raises ModelError for a model that contradicts itself about element types.
     """

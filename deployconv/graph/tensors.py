@@ -41,7 +41,7 @@ class ExternalData:
 
     @classmethod
     def of(cls, tensor: TensorProto) -> ExternalData:
-        """Read the external_data entries of ``tensor``; ModelError where they make no sense."""
+        """Read the external_data entries of ``tensor``; ModelError if they make no sense."""
         entries = {entry.key: entry.value for entry in tensor.external_data}
         numbers: dict[str, int] = {}
         for key in ("offset", "length"):
@@ -58,7 +58,7 @@ class ExternalData:
 
 
 def is_external(tensor: TensorProto) -> bool:
-    """True where the bytes of ``tensor`` lie in another file."""
+    """True if the bytes of ``tensor`` lie in another file."""
     return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 

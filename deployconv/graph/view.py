@@ -22,9 +22,8 @@ from onnx_graphsurgeon.logger import G_LOGGER
 from deployconv.errors import ModelError
 from deployconv.graph.constants import Constants, DataFree
 from deployconv.graph.load import LoadedModel
-from deployconv.graph.open_shapes import OpenShapes
 from deployconv.graph.scope import Scope
-from deployconv.graph.shapes import Instance, Shapes
+from deployconv.graph.shapes import Instance, OpenShapes, Shapes
 from deployconv.graph.skeleton import infer_shapes
 from deployconv.graph.tensors import graph_attributes, used_names
 
