@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deployconv.pipeline import Planning, apply, certify_sites, plan_model
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from onnx import AttributeProto, ModelProto, numpy_helper
@@ -21,7 +22,6 @@ from onnx import AttributeProto, ModelProto, numpy_helper
 from deployconv.errors import BackendUnavailable, DeployconvError, ModelError
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import Planning, apply, certify_sites, plan_model
 from tests.build import Array, assert_equal, run
 from tests.match.graphs import declared, dynamic_shapes, feeds
 from tests.match.patterns import PATTERNS
