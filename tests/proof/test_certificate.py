@@ -9,30 +9,27 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import onnx_graphsurgeon as gs
 import pytest
-from deployconv.pipeline import certify_sites, plan_model
-from deployconv.rewrites.lowering import (
-    Plan,
-    SeparablePlan,
-    new_nodes,
-    plan_separable,
-    plan_site,
-    separable,
-)
-from deployconv.rewrites.lowering.shuffle import SHUFFLES, ShuffleName
 from onnx import ModelProto
 
 import deployconv
 from deployconv.errors import BackendUnavailable, CheckFailed
 from deployconv.graph.load import load
-from deployconv.match import Parameter, UpsampleSite
-from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.proof import certificate, pair
+from deployconv.match import Parameter
+from deployconv.options import Form, RewriteOptions, Shuffle, ShuffleName
+from deployconv.proof import certificate
+from deployconv.proof.certificate import certify_sites
+from deployconv.rewrites import separable
+from deployconv.rewrites.conv import PolyphaseConv, plan_conv
+from deployconv.rewrites.emit import Emitter
+from deployconv.rewrites.planning import plan_model
+from deployconv.rewrites.separable import SeparableConv, plan_separable
+from deployconv.rewrites.shuffles import SHUFFLES
 from deployconv.runtimes.base import Backend
 from tests.build import Array, Size, conv_transpose, integers
 
-Fault = Callable[[UpsampleSite, Plan], tuple[UpsampleSite, Plan]]
+Fault = Callable[[Any], Any]
+"""The rewrite with a mistake."""
 
 
 def upsampler(
@@ -83,13 +80,13 @@ def test_dynamic_sizes_are_certified_as_they_are_written(
 ) -> None:
     """The nodes that compute the sizes are part of what is run."""
     seen: list[str] = []
+    emit = PolyphaseConv.emit
 
-    def watched(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[gs.Node]:
-        nodes = new_nodes(site, plan, fresh)
-        seen.extend(node.op for node in nodes)
-        return nodes
+    def watched(rewrite: PolyphaseConv, emitter: Emitter) -> None:
+        emit(rewrite, emitter)
+        seen.extend(node.op for node in emitter.nodes)
 
-    monkeypatch.setattr(pair, "new_nodes", watched)
+    monkeypatch.setattr(PolyphaseConv, "emit", watched)
     assert verdicts(upsampler((2, 3), (None, None)), shuffle) == ["exact"]
     assert "Shape" in seen
 
@@ -121,35 +118,40 @@ def reading(change: Callable[[Array], Array]) -> Callable[[Parameter], Parameter
 
 
 def with_weight(change: Callable[[Array], Array]) -> Fault:
-    return lambda site, plan: (replace(site, weight=reading(change)(site.weight)), plan)
+    def fault(rewrite: Any) -> Any:
+        site = rewrite.site
+        return replace(rewrite, site=replace(site, weight=reading(change)(site.weight)))
+
+    return fault
 
 
 def with_bias(change: Callable[[Array], Array]) -> Fault:
-    def fault(site: UpsampleSite, plan: Plan) -> tuple[UpsampleSite, Plan]:
+    def fault(rewrite: Any) -> Any:
+        site = rewrite.site
         assert site.bias is not None
-        return replace(site, bias=reading(change)(site.bias)), plan
+        return replace(rewrite, site=replace(site, bias=reading(change)(site.bias)))
 
     return fault
 
 
 def with_first_axis(**change: int) -> Fault:
-    """The plan for a layer whose first axis has other numbers; the size stays."""
+    """The rewrite of a layer whose first axis has other numbers; the size stays."""
 
-    def fault(site: UpsampleSite, plan: Plan) -> tuple[UpsampleSite, Plan]:
-        first, *others = site.axes
+    def fault(rewrite: PolyphaseConv) -> PolyphaseConv:
+        first, *others = rewrite.site.axes
         moved = {name: getattr(first, name) + by for name, by in change.items()}
-        other = plan_site(replace(site, axes=(replace(first, **moved), *others)))
-        assert isinstance(other, Plan)
-        return site, other
+        other = plan_conv(replace(rewrite.site, axes=(replace(first, **moved), *others)))
+        assert isinstance(other, PolyphaseConv)
+        return replace(other, site=rewrite.site)
 
     return fault
 
 
 def with_crop(begin: int, end: int) -> Fault:
-    def fault(site: UpsampleSite, plan: Plan) -> tuple[UpsampleSite, Plan]:
-        (first, last), *others = plan.layout.crop
+    def fault(rewrite: PolyphaseConv) -> PolyphaseConv:
+        (first, last), *others = rewrite.layout.crop
         crop = ((first + begin, last + end), *others)
-        return site, replace(plan, layout=replace(plan.layout, crop=crop))
+        return replace(rewrite, layout=replace(rewrite.layout, crop=crop))
 
     return fault
 
@@ -161,7 +163,7 @@ def off_by_one(values: Array) -> Array:
 
 
 FAULTS: dict[str, Fault] = {
-    "bias dropped": lambda site, plan: (replace(site, bias=None), plan),
+    "bias dropped": lambda rewrite: replace(rewrite, site=replace(rewrite.site, bias=None)),
     "biases in the wrong order": with_bias(lambda bias: bias[::-1]),
     "one bias off by one": with_bias(off_by_one),
     "one weight off by one": with_weight(off_by_one),
@@ -175,17 +177,22 @@ FAULTS: dict[str, Fault] = {
     "offsets one too high": with_first_axis(origin=1),
     "offsets one too low": with_first_axis(origin=-1),
     "taps one too far apart": with_first_axis(step=-1),
-    "axes exchanged": lambda site, plan: (site, replace(plan, axes=plan.axes[::-1])),
+    "axes exchanged": lambda rewrite: replace(rewrite, axes=rewrite.axes[::-1]),
 }
 
 
-def introduce(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
-    """Let the lowering under trial make this mistake, and nothing else differ."""
+def introduce(
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+    kind: type[PolyphaseConv | SeparableConv] = PolyphaseConv,
+) -> None:
+    """Let a rewrite of this kind write its nodes with this mistake, and nothing else differ."""
+    emit = kind.emit
 
-    def faulty(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[gs.Node]:
-        return new_nodes(*fault(site, plan), fresh)
+    def faulty(rewrite: Any, emitter: Emitter) -> None:
+        emit(fault(rewrite), emitter)
 
-    monkeypatch.setattr(pair, "new_nodes", faulty)
+    monkeypatch.setattr(kind, "emit", faulty)
 
 
 def uneven(group: int) -> ModelProto:
@@ -208,8 +215,8 @@ def test_no_fault_passes(fault: Fault, seed: int, monkeypatch: pytest.MonkeyPatc
 def test_channels_in_the_wrong_order_do_not_pass(
     shuffle: ShuffleName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spelled = SHUFFLES[shuffle]
-    wrong = replace(spelled, phases_first=not spelled.phases_first)
+    row = SHUFFLES[shuffle]
+    wrong = replace(row, channel_order="CRD" if row.channel_order == "DCR" else "DCR")
     monkeypatch.setitem(SHUFFLES, shuffle, wrong)
     assert verdicts(upsampler(group=1), shuffle) == ["failed"]
 
@@ -249,14 +256,14 @@ def one_after_the_other(channels: int = 3) -> ModelProto:
     return conv_transpose(ones, (5, 6), bias, strides=[2, 2], group=channels, pads=pads)
 
 
-def with_steps(change: Callable[[tuple[Plan, ...]], Sequence[Plan]]) -> Any:
-    def fault(site: UpsampleSite, plan: SeparablePlan) -> tuple[UpsampleSite, SeparablePlan]:
-        return site, replace(plan, steps=tuple(change(plan.steps)))
+def with_steps(change: Callable[[tuple[PolyphaseConv, ...]], Sequence[PolyphaseConv]]) -> Fault:
+    def fault(rewrite: SeparableConv) -> SeparableConv:
+        return replace(rewrite, steps=tuple(change(rewrite.steps)))
 
     return fault
 
 
-def crop_moved(step: Plan, by: int) -> Plan:
+def crop_moved(step: PolyphaseConv, by: int) -> PolyphaseConv:
     """Along the axis that the step enlarges."""
     crop = tuple(
         (begin + by, end - by) if stride > 1 else (begin, end)
@@ -265,20 +272,20 @@ def crop_moved(step: Plan, by: int) -> Plan:
     return replace(step, layout=replace(step.layout, crop=crop))
 
 
-def with_origin(axis: int, by: int) -> Any:
-    """The plan for a layer whose taps along one axis read other places."""
+def with_origin(axis: int, by: int) -> Fault:
+    """The rewrite of a layer whose taps along one axis read other places."""
 
-    def fault(site: UpsampleSite, plan: SeparablePlan) -> tuple[UpsampleSite, SeparablePlan]:
-        axes = list(site.axes)
+    def fault(rewrite: SeparableConv) -> SeparableConv:
+        axes = list(rewrite.site.axes)
         axes[axis] = replace(axes[axis], origin=axes[axis].origin + by)
-        other = plan_separable(replace(site, axes=tuple(axes)))
+        other = plan_separable(replace(rewrite.site, axes=tuple(axes)))
         assert other is not None
-        return site, other
+        return replace(other, site=rewrite.site)
 
     return fault
 
 
-SEPARABLE_FAULTS: dict[str, Any] = {
+SEPARABLE_FAULTS: dict[str, Fault] = {
     **{
         name: FAULTS[name]
         for name in (
@@ -306,7 +313,7 @@ def test_axis_by_axis_is_exact(shuffle: Shuffle, seed: int) -> None:
 def test_no_fault_along_one_axis_passes(
     fault: Any, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    introduce(monkeypatch, fault)
+    introduce(monkeypatch, fault, SeparableConv)
     assert verdicts(one_after_the_other(), seed=seed, form="separable") == ["failed"]
 
 
