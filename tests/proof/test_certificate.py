@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -13,20 +13,34 @@ import pytest
 from onnx import ModelProto
 
 import deployconv
-from deployconv.errors import BackendUnavailable, CheckFailed
+from deployconv.errors import BackendUnavailable, CheckFailed, UsageError
 from deployconv.graph.load import load
 from deployconv.match import Parameter
 from deployconv.options import Form, RewriteOptions, Shuffle, ShuffleName
 from deployconv.proof import certificate
-from deployconv.proof.certificate import certify_sites
+from deployconv.proof.certificate import Certified, certify, certify_sites
 from deployconv.rewrites import separable
+from deployconv.rewrites.base import Rewrite, Trial
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.planning import plan_model
 from deployconv.rewrites.separable import SeparableConv, plan_separable
 from deployconv.rewrites.shuffles import SHUFFLES
+from deployconv.runtimes import get_backend
 from deployconv.runtimes.base import Backend
-from tests.build import Array, Size, conv_transpose, integers
+from tests.build import (
+    FLOAT,
+    Array,
+    Size,
+    conv_transpose,
+    graph,
+    integers,
+    node,
+    run,
+    tensor,
+    value,
+)
+from tests.build import model as proto_of
 
 Fault = Callable[[Any], Any]
 """The rewrite with a mistake."""
@@ -388,3 +402,180 @@ def test_what_nothing_runs_is_not_certified() -> None:
         verdicts(model)
     assert raised.value.status == 3
     assert "\n" not in str(raised.value)
+
+
+# --- what a failed certificate says and keeps
+
+
+def two_layers(first: str = "first", second: str = "second", source: str = "x") -> ModelProto:
+    """Two upsampling layers, one after the other."""
+    layers = [
+        node("ConvTranspose", [source, "w"], ["a"], name=first, strides=[2, 2]),
+        node("MaxPool", ["a"], ["b"], name="pool", kernel_shape=[3, 3]),
+        node("ConvTranspose", ["b", "w"], ["y"], name=second, strides=[2, 2]),
+    ]
+    inputs, outputs = [value(source, FLOAT, [1, 2, 5, 4])], [value("y", FLOAT, [None] * 4)]
+    return proto_of(graph(layers, inputs, outputs, [tensor("w", integers(2, 2, 2, 2))]))
+
+
+def broken_at(site: str) -> Fault:
+    """One weight of this layer is off by one."""
+
+    def fault(rewrite: PolyphaseConv) -> PolyphaseConv:
+        changed: PolyphaseConv = FAULTS["one weight off by one"](rewrite)
+        return changed if rewrite.site.id == site else rewrite
+
+    return fault
+
+
+def certified(model: ModelProto, seed: int = 0) -> Certified:
+    """The certificate of its first site."""
+    (planned, *_) = plan_model(load(model), RewriteOptions()).sites
+    assert planned.rewrite is not None
+    return certify(planned.rewrite, planned.id, seed)
+
+
+def described(expected: Array, actual: Array) -> str:
+    """What is said of two arrays of one shape that differ, computed element by element."""
+    differ = [index for index in np.ndindex(expected.shape) if expected[index] != actual[index]]
+    first = differ[0]
+    return (
+        f"{len(differ)} of {expected.size} elements differ, first at {list(first)}:"
+        f" {expected[first]:g} expected, {actual[first]:g} computed"
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["one weight off by one", "bias dropped", "cropped one too early"])
+def test_a_failure_names_index_expected_and_actual(
+    name: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introduce(monkeypatch, FAULTS[name])
+    found = certified(uneven(group=2), seed)
+    expected, actual = (
+        run(proto, found.trial.feeds)[found.trial.output]
+        for proto in (found.trial.old, found.trial.new)
+    )
+    assert found.verdict == "failed"
+    assert found.failure == described(expected, actual)
+    planning = plan_model(load(uneven(group=2)), RewriteOptions())
+    (report,) = certify_sites(planning, seed).reports
+    assert report.certificate_failure == found.failure
+    with pytest.raises(CheckFailed) as raised:
+        deployconv.rewrite(uneven(group=2), seed=seed, bench=False)
+    message = f"certificate failed: main/up ({found.failure}): nothing was written"
+    assert str(raised.value) == message
+    assert raised.value.result is not None
+    assert [site.certificate_failure for site in raised.value.result.sites] == [found.failure]
+
+
+def test_a_failure_names_shapes_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    introduce(monkeypatch, FAULTS["cropped one too few"])
+    found = certified(uneven(group=1))
+    assert found.failure == "shape [2, 3, 9, 13] expected, [2, 3, 0, 13] computed"
+
+
+def test_what_agrees_has_no_failure() -> None:
+    found = certified(uneven(group=2))
+    assert (found.verdict, found.failure) == ("exact", None)
+    (report,) = certify_sites(plan_model(load(uneven(group=2)), RewriteOptions()), 0).reports
+    assert report.certificate_failure is None
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Stands for a rewrite: it adds ``by`` to a single value."""
+
+    at: float
+    by: float
+
+    def trial(self, rng: np.random.Generator) -> Trial:
+        del rng
+        ends = [value("x", FLOAT, [1])], [value("y", FLOAT, [1])]
+        add = [node("Add", ["x", "by"], ["y"])]
+        constants = [tensor("by", np.float32(by)) for by in (0.0, self.by)]
+        old, new = (proto_of(graph(add, *ends, [constant])) for constant in constants)
+        return Trial(old, new, {"x": np.array([self.at], np.float32)}, "y")
+
+
+@pytest.mark.parametrize(
+    ("at", "by", "failure"),
+    [
+        (8388606, 1, "8388606 expected, 8388607 computed"),
+        (-4194303.25, 0.25, "-4194303.25 expected, -4194303 computed"),
+        (3, float("nan"), "3 expected, nan computed"),
+    ],
+)
+def test_numbers_are_told_apart_whatever_their_size(at: float, by: float, failure: str) -> None:
+    """The largest sums of a trial have seven digits, and halves and quarters beyond these."""
+    found = certify(cast(Rewrite, Tried(at, by)), "site")
+    assert found.failure == f"1 of 1 elements differ, first at [0]: {failure}"
+
+
+def test_both_models_and_their_inputs_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introduce(monkeypatch, broken_at("main/second"))
+    folder = tmp_path / "not there yet" / "dump"
+    with pytest.raises(CheckFailed) as raised:
+        deployconv.rewrite(two_layers(), dump=folder, bench=False)
+    # Only what failed is kept.
+    assert [entry.name for entry in folder.iterdir()] == ["main_second"]
+    kept = folder / "main_second"
+    assert sorted(file.name for file in kept.iterdir()) == ["inputs.npz", "new.onnx", "old.onnx"]
+    with np.load(kept / "inputs.npz") as archive:
+        feeds = dict(archive)
+    made = []
+    for name in ("old.onnx", "new.onnx"):
+        session = get_backend("ort").prepare(kept / name, optimise=False)
+        (output,) = session.run(feeds).values()
+        made.append(output)
+    assert raised.value.result is not None
+    first, second = raised.value.result.sites
+    assert (first.certificate, first.certificate_failure) == ("exact", None)
+    assert (second.certificate, second.certificate_failure) == ("failed", described(*made))
+
+
+def test_nothing_is_kept_if_all_agree(tmp_path: Path) -> None:
+    done = deployconv.rewrite(two_layers(), dump=tmp_path / "dump", bench=False)
+    assert [site.certificate for site in done.sites] == ["exact", "exact"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ids_that_are_alike_as_names_of_folders_are_kept_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introduce(monkeypatch, FAULTS["one weight off by one"])
+    planning = plan_model(load(two_layers("a/b", "a:b")), RewriteOptions())
+    reports = certify_sites(planning, 0, tmp_path).reports
+    assert [report.id for report in reports] == ["main/a/b", "main/a:b"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["main_a_b", "main_a_b_2"]
+
+
+def test_an_id_that_is_too_long_for_the_name_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introduce(monkeypatch, FAULTS["one weight off by one"])
+    certify_sites(plan_model(load(two_layers("é" * 300)), RewriteOptions()), 0, tmp_path)
+    assert len(list(tmp_path.glob("*/old.onnx"))) == 2
+
+
+@pytest.mark.parametrize("source", ["file", "allow_pickle", "/encoder/Relu_output_0"])
+def test_inputs_of_any_name_are_kept(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introduce(monkeypatch, broken_at("main/first"))
+    planning = plan_model(load(two_layers(source=source)), RewriteOptions())
+    certify_sites(planning, 0, tmp_path)
+    with np.load(tmp_path / "main_first" / "inputs.npz") as archive:
+        assert list(archive) == [source]
+        assert archive[source].dtype == np.float32
+
+
+def test_where_nothing_can_be_kept_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introduce(monkeypatch, broken_at("main/first"))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match=r"main_first: .*first at \[.*cannot be written .*--dump"):
+        deployconv.rewrite(two_layers(), dump=tmp_path / "file", bench=False)
