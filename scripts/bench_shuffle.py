@@ -1,10 +1,10 @@
-"""How long onnxruntime's CPU provider takes for a shuffle, by each operator that can spell it.
+"""How long onnxruntime's CPU provider takes for a shuffle, by each way to write it.
 
     python scripts/bench_shuffle.py              with two threads, then with one
     python scripts/bench_shuffle.py --threads 2
 
 The phases of C channels, ``[1, C * s * s, H, W]``, become ``[1, C, s * H, s * W]``: once by each
-spelling that deployconv writes, and by two that it does not (a Concat of the phases side by side,
+shuffle that deployconv writes, and by two that it does not (a Concat of the phases side by side,
 a Gather from where each element is). Beside them the same number of elements read once and
 written once, in order (Neg): no shuffle can take less. All are checked against each other, and
 run in turns.
@@ -21,38 +21,40 @@ import onnx_graphsurgeon as gs
 from costfit.layers import OPSET, written
 from onnx import ModelProto
 
-from deployconv.rewrites.lowering.emit import Emitter
-from deployconv.rewrites.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
+from deployconv.match.site import ChannelOrder
+from deployconv.options import ShuffleName
+from deployconv.rewrites.emit import Emitter
+from deployconv.rewrites.shuffles import SHUFFLES, Layout, write_shuffle
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.measure import time_interleaved
 
 _IMAGES = ((64, 2, 128), (24, 2, 160), (32, 4, 64), (1, 4, 160), (21, 8, 64))
 """Channels, stride, rows and columns."""
-_SPELLED: tuple[ShuffleName, ...] = ("col2im", "two-step", "dcr", "crd", "transpose")
+_WRITTEN: tuple[ShuffleName, ...] = ("col2im", "two-step", "dcr", "crd", "transpose")
 
 Write = Callable[[Emitter, gs.Tensor, Layout], gs.Tensor]
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to do it, and whether it reads the phases in front of the channels."""
+    """One way to do it, and the order of channels and phases that it reads."""
 
     name: str
     model: ModelProto
-    phases_first: bool
+    channel_order: ChannelOrder
 
 
 def ways(layout: Layout) -> Iterator[Way]:
     """All there are; the first only copies."""
-    yield Way("copy", _model(layout, lambda emitter, x, _: emitter.add("Neg", [x])), False)
-    for name in _SPELLED:
-        written = _model(layout, _spelled(name))
-        yield Way(name, written, SHUFFLES[name].phases_first)
-    yield Way("Concat", _model(layout, _side_by_side), False)
-    yield Way("Gather", _model(layout, _one_by_one), False)
+    yield Way("copy", _model(layout, lambda emitter, x, _: emitter.add("Neg", [x])), "CRD")
+    for name in _WRITTEN:
+        written = _model(layout, _by_shuffle(name))
+        yield Way(name, written, SHUFFLES[name].channel_order)
+    yield Way("Concat", _model(layout, _side_by_side), "CRD")
+    yield Way("Gather", _model(layout, _one_by_one), "CRD")
 
 
-def _spelled(name: ShuffleName) -> Write:
+def _by_shuffle(name: ShuffleName) -> Write:
     return lambda emitter, x, layout: write_shuffle(emitter, x, name, layout)
 
 
@@ -95,7 +97,7 @@ def measure(layout: Layout, threads: int, seconds: float) -> dict[str, float]:
     first = np.ascontiguousarray(phased.reshape(shape).swapaxes(0, 1)).reshape(phased.shape)
     expected = sessions[1].run({"x": phased})["y"]
     for way, session in zip(found[2:], sessions[2:], strict=True):
-        made = session.run({"x": first if way.phases_first else phased})["y"]
+        made = session.run({"x": first if way.channel_order == "DCR" else phased})["y"]
         if not np.array_equal(made, expected):
             raise ValueError(f"{way.name} makes something else than {found[1].name}")
     taken = time_interleaved(sessions, {"x": phased}, seconds=seconds)

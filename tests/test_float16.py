@@ -8,7 +8,8 @@ from onnx import ModelProto, TensorProto, helper
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import apply, certify_sites, plan_model
+from deployconv.proof.certificate import certify_sites
+from deployconv.rewrites.planning import apply, plan_model
 from tests.build import (
     FLOAT,
     assert_equal,

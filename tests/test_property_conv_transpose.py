@@ -23,7 +23,7 @@ from onnx import ModelProto
 
 from deployconv.graph.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.pipeline import apply, plan_model
+from deployconv.rewrites.planning import apply, plan_model
 from tests.build import Array, conv_transpose, integers, ops, run, run_reference
 
 CASES = int(os.environ.get("CONV_TRANSPOSE_CASES", "2100"))

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from deployconv.graph.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.pipeline import apply, plan_model
+from deployconv.rewrites.planning import apply, plan_model
 from tests.build import Array, integers, ops, run
 from tests.quantized import Bias, Layer, Weight, Zero, quantized
 

@@ -1,7 +1,7 @@
 """The designed set: layers alone, at a spread of sizes, each a model of a few nodes.
 
 It has what rewritten and original models are made of: convolutions of every kind, transposed
-ones, each spelling of the shuffle, crops, pointwise layers, repeated pixels.
+ones, every shuffle, crops, pointwise layers, repeated pixels.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import onnx_graphsurgeon as gs
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from deployconv.rewrites.lowering.emit import Emitter
-from deployconv.rewrites.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
+from deployconv.options import ShuffleName
+from deployconv.rewrites.emit import Emitter
+from deployconv.rewrites.shuffles import SHUFFLES, Layout, write_shuffle
 
 OPSET, IR_VERSION = 18, 9
 
@@ -77,7 +78,7 @@ def _convs() -> Iterator[Layer]:
         yield _conv(c_in, c_out, kernel, (size, size), group)
     for c_in, c_out, kernel, sizes in _OTHER_CONVS:
         yield _conv(c_in, c_out, kernel, sizes)
-    # Two behind each other: nothing is reordered between them.
+    # Three in a row: nothing is reordered between them.
     for channels, size in ((32, 96), (64, 64), (128, 32)):
         yield _conv(channels, channels, 3, (size, size), depth=3)
 
@@ -135,7 +136,7 @@ def _transposed_convs() -> Iterator[Layer]:
 
 
 _SHUFFLED = (
-    # channels that are left, stride, sizes in front
+    # channels that are left, stride, sizes before it
     *((64, (2, 2), (64, 64)), (32, (2, 2), (128, 128)), (3, (2, 2), (128, 128))),
     *((256, (2, 2), (16, 16)), (16, (2, 2), (24, 24)), (1, (3, 3), (180, 320))),
     *((12, (3, 3), (96, 96)), (1, (4, 4), (160, 160)), (16, (4, 4), (48, 48))),
@@ -161,9 +162,9 @@ def _shuffles() -> Iterator[Layer]:
                 opset=OPSET,
                 dtype="float32",
             )
-            for name, spelled in SHUFFLES.items():
-                # Channels last is for integers, whose outer Transposes cancel: not alone.
-                alone = name != "channels-last" and spelled.fits(layout)
+            for name, shuffle in SHUFFLES.items():
+                # The outer Transposes of channels-last cancel beside an integer Conv: not alone.
+                alone = not shuffle.integers_only and shuffle.takes(layout)
                 if alone and (not crop or name == "col2im"):
                     yield _shuffle(name, layout)
 
@@ -171,7 +172,7 @@ def _shuffles() -> Iterator[Layer]:
 def _shuffle(name: ShuffleName, layout: Layout) -> Layer:
     crop = " crop" if any(map(sum, layout.crop)) else ""
     title = f"{name} {layout.channels} s{_by(layout.stride)} {_by(layout.static or ())}{crop}"
-    return written(title, layout, partial(write_shuffle, shuffle=name, layout=layout))
+    return written(title, layout, partial(write_shuffle, name=name, layout=layout))
 
 
 def written(name: str, layout: Layout, write: Callable[[Emitter, gs.Tensor], gs.Tensor]) -> Layer:
@@ -226,7 +227,7 @@ def _others() -> Iterator[Layer]:
 
 
 def _repeated(channels: int, size: int) -> Iterator[Layer]:
-    """A nearest Resize alone, in front of a Conv, and between two."""
+    """A nearest Resize alone, before a Conv, and between two."""
     given = {
         "scales": np.array([1, 1, 2, 2], np.float32),
         "w": _values(channels, channels, 3, 3),
@@ -298,7 +299,7 @@ def _bands() -> Iterator[Layer]:
 
 
 _QUANTIZED = (
-    # C_in, C_out, kernel, size, Convs behind each other
+    # C_in, C_out, kernel, size, Convs in a row
     *((64, 64, 3, 64, 1), (64, 64, 3, 64, 3), (128, 128, 3, 32, 1), (32, 128, 2, 64, 1)),
     *((32, 128, 1, 64, 1), (16, 16, 3, 128, 2), (256, 256, 1, 16, 1), (16, 64, 2, 16, 1)),
     *((24, 24, 1, 160, 1), (64, 12, 3, 64, 1), (8, 8, 3, 24, 2), (64, 256, 2, 32, 2)),

@@ -18,7 +18,7 @@ from deployconv.cli.app import app
 from deployconv.cli.parameters import arguments
 from deployconv.errors import UsageError
 from deployconv.options import Option, options_of
-from deployconv.rewrites.lowering.shuffle import SHUFFLES
+from deployconv.rewrites.shuffles import SHUFFLES
 from tests.cli.conftest import FakeApi
 
 COMMANDS: dict[str, type[options.Command]] = {
