@@ -1,14 +1,14 @@
-"""What a rewrite is worth once a model is quantized: Q/DQ original and rewritten, in turns.
+"""Measure how much faster a rewrite makes quantized models (Q/DQ).
 
     python scripts/bench_int8.py                              everything: about half an hour
-    python scripts/bench_int8.py --quick --only 'conv*'       a first look
+    python scripts/bench_int8.py --quick --only 'conv*'       a few models, briefly
     python scripts/bench_int8.py --policy fastest --json bench.json
 
-Exports the decoders of `zoo.large` and the least decoder that there is (Conv, ConvTranspose,
-Conv), quantizes them with onnxruntime's ``quantize_static`` (int8, weights per channel) and
-rewrites what came out. Ratios are taken as in ``bench_ort.py``; above 1, the rewritten model is
-faster. The error is the root mean square of the difference from the float model's output,
-relative to the output's, original -> rewritten. Needs torch.
+Exports the decoders of `zoo.large` and the smallest possible ones (Conv, ConvTranspose, Conv),
+quantizes them with onnxruntime's ``quantize_static`` (int8, weights per channel) and rewrites the
+quantized models. Ratios are measured as in ``bench_ort.py``; above 1, the rewritten model is
+faster. The error is the root mean square of the difference from the float model's output, relative
+to the root mean square of that output, original -> rewritten. Needs torch.
 """
 
 from __future__ import annotations

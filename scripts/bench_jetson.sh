@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Times one model, or two in turns, with TensorRT on a Jetson or a desktop GPU, and writes what
-# came out, with the power mode and the clocks it came out at, to one JSON file:
+# Times one model, or two in turns, with TensorRT on a Jetson or a desktop GPU. Writes the timings
+# and the power mode and clocks that they were measured at to one JSON file:
 #
 #   scripts/bench_jetson.sh OUT.json MODEL [OTHER] [options of deployconv bench]
 #   deployconv bench --from OUT.json        shows it, on any machine
 #
 # Power mode and clocks are recorded, not changed: set them as the device will run. On a Jetson
 # make the virtual environment with `python3 -m venv --system-site-packages`, so that JetPack's
-# own tensorrt is found, and install deployconv and the cuda-python of JetPack's CUDA, which is
+# own tensorrt is found. Install deployconv and the cuda-python of JetPack's CUDA, which is
 # 'cuda-python<13' for JetPack 6. PYTHON names the interpreter, BACKEND another backend
 # than tensorrt.
 set -euo pipefail
@@ -25,7 +25,7 @@ fi
 python=${PYTHON:-python3}
 backend=${BACKEND:-tensorrt}
 
-# One "key<TAB>value" a line; what a machine does not have, or tells root only, is left out.
+# Prints "key<TAB>value"; what a machine does not have, or shows to root only, is left out.
 record() {
     local value
     value=$(tr -d '\0' <<<"$2" | paste -sd ' ' | tr -s '\t ' ' ')

@@ -1,22 +1,22 @@
-"""What a rewrite is worth on onnxruntime's CPU provider: original and rewritten, in turns.
+"""Measure how much faster a rewrite makes models on onnxruntime's CPU provider.
 
     python scripts/bench_ort.py                               everything: about an hour
-    python scripts/bench_ort.py --quick --only 'fsrcnn*'      a first look
+    python scripts/bench_ort.py --quick --only 'fsrcnn*'      a few models, briefly
     python scripts/bench_ort.py --policy fastest --threads 2 --json bench.json
-    python scripts/bench_ort.py --table bench.json ...        what was measured, in Markdown
+    python scripts/bench_ort.py --table bench.json ...        earlier results, in Markdown
 
-Takes the models of ``models/`` and, where torch is installed, the same networks at real sizes,
-exported on the fly (`zoo.large`). Both models run on the same inputs in one process, in turns
-and in several pairs of sessions (`bench.speed`), and each ratio is taken over two runs side by
-side: above 1, the rewritten model is faster. It comes with its quartiles and an interval that
-holds its median with 95 % confidence.
+Takes the models of ``models/`` and, if torch is installed, the same networks at real sizes,
+exported when they are needed (`zoo.large`). The original and the rewritten model run on the same
+inputs in one process, in turns and in several pairs of sessions (`bench.speed`). Each ratio is that
+of two runs in the same turn; above 1, the rewritten model is faster. The table shows the median
+ratio with its 95 % confidence interval and the quartiles of all ratios.
 
-Peak memory is the high water of the resident set while a process of its own loads a model and
-runs it, above where it stood once onnxruntime was imported.
+Peak memory is the largest resident set while a process of its own loads a model and runs it, less
+what the process takes once onnxruntime is imported.
 
-The floor is what no form of the model can beat here, see `bench.floor`; the limit is the ratio
-that no rewrite of its upsampling layers can exceed, moving is the part of the rewritten model's
-time that goes into shuffles, crops and reorders, see `bench.share`.
+The floor is a lower bound of the time of every form of the model, see `bench.floor`. The limit is
+the ratio that no rewrite of the upsampling layers can exceed; moving is the part of the rewritten
+model's time that goes into shuffles, crops and reorders, see `bench.share`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from bench.table import Row
 
 
 def measure(subject: Subject, policy: Policy, rates: Rates, effort: Effort, folder: Path) -> Row:
-    """Rewrite, prove and time one model; whatever goes wrong is in the row."""
+    """Rewrite, verify and time one model; an error becomes part of the row."""
     threads = rates.threads
     rewritten = folder / f"{subject.name}.{policy}.{threads}.onnx"
     try:
@@ -57,7 +57,7 @@ def measure(subject: Subject, policy: Policy, rates: Rates, effort: Effort, fold
 
 
 def prepare(threads: Sequence[int]) -> tuple[command.Measure[Row], Mapping[str, Any]]:
-    """Measure the machine's rates, from which the floor follows."""
+    """Measure the rates of the machine, which the floor follows from."""
     rates = {number: measure_rates(number) for number in threads}
 
     def one(subject: Subject, policy: Policy, number: int, effort: Effort, folder: Path) -> Row:

@@ -1,11 +1,13 @@
-"""What it costs to rewrite a large model, beside copying it and a round trip of its graph.
+"""Compare the time and memory of a rewrite of a large model with those of copying the model.
+
+A round trip through onnx-graphsurgeon is measured as well.
 
     python scripts/bench_rewrite.py                     a model of 1 GiB
     python scripts/bench_rewrite.py --gib 2.5 --json
 
 Makes a model with external data (a chain of MatMul, then one ConvTranspose) in a temporary
-folder and removes it afterwards. Each figure is taken in a process of its own: peak memory
-is the high water of its resident set above where it stands once everything is imported.
+folder and removes it afterwards. Each figure is measured in a process of its own. Peak memory is
+the largest resident set less what the process takes once everything is imported.
 
 - copy: ``shutil.copyfile`` and fsync of both files.
 - rewrite: ``deployconv rewrite --no-verify --no-bench``, which syncs its files too.
@@ -16,17 +18,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from bench.apart import apart
 
 _SIDE = 512
 """One weight is [_SIDE, _SIDE] float32: 1 MiB."""
@@ -96,7 +97,7 @@ def make_model(folder: Path, gib: float) -> None:
 
 
 def copy(source: Path, target: Path) -> Callable[[], None]:
-    """The least that any tool must do: every byte, and onto the disk."""
+    """Copy every byte onto the disk: the least that any tool has to do."""
 
     def step() -> None:
         for file in source.parent.iterdir():
@@ -108,7 +109,7 @@ def copy(source: Path, target: Path) -> Callable[[], None]:
 
 
 def rewrite(source: Path, target: Path) -> Callable[[], None]:
-    """The rewrite without proof and timing."""
+    """Rewrite without verification and timing."""
     import deployconv
 
     def run(model: Path, output: Path) -> None:
@@ -124,7 +125,7 @@ def rewrite(source: Path, target: Path) -> Callable[[], None]:
 
 
 def graphsurgeon(source: Path, target: Path) -> Callable[[], None]:
-    """Read all, export all."""
+    """Read all, export all, through onnx-graphsurgeon."""
     import onnx
     import onnx_graphsurgeon as gs
 
@@ -147,7 +148,7 @@ _Step = Callable[[Path, Path], Callable[[], None]]
 
 
 def _measure(prepare: _Step, source: Path, target: Path, cold: bool) -> tuple[float, int]:
-    """Seconds and bytes; runs in a process of its own."""
+    """Seconds and bytes; has to run in a process of its own."""
     from deployconv.runtimes.measure import high_water
 
     step = prepare(source, target)
@@ -159,7 +160,7 @@ def _measure(prepare: _Step, source: Path, target: Path, cold: bool) -> tuple[fl
 
 
 def _read_or_drop(folder: Path, cold: bool) -> None:
-    """Bring the files into the page cache, or out of it."""
+    """Bring the files into the page cache, or out of it if ``cold``."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             if cold:
@@ -167,13 +168,6 @@ def _read_or_drop(folder: Path, cold: bool) -> None:
             else:
                 while file.read(1 << 20):
                     pass
-
-
-def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call ``function`` in a new interpreter, as high water never falls."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def measure_all(source: Path, runs: int, cold: bool) -> list[Cost]:
@@ -185,7 +179,7 @@ def measure_all(source: Path, runs: int, cold: bool) -> list[Cost]:
             with tempfile.TemporaryDirectory(dir=source.parent.parent) as target:
                 place = Path(target, "out.onnx")
                 try:
-                    found[prepare].append(_apart(_measure, prepare, source, place, cold))
+                    found[prepare].append(apart(_measure, prepare, source, place, cold))
                 except Exception as error:
                     failed[prepare] = " ".join(f"{type(error).__name__}: {error}".split())
     return [_cost(prepare, results, failed.get(prepare)) for prepare, results in found.items()]
@@ -199,7 +193,7 @@ def _cost(prepare: _Step, results: list[tuple[float, int]], error: str | None) -
 
 
 def print_table(costs: Sequence[Cost], size: int, runs: int, cold: bool) -> None:
-    """The costs side by side; the ratio is to copying."""
+    """Print the costs as a table, with the ratios to copying."""
     cache = "out of" if cold else "in"
     print(f"{size / 2**30:.2f} GiB, {cache} the page cache, with fsync, median of {runs} runs")
     print(f"{'':14}{'seconds':>9}{'x copy':>9}{'MB above imports':>18}")
@@ -222,7 +216,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-rewrite-", dir=options.folder) as temporary:
         source = Path(temporary, "source", "model.onnx")
         source.parent.mkdir()
-        _apart(make_model, source.parent, options.gib)
+        apart(make_model, source.parent, options.gib)
         size = sum(file.stat().st_size for file in source.parent.iterdir())
         costs = measure_all(source, options.runs, options.cold)
     if options.json:

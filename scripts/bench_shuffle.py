@@ -1,13 +1,12 @@
-"""How long onnxruntime's CPU provider takes for a shuffle, by each way to write it.
+"""Time the ways to write a shuffle on onnxruntime's CPU provider.
 
     python scripts/bench_shuffle.py              with two threads, then with one
     python scripts/bench_shuffle.py --threads 2
 
 The phases of C channels, ``[1, C * s * s, H, W]``, become ``[1, C, s * H, s * W]``: once by each
-shuffle that deployconv writes, and by two that it does not (a Concat of the phases side by side,
-a Gather from where each element is). Beside them the same number of elements read once and
-written once, in order (Neg): no shuffle can take less. All are checked against each other, and
-run in turns.
+shuffle that deployconv writes, and in two ways that it does not use (a Concat of adjacent phases, a
+Gather of the elements one by one). For comparison, Neg reads and writes as many elements in order:
+no shuffle can take less. All results are compared with each other, and all models run in turns.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from deployconv.runtimes.measure import time_interleaved
 
 _IMAGES = ((64, 2, 128), (24, 2, 160), (32, 4, 64), (1, 4, 160), (21, 8, 64))
 """Channels, stride, rows and columns."""
-_WRITTEN: tuple[ShuffleName, ...] = ("col2im", "two-step", "dcr", "crd", "transpose")
+_SHUFFLES: tuple[ShuffleName, ...] = ("col2im", "two-step", "dcr", "crd", "transpose")
 
 Write = Callable[[Emitter, gs.Tensor, Layout], gs.Tensor]
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to do it, and the order of channels and phases that it reads."""
+    """One way to write the shuffle, and the order of channels and phases that it reads."""
 
     name: str
     model: ModelProto
@@ -45,21 +44,21 @@ class Way:
 
 
 def ways(layout: Layout) -> Iterator[Way]:
-    """All there are; the first only copies."""
+    """All ways to write the shuffle; the first only copies."""
     yield Way("copy", _model(layout, lambda emitter, x, _: emitter.add("Neg", [x])), "CRD")
-    for name in _WRITTEN:
-        written = _model(layout, _by_shuffle(name))
+    for name in _SHUFFLES:
+        written = _model(layout, _by_name(name))
         yield Way(name, written, SHUFFLES[name].channel_order)
     yield Way("Concat", _model(layout, _side_by_side), "CRD")
     yield Way("Gather", _model(layout, _one_by_one), "CRD")
 
 
-def _by_shuffle(name: ShuffleName) -> Write:
+def _by_name(name: ShuffleName) -> Write:
     return lambda emitter, x, layout: write_shuffle(emitter, x, name, layout)
 
 
 def _side_by_side(emitter: Emitter, x: gs.Tensor, layout: Layout) -> gs.Tensor:
-    """Along the last axis by Concat, then whole rows by Transpose."""
+    """Interleave columns by Concat along the last axis, then whole rows by Transpose."""
     (rows, columns), step = layout.static or (0, 0), layout.stride[0]
     x = emitter.reshape(x, [layout.channels * step, step, rows * columns])
     parts = [emitter.slice(x, [q], [q + 1], [1]) for q in range(step)]
@@ -88,7 +87,7 @@ def _shape(layout: Layout) -> tuple[int, ...]:
 
 
 def measure(layout: Layout, threads: int, seconds: float) -> dict[str, float]:
-    """Median milliseconds of each way. Raises ValueError where two of them do not agree."""
+    """Median milliseconds of each way. Raises ValueError if two of them do not agree."""
     backend = get_backend("ort")
     found = list(ways(layout))
     sessions = [backend.prepare(w.model.SerializeToString(), threads=threads) for w in found]

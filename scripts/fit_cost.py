@@ -1,13 +1,13 @@
 """Fit the constants of `--policy cost` for onnxruntime's CPU provider to measurements.
 
     python scripts/fit_cost.py                          measure, fit, print the table
-    python scripts/fit_cost.py --save measured.json     ... and keep what was measured
-    python scripts/fit_cost.py --load measured.json     fit what was measured before
+    python scripts/fit_cost.py --save measured.json     ... and write the measurements to a file
+    python scripts/fit_cost.py --load measured.json     fit earlier measurements
 
 Measures a designed set of layers (`costfit.layers`), each in a session of its own, with one thread
-and with all; rounds go over all layers, so that what drifts drifts for all. The constants are
-those, none below zero, that make the sum of the squared relative errors smallest. What is printed
-goes to ``deployconv/search/cost_table.py``.
+and with all. Every round goes over all layers, so that a drift of the machine affects all of them.
+The constants minimise the sum of the squared relative errors, with none below zero. The printed
+table goes to ``deployconv/search/cost_table.py``.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ BLOCK = 16
 """Channels in a block of onnxruntime's convolutions on a processor with AVX-512."""
 _ROUNDS = 3
 _SECONDS = 0.06
-"""For one layer in one round."""
+"""Seconds for one layer in one round."""
 _FEWEST, _MOST = 3, 30
+"""Runs of one layer in one round."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One layer with so many threads."""
+    """The measured time of one layer with a number of threads, and its work."""
 
     name: str
     threads: int
@@ -55,7 +56,7 @@ class Sample:
 
 
 def measure(threads: Sequence[int]) -> Iterator[Sample]:
-    """Time every layer with each number of threads; the median of each round, then of these."""
+    """Time every layer with each number of threads: the median over rounds of their medians."""
     backend = get_backend("ort")
     prepared = []
     for layer in layers():
@@ -86,7 +87,7 @@ def _median(session: Any, feeds: Mapping[str, Any]) -> float:
 
 
 def work_of_model(model: ModelProto) -> Work:
-    """What all nodes of a static model have to do."""
+    """The work of a model with static shapes."""
     (shapes,) = Shapes(skeleton(model)).instances()
     work, unknown = graph_of(model.graph, shapes, static=True, block=BLOCK).work()
     assert not unknown, unknown
@@ -94,7 +95,7 @@ def work_of_model(model: ModelProto) -> Work:
 
 
 def fit(samples: Sequence[Sample]) -> tuple[dict[Term, Rate], float, list[float]]:
-    """The rate of each term, milliseconds of a call, and the relative errors."""
+    """The rate of each term, the milliseconds of a call, and the relative error of each sample."""
     terms: list[Term] = [term for term in get_args(Term) if any(term in s.work for s in samples)]
     rows = [[part for term in terms for part in _parts(sample, term)] + [1.0] for sample in samples]
     times = np.array([sample.ms for sample in samples])
@@ -110,11 +111,11 @@ def fit(samples: Sequence[Sample]) -> tuple[dict[Term, Rate], float, list[float]
 
 
 _HINDERED: frozenset[Term] = frozenset({"launches", "forks", "transposed_axis", "transposed_rows"})
-"""What takes longer with more threads: they are woken for little, or get in each other's way."""
+"""Terms that take longer with more threads: waking them costs time, or they compete."""
 
 
 def _parts(sample: Sample, term: Term) -> tuple[float, float]:
-    """What the two constants of a term are multiplied with."""
+    """The factors of the two constants of a term."""
     amount = sample.work.get(term, 0.0)
     if term in _HINDERED:
         return amount, amount * (sample.threads - 1)
@@ -122,7 +123,7 @@ def _parts(sample: Sample, term: Term) -> tuple[float, float]:
 
 
 def non_negative(matrix: Matrix, target: Matrix, rounds: int = 20_000) -> Matrix:
-    """Least squares without negative unknowns, one unknown at a time."""
+    """Solve least squares without negative unknowns, by improving one unknown at a time."""
     gram, right = matrix.T @ matrix, matrix.T @ target
     found = np.zeros(len(right))
     for _ in range(rounds):
@@ -137,7 +138,7 @@ def non_negative(matrix: Matrix, target: Matrix, rounds: int = 20_000) -> Matrix
 
 
 def report(samples: Sequence[Sample], machine: str) -> None:
-    """Print the table, and how far it is from what was measured."""
+    """Print the table and its errors."""
     table, call, errors = fit(samples)
     size = np.abs(errors)
     print(f"# {machine}")
@@ -160,8 +161,8 @@ def report(samples: Sequence[Sample], machine: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--save", type=Path, metavar="FILE", help="keep what was measured")
-    parser.add_argument("--load", type=Path, metavar="FILE", help="fit this, measure nothing")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the measurements there")
+    parser.add_argument("--load", type=Path, metavar="FILE", help="fit these, measure nothing")
     options = parser.parse_args()
     if options.load:
         document = json.loads(options.load.read_text(encoding="utf-8"))

@@ -20,7 +20,8 @@ from deployconv.options import Form, Policy, Shuffle
 from deployconv.proof.compare import RTOL
 from deployconv.report import document
 from deployconv.results import DlaCode
-from deployconv.runtimes import BACKEND_NAMES
+from deployconv.rewrites.shuffles import SHUFFLES
+from deployconv.runtimes import RUNTIMES
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -28,18 +29,6 @@ PAGES = [ROOT / "README.md", *DOCS]
 
 MAKERS = {"Reason", "Skip", "skip"}
 """What makes a reason: the class, its name in `match`, and the helpers there."""
-
-UPCOMING = {
-    "inspect": {"--freeze-initializers"},
-    "rewrite": {"--dump", "--threads"},
-    "verify": {"--threads"},
-    "bench": {"--inputs", "--seed"},
-    "check": {"--backend", "--seed"},
-}
-"""By command, options that are documented and may be missing until their branches are merged."""
-
-ARRIVING = {"parity_only"}
-"""Keys of JSON that are documented and may be missing until their branch is merged."""
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 
@@ -120,6 +109,7 @@ def test_forms_and_shuffles_are_those_of_the_options_and_of_the_reports() -> Non
     shuffles = listed(section("forms-and-shuffles", "Shuffles"))
     assert shuffles == list(get_args(get_args(field("shuffle"))[0]))
     assert shuffles == [name for name in get_args(Shuffle) if name != "auto"]
+    assert shuffles == list(SHUFFLES)
 
 
 def test_policies_are_listed() -> None:
@@ -127,9 +117,9 @@ def test_policies_are_listed() -> None:
 
 
 def test_backends_are_listed() -> None:
-    assert listed(section("command-line", "Backends")) == list(BACKEND_NAMES)
+    assert listed(section("command-line", "Backends")) == list(RUNTIMES)
     costs = listed(section("policies", "How `cost` predicts"))
-    assert costs == list(BACKEND_NAMES)
+    assert costs == list(RUNTIMES)
 
 
 def test_exit_statuses_are_those_of_the_errors() -> None:
@@ -152,12 +142,12 @@ def test_commands_are_listed() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_options_of_each_command_are_those_in_its_table(command: str) -> None:
     documented = set().union(*(flags(row[0]) for row in rows(section("command-line", command))))
-    assert options(command) == documented - (UPCOMING.get(command, set()) - options(command))
+    assert options(command) == documented
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_mentioned_options_exist(path: Path) -> None:
-    known = set().union(*map(options, COMMANDS), *UPCOMING.values())
+    known = set().union(*map(options, COMMANDS))
     elsewhere = {
         *("--help", "--version", "--debug", "--no-x"),  # of every command; a placeholder
         *("--table", "--system-site-packages", "--show"),  # of scripts, venv, jetson_clocks
@@ -175,7 +165,7 @@ def test_functions_are_listed_and_arguments_are_the_flags() -> None:
         for name, parameter in inspect.signature(deployconv.rewrite).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    assert arguments - options("rewrite") - negated - UPCOMING["rewrite"] == {"--on-progress"}
+    assert arguments - options("rewrite") - negated == {"--on-progress"}
 
 
 def test_tolerances_are_those_of_parity() -> None:
@@ -206,7 +196,7 @@ def test_keys_of_json_are_those_of_the_results(title: str, kinds: list[Any]) -> 
     keys = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     if title == "targets":
         keys.add("builds")
-    assert set(listed(section("json", title))) - ARRIVING == keys - ARRIVING
+    assert set(listed(section("json", title))) == keys
 
 
 def test_keys_of_each_document_are_listed() -> None:

@@ -41,7 +41,8 @@ _RANDOM = frozenset(
 )
 _QUANTIZED = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
 """Folding these would take a layer out of the integers that it is meant to run in."""
-_WITH_BODIES = frozenset(("If", "Loop", "Scan", "SequenceMap"))
+_NO_FUNCTIONS = _RANDOM | {"If", "Loop", "Scan", "SequenceMap"}
+_ONNX = (None, "", "ai.onnx")
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Constant:
         shape: its dimensions.
         dtype: its NumPy dtype (ml_dtypes for bfloat16).
         read: reads or returns the values.
-        computed: True where nodes of the graph compute it.
-        overridable: True where a caller may feed another value (IR version 4 or higher).
+        computed: True if nodes of the graph compute it.
+        overridable: True if a caller may feed another value (IR version 4 or higher).
     """
 
     name: str
@@ -78,86 +79,87 @@ class Constants:
         self._model = model
         self.frozen = frozen
         self._folded: dict[int, tuple[Constant, ...] | None] = {}
+        self._initializers: dict[tuple[int, str], Constant] = {}
         has_defaults = model.proto.ir_version >= _FIRST_IR_WITH_DEFAULTS
         inputs = model.proto.graph.input if has_defaults else ()
         self._overridable = frozenset(value.name for value in inputs)
 
     def of(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
         """What ``tensor``, as seen from ``scope``, always holds; None if that varies."""
-        source = self._source(tensor, scope)
-        if source is not None and id(source[0]) not in self._folded:
+        if isinstance(tensor, gs.Constant):
+            return self._initializer(tensor.name, scope)
+        source = producer(tensor, scope)
+        if source is None:
+            return None
+        if id(source[0]) not in self._folded:
             self._fold_in_order(*source)
-        return self._known(tensor, scope)
+        results = self._folded[id(source[0])]
+        return None if results is None else _output(results, source[0], tensor)
 
     def fixed(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
         """The same, but None for a default that a caller may override, unless these are frozen."""
         constant = self.of(tensor, scope)
         return None if constant and constant.overridable and not self.frozen else constant
 
-    def _known(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
-        """The constant that ``tensor`` is, as far as nodes are folded already."""
-        if isinstance(tensor, gs.Constant):
-            return self._initializer(tensor.name, scope)
-        source = self._source(tensor, scope)
-        results = None if source is None else self._folded.get(id(source[0]))
-        if source is None or results is None:
-            return None
-        return results[next(i for i, out in enumerate(source[0].outputs) if out is tensor)]
-
-    def _source(self, tensor: gs.Tensor, scope: Scope) -> _Source | None:
-        """The node that makes ``tensor`` and its scope; None for what is fed from outside."""
-        if not tensor.inputs:
-            return None
-        producer = tensor.inputs[0]
-        home = next((place for place in scope.ancestors() if place.holds(producer)), None)
-        return None if home is None else (producer, home)
-
     def _fold_in_order(self, node: gs.Node, home: Scope) -> None:
         """Fold ``node`` after what it reads. A stack, as networks are thousands of nodes deep."""
         waiting: dict[int, _Source] = {id(node): (node, home)}
         while waiting:
             node, home = waiting[next(reversed(waiting))]
-            source = self._unfolded(node, home)
-            if source is not None and id(source[0]) not in waiting:
-                waiting[id(source[0])] = source
+            known = self._inputs(node, home)
+            if isinstance(known, tuple) and id(known[0]) not in waiting:
+                waiting[id(known[0])] = known
                 continue
             # A cycle finds no constant.
-            self._folded[id(node)] = None if source is not None else self._fold(node, home)
+            self._folded[id(node)] = (
+                self._fold(node, home, known) if isinstance(known, list) else None
+            )
             waiting.popitem()
 
-    def _unfolded(self, node: gs.Node, home: Scope) -> _Source | None:
-        """Which node to fold before ``node``; None where all are, or where one varies."""
-        if not _foldable(node) or node.op == "Shape":
+    def _inputs(self, node: gs.Node, home: Scope) -> list[Constant] | _Source | None:
+        """The constants that ``node`` reads; a node to fold before it; None if one varies."""
+        if not _foldable(node):
             return None
+        if node.op == "Shape" and not isinstance(node.inputs[0], gs.Constant):
+            return []
+        found: list[Constant] = []
         for tensor in node.inputs:
-            if isinstance(tensor, gs.Constant) or not tensor.name:
+            if not tensor.name:
                 continue
-            source = self._source(tensor, home)
-            if source is None:
+            if isinstance(tensor, gs.Constant):
+                constant = self._initializer(tensor.name, home)
+            else:
+                source = producer(tensor, home)
+                if source is None:
+                    return None
+                if id(source[0]) not in self._folded:
+                    return source
+                results = self._folded[id(source[0])]
+                constant = None if results is None else _output(results, source[0], tensor)
+            if constant is None:
                 return None
-            if id(source[0]) not in self._folded:
-                return source
-            if self._folded[id(source[0])] is None:
-                return None
-        return None
+            found.append(constant)
+        return found
 
     def _initializer(self, name: str, scope: Scope) -> Constant | None:
-        for place in scope.ancestors():
-            tensor = place.initializers.get(name)
+        for around in scope.ancestors():
+            tensor = around.initializers.get(name)
             if tensor is None:
                 continue
-            if isinstance(tensor, SparseTensorProto):
-                dims, data_type = tensor.dims, tensor.values.data_type
-            else:
-                dims, data_type = tensor.dims, tensor.data_type
-            return Constant(
-                name,
-                tuple(dims),
-                np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type)),
-                partial(self._read, tensor),
-                overridable=place.parent is None and name in self._overridable,
-            )
+            key = id(around), name
+            if key not in self._initializers:
+                overridable = around.parent is None and name in self._overridable
+                self._initializers[key] = self._stored(tensor, name, overridable)
+            return self._initializers[key]
         return None
+
+    def _stored(
+        self, tensor: TensorProto | SparseTensorProto, name: str, overridable: bool
+    ) -> Constant:
+        values = tensor.values if isinstance(tensor, SparseTensorProto) else tensor
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(values.data_type))
+        read = partial(self._read, tensor)
+        return Constant(name, tuple(tensor.dims), dtype, read, overridable=overridable)
 
     def _read(self, tensor: TensorProto | SparseTensorProto) -> Array:
         if isinstance(tensor, TensorProto):
@@ -171,9 +173,9 @@ class Constants:
             dense[tuple(indices.T)] = values
         return dense
 
-    def _fold(self, node: gs.Node, home: Scope) -> tuple[Constant, ...] | None:
-        if not _foldable(node):
-            return None
+    def _fold(
+        self, node: gs.Node, home: Scope, known: list[Constant]
+    ) -> tuple[Constant, ...] | None:
         proto = home.proto.node[home.index(node)]
         if node.op == "Constant":
             return self._constant_node(node, proto)
@@ -181,10 +183,6 @@ class Constants:
             return _static_shape(node)
         if not node.inputs:
             return None
-        inputs = [self._known(tensor, home) for tensor in node.inputs if tensor.name]
-        if any(constant is None for constant in inputs):
-            return None
-        known = [constant for constant in inputs if constant is not None]
         try:
             arrays = _evaluate(proto, home.opset, {c.name: c.read() for c in known})
         except Exception:  # whatever the reference evaluator cannot do is not constant for us
@@ -214,9 +212,67 @@ class Constants:
         return None
 
 
+class DataFree:
+    """Finds the tensors that depend on no data: on constants and on shapes alone."""
+
+    def __init__(self, constants: Constants) -> None:
+        self._constants = constants
+        self._known: dict[tuple[int, str], bool] = {}
+
+    def holds(self, tensor: gs.Tensor, scope: Scope) -> bool:
+        """True if ``tensor``, as seen from ``scope``, depends on no data."""
+        known, home = self._known, id(scope)
+        if (home, tensor.name) in known:
+            return known[home, tensor.name]
+        # A stack, as networks are thousands of nodes deep.
+        waiting, entered = [tensor], {tensor.name}
+        while waiting:
+            key = home, waiting[-1].name
+            parts = [] if key in known else self._parts(waiting[-1], scope)
+            if key in known:
+                waiting.pop()
+            elif parts is None or not all(known.get((home, part.name), True) for part in parts):
+                known[key] = False
+            else:
+                unknown = next((part for part in parts if (home, part.name) not in known), None)
+                if unknown is None or unknown.name in entered:
+                    known[key] = unknown is None  # in a cycle, none is
+                else:
+                    entered.add(unknown.name)
+                    waiting.append(unknown)
+        return known[home, tensor.name]
+
+    def _parts(self, tensor: gs.Tensor, scope: Scope) -> list[gs.Tensor] | None:
+        """What must be free of data for ``tensor`` to be; None if it depends on some anyway."""
+        if self._constants.of(tensor, scope) is not None:
+            return []
+        if not tensor.inputs or not scope.holds(tensor.inputs[0]):
+            return None
+        node = tensor.inputs[0]
+        if node.op == "Shape":
+            return []
+        return [other for other in node.inputs if other.name] or None if is_function(node) else None
+
+
+def producer(tensor: gs.Tensor, scope: Scope) -> _Source | None:
+    """The node that makes ``tensor``, and its scope; None for what is fed from outside."""
+    if not tensor.inputs:
+        return None
+    node = tensor.inputs[0]
+    for around in scope.ancestors():
+        if around.holds(node):
+            return node, around
+    return None
+
+
+def _output(results: tuple[Constant, ...], node: gs.Node, tensor: gs.Tensor) -> Constant:
+    """The one of ``results`` of ``node`` that ``tensor`` is."""
+    return results[next(i for i, out in enumerate(node.outputs) if out is tensor)]
+
+
 def is_function(node: gs.Node) -> bool:
     """Whether equal inputs always give equal outputs, and nothing else is looked at."""
-    return node.domain in (None, "", "ai.onnx") and node.op not in _RANDOM | _WITH_BODIES
+    return node.domain in _ONNX and node.op not in _NO_FUNCTIONS
 
 
 def _foldable(node: gs.Node) -> bool:

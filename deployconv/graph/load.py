@@ -1,27 +1,230 @@
 """Read a model and refuse what is broken, with one line that says what and where.
 
 TensorRT and parts of onnxruntime accept broken files in silence, so everything that can be
-known without running the model is checked (`check.py`). External data stays on disk.
+known without running the model is checked. External data stays on disk.
+
+onnx's checker sees the model without its weights, for three reasons: it would read a model of
+2 GB once more, it refuses data files that are links (as in a download cache) whatever they
+lead to, and it refuses outputs without a shape, which every runtime takes. Where the data
+lies, and whether there is enough of it, is checked here.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from google.protobuf.message import DecodeError
-from onnx import ModelProto
+import onnx
+from google.protobuf.message import DecodeError, EncodeError
+from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, ValueInfoProto
 
 from deployconv.errors import ModelError, UsageError
-from deployconv.graph.check import check_model, checked_opset
-from deployconv.graph.tensors import ExternalData, all_tensors, is_external
+from deployconv.graph.skeleton import skeleton
+from deployconv.graph.tensors import ExternalData, all_tensors, byte_size, is_external
 from deployconv.results import ModelInfo
+
+_FIRST_IR_WITH_OPSETS = 3
+_NODE = re.compile(r"Name: (.*?) OpType: (\S+)", re.DOTALL)
+
+
+def checked_opset(model: ModelProto, name: str) -> int:
+    """The version of the ONNX operators that ``model`` imports; 0 if it imports only others.
+
+    Raises ModelError if that, or the IR version, is not one that the installed onnx knows.
+    """
+    if not model.HasField("graph") or not (model.graph.node or model.graph.output):
+        raise ModelError(f"{name}: holds no graph: not an ONNX model, or an empty one")
+    if not _FIRST_IR_WITH_OPSETS <= model.ir_version <= onnx.IR_VERSION:
+        raise ModelError(
+            f"{name}: IR version {model.ir_version} is not supported: the installed onnx knows"
+            f" {_FIRST_IR_WITH_OPSETS} to {onnx.IR_VERSION}; update onnx or export the model again"
+        )
+    if not model.opset_import:
+        raise ModelError(f"{name}: imports no opset: export it again with one")
+    versions = {entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")}
+    if len(versions) > 1:
+        found = " and ".join(map(str, sorted(versions)))
+        raise ModelError(f"{name}: imports ONNX opsets {found} at once: export it again with one")
+    newest = onnx.defs.onnx_opset_version()
+    if not all(1 <= version <= newest for version in versions):
+        raise ModelError(
+            f"{name}: opset {versions.pop()} is not supported: the installed onnx knows 1 to"
+            f" {newest}; update onnx or export an older opset"
+        )
+    return versions.pop() if versions else 0
+
+
+def check_model(
+    model: ModelProto,
+    bare: ModelProto,
+    name: str,
+    folder: Path | None,
+    trusted: Collection[Path] = (),
+) -> None:
+    """Raise ModelError if ``model`` is broken; ``name`` is how the message calls it.
+
+    Args:
+        model: what `checked_opset` found no fault with.
+        bare: its skeleton.
+        name: the file, for messages.
+        folder: where its external data lies; None for a model in memory.
+        trusted: folders that links among its external data may lead to.
+    """
+    _check_interface(model.graph, name)
+    check = _DataCheck(name, folder, trusted)
+    for tensor in all_tensors(model):
+        check(tensor)
+    _check_with_onnx(bare, name)
+
+
+def _check_interface(graph: GraphProto, name: str) -> None:
+    if not graph.output:
+        raise ModelError(f"{name}: has no outputs: nothing to rewrite; export it again")
+    constant = {tensor.name for tensor in graph.initializer}
+    for value in graph.input:
+        kind = value.type.WhichOneof("value")
+        if kind is None or (kind == "tensor_type" and not value.type.tensor_type.elem_type):
+            raise ModelError(f"{name}: input '{value.name}' has no element type: export it again")
+        if value.name not in constant and 0 in _static_sizes(value):
+            raise ModelError(
+                f"{name}: input '{value.name}' has a dimension of size 0, so it holds no"
+                f" element: export the model with real or dynamic sizes"
+            )
+
+
+def _static_sizes(value: ValueInfoProto) -> list[int]:
+    if not value.type.HasField("tensor_type"):
+        return []
+    dims = value.type.tensor_type.shape.dim
+    return [dim.dim_value for dim in dims if dim.HasField("dim_value")]
+
+
+@dataclass
+class _DataCheck:
+    """Checks the data of one tensor after the other, each file only once."""
+
+    name: str
+    folder: Path | None
+    trusted: Collection[Path]
+    _sizes: dict[str, int] = field(default_factory=dict)
+
+    def __call__(self, tensor: TensorProto) -> None:
+        what = f"{self.name}: tensor '{tensor.name}'"
+        try:
+            size = byte_size(tensor)
+            where = ExternalData.of(tensor) if is_external(tensor) else None
+        except ModelError as error:
+            raise ModelError(f"{self.name}: {error}") from None
+        if where is None:
+            length = len(tensor.raw_data)
+            if tensor.HasField("raw_data") and size is not None and length != size:
+                raise ModelError(
+                    f"{what} has {length} bytes where its shape needs {size}: export it again"
+                )
+            return
+        if self.folder is None:
+            raise ModelError(
+                f"{what} has external data, which a model in memory cannot refer to: pass the"
+                f" path, or load it with onnx.load(path)"
+            )
+        if size is None:
+            raise ModelError(f"{what} holds strings, which cannot be external: export it again")
+        if where.length not in (None, size):
+            raise ModelError(
+                f"{what} has {where.length} bytes of external data where its shape needs {size}:"
+                f" export the model again"
+            )
+        if where.location not in self._sizes:
+            self._sizes[where.location] = self._file_size(where.location, self.folder, what)
+        there, needed = self._sizes[where.location], where.offset + size
+        if needed > there:
+            raise ModelError(
+                f"{what}: external data file '{where.location}' is too short ({there} bytes,"
+                f" {needed} needed): copy it again"
+            )
+
+    def _file_size(self, location: str, folder: Path, what: str) -> int:
+        if not location:
+            raise ModelError(f"{what} names no external data file: export the model again")
+        posix, windows = PurePosixPath(location), PureWindowsPath(location)
+        if posix.is_absolute() or windows.is_absolute() or windows.drive or ".." in windows.parts:
+            raise ModelError(
+                f"{what} keeps its data outside the model's folder ('{location}'), which is not"
+                f" safe to follow: put the data beside the model and save it again"
+            )
+        try:
+            file = (folder / location).resolve(strict=True)
+            size = file.stat().st_size if file.is_file() else None
+        except (OSError, ValueError, RuntimeError):  # a loop of links, a name that cannot be
+            size = None
+        if size is None:
+            raise ModelError(
+                f"{what}: external data file '{location}' is missing: copy it beside the model"
+            )
+        if not any(home in file.parents for home in (folder, *self.trusted)):
+            raise ModelError(
+                f"{what}: external data file '{location}' is a link that leads out of the model's"
+                f" folder: copy the file itself there"
+            )
+        return size
+
+
+def _check_with_onnx(bare: ModelProto, name: str) -> None:
+    try:
+        onnx.checker.check_model(_completed(bare))
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{name}: not a valid ONNX model: {_reason(error)}") from error
+    except (DecodeError, EncodeError) as error:
+        raise ModelError(
+            f"{name}: its graphs are nested too deep for a model file: export it again"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What the checker says on one line, with the node that it means."""
+    reason, *context = str(error).split("==> Context:")
+    found = _NODE.search(" ".join(context))
+    where = f" (node '{found[1]}', {found[2]})" if found else ""
+    return f"{' '.join(reason.split())}{where}"
+
+
+def _completed(skeleton: ModelProto) -> ModelProto:
+    """A copy that is complete where the checker is stricter than any runtime."""
+    bare = ModelProto()
+    bare.CopyFrom(skeleton)
+    bare.graph.name = bare.graph.name or "graph"
+    for value in bare.graph.input:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()
+    for value in bare.graph.output:
+        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, TensorProto.FLOAT, []))
+    for sparse in bare.graph.sparse_initializer:
+        _empty_sparse(sparse)
+    for tensor in all_tensors(bare):
+        if is_external(tensor):
+            _empty(tensor)
+    return bare
+
+
+def _empty_sparse(sparse: SparseTensorProto) -> None:
+    """Values and indices are counted against each other: neither can be empty alone."""
+    if is_external(sparse.values) or is_external(sparse.indices):
+        _empty(sparse.values)
+        _empty(sparse.indices)
+
+
+def _empty(tensor: TensorProto) -> None:
+    """Leave a tensor of no element, the one that needs no data."""
+    tensor.CopyFrom(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0]))
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A valid model. ``proto`` belongs to whoever loaded it and may be edited.
+    """A valid model, which nothing edits: a rewrite is a copy (`splice`).
 
     ``path`` is None for a model given in memory; ``folder`` is where its external data lies.
     """
@@ -35,6 +238,11 @@ class LoadedModel:
     def name(self) -> str:
         """How messages call this model."""
         return str(self.path) if self.path else "the model"
+
+    @cached_property
+    def skeleton(self) -> ModelProto:
+        """The model without its weights, for shape inference and for graphsurgeon."""
+        return skeleton(self.proto)
 
     @property
     def external_files(self) -> tuple[Path, ...]:
@@ -60,15 +268,17 @@ def load(source: str | Path | ModelProto) -> LoadedModel:
         proto = ModelProto()
         proto.CopyFrom(source)
         info = ModelInfo(None, None, checked_opset(proto, "the model"), proto.ir_version)
-        check_model(proto, "the model", None)
-        return LoadedModel(proto, None, None, info)
+        loaded = LoadedModel(proto, None, None, info)
+        check_model(proto, loaded.skeleton, loaded.name, None)
+        return loaded
     path = Path(source)
     proto, digest = _read(path)
     info = ModelInfo(str(path), digest, checked_opset(proto, str(path)), proto.ir_version)
     folder = path.parent.resolve()
+    loaded = LoadedModel(proto, path, folder, info)
     # In a download cache model and data are links into one folder: as good as side by side.
-    check_model(proto, str(path), folder, trusted=[path.resolve().parent])
-    return LoadedModel(proto, path, folder, info)
+    check_model(proto, loaded.skeleton, loaded.name, folder, trusted=[path.resolve().parent])
+    return loaded
 
 
 def _read(path: Path) -> tuple[ModelProto, str]:

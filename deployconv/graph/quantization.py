@@ -24,7 +24,7 @@ def dequantize(values: Array, scale: Array, zero_point: Array) -> Array:
 def quantize(values: Array, scale: Array, zero_point: Array) -> Array | None:
     """What QuantizeLinear computes: rounded half to even, then shifted and saturated.
 
-    None where runtimes differ: some divide float16 as it is, others as float32.
+    None if runtimes differ: some divide float16 as it is, others as float32.
     """
     with np.errstate(all="ignore"):
         rounded = np.rint(values / scale)

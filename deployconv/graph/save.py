@@ -1,8 +1,8 @@
-"""Write a model whole or not at all: staged beside its place, synced, then renamed.
+"""Write a model whole or not at all: written beside its destination, synced, then renamed.
 
 A model with external data keeps its data external: one file ``NAME.onnx.data`` with the
 bytes of every external tensor, copied from where they lie without being read into memory,
-and the new weights behind them.
+and the new weights after them.
 """
 
 from __future__ import annotations
@@ -12,22 +12,27 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from google.protobuf.message import EncodeError
-from onnx import ModelProto
+from google.protobuf.message import EncodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+from onnx import GraphProto, ModelProto, TensorProto
 
 from deployconv.errors import ModelError, UsageError
 from deployconv.graph.load import LoadedModel
-from deployconv.graph.relocate import relocated
-from deployconv.graph.tensors import all_tensors, is_external
+from deployconv.graph.tensors import ExternalData, all_tensors, byte_size, is_external
 from deployconv.results import OutputFile
 
 _CHUNK = 1 << 20
 _PROTO_LIMIT = (1 << 31) - (1 << 20)
+_PAGE = 1 << 16
+"""Large tensors start where a runtime can map them on every platform."""
+_LARGE = 1 << 20
+_SMALL = 1 << 10
+"""Tensors below this many bytes stay in the model file: runtimes infer shapes from them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class StagedModel:
     data: Path | None
 
     def publish(self, output: Path, force: bool) -> OutputFile:
-        """Move the files to their place. Raises UsageError where that fails."""
+        """Move the files to their place. Raises UsageError if that fails."""
         if not force:
             refuse_existing(output, self.data is not None)
         digest = _sha256(self.path)
@@ -96,14 +101,14 @@ def _cannot_write(output: Path, error: OSError) -> UsageError:
 
 
 def refuse_existing(output: Path, with_data: bool) -> None:
-    """Raise UsageError where ``output``, or its data file if it will have one, exists."""
+    """Raise UsageError if ``output``, or its data file if it will have one, exists."""
     for file in (output, data_path(output)) if with_data else (output,):
         if file.exists() or file.is_symlink():
             raise UsageError(f"{file}: exists: pass --force to replace it, or -o for another name")
 
 
 def refuse_inputs(output: Path, model: LoadedModel) -> None:
-    """Raise UsageError where writing ``output`` would change a file of ``model``."""
+    """Raise UsageError if writing ``output`` would change a file of ``model``."""
     inputs = [file for file in (model.path, *model.external_files) if file is not None]
     try:
         if not output.parent.is_dir():
@@ -133,10 +138,10 @@ def staged(
     Args:
         proto: the model; not changed.
         folder: where its external data lies.
-        output: the place it shall have, so that publishing is a rename; None for a model that
+        output: where it will be published, so that publishing is a rename; None for a model that
             is only looked at.
         new: names of the tensors that a rewrite added; they join a model's external data.
-        external: True where the model had external data, though none of it may be left.
+        external: True if the model had external data, though none of it may be left.
 
     Raises:
         UsageError: the folder of ``output`` cannot be written.
@@ -163,10 +168,10 @@ def staged(
 
 
 def _write_whole(proto: ModelProto, path: Path, durable: bool) -> StagedModel:
-    raw = _serialized(proto)
-    if raw is None:  # too large with its new weights: all of them move out
+    parts = _Parts.of(proto)
+    if parts is None:  # too large with its new weights: all of them move out
         return _write_external(proto, None, path, None, durable)
-    _write_file(path, raw, durable)
+    _write_file(path, parts, durable)
     return StagedModel(proto, path, None)
 
 
@@ -178,32 +183,106 @@ def _write_external(
         moved = relocated(proto, folder, target, new)
         empty = target.tell() == 0
         _sync(target, durable)
-    raw = _serialized(moved)
-    if raw is None:
+    parts = _Parts.of(moved)
+    if parts is None:
         raise ModelError(f"{path.name}: over 2 GB even without its weights: split the model")
-    _write_file(path, raw, durable)
+    _write_file(path, parts, durable)
     if empty:
         data.unlink()
     return StagedModel(moved, path, None if empty else data)
 
 
-def _serialized(proto: ModelProto) -> bytes | None:
-    """The bytes of ``proto``; None where they are more than a model file can hold."""
-    try:
-        raw = proto.SerializeToString()
-    except (EncodeError, ValueError):
-        return None
-    return raw if len(raw) <= _PROTO_LIMIT else None
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """The bytes of a model, in parts: no second copy of all its weights is made to write it.
+
+    Attributes:
+        head: what is written before the initializers of the main graph.
+        tensors: these.
+        tail: what is written after them.
+    """
+
+    head: bytes
+    tensors: Sequence[TensorProto]
+    tail: bytes
+
+    @classmethod
+    def of(cls, proto: ModelProto) -> _Parts | None:
+        """None if ``proto`` has more bytes than a model file can hold."""
+        graph = proto.graph
+        # A field that this version of onnx does not know has no position among the others.
+        whole = len(UnknownFieldSet(proto)) or len(UnknownFieldSet(graph))
+        tensors = () if whole else tuple(graph.initializer)
+        try:
+            if whole:
+                parts = cls(proto.SerializeToString(), (), b"")
+                return parts if len(parts.head) <= _PROTO_LIMIT else None
+            sizes = [tensor.ByteSize() for tensor in tensors]
+            size = sum(size + len(_prefix(_INITIALIZER, size)) for size in sizes)
+            before, after = _around(graph, GraphProto(), "initializer")
+            size += len(before) + len(after)
+            head, tail = _around(proto, ModelProto(), "graph")
+        except (EncodeError, ValueError):
+            return None
+        if len(head) + size + len(tail) > _PROTO_LIMIT:
+            return None
+        if proto.HasField("graph"):
+            head += _prefix(_GRAPH, size)
+        return cls(head + before, tensors, after + tail)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """All bytes, in order, as `SerializeToString` would give them."""
+        yield self.head
+        for tensor in self.tensors:
+            raw = tensor.SerializeToString()
+            yield _prefix(_INITIALIZER, len(raw))
+            yield raw
+        yield self.tail
+
+
+_GRAPH = ModelProto.DESCRIPTOR.fields_by_name["graph"].number
+_INITIALIZER = GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
+
+
+def _prefix(field: int, length: int) -> bytes:
+    """What the protobuf format has before a message of ``length`` bytes in ``field`` (1 to 15)."""
+    prefix = bytearray([field << 3 | 2])
+    while length >= 0x80:
+        prefix.append(length & 0x7F | 0x80)
+        length >>= 7
+    prefix.append(length)
+    return bytes(prefix)
+
+
+def _around(message: Message, empty: Message, name: str) -> tuple[bytes, bytes]:
+    """The bytes of all fields of ``message`` before, and of all after, the one called ``name``.
+
+    ``empty`` is a new message of the same type.
+    """
+    number = message.DESCRIPTOR.fields_by_name[name].number
+    parts = [b"", b""]
+    for field, value in message.ListFields():
+        if field.number == number:
+            continue
+        empty.Clear()
+        if hasattr(value, "extend"):
+            getattr(empty, field.name).extend(value)
+        elif field.message_type is not None:
+            getattr(empty, field.name).CopyFrom(value)
+        else:
+            setattr(empty, field.name, value)
+        parts[field.number > number] += empty.SerializeToString()
+    return parts[0], parts[1]
 
 
 def needs_external_data(proto: ModelProto) -> bool:
-    """True where bytes of ``proto`` lie in other files."""
+    """True if bytes of ``proto`` lie in other files."""
     return any(is_external(tensor) for tensor in all_tensors(proto))
 
 
-def _write_file(path: Path, raw: bytes, durable: bool) -> None:
+def _write_file(path: Path, parts: Iterable[bytes], durable: bool) -> None:
     with path.open("wb") as file:
-        file.write(raw)
+        file.writelines(parts)
         _sync(file, durable)
 
 
@@ -230,3 +309,89 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def relocated(
+    proto: ModelProto, folder: Path | None, target: BinaryIO, movable: Collection[str] | None
+) -> ModelProto:
+    """A copy of ``proto`` whose external tensors all lie in ``target``.
+
+    Args:
+        proto: the model; not changed.
+        folder: where its external data lies.
+        target: an empty file; the copy refers to it by its name.
+        movable: names of the tensors that move out of the model; None for all.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    placed: dict[tuple[str, int, int], int] = {}
+    for tensor in all_tensors(copy):
+        if is_external(tensor):
+            source = ExternalData.of(tensor)
+            length = byte_size(tensor) or 0
+            if not length:
+                _embed_nothing(tensor)
+                continue
+            key = (source.location, source.offset, length)
+            if key not in placed:
+                file = (folder or Path()) / source.location
+                placed[key] = _copy(file, source.offset, length, target)
+            _refer(tensor, target, placed[key], length)
+        elif movable is None or tensor.name in movable:
+            raw = tensor.raw_data
+            if len(raw) >= _SMALL:
+                tensor.ClearField("raw_data")
+                offset = _align(target, len(raw))
+                target.write(raw)
+                _refer(tensor, target, offset, len(raw))
+    return copy
+
+
+def _embed_nothing(tensor: TensorProto) -> None:
+    """Readers take an external length of 0 for "up to the end of the file"."""
+    del tensor.external_data[:]
+    tensor.ClearField("data_location")
+    tensor.raw_data = b""
+
+
+def _refer(tensor: TensorProto, data: BinaryIO, offset: int, length: int) -> None:
+    del tensor.external_data[:]
+    tensor.data_location = TensorProto.EXTERNAL
+    location = Path(data.name).name
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def _align(target: BinaryIO, length: int) -> int:
+    boundary = _PAGE if length >= _LARGE else 16
+    target.seek(-(-target.tell() // boundary) * boundary)
+    return target.tell()
+
+
+def _copy(file: Path, offset: int, length: int, target: BinaryIO) -> int:
+    """Append ``length`` bytes of ``file`` to ``target``; returns where they start."""
+    start = _align(target, length)
+    target.flush()
+    with file.open("rb") as source:
+        remaining = length
+        if hasattr(os, "copy_file_range"):
+            with contextlib.suppress(OSError):  # other file systems: copied below
+                while remaining:
+                    position = offset + length - remaining
+                    there = start + length - remaining
+                    count = os.copy_file_range(
+                        source.fileno(), target.fileno(), remaining, position, there
+                    )
+                    if count == 0:
+                        break
+                    remaining -= count
+        source.seek(offset + length - remaining)
+        target.seek(start + length - remaining)
+        while remaining:
+            chunk = source.read(min(remaining, _LARGE))
+            if not chunk:
+                raise OSError(0, f"'{file.name}' ended early")
+            target.write(chunk)
+            remaining -= len(chunk)
+    target.seek(start + length)
+    return start

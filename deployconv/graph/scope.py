@@ -55,7 +55,7 @@ class Scope:
         return self._index[id(node)]
 
     def holds(self, node: gs.Node) -> bool:
-        """True where ``node`` stands in this very graph."""
+        """True if ``node`` stands in this very graph."""
         return id(node) in self._index
 
     def label(self, node: gs.Node) -> str:

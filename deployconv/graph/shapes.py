@@ -1,20 +1,30 @@
-"""Concrete shapes of every tensor, for a model with dynamic sizes too.
+"""The shapes of tensors: concrete ones, and those at all sizes at once.
 
-A model with static inputs has one set of shapes. For dynamic ones the free dimensions are
-given sizes and shapes are inferred anew, twice over. What holds at both may still not hold at
-others; that is for the user of these shapes to show.
+A model with static inputs has one set of concrete shapes (`Shapes`). For dynamic ones the free
+dimensions are given sizes and shapes are inferred anew, twice over. What holds at both may still
+not hold at others; that is for the user of these shapes to show.
+
+Shape inference gives names to open sizes, not what becomes of them after a Conv or a Reshape. In
+`OpenShapes` each node is run on what is known of its inputs (`symbolic.run`), as polynomials in
+the sizes that a model leaves open; where that has no result, each size that inference leaves open
+is one more unknown.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
 
 import onnx
-from onnx import GraphProto, ModelProto, ValueInfoProto
+import onnx_graphsurgeon as gs
+from onnx import FunctionProto, GraphProto, ModelProto, ValueInfoProto
 
+from deployconv.graph import symbolic
+from deployconv.graph.constants import Constants
+from deployconv.graph.scope import Scope
+from deployconv.graph.symbolic import FEW, Known, Size, Unproven
 from deployconv.graph.tensors import graph_attributes
 
 Instance = Mapping[str, tuple[int, ...]]
@@ -30,10 +40,11 @@ class Shapes:
 
     def __init__(self, bare: ModelProto) -> None:
         self._bare = bare
+        self._trials: dict[int, tuple[Instance, ...]] = {}
 
     @cached_property
     def dynamic(self) -> bool:
-        """True where an input has a dimension that is not static."""
+        """True if an input has a dimension that is not static."""
         return any(size is None for value in self._inputs() for size in _sizes(value))
 
     def instances(self, *names: str) -> tuple[Instance, ...]:
@@ -41,7 +52,8 @@ class Shapes:
 
         One instance for a static model, two for a dynamic one.
         """
-        for trial in self._trials:
+        for number in range(len(_TRIALS) if self.dynamic else 1):
+            trial = self._trial(number)
             if all(name in instance for instance in trial for name in names):
                 return trial
         return ()
@@ -62,17 +74,13 @@ class Shapes:
         model.graph.value_info.extend(inside)
         return inferred_shapes(model)
 
-    @cached_property
-    def _trials(self) -> tuple[tuple[Instance, ...], ...]:
-        if not self.dynamic:
-            return ((inferred_shapes(self._bare),),)
-        return tuple(
-            tuple(
-                inferred_shapes(self._with_sizes(batch, sizes))
-                for batch, sizes in enumerate(trial, 2)
-            )
-            for trial in _TRIALS
-        )
+    def _trial(self, number: int) -> tuple[Instance, ...]:
+        """The shapes in one trial, inferred when they are asked for."""
+        if number not in self._trials:
+            bare = (self._with_sizes(*given) for given in enumerate(_TRIALS[number], 2))
+            models = bare if self.dynamic else (self._bare,)
+            self._trials[number] = tuple(map(inferred_shapes, models))
+        return self._trials[number]
 
     def _inputs(self) -> Iterator[ValueInfoProto]:
         constant = {tensor.name for tensor in self._bare.graph.initializer}
@@ -138,3 +146,79 @@ def _known(graph: GraphProto) -> Iterator[tuple[str, tuple[int, ...]]]:
     for node in graph.node:
         for _, body in graph_attributes(node):
             yield from _known(body)
+
+
+class OpenShapes:
+    """What is known of the tensors of a model at all sizes; each graph is run when asked for."""
+
+    def __init__(self, constants: Constants) -> None:
+        self._constants = constants
+        self._known: dict[int, dict[str, Known]] = {}
+        self._proven: set[int] = set()
+        self._unknowns = 0
+
+    def of(self, tensor: gs.Tensor, scope: Scope) -> Known:
+        """What is known of ``tensor``, as seen from ``scope``; Unproven if its rank is not."""
+        constant = self._constants.of(tensor, scope)
+        if constant is not None and prod(constant.shape) > FEW:
+            return Known(tuple(map(Size.of, constant.shape)))
+        if constant is not None:
+            return Known.of(constant.read())
+        for around in scope.ancestors():
+            known = self._graph(around).get(tensor.name)
+            if known is not None:
+                return known
+        raise Unproven
+
+    def is_proven(self, node: gs.Node, scope: Scope) -> bool:
+        """True if ``node`` does the same at all sizes."""
+        self._graph(scope)
+        return id(node) in self._proven
+
+    def _graph(self, scope: Scope) -> dict[str, Known]:
+        known = self._known.get(id(scope))
+        if known is None:
+            known = self._known[id(scope)] = dict(self._inputs(scope))
+            for node in scope.nodes:
+                self._run(node, scope, known)
+        return known
+
+    def _inputs(self, scope: Scope) -> Iterator[tuple[str, Known]]:
+        if isinstance(scope.proto, FunctionProto):
+            return  # called on tensors of any shape
+        for value in scope.proto.input:
+            kind = value.type.tensor_type
+            if not kind.HasField("shape"):
+                continue
+            sizes: list[int | str | None] = []
+            for dim in kind.shape.dim:
+                # Equal names are equal sizes for a caller; a loop runs its body many times.
+                name = dim.dim_param if scope.parent is None else None
+                sizes.append(dim.dim_value if dim.HasField("dim_value") else name or None)
+            yield value.name, Known(self._opened(sizes))
+
+    def _run(self, node: gs.Node, scope: Scope, known: dict[str, Known]) -> None:
+        if self._constants.of(node.outputs[0], scope) is not None:
+            return
+        try:
+            inputs = [self.of(tensor, scope) if tensor.name else None for tensor in node.inputs]
+            result = symbolic.run(scope.proto.node[scope.index(node)], inputs)
+        except Unproven:
+            for tensor in node.outputs:
+                if tensor.shape is not None:
+                    sizes = [size if isinstance(size, int) else None for size in tensor.shape]
+                    known[tensor.name] = Known(self._opened(sizes))
+        else:
+            self._proven.add(id(node))
+            known[node.outputs[0].name] = result
+
+    def _opened(self, sizes: Sequence[int | str | None]) -> tuple[Size, ...]:
+        """A symbol for each size that is not a number; one of its own where it has no name."""
+        shape = []
+        for size in sizes:
+            if isinstance(size, int):
+                shape.append(Size.of(size))
+            else:
+                self._unknowns += 1
+                shape.append(Size.symbol(size or f"?{self._unknowns}"))
+        return tuple(shape)

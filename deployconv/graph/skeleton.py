@@ -7,6 +7,8 @@ types stay; they are all that is known about the outputs of custom operators.
 
 from __future__ import annotations
 
+from math import prod
+
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
@@ -14,6 +16,18 @@ from deployconv.errors import ModelError
 
 _SMALL = 1024
 """Tensors of up to this many elements keep their values: shapes are computed from them."""
+_LEFT_OUT = frozenset(field.name for field in NodeProto.DESCRIPTOR.fields) - {
+    "input",
+    "output",
+    "name",
+    "op_type",
+    "domain",
+    "attribute",
+}
+"""Fields of a node that say nothing about shapes."""
+_NUMBERS = frozenset(
+    (AttributeProto.FLOAT, AttributeProto.FLOATS, AttributeProto.INT, AttributeProto.INTS)
+)
 
 
 def skeleton(model: ModelProto) -> ModelProto:
@@ -37,12 +51,12 @@ def skeleton(model: ModelProto) -> ModelProto:
 
 
 def _plain(domain: str) -> str:
-    """The ONNX domain has two spellings, and shape inference knows its operators by one."""
+    """The name by which shape inference knows the operators of a domain: ONNX's own has two."""
     return "" if domain == "ai.onnx" else domain
 
 
 def infer_shapes(bare: ModelProto, name: str) -> ModelProto:
-    """Add inferred shapes to a skeleton; unchanged where inference cannot handle the model.
+    """Add inferred shapes to a skeleton; unchanged if inference cannot handle the model.
 
     Raises ModelError for a model that contradicts itself about element types.
     """
@@ -79,12 +93,24 @@ def _copy_graph(graph: GraphProto, bare: GraphProto) -> None:
 
 def _copy_nodes(owner: GraphProto | FunctionProto, bare: GraphProto | FunctionProto) -> None:
     for node in owner.node:
+        if all(map(_is_number, node.attribute)):
+            copy = bare.node.add()
+            copy.CopyFrom(node)
+            copy.domain = _plain(node.domain)
+            for field in _LEFT_OUT:
+                copy.ClearField(field)
+            continue
         copy = bare.node.add(op_type=node.op_type, domain=_plain(node.domain), name=node.name)
         copy.input.extend(node.input)
         copy.output.extend(node.output)
         for attribute in node.attribute:
             if _is_readable(attribute):
                 _copy_attribute(attribute, copy)
+
+
+def _is_number(attribute: AttributeProto) -> bool:
+    """Whether the attribute holds numbers alone, so that there is nothing to leave out."""
+    return attribute.type in _NUMBERS and not attribute.s and not attribute.strings
 
 
 def _copy_attribute(attribute: AttributeProto, node: NodeProto) -> None:
@@ -113,10 +139,7 @@ def _is_readable(attribute: AttributeProto) -> bool:
 
 
 def _copy_tensor(tensor: TensorProto, bare: TensorProto) -> None:
-    elements = 1
-    for size in tensor.dims:
-        elements *= size
-    if elements <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
+    if prod(tensor.dims) <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
         bare.CopyFrom(tensor)
         return
     bare.name, bare.data_type = tensor.name, tensor.data_type

@@ -117,14 +117,14 @@ def splice(view: View, edits: Iterable[Replacement | AttributeEdit]) -> Spliced:
         removed.setdefault(edit.scope, set()).update(edit.old)
         inserted.setdefault(edit.scope, {})[max(edit.old)] = _export(edit, graph, shared)
     orphans: list[str] = []
-    for scope, places in inserted.items():
+    for scope, new in inserted.items():
         nodes = graphs[scope].node
         gone = removed[scope]
-        for index in sorted(gone | places.keys(), reverse=True):
+        for index in sorted(gone | new.keys(), reverse=True):
             if index in gone:
                 orphans += nodes[index].input
                 del nodes[index]
-            for node in reversed(places.get(index, [])):
+            for node in reversed(new.get(index, [])):
                 nodes.insert(index, node)
     if orphans:
         _sweep(proto.graph, orphans, _training_reads(proto))
@@ -151,13 +151,13 @@ class _SharedInitializers:
         """Make ``tensor`` an initializer that ``graph`` can read; the name that it has there."""
         digest = hashlib.sha256(tensor.raw_data).digest()
         key = (tensor.data_type, tuple(tensor.dims), digest)
-        name, place = self._by_content.get(key, (tensor.name, None))
-        if place is None:
+        name, holder = self._by_content.get(key, (tensor.name, None))
+        if holder is None:
             graph.initializer.append(tensor)
             self.added.add(name)
             self._by_content[key] = name, graph
-        elif place is not graph and place is not self._main:
-            _remove_initializers(place, {name})
+        elif holder is not graph and holder is not self._main:
+            _remove_initializers(holder, {name})
             tensor.name = name
             self._main.initializer.append(tensor)
             self._by_content[key] = name, self._main
@@ -220,11 +220,10 @@ def _sweep(
     waiting = [name for name in names if name and not uses[name]]
     if not waiting:
         return
-    nodes = [list(owner.node) for owner in owners]
     producers = {
         name: (number, position)
-        for number, made in enumerate(nodes)
-        for position, node in enumerate(made)
+        for number, owner in enumerate(owners)
+        for position, node in enumerate(owner.node)
         for name in node.output
     }
     unread: set[str] = set()
@@ -235,7 +234,7 @@ def _sweep(
         if name not in producers:
             continue
         number, position = producers[name]
-        node = nodes[number][position]
+        node = owners[number].node[position]
         if not _removable(node, uses):
             continue
         gone[number].add(position)

@@ -18,6 +18,16 @@ from deployconv.errors import ModelError
 
 Array = NDArray[Any]
 
+_WITHOUT_TENSORS = frozenset(
+    (
+        AttributeProto.FLOAT,
+        AttributeProto.FLOATS,
+        AttributeProto.INT,
+        AttributeProto.INTS,
+        AttributeProto.STRING,
+        AttributeProto.STRINGS,
+    )
+)
 _SUB_BYTE = {"INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2"}
 
 
@@ -31,7 +41,7 @@ class ExternalData:
 
     @classmethod
     def of(cls, tensor: TensorProto) -> ExternalData:
-        """Read the external_data entries of ``tensor``; ModelError where they make no sense."""
+        """Read the external_data entries of ``tensor``; ModelError if they make no sense."""
         entries = {entry.key: entry.value for entry in tensor.external_data}
         numbers: dict[str, int] = {}
         for key in ("offset", "length"):
@@ -63,7 +73,7 @@ def dtype_name(dtype: Any) -> str | None:
 
 
 def is_external(tensor: TensorProto) -> bool:
-    """True where the bytes of ``tensor`` lie in another file."""
+    """True if the bytes of ``tensor`` lie in another file."""
     return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 
@@ -138,6 +148,8 @@ def _node_tensors(owner: GraphProto | FunctionProto) -> Iterator[TensorProto]:
 
 
 def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
+    if attribute.type in _WITHOUT_TENSORS:
+        return
     if attribute.HasField("t"):
         yield attribute.t
     yield from attribute.tensors

@@ -8,21 +8,23 @@ quantization annotations and more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, wraps
+from typing import TypeVar, cast
 
 import onnx_graphsurgeon as gs
-from onnx import FunctionProto, GraphProto, SparseTensorProto, TensorProto
+from onnx import FunctionProto, GraphProto, ModelProto, SparseTensorProto, TensorProto
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from deployconv.errors import ModelError
-from deployconv.graph.constants import Constants
+from deployconv.graph.constants import Constants, DataFree
 from deployconv.graph.load import LoadedModel
-from deployconv.graph.open_shapes import OpenShapes
 from deployconv.graph.scope import Scope
-from deployconv.graph.shapes import Instance, Shapes
-from deployconv.graph.skeleton import infer_shapes, skeleton
+from deployconv.graph.shapes import Instance, OpenShapes, Shapes
+from deployconv.graph.skeleton import infer_shapes
 from deployconv.graph.tensors import graph_attributes, used_names
 
 
@@ -34,24 +36,28 @@ class View:
         model: what is viewed.
         scopes: the graphs.
         constants: which tensors are constant.
+        data_free: which tensors depend on constants and shapes alone.
         shapes: concrete shapes, also of a model with dynamic sizes.
         open_shapes: the shapes at all sizes at once.
-        fills: remembers which tensors depend on constants and shapes alone.
-        upsamplings: remembers what stands in front of a Conv.
+        memo: results of functions of the view, by function and arguments (`remembered`).
     """
 
     model: LoadedModel
     scopes: tuple[Scope, ...]
     constants: Constants
+    data_free: DataFree
     shapes: Shapes
     open_shapes: OpenShapes
-    fills: dict[tuple[int, str], bool] = field(default_factory=dict, repr=False)
-    upsamplings: dict[int, object] = field(default_factory=dict, repr=False)
+    memo: dict[tuple[object, ...], object] = field(default_factory=dict, repr=False)
 
     @cached_property
     def names(self) -> frozenset[str]:
         """Every name that a tensor or node of the model has, in any of its graphs."""
         return used_names(self.model.proto)
+
+    def is_data_free(self, tensor: gs.Tensor, scope: Scope) -> bool:
+        """Whether ``tensor`` depends on no data: on constants and on shapes alone."""
+        return self.data_free.holds(tensor, scope)
 
     def instances(self, scope: Scope, *tensors: gs.Tensor) -> tuple[Instance, ...]:
         """Shapes for which all of ``tensors`` of ``scope`` have one (`Shapes.instances`).
@@ -63,22 +69,55 @@ class View:
         return self.shapes.instances(*(tensor.name for tensor in tensors))
 
 
+Result = TypeVar("Result")
+Question = Callable[[gs.Node, Scope, View], Result]
+
+
+def remembered(function: Question[Result]) -> Question[Result]:
+    """``function`` of a node, its scope and the view, run once for each node of a view."""
+
+    @wraps(function)
+    def once(node: gs.Node, scope: Scope, view: View) -> Result:
+        key = function, id(node), id(scope)
+        if key not in view.memo:
+            view.memo[key] = function(node, scope, view)
+        return cast("Result", view.memo[key])
+
+    return once
+
+
 def view(model: LoadedModel, freeze_initializers: bool = False) -> View:
     """Build the view. Raises ModelError for a model that contradicts itself."""
-    bare = skeleton(model.proto)
-    inferred = infer_shapes(bare, model.name)
+    with _no_garbage_collection():
+        inferred = infer_shapes(model.skeleton, model.name)
+        scopes = tuple(_scopes(_imported(inferred, model.name), model))
+    constants = Constants(model, freeze_initializers)
+    free = DataFree(constants)
+    return View(model, scopes, constants, free, Shapes(model.skeleton), OpenShapes(constants))
+
+
+def _imported(inferred: ModelProto, name: str) -> gs.Graph:
     severity, G_LOGGER.severity = G_LOGGER.severity, G_LOGGER.CRITICAL
     try:
-        graph = gs.import_onnx(inferred)
+        return gs.import_onnx(inferred)
     except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise ModelError(
-            f"{model.name}: onnx-graphsurgeon cannot read the graph ({error}): export it again"
+            f"{name}: onnx-graphsurgeon cannot read the graph ({error}): export it again"
         ) from error
     finally:
         G_LOGGER.severity = severity
-    scopes = tuple(_scopes(graph, model))
-    constants = Constants(model, freeze_initializers)
-    return View(model, scopes, constants, Shapes(bare), OpenShapes(constants))
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Let no collection run: the nodes of a graph are cycles, and all of them are kept."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _scopes(graph: gs.Graph, model: LoadedModel) -> Iterator[Scope]:

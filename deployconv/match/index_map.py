@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from deployconv.graph.shapes import Instance
 from deployconv.graph.symbolic import Spread, Unproven
 from deployconv.graph.tensors import dtype_name
-from deployconv.match.movement import ZERO, Movement, Segment, is_data_free
+from deployconv.match.movement import ZERO, Movement, Segment
 from deployconv.match.pointwise import per_channel
 from deployconv.results import Pattern
 
@@ -283,7 +283,7 @@ def _instances_of_all_kinds(movement: Movement) -> Iterator[Instance]:
         if not known.is_proven(node, scope):
             raise Unproven
         for tensor in node.inputs:
-            if tensor.name and is_data_free(tensor, movement):
+            if tensor.name and movement.view.is_data_free(tensor, movement.scope):
                 _check_rule(tensor, movement)
     free = {
         tensor.name: known.of(tensor, scope).shape

@@ -18,7 +18,6 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from deployconv.graph.constants import is_function
 from deployconv.graph.evaluate import LARGEST, evaluate
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
@@ -248,14 +247,18 @@ class Movement:
     def arithmetic(self) -> Iterator[gs.Node]:
         """The nodes that compute shapes and indices for the movement."""
         seen: set[int] = {id(node) for node in self.nodes}
-        waiting = [t for node in self.nodes for t in node.inputs if is_data_free(t, self)]
+        waiting = [
+            t for node in self.nodes for t in node.inputs if self.view.is_data_free(t, self.scope)
+        ]
         while waiting:
             tensor = waiting.pop()
             for node in tensor.inputs:
                 if id(node) not in seen and self.scope.holds(node):
                     seen.add(id(node))
                     yield node
-                    waiting += [given for given in node.inputs if is_data_free(given, self)]
+                    waiting += [
+                        given for given in node.inputs if self.view.is_data_free(given, self.scope)
+                    ]
 
     def _inside(self) -> set[str]:
         names = {self.source.name}
@@ -269,7 +272,7 @@ class Movement:
 
     def _is_outside(self, tensor: gs.Tensor, inside: set[str]) -> bool:
         """Whether ``tensor`` is data that is not on the way: only its shape can matter."""
-        return tensor.name not in inside and not is_data_free(tensor, self)
+        return tensor.name not in inside and not self.view.is_data_free(tensor, self.scope)
 
 
 def movements(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]:
@@ -313,7 +316,11 @@ class _Walk:
             nodes.insert(0, latest)
             frontier = [tensor for tensor in frontier if tensor not in latest.outputs]
             for tensor in latest.inputs:
-                if tensor.name and not is_data_free(tensor, self) and tensor not in frontier:
+                if (
+                    tensor.name
+                    and not self.view.is_data_free(tensor, self.scope)
+                    and tensor not in frontier
+                ):
                     frontier.append(tensor)
             if len(frontier) == 1:
                 pointwise = [self._pointwise(node) for node in nodes]
@@ -327,7 +334,7 @@ class _Walk:
         """Whether ``node`` is pointwise, and no product with a mask that is made of sizes."""
         constants = self.view.constants
         return is_pointwise(node, self.scope, self.view) and not any(
-            is_data_free(tensor, self) and constants.of(tensor, self.scope) is None
+            self.view.is_data_free(tensor, self.scope) and constants.of(tensor, self.scope) is None
             for tensor in node.inputs
             if tensor.name
         )
@@ -347,40 +354,3 @@ class _Walk:
     def _producer(self, tensor: gs.Tensor) -> gs.Node | None:
         node = tensor.inputs[0] if tensor.inputs else None
         return node if node is not None and is_standard(node) and self.scope.holds(node) else None
-
-
-def is_data_free(tensor: gs.Tensor, place: _Walk | Movement) -> bool:
-    """Whether ``tensor`` depends on constants and shapes alone, and on no data.
-
-    The view remembers the answer for every tensor: it depends on the graph alone.
-    """
-    known, home = place.view.fills, id(place.scope)
-    # A stack, as networks are thousands of nodes deep.
-    waiting, entered = [tensor], {tensor.name}
-    while waiting:
-        key = home, waiting[-1].name
-        parts = [] if key in known else _read_tensors(waiting[-1], place)
-        if key in known:
-            waiting.pop()
-        elif parts is None or not all(known.get((home, part.name), True) for part in parts):
-            known[key] = False
-        else:
-            unknown = next((part for part in parts if (home, part.name) not in known), None)
-            if unknown is None or unknown.name in entered:
-                known[key] = unknown is None  # a tensor in a cycle depends on data
-            else:
-                entered.add(unknown.name)
-                waiting.append(unknown)
-    return known[home, tensor.name]
-
-
-def _read_tensors(tensor: gs.Tensor, place: _Walk | Movement) -> list[gs.Tensor] | None:
-    """The tensors of which none may depend on data, or ``tensor`` does; None if it does anyway."""
-    if place.view.constants.of(tensor, place.scope) is not None:
-        return []
-    if not tensor.inputs or not place.scope.holds(tensor.inputs[0]):
-        return None
-    node = tensor.inputs[0]
-    if node.op == "Shape":
-        return []
-    return [other for other in node.inputs if other.name] or None if is_function(node) else None

@@ -30,7 +30,7 @@ from onnx import NodeProto
 
 from deployconv.graph.scope import Scope
 from deployconv.graph.tensors import dtype_name
-from deployconv.graph.view import View
+from deployconv.graph.view import View, remembered
 from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
@@ -81,22 +81,14 @@ RECOGNISERS = (
 )
 
 
+@remembered
 def upsampling_before(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
-    """The upsampling whose result the convolution ``node`` reads; None for any other node.
-
-    It is looked for once per node and view, whoever asks first.
-    """
+    """The upsampling whose result the convolution ``node`` reads; None for any other node."""
     if is_standard(node, *_INTEGER_CONVS):
-        search = _before_integer_conv
-    elif is_standard(node, "Conv") and not has_references(node):
-        search = _before_conv
-    else:
-        return None
-    key = id(node)
-    if key not in view.upsamplings:
-        view.upsamplings[key] = search(node, scope, view)
-    found = view.upsamplings[key]
-    return found if isinstance(found, Upsampling) else None
+        return _before_integer_conv(node, scope, view)
+    if is_standard(node, "Conv") and not has_references(node):
+        return _before_conv(node, scope, view)
+    return None
 
 
 def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Pattern) -> Site | None:

@@ -22,9 +22,9 @@ from onnx import ModelProto, NodeProto, TensorProto
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from deployconv.graph.constants import Constant
+from deployconv.graph.float32_twin import float32_twin
 from deployconv.match import Original, Parameter, Quantized, UpsampleSite
 from deployconv.polyphase import Polyphase
-from deployconv.proof.twins import float32_twin
 from deployconv.rewrites.base import Rewrite, Trial
 from deployconv.rewrites.emit import Emitter
 

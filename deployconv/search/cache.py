@@ -1,8 +1,8 @@
-"""What was measured, kept for the next time: one small file a site.
+"""A cache of timings: one small file per site.
 
-The key holds all that a timing depends on: the layer, its shape, the runtime and its version,
-processor and threads. A file that is broken, or is being written by someone else, is as good
-as none.
+The key holds all that a timing depends on: the layer, its shape, the runtime and its version, the
+processor and the threads. A file that is broken, or that another process is writing, counts as
+missing.
 """
 
 from __future__ import annotations
@@ -22,9 +22,18 @@ from deployconv.results import Candidate
 
 @dataclass(frozen=True)
 class Key:
-    """Everything that decides how fast the forms of a site are.
+    """Everything that the timings of a site depend on.
 
-    ``model`` is the hash of its file; without one nothing is remembered.
+    Attributes:
+        model: hash of the file of the model; without one nothing is kept.
+        site: id of the site.
+        options: the options of the rewrite.
+        shapes: of the inputs of the model, in their order.
+        opset: of the model.
+        backend: name of the backend.
+        runtime: name and version of the runtime behind it.
+        machine: processor and number of CPUs.
+        threads: that the backend runs with.
     """
 
     model: str | None
@@ -39,26 +48,27 @@ class Key:
 
     @property
     def digest(self) -> str:
-        """Name of the file; another version of deployconv has other candidates."""
+        """Name of the file; it depends on the version of deployconv, as the candidates do."""
         text = json.dumps([__version__, asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 class TimingCache:
-    """Reads and writes timings below ``folder``; without one it remembers nothing."""
+    """Reads and writes timings in a folder."""
 
     def __init__(self, folder: Path | None) -> None:
+        """Use ``folder``, which is made when it is needed; with None nothing is kept."""
         self._folder = folder
 
     @classmethod
     def of_user(cls) -> TimingCache:
-        """The cache in the user's own cache folder."""
+        """The cache in the cache folder of the user."""
         from platformdirs import user_cache_path
 
         return cls(user_cache_path("deployconv") / "timings")
 
     def read(self, key: Key) -> tuple[Candidate, ...] | None:
-        """What was measured under ``key``; None where nothing readable is there."""
+        """What was measured under ``key``; None if there is no readable file."""
         if self._folder is None or key.model is None:
             return None
         try:
@@ -68,11 +78,11 @@ class TimingCache:
             return None
 
     def write(self, key: Key, candidates: tuple[Candidate, ...]) -> None:
-        """Keep ``candidates``, whole or not at all; a full or read-only disk is no error."""
+        """Write all of ``candidates`` or nothing; a full or read-only disk is no error."""
         if self._folder is None or key.model is None:
             return
         document = {"key": asdict(key), "candidates": [asdict(entry) for entry in candidates]}
-        # A folder of one's own: whatever happens in between, nothing half-written is left.
+        # Written to a folder of its own and moved: no reader sees a part of the file.
         with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._folder) as folder:
@@ -83,7 +93,7 @@ class TimingCache:
 
 
 def _candidate(entry: Mapping[str, object]) -> Candidate:
-    """Raises TypeError, KeyError or ValueError for what no race can have found."""
+    """Read one entry. Raises TypeError, KeyError or ValueError for an impossible one."""
     name, chosen = entry["name"], entry["chosen"]
     figures = [entry[field] for field in ("ms", "ratio", "low", "high")]
     numbers = [figure for figure in figures if isinstance(figure, float)]

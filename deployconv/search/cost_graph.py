@@ -83,12 +83,12 @@ class _Step(NamedTuple):
 
 
 @dataclass(eq=False)
-class _Again:
-    """What has to be looked at again after an edit."""
+class _Changes:
+    """What an edit changes, and so has to be looked at again."""
 
     nodes: set[Position] = field(default_factory=set)
     tensors: set[str] = field(default_factory=set)
-    """Of these, the nodes that make or read them."""
+    """The nodes that make or read them have to be looked at."""
 
 
 class CostGraph:
@@ -120,9 +120,9 @@ class CostGraph:
         self._quantized = False
         for node in nodes:
             self._add_node(node)
-        again = _Again()
-        self._count(outputs, 1, again)
-        self._evaluate(again)
+        changes = _Changes()
+        self._count(outputs, 1, changes)
+        self._evaluate(changes)
 
     def replaced(
         self, index: int, nodes: Sequence[NodeProto], shapes: Instance, constants: Iterable[str]
@@ -137,15 +137,15 @@ class CostGraph:
         """
         made = copy(self)
         for name, value in vars(self).items():
-            if isinstance(value, dict | list) and name != "_outputs":
+            if isinstance(value, dict | list):  # all that they hold is shared
                 setattr(made, name, value.copy())
         new = [name for name in constants if self._state(name) != _CONSTANT]
-        again = _Again(tensors=set(new))
-        again.tensors |= {x for x, shape in shapes.items() if self.shapes.get(x) != shape}
+        changes = _Changes(tensors=set(new))
+        changes.tensors |= {x for x, shape in shapes.items() if self.shapes.get(x) != shape}
         made.shapes.update(shapes)
         made._states.update(dict.fromkeys(new, _CONSTANT))
-        made._exchange(index, nodes, again)
-        made._evaluate(again)
+        made._exchange(index, nodes, changes)
+        made._evaluate(changes)
         return made
 
     def work(self) -> tuple[Work, frozenset[str]]:
@@ -222,7 +222,7 @@ class CostGraph:
             for name in _inputs(node):
                 self._readers[name] = (*self._readers.get(name, ()), (index, inner))
 
-    def _exchange(self, index: int, nodes: Sequence[NodeProto], again: _Again) -> None:
+    def _exchange(self, index: int, nodes: Sequence[NodeProto], changes: _Changes) -> None:
         old, steps = self._nodes[index], self._steps[index]
         for node in old:
             for name in filter(None, node.output):
@@ -231,13 +231,13 @@ class CostGraph:
                 self._readers[name] = tuple(at for at in self._readers[name] if at[0] != index)
         self._put(index, nodes)
         needed = [(index, i) for i, node in enumerate(nodes) if self._is_needed(node)]
-        again.nodes.update(needed)
+        changes.nodes.update(needed)
         # What is read from now on counts first, so that nothing seems to have no reader meanwhile.
-        self._count([name for at in needed for name in self._node(at).input], 1, again)
+        self._count([name for at in needed for name in self._node(at).input], 1, changes)
         gone = [node for node, step in zip(old, steps, strict=True) if step is not None]
-        self._count([name for node in gone for name in node.input], -1, again)
+        self._count([name for node in gone for name in node.input], -1, changes)
 
-    def _count(self, names: Iterable[str], by: int, again: _Again) -> None:
+    def _count(self, names: Iterable[str], by: int, changes: _Changes) -> None:
         """Count ``by`` more readers of each tensor.
 
         A node is needed while one of its outputs has a reader; what it reads counts as long.
@@ -249,26 +249,26 @@ class CostGraph:
             was_needed = at is not None and self._is_needed(self._node(at))
             self._reads[name] = self._reads.get(name, 0) + by
             if self._state(name).open:
-                again.tensors.add(name)
+                changes.tensors.add(name)
             if at is None or self._is_needed(self._node(at)) == was_needed:
                 continue
             if was_needed:
                 self._set_step(at, None)
             else:
-                again.nodes.add(at)
+                changes.nodes.add(at)
             waiting += filter(None, self._node(at).input)
 
     # --- what each node means
 
-    def _evaluate(self, again: _Again) -> None:
-        """Look at the nodes of ``again``, and at those for which that changes something."""
+    def _evaluate(self, changes: _Changes) -> None:
+        """Look at the nodes of ``changes``, and at those for which that changes something."""
         if self._quantized:
             before = self._integers.tensors
             every = (node for nodes in self._nodes for node in nodes)
             self._integers = IntegerLayers(filter(self._is_needed, every), self._outputs)
-            again.tensors |= before ^ self._integers.tensors
-        heap = list(again.nodes)
-        for name in again.tensors:
+            changes.tensors |= before ^ self._integers.tensors
+        heap = list(changes.nodes)
+        for name in changes.tensors:
             heap += self._readers.get(name, ())
             heap += [self._makers[name]] if name in self._makers else []
         heapq.heapify(heap)

@@ -1,7 +1,8 @@
-"""Which of several sessions is faster than the first, beyond the noise.
+"""Interleaved timing of several sessions against the first of them.
 
-All run in turns on the same inputs. A session is judged by the ratios of its runs to those of
-the first that were taken side by side: what slows the machine for a moment slows both.
+All sessions run in turns on the same inputs. Each run of a session is compared with the run of the
+first session in the same turn: what slows the machine for a moment slows both, and their ratio
+stays.
 """
 
 from __future__ import annotations
@@ -18,28 +19,32 @@ from deployconv.runtimes.measure import time_interleaved
 
 MARGIN = 0.01
 """A gain below this is not worth another graph."""
-_FIRST = 2
-"""Rounds before the first look at more than one rival."""
+_FIRST_ROUNDS = 2
+"""Rounds before the first evaluation of more than two sessions."""
 _STUDENT = 12.7
-"""Standard errors of the mean of two values that hold the true one with 95 %."""
+"""Half width of the 95 % confidence interval of a mean of two values, in standard errors."""
 _ROUNDS = 6
-"""Rounds between two later looks; as many give an interval that holds the median."""
+"""Rounds between two later evaluations: the fewest that give a 95 % interval of the median."""
 _ENOUGH = 12
-"""Rounds that tell small gains from the noise, where the time allows as many."""
-_MOOD = 1.0
-"""Seconds that a mood of the machine may last: what is decided sooner may be its doing."""
+"""Rounds that distinguish small gains from noise; fewer if the time is short."""
+_SETTLED = 1.0
+"""Seconds before a decision: the state of the machine may favour one session for as long."""
 _NARROW = 0.01
 """An interval of this width, relative to 1, needs no more rounds."""
-_FAR = 0.8
-"""Who is never faster than this drops out at the first look, where runs take long."""
+_FAR_SLOWER = 0.8
+"""A session whose ratios are all below this is dropped at once if runs take long."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one session, and how many times as fast as the first it is.
+    """The time of one session, and how many times as fast as the first session it is.
 
-    ``low`` to ``high`` holds the ratio with 95 % confidence: the median of the ratios of six
-    runs or more, the mean of those of two.
+    Attributes:
+        median_ms: median of its runs, in milliseconds.
+        ratio: time of the first session divided by its own, the median over the turns.
+        low: lower end of the 95 % confidence interval of the ratio: of the median of six ratios or
+            more, of the mean of two.
+        high: upper end of that interval.
     """
 
     median_ms: float
@@ -49,70 +54,80 @@ class Timing:
 
     @classmethod
     def of(cls, own: Sequence[float], first: Sequence[float]) -> Timing:
-        """From runs taken side by side; the interval comes from order statistics."""
+        """Compare runs with those of the first session in the same turns, all in milliseconds.
+
+        The interval comes from order statistics.
+        """
         ratios = np.sort(np.divide(first, own))
         median_ms, ratio = float(np.median(own)), float(np.median(ratios))
-        if len(ratios) == _FIRST:
+        if len(ratios) == _FIRST_ROUNDS:
             middle, half = log(ratios[0] * ratios[1]) / 2, log(ratios[1] / ratios[0]) / 2
             low, high = exp(middle - _STUDENT * half), exp(middle + _STUDENT * half)
             return cls(median_ms, ratio, min(low, ratio), max(high, ratio))
-        # As many ratios lie below the median as coins show heads: a binomial number.
+        # The number of ratios below the true median is binomial with probability 1/2.
         begin = max(0, floor(len(ratios) / 2 - 0.98 * sqrt(len(ratios)) - 0.5))
         low, high = ratios[begin], ratios[len(ratios) - 1 - begin]
         return cls(median_ms, ratio, float(low), float(high))
 
     @property
     def faster(self) -> bool:
-        """Faster than the first, whatever the noise."""
+        """Whether it is faster than the first with 95 % confidence."""
         return self.low > 1.0
 
     @property
     def slower(self) -> bool:
-        """Slower than the first, whatever the noise."""
+        """Whether it is slower than the first with 95 % confidence."""
         return self.high < 1.0
 
     @property
     def narrow(self) -> bool:
-        """Known so well that more rounds would tell nothing new."""
+        """Whether the ratio is known so well that more rounds would add nothing."""
         return self.high - self.low <= _NARROW
 
     @property
     def worth(self) -> bool:
-        """Faster than the first beyond the noise, and by enough to take its place."""
+        """Whether it is faster with 95 % confidence, by enough to take the place of the first."""
         return self.low > 1.0 + MARGIN
 
     @property
     def likely(self) -> bool:
-        """Faster than the first as measured, and hardly slower, whatever the noise."""
+        """Whether it was measured to be faster, and is at most slightly slower."""
         return self.ratio > 1.0 and self.low > 1.0 - MARGIN
 
     @property
     def decided(self) -> bool:
-        """Worth it or slower, whatever the noise, or so close that it does not matter."""
+        """Whether more rounds cannot change if it is worth taking."""
         return self.worth or self.slower or self.narrow
 
 
-def race(
+def time_against_first(
     sessions: Sequence[Session],
     feeds: Feeds,
     seconds: float,
     until_decided: bool = False,
 ) -> list[Timing]:
-    """Time ``sessions`` against the first for at most about ``seconds``.
+    """Time ``sessions`` against the first of them for at most about ``seconds``.
 
-    Who is clearly slower than the first drops out, and the race ends when the intervals of the
-    others are narrow. Where runs are long for the time there is, whoever is far slower goes after
-    two rounds, and the better half has the rest of the time if it is too short for all.
+    A session that is slower with 95 % confidence is dropped. Timing ends when the intervals of the
+    others are narrow. If runs take long for the time there is, sessions that are far slower are
+    dropped after two rounds, and only the better half goes on if the time is too short for all.
 
-    ``until_decided`` ends it when it is known of each whether it is worth it, but not within
-    the first second.
+    Args:
+        sessions: all take ``feeds``; the first is what the others are compared with.
+        feeds: the inputs of every run.
+        seconds: for all sessions together; at least one evaluation takes place.
+        until_decided: end as soon as it is known of each session whether it is worth taking, but
+            not within the first second.
+
+    Returns:
+        A timing per session, in their order; of a dropped session, from the runs that it had.
     """
     times: list[list[float]] = [[] for _ in sessions]
     firsts: list[list[float]] = [[] for _ in sessions]
     running = list(range(len(sessions)))
     start = time.monotonic()
     while True:
-        rounds = _ROUNDS if times[0] or len(sessions) <= 2 else _FIRST
+        rounds = _ROUNDS if times[0] or len(sessions) <= 2 else _FIRST_ROUNDS
         taken = time_interleaved([sessions[i] for i in running], feeds, runs=rounds, warmup=1)
         for position, i in enumerate(running):
             times[i] += taken[position]
@@ -120,7 +135,7 @@ def race(
         timings = [Timing.of(own, first) for own, first in zip(times, firsts, strict=True)]
         spent = time.monotonic() - start
         judged = len(times[0]) >= _ROUNDS
-        if until_decided and spent < min(_MOOD, seconds):
+        if until_decided and spent < min(_SETTLED, seconds):
             continue
         if judged:
             running = [i for i in running if i == 0 or not timings[i].slower]
@@ -134,12 +149,12 @@ def race(
 
 
 def _promising(ratios: Sequence[Array], spent: float, seconds: float) -> list[int]:
-    """Which rivals of the first go on after a first look that took ``spent`` seconds."""
-    rivals = list(range(1, len(ratios)))
+    """The sessions that go on after a first evaluation that took ``spent`` seconds."""
+    others = list(range(1, len(ratios)))
     if spent > seconds / 10:
-        rivals = [i for i in rivals if ratios[i].max() >= _FAR]
-    round_of_all = spent / (_FIRST + 1) * (len(rivals) + 1) / len(ratios)
-    if seconds - spent < _ENOUGH * round_of_all:
-        best_first = sorted(rivals, key=lambda i: float(np.median(ratios[i])), reverse=True)
-        rivals = sorted(best_first[: ceil(len(rivals) / 2)])
-    return rivals
+        others = [i for i in others if ratios[i].max() >= _FAR_SLOWER]
+    one_round = spent / (_FIRST_ROUNDS + 1) * (len(others) + 1) / len(ratios)
+    if seconds - spent < _ENOUGH * one_round:
+        best_first = sorted(others, key=lambda i: float(np.median(ratios[i])), reverse=True)
+        others = sorted(best_first[: ceil(len(others) / 2)])
+    return others

@@ -22,7 +22,7 @@ from deployconv.runtimes.measure import describe_machine, peak_memory
 from deployconv.search.cache import Key, TimingCache
 from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Choice, Choices, TunerOptions
-from deployconv.search.measure import Timing, race
+from deployconv.search.measure import Timing, time_against_first
 
 _CONFIRM = 3.0
 """Seconds for a comparison of two models whose runs are short."""
@@ -114,7 +114,7 @@ class Workbench:
                 self.original if choices is None else self._variant(choices, stack)
                 for choices in variants
             ]
-            return race(sessions, self.feeds, seconds, until_decided)
+            return time_against_first(sessions, self.feeds, seconds, until_decided)
 
     def times_the_memory(self, choices: Choices) -> float | None:
         """Peak memory with ``choices`` made, as a multiple of that without any.

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from deployconv.results import Rewriting
 
 Measure = Callable[[Subject, Policy, int, Effort, Path], R]
-"""One model under a policy with so many threads; files go into the folder."""
+"""Measures one model under a policy with a number of threads; files go into the folder."""
 
 
 @dataclass(frozen=True)
 class Benchmark(Generic[R]):
-    """What is measured, and how it is shown; the functions are those of a module like `table`."""
+    """What is measured and how it is shown; the functions are as those of the module `table`."""
 
     description: str | None
     subjects: Callable[[], Sequence[Subject]]
@@ -37,11 +37,11 @@ class Benchmark(Generic[R]):
     summary_line: Callable[[Mapping[str, Any]], str]
     markdown: Callable[[Sequence[Mapping[str, Any]]], Iterator[str]]
     prepare: Callable[[Sequence[int]], tuple[Measure[R], Mapping[str, Any]]]
-    """What measures with these numbers of threads, and the conditions that belong in the JSON."""
+    """From numbers of threads to a `Measure`, and to the conditions that the JSON records."""
 
 
 def main(benchmark: Benchmark[R]) -> int:
-    """Measure what the command line asks for and print row by row; the exit status."""
+    """Measure what the command line asks for, print row by row, and return the exit status."""
     options = _arguments(benchmark)
     if options.table:
         found = [json.loads(path.read_text(encoding="utf-8")) for path in options.table]
@@ -105,7 +105,7 @@ def rewrite(
     effort: Effort,
     shuffle: Shuffle = "auto",
 ) -> Rewriting:
-    """Rewrite and prove ``model`` for the sizes of ``subject``."""
+    """Rewrite and verify ``model`` for the sizes of ``subject``."""
     import deployconv
 
     return deployconv.rewrite(
@@ -123,5 +123,5 @@ def rewrite(
 
 
 def words(error: Exception) -> str:
-    """What went wrong, on one line."""
+    """The error on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())

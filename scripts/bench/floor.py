@@ -1,10 +1,10 @@
-"""How fast a model could be on this machine: its multiplications and its bytes, and no more.
+"""A lower bound of the time of a model on this machine, from its multiplications and bytes.
 
-The multiplications go at the rate of onnxruntime's own MatMul of two large float32 matrices, or of
-a large Conv if that is quicker, the bytes at that of a copy of as many, all with the same threads.
-A model cannot take less than the longer of the two, unless by an algorithm with fewer
-multiplications, which onnxruntime does not have, or in integers. Multiplications are those of the
-form with the fewest, without inserted zeros and repeated pixels; bytes are the model's inputs,
+Multiplications take as long as in onnxruntime's own MatMul of two large float32 matrices, or in a
+large Conv if that is quicker; bytes take as long as in a copy of as many; both with the same number
+of threads. A model takes at least the longer of the two, unless it computes in integers or by an
+algorithm with fewer multiplications, which onnxruntime does not have. Multiplications are those of
+the form with the fewest, without inserted zeros and repeated pixels; bytes are the model's inputs,
 outputs and weights, each once.
 """
 
@@ -21,9 +21,9 @@ from bench.subjects import Shapes
 from bench.work import Work, work_of
 
 _MATRIX = 1024
-"""Rows and columns: a billion multiplications."""
+"""Rows and columns of the matrices: a billion multiplications."""
 _CHANNELS, _KERNEL, _IMAGE = 256, 3, 34
-"""Of the Conv, without padding: 0.6 billion."""
+"""Channels, kernel and image of the Conv, without padding: 0.6 billion multiplications."""
 _SIZES = tuple(4**power * 2**18 for power in range(5))
 """Bytes of the copies: 256 KiB to 64 MiB."""
 _REPEATS = 9
@@ -31,7 +31,7 @@ _REPEATS = 9
 
 @dataclass(frozen=True)
 class Rates:
-    """What was measured: multiplications, and bytes read and written, in a millisecond."""
+    """Measured rates: multiplications, and bytes read and written, per millisecond."""
 
     threads: int
     matmul: float
@@ -41,30 +41,30 @@ class Rates:
 
     @property
     def macs(self) -> float:
-        """Multiplications in a millisecond: the quicker of both."""
+        """Multiplications per millisecond: the higher of both rates."""
         return max(self.matmul, self.conv)
 
     def copy_ms(self, amount: int) -> float:
-        """To read or write ``amount`` bytes once, as in a copy of half of them."""
+        """Milliseconds to read or write ``amount`` bytes once, as in a copy of half of them."""
         size = max((size for size in self.bytes if 2 * size <= amount), default=min(self.bytes))
         return amount / self.bytes[size]
 
 
 @dataclass(frozen=True)
 class Floor:
-    """The least time of a model in milliseconds, with what it comes from."""
+    """The lower bound of the time of a model, in milliseconds, and what it follows from."""
 
     before: Work
     after: Work
     macs: int | None
-    """Of the form with the fewest."""
+    """Multiplications of the form with the fewest."""
     multiply_ms: float | None
     copy_ms: float
     ms: float
 
 
 def floor_of(original: Path, rewritten: Path, shapes: Shapes, rates: Rates) -> Floor:
-    """The floor of a model, beside what it and ``rewritten`` have to do."""
+    """The floor of a model, with the work of the model and of ``rewritten``."""
     import onnx
 
     import deployconv
@@ -79,7 +79,7 @@ def floor_of(original: Path, rewritten: Path, shapes: Shapes, rates: Rates) -> F
 
 
 def measure_rates(threads: int) -> Rates:
-    """The rates of this machine with so many threads: the best of several runs."""
+    """Measure the rates of this machine with a number of threads: the best of several runs."""
     square = (_MATRIX, _MATRIX)
     image, kernel = (1, _CHANNELS, _IMAGE, _IMAGE), (_CHANNELS, _CHANNELS, _KERNEL, _KERNEL)
     made = (_IMAGE - _KERNEL + 1) ** 2
@@ -115,7 +115,10 @@ def _best_ms(op: str, shape: tuple[int, ...], weight: tuple[int, ...], threads: 
 
 
 def _copy_rate(size: int, threads: int) -> float:
-    """Each thread copies a part of its own; small blocks are copied many times in a row."""
+    """Bytes per millisecond, read and written.
+
+    Each thread copies a part of its own; small blocks are copied many times in a row.
+    """
     import numpy as np
 
     part = size // threads

@@ -1,4 +1,4 @@
-"""Quantized models side by side: latency, and error against the float model."""
+"""Compare quantized models: latency, and error against the float model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ CALIBRATION_SEED, TEST_SEED, TEST_BATCHES = 34, 1, 4
 class Errors:
     """Root mean square of the difference from the float model's output, relative to the output's.
 
-    ``before`` is that of the original, quantized; both on inputs that neither was calibrated on.
+    ``before`` is the error of the quantized original, ``after`` that of the rewritten model, both
+    on inputs that neither was calibrated on.
     """
 
     before: float
@@ -39,7 +40,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class Row(base.Row):
-    """``errors`` are those of the two models that were timed."""
+    """A row with the ``errors`` of the two models that were timed."""
 
     errors: Errors | None = None
 
@@ -55,7 +56,7 @@ def line(row: Row) -> str:
 
 
 def summarise(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """The means, and how much the error grows at most."""
+    """The means, and the largest growth of the error."""
     return base.summarise(rows, _most_error)
 
 
@@ -69,7 +70,7 @@ def summary_line(found: Mapping[str, Any]) -> str:
 
 
 def markdown(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What ``--json`` wrote, side by side; the error is that of the row it grew most in."""
+    """A table of what ``--json`` wrote; the error is that of the row with the largest."""
     return base.markdown(documents, {"error against float": _error})
 
 
@@ -84,7 +85,7 @@ Order = Literal["quantize, then rewrite", "rewrite, then quantize"]
 def measure(
     order: Order, subject: Subject, policy: base.Policy, threads: int, effort: Effort, folder: Path
 ) -> Row:
-    """Quantize as exported, and quantize and rewrite in this ``order``; then compare the two."""
+    """Compare the quantized model with one that is quantized and rewritten in this ``order``."""
     rewritten = folder / f"{subject.name}.{policy}.{threads}.onnx"
     try:
         original = exported(subject, folder)
@@ -106,7 +107,7 @@ def measure(
 
 
 def _quantized(model: Path, folder: Path, shapes: Shapes) -> Path:
-    """``model`` quantized, in ``folder``; made at the first call."""
+    """The quantized ``model`` in ``folder``; the first call makes it."""
     path = folder / f"{model.stem}.int8.onnx"
     if not path.exists():
         batches = random_batches(shapes, CALIBRATION_SEED)
@@ -115,7 +116,7 @@ def _quantized(model: Path, folder: Path, shapes: Shapes) -> Path:
 
 
 def compare(reference: Path, models: tuple[Path, Path], shapes: Shapes) -> Errors:
-    """Both models against ``reference``, on inputs that neither was calibrated on."""
+    """The errors of both models against ``reference``, on inputs not used for calibration."""
     batches = random_batches(shapes, TEST_SEED, TEST_BATCHES)
     expected = _outputs(reference, batches)
     scale = np.sqrt(np.square(expected).mean())
@@ -127,7 +128,7 @@ def compare(reference: Path, models: tuple[Path, Path], shapes: Shapes) -> Error
 
 
 def _outputs(model: Path, batches: Sequence[Feeds]) -> NDArray[np.float64]:
-    """All elements of all outputs, one after the other."""
+    """All elements of all outputs in one array."""
     session = get_backend("ort").prepare(model)
     arrays = [array for batch in batches for array in session.run(batch).values()]
     return np.concatenate([array.astype(np.float64).ravel() for array in arrays])
@@ -139,7 +140,7 @@ def benchmark(
     policies: tuple[base.Policy, ...],
     order: Order,
 ) -> command.Benchmark[Row]:
-    """What `command.main` takes, to compare in this ``order``."""
+    """The benchmark that compares in this ``order``, for `command.main`."""
     return command.Benchmark(
         *(description, subjects, policies, HEADER, line, summarise, summary_line, markdown),
         prepare=lambda threads: (partial(measure, order), {"order": order}),

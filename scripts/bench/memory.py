@@ -1,4 +1,4 @@
-"""Peak memory of a model: the high water of the resident set while it is loaded and run."""
+"""Peak memory of a model: the largest resident set while it is loaded and run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.subjects import Shapes
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak of the resident set in bytes, above that with everything imported."""
+    """Largest resident sets in bytes, less what the process takes with everything imported."""
 
     before: int
     after: int
@@ -27,7 +27,7 @@ class Memory:
 
 
 def _peaks(original: Path, rewritten: Path, shapes: Shapes, threads: int) -> list[int]:
-    """Of both, on the same inputs. Raises OSError where the system does not tell."""
+    """The peaks of both, on the same inputs. Raises OSError if the system cannot measure them."""
     from deployconv.options import FeedOptions
     from deployconv.proof.inputs import make_feeds
     from deployconv.runtimes import get_backend

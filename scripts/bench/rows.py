@@ -1,4 +1,4 @@
-"""What every benchmark finds: a row for each model, policy and number of threads, and the means."""
+"""Results of every benchmark: a row per model, policy and number of threads, and the means."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Policy = Literal["all", "cost", "fastest"]
 
 @dataclass(frozen=True)
 class Row:
-    """One model under one policy; ``error`` says why there are no figures."""
+    """One model under one policy; ``error`` says why ``speed`` is missing."""
 
     model: str
     policy: Policy
@@ -35,7 +35,7 @@ HEADER = (
 
 
 def line(row: Row, rest: str) -> str:
-    """One row of the table, ``rest`` behind its speed; or what went wrong."""
+    """One row of the table, with ``rest`` after the speed; or the error."""
     head = f"{row.model:26}{row.policy:9}{row.threads:7}"
     if row.speed is None:
         return f"{head}  {row.error}"
@@ -50,9 +50,9 @@ def line(row: Row, rest: str) -> str:
 def summarise(
     rows: Sequence[R], extremes: Callable[[Sequence[R]], dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """For each policy and number of threads: the geometric mean, and the worst of all models.
+    """For each policy and number of threads: the geometric mean, and the slowest model.
 
-    ``extremes`` says what there is beside the ratios.
+    ``extremes`` adds what else a benchmark has to say of these rows.
     """
     for policy, threads in dict.fromkeys((row.policy, row.threads) for row in rows):
         group = [row for row in rows if (row.policy, row.threads) == (policy, threads)]
@@ -82,7 +82,7 @@ def document(
     conditions: Mapping[str, Any],
     summary: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Everything that was found, with what it was found on."""
+    """The JSON document: all results, and the machine and versions that they belong to."""
     from deployconv import __version__
     from deployconv.runtimes import get_backend
     from deployconv.runtimes.measure import describe_machine
@@ -105,10 +105,10 @@ Rows = Sequence[Mapping[str, Any]]
 def markdown(
     documents: Sequence[Mapping[str, Any]], more: Mapping[str, Callable[[Rows], str]]
 ) -> Iterator[str]:
-    """What ``--json`` wrote, side by side: a column for each policy and number of threads.
+    """A table of what ``--json`` wrote, with a column per policy and number of threads.
 
-    ``more`` has headings of further columns, and what makes a cell of a model's rows with the
-    most threads.
+    ``more`` maps the heading of each further column to a function that makes a cell from the rows
+    of a model with the most threads.
     """
     rows = [row for document in documents for row in document["rows"] if row["speed"]]
     columns = sorted({(row["policy"], row["threads"]) for row in rows}, key=_policy_then_threads)

@@ -1,8 +1,9 @@
 """How much of a model's time its upsampling layers take: no rewrite of them can save more.
 
-onnxruntime's profiler tells the time of each node. A layer is found by its node's name, or by that
-of the tensor it makes where onnxruntime has put a node of its own in its place, with the
-activation behind it. What a rewrite spends on moving is found by the names that are new.
+onnxruntime's profiler tells the time of each node. A layer is found by the name of its node. If
+onnxruntime has replaced it, together with the activation after it, by a node of its own, the layer
+is found by the name of the tensor that it makes. The time that a rewrite spends on moving data is
+that of the nodes whose names are new.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ _RUNS = 15
 _WARMUP = 3
 _FUSED = frozenset({"Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 _CONTROL = frozenset({"If", "Loop", "Scan"})
-"""Their time is that of the nodes inside, which are listed as well."""
+"""Their time is that of the nodes inside, which the profile lists as well."""
 _SUFFIXES = ("", "_nchwc")
 _REORDERS = ("ReorderInput", "ReorderOutput")
 _MOVES = frozenset(
     {"Col2Im", "Concat", "DepthToSpace", "Reshape", "Slice", "Split", "Transpose", *_REORDERS}
 )
-"""What a shuffle and a crop are made of: it computes nothing, Col2Im with stride = block either."""
+"""Operators of a shuffle or crop. None computes: in such a Col2Im the stride equals the block."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Of the upsampling layers that can be rewritten: part of the time, and multiplications."""
+    """The upsampling layers that can be rewritten: part of the time, and multiplications."""
 
     time: float
     macs: int | None
@@ -62,8 +63,8 @@ def upsampling_share(path: Path, shapes: Shapes, threads: int) -> Share:
 def moving_part(original: Path, rewritten: Path, shapes: Shapes, threads: int) -> float:
     """Measure which part of the rewritten model's time goes into shuffles, crops and reorders.
 
-    Those of the original's other layers do not count: only nodes that it does not have, and
-    what reorders take beyond its own.
+    Only nodes that the original does not have count, and the time of reorders beyond those of the
+    original.
     """
     import onnx
 
@@ -78,7 +79,8 @@ def moving_part(original: Path, rewritten: Path, shapes: Shapes, threads: int) -
 def limit(share: Share, floor: Floor, rates: Rates, before_ms: float) -> float:
     """The ratio original / rewritten that no rewrite of the upsampling layers can exceed.
 
-    All other layers take what they took, and those the time of their fewest multiplications.
+    All other layers take the time that they took; the upsampling layers take at least the time of
+    the form with the fewest multiplications.
     """
     least = 0.0
     if share.macs is not None and floor.before.macs is not None and floor.macs is not None:
@@ -89,15 +91,15 @@ def limit(share: Share, floor: Floor, rates: Rates, before_ms: float) -> float:
 
 
 UNBOUNDED = 1e3
-"""What stands for a limit that is none: the upsampling layer is the whole model."""
+"""Stands for no limit: the upsampling layer is the whole model."""
 
 
 def _as_profiled(model: ModelProto, names: set[str]) -> list[str]:
-    """What onnxruntime may call the nodes with these names."""
+    """The names that onnxruntime may give to the nodes with these names."""
     nodes = list(all_nodes(model))
     made = {output for node in nodes if node.name in names for output in node.output}
-    behind = {node.output[0] for node in nodes if node.op_type in _FUSED and node.input[0] in made}
-    return [name + suffix for name in names | made | behind for suffix in _SUFFIXES]
+    after = {node.output[0] for node in nodes if node.op_type in _FUSED and node.input[0] in made}
+    return [name + suffix for name in names | made | after for suffix in _SUFFIXES]
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class _Node:
 
 
 def _profile(path: Path, shapes: Shapes, threads: int) -> list[_Node]:
-    """Every node that is run, by the name that onnxruntime has for it."""
+    """Every node that is run, by the name that onnxruntime gives it."""
     import onnxruntime as ort
 
     from deployconv.options import FeedOptions

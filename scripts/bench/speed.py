@@ -1,4 +1,4 @@
-"""Two models timed in turns, several pairs of sessions, each ratio over two runs side by side."""
+"""Time two models in turns, in several pairs of sessions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.subjects import Shapes
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure; ``runs`` of each model, or what ``seconds`` allow."""
+    """How long to measure: ``runs`` of each model, or as many as ``seconds`` allow."""
 
     seconds: float
     budget: float
@@ -19,16 +19,19 @@ class Effort:
 
 
 PAIRS = 6
-"""Sessions of each model. Where a session's tensors lie in memory, by chance well or badly, stays
-as it is for all its runs: one pair of the same model differs by up to 4 %, and the one that is
-loaded first is slower more often than not."""
+"""Sessions of each model. All runs of a session have its tensors at the same place in memory, which
+may be a good or a bad one: two sessions of one model differ by up to 4 %, and the session that is
+loaded first is more often the slower one."""
 
 THOROUGH, QUICK = Effort(seconds=10.0, budget=60.0), Effort(seconds=1.0, budget=5.0)
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Medians in milliseconds, and original / rewritten with its spread; ``runs`` of each."""
+    """Median times, and the ratio original / rewritten with its spread, from ``runs`` of each.
+
+    ``low`` to ``high`` is the 95 % confidence interval of the median ratio.
+    """
 
     runs: int
     before_ms: float
@@ -42,7 +45,7 @@ class Speed:
 def time_pair(
     original: Path, rewritten: Path, shapes: Shapes, threads: int, effort: Effort
 ) -> Speed:
-    """Run both in turns, see `deployconv.runtimes.measure`, in `PAIRS` of sessions."""
+    """Time both models in turns (`deployconv.runtimes.measure`), in `PAIRS` pairs of sessions."""
     import numpy as np
 
     from deployconv.options import FeedOptions

@@ -22,7 +22,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure; ``path`` is None where it is yet to be exported."""
+    """A model to measure; ``path`` is None if it has to be exported first."""
 
     name: str
     shapes: Shapes
@@ -35,7 +35,7 @@ def samples() -> list[Subject]:
 
 
 def float_samples() -> list[Subject]:
-    """Those that can be quantized: in float32, of static shapes."""
+    """The models of ``models/`` that can be quantized: in float32, with static shapes."""
     return [
         _sample(entry)
         for entry in _manifest()
@@ -60,14 +60,14 @@ def _sample(entry: Mapping[str, Any]) -> Subject:
 
 
 def large() -> list[Subject]:
-    """Those at real sizes, not yet exported."""
+    """The networks at real sizes, not yet exported."""
     from zoo.large import LARGE
 
     return [_unexported(sample) for sample in LARGE]
 
 
 def decoders() -> list[Subject]:
-    """Those at real sizes that are a decoder, and the least decoder there is; not yet exported."""
+    """The decoders at real sizes, and the smallest possible ones; not yet exported."""
     from zoo.large import DECODERS, UPSAMPLERS
 
     return [_unexported(sample) for sample in (*UPSAMPLERS, *DECODERS)]
@@ -88,7 +88,7 @@ def export_large(name: str, path: Path) -> None:
 
 
 def all_subjects() -> list[Subject]:
-    """All there is to measure here."""
+    """All models that can be measured here."""
     if find_spec("torch") is None:
         print("torch is not installed: only the models of models/", file=sys.stderr)
         return samples()
@@ -96,7 +96,7 @@ def all_subjects() -> list[Subject]:
 
 
 def exported(subject: Subject, folder: Path) -> Path:
-    """The model's file, exported to ``folder`` at the first call where it was not there."""
+    """The file of the model; the first call exports it to ``folder`` if there is none."""
     if subject.path is not None:
         return subject.path
     path = folder / f"{subject.name}.onnx"

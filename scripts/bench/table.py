@@ -1,4 +1,4 @@
-"""The rows of ``bench_ort.py``: what its benchmark finds beside the speed."""
+"""The rows of ``bench_ort.py``: speed, memory, and how much faster a model could be."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.share import UNBOUNDED, Share
 
 @dataclass(frozen=True)
 class Row(base.Row):
-    """One model under one policy, with the memory it takes and the time that it cannot beat."""
+    """One model under one policy, with its memory and lower bounds of its time."""
 
     memory: Memory | None = None
     floor: Floor | None = None
@@ -23,7 +23,7 @@ class Row(base.Row):
     limit: float | None = None
     """The ratio that no rewrite of the upsampling layers can exceed, see `bench.share`."""
     moving: float | None = None
-    """The part of the rewritten model's time that goes into moving, likewise."""
+    """The part of the rewritten model's time that goes into moving data, see `bench.share`."""
 
     @property
     def unmoved(self) -> float:
@@ -45,7 +45,7 @@ def line(row: Row) -> str:
 
 
 def summarise(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """The means, also of the limits, and the most memory that a rewritten model takes."""
+    """The means, those of the limits too, and the largest memory of a rewritten model."""
     return base.summarise(rows, _memory_and_limit)
 
 
@@ -66,10 +66,11 @@ def summary_line(found: Mapping[str, Any]) -> str:
 
 
 def markdown(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What `bench_ort.py --json` wrote, side by side.
+    """A table of what `bench_ort.py --json` wrote.
 
-    With the largest number of threads: what the quickest rewritten model spends on moving, the
-    limit, and how many times the floor the original takes, then the quickest rewritten one.
+    Its last columns are for the largest number of threads: the part that the quickest rewritten
+    model spends on moving data, the limit, and how many times the floor the original and the
+    quickest rewritten model take.
     """
     more = {"moving": _moving, "limit": _limit, "times the floor": _times_floor}
     return base.markdown(documents, more)
@@ -85,7 +86,7 @@ def _limit(rows: base.Rows) -> str:
 
 
 def _times_floor(rows: base.Rows) -> str:
-    """Of the original and of the quickest of ``rows``."""
+    """Times the floor of the original and of the quickest rewritten model in ``rows``."""
     best = _quickest(rows)
     speed, floor = best["speed"], best["floor"]["ms"]
     return f"{speed['before_ms'] / floor:.1f} -> {speed['after_ms'] / floor:.1f}"

@@ -1,4 +1,4 @@
-"""What a model has to do at the least: multiplications, and bytes that must be read or written."""
+"""Count the work of a model: multiplications, and bytes that are read or written."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper
 from bench.subjects import Shapes
 
 Types = dict[str, tuple[int, tuple[int, ...]]]
-"""Name of a tensor -> bytes of an element, shape."""
+"""By the name of a tensor: bytes of an element, and the shape."""
 
 _ALIASES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
-"""What gives a tensor another shape and moves nothing."""
+"""Operators that give a tensor another shape and move nothing."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Counted, not measured.
+    """The counted work of a model.
 
-    ``macs``: of all Conv, ConvTranspose, Gemm and MatMul nodes, padding included, those with
-    inserted zeros and repeated pixels as well; None where a shape is not known. ``needed``: bytes
-    of the model's inputs, outputs and weights, each once. ``moved``: bytes that all nodes read
-    and write, if none is fused with another and none stays in a cache; None likewise.
+    Attributes:
+        macs: multiplications of all Conv, ConvTranspose, Gemm and MatMul nodes, those with padding,
+            inserted zeros and repeated pixels included; None if a shape is not known.
+        needed: bytes of the model's inputs, outputs and weights, each once.
+        moved: bytes that all nodes read and write, as if no node were fused with another and no
+            cache held anything; None if a shape is not known.
     """
 
     macs: int | None
@@ -33,9 +35,9 @@ class Work:
 
 
 def work_of(model: ModelProto, shapes: Shapes) -> Work:
-    """Count the work of ``model`` where its inputs have ``shapes``.
+    """Count the work of ``model`` for inputs of these ``shapes``.
 
-    Of the branches of an If the one with more is counted, the body of a loop once.
+    Of the branches of an If the one with more work counts; the body of a loop counts once.
     """
     types = _types(model, shapes)
     weights = sum(_bytes_of(name, types) or 0 for name in _constants(model.graph))
@@ -50,7 +52,7 @@ def work_of(model: ModelProto, shapes: Shapes) -> Work:
 
 
 def macs_of(model: ModelProto, shapes: Shapes, names: Collection[str]) -> int | None:
-    """Multiplications of the nodes called ``names``, at any depth; None where one is not known."""
+    """Multiplications of the nodes called ``names``, at any depth; None if one is not known."""
     types = _types(model, shapes)
     try:
         return sum(_macs(node, types) for node in all_nodes(model) if node.name in names)
@@ -59,7 +61,7 @@ def macs_of(model: ModelProto, shapes: Shapes, names: Collection[str]) -> int | 
 
 
 def all_nodes(model: ModelProto) -> Iterator[NodeProto]:
-    """The nodes of the main graph and of all graphs inside."""
+    """The nodes of the main graph and of all its subgraphs."""
     waiting = [model.graph]
     while waiting:
         graph = waiting.pop()
@@ -115,7 +117,7 @@ def _bodies(node: NodeProto) -> list[GraphProto]:
 
 
 def _in_graph(graph: GraphProto, types: Types) -> tuple[int, int]:
-    """Multiplications and bytes moved. Raises KeyError where a shape is not known."""
+    """Multiplications and bytes moved. Raises KeyError if a shape is not known."""
     macs = moved = 0
     for node in graph.node:
         bodies = [_in_graph(body, types) for body in _bodies(node)]
@@ -125,7 +127,7 @@ def _in_graph(graph: GraphProto, types: Types) -> tuple[int, int]:
         elif node.op_type not in ("Constant", *_ALIASES):
             macs += _macs(node, types)
             names = [name for name in (*node.input, *node.output) if name]
-            # Index arithmetic is small, and not always known: what it moves does not count.
+            # Tensors of unknown shape are those of index arithmetic: small enough to leave out.
             moved += sum(_bytes_of(name, types) or 0 for name in names)
     return macs, moved
 

@@ -1,7 +1,7 @@
-"""The designed set: layers alone, at a spread of sizes, each a model of a few nodes.
+"""The layers that the cost model is fitted to: models of a few nodes, of many sizes.
 
-It has what rewritten and original models are made of: convolutions of every kind, transposed
-ones, every shuffle, crops, pointwise layers, repeated pixels.
+They are what original and rewritten models are made of: convolutions of every kind, transposed
+convolutions, every shuffle, crops, pointwise layers, repeated pixels.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Layer:
 
 
 def layers() -> Iterator[Layer]:
-    """Everything that is measured."""
+    """Every layer that is measured."""
     yield from _convs()
     yield from _transposed_convs()
     yield from _shuffles()
@@ -78,7 +78,7 @@ def _convs() -> Iterator[Layer]:
         yield _conv(c_in, c_out, kernel, (size, size), group)
     for c_in, c_out, kernel, sizes in _OTHER_CONVS:
         yield _conv(c_in, c_out, kernel, sizes)
-    # Three in a row: nothing is reordered between them.
+    # Three after each other: nothing is reordered between them.
     for channels, size in ((32, 96), (64, 64), (128, 32)):
         yield _conv(channels, channels, 3, (size, size), depth=3)
 
@@ -136,7 +136,7 @@ def _transposed_convs() -> Iterator[Layer]:
 
 
 _SHUFFLED = (
-    # channels that are left, stride, sizes before it
+    # output channels, stride, input sizes
     *((64, (2, 2), (64, 64)), (32, (2, 2), (128, 128)), (3, (2, 2), (128, 128))),
     *((256, (2, 2), (16, 16)), (16, (2, 2), (24, 24)), (1, (3, 3), (180, 320))),
     *((12, (3, 3), (96, 96)), (1, (4, 4), (160, 160)), (16, (4, 4), (48, 48))),
@@ -163,7 +163,7 @@ def _shuffles() -> Iterator[Layer]:
                 dtype="float32",
             )
             for name, shuffle in SHUFFLES.items():
-                # The outer Transposes of channels-last cancel beside an integer Conv: not alone.
+                # Between integer layers the outer Transposes of channels-last cancel: not alone.
                 alone = not shuffle.integers_only and shuffle.takes(layout)
                 if alone and (not crop or name == "col2im"):
                     yield _shuffle(name, layout)
@@ -176,7 +176,7 @@ def _shuffle(name: ShuffleName, layout: Layout) -> Layer:
 
 
 def written(name: str, layout: Layout, write: Callable[[Emitter, gs.Tensor], gs.Tensor]) -> Layer:
-    """What ``write`` makes of the phases of ``layout``, whose sizes are known."""
+    """A layer that ``write`` makes from the phases of ``layout``, whose sizes are known."""
     number = count()
     emitter = Emitter(OPSET, lambda suffix: f"{suffix}{next(number)}")
     write(emitter, gs.Variable("x"))
@@ -257,11 +257,11 @@ _SUMMED = (
     *((64, (56, 56)), (128, (28, 28)), (32, (120, 160)), (64, (200, 304)), (256, (40, 40))),
 )
 _ROWS = (1, 4, 32)
-"""Of the matrix that an image is multiplied with."""
+"""Rows of the matrix that an image is multiplied by."""
 
 
 def _sums() -> Iterator[Layer]:
-    """Over channels: as a reduction, and as rows of weights times the image as a matrix."""
+    """Sums over channels: as a reduction, and as a matrix of weights times the image."""
     for channels, sizes in _SUMMED:
         title = f"{channels} {_by(sizes)}"
         node = helper.make_node("ReduceMean", ["x", "axes"], ["y"])
@@ -274,7 +274,7 @@ def _sums() -> Iterator[Layer]:
 
 
 _BANDS = (
-    # channels, rows, columns, outputs a row
+    # channels, rows, columns, outputs per row
     *((21, 64, 64, 512), (64, 32, 32, 64), (32, 48, 48, 192), (21, 16, 20, 160), (21, 16, 16, 32)),
     *(
         (21, 9, 512, 64),
@@ -299,7 +299,7 @@ def _bands() -> Iterator[Layer]:
 
 
 _QUANTIZED = (
-    # C_in, C_out, kernel, size, Convs in a row
+    # C_in, C_out, kernel, size, Convs after each other
     *((64, 64, 3, 64, 1), (64, 64, 3, 64, 3), (128, 128, 3, 32, 1), (32, 128, 2, 64, 1)),
     *((32, 128, 1, 64, 1), (16, 16, 3, 128, 2), (256, 256, 1, 16, 1), (16, 64, 2, 16, 1)),
     *((24, 24, 1, 160, 1), (64, 12, 3, 64, 1), (8, 8, 3, 24, 2), (64, 256, 2, 32, 2)),

@@ -23,7 +23,7 @@ from deployconv.errors import ModelError, UsageError
 from deployconv.graph import save
 from deployconv.graph.load import LoadedModel, load
 from deployconv.graph.save import data_path, staged
-from tests.build import model, node
+from tests.build import model, node, upsampler
 from tests.runtimes.tiny import FLOAT, constant, graph, value
 
 ROOT = Path(__file__).parents[2]
@@ -279,3 +279,38 @@ def test_killed_while_old_files_are_replaced(moves: int, tmp_path: Path) -> None
         assert (tmp_path / name).read_bytes() == before[name]
     deployconv.rewrite(path, output=output, verify=False, bench=False, force=True)
     onnx.checker.check_model(output, full_check=True)
+
+
+MODELS = sorted((Path(__file__).parents[2] / "models").glob("*.onnx"))
+
+
+@pytest.mark.parametrize("file", MODELS, ids=lambda file: file.stem)
+def test_the_parts_of_a_model_file_are_its_bytes(file: Path, tmp_path: Path) -> None:
+    proto = onnx.load(file)
+    with staged(proto, None, tmp_path / "y.onnx") as candidate:
+        assert candidate.path.read_bytes() == proto.SerializeToString()
+
+
+def test_so_are_those_of_a_model_with_every_field(tmp_path: Path) -> None:
+    proto = upsampler()
+    proto.doc_string = "of the model"
+    proto.graph.doc_string = "of the graph"
+    proto.metadata_props.add(key="k", value="v")
+    proto.functions.add(name="f", domain="d")
+    proto.training_info.add().initialization.name = "t"
+    proto.graph.sparse_initializer.add().dims.extend([2, 3])
+    proto.graph.value_info.add(name="v")
+    proto.graph.quantization_annotation.add(tensor_name="x")
+    large = onnx.numpy_helper.from_array(np.zeros(70_000, np.float32), "large")
+    proto.graph.initializer.append(large)
+    with staged(proto, None, tmp_path / "y.onnx") as candidate:
+        assert candidate.path.read_bytes() == proto.SerializeToString()
+
+
+def test_so_are_those_of_a_model_with_fields_that_onnx_does_not_know(tmp_path: Path) -> None:
+    unknown = b"\xf2\x3f\x01u"  # field 1022, one byte
+    proto = ModelProto.FromString(upsampler().SerializeToString() + unknown)
+    proto.graph.MergeFromString(unknown)
+    assert proto.SerializeToString().count(unknown) == 2
+    with staged(proto, None, tmp_path / "y.onnx") as candidate:
+        assert candidate.path.read_bytes() == proto.SerializeToString()

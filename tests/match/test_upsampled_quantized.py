@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deployconv.pipeline import plan_model
 from onnx import numpy_helper
 
 from deployconv.errors import CheckFailed
@@ -14,7 +15,6 @@ from deployconv.graph.load import load
 from deployconv.graph.view import view
 from deployconv.match import UpsampleSite, find_sites
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import plan_model
 from deployconv.runtimes import get_backend
 from tests.build import Array, Feeds, assert_equal, reasons, rewrite, run
 from tests.quantized import Activations, Layer, Spelling, Weight, optimised_ops, upsampled_conv

@@ -11,15 +11,7 @@ import ml_dtypes
 import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
-from onnx import ModelProto
-
-import deployconv
-from deployconv.errors import BackendUnavailable, CheckFailed
-from deployconv.graph.load import load
-from deployconv.match import Parameter, UpsampleSite
-from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.pipeline import certify_sites, plan_model
-from deployconv.proof import certificate, pair
 from deployconv.rewrites.lowering import (
     Plan,
     SeparablePlan,
@@ -29,6 +21,14 @@ from deployconv.rewrites.lowering import (
     separable,
 )
 from deployconv.rewrites.lowering.shuffle import SHUFFLES, ShuffleName
+from onnx import ModelProto
+
+import deployconv
+from deployconv.errors import BackendUnavailable, CheckFailed
+from deployconv.graph.load import load
+from deployconv.match import Parameter, UpsampleSite
+from deployconv.options import Form, RewriteOptions, Shuffle
+from deployconv.proof import certificate, pair
 from deployconv.runtimes.base import Backend
 from tests.build import Array, Size, conv_transpose, integers
 

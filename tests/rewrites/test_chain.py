@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from deployconv.pipeline import Planning, apply, certify_sites, plan_model
+from deployconv.rewrites.lowering.chain import ChainPlan
 from onnx import ModelProto
 
 from deployconv.graph.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.pipeline import Planning, apply, certify_sites, plan_model
 from deployconv.proof.certificate import certify
-from deployconv.rewrites.lowering.chain import ChainPlan
 from tests.build import (
     FLOAT,
     Array,

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deployconv.pipeline import Planning, apply, certify_sites, plan_model
+from deployconv.rewrites.lowering.chain import ChainPlan
+from deployconv.rewrites.lowres.chain import Chain
+from deployconv.rewrites.lowres.link import ShuffleLink
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions, Shuffle
-from deployconv.pipeline import Planning, apply, certify_sites, plan_model
 from deployconv.proof.certificate import certify
-from deployconv.rewrites.lowering.chain import ChainPlan
-from deployconv.rewrites.lowres.chain import Chain
-from deployconv.rewrites.lowres.link import ShuffleLink
 from tests.build import FLOAT, assert_equal, feeds_for, graph, model, node, ops, run, tensor, value
 from tests.rewrites.shuffles import CHANNELS, Choice, Head, Layer, Shuffled, behind
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from deployconv.pipeline import apply, certify_sites, plan_model
+from deployconv.rewrites.joining import peers
+from deployconv.rewrites.lowres.chain import Chain
 from onnx import ModelProto, NodeProto, TensorProto
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import apply, certify_sites, plan_model
-from deployconv.rewrites.joining import peers
-from deployconv.rewrites.lowres.chain import Chain
 from deployconv.search.candidates import options_for
 from tests.build import (
     FLOAT,

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deployconv.pipeline import apply, plan_model
 from onnx import ModelProto, numpy_helper
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import apply, plan_model
 from tests.build import Array, ops, rewrite, run
 from tests.match.graphs import feeds, floats, parsed
 

@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deployconv.pipeline import apply, certify_sites, plan_model
+from deployconv.rewrites.lowering import RegionPlan
+from deployconv.rewrites.lowres.last import LastConv
+from deployconv.rewrites.lowres.region import Region
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
@@ -14,12 +18,8 @@ from onnx import ModelProto
 from deployconv.errors import ModelError
 from deployconv.graph.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.pipeline import apply, certify_sites, plan_model
 from deployconv.polyphase import without_shift
 from deployconv.proof.certificate import certify
-from deployconv.rewrites.lowering import RegionPlan
-from deployconv.rewrites.lowres.last import LastConv
-from deployconv.rewrites.lowres.region import Region
 from tests.build import assert_equal, integers, ops, run
 from tests.match.graphs import NEAREST, feeds, floats, ints, parsed
 from tests.rewrites.regions import planned, region_of

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deployconv.pipeline import Planning, apply, certify_sites, plan_model
+from deployconv.rewrites.lowering import RegionPlan, region
+from deployconv.rewrites.lowres.norm import Normalization
+from deployconv.rewrites.lowres.region import Region
 from onnx import ModelProto
 
 from deployconv.graph.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.pipeline import Planning, apply, certify_sites, plan_model
 from deployconv.proof.certificate import certify
-from deployconv.rewrites.lowering import RegionPlan, region
-from deployconv.rewrites.lowres.norm import Normalization
-from deployconv.rewrites.lowres.region import Region
 from tests.build import integers, run
 from tests.match.graphs import feeds, floats, ints, parsed
 from tests.rewrites.regions import planned, region_of

@@ -6,15 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from onnx import ModelProto
-
-from deployconv.options import Form, Shuffle
 from deployconv.pipeline import apply, certify_sites
-from deployconv.proof.certificate import certify
 from deployconv.rewrites.joining import Reach
 from deployconv.rewrites.lowering import RegionPlan
 from deployconv.rewrites.lowres.product import Product
 from deployconv.rewrites.lowres.region import Region
+from onnx import ModelProto
+
+from deployconv.options import Form, Shuffle
+from deployconv.proof.certificate import certify
 from tests.build import assert_equal, integers, ops, run
 from tests.match.graphs import feeds, ints, parsed
 from tests.rewrites.regions import planned, region_of

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deployconv.pipeline import apply, certify_sites, plan_model
+from deployconv.rewrites.lowres.region import Region
 
 from deployconv.graph.load import load
 from deployconv.match import ShuffleSite
 from deployconv.match.pixel_shuffle import shuffled_conv
 from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.pipeline import apply, certify_sites, plan_model
-from deployconv.rewrites.lowres.region import Region
 from deployconv.search.candidates import options_for
 from tests.build import assert_equal, integers, ops, run
 from tests.match.graphs import feeds, ints, parsed

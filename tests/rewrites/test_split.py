@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deployconv.pipeline import apply, certify_sites, plan_model
 from onnx import ModelProto
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import apply, certify_sites, plan_model
 from deployconv.polyphase import (
     Axis,
     multiplications,

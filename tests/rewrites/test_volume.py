@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deployconv.pipeline import Planning, apply, certify_sites, plan_model
+from deployconv.rewrites.joining import Reach
+from deployconv.rewrites.lowering import ChainPlan, Plan, RegionPlan, plan_site
+from deployconv.rewrites.lowering import plan as planned
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
@@ -15,10 +19,6 @@ from deployconv.graph.load import load
 from deployconv.graph.view import view
 from deployconv.match import UpsampleSite, find_sites
 from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.pipeline import Planning, apply, certify_sites, plan_model
-from deployconv.rewrites.joining import Reach
-from deployconv.rewrites.lowering import ChainPlan, Plan, RegionPlan, plan_site
-from deployconv.rewrites.lowering import plan as planned
 from deployconv.search.choice import Choice
 from tests.build import (
     Size,

@@ -105,7 +105,7 @@ class Track:
 def track(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Track:
     made = Track(folder=tmp_path)
     monkeypatch.setattr(workbench, "get_backend", lambda name: made)
-    monkeypatch.setattr(workbench, "race", made.race)
+    monkeypatch.setattr(workbench, "time_against_first", made.race)
     monkeypatch.setattr(workbench, "peak_memory", made.peak_memory)
     monkeypatch.setattr(workbench, "time", SimpleNamespace(monotonic=lambda: made.now))
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "cache" / name)

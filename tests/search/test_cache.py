@@ -1,4 +1,4 @@
-"""A cache that is broken, shared or cannot be written costs time, never an answer."""
+"""A cache that is broken, shared or not writable costs time, but no result."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_nothing_is_there_at_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Key)])
-def test_whatever_decides_a_timing_is_in_the_key(tmp_path: Path, field: str) -> None:
+def test_all_that_a_timing_depends_on_is_in_the_key(tmp_path: Path, field: str) -> None:
     memory = TimingCache(tmp_path)
     memory.write(KEY, FOUND)
     assert memory.read(replace(KEY, **{field: OTHER[field]})) is None
@@ -105,7 +105,7 @@ BROKEN: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=[name[:30] for name in BROKEN])
-def test_a_broken_file_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+def test_a_broken_file_counts_as_missing(tmp_path: Path, content: bytes) -> None:
     memory = TimingCache(tmp_path)
     memory.write(KEY, FOUND)
     (file,) = tmp_path.iterdir()
@@ -146,7 +146,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     assert [path.name for path in tmp_path.iterdir()] == [f"{KEY.digest}.json"]
 
 
-def test_who_reads_beside_writers_sees_one_of_theirs_whole(tmp_path: Path) -> None:
+def test_a_reader_beside_writers_sees_a_whole_entry(tmp_path: Path) -> None:
     memory = TimingCache(tmp_path)
     memory.write(KEY, FOUND)
     written = [tuple(replace(entry, ms=float(writer)) for entry in FOUND) for writer in (1, 2)]

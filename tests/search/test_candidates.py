@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deployconv.pipeline import Planning, plan_model
+from deployconv.rewrites.joining import peers
+from deployconv.rewrites.lowering import Plan
+from deployconv.rewrites.lowres.chain import Chain
 from onnx import ModelProto
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import Planning, plan_model
 from deployconv.proof.certificate import certify
-from deployconv.rewrites.joining import peers
-from deployconv.rewrites.lowering import Plan
-from deployconv.rewrites.lowres.chain import Chain
 from deployconv.search.candidates import options_for
 from deployconv.search.choice import Option
 from tests.build import FLOAT, conv_transpose, graph, integers, model, node, tensor, value

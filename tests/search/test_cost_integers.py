@@ -1,4 +1,4 @@
-"""What of a quantized graph runs on integers, and what that leaves to do."""
+"""Which nodes of a quantized graph run on integers, and the work of that graph."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def dequantize(source: str, result: str) -> NodeProto:
 
 
 def conv(source: str, result: str) -> list[NodeProto]:
-    """From integers to integers, 3x3; the weight of each is of its own."""
+    """A Conv 3x3 from integers to integers, with a DequantizeLinear of its own for the weight."""
     real, weight, made = (f"{result}_{part}" for part in ("real", "weight", "made"))
     return [
         dequantize(source, real),
@@ -65,7 +65,7 @@ def test_a_conv_between_integers() -> None:
     assert "blocked" not in found
 
 
-def test_between_two_nothing_is_turned() -> None:
+def test_integers_between_two_convs_keep_their_layout() -> None:
     found = work(quantize("x", "a"), *conv("a", "b"), *conv("b", "c"), dequantize("c", "y"))
     assert found["integer"] == pytest.approx(2 * MACS)
     assert found["quantized"] == pytest.approx(2 * IMAGE)
@@ -88,13 +88,13 @@ def moved(*moves: NodeProto) -> Work:
     )
 
 
-def test_what_moves_integers_wants_the_channels_in_front() -> None:
+def test_layers_that_move_integers_read_channels_first() -> None:
     found = moved(node("Reshape", ["m", "sizes"], ["n"]))
     assert found["integer_layout"] == pytest.approx(4 * IMAGE)
     assert found["quantized"] == pytest.approx(2 * IMAGE)
 
 
-def test_transposes_that_say_so_cancel() -> None:
+def test_transposes_to_the_layout_of_the_integers_cost_nothing() -> None:
     found = moved(
         node("Transpose", ["m"], ["behind"], perm=[0, 2, 3, 1]),
         node("Transpose", ["behind"], ["moved"], perm=[0, 2, 1, 3]),
@@ -104,7 +104,7 @@ def test_transposes_that_say_so_cancel() -> None:
     assert found["transposed_rows"] == pytest.approx(IMAGE)
 
 
-def test_a_slice_takes_the_channels_where_they_are() -> None:
+def test_a_slice_reads_channels_first_and_last() -> None:
     bounds = [
         node("Constant", [], [name], value_ints=values)
         for name, values in {"from": [0], "to": [8], "axis": [2]}.items()
@@ -114,7 +114,7 @@ def test_a_slice_takes_the_channels_where_they_are() -> None:
     assert found["copied"] == pytest.approx(IMAGE)
 
 
-def test_a_layer_that_knows_no_integers_stands_between() -> None:
+def test_a_real_layer_between_integer_layers() -> None:
     found = moved(node("Sigmoid", ["m"], ["n"]))
     assert found["quantized"] == pytest.approx(4 * IMAGE)
     assert found["integer_layout"] == pytest.approx(4 * IMAGE)

@@ -1,4 +1,4 @@
-"""`--policy cost` from the model to what is written, with constants that decide by themselves."""
+"""`--policy cost` from the model to the result, with constants that decide the outcome."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.search.nets import (
 
 
 def table(margin: float = 0.0, **rates: float) -> CostTable:
-    """So many milliseconds for a million; everything else is free."""
+    """A table of milliseconds per million; everything else is free."""
     terms: dict[Term, Rate] = {term: Rate(0.0, ms) for term, ms in rates.items()}  # type: ignore[misc]
     return CostTable(terms, block=0, margin=margin, fitted=True)
 
@@ -55,7 +55,7 @@ NOTHING_WINS = table(col2im=1.0, col2im_pairs=1.0, **SLOW)
 
 @pytest.fixture
 def constants(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Put a table in the place of onnxruntime's."""
+    """Use a table in place of that of onnxruntime."""
 
     def use(made: CostTable) -> None:
         monkeypatch.setattr(cost_model, "TABLES", {**TABLES, "ort": made})
@@ -75,7 +75,7 @@ def chosen(site: SiteReport) -> list[str]:
     return [entry.name for entry in site.candidates if entry.chosen]
 
 
-def test_the_cheapest_form_is_written_and_proved(constants: Any) -> None:
+def test_the_cheapest_form_is_written_and_verified(constants: Any) -> None:
     constants(COL2IM_WINS)
     original = pair(opset=17)
     done = rewritten(original)
@@ -87,7 +87,7 @@ def test_the_cheapest_form_is_written_and_proved(constants: Any) -> None:
     assert_equal(run(original, feeds_for(original)), run(done.model, feeds_for(original)))
 
 
-def test_the_opset_stays_where_the_call_says_so(constants: Any) -> None:
+def test_the_opset_stays_if_the_call_says_so(constants: Any) -> None:
     constants(COL2IM_WINS)
     done = rewritten(pair(opset=17), upgrade_opset=False)
     assert done.model is not None
@@ -95,7 +95,7 @@ def test_the_opset_stays_where_the_call_says_so(constants: Any) -> None:
     assert [site.shuffle for site in done.sites] == ["two-step", "two-step"]
 
 
-def test_what_is_predicted_to_be_slower_stays(constants: Any) -> None:
+def test_a_site_stays_if_all_forms_are_predicted_to_be_slower(constants: Any) -> None:
     constants(NOTHING_WINS)
     original = pair()
     done = rewritten(original)
@@ -107,7 +107,7 @@ def test_what_is_predicted_to_be_slower_stays(constants: Any) -> None:
         assert chosen(site) == ["as it was"]
 
 
-def test_a_tie_stays(constants: Any) -> None:
+def test_a_site_stays_if_no_form_is_faster(constants: Any) -> None:
     constants(table())
     assert rewritten(pair()).model == pair()
 
@@ -123,7 +123,7 @@ def test_a_form_has_to_save_more_than_the_margin(
     assert site.status == status
 
 
-def test_predictions_are_said_to_be_predictions(constants: Any) -> None:
+def test_candidates_are_reported_as_predictions(constants: Any) -> None:
     constants(COL2IM_WINS)
     (site,) = rewritten(upsampler(), form="crop", shuffle="dcr").sites
     kept, dcr = site.candidates
@@ -136,8 +136,10 @@ def test_predictions_are_said_to_be_predictions(constants: Any) -> None:
 
 
 @pytest.mark.parametrize(("least", "status"), [(0.1, "rewritten"), (0.9, "kept")])
-def test_what_saves_little_of_the_whole_stays(constants: Any, least: float, status: str) -> None:
-    """The ConvTranspose disappears from the sum; the Relu in front takes half as long again."""
+def test_a_site_stays_if_the_whole_model_gains_little(
+    constants: Any, least: float, status: str
+) -> None:
+    """The ConvTranspose takes no time any more; the Relu before it takes as long as it did."""
     rates: dict[Term, Rate] = {"scattered": Rate(1.0), "pointwise": Rate(8.0)}
     constants(CostTable(rates, block=0, margin=0.0, fitted=True, least=least))
     relu = node("Relu", ["x"], ["r"], name="relu")
@@ -154,7 +156,7 @@ def test_only_float32_is_computed_on_blocks(constants: Any, dtype: Any, kept: bo
     assert (site.status == "kept") == kept
 
 
-def test_one_prediction_for_a_thread_is_another_for_two(constants: Any) -> None:
+def test_the_choice_depends_on_the_number_of_threads(constants: Any) -> None:
     shared: dict[Term, Rate] = {"scattered": Rate(8.0), "depth_to_space": Rate(0.0, 5.0)}
     constants(CostTable(shared, block=0, margin=0.0, fitted=True))
     body = conv_transpose(integers(2, 2, 2, 2), (4, 6), strides=[2, 2])
@@ -197,8 +199,8 @@ def test_in_a_function_nothing_is_known() -> None:
     assert site.candidates == ()
 
 
-def test_a_product_is_taken_axis_by_axis_where_that_is_cheaper(constants: Any) -> None:
-    """Whole rows move for little; what is made first has an eighth of the elements."""
+def test_a_separable_form_is_taken_if_that_is_cheaper(constants: Any) -> None:
+    """Moving whole rows is cheap, and the first shuffle has an eighth of the elements."""
     weight = np.ones((3, 1, 16, 16), np.float32) * np.float32([1, 2, 3]).reshape(3, 1, 1, 1)
     original = conv_transpose(weight, (5, 6), strides=[8, 8], group=3, opset=18)
     constants(table(scattered=9.0, col2im=1.0, col2im_rows=0.1, **SLOW))
@@ -212,7 +214,7 @@ def test_a_product_is_taken_axis_by_axis_where_that_is_cheaper(constants: Any) -
     assert chosen(rewritten(original).sites[0]) == ["crop, col2im"]
 
 
-def test_matrices_are_taken_where_multiplying_is_cheaper_than_moving(constants: Any) -> None:
+def test_matrices_are_taken_if_multiplying_is_cheaper_than_moving(constants: Any) -> None:
     weight = np.ones((3, 1, 16, 16), np.float32)
     original = conv_transpose(weight, (5, 6), strides=[8, 8], group=3, opset=18)
     constants(table(scattered=9.0, col2im=1.0, col2im_rows=0.1, gemm=0.001, **SLOW))
@@ -229,7 +231,7 @@ def test_matrices_are_taken_where_multiplying_is_cheaper_than_moving(constants: 
 # --- chains
 
 
-def test_a_chain_is_taken_where_it_saves_more_than_its_sites(constants: Any) -> None:
+def test_a_chain_is_taken_if_it_saves_more_than_its_sites(constants: Any) -> None:
     constants(COL2IM_WINS)
     first, second = rewritten(head()).sites
     assert chosen(first) == ["crop, col2im + chain"]
@@ -238,7 +240,7 @@ def test_a_chain_is_taken_where_it_saves_more_than_its_sites(constants: Any) -> 
     assert "as it was" in names(second)
 
 
-def test_a_chain_is_left_where_its_sites_save_more(constants: Any) -> None:
+def test_a_chain_is_not_taken_if_its_sites_save_more(constants: Any) -> None:
     """The block-diagonal Conv has more multiplications than the two layers."""
     constants(table(scattered=9.0, col2im=1.0, col2im_pairs=1.0, gemm=0.5, **SLOW))
     first, second = rewritten(head()).sites
@@ -247,7 +249,7 @@ def test_a_chain_is_left_where_its_sites_save_more(constants: Any) -> None:
 
 
 @pytest.mark.parametrize("proto", [shuffled_twice(), upsampled_and_shuffled()])
-def test_one_shuffle_is_taken_where_two_would_cost_more(proto: ModelProto, constants: Any) -> None:
+def test_one_shuffle_is_taken_if_two_cost_more(proto: ModelProto, constants: Any) -> None:
     constants(table(scattered=9.0, col2im=1.0, col2im_pairs=2.0, **SLOW))
     done = rewritten(proto)
     first, *others = done.sites
@@ -269,7 +271,7 @@ def test_only_leaves_the_others_alone(constants: Any) -> None:
     assert large.status == "rewritten"
 
 
-def test_a_pixel_shuffle_takes_a_cheaper_spelling(constants: Any) -> None:
+def test_a_pixel_shuffle_becomes_a_cheaper_shuffle(constants: Any) -> None:
     constants(COL2IM_WINS)
     (site,) = rewritten(shuffled()).sites
     assert (site.status, site.shuffle) == ("rewritten", "col2im")

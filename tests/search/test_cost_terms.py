@@ -1,4 +1,4 @@
-"""What a node has to do, kernel by kernel, in whole numbers of the units."""
+"""The work of single nodes, in whole numbers of the units."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def node(op: str, inputs: str = "x", **attributes: Any) -> NodeProto:
 
 
 def work(made: NodeProto, shapes: Shapes, block: int = BLOCK) -> dict[Term, float]:
-    """Without the launch, in units of one."""
+    """The work without the launch, in single multiplications and elements."""
     found = work_of(made, shapes, block)
     assert found is not None
     assert found.pop("launches", 1.0) == 1.0
@@ -101,7 +101,7 @@ def test_conv_transpose(
 
 
 @pytest.mark.parametrize("op", ["ConvTranspose", "Relu"])
-def test_what_fits_no_cache_counts_twice(op: str) -> None:
+def test_elements_beyond_the_cache_count_twice(op: str) -> None:
     shapes = {"x": (1, 8, 512, 512), "w": (8, 4, 2, 2), "y": (1, 4, 1024, 1024)}
     found = work(node(op, "x w" if op == "ConvTranspose" else "x"), shapes)
     assert found["uncached"] == 4 * 1024 * 1024 - 1_000_000
@@ -178,7 +178,7 @@ def test_other_layers(made: NodeProto, expected: dict[Term, float]) -> None:
         ((4, 16), (16, 30), (4, 30), 1),
     ],
 )
-def test_a_product_reads_all_of_the_second_matrix(
+def test_a_product_reads_the_whole_second_matrix(
     one: tuple[int, ...], other: tuple[int, ...], made: tuple[int, ...], calls: int
 ) -> None:
     found = work(node("MatMul", "a b"), {"a": one, "b": other, "y": made})
@@ -211,6 +211,6 @@ def test_reductions_read_rows_faster_than_columns(
     assert work(node(op), {"x": image, "y": made}) == {term: size}
 
 
-def test_what_is_not_known() -> None:
+def test_an_unknown_shape() -> None:
     assert work_of(node("Relu"), {"x": (2, 3)}, BLOCK) is None
     assert work_of(node("Conv", "x w"), {"y": (1, 2, 3, 4)}, BLOCK) is None

@@ -1,4 +1,4 @@
-"""Who is faster, by scripted durations: no clock runs here."""
+"""Timing against the first session, with scripted durations: no clock runs here."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 
 from deployconv.runtimes.base import Array, Feeds, TensorSpec
 from deployconv.search import measure as module
-from deployconv.search.measure import Timing, race
+from deployconv.search.measure import Timing, time_against_first
 
 LONG = 1e6
-"""Seconds that no race here uses up."""
+"""Seconds that no test here uses up."""
 
 
 class Scripted:
@@ -30,7 +30,7 @@ class Scripted:
         self.milliseconds, self.clock, self.runs = milliseconds, clock, 0
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
-        raise AssertionError("a race uses timed_run")
+        raise AssertionError("timing uses timed_run")
 
     def timed_run(self, feeds: Feeds) -> float:
         taken = next(self.milliseconds)
@@ -65,8 +65,8 @@ def start(clock: Clock, *durations: float | Iterator[float]) -> list[Scripted]:
     ]
 
 
-def test_the_faster_wins_and_the_slower_loses(clock: Clock) -> None:
-    same, faster, slower = race(start(clock, 4.0, 2.0, 5.0), {}, LONG)
+def test_a_faster_and_a_slower_session(clock: Clock) -> None:
+    same, faster, slower = time_against_first(start(clock, 4.0, 2.0, 5.0), {}, LONG)
     assert (same.median_ms, same.ratio, same.low, same.high) == (4.0, 1.0, 1.0, 1.0)
     assert (faster.median_ms, faster.ratio) == (2.0, 2.0)
     assert faster.faster
@@ -76,53 +76,53 @@ def test_the_faster_wins_and_the_slower_loses(clock: Clock) -> None:
     assert not slower.faster
 
 
-def test_who_equals_the_first_is_neither(clock: Clock) -> None:
-    _, equal = race(start(clock, 4.0, 4.0), {}, LONG)
+def test_a_session_as_fast_as_the_first_is_neither(clock: Clock) -> None:
+    _, equal = time_against_first(start(clock, 4.0, 4.0), {}, LONG)
     assert (equal.ratio, equal.faster, equal.slower) == (1.0, False, False)
 
 
-def test_noise_makes_no_equal_faster(clock: Clock) -> None:
-    """Twenty races between equals whose runs vary by 5 %."""
-    winners = 0
+def test_noise_does_not_make_an_equal_session_faster(clock: Clock) -> None:
+    """Twenty timings of equal sessions whose runs vary by 5 %."""
+    faster = 0
     for seed in range(20):
         sessions = start(clock, around(4.0, 2 * seed), around(4.0, 2 * seed + 1))
-        winners += race(sessions, {}, seconds=2.0)[1].low > 1.01
-    assert winners == 0
+        faster += time_against_first(sessions, {}, seconds=2.0)[1].low > 1.01
+    assert faster == 0
 
 
 def test_a_gain_beyond_the_noise_is_found(clock: Clock) -> None:
-    _, gain = race(start(clock, around(40.0, 0), around(36.0, 1)), {}, seconds=20.0)
+    _, gain = time_against_first(start(clock, around(40.0, 0), around(36.0, 1)), {}, seconds=20.0)
     assert gain.faster
     assert gain.low < 40.0 / 36.0 < gain.high
 
 
-def test_who_is_slower_drops_out(clock: Clock) -> None:
-    """The other two go on: their figures are not narrow yet."""
+def test_a_slower_session_is_dropped(clock: Clock) -> None:
+    """The other two go on: their intervals are not narrow yet."""
     sessions = start(clock, around(4.0, 0), around(3.9, 1), 5.0)
-    race(sessions, {}, seconds=2.0)
+    time_against_first(sessions, {}, seconds=2.0)
     first, close, slower = sessions
     assert slower.runs < 20 < close.runs == first.runs
 
 
-def test_a_narrow_interval_ends_the_race(clock: Clock) -> None:
+def test_a_narrow_interval_ends_the_timing(clock: Clock) -> None:
     sessions = start(clock, 40.0, 20.0, 30.0)
-    race(sessions, {}, LONG)
+    time_against_first(sessions, {}, LONG)
     assert {session.runs for session in sessions} == {2 + 6 + 2}  # with two to warm up
 
 
-def test_the_time_ends_a_race_that_noise_keeps_open(clock: Clock) -> None:
+def test_the_time_limit_ends_a_timing_with_much_noise(clock: Clock) -> None:
     sessions = start(clock, around(4.0, 0), around(4.0, 1))
-    race(sessions, {}, seconds=3.0)
+    time_against_first(sessions, {}, seconds=3.0)
     assert 3.0 < clock.now < 3.1
 
 
 @pytest.mark.parametrize(("slowness", "runs"), [(1.3, 3), (1.2, 10)], ids=["far", "less so"])
-def test_where_runs_take_long_who_is_far_slower_goes_at_once(
+def test_if_runs_take_long_far_slower_sessions_are_dropped_at_once(
     clock: Clock, slowness: float, runs: int
 ) -> None:
-    """The first look takes a fifth of the time."""
+    """The first evaluation takes a fifth of the time."""
     sessions = start(clock, 1000.0, 900.0, *[1000.0 * slowness] * 8)
-    timings = race(sessions, {}, seconds=175.0)
+    timings = time_against_first(sessions, {}, seconds=175.0)
     assert [session.runs for session in sessions] == [10, 10, *[runs] * 8]
     assert timings[1].faster
     assert all(timing.slower for timing in timings[2:])
@@ -133,79 +133,79 @@ def test_where_runs_take_long_who_is_far_slower_goes_at_once(
     [(30.0, [10, 3, 10, 10, 3]), (100.0, [10] * 5)],
     ids=["short of time", "time enough"],
 )
-def test_where_time_is_short_the_better_half_has_the_rest(
+def test_if_time_is_short_only_the_better_half_goes_on(
     clock: Clock, seconds: float, runs: list[int]
 ) -> None:
     sessions = start(clock, 1000.0, 1020.0, 900.0, 980.0, 1010.0)
-    timings = race(sessions, {}, seconds)
+    timings = time_against_first(sessions, {}, seconds)
     slower = [position for position, count in enumerate(runs) if count == 3]
     assert [session.runs for session in sessions] == runs
     assert all(timings[position].slower for position in slower)
     assert timings[2].faster
 
 
-def test_who_has_two_runs_only_is_hardly_known(clock: Clock) -> None:
-    """Its two ratios are 1.25 and 1.3, but that is no proof: the better half has others."""
+def test_two_runs_give_a_wide_interval(clock: Clock) -> None:
+    """The ratios of its two runs are 1.25 and 1.3; it is not in the better half all the same."""
     unlucky = iter([800.0, 800.0, 1000.0 / 1.3])
-    _, timing, *_ = race(start(clock, 1000.0, unlucky, 700.0), {}, seconds=10.0)
+    _, timing, *_ = time_against_first(start(clock, 1000.0, unlucky, 700.0), {}, seconds=10.0)
     assert timing.ratio == pytest.approx(1.275)
     assert timing.low < 1.0 < 1.6 < timing.high
 
 
-def test_of_two_both_are_looked_at_after_six_rounds(clock: Clock) -> None:
+def test_two_sessions_are_first_evaluated_after_six_rounds(clock: Clock) -> None:
     sessions = start(clock, 1000.0, 2000.0)
-    race(sessions, {}, seconds=10.0)
+    time_against_first(sessions, {}, seconds=10.0)
     assert {session.runs for session in sessions} == {1 + 6}
 
 
 @pytest.mark.parametrize(
     ("milliseconds", "until_decided", "lasts"),
     [(3.0, False, 5.0), (3.0, True, 1.0), (5.0, True, 1.0), (4.0, True, 5.0)],
-    ids=["how much", "whether: yes", "whether: no", "whether, which the noise hides"],
+    ids=["in full", "decided: faster", "decided: slower", "hidden by noise"],
 )
-def test_a_race_may_end_when_it_is_decided(
+def test_timing_may_end_when_it_is_decided(
     clock: Clock, milliseconds: float, until_decided: bool, lasts: float
 ) -> None:
-    """The ratio is known to within some percent only."""
-    race(start(clock, around(4.0, 0), around(milliseconds, 1)), {}, 5.0, until_decided)
+    """The ratio is known to within a few percent only."""
+    time_against_first(
+        start(clock, around(4.0, 0), around(milliseconds, 1)), {}, 5.0, until_decided
+    )
     assert lasts < clock.now < lasts + 0.1
 
 
-def test_a_mood_of_the_machine_decides_nothing(clock: Clock) -> None:
-    """For the first ten runs the rival is slower, for whatever reason."""
-    rival = chain([5.0] * 10, repeat(3.0))
-    _, timing = race(start(clock, 4.0, rival), {}, 5.0, until_decided=True)
+def test_nothing_is_decided_within_the_first_second(clock: Clock) -> None:
+    """For its first ten runs the other session is slower, for whatever reason."""
+    other = chain([5.0] * 10, repeat(3.0))
+    _, timing = time_against_first(start(clock, 4.0, other), {}, 5.0, until_decided=True)
     assert timing.worth
 
 
-def test_where_runs_are_short_a_hiccup_costs_nobody_the_race(clock: Clock) -> None:
-    hiccup = chain([40.0] * 3, repeat(2.0))
-    _, timing = race(start(clock, 4.0, hiccup), {}, seconds=5.0)
+def test_if_runs_are_short_a_few_slow_ones_do_not_matter(clock: Clock) -> None:
+    slow_at_first = chain([40.0] * 3, repeat(2.0))
+    _, timing = time_against_first(start(clock, 4.0, slow_at_first), {}, seconds=5.0)
     assert timing.ratio == 2.0
     assert timing.faster
 
 
-def test_the_race_ends_when_nobody_is_left(clock: Clock) -> None:
+def test_timing_ends_when_all_others_are_dropped(clock: Clock) -> None:
     sessions = start(clock, 1000.0, 2000.0, 3000.0)
-    timings = race(sessions, {}, seconds=10.0)
+    timings = time_against_first(sessions, {}, seconds=10.0)
     assert [timing.slower for timing in timings] == [False, True, True]
     assert {session.runs for session in sessions} == {3}
 
 
-def test_what_slows_the_machine_slows_both(clock: Clock) -> None:
-    """It runs at half its speed for a while, and at a third later: the ratio does not move."""
+def test_a_slower_machine_does_not_move_the_ratio(clock: Clock) -> None:
+    """It runs at half its speed for a while, and later at a third."""
     factors = [1.0] * 5 + [2.0] * 9 + [3.0] * 100
     sessions = start(clock, *(iter([took * by for by in factors]) for took in (4.0, 2.0)))
-    _, timing = race(sessions, {}, LONG)
+    _, timing = time_against_first(sessions, {}, LONG)
     assert (timing.low, timing.ratio, timing.high) == (2.0, 2.0, 2.0)
 
 
 @pytest.mark.parametrize(
     ("runs", "low", "high"), [(5, 0, 4), (6, 0, 5), (14, 2, 11), (26, 7, 18), (100, 39, 60)]
 )
-def test_the_interval_goes_from_one_order_statistic_to_another(
-    runs: int, low: int, high: int
-) -> None:
+def test_the_interval_is_between_two_order_statistics(runs: int, low: int, high: int) -> None:
     ratios = np.linspace(1.0, 2.0, runs)
     shuffled = np.random.default_rng(0).permutation(ratios)
     timing = Timing.of([1.0] * runs, list(shuffled))
@@ -219,7 +219,7 @@ def interval(runs: int) -> tuple[int, int]:
     return int(timing.low), int(timing.high)
 
 
-def test_the_interval_holds_the_median_with_95_percent() -> None:
+def test_the_interval_contains_the_median_with_95_percent() -> None:
     """Each ratio is below the median with probability 1/2, so their number is binomial."""
     for runs in range(6, 200):
         low, high = interval(runs)

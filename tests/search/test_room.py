@@ -6,14 +6,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from deployconv.pipeline import plan_model
+from deployconv.rewrites.joining import peers
 from onnx import ModelProto
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import plan_model
 from deployconv.proof.certificate import certify
 from deployconv.results import Candidate
-from deployconv.rewrites.joining import peers
 from deployconv.search.candidates import options_for
 from deployconv.search.choice import Choice, Option, Tuned, TunerOptions
 from deployconv.search.cost_model import predict

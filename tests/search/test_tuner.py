@@ -326,7 +326,7 @@ def test_whatever_is_timed_was_certified_before(
         before_races.append(len(certified))
         return real_race(*args)
 
-    monkeypatch.setattr(workbench, "race", race)
+    monkeypatch.setattr(workbench, "time_against_first", race)
     found = tuned(pair())
     timed = [len(entries) - 1 for entries in found.candidates.values()]
     assert timed == [6, 4]

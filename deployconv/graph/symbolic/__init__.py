@@ -12,8 +12,7 @@ import onnx
 from onnx import NodeProto
 
 from deployconv.graph.symbolic import arrange, elementwise, layers
-from deployconv.graph.symbolic.call import Call
-from deployconv.graph.symbolic.known import FEW, Known, Spread, Unproven
+from deployconv.graph.symbolic.known import FEW, Call, Known, Spread, Unproven
 from deployconv.graph.symbolic.size import Size
 
 _OPERATORS = arrange.OPERATORS | layers.OPERATORS

@@ -9,16 +9,19 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from deployconv.graph.symbolic.call import Call, extents, number, numbers
 from deployconv.graph.symbolic.elementwise import cast
 from deployconv.graph.symbolic.known import (
+    Call,
     Known,
     Spread,
     Unproven,
     arange,
     broadcast,
+    extents,
     filled,
     joined,
+    number,
+    numbers,
 )
 from deployconv.graph.symbolic.size import Size, product
 

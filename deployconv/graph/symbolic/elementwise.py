@@ -29,7 +29,7 @@ _FRACTION = 2**10
 def elementwise(op: str, inputs: Sequence[Known]) -> Known:
     """The result of ``op``, one of `OPERATORS`.
 
-    Raises Unproven where the shapes do not fit together at all sizes.
+    Raises Unproven if the shapes do not fit together at all sizes.
     """
     shape = broadcast(*(known.shape for known in inputs))
     whole = op in _LOGICAL or all(known.whole for known in inputs)
@@ -140,7 +140,7 @@ OPERATORS: dict[str, Callable[..., Perhaps]] = {
     "Or": lambda a, b: _greatest(a, b),
     "Where": lambda condition, a, b: a if condition == _ONE else b,
 }
-"""Each gives None where the result is not one polynomial at all sizes."""
+"""Each gives None if the result is not one polynomial at all sizes."""
 
 
 def _negate(size: Perhaps) -> Perhaps:

@@ -2,12 +2,13 @@
 
 A tensor whose extent is open, such as a Range, is known by what holds of every element
 (`Spread`). Elements of which nothing is known are those that would behave otherwise at some
-size: of a Max with a constant, of a comparison.
+size: of a Max with a constant, of a comparison. A `Call` is a node with what is known of its
+inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import lcm, prod
@@ -35,10 +36,10 @@ class Spread:
 
     Attributes:
         fill: the element, where all are the same.
-        nonnegative: True where none is below 0.
+        nonnegative: True if none is below 0.
         period: whole divisions by constants repeat their pattern after as many positions.
-        sized: False where an element depends on its position alone, not on any size.
-        cyclic: True where the elements themselves repeat so, or are all one constant.
+        sized: False if an element depends on its position alone, not on any size.
+        cyclic: True if the elements themselves repeat so, or are all one constant.
     """
 
     fill: Size | None = None
@@ -145,7 +146,7 @@ def _static(shape: Sequence[Size]) -> tuple[int, ...]:
 
 
 def rule(elements: Array) -> Spread | None:
-    """What holds of every element; None where one is not known, or no plain sum of sizes."""
+    """What holds of every element; None if one is not known, or no plain sum of sizes."""
     flat = list(elements.ravel())
     if not flat or any(element is None or element.degree > 1 for element in flat):
         return None
@@ -210,7 +211,7 @@ def arange(start: Size, limit: Size, step: Size, whole: bool) -> Known:
 
 
 def floor_of(size: Size | None) -> Size | None:
-    """Rounded towards 0; None where that is not one polynomial at all sizes."""
+    """Rounded towards 0; None if that is not one polynomial at all sizes."""
     if size is None or size.denominator == 1:
         return size
     constant = size.constant
@@ -220,7 +221,7 @@ def floor_of(size: Size | None) -> Size | None:
 
 
 def truth(size: Size | None) -> Size | None:
-    """1 where it is never 0, 0 where always."""
+    """1 if it is never 0, 0 if always."""
     if size is None or size == _ZERO:
         return size
     return _ONE if size.is_less(_ZERO) or _ZERO.is_less(size) else None
@@ -229,3 +230,61 @@ def truth(size: Size | None) -> Size | None:
 def is_positive_whole(number: Fraction | None) -> bool:
     """True for 1, 2, 3, ..."""
     return number is not None and number > 0 and number.denominator == 1
+
+
+Shape = tuple[Size, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A node's inputs and attributes, wherever its opset has them."""
+
+    op: str
+    inputs: Sequence[Known | None]
+    attributes: Mapping[str, Any]
+
+    def given(self, position: int) -> Known:
+        """The input at ``position``; Unproven if it is left out."""
+        known = self.inputs[position]
+        if known is None:
+            raise Unproven
+        return known
+
+    def all(self) -> list[Known]:
+        """Every input."""
+        return [self.given(position) for position in range(len(self.inputs))]
+
+    def has(self, position: int) -> bool:
+        """Whether there is an input at ``position``."""
+        return position < len(self.inputs) and self.inputs[position] is not None
+
+    def sizes(self, name: str, position: int) -> list[Size]:
+        """An attribute of older opsets, an input of newer ones."""
+        if name in self.attributes:
+            return [Size.of(number) for number in self.attributes[name]]
+        return self.given(position).sizes()
+
+    def ints(self, name: str, position: int) -> list[int] | None:
+        """A constant: an attribute in older opsets, an input in newer ones; None if it is missing."""
+        if name in self.attributes:
+            return [int(number) for number in self.attributes[name]]
+        return self.given(position).ints() if self.has(position) else None
+
+
+def extents(sizes: Sequence[Size], least: int) -> Shape:
+    """Sizes of a shape; Unproven if one could be below ``least``."""
+    if any(size.least is None or size.least < least for size in sizes):
+        raise Unproven
+    return tuple(sizes)
+
+
+def numbers(shape: Sequence[Size]) -> tuple[int, ...]:
+    """A shape that is the same at all sizes."""
+    return tuple(int(size.constant or 0) for size in shape)
+
+
+def number(size: Size) -> int:
+    """A size that is a constant; Unproven for others."""
+    if size.constant is None:
+        raise Unproven
+    return int(size.constant)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from deployconv.graph.symbolic.call import Call, extents, number
-from deployconv.graph.symbolic.known import Known, Unproven, filled, joined
+from deployconv.graph.symbolic.known import Call, Known, Unproven, extents, filled, joined, number
 from deployconv.graph.symbolic.size import Size
 
 _ZERO, _ONE = Size.of(0), Size.of(1)
@@ -87,8 +86,8 @@ def _window(call: Call) -> Known:
     shape = [x.shape[0], channels]
     for axis in range(rank):
         reach = dilations[axis] * (kernel[axis] - 1) + 1
-        room = x.shape[2 + axis] + Size.of(pads[axis] + pads[rank + axis] - reach)
-        steps = (room * Size.of(Fraction(1, strides[axis]))).floored()
+        extent = x.shape[2 + axis] + Size.of(pads[axis] + pads[rank + axis] - reach)
+        steps = (extent * Size.of(Fraction(1, strides[axis]))).floored()
         if steps is None or (call.attributes.get("ceil_mode") and strides[axis] > 1):
             raise Unproven
         shape.append(steps + _ONE)

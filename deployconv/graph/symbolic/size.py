@@ -93,14 +93,14 @@ class Size:
         return _size(product)
 
     def is_less(self, other: Size) -> bool | None:
-        """Whether it is below ``other``; None where that depends on the sizes."""
+        """Whether it is below ``other``; None if that depends on the sizes."""
         above, below = (other - self).least, (self - other).least
         if above is not None and above > 0:
             return True
         return False if below is not None and below >= 0 else None
 
     def divided(self, divisor: Size) -> Size | None:
-        """The quotient; None where it is no polynomial."""
+        """The quotient; None if it is no polynomial."""
         if not divisor.terms:
             return None
         if len(divisor.terms) == 1:
@@ -117,7 +117,7 @@ class Size:
         return Size.of(ratio) if divisor * Size.of(ratio) == self else None
 
     def floored(self) -> Size | None:
-        """The next lower whole number; None where that is no polynomial."""
+        """The next lower whole number; None if that is no polynomial."""
         terms = dict(self.terms)
         rest = terms.pop((), Fraction(0))
         if any(coefficient.denominator != 1 for coefficient in terms.values()):
