@@ -146,7 +146,7 @@ class Polyphase:
         begin, end = self.pads
         first, last = (used[0], used[-1]) if used.size else (begin, begin)
         first = min(int(first), begin, self.span - 1)
-        return first, max(int(last), first, self.span - 1 - end)
+        return first, min(max(int(last), first, self.span - 1 - end), self.span - 1)
 
     def tap_at(self) -> Array:
         """Which kernel taps stand where: a 0/1 array ``[s, span, k]``, usually one tap a place."""

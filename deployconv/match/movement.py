@@ -194,16 +194,20 @@ class Movement:
         shapes = (instance.get(out.name, ()) for node in nodes for out in node.outputs)
         return any(prod(shape) > LARGEST for shape in shapes)
 
-    def runnable(self, instance: Instance) -> tuple[list[NodeProto], dict[str, Array], str]:
+    def runnable(
+        self, instance: Instance, pointwise: bool = False
+    ) -> tuple[list[NodeProto], dict[str, Array], str]:
         """The NodeProtos from source to target, their constants, and the name of their result.
 
-        Pointwise segments are left out. If the movement ends in one, the result is its input.
+        Without ``pointwise`` such segments are left out. If the movement ends in one, the result
+        is then its input.
         """
+        left_out = () if pointwise else self.pointwise
         needed: dict[int, gs.Node] = {}
         feeds: dict[str, Array] = {}
-        aliases = {segment.target.name: segment.source.name for segment in self.pointwise}
+        aliases = {segment.target.name: segment.source.name for segment in left_out}
         inside = self._inside()
-        skipped = {id(node) for segment in self.pointwise for node in segment.nodes}
+        skipped = {id(node) for segment in left_out for node in segment.nodes}
 
         def resolved(name: str) -> str:
             return resolved(aliases[name]) if name in aliases else name

@@ -255,9 +255,9 @@ def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Ax
 
 
 def _original(movement: Movement, conv: gs.Node, channels: int, rank: int) -> Original:
-    """The nodes at the first sizes that were tried; pointwise layers are left out."""
+    """The nodes at the first sizes that were tried."""
     instance = movement.instances(channels, rank)[0]
-    nodes, constants, target = movement.runnable(instance)
+    nodes, constants, target = movement.runnable(instance, pointwise=True)
     last = NodeProto()
     last.CopyFrom(movement.scope.proto.node[movement.scope.index(conv)])
     last.input[0] = target

@@ -55,6 +55,8 @@ _LARGEST_BYTES = 1 << 31
 """Bytes of the largest tensor that a model file can hold."""
 _FIRST_UPSAMPLE = 7
 """The first opset that can repeat pixels."""
+_FIRST_CONCAT = 4
+"""The first opset whose Concat runtimes have."""
 _FIRST_RESHAPE_INPUT = 5
 """The first opset whose Reshape takes the shape as an input."""
 _MOST_CONVS = 16
@@ -276,6 +278,8 @@ def _fits_volume(planned: PolyphaseConv) -> bool:
 def _fits_split(site: UpsampleSite) -> bool:
     """Whether there are few phases, float weights, and shapes that a Reshape can state."""
     few = 1 < site.phases <= _MOST_CONVS and site.weight.quantized is None
+    if site.scope.opset < _FIRST_CONCAT:
+        return False
     stated = sum(size is None for size in site.sizes) <= 1
     return few and (stated or site.scope.opset >= _FIRST_RESHAPE_INPUT)
 

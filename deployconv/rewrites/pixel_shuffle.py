@@ -119,11 +119,9 @@ class Reshuffle:
         reach = zip(conv.kernel, conv.dilation, range(rank), strict=True)
         sizes = original.sizes or tuple(d * (k - 1) + 4 + i for k, d, i in reach)
         x = draws.image((*(original.front or (2, weight.shape[1] * conv.group)), *sizes))
-        known = tuple(size for size in site.sizes if size is not None)
-        left = known if original.sizes is not None else _sizes_after(conv, sizes)
         drawn = replace(site, conv=replace(conv, weight=weight, bias=bias))
         return build_trial(
-            replace(self, site=drawn).at_sizes(left),
+            replace(self, site=drawn).at_sizes(_sizes_after(conv, sizes)),
             original.nodes,
             constants,
             {conv.node.inputs[0].name: x},

@@ -19,7 +19,7 @@ from deployconv.search.choice import Choice, Option, Tuned, TunerOptions
 from deployconv.search.cost_model import predict
 from deployconv.search.figures import Figures
 from deployconv.search.joint import Taken
-from deployconv.search.room import without_split
+from deployconv.search.memory import without_split
 from deployconv.search.tuner import tune
 from tests.build import conv_transpose, integers
 from tests.search.conftest import Track, by_operator, left
