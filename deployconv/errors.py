@@ -5,10 +5,7 @@ Every message says on one line what is wrong, where, and what to do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from deployconv.results import Rewriting
+from typing import Any
 
 
 class DeployconvError(Exception):
@@ -31,12 +28,12 @@ class ModelError(DeployconvError):
 class CheckFailed(DeployconvError):
     """A check ran and did not hold: certificate, parity, a gate. Nothing was written.
 
-    ``result`` holds what was found, if there is something to show.
+    ``result`` is the `deployconv.results.Rewriting` with what was found; None if there is none.
     """
 
     status = 1
 
-    def __init__(self, message: str, result: Rewriting | None = None) -> None:
+    def __init__(self, message: str, result: Any = None) -> None:
         super().__init__(message)
         self.result = result
 
