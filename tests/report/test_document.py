@@ -19,7 +19,7 @@ from tests.report import samples
 SITE_KEYS = [
     *("id", "pattern", "nodes", "scope", "stride", "kernel", "dilation", "group", "dtype"),
     *("status", "reason", "form", "shuffle", "conv_kernel", "macs", "certificate"),
-    *("target_note", "dla", "candidates", "requantized"),
+    *("certificate_failure", "parity_only", "target_note", "dla", "candidates", "requantized"),
 ]
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from onnx import ModelProto
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
+from deployconv.proof.certificate import Certified
+from deployconv.rewrites.base import Rewrite
 from deployconv.search import workbench
+from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Choice, TunerOptions
 from deployconv.search.workbench import Workbench
 from tests.search.conftest import Track, by_operator, left
@@ -21,7 +22,8 @@ COL2IM, DCR = Choice("crop", "col2im"), Choice("crop", "dcr")
 def bench_of(proto: ModelProto, budget: float = 60.0) -> Workbench:
     options = RewriteOptions(policy="fastest")
     tuner = TunerOptions(budget=budget, cache=False)
-    return Workbench.of(load(proto), proto.SerializeToString(), options, tuner)
+    candidates = Candidates.of(load(proto), options)
+    return Workbench.of(candidates, proto.SerializeToString(), tuner)
 
 
 def test_sets_of_choices_race_each_other(track: Track) -> None:
@@ -40,12 +42,12 @@ def test_the_original_itself_may_take_part(track: Track) -> None:
 
 
 def test_each_form_is_certified_once(track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
-    certified: list[str] = []
+    certified: list[str | None] = []
     real = workbench.certify
 
-    def certify(subject: Any, plan: Any, seed: int) -> str:
-        certified.append(plan.shuffle)
-        return real(subject, plan, seed)
+    def certify(rewrite: Rewrite, name: str, seed: int) -> Certified:
+        certified.append(rewrite.summary.shuffle)
+        return real(rewrite, name, seed)
 
     monkeypatch.setattr(workbench, "certify", certify)
     bench = bench_of(net(up("x", "y", "up")))
