@@ -5,7 +5,10 @@ Every message says on one line what is wrong, where, and what to do.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deployconv.results import Rewriting
 
 
 class DeployconvError(Exception):
@@ -28,12 +31,12 @@ class ModelError(DeployconvError):
 class CheckFailed(DeployconvError):
     """A check ran and did not hold: certificate, parity, a gate. Nothing was written.
 
-    ``result`` is the `deployconv.results.Rewriting` with what was found; None if there is none.
+    ``result`` has what was found until then; None if that is nothing.
     """
 
     status = 1
 
-    def __init__(self, message: str, result: Any = None) -> None:
+    def __init__(self, message: str, result: Rewriting | None = None) -> None:
         super().__init__(message)
         self.result = result
 

@@ -21,7 +21,7 @@ from costfit.layers import OPSET, written
 from onnx import ModelProto
 
 from deployconv.match.site import ChannelOrder
-from deployconv.options import ShuffleName
+from deployconv.results import ShuffleName
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.shuffles import SHUFFLES, Layout, write_shuffle
 from deployconv.runtimes import get_backend

@@ -13,9 +13,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "deployconv"
 
 ORDER = (
-    ("errors", "_version"),
+    ("results", "_version"),
+    ("errors",),
     ("options",),
-    ("results",),
     ("polyphase",),
     ("graph",),
     ("match",),

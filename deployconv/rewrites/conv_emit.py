@@ -17,8 +17,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.match import Pointwise, UpsampleSite
-from deployconv.options import FormName, ShuffleName
 from deployconv.polyphase import Polyphase, phase_weights
+from deployconv.results import FormName, ShuffleName
 from deployconv.rewrites.channel_layout import in_order, shuffle_order
 from deployconv.rewrites.emit import (
     Emitter,

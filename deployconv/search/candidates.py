@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from deployconv.graph.load import LoadedModel
 from deployconv.match import ShuffleSite, SkippedSite, UpsampleSite
-from deployconv.options import Form, RewriteOptions, Shuffle, ShuffleName
-from deployconv.results import Reason
+from deployconv.options import Form, RewriteOptions, Shuffle
+from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.chain import ChainScope, chain_after
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.matrix import plan_matrix

@@ -18,7 +18,7 @@ import onnx_graphsurgeon as gs
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from deployconv.options import ShuffleName
+from deployconv.results import ShuffleName
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.shuffles import SHUFFLES, Layout, write_shuffle
 
