@@ -39,7 +39,6 @@ class Request:
         verify: certify each site and check the parity of the whole model.
         bench: time both models.
         strict: a site that is left alone is a failure.
-        dump: where the two models of a failed certificate are written; None for nowhere.
         targets: what both models are compiled for; None for nothing.
     """
 
@@ -53,7 +52,6 @@ class Request:
     verify: bool
     bench: bool
     strict: bool
-    dump: Path | None
     targets: Targets | None
 
 
@@ -74,7 +72,7 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
         loaded, request.source, request.options, request.tuner, request.upgrade_opset
     )
     if request.verify:
-        planning = certify_sites(planning, request.tuner.feed.seed, request.dump)
+        planning = certify_sites(planning, request.tuner.feed.seed, request.tuner.dump)
     done = Rewriting(loaded.info, planning.reports, warnings=planning.warnings)
     _check_sites(done, request)
     before = request.targets.build(loaded, request.source) if request.targets else None

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from deployconv.pipeline import apply, plan_model
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from deployconv.graph.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
+from deployconv.rewrites.planning import apply, plan_model
 from tests.build import Array, integers, ops, run
 from tests.quantized import Bias, Layer, Weight, Zero, quantized
 

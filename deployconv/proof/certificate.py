@@ -97,7 +97,7 @@ def certify_sites(planning: Planning, seed: int, dump: Path | None = None) -> Pl
         if rewrite is not None:
             found = certify(rewrite, planned.id, seed)
             if dump is not None and found.failure is not None:
-                found.dump(dump / _folder_name(planned.id, folders))
+                found.dump(dump / folder_name(planned.id, folders))
             report = replace(
                 report,
                 certificate=found.verdict,
@@ -143,7 +143,7 @@ def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
                 np.lib.format.write_array(entry, values, allow_pickle=False)
 
 
-def _folder_name(site: str, taken: set[str]) -> str:
+def folder_name(site: str, taken: set[str]) -> str:
     """The id of a site as the name of a folder that is not ``taken`` yet."""
     plain = [sign if sign.isascii() and (sign.isalnum() or sign in "-_.") else "_" for sign in site]
     name = base = "".join(plain)[:_LONGEST_NAME]

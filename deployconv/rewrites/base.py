@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deployconv.options import FormName, ShuffleName
-from deployconv.results import Macs, Requantization
+from deployconv.results import FormName, Macs, Requantization, ShuffleName
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs

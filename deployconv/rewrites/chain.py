@@ -39,8 +39,8 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from deployconv.graph.view import View
 from deployconv.match import Original, ShuffleSite, UpsampleSite
 from deployconv.match.operators import Operators
-from deployconv.options import Shuffle, ShuffleName
-from deployconv.results import Reason
+from deployconv.options import Shuffle
+from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.base import Summary, Trial
 from deployconv.rewrites.channel_layout import (
     in_order,

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from deployconv.match import UpsampleSite
 from deployconv.match.operators import Operators, Window
-from deployconv.options import Form, FormName, Shuffle, ShuffleName
+from deployconv.options import Form, Shuffle
 from deployconv.polyphase import (
     Axis,
     Polyphase,
@@ -38,7 +39,7 @@ from deployconv.polyphase import (
     split_multiplications,
     without_shift,
 )
-from deployconv.results import Macs, Reason, Requantization
+from deployconv.results import FormName, Macs, Reason, Requantization, ShuffleName
 from deployconv.rewrites.base import Summary, Trial
 from deployconv.rewrites.conv_emit import emit_conv
 from deployconv.rewrites.emit import Emitter, requantized
@@ -124,7 +125,7 @@ class PolyphaseConv:
         """Output channels of the Conv per output channel of the layer."""
         return prod(axis.axis.stride for axis in self.axes)
 
-    @property
+    @cached_property
     def summary(self) -> Summary:
         return Summary(self.form, self.shuffle, self.conv_kernel, self.macs, self._scale_error())
 

@@ -21,8 +21,8 @@ from deployconv.match import ShuffleSite
 from deployconv.match.operators import Operators
 from deployconv.match.pixel_shuffle import shuffled_conv
 from deployconv.match.site import ConvInFront
-from deployconv.options import Form, Shuffle, ShuffleName
-from deployconv.results import Reason
+from deployconv.options import Form, Shuffle
+from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.base import Summary, Trial
 from deployconv.rewrites.chain import Chain, ChainScope, chain_after
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv

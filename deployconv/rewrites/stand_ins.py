@@ -33,7 +33,10 @@ _EXACT = frozenset(
 )
 """Operators that are exact on integers, and on halves and quarters."""
 _LARGE = float(1 << 20)
-"""A bound for Clip that no value of a trial reaches."""
+"""A bound for Clip that no value of a trial reaches.
+
+Of two bounds only the lower one is reached: values above it must show what computed them.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +120,9 @@ def _exact_values(
             values[at] = np.abs(drawn) * signs[op] if op in signs else drawn
         return values, {}
     if op == "Clip":
-        bounds = {1: -_LARGE, 2: _LARGE}
-        stated = {"min": -_LARGE, "max": _LARGE}
+        has_lower = 1 in constants or "min" in node.attrs
+        lower, upper = -1.0, _LARGE if has_lower else 1.0
+        bounds, stated = {1: lower, 2: upper}, {"min": lower, "max": upper}
         attributes = {name: bound for name, bound in stated.items() if name in node.attrs}
         values = {at: np.full(shape, bounds[at], np.float32) for at, shape in constants.items()}
         return values, attributes

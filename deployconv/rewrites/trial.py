@@ -108,9 +108,14 @@ class Draws:
         return self.rng.integers(-self.bound, self.bound + 1, tuple(shape)).astype(np.float32)
 
     def powers(self, shape: Sequence[int], values: Sequence[float] = (-2, -1, 1, 2)) -> Array:
-        """Random powers of two, by which a multiplication is exact."""
-        drawn = self.rng.choice(np.array(values, np.float32), () if self.alike else tuple(shape))
-        return np.broadcast_to(drawn, tuple(shape))
+        """Random powers of two, by which a multiplication is exact; each as often as the others.
+
+        If they are few, no two are equal.
+        """
+        few = self.rng.permutation(np.array(values, np.float32))
+        if self.alike:
+            return np.broadcast_to(few[0], tuple(shape))
+        return self.rng.permutation(np.resize(few, prod(shape))).reshape(tuple(shape))
 
     def of(self, name: str, shape: Sequence[int]) -> Array:
         """Integers for the tensor ``name``, the same ones each time."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from deployconv.rewrites.lowering.shuffle import SHUFFLES
 from typer.main import get_command
 
 import deployconv
@@ -19,6 +18,7 @@ from deployconv.cli.app import app
 from deployconv.cli.parameters import arguments
 from deployconv.errors import UsageError
 from deployconv.options import Option, options_of
+from deployconv.rewrites.shuffles import SHUFFLES
 from tests.cli.conftest import FakeApi
 
 COMMANDS: dict[str, type[options.Command]] = {

@@ -16,9 +16,10 @@ import deployconv
 from deployconv.errors import BackendUnavailable, CheckFailed, UsageError
 from deployconv.graph.load import load
 from deployconv.match import Parameter
-from deployconv.options import Form, RewriteOptions, Shuffle, ShuffleName
+from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.proof import certificate
 from deployconv.proof.certificate import Certified, certify, certify_sites
+from deployconv.results import ShuffleName
 from deployconv.rewrites import separable
 from deployconv.rewrites.base import Rewrite, Trial
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv

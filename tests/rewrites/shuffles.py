@@ -9,21 +9,11 @@ from math import prod
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from deployconv.options import Form, Shuffle
-from deployconv.rewrites.joining import Reach
 from tests.build import FLOAT, Array, graph, integers, model, node, tensor, value
 
 SIZES = (5, 6, 3)
 CHANNELS = 16
 """What the head makes."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    form: Form = "crop"
-    shuffle: Shuffle = "auto"
-    chain: Reach = "all"
-    halves: bool = False
 
 
 @dataclass(frozen=True)

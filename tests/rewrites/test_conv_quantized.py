@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import plan_model
+from deployconv.rewrites.planning import plan_model
 from deployconv.runtimes import get_backend
 from tests.build import Array, Feeds, assert_equal, ops, rewrite, run
 from tests.quantized import Activations, Layer, Weight, network, optimised_ops
