@@ -256,6 +256,7 @@ def _model(
     feeds: Mapping[str, Array],
 ) -> ModelProto:
     read = {name for node in nodes for name in node.input}
+    rank = max(x.ndim for x in feeds.values())
     graph = onnx.helper.make_graph(
         nodes,
         "certificate",
@@ -263,7 +264,7 @@ def _model(
             onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, list(x.shape))
             for name, x in feeds.items()
         ],
-        [onnx.helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+        [onnx.helper.make_tensor_value_info(output, TensorProto.FLOAT, [None] * rank)],
         [
             onnx.numpy_helper.from_array(array, name)
             for name, array in constants.items()

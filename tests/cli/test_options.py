@@ -189,12 +189,12 @@ def test_the_planner_gets_the_options_of_rewrite() -> None:
 
 
 def test_shuffles_are_those_of_the_registry() -> None:
-    assert list(get_args(options.ShuffleName)) == list(SHUFFLES)
+    assert list(get_args(results.ShuffleName)) == list(SHUFFLES)
     assert get_args(options.Shuffle) == ("auto", *SHUFFLES)
 
 
 def test_forms_and_shuffles_of_the_report() -> None:
-    assert set(get_args(options.FormName)) == {*get_args(options.Form), "conv"} - {"auto"}
+    assert set(get_args(results.FormName)) == {*get_args(options.Form), "conv"} - {"auto"}
     types = get_type_hints(results.SiteReport)
-    assert types["form"] == options.FormName | None
-    assert types["shuffle"] == options.ShuffleName | None
+    assert types["form"] == results.FormName | None
+    assert types["shuffle"] == results.ShuffleName | None
