@@ -95,7 +95,7 @@ def weight_of(case: Case) -> Array:
     scale = shaped(arrays["w_scale"], axis, rank)
     default = 0 if weight.zero == "none" else None
     zero = shaped(arrays["w_zero"], axis, rank).astype(float) if default is None else default
-    if weight.folded:
+    if weight.channels_in_batch:
         # Without a zero point QuantizeLinear makes unsigned integers.
         limits = np.iinfo(np.uint8 if weight.zero == "none" else weight.kind)
         rounded = np.rint(arrays["w_float"] / scale) + zero

@@ -117,7 +117,7 @@ class PolyphaseConv:
         if self.form != "split":
             depth = (1,) if self.volume else ()
             return (*depth, *(form.span for form in self.axes))
-        needed = ([form.places(q) for q in range(form.axis.stride)] for form in self.axes)
+        needed = ([form.taps_needed(q) for q in range(form.axis.stride)] for form in self.axes)
         return tuple(max(last - first + 1 for first, last in axis) for axis in needed)
 
     @property
@@ -148,9 +148,11 @@ class PolyphaseConv:
             window,
             others=shuffle.operators(site.stride) if shuffle is not None else (),
             resize=self.repeat,
-            prelude=tuple((node.op, None) for layers in site.prelude for node in layers.nodes),
+            pointwise_before=tuple(
+                (node.op, None) for layers in site.pointwise_before for node in layers.nodes
+            ),
             sizes=site.known_sizes,
-            channels_to_batch=site.folded,
+            channels_to_batch=site.channels_in_batch,
         )
 
     def emit(self, emitter: Emitter) -> None:
@@ -181,7 +183,7 @@ class PolyphaseConv:
             # All output channels are computed alike: the first ones do.
             channels = max(1, channels * AFFORDABLE // (prod(sizes) * most))
         drawn = own.draw(draws, channels)
-        x = draws.image((*(original.front or (2, site.channels[0])), *sizes))
+        x = draws.image((*(original.batch_and_channels or (2, site.channels[0])), *sizes))
         rewrite = exact.on(drawn.site, channels).at_sizes(sizes)
         return build_trial(
             rewrite, drawn.nodes, drawn.constants, {site.input: x}, drawn.parity_only

@@ -156,7 +156,7 @@ def phase_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> 
     biases = _phase_biases(emitter, site, part)
     made = []
     for number, phase in enumerate(product(*(range(stride) for stride in site.stride))):
-        needed = [form.places(q) for form, q in zip(plan.axes, phase, strict=True)]
+        needed = [form.taps_needed(q) for form, q in zip(plan.axes, phase, strict=True)]
         pads = [
             (form.pads[0] - first, form.pads[1] - (form.span - 1 - last))
             for form, (first, last) in zip(plan.axes, needed, strict=True)
@@ -183,9 +183,9 @@ def _phase_biases(emitter: Emitter, site: UpsampleSite, part: slice) -> list[lis
 def conv_input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:
     """The input of the layer after the pointwise layers that have moved there."""
     tensor: gs.Tensor = gs.Variable(site.input)
-    for layers in site.prelude:
+    for layers in site.pointwise_before:
         tensor = _moved(emitter, layers, tensor)
-    if site.folded:
+    if site.channels_in_batch:
         tensor = emitter.reshape(tensor, [-1, 1, *(0,) * site.rank])
     return tensor
 

@@ -63,11 +63,11 @@ class FoldedLayer:
 
     def trial(self, rng: np.random.Generator) -> Trial:
         site, layer = self.site, self.site.layer
-        base = replace(site.base or site, prelude=())
+        base = replace(site.base or site, pointwise_before=())
         layers = [layer, *(node for one in site.absorbed for node in one.nodes)]
         protos = tuple(site.scope.proto.node[site.scope.index(node)] for node in layers)
         original = Original(protos, site.original().constants)
-        own = SiteOnIntegers.of(replace(site, prelude=(), base=base), original)
+        own = SiteOnIntegers.of(replace(site, pointwise_before=(), base=base), original)
         draws = Draws.fitting(rng, site.scope.opset, own.terms, own.growth, 2)
         drawn = own.draw(draws)
         taps = zip(site.geometry.kernel or (), site.geometry.dilation or (), strict=True)

@@ -160,7 +160,7 @@ class Region:
         exported = [OnnxExporter.export_node(node) for step in steps for node in step.nodes]
         feeds = {
             own.site.input: draws.image(
-                (*(own.original.front or (2, own.site.channels[0])), *sizes)
+                (*(own.original.batch_and_channels or (2, own.site.channels[0])), *sizes)
             )
             for own in owns
         }

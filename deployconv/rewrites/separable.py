@@ -150,7 +150,7 @@ def product_trial(planned: ByFactors, rng: np.random.Generator, alike: bool) -> 
     draws = replace(draws, alike=alike)
     weight = draws.product((site.base or site).weight, taps)
     drawn = own.draw(draws, weight=weight)
-    x = draws.image((*(original.front or (2, site.channels[0])), *sizes))
+    x = draws.image((*(original.batch_and_channels or (2, site.channels[0])), *sizes))
     return build_trial(
         planned.on(drawn.site).at_sizes(sizes),
         drawn.nodes,
@@ -202,8 +202,8 @@ def _steps(
         sizes = zip(axes, step.sizes, strict=True)
         step = replace(
             step,
-            prelude=(),
-            folded=False,
+            pointwise_before=(),
+            channels_in_batch=False,
             geometry=replace(site.geometry, group=channels),
             sizes=tuple(None if size is None else own.output_size(size) for own, size in sizes),
         )

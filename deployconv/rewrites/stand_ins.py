@@ -179,13 +179,13 @@ def swapped(original: Original, stand_ins: Iterable[gs.Node]) -> list[NodeProto]
 # --- Pointwise layers between an upsampling and its Conv, which move to the low resolution
 
 
-def prelude_growth(site: UpsampleSite, constants: Mapping[str, Array]) -> int:
+def growth_before_conv(site: UpsampleSite, constants: Mapping[str, Array]) -> int:
     """By how much the pointwise layers before the Conv may enlarge values."""
-    nodes = (node for layers in site.prelude for node in layers.nodes)
+    nodes = (node for layers in site.pointwise_before for node in layers.nodes)
     return prod(growth(node, _positions(node, constants)) for node in nodes)
 
 
-def with_prelude_on_integers(
+def with_integers_before_conv(
     site: UpsampleSite, constants: Mapping[str, Array], draws: Draws
 ) -> tuple[UpsampleSite, dict[str, Array], list[gs.Node], list[str]]:
     """``site`` with stand-ins for the pointwise layers before its Conv.
@@ -203,7 +203,7 @@ def with_prelude_on_integers(
         draws = replace(draws, keeps_zero=True)  # inserted zeros pass through these layers
     made: dict[str, Array] = {}
     nodes, parity_only, prelude = [], [], []
-    for layers in site.prelude:
+    for layers in site.pointwise_before:
         replaced = []
         for node in layers.nodes:
             shapes = {
@@ -216,7 +216,7 @@ def with_prelude_on_integers(
                 parity_only.append(site.scope.label(node))
         nodes += replaced
         prelude.append(Pointwise(tuple(replaced), layers.source, layers.target))
-    return replace(site, prelude=tuple(prelude)), made, nodes, parity_only
+    return replace(site, pointwise_before=tuple(prelude)), made, nodes, parity_only
 
 
 def _positions(node: gs.Node, constants: Mapping[str, Array]) -> list[int]:

@@ -38,7 +38,7 @@ class Shuffled:
 
     order: str
     stride: tuple[int, ...] = (2, 2)
-    spelled: bool = False
+    composite: bool = False
 
 
 Layer = str | Shuffled
@@ -104,7 +104,7 @@ class _Writer:
     def _shuffle(self, layer: Shuffled, number: int, source: str, target: str) -> None:
         self.channels //= prod(layer.stride)
         name = f"n{number}"
-        if not layer.spelled:
+        if not layer.composite:
             block = {"blocksize": layer.stride[0], "mode": layer.order}
             self.nodes.append(node("DepthToSpace", [source], [target], name=name, **block))
             self._grow(layer.stride)

@@ -24,7 +24,7 @@ from deployconv.graph.constants import Constant
 from deployconv.graph.view import View
 from deployconv.match import Parameter, UpsampleSite
 from deployconv.match.attributes import AttributeReader
-from deployconv.polyphase import Axis, kernel_behind_shuffle, phase_weights
+from deployconv.polyphase import Axis, kernel_after_shuffle, phase_weights
 from deployconv.rewrites.emit import Emitter, conv_attributes, finite
 from deployconv.rewrites.neighbours import is_known
 from deployconv.rewrites.steps.base import PhaseImage
@@ -114,7 +114,7 @@ class LastConv:
         forms, name = image.last, image.name
         stride, spans = [form.axis.stride for form in forms], [form.span for form in forms]
         values = finite(Parameter.of(self.weight), name)
-        arranged = phase_weights(kernel_behind_shuffle(values, stride, self.dilation), forms)
+        arranged = phase_weights(kernel_after_shuffle(values, stride, self.dilation), forms)
         kernel = arranged.reshape(len(values) * prod(stride), values.shape[1], prod(stride), *spans)
         parts = np.moveaxis(kernel, 2, 0)
         if len(images) == 1:
@@ -156,7 +156,7 @@ def last_conv_at(node: gs.Node, site: UpsampleSite, view: View, channels: int) -
     if conv.rank != site.rank:
         return None
     axes = tuple(
-        Axis.behind_shuffle(*axis)
+        Axis.after_shuffle(*axis)
         for axis in zip(site.stride, conv.kernel, conv.dilations, conv.explicit_pads, strict=True)
     )
     if any(size < 1 for size in _trial_sizes(site, axes)):

@@ -43,17 +43,17 @@ TAILS: dict[str, list[Layer]] = {
     "shuffle_conv1x1": [DCR, "Relu", "Conv", "Add"],
     "shuffle_between_two_convs": ["Conv", CRD, "Add", "Conv", "Relu"],
     "shuffle_block_shuffle": [DCR, "Up", "Add", CRD, "Relu"],
-    "unequal": [Shuffled("DCR", (1, 2), spelled=True), "Add"],
+    "unequal": [Shuffled("DCR", (1, 2), composite=True), "Add"],
     "stride_4": [Shuffled("DCR", (4, 4)), "Add"],
-    "spelled_crd": [Shuffled("CRD", spelled=True), "Add"],
-    "spelled_dcr": ["Relu", Shuffled("DCR", spelled=True), "Conv"],
+    "spelled_crd": [Shuffled("CRD", composite=True), "Add"],
+    "spelled_dcr": ["Relu", Shuffled("DCR", composite=True), "Conv"],
 }
 
 OTHER_RANKS: dict[str, tuple[Head, list[Layer]]] = {
-    "1d": (Head((4,), (2,), 1), [Shuffled("CRD", (4,), spelled=True), "Add"]),
-    "1d_dcr": (Head((4,), (2,), 1), [Shuffled("DCR", (4,), spelled=True), "Add", "Conv"]),
-    "3d": (Head((2, 2, 2), (2, 2, 2)), [Shuffled("CRD", (2, 2, 2), spelled=True), "Add"]),
-    "3d_dcr": (Head((2, 2, 2), (2, 2, 2)), [Shuffled("DCR", (2, 1, 2), spelled=True), "Relu"]),
+    "1d": (Head((4,), (2,), 1), [Shuffled("CRD", (4,), composite=True), "Add"]),
+    "1d_dcr": (Head((4,), (2,), 1), [Shuffled("DCR", (4,), composite=True), "Add", "Conv"]),
+    "3d": (Head((2, 2, 2), (2, 2, 2)), [Shuffled("CRD", (2, 2, 2), composite=True), "Add"]),
+    "3d_dcr": (Head((2, 2, 2), (2, 2, 2)), [Shuffled("DCR", (2, 1, 2), composite=True), "Relu"]),
 }
 
 CONVS = {
@@ -70,7 +70,7 @@ BEHIND_CONVS: dict[str, list[Layer]] = {
     "relu": [CRD, "Relu"],
     "block": [DCR, "Relu", "Up"],
     "shuffle_conv1x1_shuffle": [DCR, "Conv", "Relu", CRD, "Add"],
-    "spelled": [Shuffled("DCR", spelled=True), "Add", Shuffled("CRD", (2, 1), spelled=True)],
+    "spelled": [Shuffled("DCR", composite=True), "Add", Shuffled("CRD", (2, 1), composite=True)],
 }
 
 LEAVE_THEIR_GROUP = {
@@ -307,7 +307,7 @@ def test_a_conv_that_is_strided_or_dilated_heads_no_chain(head: Head) -> None:
 FAULTS = {
     "order": ([DCR], {"order": "CRD"}),
     "order_in_front_of_a_conv": ([CRD, "Conv"], {"order": "DCR"}),
-    "axes": ([Shuffled("CRD", (1, 2), spelled=True), "Add"], {"stride": (2, 1)}),
+    "axes": ([Shuffled("CRD", (1, 2), composite=True), "Add"], {"stride": (2, 1)}),
     "axes_in_front_of_a_conv": ([Shuffled("DCR", (4, 2), True), "Up"], {"stride": (2, 4)}),
 }
 
