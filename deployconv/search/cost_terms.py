@@ -191,10 +191,10 @@ def _conv(node: NodeProto, shapes: Instance, block: int) -> Work:
             work["columns"] = inner * group * taps * pixels / _MILLION
         return work
     if group > 1 and inner == 1:
-        work["depthwise"] = _filled(c_out, block) * taps * pixels / _MILLION
+        work["depthwise"] = whole_blocks(c_out, block) * taps * pixels / _MILLION
         return work
-    outer = group * _filled(c_out // group, block)
-    inner = _filled(inner, block) if reads_blocks(node, shapes, block) else inner
+    outer = group * whole_blocks(c_out // group, block)
+    inner = whole_blocks(inner, block) if reads_blocks(node, shapes, block) else inner
     work["blocked"] = inner * outer * taps * pixels / _MILLION
     return work
 
@@ -307,7 +307,7 @@ def _transposed(node: NodeProto, shape: Sequence[int]) -> Term:
     return "transposed_axis" if len(moved) <= 3 else "transposed"
 
 
-def _filled(channels: int, block: int) -> int:
+def whole_blocks(channels: int, block: int) -> int:
     """``channels`` rounded up to whole blocks."""
     return -(-channels // block) * block
 
