@@ -69,7 +69,7 @@ AS_IT_WAS = "as it was"
 
 
 @dataclass(frozen=True)
-class Tuned:
+class Decision:
     """The form of each site that changes, by its id, and what is known of all forms.
 
     ``over_memory`` are the sites of which a faster form needs too much memory.

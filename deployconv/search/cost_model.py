@@ -33,7 +33,7 @@ from deployconv.runtimes import get_runtime
 from deployconv.runtimes.measure import usable_cpus
 from deployconv.runtimes.shapes import input_specs
 from deployconv.search.candidates import Candidates
-from deployconv.search.choice import AS_IT_WAS, Choice, Option, Tuned, TunerOptions
+from deployconv.search.choice import AS_IT_WAS, Choice, Decision, Option, TunerOptions
 from deployconv.search.cost_graph import CostGraph, Position, add_work, graph_of
 from deployconv.search.cost_table import TABLES, CostTable
 from deployconv.search.cost_terms import Work
@@ -42,7 +42,7 @@ _SMALL = 64
 """Most elements of a constant that may be a shape."""
 
 
-def predict(candidates: Candidates, tuner: TunerOptions) -> Tuned:
+def predict(candidates: Candidates, tuner: TunerOptions) -> Decision:
     """Choose the form of every selected site that is predicted to be fastest.
 
     Raises UsageError if the inputs of ``tuner`` do not fit the model.
@@ -78,7 +78,7 @@ def predict(candidates: Candidates, tuner: TunerOptions) -> Tuned:
         name: found.predictions(choices.get(name), joins=name in taken)
         for name, found in predicted.items()
     }
-    return Tuned(choices, shown)
+    return Decision(choices, shown)
 
 
 def _fresh(name: Callable[[str], str]) -> Callable[[str], str]:

@@ -28,7 +28,7 @@ from deployconv.search.choice import Choice, TunerOptions
 from deployconv.search.cost_model import predict
 from deployconv.search.tuner import tune
 from tests.build import conv_transpose, integers, tensor
-from tests.search.conftest import Track, by_operator
+from tests.search.conftest import ScriptedBackend, by_operator
 from tests.search.nets import head, net, node, pair, shuffled_twice, up, upsampled_and_shuffled
 
 COL2IM_WINS = by_operator(ConvTranspose=4.0, Col2Im=1.0, DepthToSpace=3.0, Transpose=2.0)
@@ -118,9 +118,9 @@ def test_the_models_have_forms_of_every_kind(planned: Counter[str]) -> None:
 @pytest.mark.parametrize("cost", [COL2IM_WINS, CONV_TRANSPOSE_WINS], ids=["faster", "slower"])
 @pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
 def test_no_site_is_planned_again_while_forms_are_timed(
-    track: Track, planned: Counter[str], build: Callable[[], ModelProto], cost: Any
+    scripted: ScriptedBackend, planned: Counter[str], build: Callable[[], ModelProto], cost: Any
 ) -> None:
-    track.cost = cost
+    scripted.cost = cost
     proto = build()
     candidates = listed(proto, policy="fastest")
     once = planned.copy()
@@ -128,16 +128,16 @@ def test_no_site_is_planned_again_while_forms_are_timed(
     assert once["view"] == 1
     tuned = tune(candidates, proto.SerializeToString(), TunerOptions(cache=False), predict)
     apply(candidates.with_choices(tuned.choices))
-    assert track.races
+    assert scripted.comparisons
     assert planned == once
 
 
 @pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
 def test_a_whole_rewrite_plans_no_more_than_the_listing(
-    track: Track, planned: Counter[str], build: Callable[[], ModelProto]
+    scripted: ScriptedBackend, planned: Counter[str], build: Callable[[], ModelProto]
 ) -> None:
     """From the model to the one that is written, certificates included."""
-    track.cost = COL2IM_WINS
+    scripted.cost = COL2IM_WINS
     listed(build(), policy="fastest")
     once = planned.copy()
     planned.clear()
