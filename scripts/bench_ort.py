@@ -27,14 +27,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import command, table
+from bench import command
 from bench.floor import Rates, floor_of, measure_rates
 from bench.memory import Memory
 from bench.rows import Policy
 from bench.share import limit, moving_part, upsampling_share
 from bench.speed import Effort, time_pair
 from bench.subjects import Subject, all_subjects, exported
-from bench.table import Row
+from bench.table import TABLE, Row
 
 
 def measure(subject: Subject, policy: Policy, rates: Rates, effort: Effort, folder: Path) -> Row:
@@ -70,11 +70,7 @@ BENCHMARK = command.Benchmark(
     __doc__,
     all_subjects,
     ("all", "cost", "fastest"),
-    table.HEADER,
-    table.line,
-    table.summarise,
-    table.summary_line,
-    table.markdown,
+    TABLE,
     prepare,
 )
 
