@@ -30,6 +30,7 @@ from typing import Any
 from bench import command
 from bench.floor import Rates, floor_of, measure_rates
 from bench.memory import Memory
+from bench.process import on_one_line
 from bench.rows import Policy
 from bench.share import limit, moving_part, upsampling_share
 from bench.speed import Effort, time_pair
@@ -50,7 +51,7 @@ def measure(subject: Subject, policy: Policy, rates: Rates, effort: Effort, fold
         share = upsampling_share(original, subject.shapes, threads)
         moving = moving_part(original, rewritten, subject.shapes, threads)
     except Exception as error:
-        return Row(subject.name, policy, threads, error=command.words(error))
+        return Row(subject.name, policy, threads, error=on_one_line(error))
     sites = tuple(asdict(site) for site in done.sites)
     most = limit(share, floor, rates, speed.before_ms)
     return Row(subject.name, policy, threads, sites, speed, memory, floor, share, most, moving)

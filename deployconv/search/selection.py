@@ -130,9 +130,10 @@ def select_jointly(
     promising form. In the second, sites have the forms that the cost model chooses, except those
     that were measured to be slower. The faster one is selected if its confidence interval says so.
 
-    The second candidate needs less if something is selected already: a prediction and a measured
-    ratio above 1 are enough, unless the interval allows that it is slower. So a gain that is too
-    small to be measured with confidence can be taken, but never in place of the original.
+    If something is selected already, less is asked of the second candidate: a prediction and a
+    measured ratio above 1 are enough, if the interval says that it is at most slightly slower. So a
+    gain that is too small to be measured with confidence can be taken, but never in place of the
+    original.
 
     If neither is selected, the more promising half of the sites in question is compared, and then
     the rest, while there is time.

@@ -116,8 +116,3 @@ def rewrite(
         cache=False,
         force=True,
     )
-
-
-def words(error: Exception) -> str:
-    """The error on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())

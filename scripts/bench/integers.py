@@ -15,6 +15,7 @@ from zoo.quantize import Feeds, quantize, random_batches
 
 from bench import command
 from bench import rows as base
+from bench.process import on_one_line
 from bench.rows import Rows, Table
 from bench.speed import Effort, time_pair
 from bench.subjects import Shapes, Subject, exported
@@ -90,7 +91,7 @@ def measure(
         speed = time_pair(before, after, subject.shapes, threads, effort)
         errors = compare(original, (before, after), subject.shapes)
     except Exception as error:
-        return Row(subject.name, policy, threads, error=command.words(error))
+        return Row(subject.name, policy, threads, error=on_one_line(error))
     sites = tuple(asdict(site) for site in done.sites)
     return Row(subject.name, policy, threads, sites, speed, errors)
 
