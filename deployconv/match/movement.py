@@ -283,7 +283,7 @@ class Movement:
 def _is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
     """Whether ``node`` is pointwise, and no product with a mask that is made of sizes."""
     return is_pointwise(node, scope, view) and not any(
-        view.is_data_free(tensor, scope) and view.constants.of(tensor, scope) is None
+        view.constants.of(tensor, scope) is None and view.is_data_free(tensor, scope)
         for tensor in node.inputs
         if tensor.name
     )
