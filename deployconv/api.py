@@ -383,12 +383,16 @@ def _request(
     source: ModelSource, options: RewriteCommand, on_progress: Callable[[float], None] | None
 ) -> Request:
     """What `rewriting` is asked for."""
-    from deployconv.proof.builds import targets_of
     from deployconv.rewriting import Request
     from deployconv.runtimes import get_runtime
     from deployconv.search.choice import TunerOptions
 
     feed = _feed(options)
+    targets = None
+    if options.target:
+        from deployconv.proof.builds import targets_of
+
+        targets = targets_of(options.target, options.backend, feed)
     return Request(
         source=source,
         options=RewriteOptions(
@@ -418,7 +422,7 @@ def _request(
         verify=options.verify,
         bench=options.bench,
         strict=options.strict,
-        targets=targets_of(options.target, options.backend, feed),
+        targets=targets,
     )
 
 

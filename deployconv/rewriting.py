@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployconv.errors import BackendUnavailable, CheckFailed
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.save import needs_external_data, refuse_existing, refuse_inputs, staged
 from deployconv.options import RewriteOptions
-from deployconv.proof.builds import Targets, compile_rewritten, no_gpu, with_target_notes
 from deployconv.proof.certificate import certify_sites, failed_certificates
-from deployconv.proof.latency import measure_latency
-from deployconv.proof.parity import check_parity
 from deployconv.results import NotRun, Rewriting, Step
 from deployconv.rewrites.planning import apply
 from deployconv.runtimes.base import ModelSource
 from deployconv.search.choice import TunerOptions
 from deployconv.search.policy import plan_by_policy
+
+if TYPE_CHECKING:
+    from deployconv.proof.builds import Targets
+
+# What compares, times and compiles models is imported by the functions that do, as a call may ask
+# for none of it, and the imports take as long as the rewrite of a small model.
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
     _check_sites(done, request)
     before = request.targets.build(loaded, request.source) if request.targets else None
     if request.targets and before:
+        from deployconv.proof.builds import with_target_notes
+
         sites = [planned.found for planned in planning.sites]
         done = with_target_notes(done, sites, before, request.targets)
     after = apply(planning)
@@ -84,6 +90,8 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
     with staged(after.proto, loaded.folder, place, after.added, external) as candidate:
         done = replace(done, model=after.proto if place is None else candidate.proto)
         if request.targets and before:
+            from deployconv.proof.builds import compile_rewritten
+
             done = compile_rewritten(done, before, candidate.path, request.targets)
         done = _proved(done, candidate.path, request)
         done = _timed(done, candidate.path, request)
@@ -106,8 +114,10 @@ def _proved(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
     """Add the parity of the whole model. Raises CheckFailed where it does not hold."""
     if not request.verify:
         return _not_run(done, "certificate", "parity", reason="--no-verify")
+    from deployconv.proof.parity import check_parity
+
     tuner = request.tuner
-    if request.targets and (absent := no_gpu(tuner.backend)):
+    if absent := _no_gpu(request):
         return _not_run(done, "parity", reason=absent)
     requantized = any(site.requantized is not None for site in done.sites)
     parity = check_parity(
@@ -126,10 +136,12 @@ def _timed(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
     if not request.bench:
         return _not_run(done, "latency", reason="--no-bench")
     tuner = request.tuner
-    if request.targets and (absent := no_gpu(tuner.backend)):
+    if absent := _no_gpu(request):
         return _not_run(done, "latency", reason=absent)
     if not any(site.status == "rewritten" for site in done.sites):
         return _not_run(done, "latency", reason="no site was rewritten")
+    from deployconv.proof.latency import measure_latency
+
     try:
         latency = measure_latency(
             request.source, candidate, tuner.backend, tuner.feed, tuner.threads
@@ -138,6 +150,15 @@ def _timed(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
         # Parity has run, perhaps as a float32 twin: the model is proved, only not timed.
         return _not_run(done, "latency", reason=str(missing))
     return replace(done, latency=latency)
+
+
+def _no_gpu(request: Request) -> str | None:
+    """Why the models are only compiled for the targets of the call; None if they can run here."""
+    if not request.targets:
+        return None
+    from deployconv.proof.builds import no_gpu
+
+    return no_gpu(request.tuner.backend)
 
 
 def _not_run(done: Rewriting, *steps: Step, reason: str) -> Rewriting:

@@ -12,12 +12,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -34,6 +35,8 @@ from deployconv.errors import DeployconvError
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 _FAULT = 2
+_NEW_OBJECTS = 100_000
+"""How many more objects there are when Python next looks for garbage."""
 
 
 @dataclass
@@ -75,6 +78,16 @@ def root(
 
 for command in (inspect, rewrite, verify, bench, build, check):
     app.command()(command)
+
+
+def run() -> NoReturn:
+    """Run the command line and end the process with its exit status."""
+    # Nearly all objects of a command live until it ends. Looking for garbage among them, while
+    # they are made and once more at the end, takes as long as the rewrite of a small model.
+    gc.set_threshold(_NEW_OBJECTS)
+    status = main()
+    gc.freeze()
+    sys.exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

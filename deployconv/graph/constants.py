@@ -259,10 +259,9 @@ def producer(tensor: gs.Tensor, scope: Scope) -> _Source | None:
     if not tensor.inputs:
         return None
     node = tensor.inputs[0]
-    for around in scope.ancestors():
-        if around.holds(node):
-            return node, around
-    return None
+    if scope.holds(node):
+        return node, scope
+    return next(((node, around) for around in scope.ancestors() if around.holds(node)), None)
 
 
 def _output(results: tuple[Constant, ...], node: gs.Node, tensor: gs.Tensor) -> Constant:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from onnx.reference import ReferenceEvaluator
 
-from deployconv.graph.evaluate import ConvTranspose
+from deployconv.graph.reference_operators import ConvTranspose
 
 Array = NDArray[Any]
 

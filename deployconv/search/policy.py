@@ -18,7 +18,6 @@ from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Tuned, TunerOptions
 from deployconv.search.cost_model import predict
 from deployconv.search.cost_table import TABLES
-from deployconv.search.tuner import tune
 
 _HIGHEST_OPSET = max(shuffle.min_opset for shuffle in SHUFFLES.values())
 """The first opset that has all shuffles."""
@@ -59,6 +58,9 @@ def plan_by_policy(
         tuned = predict(candidates, tuner)
         warnings += _unfitted(runtime)
     else:
+        # It imports what runs and times models.
+        from deployconv.search.tuner import tune
+
         fitted = TABLES[runtime.cost_table].fitted
         tuned = tune(candidates, original, tuner, predict if fitted else None)
     planning = candidates.with_choices(tuned.choices)
