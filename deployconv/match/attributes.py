@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import onnx_graphsurgeon as gs
 
 from deployconv.errors import ModelError
 from deployconv.graph.constants import Constant
 from deployconv.graph.tensors import dtype_name
-from deployconv.match.site import Parameter
+
+if TYPE_CHECKING:
+    from deployconv.match.weights import Parameter
 
 _AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 

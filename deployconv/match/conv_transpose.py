@@ -28,12 +28,12 @@ from deployconv.match.site import (
     Original,
     Recogniser,
     Site,
-    Skip,
     SkippedSite,
     UpsampleSite,
 )
 from deployconv.match.weights import find_parameters, find_weight
 from deployconv.polyphase import Axis
+from deployconv.results import Reason
 
 
 def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
@@ -44,26 +44,34 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
     if not is_standard(node, "ConvTranspose"):
         return None
 
-    def skip(reason: Skip, geometry: Geometry | None = None, dtype: str | None = None) -> Site:
-        return SkippedSite(name, "conv_transpose", scope, (node,), geometry, dtype, reason)
+    def skip(reason: Reason, geometry: Geometry | None = None, dtype: str | None = None) -> Site:
+        return SkippedSite(
+            id=name,
+            pattern="conv_transpose",
+            scope=scope,
+            nodes=(node,),
+            reason=reason,
+            geometry=geometry,
+            dtype=dtype,
+        )
 
     if has_references(node):
-        return skip(Skip("attribute-reference", "its attributes are the function's parameters"))
+        return skip(Reason("attribute-reference", "its attributes are the function's parameters"))
     weight = find_weight(node, scope, view)
-    if isinstance(weight, Skip):
+    if isinstance(weight, Reason):
         return skip(weight)
     attributes = _Attributes.of(node, weight, name)
     conv = attributes.conv
     geometry = Geometry(conv.strides, conv.kernel, conv.dilations, conv.group)
     parameters = find_parameters(node, scope, view, weight)
-    if isinstance(parameters, Skip):
+    if isinstance(parameters, Reason):
         return skip(parameters, geometry, weight.dtype.name)
     channels = weight.shape[0], weight.shape[1] * conv.group
     reader = AttributeReader(node, name)
     reader.check_operands(node.inputs[0], weight, parameters.bias, channels)
     sizes = spatial_sizes(node.inputs[0], conv.rank)
     padding = _padding(attributes, sizes)
-    if isinstance(padding, Skip):
+    if isinstance(padding, Reason):
         return skip(padding, geometry, weight.dtype.name)
     axes = tuple(
         Axis.transposed(stride, taps, dilation, (pad.begin, pad.end), pad.output_padding)
@@ -127,7 +135,7 @@ class _Padding:
     output_padding: int
 
 
-def _padding(attributes: _Attributes, sizes: tuple[int | None, ...]) -> list[_Padding] | Skip:
+def _padding(attributes: _Attributes, sizes: tuple[int | None, ...]) -> list[_Padding] | Reason:
     """Explicit padding per axis, as onnxruntime and the ONNX reference both compute it.
 
     ``auto_pad = SAME_*`` makes the output ``s`` times as large as the input, ``output_shape``
@@ -136,7 +144,7 @@ def _padding(attributes: _Attributes, sizes: tuple[int | None, ...]) -> list[_Pa
     """
     same = attributes.conv.auto_pad.startswith("SAME")
     if attributes.conv.auto_pad != "NOTSET" and any(attributes.conv.pads):
-        return Skip("ambiguous-same-pads", "it has both auto_pad and pads")
+        return Reason("ambiguous-same-pads", "it has both auto_pad and pads")
     found = []
     for axis in range(attributes.conv.rank):
         stride, extra = attributes.conv.strides[axis], attributes.output_padding[axis]
@@ -145,13 +153,13 @@ def _padding(attributes: _Attributes, sizes: tuple[int | None, ...]) -> list[_Pa
             size = sizes[axis]
             if size is None:
                 text = "its padding follows from output_shape and a size that is not static"
-                return Skip("dynamic-output-shape", text)
+                return Reason("dynamic-output-shape", text)
             natural = stride * (size - 1) + reach
             total = natural + extra - attributes.output_shape[axis]
             beyond = attributes.output_shape[axis] - natural
             if not same and (beyond >= stride or 0 <= beyond < extra):
                 text = "runtimes disagree on output_shape with this output_padding"
-                return Skip("ambiguous-output-shape", text)
+                return Reason("ambiguous-output-shape", text)
         elif same:
             total = reach + extra - stride
         else:
@@ -163,7 +171,7 @@ def _padding(attributes: _Attributes, sizes: tuple[int | None, ...]) -> list[_Pa
             continue
         if total < 0 and same:
             text = "runtimes disagree on SAME padding for a kernel smaller than the stride"
-            return Skip("ambiguous-same-pads", text)
+            return Reason("ambiguous-same-pads", text)
         if total < 0:  # the output is larger than the taps reach: the rest is the bias alone
             found.append(_Padding(0, 0, extra - total))
             continue

@@ -45,12 +45,12 @@ from deployconv.match.site import (
     Recogniser,
     ShuffleSite,
     Site,
-    Skip,
     UpsampleSite,
 )
 from deployconv.match.upsampled_conv import upsampling_before
 from deployconv.match.weights import Parameters, find_parameters, find_weight
 from deployconv.polyphase import Axis
+from deployconv.results import Reason
 
 Array = NDArray[Any]
 
@@ -174,10 +174,11 @@ def _site(
 ) -> ShuffleSite:
     source, scope = movement.source, movement.scope
     conv = _conv_before(movement, name)
-    kernel = dilation = group = None
+    geometry = Geometry(stride, None, None, None)
     if conv is not None:
         nodes = (conv.node, *nodes)
-        kernel, dilation, group = conv.kernel, conv.dilation, conv.group
+        own = conv.attributes
+        geometry = Geometry(stride, own.kernel, own.dilations, own.group)
     return ShuffleSite(
         id=name,
         pattern="pixel_shuffle",
@@ -185,7 +186,7 @@ def _site(
         nodes=nodes,
         source=source.name,
         output=movement.target.name,
-        geometry=Geometry(stride, kernel, dilation, group),
+        geometry=geometry,
         stride=stride,
         order=order,
         dtype=dtype_name(source.dtype) or (conv.weight.dtype.name if conv else None),
@@ -209,19 +210,17 @@ def _conv_before(movement: Movement, name: str) -> ConvBefore | None:
     if upsampling_before(node, scope, view) is not None:
         return None  # it ends a site of its own
     weight = find_weight(node, scope, view)
-    if len(source.outputs) != 1 or source.name in scope.outputs or isinstance(weight, Skip):
+    if len(source.outputs) != 1 or source.name in scope.outputs or isinstance(weight, Reason):
         return None
     if _nodes_for(movement, node.inputs[0]) is None:
         return None
     parameters = find_parameters(node, scope, view, weight)
-    if isinstance(parameters, Skip):
+    if isinstance(parameters, Reason):
         return None
     conv = AttributeReader(node, name).conv(weight, grouped_axis=0)
     return ConvBefore(
         node=node,
-        kernel=conv.kernel,
-        dilation=conv.dilations,
-        group=conv.group,
+        attributes=conv,
         weight=parameters.weight,
         bias=parameters.bias,
         original=lambda: _original(movement, node),
@@ -291,14 +290,14 @@ def _nodes_for(movement: Movement, x: gs.Tensor) -> Original | None:
     return None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ShuffledConv(UpsampleSite):
     """A Conv and the pixel shuffle after it, as one upsampling layer.
 
     ``weight`` and ``bias`` are those of the Conv, whose output channels include the phases.
     """
 
-    order: ChannelOrder = "CRD"
+    order: ChannelOrder
 
     @property
     def channels(self) -> tuple[int, int]:

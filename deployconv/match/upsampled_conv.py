@@ -47,13 +47,12 @@ from deployconv.match.site import (
     Pointwise,
     Recogniser,
     Site,
-    Skip,
     SkippedSite,
     UpsampleSite,
 )
 from deployconv.match.weights import find_parameters, find_weight
 from deployconv.polyphase import Axis
-from deployconv.results import Pattern
+from deployconv.results import Pattern, Reason
 
 _MOST_SOURCES = 24
 """Possible low-resolution inputs that are tried for one convolution."""
@@ -103,26 +102,34 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     x = found.movement.source
     strides = tuple(axis.stride for axis in found.maps)
 
-    def skip(reason: Skip, geometry: Geometry | None = None) -> Site:
-        return SkippedSite(name, pattern, scope, nodes, geometry, dtype_name(x.dtype), reason)
+    def skip(reason: Reason, geometry: Geometry | None = None) -> Site:
+        return SkippedSite(
+            id=name,
+            pattern=pattern,
+            scope=scope,
+            nodes=nodes,
+            reason=reason,
+            geometry=geometry,
+            dtype=dtype_name(x.dtype),
+        )
 
     if node.op in _INTEGER_CONVS:
         text = f"it ends in a {node.op}; quantize the model in the Q/DQ format instead"
-        return skip(Skip("quantized-operator", text))
+        return skip(Reason("quantized-operator", text))
     weight = find_weight(node, scope, view)
-    if isinstance(weight, Skip):
+    if isinstance(weight, Reason):
         return skip(weight)
     reader = AttributeReader(node, name)
     conv = reader.conv(weight, grouped_axis=0)
     geometry = Geometry(strides, conv.kernel, conv.dilations, conv.group)
     parameters = find_parameters(node, scope, view, weight)
-    if isinstance(parameters, Skip):
+    if isinstance(parameters, Reason):
         return skip(parameters, geometry)
     channels = weight.shape[1] * conv.group, weight.shape[0]
     reader.check_operands(node.inputs[0], weight, parameters.bias, channels)
     if found.movement.overridable() and not view.constants.frozen:
         text = "a caller may override a graph input that decides what it moves where"
-        return skip(Skip("overridable-initializer", text), geometry)
+        return skip(Reason("overridable-initializer", text), geometry)
     obstacle = _obstacle(found, conv)
     if obstacle is not None:
         return skip(obstacle, geometry)
@@ -153,7 +160,7 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
 def _before_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
     """The farthest movement that upsamples, one that is proven at all sizes if there is any."""
     weight = find_weight(node, scope, view)
-    known = None if isinstance(weight, Skip) else weight
+    known = None if isinstance(weight, Reason) else weight
     rank = len(known.shape) if known is not None else None
     channels = known.shape[1] * node.attrs.get("group", 1) if known is not None else None
     dtype = known.dtype.name if known is not None else "float32"
@@ -206,28 +213,28 @@ def _zero_point(node: gs.Node, scope: Scope, view: View) -> float:
     return float(constant.read().reshape(()))
 
 
-def _obstacle(found: Upsampling, conv: ConvAttributes) -> Skip | None:
+def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
     """Why this Conv cannot run at low resolution together with the upsampling before it."""
     if any(stride > 1 for stride in conv.strides):
-        return Skip("strided-conv", "the Conv behind the upsampling has a stride of its own")
+        return Reason("strided-conv", "the Conv behind the upsampling has a stride of its own")
     if conv.auto_pad != "NOTSET" and any(conv.pads):
-        return Skip("ambiguous-same-pads", "the Conv has both auto_pad and pads")
+        return Reason("ambiguous-same-pads", "the Conv has both auto_pad and pads")
     pads = conv.explicit_pads
     for axis, (begin, end) in zip(found.maps, pads, strict=True):
         beyond = (*range(-begin, 0), *range(axis.size, axis.size + end))
         if any(axis.source(index) != ZERO for index in beyond):
             text = "the upsampled tensor is cropped where the Conv pads it with zeros again"
-            return Skip("cropped-upsampling", text)
+            return Reason("cropped-upsampling", text)
     if not found.proven:
         text = "what it moves where is not shown to be the same at all sizes"
-        return Skip("unproven-dynamic-sizes", text)
+        return Reason("unproven-dynamic-sizes", text)
     if found.sets_zeros:
         for run in _runs(found.movement.pointwise):
             view, scope = found.movement.view, found.movement.scope
             nodes = [node for segment in run for node in segment.nodes]
             if not keeps_zero(nodes, run[0].source, run[-1].target, scope, view):
                 text = "a layer between the inserted zeros and the Conv makes them other values"
-                return Skip("shifted-zeros", text)
+                return Reason("shifted-zeros", text)
     return None
 
 
@@ -275,9 +282,15 @@ def _resize(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
     factors = _factors(node, scope, view)
     if factors is not None and all(factor <= 1 for factor in factors):
         return None
-    dtype = dtype_name(node.inputs[0].dtype)
-    reason = _why_it_stays(node, factors, scope, view)
-    return SkippedSite(name, "nearest_resize", scope, (node,), None, dtype, reason)
+    return SkippedSite(
+        id=name,
+        pattern="nearest_resize",
+        scope=scope,
+        nodes=(node,),
+        reason=_why_it_stays(node, factors, scope, view),
+        geometry=None,
+        dtype=dtype_name(node.inputs[0].dtype),
+    )
 
 
 def _factors(node: gs.Node, scope: Scope, view: View) -> list[float] | None:
@@ -301,21 +314,21 @@ def _roi(node: gs.Node) -> gs.Tensor | None:
     return node.inputs[1] if node.op == "Resize" and len(node.inputs) > 2 else None
 
 
-def _why_it_stays(node: gs.Node, factors: list[float] | None, scope: Scope, view: View) -> Skip:
+def _why_it_stays(node: gs.Node, factors: list[float] | None, scope: Scope, view: View) -> Reason:
     mode = node.attrs.get("mode", "nearest")
     if mode != "nearest":
-        return Skip("interpolating-resize", f"it interpolates ({mode})")
+        return Reason("interpolating-resize", f"it interpolates ({mode})")
     if factors is None:
-        return Skip("dynamic-scale", "its scale is computed while the model runs")
+        return Reason("dynamic-scale", "its scale is computed while the model runs")
     if any(factor != int(factor) for factor in factors):
         shown = " x ".join(f"{factor:g}" for factor in factors)
-        return Skip("non-integer-scale", f"its scale is {shown}")
+        return Reason("non-integer-scale", f"its scale is {shown}")
     if not _is_upsampling(node, scope, view, len(factors)):
-        return Skip("unsupported-rounding", "its rounding repeats the pixels unevenly")
+        return Reason("unsupported-rounding", "its rounding repeats the pixels unevenly")
     padding = _padding_before_conv(node)
     if padding is not None:
-        return Skip("non-zero-padding", f"padding by {padding} stands between it and the Conv")
-    return Skip("no-conv", "no Conv stands directly behind it")
+        return Reason("non-zero-padding", f"padding by {padding} stands between it and the Conv")
+    return Reason("no-conv", "no Conv stands directly behind it")
 
 
 def _is_upsampling(node: gs.Node, scope: Scope, view: View, rank: int) -> bool:
