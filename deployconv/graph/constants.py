@@ -1,9 +1,8 @@
-"""Which tensors of a view are constant, where they come from, and their values when asked.
+"""Find the constants of a model, and read or compute their values when asked.
 
 Weights arrive as initializers, Constant nodes, or chains of both through Identity, Cast,
-Transpose, Mul and the like: a weight-norm export computes its weight at run time. Such a
-chain is folded by the ONNX reference evaluator. A plain tensor is not read before it is
-asked for.
+Transpose, Mul and the like: a weight-norm export computes its weight at run time. The ONNX
+reference evaluator folds these chains. A plain tensor is not read before it is asked for.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from onnx import NodeProto, SparseTensorProto, TensorProto
 
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.scope import Scope
-from deployconv.graph.tensors import read_tensor
+from deployconv.graph.tensors import is_onnx, read_tensor
 
 Array = NDArray[Any]
 
@@ -42,7 +41,6 @@ _RANDOM = frozenset(
 _QUANTIZED = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
 """Folding these would take a layer out of the integers that it is meant to run in."""
 _NO_FUNCTIONS = _RANDOM | {"If", "Loop", "Scan", "SequenceMap"}
-_ONNX = (None, "", "ai.onnx")
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ _Source = tuple[gs.Node, Scope]
 class Constants:
     """Finds the constants of a model; one per view, so that each chain is folded once.
 
-    ``frozen`` tells that the defaults of graph inputs are never overridden.
+    ``frozen`` is True if the defaults of graph inputs are never overridden.
     """
 
     def __init__(self, model: LoadedModel, frozen: bool = False) -> None:
@@ -85,21 +83,31 @@ class Constants:
         self._overridable = frozenset(value.name for value in inputs)
 
     def of(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
-        """What ``tensor``, as seen from ``scope``, always holds; None if that varies."""
-        if isinstance(tensor, gs.Constant):
-            return self._initializer(tensor.name, scope)
-        source = producer(tensor, scope)
-        if source is None:
-            return None
-        if id(source[0]) not in self._folded:
-            self._fold_in_order(*source)
-        results = self._folded[id(source[0])]
-        return None if results is None else _output(results, source[0], tensor)
+        """The constant that ``tensor``, as seen from ``scope``, holds; None if it varies."""
+        waiting = self._waiting(tensor, scope)
+        if waiting is not None:
+            self._fold_in_order(*waiting)
+        return self._known(tensor, scope)
 
     def fixed(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
-        """The same, but None for a default that a caller may override, unless these are frozen."""
+        """The same, but None for a default that a caller may override, unless ``frozen``."""
         constant = self.of(tensor, scope)
         return None if constant and constant.overridable and not self.frozen else constant
+
+    def _waiting(self, tensor: gs.Tensor, scope: Scope) -> _Source | None:
+        """The node that makes ``tensor``, if it has not been folded yet."""
+        source = None if isinstance(tensor, gs.Constant) else _producer(tensor, scope)
+        return None if source is None or id(source[0]) in self._folded else source
+
+    def _known(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
+        """The value of ``tensor``, whose node has been folded if a node makes it."""
+        if isinstance(tensor, gs.Constant):
+            return self._initializer(tensor.name, scope)
+        source = _producer(tensor, scope)
+        results = None if source is None else self._folded[id(source[0])]
+        if source is None or results is None:
+            return None
+        return next(result for result in results if result.name == tensor.name)
 
     def _fold_in_order(self, node: gs.Node, home: Scope) -> None:
         """Fold ``node`` after what it reads. A stack, as networks are thousands of nodes deep."""
@@ -126,16 +134,10 @@ class Constants:
         for tensor in node.inputs:
             if not tensor.name:
                 continue
-            if isinstance(tensor, gs.Constant):
-                constant = self._initializer(tensor.name, home)
-            else:
-                source = producer(tensor, home)
-                if source is None:
-                    return None
-                if id(source[0]) not in self._folded:
-                    return source
-                results = self._folded[id(source[0])]
-                constant = None if results is None else _output(results, source[0], tensor)
+            waiting = self._waiting(tensor, home)
+            if waiting is not None:
+                return waiting
+            constant = self._known(tensor, home)
             if constant is None:
                 return None
             found.append(constant)
@@ -188,9 +190,9 @@ class Constants:
         except Exception:  # whatever the reference evaluator cannot do is not constant for us
             return None
         overridable = any(constant.overridable for constant in known)
+        names = [tensor.name for tensor in node.outputs if tensor.name]
         return tuple(
-            _folded(tensor.name, array, overridable)
-            for tensor, array in zip(node.outputs, arrays, strict=True)
+            _folded(name, array, overridable) for name, array in zip(names, arrays, strict=True)
         )
 
     def _constant_node(self, node: gs.Node, proto: NodeProto) -> tuple[Constant, ...] | None:
@@ -243,7 +245,7 @@ class DataFree:
         return known[home, tensor.name]
 
     def _parts(self, tensor: gs.Tensor, scope: Scope) -> list[gs.Tensor] | None:
-        """What must be free of data for ``tensor`` to be; None if it depends on some anyway."""
+        """The tensors that ``tensor`` depends on; None if it depends on data in any case."""
         if self._constants.of(tensor, scope) is not None:
             return []
         if not tensor.inputs or not scope.holds(tensor.inputs[0]):
@@ -251,10 +253,12 @@ class DataFree:
         node = tensor.inputs[0]
         if node.op == "Shape":
             return []
-        return [other for other in node.inputs if other.name] or None if is_function(node) else None
+        if not _is_function(node):
+            return None
+        return [other for other in node.inputs if other.name] or None
 
 
-def producer(tensor: gs.Tensor, scope: Scope) -> _Source | None:
+def _producer(tensor: gs.Tensor, scope: Scope) -> _Source | None:
     """The node that makes ``tensor``, and its scope; None for what is fed from outside."""
     if not tensor.inputs:
         return None
@@ -265,18 +269,13 @@ def producer(tensor: gs.Tensor, scope: Scope) -> _Source | None:
     return None
 
 
-def _output(results: tuple[Constant, ...], node: gs.Node, tensor: gs.Tensor) -> Constant:
-    """The one of ``results`` of ``node`` that ``tensor`` is."""
-    return results[next(i for i, out in enumerate(node.outputs) if out is tensor)]
-
-
-def is_function(node: gs.Node) -> bool:
-    """Whether equal inputs always give equal outputs, and nothing else is looked at."""
-    return node.domain in _ONNX and node.op not in _NO_FUNCTIONS
+def _is_function(node: gs.Node) -> bool:
+    """Whether the outputs of ``node`` follow from its inputs and attributes alone."""
+    return is_onnx(node.domain) and node.op not in _NO_FUNCTIONS
 
 
 def _foldable(node: gs.Node) -> bool:
-    return is_function(node) and node.op not in _QUANTIZED
+    return _is_function(node) and node.op not in _QUANTIZED
 
 
 def _folded(name: str, array: Array, overridable: bool) -> Constant:
@@ -284,7 +283,7 @@ def _folded(name: str, array: Array, overridable: bool) -> Constant:
 
 
 def _static_shape(node: gs.Node) -> tuple[Constant, ...] | None:
-    """The value of a Shape node, where the sizes follow from the model's inputs."""
+    """The value of a Shape node; None if a size is not known before the model runs."""
     shape = node.inputs[0].shape
     if shape is None or not all(isinstance(size, int) for size in shape):
         return None

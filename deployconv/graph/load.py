@@ -24,7 +24,7 @@ from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, ValueIn
 
 from deployconv.errors import ModelError, UsageError
 from deployconv.graph.skeleton import skeleton
-from deployconv.graph.tensors import ExternalData, all_tensors, byte_size, is_external
+from deployconv.graph.tensors import ExternalData, all_tensors, byte_size, is_external, is_onnx
 from deployconv.results import ModelInfo
 
 _FIRST_IR_WITH_OPSETS = 3
@@ -45,7 +45,7 @@ def checked_opset(model: ModelProto, name: str) -> int:
         )
     if not model.opset_import:
         raise ModelError(f"{name}: imports no opset: export it again with one")
-    versions = {entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")}
+    versions = {entry.version for entry in model.opset_import if is_onnx(entry.domain)}
     if len(versions) > 1:
         found = " and ".join(map(str, sorted(versions)))
         raise ModelError(f"{name}: imports ONNX opsets {found} at once: export it again with one")

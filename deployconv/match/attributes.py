@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 
 from deployconv.errors import ModelError
 from deployconv.graph.constants import Constant
-from deployconv.graph.tensors import dtype_name
+from deployconv.graph.tensors import dtype_name, is_onnx
 
 if TYPE_CHECKING:
     from deployconv.match.weights import Parameter
@@ -142,7 +142,7 @@ class AttributeReader:
 
 def is_standard(node: gs.Node, *ops: str) -> bool:
     """Whether ``node`` is a standard ONNX operator, one of ``ops`` if any are named."""
-    return node.domain in (None, "", "ai.onnx") and (not ops or node.op in ops)
+    return is_onnx(node.domain) and (not ops or node.op in ops)
 
 
 def has_references(node: gs.Node) -> bool:

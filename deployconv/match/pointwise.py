@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.graph.evaluate import evaluate
+from deployconv.graph.symbolic.layers import UNARY
 from deployconv.graph.tensors import dtype_name
 
 if TYPE_CHECKING:
@@ -19,35 +20,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-_UNARY = frozenset(
-    [
-        "Abs",
-        "Celu",
-        "Ceil",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Floor",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "LeakyRelu",
-        "Log",
-        "Mish",
-        "Neg",
-        "Reciprocal",
-        "Relu",
-        "Round",
-        "Selu",
-        "Sigmoid",
-        "Sign",
-        "Softplus",
-        "Softsign",
-        "Sqrt",
-        "Tanh",
-        "ThresholdedRelu",
-    ]
-)
 _WITH_CONSTANTS = frozenset(
     [
         "Add",
@@ -71,7 +43,7 @@ def is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
     Its constants have one value, or one per channel. A Mul by a mask of zeros and ones is not
     pointwise: it treats positions differently.
     """
-    if node.op in _UNARY:
+    if node.op in UNARY:
         return True
     constants = [view.constants.of(tensor, scope) for tensor in node.inputs if tensor.name]
     if node.op == "BatchNormalization":
