@@ -76,7 +76,7 @@ class Constants:
     def __init__(self, model: LoadedModel, frozen: bool = False) -> None:
         self._model = model
         self.frozen = frozen
-        self._folded: dict[int, tuple[Constant, ...] | None] = {}
+        self._folded: dict[int, dict[str, Constant]] = {}
         self._initializers: dict[tuple[int, str], Constant] = {}
         has_defaults = model.proto.ir_version >= _FIRST_IR_WITH_DEFAULTS
         inputs = model.proto.graph.input if has_defaults else ()
@@ -84,30 +84,19 @@ class Constants:
 
     def of(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
         """The constant that ``tensor``, as seen from ``scope``, holds; None if it varies."""
-        waiting = self._waiting(tensor, scope)
-        if waiting is not None:
-            self._fold_in_order(*waiting)
-        return self._known(tensor, scope)
+        if isinstance(tensor, gs.Constant):
+            return self._initializer(tensor.name, scope)
+        source = _producer(tensor, scope)
+        if source is None:
+            return None
+        if id(source[0]) not in self._folded:
+            self._fold_in_order(*source)
+        return self._folded[id(source[0])].get(tensor.name)
 
     def fixed(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
         """The same, but None for a default that a caller may override, unless ``frozen``."""
         constant = self.of(tensor, scope)
         return None if constant and constant.overridable and not self.frozen else constant
-
-    def _waiting(self, tensor: gs.Tensor, scope: Scope) -> _Source | None:
-        """The node that makes ``tensor``, if it has not been folded yet."""
-        source = None if isinstance(tensor, gs.Constant) else _producer(tensor, scope)
-        return None if source is None or id(source[0]) in self._folded else source
-
-    def _known(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
-        """The value of ``tensor``, whose node has been folded if a node makes it."""
-        if isinstance(tensor, gs.Constant):
-            return self._initializer(tensor.name, scope)
-        source = _producer(tensor, scope)
-        results = None if source is None else self._folded[id(source[0])]
-        if source is None or results is None:
-            return None
-        return next(result for result in results if result.name == tensor.name)
 
     def _fold_in_order(self, node: gs.Node, home: Scope) -> None:
         """Fold ``node`` after what it reads. A stack, as networks are thousands of nodes deep."""
@@ -118,10 +107,9 @@ class Constants:
             if isinstance(known, tuple) and id(known[0]) not in waiting:
                 waiting[id(known[0])] = known
                 continue
-            # A cycle finds no constant.
-            self._folded[id(node)] = (
-                self._fold(node, home, known) if isinstance(known, list) else None
-            )
+            # In a cycle there is no constant.
+            results = self._fold(node, home, known) if isinstance(known, list) else ()
+            self._folded[id(node)] = {constant.name: constant for constant in results}
             waiting.popitem()
 
     def _inputs(self, node: gs.Node, home: Scope) -> list[Constant] | _Source | None:
@@ -134,10 +122,10 @@ class Constants:
         for tensor in node.inputs:
             if not tensor.name:
                 continue
-            waiting = self._waiting(tensor, home)
-            if waiting is not None:
-                return waiting
-            constant = self._known(tensor, home)
+            source = None if isinstance(tensor, gs.Constant) else _producer(tensor, home)
+            if source is not None and id(source[0]) not in self._folded:
+                return source
+            constant = self.of(tensor, home)
             if constant is None:
                 return None
             found.append(constant)
@@ -175,27 +163,26 @@ class Constants:
             dense[tuple(indices.T)] = values
         return dense
 
-    def _fold(
-        self, node: gs.Node, home: Scope, known: list[Constant]
-    ) -> tuple[Constant, ...] | None:
+    def _fold(self, node: gs.Node, home: Scope, known: list[Constant]) -> tuple[Constant, ...]:
+        """The constants that ``node`` makes of those ``known``; none if it cannot be folded."""
         proto = home.proto.node[home.index(node)]
         if node.op == "Constant":
             return self._constant_node(node, proto)
         if node.op == "Shape" and not isinstance(node.inputs[0], gs.Constant):
             return _static_shape(node)
         if not node.inputs:
-            return None
+            return ()
         try:
             arrays = _evaluate(proto, home.opset, {c.name: c.read() for c in known})
-        except Exception:  # whatever the reference evaluator cannot do is not constant for us
-            return None
+        except Exception:  # what the reference evaluator cannot run is no constant here
+            return ()
         overridable = any(constant.overridable for constant in known)
         names = [tensor.name for tensor in node.outputs if tensor.name]
         return tuple(
             _folded(name, array, overridable) for name, array in zip(names, arrays, strict=True)
         )
 
-    def _constant_node(self, node: gs.Node, proto: NodeProto) -> tuple[Constant, ...] | None:
+    def _constant_node(self, node: gs.Node, proto: NodeProto) -> tuple[Constant, ...]:
         name = node.outputs[0].name
         for attribute in proto.attribute:
             if attribute.name == "value" and attribute.HasField("t"):
@@ -206,12 +193,12 @@ class Constants:
                 sparse = attribute.sparse_tensor
                 return (_folded(name, self._read(sparse), False),)
             if attribute.ref_attr_name or attribute.name.startswith("value_string"):
-                return None
+                return ()
             if attribute.name.startswith("value_"):
                 value = onnx.helper.get_attribute_value(attribute)
                 dtype = np.dtype(np.float32 if "float" in attribute.name else np.int64)
                 return (_folded(name, np.array(value, dtype), False),)
-        return None
+        return ()
 
 
 class DataFree:
@@ -263,10 +250,9 @@ def _producer(tensor: gs.Tensor, scope: Scope) -> _Source | None:
     if not tensor.inputs:
         return None
     node = tensor.inputs[0]
-    for around in scope.ancestors():
-        if around.holds(node):
-            return node, around
-    return None
+    if scope.holds(node):
+        return node, scope
+    return next(((node, around) for around in scope.ancestors() if around.holds(node)), None)
 
 
 def _is_function(node: gs.Node) -> bool:
@@ -282,14 +268,14 @@ def _folded(name: str, array: Array, overridable: bool) -> Constant:
     return Constant(name, array.shape, array.dtype, lambda: array, True, overridable)
 
 
-def _static_shape(node: gs.Node) -> tuple[Constant, ...] | None:
-    """The value of a Shape node; None if a size is not known before the model runs."""
+def _static_shape(node: gs.Node) -> tuple[Constant, ...]:
+    """The value of a Shape node; none if a size is not known before the model runs."""
     shape = node.inputs[0].shape
     if shape is None or not all(isinstance(size, int) for size in shape):
-        return None
+        return ()
     start, end = node.attrs.get("start", 0), node.attrs.get("end", len(shape))
     if not isinstance(start, int) or not isinstance(end, int):
-        return None
+        return ()
     return (_folded(node.outputs[0].name, np.array(shape[start:end], np.int64), False),)
 
 

@@ -1,4 +1,4 @@
-"""Raise a model to a later opset where that provably changes nothing.
+"""Raise a model to a later opset if that provably changes nothing.
 
 The version in the import changes, and attributes that are inputs at the later opset become inputs.
 The model stays the same if every node in it means the same at the later opset (`reads_alike`). The

@@ -4,8 +4,8 @@ A model with static inputs has one set of concrete shapes. For dynamic inputs, s
 twice, with two choices of the open sizes. What holds for both may not hold for others.
 
 Shape inference has names for open sizes, but not for the sizes that a Conv or a Reshape makes of
-them. `OpenShapes` runs each node on what is known of its inputs (`symbolic.run`), as polynomials in the
-open sizes. If that has no result, each size that shape inference leaves open is a new unknown.
+them. `OpenShapes` runs each node on what is known of its inputs, as polynomials in the open sizes
+(`symbolic.run`). If that has no result, each size that inference leaves open is a new unknown.
 """
 
 from __future__ import annotations

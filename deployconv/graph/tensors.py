@@ -41,7 +41,7 @@ _SUB_BYTE = {"INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2"}
 
 @dataclass(frozen=True)
 class ExternalData:
-    """Where the bytes of an external tensor lie: a file beside the model, offset and length."""
+    """The location of the bytes of an external tensor: a file beside the model, offset, length."""
 
     location: str
     offset: int
@@ -76,7 +76,7 @@ def onnx_version(imports: Iterable[OperatorSetIdProto]) -> int | None:
 
 
 def dtype_name(dtype: Any) -> str | None:
-    """The NumPy name of an element type, e.g. ``float32``; None if unknown or no tensor's.
+    """The NumPy name of an element type, e.g. ``float32``; None if it is not known.
 
     onnx-graphsurgeon gives a NumPy dtype, or the ONNX number or type if NumPy has none.
     """

@@ -1,4 +1,4 @@
-"""The attributes of convolution nodes with their defaults; what no runtime accepts is refused."""
+"""Read the attributes of convolution nodes, with their defaults; refuse invalid ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from deployconv.errors import ModelError
 from deployconv.graph.constants import Constant
 from deployconv.graph.tensors import dtype_name, is_onnx
+from deployconv.match.site import Geometry
 
 if TYPE_CHECKING:
     from deployconv.match.weights import Parameter
@@ -37,6 +38,11 @@ class ConvAttributes:
         return len(self.kernel)
 
     @property
+    def geometry(self) -> Geometry:
+        """The attributes that reports show."""
+        return Geometry(self.strides, self.kernel, self.dilations, self.group)
+
+    @property
     def explicit_pads(self) -> tuple[tuple[int, int], ...]:
         """Padding (begin, end) per axis of a Conv of stride 1; SAME_* keeps its input's size."""
         pairs = []
@@ -62,7 +68,7 @@ class AttributeReader:
         self._name = name
 
     def invalid(self, what: str) -> ModelError:
-        """A ModelError which says ``what`` no runtime could accept about the node."""
+        """A ModelError which says ``what`` is wrong with the node."""
         return ModelError(f"{self._name}: {self._node.op} {what}: export the model again")
 
     def ints(self, attribute: str, count: int, default: int, least: int) -> tuple[int, ...]:

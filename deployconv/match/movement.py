@@ -1,9 +1,9 @@
-"""Data movement before a layer: which nodes move the elements of which tensor, and where to.
+"""Find the nodes before a layer that only move data, and which element goes to which position.
 
 The search goes back from a tensor along the data, through operators that only move, repeat or
 zero elements. A tensor that all of the data passes through is a possible low-resolution input:
 there a segment begins. Pointwise layers on the way commute with the movement. They are segments
-of their own, and count as identity here.
+of their own, and count as Identity here.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _MOVES = frozenset(
 """Operators that can copy, repeat or drop elements, and set others to a constant."""
 
 _LONGEST = 64
-"""Nodes on the way of the data, after which the search ends."""
+"""The most nodes on the way of the data; then the search ends."""
 _BASE = {"float16": 1000, "bfloat16": 200, "int8": 100, "uint8": 200}
 """How many integers each element type holds exactly; the other types hold a million and more."""
 _SHIFT = 1 << 22
@@ -177,8 +177,8 @@ class Movement:
             sources = np.where(filled, sources, ZERO)
             if sources.max(initial=ZERO) >= count or sources.min(initial=0) < ZERO:
                 return None
-            # Nodes that compute rather than move, and gave these numbers by chance, do not give
-            # other numbers as well, least of all between zeros, where nothing is rounded away.
+            # Nodes that compute rather than move may give these numbers by chance, but not other
+            # numbers as well. Between zeros no small number is lost by rounding.
             rng = np.random.default_rng(0)
             other = rng.integers(1, base, count) * rng.choice(signs, count)
             for values in (other, other * rng.integers(0, 2, count)):
@@ -243,7 +243,9 @@ class Movement:
         return protos, feeds, resolved(self.target.name)
 
     def overridable(self) -> bool:
-        """Whether a constant that decides the movement is the default of a graph input."""
+        """Whether a caller may override a constant that decides the movement."""
+        if self.view.constants.frozen:
+            return False
         tensors = (t for node in (*self.nodes, *self.arithmetic()) for t in node.inputs if t.name)
         constants = (self.view.constants.of(tensor, self.scope) for tensor in tensors)
         return any(constant is not None and constant.overridable for constant in constants)

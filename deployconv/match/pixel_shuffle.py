@@ -4,8 +4,8 @@
     x -> (Conv) -> Reshape -> Transpose -> Reshape -> y
 
 ``y[n, c, s*i + q]`` is ``x[n, channel(c, q), i]``. If the phase ``q`` runs fastest in the
-channels (CRD) or slowest (DCR), this is DepthToSpace; with any other order it is not, and neither
-is the inverse. The index map decides which it is, not the permutation of the Transpose.
+channels (CRD) or slowest (DCR), this is DepthToSpace. Any other order is no pixel shuffle, and
+neither is the inverse. The index map decides, not the permutation of the Transpose.
 
 A Conv before the shuffle is part of the site: its output channels can be put into another order.
 Both together are one upsampling layer (`ShuffledConv`), a ConvTranspose of stride s:
@@ -58,7 +58,7 @@ _MOVES = frozenset(
     {"Einsum", "Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Flatten"}
 )
 _LONGEST = 8
-"""Nodes of a shuffle that is not one DepthToSpace."""
+"""The most nodes of a shuffle that is not one DepthToSpace."""
 
 
 def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
@@ -96,12 +96,12 @@ _Found = tuple[Movement, tuple[int, ...], ChannelOrder]
 
 
 def _shuffle_of(movement: Movement) -> _Found | None:
-    """Stride and channel order; None if it is no shuffle, or not the same one at all sizes."""
+    """The shuffle that ``movement`` is; None if it is none, or not the same at all sizes."""
     x, y = movement.source, movement.target
     instances = movement.view.instances(movement.scope, x, *movement.outside())
     dtype = dtype_name(x.dtype) or "float32"
     agreed: tuple[tuple[int, ...], ChannelOrder] | None = None
-    if movement.overridable() and not movement.view.constants.frozen:
+    if movement.overridable():
         return None
     for instance in instances:
         # If the shape of the result is known, it rules out most others.
@@ -177,8 +177,7 @@ def _site(
     geometry = Geometry(stride, None, None, None)
     if conv is not None:
         nodes = (conv.node, *nodes)
-        own = conv.attributes
-        geometry = Geometry(stride, own.kernel, own.dilations, own.group)
+        geometry = replace(conv.attributes.geometry, stride=stride)
     return ShuffleSite(
         id=name,
         pattern="pixel_shuffle",
@@ -246,7 +245,7 @@ def _layer(
             Axis(1, taps, 1, -begin, begin + end - taps + 1)
             for taps, (begin, end) in zip(conv.kernel, pads, strict=True)
         ),
-        geometry=Geometry(conv.strides, conv.kernel, conv.dilations, conv.group),
+        geometry=conv.geometry,
         weight=parameters.weight,
         transposed=False,
         bias=parameters.bias,
@@ -276,7 +275,7 @@ def _original(movement: Movement, conv: gs.Node | None = None) -> Original:
 
 
 def _nodes_for(movement: Movement, x: gs.Tensor) -> Original | None:
-    """The nodes of the shuffle, and for which sizes of ``x`` they run; None if not known.
+    """The nodes of the shuffle, with sizes of ``x`` that they run with; None if not known.
 
     A shuffle of several nodes may run with the sizes of this model only.
     """

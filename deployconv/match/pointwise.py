@@ -1,4 +1,4 @@
-"""Layers that do the same at every position, and so commute with moving the positions."""
+"""Find layers that do the same at every position: they commute with data movement."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _per_channel(shape: Sequence[int], rank: int | None) -> bool:
 def keeps_zero(
     nodes: Sequence[gs.Node], source: gs.Tensor, target: gs.Tensor, scope: Scope, view: View
 ) -> bool:
-    """Whether zeros stay zeros in every channel, so that inserted zeros may be moved."""
+    """Whether ``nodes`` keep zeros in every channel, so that zeros may be inserted after them."""
     feeds: dict[str, Array] = {}
     floats: list[np.dtype[Any]] = []
     channels, rank = 1, 3

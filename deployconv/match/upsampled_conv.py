@@ -1,4 +1,4 @@
-"""Zero insertion or nearest Resize before a Conv, in whatever way it was exported.
+"""Find zero insertion or nearest Resize before a Conv, in whatever way it was exported.
 
     x -> zeros between the elements  -> Conv -> y      zero_insertion, the SubPixel method
     x -> each element repeated       -> Conv -> y      nearest_resize
@@ -6,7 +6,7 @@
 Zero insertion may be ``y = zeros; y[..., ::r, ::r] = x`` (ScatterND), Reshape, Pad and Reshape,
 a stack with zeros, a nearest Resize times a mask, a one-hot depthwise ConvTranspose. Repetition
 may be a Resize in one of several modes, Upsample, repeat_interleave, Expand and Reshape.
-Pointwise layers may stand between. Only the index map counts (`index_map`).
+Pointwise layers may come between. Only the index map counts (`index_map`).
 
 Along each axis the Conv's input ``z[h]`` is ``x[(h - begin) / s]`` (`index_map.AxisMap`), and
 the Conv reads ``h = o - p + d*t``. So output ``o`` and tap ``t`` read input
@@ -16,7 +16,7 @@ Before a QLinearConv or ConvInteger both are listed and left as they are. Their 
 moved as those after DequantizeLinear are, but models in this format are the end of a toolchain:
 the same tools write Q/DQ, which every runtime here reads.
 
-A Resize or Upsample that stays, because it is part of no such layer, is listed with the reason.
+A Resize or Upsample that is part of no layer of this kind is listed with the reason.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import TypeGuard
 import onnx_graphsurgeon as gs
 from onnx import NodeProto
 
+from deployconv.graph.constants import Constant
 from deployconv.graph.scope import Scope
 from deployconv.graph.tensors import dtype_name
 from deployconv.graph.view import View, remembered
@@ -57,7 +58,7 @@ from deployconv.results import Pattern, Reason
 _MOST_SOURCES = 24
 """Possible low-resolution inputs that are tried for one convolution."""
 _ANY_CHANNELS = 3
-"""For a layer that does the same to every channel."""
+"""A number of channels to try a layer on that does the same to every channel."""
 _INTEGER_CONVS = {"QLinearConv": 3, "ConvInteger": 1}
 """Which input is the weight."""
 _ZERO_POINT = 2
@@ -127,7 +128,7 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
         return skip(parameters, geometry)
     channels = weight.shape[1] * conv.group, weight.shape[0]
     reader.check_operands(node.inputs[0], weight, parameters.bias, channels)
-    if found.movement.overridable() and not view.constants.frozen:
+    if found.movement.overridable():
         text = "a caller may override a graph input that decides what it moves where"
         return skip(Reason("overridable-initializer", text), geometry)
     obstacle = _obstacle(found, conv)
@@ -159,11 +160,10 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
 
 def _before_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
     """The farthest movement that upsamples, one that is proven at all sizes if there is any."""
-    weight = find_weight(node, scope, view)
-    known = None if isinstance(weight, Reason) else weight
-    rank = len(known.shape) if known is not None else None
-    channels = known.shape[1] * node.attrs.get("group", 1) if known is not None else None
-    dtype = known.dtype.name if known is not None else "float32"
+    found_weight = find_weight(node, scope, view)
+    weight = None if isinstance(found_weight, Reason) else found_weight
+    channels, rank = _input_of(node, weight)
+    dtype = "float32" if weight is None else weight.dtype.name
     farthest: Upsampling | None = None
     for movement in _sources(node.inputs[0], scope, view):
         found = upsampling_of(movement, channels, rank, dtype)
@@ -183,14 +183,20 @@ def _before_integer_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling 
     else:
         zero = _zero_point(node, scope, view)
     weight = view.constants.of(node.inputs[_INTEGER_CONVS[node.op]], scope)
-    channels = weight.shape[1] * node.attrs.get("group", 1) if weight is not None else None
-    rank = len(weight.shape) if weight is not None else None
+    channels, rank = _input_of(node, weight)
     for movement in _sources(target, scope, view):
         # In floats, whatever the model moves: the map is the same, and they hold more numbers.
         found = upsampling_of(movement, channels, rank, "float32", zero)
         if _enlarges(found):
             return found
     return None
+
+
+def _input_of(node: gs.Node, weight: Constant | None) -> tuple[int | None, int | None]:
+    """The channels and the dimensions of the input of a convolution; None if not known."""
+    if weight is None:
+        return None, None
+    return weight.shape[1] * node.attrs.get("group", 1), len(weight.shape)
 
 
 def _sources(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]:
@@ -239,7 +245,7 @@ def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
 
 
 def _runs(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Consecutive segments in one list each: a later one may make zeros of zeros again."""
+    """Consecutive segments in one list each: together they may keep zeros if one does not."""
     runs: list[list[Segment]] = []
     for segment in segments:
         if runs and runs[-1][-1].target is segment.source:
@@ -262,7 +268,7 @@ def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Ax
 
 
 def _original(movement: Movement, conv: gs.Node, channels: int, rank: int) -> Original:
-    """The nodes at the first sizes that were tried."""
+    """The nodes of the layer, with the first sizes that were tried."""
     instance = movement.instances(channels, rank)[0]
     nodes, constants, target = movement.runnable(instance, pointwise=True)
     last = NodeProto()
@@ -297,9 +303,10 @@ def _factors(node: gs.Node, scope: Scope, view: View) -> list[float] | None:
     """How many times as large each axis becomes; None if that is not known."""
     for tensor in node.inputs[1:]:
         constant = view.constants.of(tensor, scope)
-        is_scales = constant is not None and constant.dtype.kind == "f" and constant.shape != (0,)
-        if is_scales and tensor is not _roi(node):
-            return [float(scale) for scale in constant.read()] if constant else None
+        if constant is None or tensor is _roi(node):
+            continue
+        if constant.dtype.kind == "f" and constant.shape != (0,):
+            return [float(scale) for scale in constant.read()]
     if "scales" in node.attrs:
         return [float(scale) for scale in node.attrs["scales"]]
     x, y = node.inputs[0], node.outputs[0]

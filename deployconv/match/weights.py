@@ -1,4 +1,4 @@
-"""Weight and bias of a convolution: constants of a float type, maybe made of integers.
+"""Find the weight and bias of a convolution: constants of a float type, maybe made of integers.
 
     constant -> Conv, ConvTranspose
     integers, scale, (zero point) -> DequantizeLinear -> Conv, ConvTranspose
@@ -18,13 +18,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.graph.constants import Constant
 from deployconv.graph.quantization import GRIDS, along, dequantize, quantize
 from deployconv.graph.scope import Scope
+from deployconv.graph.tensors import dtype_name
 from deployconv.graph.view import View
 from deployconv.match.attributes import is_standard
 from deployconv.results import Reason
@@ -33,7 +33,7 @@ Array = NDArray[Any]
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 _INTEGERS = ("int8", "uint8", "int32")
-"""Accepted by DequantizeLinear since its first version; int32 is for a bias only."""
+"""Inputs of DequantizeLinear since its first version; int32 is for a bias only."""
 _FIRST_AXIS_OPSET = 13
 """Before this opset DequantizeLinear has one scale per tensor."""
 
@@ -114,7 +114,7 @@ def find_weight(node: gs.Node, scope: Scope, view: View) -> Constant | Reason:
     constant = view.constants.of(node.inputs[1], scope)
     if constant is not None:
         return constant
-    found = dequantized(node.inputs[1], scope, view)
+    found = _dequantized(node.inputs[1], scope, view)
     return found or Reason("runtime-weight", "its weight is computed while the model runs")
 
 
@@ -126,10 +126,10 @@ def find_parameters(
     if len(node.inputs) > 2 and node.inputs[2].name:
         bias = view.constants.of(node.inputs[2], scope)
         if bias is None:
-            made = dequantized(node.inputs[2], scope, view)
+            made = _dequantized(node.inputs[2], scope, view)
             if isinstance(made, Reason) and made.code != "runtime-weight":
                 return made
-            if not isinstance(made, Dequantized):
+            if not isinstance(made, _Dequantized):
                 return Reason("runtime-bias", "its bias is computed while the model runs")
             bias = made
     if weight.dtype.name not in _DTYPES:
@@ -144,27 +144,20 @@ def find_parameters(
             "its weight or bias is a graph input with a default that a caller may override;"
             " --freeze-initializers takes the default as constant",
         )
-    held = _weight(node, weight)
+    if not isinstance(weight, _Dequantized):
+        # A float layer: TensorRT accepts no int32 bias in it, so the values of the bias are read.
+        return Parameters(Parameter.of(weight), None if bias is None else Parameter.of(bias))
+    transposed, group = node.op == "ConvTranspose", node.attrs.get("group", 1)
+    held = _quantized_weight(weight, transposed, group)
     if isinstance(held, Reason):
         return held
-    # With a float weight the layer is no integer layer, and TensorRT accepts no int32 bias.
-    read = _bias if held.quantized is not None else Parameter.of
-    return Parameters(held, None if bias is None else read(bias))
-
-
-def _weight(node: gs.Node, weight: Constant) -> Parameter | Reason:
-    if isinstance(weight, Dequantized):
-        transposed = node.op == "ConvTranspose"
-        return quantized_weight(weight, transposed, node.attrs.get("group", 1))
-    return Parameter.of(weight)
-
-
-def _bias(bias: Constant) -> Parameter:
-    return quantized_bias(bias) if isinstance(bias, Dequantized) else Parameter.of(bias)
+    if isinstance(bias, _Dequantized):
+        return Parameters(held, _quantized_bias(bias))
+    return Parameters(held, None if bias is None else Parameter.of(bias))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dequantized(Constant):
+class _Dequantized(Constant):
     """The result of a DequantizeLinear that reads constants; ``read`` returns its values.
 
     Attributes:
@@ -180,10 +173,10 @@ class Dequantized(Constant):
     axis: int
 
 
-def dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> Dequantized | Reason | None:
-    """The values of ``tensor`` if DequantizeLinear makes it, or why they cannot be used.
+def _dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> _Dequantized | Reason | None:
+    """The values of ``tensor`` if DequantizeLinear makes it, or the reason why not to use them.
 
-    None if anything else makes it.
+    None if DequantizeLinear does not make it.
     """
     node = _producer(tensor, "DequantizeLinear", scope)
     if node is None:
@@ -210,7 +203,7 @@ def dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> Dequantized | Re
             values, along(scale, axis, values.ndim), along(zero_point, axis, values.ndim)
         )
 
-    return Dequantized(
+    return _Dequantized(
         name=tensor.name,
         shape=integers.shape,
         dtype=scale.dtype,
@@ -223,7 +216,7 @@ def dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> Dequantized | Re
     )
 
 
-def quantized_weight(found: Dequantized, transposed: bool, group: int) -> Parameter | Reason:
+def _quantized_weight(found: _Dequantized, transposed: bool, group: int) -> Parameter | Reason:
     """The weight with one scale, or with one scale per output channel.
 
     One scale per input channel cannot be a Conv's, unless each output channel reads the input
@@ -263,7 +256,7 @@ def quantized_weight(found: Dequantized, transposed: bool, group: int) -> Parame
     return Parameter(found.name, shape, found.dtype, found.read, quantized)
 
 
-def quantized_bias(found: Dequantized) -> Parameter:
+def _quantized_bias(found: _Dequantized) -> Parameter:
     """The bias ``[C_out]``, with the integers that it is made of."""
     quantized = Quantized(
         found.integers.dtype, found.integers.read, found.scale, found.zero_point, None
@@ -306,8 +299,7 @@ def _scale_of(node: gs.Node, shape: tuple[int, ...], scope: Scope, view: View) -
     if scale.size == 1:
         scale = scale.reshape(())
         zero_point = None if zero_point is None else zero_point.reshape(())
-    stated = node.attrs.get("output_dtype", 0)
-    dtype = _dtype_name(stated) if stated else None
+    dtype = dtype_name(node.attrs.get("output_dtype") or None)
     return _Scale(scale, zero_point, axis, dtype, any(c.overridable for c in known))
 
 
@@ -351,7 +343,3 @@ def _producer(tensor: gs.Tensor, op: str, scope: Scope) -> gs.Node | None:
     if node is None or not is_standard(node, op):
         return None
     return node if any(place.holds(node) for place in scope.ancestors()) else None
-
-
-def _dtype_name(data_type: int) -> str:
-    return str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type)).name)

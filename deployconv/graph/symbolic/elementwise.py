@@ -193,7 +193,7 @@ def _wrapped(a: Spread, b: Spread, integral: bool) -> Spread | None:
 
 
 def _compared(a: Spread, b: Spread, integral: bool) -> Spread | None:
-    """``a < b``, where ``b`` is never above 0 and ``a`` never below."""
+    """The rule of ``a < b``: never true if ``b`` is at most 0 and ``a`` at least 0."""
     bound = None if b.fill is None else b.fill.constant
     never = bound is not None and bound <= 0 and a.nonnegative
     return Spread.of(_ZERO) if never else None
@@ -221,7 +221,7 @@ def cast(known: Known, whole: bool, logical: bool) -> Known:
     if rule is not None and rule.fill is not None:
         fill = change(rule.fill)
         return Known(known.shape, None if fill is None else Spread.of(fill), whole)
-    # Truth changes where an element is 0; rounding changes its direction there.
+    # At 0 the truth of an element changes, and so does the direction of rounding.
     rounds = rule is not None and not logical and rule.nonnegative and not rule.sized
     kept = rule if rule is not None and (rule.cyclic or rounds) else None
     return Known(known.shape, kept, whole)

@@ -1,8 +1,8 @@
 """What is known of a tensor at all sizes at once: its shape, and its elements if it has few.
 
 A tensor whose number of elements is open, e.g. a Range, is known by one rule for all of its
-elements (`Spread`). Nothing is known of an element that is computed differently at some sizes, e.g.
-the result of a Max with a constant, or of a comparison. A `Call` is a node with what is known of its
+elements (`Spread`). Nothing is known of an element that is computed differently at some sizes,
+e.g. of a Max with a constant, or of a comparison. A `Call` is a node with what is known of its
 inputs.
 """
 
