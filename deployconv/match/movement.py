@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -206,7 +207,6 @@ class Movement:
         needed: dict[int, gs.Node] = {}
         feeds: dict[str, Array] = {}
         aliases = {segment.target.name: segment.source.name for segment in left_out}
-        inside = self._inside()
         skipped = {id(node) for segment in left_out for node in segment.nodes}
 
         def resolved(name: str) -> str:
@@ -220,7 +220,7 @@ class Movement:
                 feeds[tensor.name] = constant.read()
                 return
             node = tensor.inputs[0]
-            if node.op == "Shape" and self._is_outside(node.inputs[0], inside):
+            if node.op == "Shape" and self._is_outside(node.inputs[0]):
                 shape = instance[node.inputs[0].name]
                 bounds = slice(node.attrs.get("start", 0), node.attrs.get("end", len(shape)))
                 feeds[tensor.name] = np.array(shape[bounds], np.int64)
@@ -252,33 +252,33 @@ class Movement:
 
     def arithmetic(self) -> Iterator[gs.Node]:
         """The nodes that compute shapes and indices for the movement."""
-        seen: set[int] = {id(node) for node in self.nodes}
-        waiting = [
-            t for node in self.nodes for t in node.inputs if self.view.is_data_free(t, self.scope)
-        ]
+        waiting = list(self.nodes)
+        seen = set(map(id, waiting))
         while waiting:
-            tensor = waiting.pop()
-            for node in tensor.inputs:
-                if id(node) not in seen and self.scope.holds(node):
-                    seen.add(id(node))
-                    yield node
-                    waiting += [
-                        given for given in node.inputs if self.view.is_data_free(given, self.scope)
-                    ]
+            for tensor in waiting.pop().inputs:
+                if not self.view.is_data_free(tensor, self.scope):
+                    continue
+                for node in tensor.inputs:
+                    if id(node) not in seen and self.scope.holds(node):
+                        seen.add(id(node))
+                        yield node
+                        waiting.append(node)
 
-    def _inside(self) -> set[str]:
-        names = {self.source.name}
-        return names | {out.name for node in self.nodes for out in node.outputs}
+    @cached_property
+    def _on_the_way(self) -> frozenset[str]:
+        """The names of all tensors that the data passes."""
+        made = (tensor.name for node in self.nodes for tensor in node.outputs)
+        return frozenset((self.source.name, *made))
 
     def outside(self) -> list[gs.Tensor]:
         """Tensors that are not on the way of the data, but whose shapes the arithmetic reads."""
-        inside = self._inside()
         read = (node.inputs[0] for node in self.arithmetic() if node.op == "Shape")
-        return [tensor for tensor in read if self._is_outside(tensor, inside)]
+        return [tensor for tensor in read if self._is_outside(tensor)]
 
-    def _is_outside(self, tensor: gs.Tensor, inside: set[str]) -> bool:
+    def _is_outside(self, tensor: gs.Tensor) -> bool:
         """Whether ``tensor`` is data that is not on the way: only its shape can matter."""
-        return tensor.name not in inside and not self.view.is_data_free(tensor, self.scope)
+        on_the_way = tensor.name in self._on_the_way
+        return not on_the_way and not self.view.is_data_free(tensor, self.scope)
 
 
 def movements(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]:
