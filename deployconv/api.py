@@ -81,11 +81,10 @@ def inspect(
     planning = plan_model(loaded, RewriteOptions(freeze_initializers=options.freeze_initializers))
     if options.target is None:
         return Inspection(loaded.info, planning.reports)
-    from deployconv.proof.dla import dla_note
-    from deployconv.runtimes.tensorrt import dla
+    from deployconv.proof import dla
 
     reports = tuple(
-        replace(planned.report, dla=dla_note(planned.found, planned.rewrite))
+        replace(planned.report, dla=dla.dla_note(planned.found, planned.rewrite))
         for planned in planning.sites
     )
     return Inspection(loaded.info, reports, options.target, f"{dla.VERSIONS} ({dla.SOURCE})")

@@ -10,7 +10,6 @@
 | `binding` | worker | the adapter: parse, build, deserialize, the build log, the caches |
 | `execution` | worker | runs, times and profiles an engine |
 | `device` | worker | what the driver says of the GPU; its memory, stream and events |
-| `dla` | deployconv | what NVIDIA documents of layers on the deep learning accelerator |
 
 A parser or compiler that crashes, hangs or uses up all memory ends the worker, not deployconv.
 """
