@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from deployconv.errors import BackendUnavailable, DeployconvError, UsageError
+from deployconv.options import DEFAULT_RUNTIME
 from deployconv.results import Certificate, SiteReport
 from deployconv.rewrites.base import Rewrite, Trial
 from deployconv.rewrites.planning import Planning
-from deployconv.runtimes import DEFAULT_RUNTIME, get_backend
+from deployconv.runtimes import get_backend
 
 Array = NDArray[Any]
 

@@ -12,13 +12,13 @@ import numpy as np
 
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.graph.quantization import GRIDS
-from deployconv.options import FeedOptions
+from deployconv.options import DEFAULT_RUNTIME, FeedOptions
 from deployconv.proof.compare import REQUANTIZED, RTOL, compare_outputs
 from deployconv.proof.inputs import PreparedFeeds, common_inputs, make_feeds
 from deployconv.proof.tolerance import low_precision_types, quantization_steps
 from deployconv.proof.twins import twin_of, without_rounding
 from deployconv.results import OutputParity, Parity
-from deployconv.runtimes import DEFAULT_RUNTIME, get_backend, get_runtime
+from deployconv.runtimes import get_backend, get_runtime
 from deployconv.runtimes.base import Array, Backend, ModelSource, Session, TensorSpec
 
 _NO_FEED = FeedOptions()
@@ -27,7 +27,7 @@ _NO_FEED = FeedOptions()
 def check_parity(
     reference: ModelSource,
     candidate: ModelSource,
-    backend_name: str = "ort",
+    backend_name: str = DEFAULT_RUNTIME,
     feed: FeedOptions = _NO_FEED,
     threads: int | None = None,
     requantized: bool = False,

@@ -16,13 +16,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from deployconv.errors import ModelError
 from deployconv.graph.tensors import graph_attributes, read_tensor
 from deployconv.runtimes.base import ModelSource
+from deployconv.runtimes.shapes import read_structure
 
 _MOVEMENT = frozenset(
     [
@@ -94,9 +94,7 @@ def low_precision_types(source: ModelSource) -> dict[str, str]:
 def _read(source: ModelSource) -> ModelProto | None:
     """The model without its external data; None if it cannot be read."""
     try:
-        if isinstance(source, bytes):
-            return onnx.load_model_from_string(source)
-        return onnx.load(source, load_external_data=False)
+        return read_structure(source)
     except (OSError, DecodeError):
         return None
 

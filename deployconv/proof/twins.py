@@ -29,6 +29,7 @@ from deployconv.errors import ModelError
 from deployconv.graph.float32_twin import TWINNED, float32_twin, has_element_types
 from deployconv.graph.tensors import all_tensors, byte_size, graph_attributes, is_external
 from deployconv.runtimes.base import Array, ModelSource
+from deployconv.runtimes.shapes import read_structure
 
 _LARGEST = 1 << 30
 """Most bytes of a model and its external data that are read: a bfloat16 model of this size has a
@@ -88,8 +89,8 @@ def _read_whole(source: ModelSource) -> ModelProto | None:
     size = source.stat().st_size
     if size > _LARGEST:
         return None
-    skeleton = onnx.load(source, load_external_data=False)
-    size += sum(byte_size(tensor) or 0 for tensor in all_tensors(skeleton) if is_external(tensor))
+    tensors = all_tensors(read_structure(source))
+    size += sum(byte_size(tensor) or 0 for tensor in tensors if is_external(tensor))
     return onnx.load(source) if size <= _LARGEST else None
 
 

@@ -24,8 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
+from deployconv.options import DEFAULT_RUNTIME
 from deployconv.runtimes.base import Feeds, Session
-from deployconv.runtimes.registry import DEFAULT_RUNTIME, get_backend
+from deployconv.runtimes.registry import get_backend
 
 _SECONDS = 2.0
 _WARMUP = 2

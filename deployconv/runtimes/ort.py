@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime as ort
 
 from deployconv.errors import BackendUnavailable, DeployconvError, ModelError, UsageError
-from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec
+from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec, label_of
 from deployconv.runtimes.measure import usable_cpus
 
 _CPU = "CPUExecutionProvider"
@@ -96,7 +96,7 @@ class OrtBackend:
                 "pip install 'deployconv[gpu]' in place of 'deployconv[cpu]'"
             )
         threads = threads or usable_cpus()
-        label = model.name if isinstance(model, Path) else "model in memory"
+        label = label_of(model)
         try:
             session = ort.InferenceSession(
                 str(model) if isinstance(model, Path) else model,
