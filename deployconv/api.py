@@ -24,6 +24,7 @@ from deployconv.options import (
     Policy,
     RewriteCommand,
     RewriteOptions,
+    RunCommand,
     ShapeRanges,
     Shapes,
     Shuffle,
@@ -121,7 +122,7 @@ def rewrite(
     threads: int | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Rewriting:
-    """Rewrite every upsampling layer as Conv, shuffle, crop; prove it; time it; write it.
+    """Rewrite upsampling layers as Conv, pixel shuffle and crop; check, time and write the model.
 
     Args:
         model: a file, or a ModelProto, which is left untouched.
@@ -417,7 +418,7 @@ def _source(model: Model) -> ModelSource:
     return Path(model) if isinstance(model, (str, Path)) else model.SerializeToString()
 
 
-def _feed(options: RewriteCommand | VerifyCommand | BenchCommand) -> FeedOptions:
+def _feed(options: RewriteCommand | RunCommand) -> FeedOptions:
     return FeedOptions(options.shape or {}, options.inputs, options.seed)
 
 
@@ -434,7 +435,7 @@ def _shapes(shape: ShapeMap | None) -> Shapes:
 
 
 def _ranges(shape: RangeMap | None) -> ShapeRanges:
-    """One shape stands for a range of that shape alone."""
+    """Turn each value into three shapes; a single shape is used for all three."""
     ranges = {}
     for name, given in (shape or {}).items():
         corners = [tuple(corner) for corner in given if not isinstance(corner, int)]

@@ -42,7 +42,7 @@ class Flag:
 
     Attributes:
         help: the description.
-        metavar: what stands for the value in the help; None for the type or the choices.
+        metavar: placeholder of the value in the help; None for the type or the choices.
         short: a second name of one letter, such as ``-o``.
         minimum: the smallest value that is allowed.
         capability: what a runtime must be able to do for this option; the help lists those that
@@ -242,8 +242,8 @@ class RewriteCommand(Command, SiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyCommand(Command):
-    """The options of ``verify``."""
+class RunCommand(Command):
+    """The options of a command that runs models on one or more backends."""
 
     backend: tuple[str, ...] = field(default=(DEFAULT_RUNTIME,), metadata=_BACKENDS)
     shape: Shapes | None = field(default=None, metadata=_SHAPE)
@@ -253,14 +253,14 @@ class VerifyCommand(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchCommand(Command):
+class VerifyCommand(RunCommand):
+    """The options of ``verify``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchCommand(RunCommand):
     """The options of ``bench``."""
 
-    backend: tuple[str, ...] = field(default=(DEFAULT_RUNTIME,), metadata=_BACKENDS)
-    shape: Shapes | None = field(default=None, metadata=_SHAPE)
-    inputs: Path | None = field(default=None, metadata=_INPUTS)
-    seed: int = field(default=0, metadata=_SEED)
-    threads: int | None = field(default=None, metadata=_THREADS)
     runs: int | None = field(default=None, metadata=_flag("Timed runs per model.", "N", minimum=1))
     profile: bool = field(
         default=False,

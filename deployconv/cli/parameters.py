@@ -126,7 +126,7 @@ def parse_shapes(values: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
 def parse_ranges(values: Sequence[str] | None) -> dict[str, tuple[tuple[int, ...], ...]]:
     """Turn ``["x:1,8..1,16..4,32"]`` into ``{"x": ((1, 8), (1, 16), (4, 32))}``.
 
-    One shape stands for all three.
+    A single shape is used for all three.
 
     Raises:
         UsageError: as `parse_shapes`, or there are neither one nor three shapes.

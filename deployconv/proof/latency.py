@@ -1,8 +1,9 @@
-"""How long one model takes, or two interleaved, and how much of that each upsampling layer takes.
+"""Time one model, or two in turns, and how much of the time each upsampling layer takes.
 
-A profile is what a GPU runtime tells of its layers. The runtime fuses nodes into layers of its
-own and names the nodes of each; a layer belongs to the sites (upsampling layers) whose nodes are
-among them. In a rewritten model the nodes that replace a site are named after it.
+A profile lists the layers of a GPU runtime with their times. The runtime fuses nodes into layers
+of its own and names the nodes of each; a layer belongs to the sites (upsampling layers) whose
+nodes are among them. In a rewritten model the names of the nodes that replace a site begin with
+the name of the site's last node.
 """
 
 from __future__ import annotations
@@ -190,21 +191,16 @@ def group_by_site(layers: Iterable[LayerTime], names: SiteNames) -> tuple[SiteTi
     """Group layers by the sites that they compute, in order of first layers; those of none last."""
     groups: dict[tuple[str, ...], list[LayerTime]] = {}
     for layer in layers:
-        known = [node for node in layer.nodes if _bare(node) in names.nodes]
-        sites = tuple(
-            dict.fromkeys(
-                names.owners[_bare(node)] for node in known if _bare(node) in names.owners
-            )
-        )
-        groups.setdefault(sites, []).append(replace(layer, nodes=tuple(known)))
+        known = tuple(node for node in layer.nodes if _bare(node) in names.nodes)
+        owners = (names.owners.get(_bare(node)) for node in known)
+        sites = tuple(dict.fromkeys(owner for owner in owners if owner is not None))
+        groups.setdefault(sites, []).append(replace(layer, nodes=known))
     ordered = sorted(groups.items(), key=lambda group: not group[0])
-    return tuple(SiteTime(sites, _total(found), tuple(found)) for sites, found in ordered)
+    return tuple(
+        SiteTime(sites, sum(layer.ms for layer in found), tuple(found)) for sites, found in ordered
+    )
 
 
 def _bare(node: str) -> str:
     """The name of a node without the path of its subgraph."""
     return node.split(" | ")[0]
-
-
-def _total(layers: Sequence[LayerTime]) -> float:
-    return sum(layer.ms for layer in layers)

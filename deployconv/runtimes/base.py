@@ -85,7 +85,7 @@ class Backend(Protocol):
     def prepare(
         self, model: ModelSource, *, threads: int | None = None, optimise: bool = True
     ) -> Session:
-        """Load ``model``; False for ``optimise`` runs its graph as it stands if that can be.
+        """Load ``model``; without ``optimise`` its graph is run unchanged, if that is possible.
 
         Raises ModelError for a broken model, BackendUnavailable if the runtime cannot run it.
         """

@@ -74,7 +74,7 @@ class OrtBackend:
     def prepare(
         self, model: ModelSource, *, threads: int | None = None, optimise: bool = True
     ) -> OrtSession:
-        """Load ``model`` with the asked-for provider and no other in its place.
+        """Load ``model`` on the provider that was asked for, and on no other one.
 
         Args:
             model: a file, or a serialized ModelProto without external data.

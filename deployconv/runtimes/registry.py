@@ -122,7 +122,7 @@ RUNTIMES: Mapping[str, Runtime] = {row.name: row for row in _ROWS}
 
 
 def get_runtime(name: str) -> Runtime:
-    """What the runtime called ``name`` can do; nothing is imported.
+    """The row of the runtime called ``name``; its library is not imported.
 
     Raises UsageError if there is no such runtime.
     """

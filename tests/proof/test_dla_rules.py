@@ -1,4 +1,4 @@
-"""The documented limits of the DLA, each one on both sides."""
+"""The documented limits of the DLA: what is just allowed, and what just is not."""
 
 from __future__ import annotations
 
