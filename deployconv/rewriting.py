@@ -1,7 +1,7 @@
-"""One rewrite from the loaded model to the written one, each step in its order.
+"""Rewrite one model: plan, certify, write to a temporary file, compare, time, move into place.
 
-plan -> certify -> (compile as exported) -> edit -> stage -> (compile) -> parity -> latency
--> publish
+If targets were named, the original is compiled for them after the certificates, and the
+rewritten model before the comparison.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from deployconv.errors import BackendUnavailable, CheckFailed
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.save import needs_external_data, refuse_existing, refuse_inputs, staged
-from deployconv.options import RewriteOptions
+from deployconv.options import RewriteCommand, RewriteOptions
 from deployconv.proof.certificate import certify_sites, failed_certificates
 from deployconv.results import NotRun, Rewriting, Step
 from deployconv.rewrites.planning import apply
@@ -33,49 +33,38 @@ class Request:
     """What is asked of a rewrite.
 
     Attributes:
-        source: the original for a backend.
-        options: which sites, into which form.
+        source: the original model, as a backend loads it.
+        command: the options of the call.
+        options: which sites are rewritten, into which form.
         tuner: backend, threads and inputs, for the proof as well as for ``fastest``.
-        upgrade_opset: raise the model to the opset of Col2Im; None where that is worth it.
-        output: where the model goes; None writes nothing.
-        force: replace an existing output.
-        dry_run: do everything but write the output.
-        verify: certify each site and check the parity of the whole model.
-        bench: time both models.
-        strict: a site that is left alone is a failure.
-        targets: what both models are compiled for; None for nothing.
+        targets: what both models are compiled for; None if no target was named.
     """
 
     source: ModelSource
+    command: RewriteCommand
     options: RewriteOptions
     tuner: TunerOptions
-    upgrade_opset: bool | None
-    output: Path | None
-    force: bool
-    dry_run: bool
-    verify: bool
-    bench: bool
-    strict: bool
     targets: Targets | None
 
 
 def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
-    """Rewrite, prove, time and write ``loaded``.
+    """Rewrite ``loaded``, check the result, time both models and write the new one.
 
     Raises:
         CheckFailed: a check did not hold; nothing was written.
         UsageError, ModelError: the call or the model is at fault.
         BackendUnavailable: the backend is not available or cannot run the model.
     """
+    command = request.command
     external = needs_external_data(loaded.proto)
-    if request.output is not None:
-        refuse_inputs(request.output, loaded)
-        if not request.force and not request.dry_run:
-            refuse_existing(request.output, external)
+    if command.output is not None:
+        refuse_inputs(command.output, loaded)
+        if not command.force and not command.dry_run:
+            refuse_existing(command.output, external)
     planning = plan_by_policy(
-        loaded, request.source, request.options, request.tuner, request.upgrade_opset
+        loaded, request.source, request.options, request.tuner, command.upgrade_opset
     )
-    if request.verify:
+    if command.verify:
         planning = certify_sites(planning, request.tuner.feed.seed, request.tuner.dump)
     done = Rewriting(loaded.info, planning.reports, warnings=planning.warnings)
     _check_sites(done, request)
@@ -86,17 +75,17 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
         sites = [planned.found for planned in planning.sites]
         done = with_target_notes(done, sites, before, request.targets)
     after = apply(planning)
-    place = None if request.dry_run else request.output
-    with staged(after.proto, loaded.folder, place, after.added, external) as candidate:
-        done = replace(done, model=after.proto if place is None else candidate.proto)
+    output = None if command.dry_run else command.output
+    with staged(after.proto, loaded.folder, output, after.added, external) as candidate:
+        done = replace(done, model=after.proto if output is None else candidate.proto)
         if request.targets and before:
             from deployconv.proof.builds import compile_rewritten
 
             done = compile_rewritten(done, before, candidate.path, request.targets)
         done = _proved(done, candidate.path, request)
         done = _timed(done, candidate.path, request)
-        if place is not None:
-            done = replace(done, output=candidate.publish(place, request.force))
+        if output is not None:
+            done = replace(done, output=candidate.publish(output, command.force))
     return done
 
 
@@ -106,13 +95,13 @@ def _check_sites(done: Rewriting, request: Request) -> None:
     if failed:
         raise CheckFailed(f"certificate failed: {', '.join(failed)}: nothing was written", done)
     left = [site.id for site in done.sites if site.left_alone]
-    if request.strict and left:
+    if request.command.strict and left:
         raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", done)
 
 
 def _proved(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
-    """Add the parity of the whole model. Raises CheckFailed where it does not hold."""
-    if not request.verify:
+    """Add the parity of the whole model. Raises CheckFailed if it does not hold."""
+    if not request.command.verify:
         return _not_run(done, "certificate", "parity", reason="--no-verify")
     from deployconv.proof.parity import check_parity
 
@@ -133,7 +122,7 @@ def _proved(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
 
 def _timed(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
     """Add the latency of both models, or why it could not be measured."""
-    if not request.bench:
+    if not request.command.bench:
         return _not_run(done, "latency", reason="--no-bench")
     tuner = request.tuner
     if absent := _no_gpu(request):
@@ -147,7 +136,7 @@ def _timed(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
             request.source, candidate, tuner.backend, tuner.feed, tuner.threads
         )
     except BackendUnavailable as missing:
-        # Parity has run, perhaps as a float32 twin: the model is proved, only not timed.
+        # The parity check passed, perhaps with float32 twins: only the timing is missing.
         return _not_run(done, "latency", reason=str(missing))
     return replace(done, latency=latency)
 

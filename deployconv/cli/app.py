@@ -39,7 +39,7 @@ _FAULT = 2
 
 @dataclass
 class Session:
-    """The options of one call that stand before the command."""
+    """The options of one call that come before the name of the command."""
 
     debug: bool = False
 
