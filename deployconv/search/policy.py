@@ -18,7 +18,6 @@ from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Decision, TunerOptions
 from deployconv.search.cost_model import predict
 from deployconv.search.cost_table import TABLES
-from deployconv.search.tuner import tune
 
 _HIGHEST_OPSET = max(shuffle.min_opset for shuffle in SHUFFLES.values())
 """The first opset that has all shuffles."""
@@ -52,6 +51,9 @@ def plan_by_policy(
     candidates, tuned = Candidates.of(lifted, options), Decision()
     fitted = TABLES[runtime.cost_table].fitted
     if options.policy == "fastest":
+        # It imports what runs and times models.
+        from deployconv.search.tuner import tune
+
         tuned = tune(candidates, original, tuner, predict if fitted else None)
     elif options.policy == "cost":
         tuned = predict(candidates, tuner)

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from deployconv.graph.scope import Scope
 from deployconv.graph.view import View
-from deployconv.match import Parameter, Skip, UpsampleSite
+from deployconv.match import Parameter, UpsampleSite
 from deployconv.match.attributes import AttributeReader
 from deployconv.match.weights import find_parameters
+from deployconv.results import Reason
 from deployconv.rewrites.channel_layout import in_order, reordered
 from deployconv.rewrites.emit import Emitter, finite
 from deployconv.rewrites.steps.base import NodeStep, OrderAfter, PhaseImage
@@ -138,7 +139,7 @@ def mixing_conv_at(node: gs.Node, scope: Scope, view: View) -> PixelConv | None:
         and set(conv.dilations) == {1}
     )
     parameters = find_parameters(node, scope, view, weight)
-    if not plain or isinstance(parameters, Skip):
+    if not plain or isinstance(parameters, Reason):
         return None
     return PixelConv(node, conv.strides, parameters.weight, parameters.bias, transposed)
 
