@@ -25,7 +25,6 @@ from deployconv.graph.load import LoadedModel
 from deployconv.graph.tensors import ExternalData, all_tensors, byte_size, is_external
 from deployconv.results import OutputFile
 
-_CHUNK = 1 << 20
 _PROTO_LIMIT = (1 << 31) - (1 << 20)
 _PAGE = 1 << 16
 """Large tensors start at a multiple of this: a runtime can map them on every platform."""
@@ -39,17 +38,18 @@ class StagedModel:
     """A complete model in a temporary folder, to be verified and then published.
 
     ``proto`` is the model as written: its external tensors refer to the staged data file.
+    ``digest`` is the SHA-256 of the model file.
     """
 
     proto: ModelProto
     path: Path
     data: Path | None
+    digest: str
 
     def publish(self, output: Path, force: bool) -> OutputFile:
         """Move the files to their place. Raises UsageError if that fails."""
         if not force:
             refuse_existing(output, self.data is not None)
-        digest = _sha256(self.path)
         try:
             if self.data is None:
                 self.path.replace(output)
@@ -58,7 +58,7 @@ class StagedModel:
         except OSError as error:
             raise _cannot_write(output, error) from error
         _sync_folder(output.parent)
-        return OutputFile(str(output), digest)
+        return OutputFile(str(output), self.digest)
 
 
 def data_path(output: Path) -> Path:
@@ -170,8 +170,8 @@ def _write_whole(proto: ModelProto, path: Path, durable: bool) -> StagedModel:
     parts = _Parts.of(proto)
     if parts is None:  # too large with its new weights: all of them move out
         return _write_external(proto, None, path, None, durable)
-    _write_file(path, parts, durable)
-    return StagedModel(proto, path, None)
+    digest = _write_file(path, parts, durable)
+    return StagedModel(proto, path, None, digest)
 
 
 def _write_external(
@@ -185,10 +185,10 @@ def _write_external(
     parts = _Parts.of(moved)
     if parts is None:
         raise ModelError(f"{path.name}: over 2 GB even without its weights: split the model")
-    _write_file(path, parts, durable)
+    digest = _write_file(path, parts, durable)
     if empty:
         data.unlink()
-    return StagedModel(moved, path, None if empty else data)
+    return StagedModel(moved, path, None if empty else data, digest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,10 +279,15 @@ def needs_external_data(proto: ModelProto) -> bool:
     return any(is_external(tensor) for tensor in all_tensors(proto))
 
 
-def _write_file(path: Path, parts: Iterable[bytes], durable: bool) -> None:
+def _write_file(path: Path, parts: Iterable[bytes], durable: bool) -> str:
+    """Write ``parts``; returns the SHA-256 of them all."""
+    digest = hashlib.sha256()
     with path.open("wb") as file:
-        file.writelines(parts)
+        for part in parts:
+            digest.update(part)
+            file.write(part)
         _sync(file, durable)
+    return digest.hexdigest()
 
 
 def _sync(file: BinaryIO, durable: bool) -> None:
@@ -300,14 +305,6 @@ def _sync_folder(folder: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def relocated(

@@ -22,7 +22,7 @@ from onnx import NodeProto
 from deployconv.graph.evaluate import LARGEST, evaluate
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
-from deployconv.graph.view import View
+from deployconv.graph.view import View, remembered
 from deployconv.match.attributes import is_standard
 from deployconv.match.pointwise import is_pointwise
 
@@ -281,6 +281,16 @@ class Movement:
         return not on_the_way and not self.view.is_data_free(tensor, self.scope)
 
 
+@remembered
+def _is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
+    """Whether ``node`` is pointwise, and no product with a mask that is made of sizes."""
+    return is_pointwise(node, scope, view) and not any(
+        view.constants.of(tensor, scope) is None and view.is_data_free(tensor, scope)
+        for tensor in node.inputs
+        if tensor.name
+    )
+
+
 def movements(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]:
     """The movements that end in ``target``, from the nearest source to the farthest."""
     walk = _Walk(scope, view)
@@ -315,7 +325,7 @@ class _Walk:
             if not known:
                 return None
             latest = max(known, key=self.scope.index)
-            if latest.op not in _MOVES and not self._pointwise(latest):
+            if latest.op not in _MOVES and not _is_pointwise(latest, self.scope, self.view):
                 return None
             if latest.op == "ConvTranspose" and not self._copies(latest):
                 return None
@@ -329,21 +339,12 @@ class _Walk:
                 ):
                     frontier.append(tensor)
             if len(frontier) == 1:
-                pointwise = [self._pointwise(node) for node in nodes]
+                pointwise = [_is_pointwise(node, self.scope, self.view) for node in nodes]
                 if any(pointwise) != all(pointwise):
                     return None
                 return Segment(tuple(nodes), frontier[0], target, all(pointwise))
             if not frontier or len(nodes) > _LONGEST:
                 return None
-
-    def _pointwise(self, node: gs.Node) -> bool:
-        """Whether ``node`` is pointwise, and no product with a mask that is made of sizes."""
-        constants = self.view.constants
-        return is_pointwise(node, self.scope, self.view) and not any(
-            self.view.is_data_free(tensor, self.scope) and constants.of(tensor, self.scope) is None
-            for tensor in node.inputs
-            if tensor.name
-        )
 
     def _copies(self, node: gs.Node) -> bool:
         """Whether the weight of a ConvTranspose has at most two values, as one that copies has.
@@ -355,7 +356,11 @@ class _Walk:
         if made is not None and made.op == "DequantizeLinear":
             weight = made.inputs[0]
         constant = self.view.constants.of(weight, self.scope)
-        return constant is None or np.unique(constant.read()).size <= 2
+        if constant is None:
+            return True
+        values = constant.read().ravel()
+        others = values[values != values[:1]]
+        return bool((others == others[:1]).all())
 
     def _producer(self, tensor: gs.Tensor) -> gs.Node | None:
         node = tensor.inputs[0] if tensor.inputs else None

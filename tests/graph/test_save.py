@@ -145,7 +145,7 @@ def interrupt(*_: object, **__: object) -> None:
 def test_interrupted_while_it_is_verified(
     call: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("deployconv.rewriting.check_parity", interrupt)
+    monkeypatch.setattr("deployconv.proof.parity.check_parity", interrupt)
     call.remove("--no-verify")
     assert main(call) == 130
     assert capsys.readouterr().err == "deployconv: error: interrupted\n"
