@@ -43,7 +43,6 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
     """
     if not is_standard(node, "ConvTranspose"):
         return None
-
     skip = partial(SkippedSite, id=name, pattern="conv_transpose", scope=scope, nodes=(node,))
     if has_references(node):
         text = "its attributes are the function's parameters"
