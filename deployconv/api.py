@@ -387,13 +387,17 @@ def _request(
     source: ModelSource, options: RewriteCommand, on_progress: Callable[[float], None] | None
 ) -> Request:
     """Turn the options of a call into what `rewriting.rewrite_model` takes."""
-    from deployconv.proof.builds import targets_of
     from deployconv.rewriting import Request
     from deployconv.search.choice import TunerOptions
 
     feed = _feed(options)
     chosen = {one.name: getattr(options, one.name) for one in fields(SiteOptions)}
     float_bias = bool(options.target) or get_runtime(options.backend).needs_float_bias
+    targets = None
+    if options.target:
+        from deployconv.proof.builds import targets_of
+
+        targets = targets_of(options.target, options.backend, feed)
     return Request(
         source=source,
         command=options,
@@ -408,7 +412,7 @@ def _request(
             max_memory=options.max_memory,
             dump=options.dump,
         ),
-        targets=targets_of(options.target, options.backend, feed),
+        targets=targets,
     )
 
 

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployconv.errors import BackendUnavailable, CheckFailed
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.save import needs_external_data, refuse_existing, refuse_inputs, staged
 from deployconv.options import RewriteCommand, RewriteOptions
-from deployconv.proof.builds import Targets, compile_rewritten, no_gpu, with_target_notes
 from deployconv.proof.certificate import certify_sites, failed_certificates
-from deployconv.proof.latency import measure_latency
-from deployconv.proof.parity import check_parity
 from deployconv.results import NotRun, Rewriting, Step
 from deployconv.rewrites.planning import apply
 from deployconv.runtimes.base import ModelSource
 from deployconv.search.choice import TunerOptions
 from deployconv.search.policy import plan_by_policy
+
+if TYPE_CHECKING:
+    from deployconv.proof.builds import Targets
+
+# What compares, times and compiles models is imported by the functions that do, as a call may ask
+# for none of it, and the imports take as long as the rewrite of a small model.
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
     _raise_for_sites(result, request)
     before = request.targets.build(loaded, request.source) if request.targets else None
     if request.targets and before:
+        from deployconv.proof.builds import with_target_notes
+
         sites = [planned.found for planned in planning.sites]
         result = with_target_notes(result, sites, before, request.targets)
     after = apply(planning)
@@ -73,6 +79,8 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
     with staged(after.proto, loaded.folder, output, after.added, external) as candidate:
         result = replace(result, model=after.proto if output is None else candidate.proto)
         if request.targets and before:
+            from deployconv.proof.builds import compile_rewritten
+
             result = compile_rewritten(result, before, candidate.path, request.targets)
         result = _with_parity(result, candidate.path, request)
         result = _with_latency(result, candidate.path, request)
@@ -95,8 +103,10 @@ def _with_parity(result: Rewriting, candidate: Path, request: Request) -> Rewrit
     """Add the parity of the whole model. Raises CheckFailed if it does not hold."""
     if not request.command.verify:
         return _with_not_run(result, "certificate", "parity", reason="--no-verify")
+    from deployconv.proof.parity import check_parity
+
     tuner = request.tuner
-    if request.targets and (absent := no_gpu(tuner.backend)):
+    if absent := _no_gpu(request):
         return _with_not_run(result, "parity", reason=absent)
     requantized = any(site.requantized is not None for site in result.sites)
     parity = check_parity(
@@ -117,10 +127,12 @@ def _with_latency(result: Rewriting, candidate: Path, request: Request) -> Rewri
     if not request.command.bench:
         return _with_not_run(result, "latency", reason="--no-bench")
     tuner = request.tuner
-    if request.targets and (absent := no_gpu(tuner.backend)):
+    if absent := _no_gpu(request):
         return _with_not_run(result, "latency", reason=absent)
     if not any(site.status == "rewritten" for site in result.sites):
         return _with_not_run(result, "latency", reason="no site was rewritten")
+    from deployconv.proof.latency import measure_latency
+
     try:
         latency = measure_latency(
             request.source, candidate, tuner.backend, tuner.feed, tuner.threads
@@ -129,6 +141,15 @@ def _with_latency(result: Rewriting, candidate: Path, request: Request) -> Rewri
         # The parity check passed, perhaps with float32 twins: only the timing is missing.
         return _with_not_run(result, "latency", reason=str(missing))
     return replace(result, latency=latency)
+
+
+def _no_gpu(request: Request) -> str | None:
+    """Why the models are only compiled for the targets of the call; None if they can run here."""
+    if not request.targets:
+        return None
+    from deployconv.proof.builds import no_gpu
+
+    return no_gpu(request.tuner.backend)
 
 
 def _with_not_run(result: Rewriting, *steps: Step, reason: str) -> Rewriting:

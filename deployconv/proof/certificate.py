@@ -19,10 +19,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
-from onnx.reference import ReferenceEvaluator
 
 from deployconv.errors import BackendUnavailable, DeployconvError, UsageError
-from deployconv.graph.evaluate import ConvTranspose
 from deployconv.options import DEFAULT_RUNTIME
 from deployconv.results import Certificate, SiteReport
 from deployconv.rewrites.base import Rewrite, Trial
@@ -183,6 +181,10 @@ def run_reference(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, Ar
 
     An error of the evaluator is passed on as it is.
     """
+    from onnx.reference import ReferenceEvaluator
+
+    from deployconv.graph.reference_operators import ConvTranspose
+
     evaluator = ReferenceEvaluator(model, new_ops=[ConvTranspose])
     results = evaluator.run(None, dict(feeds))
     return dict(zip(evaluator.output_names, map(np.asarray, results), strict=True))
