@@ -272,9 +272,8 @@ def bench(
         seed: seed of the random inputs.
         threads: threads of the backend; None for all processors.
         runs: timed runs per model; None for a number that fits the time of a run.
-        profile: add where the time goes, layer by layer and grouped by site; for ``tensorrt``
-            and ``tensorrt-rtx``.
-        cuda_graph: time launches of captured CUDA graphs; for the same two.
+        profile: add the time of each layer, grouped by site, if the backend profiles layers.
+        cuda_graph: time launches of captured CUDA graphs, if the backend captures them.
 
     Raises:
         UsageError, ModelError: the call or a model is at fault.

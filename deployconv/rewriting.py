@@ -66,69 +66,71 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
     )
     if command.verify:
         planning = certify_sites(planning, request.tuner.feed.seed, request.tuner.dump)
-    done = Rewriting(loaded.info, planning.reports, warnings=planning.warnings)
-    _check_sites(done, request)
+    result = Rewriting(loaded.info, planning.reports, warnings=planning.warnings)
+    _raise_for_sites(result, request)
     before = request.targets.build(loaded, request.source) if request.targets else None
     if request.targets and before:
         from deployconv.proof.builds import with_target_notes
 
         sites = [planned.found for planned in planning.sites]
-        done = with_target_notes(done, sites, before, request.targets)
+        result = with_target_notes(result, sites, before, request.targets)
     after = apply(planning)
     output = None if command.dry_run else command.output
     with staged(after.proto, loaded.folder, output, after.added, external) as candidate:
-        done = replace(done, model=after.proto if output is None else candidate.proto)
+        result = replace(result, model=after.proto if output is None else candidate.proto)
         if request.targets and before:
             from deployconv.proof.builds import compile_rewritten
 
-            done = compile_rewritten(done, before, candidate.path, request.targets)
-        done = _proved(done, candidate.path, request)
-        done = _timed(done, candidate.path, request)
+            result = compile_rewritten(result, before, candidate.path, request.targets)
+        result = _with_parity(result, candidate.path, request)
+        result = _with_latency(result, candidate.path, request)
         if output is not None:
-            done = replace(done, output=candidate.publish(output, command.force))
-    return done
+            result = replace(result, output=candidate.publish(output, command.force))
+    return result
 
 
-def _check_sites(done: Rewriting, request: Request) -> None:
+def _raise_for_sites(result: Rewriting, request: Request) -> None:
     """Raise CheckFailed for a failed certificate, or under ``strict`` for a site left alone."""
-    failed = failed_certificates(done.sites)
+    failed = failed_certificates(result.sites)
     if failed:
-        raise CheckFailed(f"certificate failed: {', '.join(failed)}: nothing was written", done)
-    left = [site.id for site in done.sites if site.left_alone]
+        raise CheckFailed(f"certificate failed: {', '.join(failed)}: nothing was written", result)
+    left = [site.id for site in result.sites if site.left_alone]
     if request.command.strict and left:
-        raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", done)
+        raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", result)
 
 
-def _proved(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
+def _with_parity(result: Rewriting, candidate: Path, request: Request) -> Rewriting:
     """Add the parity of the whole model. Raises CheckFailed if it does not hold."""
     if not request.command.verify:
-        return _not_run(done, "certificate", "parity", reason="--no-verify")
+        return _with_not_run(result, "certificate", "parity", reason="--no-verify")
     from deployconv.proof.parity import check_parity
 
     tuner = request.tuner
     if absent := _no_gpu(request):
-        return _not_run(done, "parity", reason=absent)
-    requantized = any(site.requantized is not None for site in done.sites)
+        return _with_not_run(result, "parity", reason=absent)
+    requantized = any(site.requantized is not None for site in result.sites)
     parity = check_parity(
         request.source, candidate, tuner.backend, tuner.feed, tuner.threads, requantized
     )
-    done = replace(done, parity=parity)
+    result = replace(result, parity=parity)
     if not parity.passed:
         worst = next(output for output in parity.outputs if not output.passed)
         why = worst.problem or f"max |difference| {worst.max_abs:.3g} > {worst.tolerance:.3g}"
-        raise CheckFailed(f"parity failed: output '{worst.name}': {why}: nothing was written", done)
-    return done
+        raise CheckFailed(
+            f"parity failed: output '{worst.name}': {why}: nothing was written", result
+        )
+    return result
 
 
-def _timed(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
+def _with_latency(result: Rewriting, candidate: Path, request: Request) -> Rewriting:
     """Add the latency of both models, or why it could not be measured."""
     if not request.command.bench:
-        return _not_run(done, "latency", reason="--no-bench")
+        return _with_not_run(result, "latency", reason="--no-bench")
     tuner = request.tuner
     if absent := _no_gpu(request):
-        return _not_run(done, "latency", reason=absent)
-    if not any(site.status == "rewritten" for site in done.sites):
-        return _not_run(done, "latency", reason="no site was rewritten")
+        return _with_not_run(result, "latency", reason=absent)
+    if not any(site.status == "rewritten" for site in result.sites):
+        return _with_not_run(result, "latency", reason="no site was rewritten")
     from deployconv.proof.latency import measure_latency
 
     try:
@@ -137,8 +139,8 @@ def _timed(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
         )
     except BackendUnavailable as missing:
         # The parity check passed, perhaps with float32 twins: only the timing is missing.
-        return _not_run(done, "latency", reason=str(missing))
-    return replace(done, latency=latency)
+        return _with_not_run(result, "latency", reason=str(missing))
+    return replace(result, latency=latency)
 
 
 def _no_gpu(request: Request) -> str | None:
@@ -150,5 +152,5 @@ def _no_gpu(request: Request) -> str | None:
     return no_gpu(request.tuner.backend)
 
 
-def _not_run(done: Rewriting, *steps: Step, reason: str) -> Rewriting:
-    return replace(done, not_run=(*done.not_run, *(NotRun(step, reason) for step in steps)))
+def _with_not_run(result: Rewriting, *steps: Step, reason: str) -> Rewriting:
+    return replace(result, not_run=(*result.not_run, *(NotRun(step, reason) for step in steps)))

@@ -115,7 +115,7 @@ def _profiles(
 ) -> tuple[Profile, ...]:
     """One profile per session; in the second, nodes that replace a site count as that site."""
     names = [SiteNames.of(source) for source in sources if source is not None]
-    named = (names[0], *(one.after(names[0]) for one in names[1:]))
+    named = (names[0], *(one.with_ids_of(names[0]) for one in names[1:]))
     return tuple(
         take_profile(session, feeds, of)
         for session, of in zip(sessions, named, strict=True)
@@ -161,8 +161,8 @@ class SiteNames:
         nodes = (imported_name(node) for scope in seen.scopes for node in scope.nodes)
         return cls(owners, frozenset(nodes), labels)
 
-    def after(self, original: SiteNames) -> SiteNames:
-        """With the ids of the original's sites for the nodes that stayed or replace a site."""
+    def with_ids_of(self, original: SiteNames) -> SiteNames:
+        """Give nodes that stayed, or that replace a site, the ids of the original's sites."""
         owners = dict(self.owners)
         for node in self.nodes - original.nodes:
             # The longest, as the name of a site may begin with that of another.

@@ -295,7 +295,7 @@ def translate(error: Exception, runtime: str, label: str, *, loading: bool) -> D
         ModelError if the model is at fault, UsageError if the arrays fed to it are,
         BackendUnavailable if the runtime does not support it.
     """
-    text = one_line(str(error))
+    text = clean_message(str(error))
     kind = type(error).__name__
     if not loading and any(phrase in text for phrase in _FEED_PHRASES):
         return UsageError(f"{label}: the inputs do not fit the model: {text}")
@@ -313,7 +313,7 @@ def translate(error: Exception, runtime: str, label: str, *, loading: bool) -> D
     )
 
 
-def one_line(text: str) -> str:
+def clean_message(text: str) -> str:
     """Put ``text`` on one line, without onnxruntime's status prefix and C++ source locations."""
     text = " ".join(text.split()) + " "
     text = _PREFIX.sub("", text)

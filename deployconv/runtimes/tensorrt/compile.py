@@ -40,8 +40,7 @@ from deployconv.runtimes.tensorrt.installation import cache_folder, find_install
 from deployconv.runtimes.tensorrt.process import (
     STAGES,
     Limits,
-    Stage,
-    Unavailable,
+    RequirementMissing,
     Worker,
     WorkerFailed,
 )
@@ -162,7 +161,7 @@ def compile_model(
 
     Raises BackendUnavailable if the library or the GPU to build for is missing.
     """
-    stages = {"check": checked or StageResult("check", "ok")}
+    stages = [checked or StageResult("check", "ok")]
     request = {
         "action": "compile",
         "library": get_runtime(backend).package,
@@ -174,17 +173,13 @@ def compile_model(
     start = time.perf_counter()
     try:
         with Worker(limits) as worker:
-            for event in worker.ask(request):
-                if isinstance(event, Unavailable):
-                    raise BackendUnavailable(f"{event.reason}: {remedy(backend)}")
-                if isinstance(event, Stage):
-                    stages[event.result.name] = event.result
-                else:
-                    value = event.value
+            value = worker.ask(request, stages.append)
+    except RequirementMissing as missing:
+        raise BackendUnavailable(f"{missing}: {remedy(backend)}") from missing
     except WorkerFailed as failure:
-        under_way = next(name for name in STAGES if name not in stages)
+        under_way = STAGES[len(stages)]
         seconds = time.perf_counter() - start
-        stages[under_way] = StageResult(under_way, "failed", seconds, str(failure))
+        stages.append(StageResult(under_way, "failed", seconds, str(failure)))
     return _target_build(settings.target, tuple(_complete(stages)), value)
 
 
@@ -200,14 +195,13 @@ def model_file(source: ModelSource) -> Iterator[Path]:
         yield path
 
 
-def _complete(stages: Mapping[str, StageResult]) -> Iterator[StageResult]:
-    """Yield every stage in order; one that was not reached gets the reason."""
-    reason = _NOT_ASKED
-    for name in STAGES:
-        stage = stages.get(name) or StageResult(name, "not-run", reason=reason)
-        if stage.status == "failed":
-            reason = f"{name} failed"
-        yield stage
+def _complete(stages: Sequence[StageResult]) -> Iterator[StageResult]:
+    """Yield ``stages``, the first ones, and every later stage as not run, with the reason."""
+    yield from stages
+    last = stages[-1]
+    reason = f"{last.name} failed" if last.status == "failed" else _NOT_ASKED
+    for name in STAGES[len(stages) :]:
+        yield StageResult(name, "not-run", reason=reason)
 
 
 def _target_build(

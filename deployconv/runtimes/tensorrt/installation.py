@@ -10,7 +10,7 @@ from functools import cache
 
 from deployconv.errors import BackendUnavailable, UsageError
 from deployconv.runtimes.registry import get_runtime, names_with
-from deployconv.runtimes.tensorrt.process import Done, Unavailable, Worker, WorkerFailed
+from deployconv.runtimes.tensorrt.process import RequirementMissing, Worker, WorkerFailed
 
 _COMPILERS = tuple(reversed(names_with("compiles")))
 """The first of these that is installed compiles: TensorRT-RTX, which needs no GPU, comes first."""
@@ -95,16 +95,17 @@ def cache_folder() -> str:
 def remedy(backend: str) -> str:
     """Say what to install for ``backend`` on this machine."""
     here = platform.system(), platform.machine()
+    install = get_runtime(backend).install
     if backend == "tensorrt-rtx":
         if here == ("Linux", "x86_64"):
-            return "pip install 'deployconv[rtx]'"
+            return install
         return "tensorrt-rtx is packaged for Linux on x86-64: run this there"
     if here == ("Linux", "aarch64"):
         return (
             "on a Jetson, JetPack brings it: make the virtual environment with "
             "python -m venv --system-site-packages"
         )
-    return "pip install 'deployconv[gpu]' on a machine with an NVIDIA GPU"
+    return f"{install} on a machine with an NVIDIA GPU"
 
 
 @cache
@@ -112,14 +113,9 @@ def _installation(backend: str, path: tuple[str, ...]) -> Installation:
     """Ask a library what it can do, once for each ``path``, the folders of imported libraries."""
     try:
         with Worker() as worker:
-            request = {"action": "describe", "library": get_runtime(backend).package}
-            *_, answer = worker.ask(request)
-    except WorkerFailed as failure:
+            found = worker.ask({"action": "describe", "library": get_runtime(backend).package})
+    except (WorkerFailed, RequirementMissing) as failure:
         raise BackendUnavailable(str(failure)) from failure
-    if isinstance(answer, Unavailable):
-        raise BackendUnavailable(answer.reason)
-    assert isinstance(answer, Done)
-    found = answer.value
     return Installation(
         backend, found["runtime"], tuple(found["targets"]), found["fp16"], found["device"]
     )

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, get_args
@@ -94,6 +94,10 @@ class WorkerFailed(Exception):
     """The worker crashed, was stopped, or did not answer in the protocol."""
 
 
+class RequirementMissing(Exception):
+    """This machine lacks a library or a GPU that a request needs; the message says which."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one worker may use: ``seconds`` for one request, ``memory`` bytes resident."""
@@ -162,18 +166,29 @@ class Worker:
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
 
-    def ask(self, request: Request) -> Iterator[Event]:
-        """Send ``request`` and yield the events of its answer, the last one included.
+    def ask(
+        self, request: Request, on_stage: Callable[[StageResult], None] | None = None
+    ) -> dict[str, Any]:
+        """Send ``request`` and return the value of its answer.
 
-        Raises WorkerFailed if no answer comes, it is garbage, or a limit is exceeded.
+        Args:
+            request: an action of `worker.Answers`, with its arguments.
+            on_stage: called with each stage as soon as it ends.
+
+        Raises:
+            WorkerFailed: no answer comes, it is garbage, or a limit is exceeded.
+            RequirementMissing: the request cannot be answered on this machine.
         """
         self._send(request)
         deadline = time.monotonic() + self._limits.seconds
         while True:
             event = self._next(deadline)
-            yield event
-            if not isinstance(event, Stage):
-                return
+            if isinstance(event, Done):
+                return event.value
+            if isinstance(event, Unavailable):
+                raise RequirementMissing(event.reason)
+            if on_stage is not None:
+                on_stage(event.result)
 
     @property
     def _stdout(self) -> IO[bytes]:

@@ -35,10 +35,8 @@ from deployconv.runtimes.tensorrt.compile import (
 )
 from deployconv.runtimes.tensorrt.installation import cache_folder, find_installation
 from deployconv.runtimes.tensorrt.process import (
-    Done,
     Request,
-    Stage,
-    Unavailable,
+    RequirementMissing,
     Worker,
     WorkerFailed,
 )
@@ -96,26 +94,25 @@ class TensorRtBackend:
         if self._worker is None:
             self._worker = Worker()
             weakref.finalize(self, self._worker.close)
+        stages: list[StageResult] = []
+        library = get_runtime(self.name).package
         try:
-            *stages, last = self._worker.ask({**request, "library": get_runtime(self.name).package})
+            value = self._worker.ask({**request, "library": library}, stages.append)
+        except RequirementMissing as missing:
+            raise BackendUnavailable(f"backend '{self.name}': {missing}") from missing
         except WorkerFailed as failure:
             self._worker.close()
             self._worker = None
             raise BackendUnavailable(f"backend '{self.name}': {label}: {failure}") from failure
-        for event in stages:
-            if isinstance(event, Stage) and event.result.status != "ok":
-                raise BackendUnavailable(self._refusal(label, event.result))
-        if isinstance(last, Unavailable):
-            raise BackendUnavailable(f"backend '{self.name}': {last.reason}")
-        assert isinstance(last, Done)
-        return last.value
+        for stage in stages:
+            if stage.status != "ok":
+                raise BackendUnavailable(self._refusal(label, stage))
+        return value
 
     def _refusal(self, label: str, stage: StageResult) -> str:
-        where = f" at node {stage.node} ({stage.operator})" if stage.node else ""
-        return (
-            f"backend '{self.name}': {label}: {stage.name} {_said(stage.status)}{where}: "
-            f"{stage.reason}"
-        )
+        node = f" at node {stage.node} ({stage.operator})" if stage.node else ""
+        status = "not run" if stage.status == "not-run" else stage.status
+        return f"backend '{self.name}': {label}: {stage.name} {status}{node}: {stage.reason}"
 
     def _without_gpu(
         self, model: ModelSource, proto: onnx.ModelProto, settings: BuildSettings, label: str
@@ -227,7 +224,3 @@ def _array(one: dict[str, Any]) -> Array:
     dtype = _BFLOAT16 if one["dtype"] == "bfloat16" else np.dtype(one["dtype"])
     values = np.frombuffer(Path(one["file"]).read_bytes(), dtype)
     return values.reshape(one["shape"]).copy()
-
-
-def _said(status: str) -> str:
-    return "not run" if status == "not-run" else status
