@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from deployconv.cli import main
+from deployconv.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -16,6 +16,12 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from deployconv.errors import UsageError
 from deployconv.results import ShuffleName
 
+DEFAULT_RUNTIME = "ort"
+"""Runs models if no runtime was asked for, or if the one that was should not run them."""
+
+Capability = Literal["profiles_layers", "captures_graphs", "compiles"]
+"""What only some runtimes can do, and an option may need; fields of `runtimes.Runtime`."""
+
 Policy = Literal["all", "cost", "fastest"]
 
 Form = Literal["auto", "crop", "pad", "split", "separable", "matrix"]
@@ -36,15 +42,18 @@ class Flag:
 
     Attributes:
         help: the description.
-        metavar: what stands for the value in the help; None for the type or the choices.
+        metavar: placeholder of the value in the help; None for the type or the choices.
         short: a second name of one letter, such as ``-o``.
         minimum: the smallest value that is allowed.
+        capability: what a runtime must be able to do for this option; the help lists those that
+            can.
     """
 
     help: str
     metavar: str | None = None
     short: str | None = None
     minimum: float | None = None
+    capability: Capability | None = None
 
 
 def _flag(
@@ -53,9 +62,10 @@ def _flag(
     *,
     short: str | None = None,
     minimum: float | None = None,
+    capability: Capability | None = None,
 ) -> dict[str, Flag]:
     """Return the metadata of a dataclass field that is an option."""
-    return {"flag": Flag(help, metavar, short, minimum)}
+    return {"flag": Flag(help, metavar, short, minimum, capability)}
 
 
 @dataclass(frozen=True)
@@ -95,19 +105,6 @@ class FeedOptions:
     shapes: Shapes = field(default_factory=dict)
     inputs: Path | None = None
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class GpuOptions:
-    """How a model is timed on a GPU.
-
-    Attributes:
-        profile: also time each layer by itself.
-        cuda_graph: time launches of a captured CUDA graph.
-    """
-
-    profile: bool = False
-    cuda_graph: bool = False
 
 
 _BACKEND = _flag("Runtime: ort (CPU), ort:cuda, ...", "NAME")
@@ -206,7 +203,7 @@ class RewriteCommand(Command, SiteOptions):
         default=None,
         metadata=_flag("Default: MODEL.deploy.onnx beside the model.", "OUT", short="-o"),
     )
-    backend: str = field(default="ort", metadata=_BACKEND)
+    backend: str = field(default=DEFAULT_RUNTIME, metadata=_BACKEND)
     target: tuple[str, ...] = field(
         default=(),
         metadata=_flag(
@@ -252,10 +249,10 @@ class RewriteCommand(Command, SiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyCommand(Command):
-    """The options of ``verify``."""
+class RunCommand(Command):
+    """The options of a command that runs models on one or more backends."""
 
-    backend: tuple[str, ...] = field(default=("ort",), metadata=_BACKENDS)
+    backend: tuple[str, ...] = field(default=(DEFAULT_RUNTIME,), metadata=_BACKENDS)
     shape: Shapes | None = field(default=None, metadata=_SHAPE)
     inputs: Path | None = field(default=None, metadata=_INPUTS)
     seed: int = field(default=0, metadata=_SEED)
@@ -263,27 +260,25 @@ class VerifyCommand(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchCommand(Command):
+class VerifyCommand(RunCommand):
+    """The options of ``verify``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchCommand(RunCommand):
     """The options of ``bench``."""
 
-    backend: tuple[str, ...] = field(default=("ort",), metadata=_BACKENDS)
-    shape: Shapes | None = field(default=None, metadata=_SHAPE)
-    inputs: Path | None = field(default=None, metadata=_INPUTS)
-    seed: int = field(default=0, metadata=_SEED)
-    threads: int | None = field(default=None, metadata=_THREADS)
     runs: int | None = field(default=None, metadata=_flag("Timed runs per model.", "N", minimum=1))
     profile: bool = field(
         default=False,
         metadata=_flag(
-            "Also show where the time goes, by site, as TensorRT's profiler measures it "
-            "(backends tensorrt and tensorrt-rtx)."
+            "Also show where the time goes, by site, as TensorRT's profiler measures it",
+            capability="profiles_layers",
         ),
     )
     cuda_graph: bool = field(
         default=False,
-        metadata=_flag(
-            "Time launches of a captured CUDA graph (backends tensorrt and tensorrt-rtx)."
-        ),
+        metadata=_flag("Time launches of a captured CUDA graph", capability="captures_graphs"),
     )
 
 
@@ -329,7 +324,7 @@ class BuildCommand(Command):
 class CheckCommand(Command):
     """The options of ``check``."""
 
-    backend: str = field(default="ort", metadata=_BACKEND)
+    backend: str = field(default=DEFAULT_RUNTIME, metadata=_BACKEND)
     seed: int = field(default=0, metadata=_SEED)
 
 

@@ -1,27 +1,31 @@
-"""One rewrite from the loaded model to the written one, each step in its order.
+"""Rewrite one model: plan, certify, write to a temporary file, compare, time, move into place.
 
-plan -> certify -> (compile as exported) -> edit -> stage -> (compile) -> parity -> latency
--> publish
+If targets were named, the original is compiled for them after the certificates, and the
+rewritten model before the comparison.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployconv.errors import BackendUnavailable, CheckFailed
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.save import needs_external_data, refuse_existing, refuse_inputs, staged
-from deployconv.options import RewriteOptions
-from deployconv.proof.builds import Targets, compile_rewritten, no_gpu, with_target_notes
+from deployconv.options import RewriteCommand, RewriteOptions
 from deployconv.proof.certificate import certify_sites, failed_certificates
-from deployconv.proof.latency import measure_latency
-from deployconv.proof.parity import check_parity
 from deployconv.results import NotRun, Rewriting, Step
 from deployconv.rewrites.planning import apply
 from deployconv.runtimes.base import ModelSource
 from deployconv.search.choice import TunerOptions
 from deployconv.search.policy import plan_by_policy
+
+if TYPE_CHECKING:
+    from deployconv.proof.builds import Targets
+
+# What compares, times and compiles models is imported by the functions that do, as a call may ask
+# for none of it, and the imports take as long as the rewrite of a small model.
 
 
 @dataclass(frozen=True)
@@ -29,66 +33,59 @@ class Request:
     """What is asked of a rewrite.
 
     Attributes:
-        source: the original for a backend.
-        options: which sites, into which form.
+        source: the original model, as a backend loads it.
+        command: the options of the call.
+        options: which sites are rewritten, into which form.
         tuner: backend, threads and inputs, for the proof as well as for ``fastest``.
-        upgrade_opset: raise the model to the opset of Col2Im; None where that is worth it.
-        output: where the model goes; None writes nothing.
-        force: replace an existing output.
-        dry_run: do everything but write the output.
-        verify: certify each site and check the parity of the whole model.
-        bench: time both models.
-        strict: a site that is left alone is a failure.
-        targets: what both models are compiled for; None for nothing.
+        targets: what both models are compiled for; None if no target was named.
     """
 
     source: ModelSource
+    command: RewriteCommand
     options: RewriteOptions
     tuner: TunerOptions
-    upgrade_opset: bool | None
-    output: Path | None
-    force: bool
-    dry_run: bool
-    verify: bool
-    bench: bool
-    strict: bool
     targets: Targets | None
 
 
 def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
-    """Rewrite, prove, time and write ``loaded``.
+    """Rewrite ``loaded``, check the result, time both models and write the new one.
 
     Raises:
         CheckFailed: a check did not hold; nothing was written.
         UsageError, ModelError: the call or the model is at fault.
         BackendUnavailable: the backend is not available or cannot run the model.
     """
+    command = request.command
     external = needs_external_data(loaded.proto)
-    if request.output is not None:
-        refuse_inputs(request.output, loaded)
-        if not request.force and not request.dry_run:
-            refuse_existing(request.output, external)
+    if command.output is not None:
+        refuse_inputs(command.output, loaded)
+        if not command.force and not command.dry_run:
+            refuse_existing(command.output, external)
     planning = plan_by_policy(
-        loaded, request.source, request.options, request.tuner, request.upgrade_opset
+        loaded, request.source, request.options, request.tuner, command.upgrade_opset
     )
-    if request.verify:
+    if command.verify:
         planning = certify_sites(planning, request.tuner.feed.seed, request.tuner.dump)
     done = Rewriting(loaded.info, planning.reports, warnings=planning.warnings)
     _check_sites(done, request)
     before = request.targets.build(loaded, request.source) if request.targets else None
     if request.targets and before:
+        from deployconv.proof.builds import with_target_notes
+
         sites = [planned.found for planned in planning.sites]
         done = with_target_notes(done, sites, before, request.targets)
     after = apply(planning)
-    place = None if request.dry_run else request.output
-    with staged(after.proto, loaded.folder, place, after.added, external) as candidate:
-        done = replace(done, model=after.proto if place is None else candidate.proto)
+    output = None if command.dry_run else command.output
+    with staged(after.proto, loaded.folder, output, after.added, external) as candidate:
+        done = replace(done, model=after.proto if output is None else candidate.proto)
         if request.targets and before:
+            from deployconv.proof.builds import compile_rewritten
+
             done = compile_rewritten(done, before, candidate.path, request.targets)
         done = _proved(done, candidate.path, request)
         done = _timed(done, candidate.path, request)
-        if place is not None:
-            done = replace(done, output=candidate.publish(place, request.force))
+        if output is not None:
+            done = replace(done, output=candidate.publish(output, command.force))
     return done
 
 
@@ -98,16 +95,18 @@ def _check_sites(done: Rewriting, request: Request) -> None:
     if failed:
         raise CheckFailed(f"certificate failed: {', '.join(failed)}: nothing was written", done)
     left = [site.id for site in done.sites if site.left_alone]
-    if request.strict and left:
+    if request.command.strict and left:
         raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", done)
 
 
 def _proved(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
-    """Add the parity of the whole model. Raises CheckFailed where it does not hold."""
-    if not request.verify:
+    """Add the parity of the whole model. Raises CheckFailed if it does not hold."""
+    if not request.command.verify:
         return _not_run(done, "certificate", "parity", reason="--no-verify")
+    from deployconv.proof.parity import check_parity
+
     tuner = request.tuner
-    if request.targets and (absent := no_gpu(tuner.backend)):
+    if absent := _no_gpu(request):
         return _not_run(done, "parity", reason=absent)
     requantized = any(site.requantized is not None for site in done.sites)
     parity = check_parity(
@@ -123,21 +122,32 @@ def _proved(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
 
 def _timed(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
     """Add the latency of both models, or why it could not be measured."""
-    if not request.bench:
+    if not request.command.bench:
         return _not_run(done, "latency", reason="--no-bench")
     tuner = request.tuner
-    if request.targets and (absent := no_gpu(tuner.backend)):
+    if absent := _no_gpu(request):
         return _not_run(done, "latency", reason=absent)
     if not any(site.status == "rewritten" for site in done.sites):
         return _not_run(done, "latency", reason="no site was rewritten")
+    from deployconv.proof.latency import measure_latency
+
     try:
         latency = measure_latency(
             request.source, candidate, tuner.backend, tuner.feed, tuner.threads
         )
     except BackendUnavailable as missing:
-        # Parity has run, perhaps as a float32 twin: the model is proved, only not timed.
+        # The parity check passed, perhaps with float32 twins: only the timing is missing.
         return _not_run(done, "latency", reason=str(missing))
     return replace(done, latency=latency)
+
+
+def _no_gpu(request: Request) -> str | None:
+    """Why the models are only compiled for the targets of the call; None if they can run here."""
+    if not request.targets:
+        return None
+    from deployconv.proof.builds import no_gpu
+
+    return no_gpu(request.tuner.backend)
 
 
 def _not_run(done: Rewriting, *steps: Step, reason: str) -> Rewriting:

@@ -16,13 +16,13 @@ from __future__ import annotations
 import sys
 
 from bench import command
-from bench.apart import apart
 from bench.integers import benchmark
+from bench.process import in_own_process
 from bench.subjects import Subject, decoders
 
 
 def _subjects() -> list[Subject]:
-    found: list[Subject] = apart(decoders)
+    found: list[Subject] = in_own_process(decoders)
     return found
 
 

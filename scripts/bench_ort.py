@@ -27,14 +27,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import command, table
+from bench import command
 from bench.floor import Rates, floor_of, measure_rates
 from bench.memory import Memory
+from bench.process import on_one_line
 from bench.rows import Policy
 from bench.share import limit, moving_part, upsampling_share
 from bench.speed import Effort, time_pair
 from bench.subjects import Subject, all_subjects, exported
-from bench.table import Row
+from bench.table import TABLE, Row
 
 
 def measure(subject: Subject, policy: Policy, rates: Rates, effort: Effort, folder: Path) -> Row:
@@ -50,7 +51,7 @@ def measure(subject: Subject, policy: Policy, rates: Rates, effort: Effort, fold
         share = upsampling_share(original, subject.shapes, threads)
         moving = moving_part(original, rewritten, subject.shapes, threads)
     except Exception as error:
-        return Row(subject.name, policy, threads, error=command.words(error))
+        return Row(subject.name, policy, threads, error=on_one_line(error))
     sites = tuple(asdict(site) for site in done.sites)
     most = limit(share, floor, rates, speed.before_ms)
     return Row(subject.name, policy, threads, sites, speed, memory, floor, share, most, moving)
@@ -70,11 +71,7 @@ BENCHMARK = command.Benchmark(
     __doc__,
     all_subjects,
     ("all", "cost", "fastest"),
-    table.HEADER,
-    table.line,
-    table.summarise,
-    table.summary_line,
-    table.markdown,
+    TABLE,
     prepare,
 )
 

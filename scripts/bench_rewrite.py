@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.apart import apart
+from bench.process import in_own_process, on_one_line
 
 _SIDE = 512
 """One weight is [_SIDE, _SIDE] float32: 1 MiB."""
@@ -179,9 +179,9 @@ def measure_all(source: Path, runs: int, cold: bool) -> list[Cost]:
             with tempfile.TemporaryDirectory(dir=source.parent.parent) as target:
                 place = Path(target, "out.onnx")
                 try:
-                    found[prepare].append(apart(_measure, prepare, source, place, cold))
+                    found[prepare].append(in_own_process(_measure, prepare, source, place, cold))
                 except Exception as error:
-                    failed[prepare] = " ".join(f"{type(error).__name__}: {error}".split())
+                    failed[prepare] = on_one_line(error)
     return [_cost(prepare, results, failed.get(prepare)) for prepare, results in found.items()]
 
 
@@ -216,7 +216,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-rewrite-", dir=options.folder) as temporary:
         source = Path(temporary, "source", "model.onnx")
         source.parent.mkdir()
-        apart(make_model, source.parent, options.gib)
+        in_own_process(make_model, source.parent, options.gib)
         size = sum(file.stat().st_size for file in source.parent.iterdir())
         costs = measure_all(source, options.runs, options.cold)
     if options.json:

@@ -13,7 +13,7 @@ import pytest
 from bench.floor import Rates
 from bench.speed import QUICK
 from bench.subjects import MODELS, Subject, samples
-from bench.table import line, summarise
+from bench.table import TABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -76,8 +76,8 @@ def test_what_goes_wrong_is_a_row_of_its_own(tmp_path: Path) -> None:
     assert row.speed is None
     assert row.error is not None
     assert "no such file" in row.error
-    assert "no such file" in line(row)
-    assert list(summarise([row])) == []
+    assert "no such file" in TABLE.line(row)
+    assert list(TABLE.summarise([row])) == []
 
 
 def test_every_sample_is_there() -> None:

@@ -31,8 +31,8 @@ ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS]
 
-MAKERS = {"Reason", "Skip", "skip"}
-"""What makes a reason: the class, its name in `match`, and the helpers there."""
+MAKERS = {"Reason", "skip"}
+"""What makes a reason: the class, and the helpers in `match`."""
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""The command line. ``main`` is the ``deployconv`` script.
+"""The command line. ``run`` is the ``deployconv`` script; ``main`` returns its exit status.
 
 Nothing here imports onnx, onnxruntime, NumPy or PyTorch at module level, so that the help appears
 at once. A command imports what it needs when it runs.
@@ -6,6 +6,6 @@ at once. A command imports what it needs when it runs.
 
 from __future__ import annotations
 
-from deployconv.cli.app import main
+from deployconv.cli.app import main, run
 
-__all__ = ["main"]
+__all__ = ["main", "run"]

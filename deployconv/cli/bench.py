@@ -54,7 +54,7 @@ def bench(
 
 
 def _given(context: typer.Context) -> set[str]:
-    """The names of the arguments that stand on the command line."""
+    """The names of the arguments that the command line gives."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 

@@ -1,9 +1,8 @@
-"""Which tensors of a view are constant, where they come from, and their values when asked.
+"""Find the constants of a model, and read or compute their values when asked.
 
 Weights arrive as initializers, Constant nodes, or chains of both through Identity, Cast,
-Transpose, Mul and the like: a weight-norm export computes its weight at run time. Such a
-chain is folded by the ONNX reference evaluator. A plain tensor is not read before it is
-asked for.
+Transpose, Mul and the like: a weight-norm export computes its weight at run time. The ONNX
+reference evaluator folds these chains. A plain tensor is not read before it is asked for.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from onnx import NodeProto, SparseTensorProto, TensorProto
 
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.scope import Scope
-from deployconv.graph.tensors import read_tensor
+from deployconv.graph.tensors import is_onnx, read_tensor
 
 Array = NDArray[Any]
 
@@ -42,7 +41,6 @@ _RANDOM = frozenset(
 _QUANTIZED = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
 """Folding these would take a layer out of the integers that it is meant to run in."""
 _NO_FUNCTIONS = _RANDOM | {"If", "Loop", "Scan", "SequenceMap"}
-_ONNX = (None, "", "ai.onnx")
 
 
 @dataclass(frozen=True)
@@ -72,32 +70,31 @@ _Source = tuple[gs.Node, Scope]
 class Constants:
     """Finds the constants of a model; one per view, so that each chain is folded once.
 
-    ``frozen`` tells that the defaults of graph inputs are never overridden.
+    ``frozen`` is True if the defaults of graph inputs are never overridden.
     """
 
     def __init__(self, model: LoadedModel, frozen: bool = False) -> None:
         self._model = model
         self.frozen = frozen
-        self._folded: dict[int, tuple[Constant, ...] | None] = {}
+        self._folded: dict[int, dict[str, Constant]] = {}
         self._initializers: dict[tuple[int, str], Constant] = {}
         has_defaults = model.proto.ir_version >= _FIRST_IR_WITH_DEFAULTS
         inputs = model.proto.graph.input if has_defaults else ()
         self._overridable = frozenset(value.name for value in inputs)
 
     def of(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
-        """What ``tensor``, as seen from ``scope``, always holds; None if that varies."""
+        """The constant that ``tensor``, as seen from ``scope``, holds; None if it varies."""
         if isinstance(tensor, gs.Constant):
             return self._initializer(tensor.name, scope)
-        source = producer(tensor, scope)
+        source = _producer(tensor, scope)
         if source is None:
             return None
         if id(source[0]) not in self._folded:
             self._fold_in_order(*source)
-        results = self._folded[id(source[0])]
-        return None if results is None else _output(results, source[0], tensor)
+        return self._folded[id(source[0])].get(tensor.name)
 
     def fixed(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
-        """The same, but None for a default that a caller may override, unless these are frozen."""
+        """The same, but None for a default that a caller may override, unless ``frozen``."""
         constant = self.of(tensor, scope)
         return None if constant and constant.overridable and not self.frozen else constant
 
@@ -110,10 +107,9 @@ class Constants:
             if isinstance(known, tuple) and id(known[0]) not in waiting:
                 waiting[id(known[0])] = known
                 continue
-            # A cycle finds no constant.
-            self._folded[id(node)] = (
-                self._fold(node, home, known) if isinstance(known, list) else None
-            )
+            # In a cycle there is no constant.
+            results = self._fold(node, home, known) if isinstance(known, list) else ()
+            self._folded[id(node)] = {constant.name: constant for constant in results}
             waiting.popitem()
 
     def _inputs(self, node: gs.Node, home: Scope) -> list[Constant] | _Source | None:
@@ -126,16 +122,10 @@ class Constants:
         for tensor in node.inputs:
             if not tensor.name:
                 continue
-            if isinstance(tensor, gs.Constant):
-                constant = self._initializer(tensor.name, home)
-            else:
-                source = producer(tensor, home)
-                if source is None:
-                    return None
-                if id(source[0]) not in self._folded:
-                    return source
-                results = self._folded[id(source[0])]
-                constant = None if results is None else _output(results, source[0], tensor)
+            source = None if isinstance(tensor, gs.Constant) else _producer(tensor, home)
+            if source is not None and id(source[0]) not in self._folded:
+                return source
+            constant = self.of(tensor, home)
             if constant is None:
                 return None
             found.append(constant)
@@ -173,27 +163,26 @@ class Constants:
             dense[tuple(indices.T)] = values
         return dense
 
-    def _fold(
-        self, node: gs.Node, home: Scope, known: list[Constant]
-    ) -> tuple[Constant, ...] | None:
+    def _fold(self, node: gs.Node, home: Scope, known: list[Constant]) -> tuple[Constant, ...]:
+        """The constants that ``node`` makes of those ``known``; none if it cannot be folded."""
         proto = home.proto.node[home.index(node)]
         if node.op == "Constant":
             return self._constant_node(node, proto)
         if node.op == "Shape" and not isinstance(node.inputs[0], gs.Constant):
             return _static_shape(node)
         if not node.inputs:
-            return None
+            return ()
         try:
             arrays = _evaluate(proto, home.opset, {c.name: c.read() for c in known})
-        except Exception:  # whatever the reference evaluator cannot do is not constant for us
-            return None
+        except Exception:  # what the reference evaluator cannot run is no constant here
+            return ()
         overridable = any(constant.overridable for constant in known)
+        names = [tensor.name for tensor in node.outputs if tensor.name]
         return tuple(
-            _folded(tensor.name, array, overridable)
-            for tensor, array in zip(node.outputs, arrays, strict=True)
+            _folded(name, array, overridable) for name, array in zip(names, arrays, strict=True)
         )
 
-    def _constant_node(self, node: gs.Node, proto: NodeProto) -> tuple[Constant, ...] | None:
+    def _constant_node(self, node: gs.Node, proto: NodeProto) -> tuple[Constant, ...]:
         name = node.outputs[0].name
         for attribute in proto.attribute:
             if attribute.name == "value" and attribute.HasField("t"):
@@ -204,12 +193,12 @@ class Constants:
                 sparse = attribute.sparse_tensor
                 return (_folded(name, self._read(sparse), False),)
             if attribute.ref_attr_name or attribute.name.startswith("value_string"):
-                return None
+                return ()
             if attribute.name.startswith("value_"):
                 value = onnx.helper.get_attribute_value(attribute)
                 dtype = np.dtype(np.float32 if "float" in attribute.name else np.int64)
                 return (_folded(name, np.array(value, dtype), False),)
-        return None
+        return ()
 
 
 class DataFree:
@@ -243,7 +232,7 @@ class DataFree:
         return known[home, tensor.name]
 
     def _parts(self, tensor: gs.Tensor, scope: Scope) -> list[gs.Tensor] | None:
-        """What must be free of data for ``tensor`` to be; None if it depends on some anyway."""
+        """The tensors that ``tensor`` depends on; None if it depends on data in any case."""
         if self._constants.of(tensor, scope) is not None:
             return []
         if not tensor.inputs or not scope.holds(tensor.inputs[0]):
@@ -251,46 +240,42 @@ class DataFree:
         node = tensor.inputs[0]
         if node.op == "Shape":
             return []
-        return [other for other in node.inputs if other.name] or None if is_function(node) else None
+        if not _is_function(node):
+            return None
+        return [other for other in node.inputs if other.name] or None
 
 
-def producer(tensor: gs.Tensor, scope: Scope) -> _Source | None:
+def _producer(tensor: gs.Tensor, scope: Scope) -> _Source | None:
     """The node that makes ``tensor``, and its scope; None for what is fed from outside."""
     if not tensor.inputs:
         return None
     node = tensor.inputs[0]
-    for around in scope.ancestors():
-        if around.holds(node):
-            return node, around
-    return None
+    if scope.holds(node):
+        return node, scope
+    return next(((node, around) for around in scope.ancestors() if around.holds(node)), None)
 
 
-def _output(results: tuple[Constant, ...], node: gs.Node, tensor: gs.Tensor) -> Constant:
-    """The one of ``results`` of ``node`` that ``tensor`` is."""
-    return results[next(i for i, out in enumerate(node.outputs) if out is tensor)]
-
-
-def is_function(node: gs.Node) -> bool:
-    """Whether equal inputs always give equal outputs, and nothing else is looked at."""
-    return node.domain in _ONNX and node.op not in _NO_FUNCTIONS
+def _is_function(node: gs.Node) -> bool:
+    """Whether the outputs of ``node`` follow from its inputs and attributes alone."""
+    return is_onnx(node.domain) and node.op not in _NO_FUNCTIONS
 
 
 def _foldable(node: gs.Node) -> bool:
-    return is_function(node) and node.op not in _QUANTIZED
+    return _is_function(node) and node.op not in _QUANTIZED
 
 
 def _folded(name: str, array: Array, overridable: bool) -> Constant:
     return Constant(name, array.shape, array.dtype, lambda: array, True, overridable)
 
 
-def _static_shape(node: gs.Node) -> tuple[Constant, ...] | None:
-    """The value of a Shape node, where the sizes follow from the model's inputs."""
+def _static_shape(node: gs.Node) -> tuple[Constant, ...]:
+    """The value of a Shape node; none if a size is not known before the model runs."""
     shape = node.inputs[0].shape
     if shape is None or not all(isinstance(size, int) for size in shape):
-        return None
+        return ()
     start, end = node.attrs.get("start", 0), node.attrs.get("end", len(shape))
     if not isinstance(start, int) or not isinstance(end, int):
-        return None
+        return ()
     return (_folded(node.outputs[0].name, np.array(shape[start:end], np.int64), False),)
 
 

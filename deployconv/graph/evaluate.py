@@ -1,9 +1,4 @@
-"""Run a few nodes of a model by the ONNX reference evaluator, with operators corrected.
-
-The evaluator goes by the names of operators, so that classes of the same name take the place
-of its own. Scatter, Resize and Upsample are vectorised: the evaluator loops over elements in
-Python. Resize is the nearest one only. ConvTranspose is right with groups.
-"""
+"""Run a few nodes of a model by the ONNX reference evaluator, with operators corrected."""
 
 from __future__ import annotations
 
@@ -15,12 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
-from onnx.reference.ops.op_conv_transpose import ConvTranspose as _ConvTranspose
-
-from deployconv.graph.quantization import DequantizeLinear, QuantizeLinear
+from onnx import AttributeProto, NodeProto
 
 Array = NDArray[Any]
 
@@ -110,102 +100,24 @@ LARGEST = 1 << 26
 """Tensors of more elements than this are not computed."""
 
 
-class ConvTranspose(_ConvTranspose):
-    """The evaluator's own ConvTranspose, run group by group.
+def resize(data: Array, inputs: Sequence[Array | None], attributes: Mapping[str, Any]) -> Array:
+    """Nearest Resize of ``data``, of opset 10 and later, by whole factors.
 
-    By itself it gives every group the biases of the first (onnx 1.23), and stops if a group has
-    more than one output channel.
+    ``inputs`` are the ones after the first: (scales) in opset 10, then (roi, scales, sizes).
     """
-
-    op_domain = ""
-
-    def _run(  # type: ignore[override]
-        self, x: Array, weight: Array, bias: Array | None = None, **attributes: Any
-    ) -> tuple[Array]:
-        groups = attributes.pop("group")
-        biases = [None] * groups if bias is None else np.split(bias, groups)
-        split = zip(np.split(x, groups, axis=1), np.split(weight, groups), biases, strict=True)
-        compute: Callable[..., tuple[Array]] = super()._run
-        parts = [compute(*operands, group=1, **attributes)[0] for operands in split]
-        return (np.concatenate(parts, axis=1),)
+    if attributes.get("mode") != "nearest":
+        raise NotImplementedError(f"Resize with mode {attributes.get('mode')}")
+    scales, sizes = (inputs[0], None) if len(inputs) == 1 else (*inputs[1:], None, None)[:2]
+    return _nearest(data, scales, sizes, attributes)
 
 
-class ScatterND(OpRun):
-    """Updates at indices of the first axes."""
-
-    op_domain = ""
-
-    def _run(
-        self, data: Array, indices: Array, updates: Array, reduction: str | None = None
-    ) -> tuple[Array]:
-        where = tuple(np.moveaxis(indices, -1, 0))
-        return (_scattered(data, where, updates, reduction),)
-
-
-class ScatterElements(OpRun):
-    """Updates at indices along one axis; there may be fewer of them than the others have rows."""
-
-    op_domain = ""
-
-    def _run(
-        self,
-        data: Array,
-        indices: Array,
-        updates: Array,
-        axis: int = 0,
-        reduction: str | None = None,
-    ) -> tuple[Array]:
-        where: list[Array] = list(np.indices(indices.shape))
-        where[axis] = indices
-        return (_scattered(data, tuple(where), updates, reduction),)
-
-
-class Scatter(ScatterElements):
-    """ScatterElements before opset 11."""
-
-
-def _scattered(
-    data: Array, where: tuple[Array, ...], updates: Array, reduction: str | None
-) -> Array:
-    """A copy of ``data``, with ``updates`` written or added ``where`` they belong."""
-    result = data.copy()
-    if reduction == "add":
-        np.add.at(result, where, updates)
-        return result
-    if reduction not in (None, "none"):
-        raise NotImplementedError(f"Scatter with reduction {reduction}")
-    writes = np.zeros(data.shape, np.int64)
-    np.add.at(writes, where, 1)
-    if writes.max(initial=0) > 1:
-        raise NotImplementedError("Scatter that leaves open which of two writes holds")
-    result[where] = updates
-    return result
-
-
-class Resize(OpRun):
-    """Nearest Resize of opset 10 and later, by whole factors."""
-
-    op_domain = ""
-
-    def _run(self, data: Array, *inputs: Array | None, **attributes: Any) -> tuple[Array]:
-        if attributes.get("mode") != "nearest":
-            raise NotImplementedError(f"Resize with mode {attributes.get('mode')}")
-        # Opset 10 has (X, scales), later ones (X, roi, scales, sizes).
-        scales, sizes = (inputs[0], None) if len(inputs) == 1 else (*inputs[1:], None, None)[:2]
-        return (_nearest(data, scales, sizes, attributes),)
-
-
-class Upsample(OpRun):
-    """Nearest Upsample of opset 7 to 9."""
-
-    op_domain = ""
-
-    def _run(self, data: Array, scales: Array | None = None, **attributes: Any) -> tuple[Array]:
-        if attributes.get("mode") not in (None, "nearest"):
-            raise NotImplementedError(f"Upsample with mode {attributes.get('mode')}")
-        given = attributes["scales"] if scales is None else scales
-        plain = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        return (_nearest(data, np.asarray(given, np.float32), None, plain),)
+def upsample(data: Array, inputs: Sequence[Array | None], attributes: Mapping[str, Any]) -> Array:
+    """Nearest Upsample of ``data``, of opset 7 to 9; ``inputs`` may have its scales."""
+    if attributes.get("mode") not in (None, "nearest"):
+        raise NotImplementedError(f"Upsample with mode {attributes.get('mode')}")
+    given = attributes["scales"] if not inputs or inputs[0] is None else inputs[0]
+    plain = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return _nearest(data, np.asarray(given, np.float32), None, plain)
 
 
 def _nearest(
@@ -228,16 +140,8 @@ def _nearest(
     return data
 
 
-_REPLACED = [
-    ConvTranspose,
-    DequantizeLinear,
-    QuantizeLinear,
-    Resize,
-    Scatter,
-    ScatterElements,
-    ScatterND,
-    Upsample,
-]
+_RESIZES = {"Resize": resize, "Upsample": upsample}
+"""What `evaluate` computes by itself: most models have no other operator that is evaluated."""
 
 
 def evaluate(
@@ -248,11 +152,18 @@ def evaluate(
     Raises whatever the evaluator raises for nodes that it cannot run, and NotImplementedError
     for a ConvTranspose whose padding runtimes compute differently.
     """
+    if all(map(_is_resize, nodes)):
+        return _resized(nodes, feeds, outputs)
     for node in nodes:
         stated = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         same = stated.get("auto_pad", b"").startswith(b"SAME")
         if node.op_type == "ConvTranspose" and (same or stated.get("output_shape")):
             raise NotImplementedError("ConvTranspose without explicit pads")
+    # The evaluator takes long to import, and few models need it.
+    from onnx.reference import ReferenceEvaluator
+
+    from deployconv.graph.reference_operators import OPERATORS
+
     unknown = onnx.TypeProto()
     graph = onnx.helper.make_graph(
         list(nodes),
@@ -261,7 +172,37 @@ def evaluate(
         [onnx.helper.make_value_info(name, unknown) for name in outputs],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    evaluator = ReferenceEvaluator(model, new_ops=_REPLACED)
+    evaluator = ReferenceEvaluator(model, new_ops=OPERATORS)
     # Infinity and NaN are results like others.
     with np.errstate(all="ignore"):
         return [np.asarray(array) for array in evaluator.run(None, dict(feeds))]
+
+
+def _is_resize(node: NodeProto) -> bool:
+    of_function = any(attribute.ref_attr_name for attribute in node.attribute)
+    return node.op_type in _RESIZES and not node.domain and not of_function
+
+
+def _resized(
+    nodes: Sequence[NodeProto], feeds: Mapping[str, Array], outputs: Sequence[str]
+) -> list[Array]:
+    """The values of ``outputs`` after ``nodes``, each a Resize or Upsample, ran on ``feeds``."""
+    known: dict[str, Array | None] = {**feeds, "": None}
+    for node in nodes:
+        # Defaults are those of the newest opset, as the evaluator has them.
+        schema = onnx.defs.get_schema(node.op_type)
+        stated = {a.name: _value(a) for a in node.attribute}
+        defaults = {
+            name: _value(attribute.default_value)
+            for name, attribute in schema.attributes.items()
+            if name not in stated and attribute.default_value.type
+        }
+        data, *inputs = [known[name] for name in node.input]
+        assert data is not None
+        known[node.output[0]] = _RESIZES[node.op_type](data, inputs, {**defaults, **stated})
+    return [np.asarray(known[name]) for name in outputs]
+
+
+def _value(attribute: AttributeProto) -> Any:
+    value = onnx.helper.get_attribute_value(attribute)
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,12 +1,11 @@
-"""Read a model and refuse what is broken, with one line that says what and where.
+"""Read a model and check it; a broken one is refused with one line that says what is wrong.
 
 TensorRT and parts of onnxruntime accept broken files in silence, so everything that can be
 known without running the model is checked. External data stays on disk.
 
-onnx's checker sees the model without its weights, for three reasons: it would read a model of
-2 GB once more, it refuses data files that are links (as in a download cache) whatever they
-lead to, and it refuses outputs without a shape, which every runtime takes. Where the data
-lies, and whether there is enough of it, is checked here.
+onnx's checker gets the model without its weights, for three reasons: it would read a model of
+2 GB once more, it refuses data files that are links (as in a download cache), and it refuses
+outputs without a shape, which every runtime accepts. External data is checked here.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, ValueIn
 
 from deployconv.errors import ModelError, UsageError
 from deployconv.graph.skeleton import skeleton
-from deployconv.graph.tensors import ExternalData, all_tensors, byte_size, is_external
+from deployconv.graph.tensors import ExternalData, all_tensors, byte_size, is_external, is_onnx
 from deployconv.results import ModelInfo
 
 _FIRST_IR_WITH_OPSETS = 3
@@ -45,7 +44,7 @@ def checked_opset(model: ModelProto, name: str) -> int:
         )
     if not model.opset_import:
         raise ModelError(f"{name}: imports no opset: export it again with one")
-    versions = {entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")}
+    versions = {entry.version for entry in model.opset_import if is_onnx(entry.domain)}
     if len(versions) > 1:
         found = " and ".join(map(str, sorted(versions)))
         raise ModelError(f"{name}: imports ONNX opsets {found} at once: export it again with one")
@@ -62,7 +61,7 @@ def check_model(model: LoadedModel, trusted: Collection[Path] = ()) -> None:
     """Raise ModelError if ``model``, in which `checked_opset` found no fault, is broken.
 
     Args:
-        model: with the folder where its external data lies; None for a model in memory.
+        model: a loaded model.
         trusted: folders that links among its external data may lead to.
     """
     _check_interface(model.proto.graph, model.name)
@@ -96,7 +95,7 @@ def _static_sizes(value: ValueInfoProto) -> list[int]:
 
 @dataclass
 class _DataCheck:
-    """Checks the data of one tensor after the other, each file only once."""
+    """Checks the data of tensors, one at a time; looks at each external file once."""
 
     name: str
     folder: Path | None
@@ -176,7 +175,7 @@ def _check_with_onnx(model: LoadedModel) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What the checker says on one line, with the node that it means."""
+    """The message of the checker on one line, with the node that it is about."""
     reason, *context = str(error).split("==> Context:")
     found = _NODE.search(" ".join(context))
     where = f" (node '{found[1]}', {found[2]})" if found else ""
@@ -184,7 +183,7 @@ def _reason(error: Exception) -> str:
 
 
 def _completed(skeleton: ModelProto) -> ModelProto:
-    """A copy that is complete where the checker is stricter than any runtime."""
+    """A copy of ``skeleton`` with what the checker requires and no runtime does."""
     bare = ModelProto()
     bare.CopyFrom(skeleton)
     bare.graph.name = bare.graph.name or "graph"
@@ -202,22 +201,22 @@ def _completed(skeleton: ModelProto) -> ModelProto:
 
 
 def _empty_sparse(sparse: SparseTensorProto) -> None:
-    """Values and indices are counted against each other: neither can be empty alone."""
+    """Empty values and indices together, as the checker compares their sizes."""
     if is_external(sparse.values) or is_external(sparse.indices):
         _empty(sparse.values)
         _empty(sparse.indices)
 
 
 def _empty(tensor: TensorProto) -> None:
-    """Leave a tensor of no element, the one that needs no data."""
+    """Make ``tensor`` one of no element, which needs no data."""
     tensor.CopyFrom(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0]))
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A valid model, which nothing edits: a rewrite is a copy (`splice`).
+    """A valid model. Nothing edits it: a rewritten model is a copy (`splice`).
 
-    ``path`` is None for a model given in memory; ``folder`` is where its external data lies.
+    ``path`` is None for a model given in memory; ``folder`` is the folder of its external data.
     """
 
     proto: ModelProto
@@ -227,7 +226,7 @@ class LoadedModel:
 
     @property
     def name(self) -> str:
-        """How messages call this model."""
+        """The name of this model in messages."""
         return str(self.path) if self.path else "the model"
 
     @cached_property
@@ -273,7 +272,7 @@ def load(source: str | Path | ModelProto) -> LoadedModel:
 
 
 def _read(path: Path) -> tuple[ModelProto, str]:
-    """The model and the SHA-256 of exactly the bytes that it was made of."""
+    """The model in a file, and the SHA-256 of the file."""
     try:
         if not path.exists():
             raise UsageError(f"{path}: no such file: check the path")

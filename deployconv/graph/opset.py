@@ -1,12 +1,13 @@
-"""Raise a model to a later opset where that provably changes nothing.
+"""Raise a model to a later opset if that provably changes nothing.
 
-The version in the import changes, and attributes that have become inputs become inputs. That is
-the same model if every node in it means the same at the later opset (`reads_alike`), by the
-schemas of ONNX and what they leave out; a function with an opset import of its own cannot follow.
+The version in the import changes, and attributes that are inputs at the later opset become inputs.
+The model stays the same if every node in it means the same at the later opset (`reads_alike`). The
+schemas of ONNX decide this, and a table of what they do not say. A model whose functions import an
+opset of their own is not raised.
 
 A later schema mostly admits more: another type, an optional input, an attribute whose default
-is what was done before. A node that uses none of it means what it meant. Integers that were an
-attribute may be an input of the same name: axes, pads, starts.
+is what was done before. A node that uses none of it means the same as before. Integers that were
+an attribute (axes, pads, starts) may be an input of the same name.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from onnx.defs import OpSchema
 from onnx.helper import get_attribute_value
 
 from deployconv.graph.splice import Names
-from deployconv.graph.tensors import all_graphs, used_names
+from deployconv.graph.tensors import all_graphs, is_onnx, onnx_version, used_names
 
 _BROADCASTING = 7
 """Before this opset an operator that takes two tensors fits them to each other in its own way."""
 _RENAMED = {"input_mean": "mean", "input_var": "var"}
-"""Of BatchNormalization, since there are running ones besides."""
+"""Inputs of BatchNormalization that a later schema renames."""
 
 
 def _in_equal_parts(split: NodeProto) -> bool:
@@ -41,23 +42,23 @@ def _in_a_mode_that_went(resize: NodeProto) -> bool:
 
 
 _OTHER_MEANING: Mapping[str, tuple[int, Callable[[NodeProto], bool]]] = {
-    # Over all axes from `axis` on, since then over this one.
+    # Before: over all axes from `axis` on. Since then: over this axis alone.
     **dict.fromkeys(("Hardmax", "LogSoftmax", "Softmax"), (13, lambda node: True)),
     "Resize": (13, _in_a_mode_that_went),
-    # Without an attribute for it, since then moved by half a pixel.
+    # Since then moved by half a pixel, unless an attribute says otherwise.
     "RoiAlign": (16, lambda node: True),
-    # Since then only if an attribute says into how many.
+    # Since then an attribute must say into how many parts.
     "Split": (18, _in_equal_parts),
 }
-"""From which opset on the same words mean something else, and in which nodes."""
+"""For each operator the opset that changes its meaning, and which of its nodes that affects."""
 
 
 def reads_alike(node: NodeProto, current: int, before: OpSchema, after: OpSchema) -> bool:
-    """Whether ``node`` means by ``after`` what it means by ``before``.
+    """Whether ``node`` computes the same by the schema ``after`` as by ``before``.
 
     Args:
         node: valid by ``before``.
-        current: the opset that it stands in.
+        current: the opset of its model.
         before: the schema of its operator there.
         after: that at a later opset, no later than 18.
     """
@@ -102,7 +103,10 @@ def _fit(
     after: Sequence[Formal],
     added: Collection[int] = (),
 ) -> bool:
-    """Whether every tensor keeps its position, and only ``added`` ones are missing."""
+    """Whether each tensor is still allowed in its position, and no required one is missing.
+
+    Tensors at positions ``added`` will be there.
+    """
     for position, name in enumerate(names):
         old, new = _at(before, position), _at(after, position)
         if name and (old is None or new is None or not _admits(old, new)):
@@ -128,7 +132,7 @@ def _admits(old: Formal, new: Formal) -> bool:
 def _attributes_fit(
     node: NodeProto, before: OpSchema, after: OpSchema, gone: Collection[str]
 ) -> bool:
-    """Whether all that stay are known, and all that are not set mean what they meant."""
+    """Whether the attributes that stay are known, and the defaults of all others are the same."""
     old, new = before.attributes, after.attributes
     given = {entry.name for entry in node.attribute} - set(gone)
     for name in given:
@@ -145,20 +149,17 @@ def _default(attribute: OpSchema.Attribute) -> bytes:
     return serialized
 
 
-_ONNX = ("", "ai.onnx")
-
-
 def why_not_lifted(model: ModelProto, opset: int) -> str | None:
-    """What keeps ``model`` from being raised to ``opset``; None if nothing does."""
-    current = _version(model)
+    """Why ``model`` cannot be raised to ``opset``; None if it can."""
+    current = onnx_version(model.opset_import)
     if current is None:
         return "it imports no ONNX operators"
     if current >= opset:
         return None
-    if any(entry.domain in _ONNX for f in model.functions for entry in f.opset_import):
+    if any(onnx_version(function.opset_import) is not None for function in model.functions):
         return "its functions import an opset of their own"
     for node in (node for graph in _graphs(model) for node in graph.node):
-        if node.domain not in _ONNX:
+        if not is_onnx(node.domain):
             continue
         try:
             before = onnx.defs.get_schema(node.op_type, current)
@@ -171,27 +172,27 @@ def why_not_lifted(model: ModelProto, opset: int) -> str | None:
 
 
 def lift(model: ModelProto, opset: int) -> None:
-    """Raise ``model`` to ``opset``, for which `why_not_lifted` has no objection."""
-    current = _version(model)
+    """Raise ``model`` to ``opset`` in place; `why_not_lifted` must have returned None for it."""
+    current = onnx_version(model.opset_import)
     if current is None or current >= opset:
         return
     fresh = Names(used_names(model)).maker("opset")
     for graph in _graphs(model):
         for position in reversed(range(len(graph.node))):
             node = graph.node[position]
-            if node.domain in _ONNX:
+            if is_onnx(node.domain):
                 after = onnx.defs.get_schema(node.op_type, opset)
                 for constant in _with_inputs(node, moved(node, after), fresh):
                     graph.node.insert(position, constant)
     for entry in model.opset_import:
-        if entry.domain in _ONNX:
+        if is_onnx(entry.domain):
             entry.version = opset
 
 
 def _with_inputs(
     node: NodeProto, positions: Mapping[str, int], fresh: Callable[[str], str]
 ) -> Iterator[NodeProto]:
-    """Make inputs of attributes of ``node``, and the nodes that make these."""
+    """Turn attributes of ``node`` into inputs; yields the Constant nodes that make these."""
     for name, position in positions.items():
         (entry,) = (entry for entry in node.attribute if entry.name == name)
         made = fresh(name)
@@ -201,11 +202,6 @@ def _with_inputs(
         node.input[position] = made
 
 
-def _version(model: ModelProto) -> int | None:
-    versions = (entry.version for entry in model.opset_import if entry.domain in _ONNX)
-    return next(versions, None)
-
-
 def _graphs(model: ModelProto) -> Iterator[GraphProto]:
-    """The graph and those that train it, at any depth: one import serves them all."""
+    """Every graph that the opset import of the model holds for: all but functions."""
     return (owner for owner in all_graphs(model) if isinstance(owner, GraphProto))

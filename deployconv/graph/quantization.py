@@ -1,4 +1,4 @@
-"""QuantizeLinear and DequantizeLinear as numbers, and for the reference evaluator."""
+"""What QuantizeLinear and DequantizeLinear compute."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx.reference.op_run import OpRun
 
 Array = NDArray[Any]
 
@@ -43,36 +42,3 @@ def along(values: Array | None, axis: int, rank: int) -> Array:
     if values.size == 1:
         return values.reshape(())
     return values.reshape(-1, *[1] * (rank - axis - 1))
-
-
-class QuantizeLinear(OpRun):
-    """To int8 or uint8, of every opset: the evaluator's own begins at 19."""
-
-    op_domain = ""
-
-    def _run(
-        self, x: Array, scale: Array, zero_point: Array | None = None, axis: int = 1, **rest: Any
-    ) -> tuple[Array]:
-        zero = np.zeros((), np.uint8) if zero_point is None else zero_point
-        if zero.dtype.name not in GRIDS or any(rest.get(name) for name in _UNCOMMON):
-            raise NotImplementedError("QuantizeLinear to another type, or in blocks")
-        result = quantize(x, along(scale, axis, x.ndim), along(zero, axis, x.ndim))
-        if result is None:
-            raise NotImplementedError("QuantizeLinear that leaves the result open")
-        return (result,)
-
-
-class DequantizeLinear(OpRun):
-    """From int8, uint8 or int32, of every opset: the evaluator's own begins at 19."""
-
-    op_domain = ""
-
-    def _run(
-        self, x: Array, scale: Array, zero_point: Array | None = None, axis: int = 1, **rest: Any
-    ) -> tuple[Array]:
-        if x.dtype.kind not in "iu" or any(rest.get(name) for name in _UNCOMMON):
-            raise NotImplementedError("DequantizeLinear from another type, or in blocks")
-        return (dequantize(x, along(scale, axis, x.ndim), along(zero_point, axis, x.ndim)),)
-
-
-_UNCOMMON = ("block_size", "output_dtype", "precision")

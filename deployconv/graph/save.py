@@ -1,8 +1,7 @@
-"""Write a model whole or not at all: written beside its destination, synced, then renamed.
+"""Write a model whole or not at all: to a file beside its destination, synced, then renamed.
 
-A model with external data keeps its data external: one file ``NAME.onnx.data`` with the
-bytes of every external tensor, copied from where they lie without being read into memory,
-and the new weights after them.
+A model with external data keeps its data external, in one file ``NAME.onnx.data``. It holds the
+bytes of every external tensor, copied without being read into memory, and then the new weights.
 """
 
 from __future__ import annotations
@@ -26,10 +25,9 @@ from deployconv.graph.load import LoadedModel
 from deployconv.graph.tensors import ExternalData, all_tensors, byte_size, is_external
 from deployconv.results import OutputFile
 
-_CHUNK = 1 << 20
 _PROTO_LIMIT = (1 << 31) - (1 << 20)
 _PAGE = 1 << 16
-"""Large tensors start where a runtime can map them on every platform."""
+"""Large tensors start at a multiple of this: a runtime can map them on every platform."""
 _LARGE = 1 << 20
 _SMALL = 1 << 10
 """Tensors below this many bytes stay in the model file: runtimes infer shapes from them."""
@@ -40,17 +38,18 @@ class StagedModel:
     """A complete model in a temporary folder, to be verified and then published.
 
     ``proto`` is the model as written: its external tensors refer to the staged data file.
+    ``digest`` is the SHA-256 of the model file.
     """
 
     proto: ModelProto
     path: Path
     data: Path | None
+    digest: str
 
     def publish(self, output: Path, force: bool) -> OutputFile:
         """Move the files to their place. Raises UsageError if that fails."""
         if not force:
             refuse_existing(output, self.data is not None)
-        digest = _sha256(self.path)
         try:
             if self.data is None:
                 self.path.replace(output)
@@ -59,7 +58,7 @@ class StagedModel:
         except OSError as error:
             raise _cannot_write(output, error) from error
         _sync_folder(output.parent)
-        return OutputFile(str(output), digest)
+        return OutputFile(str(output), self.digest)
 
 
 def data_path(output: Path) -> Path:
@@ -70,8 +69,8 @@ def data_path(output: Path) -> Path:
 def _replace_together(moves: Sequence[tuple[Path, Path]]) -> None:
     """Rename each first file to the second, the model last; all of them, or none.
 
-    As a model must never stand beside data that belongs to another, old files step aside
-    first. A process that is killed just then leaves them beside their place as ``.NAME.old``.
+    A model must never lie beside the data of another model. So old files are renamed to
+    ``.NAME.old`` first; a process that is killed then leaves them under this name.
     """
     old: list[Path] = []
     with contextlib.ExitStack() as undo:
@@ -137,11 +136,11 @@ def staged(
 
     Args:
         proto: the model; not changed.
-        folder: where its external data lies.
-        output: where it will be published, so that publishing is a rename; None for a model that
-            is only looked at.
-        new: names of the tensors that a rewrite added; they join a model's external data.
-        external: True if the model had external data, though none of it may be left.
+        folder: the folder of its external data.
+        output: the path that it will be published to by a rename; None for a model that is only
+            looked at.
+        new: names of the tensors that a rewrite added; they become external if others are.
+        external: True if the model had external data, even if none of it is left.
 
     Raises:
         UsageError: the folder of ``output`` cannot be written.
@@ -171,8 +170,8 @@ def _write_whole(proto: ModelProto, path: Path, durable: bool) -> StagedModel:
     parts = _Parts.of(proto)
     if parts is None:  # too large with its new weights: all of them move out
         return _write_external(proto, None, path, None, durable)
-    _write_file(path, parts, durable)
-    return StagedModel(proto, path, None)
+    digest = _write_file(path, parts, durable)
+    return StagedModel(proto, path, None, digest)
 
 
 def _write_external(
@@ -186,20 +185,20 @@ def _write_external(
     parts = _Parts.of(moved)
     if parts is None:
         raise ModelError(f"{path.name}: over 2 GB even without its weights: split the model")
-    _write_file(path, parts, durable)
+    digest = _write_file(path, parts, durable)
     if empty:
         data.unlink()
-    return StagedModel(moved, path, None if empty else data)
+    return StagedModel(moved, path, None if empty else data, digest)
 
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """The bytes of a model, in parts: no second copy of all its weights is made to write it.
+    """The bytes of a model in parts, so that no second copy of all its weights is made.
 
     Attributes:
         head: what is written before the initializers of the main graph.
-        tensors: these.
-        tail: what is written after them.
+        tensors: the initializers of the main graph.
+        tail: what is written after the initializers.
     """
 
     head: bytes
@@ -245,7 +244,7 @@ _INITIALIZER = GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
 
 
 def _prefix(field: int, length: int) -> bytes:
-    """What the protobuf format has before a message of ``length`` bytes in ``field`` (1 to 15)."""
+    """The bytes before a message of ``length`` bytes in ``field`` (1 to 15) of another message."""
     prefix = bytearray([field << 3 | 2])
     while length >= 0x80:
         prefix.append(length & 0x7F | 0x80)
@@ -280,10 +279,15 @@ def needs_external_data(proto: ModelProto) -> bool:
     return any(is_external(tensor) for tensor in all_tensors(proto))
 
 
-def _write_file(path: Path, parts: Iterable[bytes], durable: bool) -> None:
+def _write_file(path: Path, parts: Iterable[bytes], durable: bool) -> str:
+    """Write ``parts``; returns the SHA-256 of them all."""
+    digest = hashlib.sha256()
     with path.open("wb") as file:
-        file.writelines(parts)
+        for part in parts:
+            digest.update(part)
+            file.write(part)
         _sync(file, durable)
+    return digest.hexdigest()
 
 
 def _sync(file: BinaryIO, durable: bool) -> None:
@@ -293,7 +297,7 @@ def _sync(file: BinaryIO, durable: bool) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renames durable, where the file system knows how to."""
+    """Make the renames durable, if the file system can."""
     if os.name == "posix":
         with contextlib.suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY)
@@ -303,14 +307,6 @@ def _sync_folder(folder: Path) -> None:
                 os.close(descriptor)
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def relocated(
     proto: ModelProto, folder: Path | None, target: BinaryIO, movable: Collection[str] | None
 ) -> ModelProto:
@@ -318,7 +314,7 @@ def relocated(
 
     Args:
         proto: the model; not changed.
-        folder: where its external data lies.
+        folder: the folder of its external data.
         target: an empty file; the copy refers to it by its name.
         movable: names of the tensors that move out of the model; None for all.
     """
@@ -348,7 +344,7 @@ def relocated(
 
 
 def _embed_nothing(tensor: TensorProto) -> None:
-    """Readers take an external length of 0 for "up to the end of the file"."""
+    """Make a tensor of no element internal: an external length of 0 means "to the end"."""
     del tensor.external_data[:]
     tensor.ClearField("data_location")
     tensor.raw_data = b""

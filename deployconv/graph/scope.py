@@ -1,4 +1,4 @@
-"""One graph of a model, and how its nodes are addressed: by the scope and their position in it."""
+"""A scope is one graph of a model; a node is addressed by its scope and its position there."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Scope:
 
     @property
     def is_function(self) -> bool:
-        """Functions hold no initializers: constants are nodes there."""
+        """True for a function: it has no initializers, its constants are nodes."""
         return isinstance(self.proto, FunctionProto)
 
     def in_copy(self, model: ModelProto) -> GraphProto | FunctionProto:
-        """The graph or function that this scope is in ``model``, a copy of the viewed one."""
+        """The graph or function of this scope in ``model``, a copy of the viewed model."""
         if self.parent is not None:
             node, body = self.position
             bodies = list(graph_attributes(self.parent.in_copy(model).node[node]))
@@ -55,15 +55,15 @@ class Scope:
         return self._index[id(node)]
 
     def holds(self, node: gs.Node) -> bool:
-        """True if ``node`` stands in this very graph."""
+        """True if ``node`` is in this graph itself, not in one around it or inside it."""
         return id(node) in self._index
 
     def label(self, node: gs.Node) -> str:
-        """The node's name, or operator and position where it has none."""
+        """The node's name, or its operator and position if it has none."""
         return str(node.name) or f"{node.op}_{self.index(node)}"
 
     def ancestors(self) -> Iterator[Scope]:
-        """This scope and those around it, inside out."""
+        """This scope and those around it, from the inside to the outside."""
         scope: Scope | None = self
         while scope is not None:
             yield scope

@@ -1,13 +1,11 @@
-"""The shapes of tensors: concrete ones, and those at all sizes at once.
+"""Find the shapes of tensors: concrete ones (`Shapes`), and for all sizes at once (`OpenShapes`).
 
-A model with static inputs has one set of concrete shapes (`Shapes`). For dynamic ones the free
-dimensions are given sizes and shapes are inferred anew, twice over. What holds at both may still
-not hold at others; that is for the user of these shapes to show.
+A model with static inputs has one set of concrete shapes. For dynamic inputs, shapes are inferred
+twice, with two choices of the open sizes. What holds for both may not hold for others.
 
-Shape inference gives names to open sizes, not what becomes of them after a Conv or a Reshape. In
-`OpenShapes` each node is run on what is known of its inputs (`symbolic.run`), as polynomials in
-the sizes that a model leaves open; where that has no result, each size that inference leaves open
-is one more unknown.
+Shape inference has names for open sizes, but not for the sizes that a Conv or a Reshape makes of
+them. `OpenShapes` runs each node on what is known of its inputs, as polynomials in the open sizes
+(`symbolic.run`). If that has no result, each size that inference leaves open is a new unknown.
 """
 
 from __future__ import annotations
@@ -45,12 +43,12 @@ class Shapes:
     @cached_property
     def dynamic(self) -> bool:
         """True if an input has a dimension that is not static."""
-        return any(size is None for value in self._inputs() for size in _sizes(value))
+        return any(size is None for value in _fed(self._bare.graph) for size in _sizes(value))
 
     def instances(self, *names: str) -> tuple[Instance, ...]:
-        """Shapes for every trial in which all of ``names`` have one; none where no trial does.
+        """Shapes of all tensors, for two choices of the dynamic sizes, or once for a static model.
 
-        One instance for a static model, two for a dynamic one.
+        Empty if no trial gives each of ``names`` a shape.
         """
         for number in range(len(_TRIALS) if self.dynamic else 1):
             trial = self._trial(number)
@@ -59,9 +57,9 @@ class Shapes:
         return ()
 
     def at(self, given: Instance, inside: Iterable[ValueInfoProto] = ()) -> Instance:
-        """Shapes where the inputs have those of ``given``.
+        """Shapes if the inputs have those of ``given``.
 
-        ``inside`` has types of other tensors of the main graph, for where inference stops.
+        ``inside`` are types of tensors of the main graph that shape inference may not find.
         """
         model = ModelProto()
         model.CopyFrom(self._bare)
@@ -82,21 +80,12 @@ class Shapes:
             self._trials[number] = tuple(map(inferred_shapes, models))
         return self._trials[number]
 
-    def _inputs(self) -> Iterator[ValueInfoProto]:
-        constant = {tensor.name for tensor in self._bare.graph.initializer}
-        for value in self._bare.graph.input:
-            if value.name not in constant and value.type.HasField("tensor_type"):
-                yield value
-
     def _with_sizes(self, batch: int, sizes: tuple[int, ...]) -> ModelProto:
         """The skeleton with every dynamic input dimension replaced: equal names, equal sizes."""
         model = ModelProto()
         model.CopyFrom(self._bare)
-        constant = {tensor.name for tensor in model.graph.initializer}
         given: dict[str, int] = {}
-        for value in model.graph.input:
-            if value.name in constant:
-                continue
+        for value in _fed(model.graph):
             dims = value.type.tensor_type.shape.dim
             for axis, dim in enumerate(dims):
                 if dim.HasField("dim_value"):
@@ -109,8 +98,16 @@ class Shapes:
         return model
 
 
+def _fed(graph: GraphProto) -> Iterator[ValueInfoProto]:
+    """The inputs of ``graph`` that are tensors and have no default."""
+    constant = {tensor.name for tensor in graph.initializer}
+    for value in graph.input:
+        if value.name not in constant and value.type.HasField("tensor_type"):
+            yield value
+
+
 def inferred_shapes(model: ModelProto) -> Instance:
-    """The shapes that follow from the model's inputs, of names that it has once."""
+    """The shapes that follow from the model's inputs, of all tensors with a name of their own."""
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
@@ -149,7 +146,7 @@ def _known(graph: GraphProto) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 class OpenShapes:
-    """What is known of the tensors of a model at all sizes; each graph is run when asked for."""
+    """What is known of the tensors of a model at all sizes; graphs are run when first needed."""
 
     def __init__(self, constants: Constants) -> None:
         self._constants = constants
@@ -185,7 +182,7 @@ class OpenShapes:
 
     def _inputs(self, scope: Scope) -> Iterator[tuple[str, Known]]:
         if isinstance(scope.proto, FunctionProto):
-            return  # called on tensors of any shape
+            return  # a function is called on tensors of any shape
         for value in scope.proto.input:
             kind = value.type.tensor_type
             if not kind.HasField("shape"):
@@ -213,7 +210,7 @@ class OpenShapes:
             known[node.outputs[0].name] = result
 
     def _opened(self, sizes: Sequence[int | str | None]) -> tuple[Size, ...]:
-        """A symbol for each size that is not a number; one of its own where it has no name."""
+        """Sizes with a symbol for each that is no number, a new symbol if it has no name."""
         shape = []
         for size in sizes:
             if isinstance(size, int):

@@ -1,7 +1,7 @@
-"""A model without its weights: small enough to infer shapes on and to hand to graphsurgeon.
+"""Copy a model without its weights: small enough for shape inference and for graphsurgeon.
 
 Shapes are inferred anew from the inputs. Declared intermediate shapes are left out: a stale
-or lying value_info must not decide what a rewrite bakes into a Reshape. Declared element
+or wrong value_info must not decide what a rewrite bakes into a Reshape. Declared element
 types stay; they are all that is known about the outputs of custom operators.
 """
 
@@ -13,6 +13,7 @@ import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from deployconv.errors import ModelError
+from deployconv.graph.tensors import is_onnx
 
 _SMALL = 1024
 """Tensors of up to this many elements keep their values: shapes are computed from them."""
@@ -51,8 +52,8 @@ def skeleton(model: ModelProto) -> ModelProto:
 
 
 def _plain(domain: str) -> str:
-    """The name by which shape inference knows the operators of a domain: ONNX's own has two."""
-    return "" if domain == "ai.onnx" else domain
+    """``domain`` by the one name of ONNX's own that shape inference knows."""
+    return "" if is_onnx(domain) else domain
 
 
 def infer_shapes(bare: ModelProto, name: str) -> ModelProto:
@@ -129,7 +130,7 @@ def _copy_attribute(attribute: AttributeProto, node: NodeProto) -> None:
 
 
 def _is_readable(attribute: AttributeProto) -> bool:
-    """Graphsurgeon decodes every string as UTF-8 and raises where it is not."""
+    """Whether every string is UTF-8: graphsurgeon decodes them all and raises if it cannot."""
     try:
         for raw in (attribute.s, *attribute.strings):
             raw.decode()
@@ -144,7 +145,7 @@ def _copy_tensor(tensor: TensorProto, bare: TensorProto) -> None:
         return
     bare.name, bare.data_type = tensor.name, tensor.data_type
     bare.dims.extend(tensor.dims)
-    # An external tensor may lack its data where inference looks at it; a plain one may not.
+    # Shape inference accepts a tensor without its data only if it is external.
     bare.data_location = TensorProto.EXTERNAL
     entry = bare.external_data.add()
     entry.key, entry.value = "location", "weights"

@@ -1,7 +1,7 @@
-"""Edit, don't re-export: a copy of the model with new nodes in the place of old ones.
+"""Copy a model with new nodes in the place of old ones.
 
-What is not replaced stays as it was, byte for byte. Besides the replaced nodes only what
-fed them alone disappears: initializers and nodes that nothing else reads any more.
+Everything else stays as it was, byte for byte: the model is edited, not exported again. Only
+initializers and nodes that nothing reads any more are removed, together with the replaced nodes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from deployconv.graph.scope import Scope
-from deployconv.graph.tensors import graph_attributes, nested
+from deployconv.graph.tensors import graph_attributes, is_onnx, nested
 from deployconv.graph.view import View
 
 _FIRST_IR_WITH_FREE_INITIALIZERS = 4
@@ -35,12 +35,12 @@ _FIRST_IR_WITH_FREE_INITIALIZERS = 4
 _INTEGER_CONSTANTS = 9
 """Constant nodes hold floating point only before opset 9 ..."""
 _CASTS = 6
-"""... and from opset 6 on runtimes have the Cast that makes integers of them."""
+"""... and from opset 6 on runtimes have the Cast that turns it into integers."""
 
 
 @dataclass(frozen=True, eq=False)
 class Replacement:
-    """``new`` nodes take the place of those at positions ``old``, where the last of them stood."""
+    """``new`` nodes in place of those at positions ``old``, at the position of the last of them."""
 
     scope: Scope
     old: tuple[int, ...]
@@ -48,7 +48,7 @@ class Replacement:
 
     @classmethod
     def of(cls, scope: Scope, old: Iterable[gs.Node], new: Sequence[gs.Node]) -> Replacement:
-        """The same for ``old`` nodes of the view."""
+        """A replacement of the nodes ``old`` of ``scope``."""
         return cls(scope, tuple(map(scope.index, old)), new)
 
 
@@ -75,7 +75,7 @@ class Spliced:
 
 
 class Names:
-    """Makes names that are not among those ``taken``, as of a model (`View.names`)."""
+    """Makes names that are not among those ``taken``, e.g. by a model (`View.names`)."""
 
     def __init__(self, taken: Collection[str]) -> None:
         self._taken = set(taken)
@@ -100,7 +100,7 @@ class Names:
 
 
 def splice(view: View, edits: Iterable[Replacement | AttributeEdit]) -> Spliced:
-    """A copy of the viewed model with ``edits``; the view stays good for any number of copies."""
+    """A copy of the viewed model with ``edits``; the viewed model does not change."""
     edits = tuple(edits)
     proto = ModelProto()
     proto.CopyFrom(view.model.proto)
@@ -134,10 +134,10 @@ def splice(view: View, edits: Iterable[Replacement | AttributeEdit]) -> Spliced:
 
 
 class _SharedInitializers:
-    """Adds initializers, equal ones once: a weight may serve many nodes.
+    """Adds initializers, equal ones once: many nodes may read the same weight.
 
     Each goes to the graph whose nodes read it, as onnxruntime runs a Conv on blocks of channels
-    only where its weight stands in the same graph; what several graphs read goes to the main one.
+    only if its weight is in the same graph. If several graphs read it, it goes to the main one.
     """
 
     def __init__(self, model: ModelProto, names: Collection[str]) -> None:
@@ -251,9 +251,12 @@ def _sweep(
 
 
 def _removable(node: NodeProto, uses: Counter[str]) -> bool:
-    """Operators of other domains may do more than compute; bodies may read anything."""
+    """Whether nothing reads the outputs of ``node``, and it does nothing but compute them.
+
+    Operators of other domains may do more; bodies may read any tensor.
+    """
     return (
-        node.domain in ("", "ai.onnx")
+        is_onnx(node.domain)
         and not any(graph_attributes(node))
         and not any(uses[output] for output in node.output if output)
     )
@@ -283,7 +286,7 @@ def _reads(owner: GraphProto | FunctionProto) -> Iterator[str]:
 
 
 def _training_reads(model: ModelProto) -> Iterator[str]:
-    """Training graphs refer to the initializers of the main graph by name."""
+    """The names that training graphs read: they refer to initializers of the main graph."""
     for training in model.training_info:
         for graph in (training.initialization, training.algorithm):
             for owner in nested(graph):

@@ -1,8 +1,8 @@
-"""Every TensorProto of a model: where it stands, where its data lies, how to read it."""
+"""Walk over the graphs and tensors of a model; read a tensor, from external data too."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    OperatorSetIdProto,
+    TensorProto,
+)
 
 from deployconv.errors import ModelError
 
@@ -33,7 +41,7 @@ _SUB_BYTE = {"INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2"}
 
 @dataclass(frozen=True)
 class ExternalData:
-    """Where the bytes of an external tensor lie: a file beside the model, offset and length."""
+    """The location of the bytes of an external tensor: a file beside the model, offset, length."""
 
     location: str
     offset: int
@@ -57,8 +65,18 @@ class ExternalData:
         return cls(entries.get("location", ""), numbers.get("offset", 0), numbers.get("length"))
 
 
+def is_onnx(domain: str | None) -> bool:
+    """True for the domain of ONNX's own operators, which has two names."""
+    return domain in (None, "", "ai.onnx")
+
+
+def onnx_version(imports: Iterable[OperatorSetIdProto]) -> int | None:
+    """The version of ONNX's own operators among ``imports``; None if it is not imported."""
+    return next((entry.version for entry in imports if is_onnx(entry.domain)), None)
+
+
 def dtype_name(dtype: Any) -> str | None:
-    """The NumPy name of an element type, e.g. ``float32``; None if unknown or no tensor's.
+    """The NumPy name of an element type, e.g. ``float32``; None if it is not known.
 
     onnx-graphsurgeon gives a NumPy dtype, or the ONNX number or type if NumPy has none.
     """

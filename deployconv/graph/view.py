@@ -1,7 +1,7 @@
-"""The read-only view of a model: onnx-graphsurgeon graphs, scope by scope.
+"""View a model as onnx-graphsurgeon graphs, one per scope, to match patterns on.
 
 Patterns are matched on ``gs.Node`` objects. Graphsurgeon keeps the order of the nodes, so a
-node of the view maps to its NodeProto by index, and the edit is made in the proto itself
+node of the view maps to its NodeProto by index. Edits are made in a copy of the proto
 (`splice.py`): a round trip through graphsurgeon's exporter would lose metadata, functions,
 quantization annotations and more.
 """
@@ -25,7 +25,7 @@ from deployconv.graph.load import LoadedModel
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance, OpenShapes, Shapes
 from deployconv.graph.skeleton import infer_shapes
-from deployconv.graph.tensors import graph_attributes, used_names
+from deployconv.graph.tensors import graph_attributes, onnx_version, used_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +33,8 @@ class View:
     """All scopes of a model, the main graph first, and what is known of their tensors.
 
     Attributes:
-        model: what is viewed.
-        scopes: the graphs.
+        model: the model that is viewed.
+        scopes: its graphs.
         constants: which tensors are constant.
         data_free: which tensors depend on constants and shapes alone.
         shapes: concrete shapes, also of a model with dynamic sizes.
@@ -64,7 +64,7 @@ class View:
 
         None in a function, which may be called on tensors of any shape.
         """
-        if any(place.is_function for place in scope.ancestors()):
+        if any(around.is_function for around in scope.ancestors()):
             return ()
         return self.shapes.instances(*(tensor.name for tensor in tensors))
 
@@ -74,7 +74,7 @@ Question = Callable[[gs.Node, Scope, View], Result]
 
 
 def remembered(function: Question[Result]) -> Question[Result]:
-    """``function`` of a node, its scope and the view, run once for each node of a view."""
+    """Decorate a ``function`` of a node so that it runs once per node, and its result is kept."""
 
     @wraps(function)
     def once(node: gs.Node, scope: Scope, view: View) -> Result:
@@ -110,7 +110,7 @@ def _imported(inferred: ModelProto, name: str) -> gs.Graph:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Let no collection run: the nodes of a graph are cycles, and all of them are kept."""
+    """Run no garbage collection: the nodes of a graph are cycles, and all of them are kept."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -125,13 +125,10 @@ def _scopes(graph: gs.Graph, model: LoadedModel) -> Iterator[Scope]:
     yield from _graph_scopes("main", graph, model.proto.graph, opset)
     functions = zip(graph.functions, model.proto.functions, strict=True)
     for position, (function, proto) in enumerate(functions):
-        versions = [entry.version for entry in proto.opset_import if entry.domain in _ONNX]
-        version = versions[0] if versions else opset
+        version = onnx_version(proto.opset_import)
+        version = opset if version is None else version
         path = f"function:{proto.name}"
         yield from _graph_scopes(path, function, proto, version, position=(position,))
-
-
-_ONNX = ("", "ai.onnx")
 
 
 def _graph_scopes(

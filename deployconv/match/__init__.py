@@ -1,6 +1,6 @@
 """Finds the upsampling layers of a model: each becomes one site, or a reason why it stays.
 
-Every module of this room that finds a pattern has a tuple ``RECOGNISERS``, and all of them are
+Every module of this package that finds a pattern has a tuple ``RECOGNISERS``, and all of them are
 collected here. A new pattern is a module with such a row and its name in `results.Pattern`.
 """
 
@@ -14,16 +14,14 @@ from deployconv.graph.view import View
 from deployconv.match.site import (
     Geometry,
     Original,
-    Parameter,
     Pointwise,
-    Quantized,
     Recogniser,
     ShuffleSite,
     Site,
-    Skip,
     SkippedSite,
     UpsampleSite,
 )
+from deployconv.match.weights import Parameter, Quantized
 
 
 def _recognisers() -> Iterator[Recogniser]:
@@ -71,7 +69,6 @@ __all__ = [
     "Recogniser",
     "ShuffleSite",
     "Site",
-    "Skip",
     "SkippedSite",
     "UpsampleSite",
     "find_sites",

@@ -1,15 +1,19 @@
-"""The attributes of convolution nodes with their defaults; what no runtime accepts is refused."""
+"""Read the attributes of convolution nodes, with their defaults; refuse invalid ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import onnx_graphsurgeon as gs
 
 from deployconv.errors import ModelError
 from deployconv.graph.constants import Constant
-from deployconv.graph.tensors import dtype_name
-from deployconv.match.site import Parameter
+from deployconv.graph.tensors import dtype_name, is_onnx
+from deployconv.match.site import Geometry
+
+if TYPE_CHECKING:
+    from deployconv.match.weights import Parameter
 
 _AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
@@ -32,6 +36,11 @@ class ConvAttributes:
     def rank(self) -> int:
         """Number of spatial axes."""
         return len(self.kernel)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The attributes that reports show."""
+        return Geometry(self.strides, self.kernel, self.dilations, self.group)
 
     @property
     def explicit_pads(self) -> tuple[tuple[int, int], ...]:
@@ -59,7 +68,7 @@ class AttributeReader:
         self._name = name
 
     def invalid(self, what: str) -> ModelError:
-        """A ModelError which says ``what`` no runtime could accept about the node."""
+        """A ModelError which says ``what`` is wrong with the node."""
         return ModelError(f"{self._name}: {self._node.op} {what}: export the model again")
 
     def ints(self, attribute: str, count: int, default: int, least: int) -> tuple[int, ...]:
@@ -139,7 +148,7 @@ class AttributeReader:
 
 def is_standard(node: gs.Node, *ops: str) -> bool:
     """Whether ``node`` is a standard ONNX operator, one of ``ops`` if any are named."""
-    return node.domain in (None, "", "ai.onnx") and (not ops or node.op in ops)
+    return is_onnx(node.domain) and (not ops or node.op in ops)
 
 
 def has_references(node: gs.Node) -> bool:

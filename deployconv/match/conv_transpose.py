@@ -3,7 +3,7 @@
     x, W, (B) -> ConvTranspose -> y
 
 An output element ``o`` reads input ``(o + p - d*t) / s`` through tap ``t`` if that is whole
-(ONNX operator ConvTranspose). `_padding` decides what the attributes leave open.
+(ONNX operator ConvTranspose). `_padding` finds ``p`` for all ways to state it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from deployconv.match.site import (
     Original,
     Recogniser,
     Site,
-    Skip,
     SkippedSite,
     UpsampleSite,
 )
 from deployconv.match.weights import find_parameters, find_weight
 from deployconv.polyphase import Axis
+from deployconv.results import Reason
 
 
 def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
@@ -44,31 +44,38 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
     if not is_standard(node, "ConvTranspose"):
         return None
 
-    def skip(reason: Skip, geometry: Geometry | None = None, dtype: str | None = None) -> Site:
-        return SkippedSite(name, "conv_transpose", scope, (node,), geometry, dtype, reason)
+    def skip(reason: Reason, geometry: Geometry | None = None, dtype: str | None = None) -> Site:
+        return SkippedSite(
+            id=name,
+            pattern="conv_transpose",
+            scope=scope,
+            nodes=(node,),
+            reason=reason,
+            geometry=geometry,
+            dtype=dtype,
+        )
 
     if has_references(node):
-        return skip(Skip("attribute-reference", "its attributes are the function's parameters"))
+        return skip(Reason("attribute-reference", "its attributes are the function's parameters"))
     weight = find_weight(node, scope, view)
-    if isinstance(weight, Skip):
+    if isinstance(weight, Reason):
         return skip(weight)
     attributes = _Attributes.of(node, weight, name)
-    conv = attributes.conv
-    geometry = Geometry(conv.strides, conv.kernel, conv.dilations, conv.group)
+    geometry = attributes.geometry
     parameters = find_parameters(node, scope, view, weight)
-    if isinstance(parameters, Skip):
+    if isinstance(parameters, Reason):
         return skip(parameters, geometry, weight.dtype.name)
-    channels = weight.shape[0], weight.shape[1] * conv.group
+    channels = weight.shape[0], weight.shape[1] * attributes.group
     reader = AttributeReader(node, name)
     reader.check_operands(node.inputs[0], weight, parameters.bias, channels)
-    sizes = spatial_sizes(node.inputs[0], conv.rank)
+    sizes = spatial_sizes(node.inputs[0], attributes.rank)
     padding = _padding(attributes, sizes)
-    if isinstance(padding, Skip):
+    if isinstance(padding, Reason):
         return skip(padding, geometry, weight.dtype.name)
     axes = tuple(
         Axis.transposed(stride, taps, dilation, (pad.begin, pad.end), pad.output_padding)
         for stride, taps, dilation, pad in zip(
-            conv.strides, conv.kernel, conv.dilations, padding, strict=True
+            attributes.strides, attributes.kernel, attributes.dilations, padding, strict=True
         )
     )
     for axis, size in zip(axes, sizes, strict=True):
@@ -99,10 +106,9 @@ RECOGNISERS = (Recogniser("conv_transpose", _recognise),)
 
 
 @dataclass(frozen=True)
-class _Attributes:
-    """The attributes that Conv has as well, and those that only ConvTranspose has."""
+class _Attributes(ConvAttributes):
+    """The attributes of a ConvTranspose; ``output_shape`` is None if it is not stated."""
 
-    conv: ConvAttributes
     output_padding: tuple[int, ...]
     output_shape: tuple[int, ...] | None
 
@@ -112,9 +118,9 @@ class _Attributes:
         conv = reader.conv(weight, grouped_axis=0)
         stated = bool(node.attrs.get("output_shape"))
         return cls(
-            conv,
-            reader.ints("output_padding", conv.rank, 0, 0),
-            reader.ints("output_shape", conv.rank, 1, 1) if stated else None,
+            **vars(conv),
+            output_padding=reader.ints("output_padding", conv.rank, 0, 0),
+            output_shape=reader.ints("output_shape", conv.rank, 1, 1) if stated else None,
         )
 
 
@@ -127,47 +133,44 @@ class _Padding:
     output_padding: int
 
 
-def _padding(attributes: _Attributes, sizes: tuple[int | None, ...]) -> list[_Padding] | Skip:
-    """Explicit padding per axis, as onnxruntime and the ONNX reference both compute it.
+def _padding(attributes: _Attributes, sizes: tuple[int | None, ...]) -> list[_Padding] | Reason:
+    """Explicit padding per axis, if onnxruntime and the ONNX reference compute the same.
 
     ``auto_pad = SAME_*`` makes the output ``s`` times as large as the input, ``output_shape``
-    states its size; the padding follows. If it is odd, the end gets one more for SAME_UPPER, else
-    the beginning. The node is refused if the two implementations differ.
+    states its size. The padding follows from that. If it is odd, the end gets one more for
+    SAME_UPPER, else the beginning. The node is refused if the two implementations differ.
     """
-    same = attributes.conv.auto_pad.startswith("SAME")
-    if attributes.conv.auto_pad != "NOTSET" and any(attributes.conv.pads):
-        return Skip("ambiguous-same-pads", "it has both auto_pad and pads")
+    same = attributes.auto_pad.startswith("SAME")
+    if attributes.auto_pad != "NOTSET" and any(attributes.pads):
+        return Reason("ambiguous-same-pads", "it has both auto_pad and pads")
     found = []
-    for axis in range(attributes.conv.rank):
-        stride, extra = attributes.conv.strides[axis], attributes.output_padding[axis]
-        reach = attributes.conv.dilations[axis] * (attributes.conv.kernel[axis] - 1) + 1
+    for axis in range(attributes.rank):
+        stride, extra = attributes.strides[axis], attributes.output_padding[axis]
+        reach = attributes.dilations[axis] * (attributes.kernel[axis] - 1) + 1
         if attributes.output_shape is not None:
             size = sizes[axis]
             if size is None:
                 text = "its padding follows from output_shape and a size that is not static"
-                return Skip("dynamic-output-shape", text)
+                return Reason("dynamic-output-shape", text)
             natural = stride * (size - 1) + reach
             total = natural + extra - attributes.output_shape[axis]
             beyond = attributes.output_shape[axis] - natural
             if not same and (beyond >= stride or 0 <= beyond < extra):
                 text = "runtimes disagree on output_shape with this output_padding"
-                return Skip("ambiguous-output-shape", text)
+                return Reason("ambiguous-output-shape", text)
         elif same:
             total = reach + extra - stride
         else:
-            begin, end = (
-                attributes.conv.pads[axis],
-                attributes.conv.pads[attributes.conv.rank + axis],
-            )
+            begin, end = attributes.pads[axis], attributes.pads[attributes.rank + axis]
             found.append(_Padding(begin, end, extra))
             continue
         if total < 0 and same:
             text = "runtimes disagree on SAME padding for a kernel smaller than the stride"
-            return Skip("ambiguous-same-pads", text)
+            return Reason("ambiguous-same-pads", text)
         if total < 0:  # the output is larger than the taps reach: the rest is the bias alone
             found.append(_Padding(0, 0, extra - total))
             continue
-        begin = total // 2 if attributes.conv.auto_pad == "SAME_UPPER" else total - total // 2
+        begin = total // 2 if attributes.auto_pad == "SAME_UPPER" else total - total // 2
         found.append(_Padding(begin, total - begin, extra))
     return found
 
@@ -175,10 +178,10 @@ def _padding(attributes: _Attributes, sizes: tuple[int | None, ...]) -> list[_Pa
 def _explicit(attributes: _Attributes, padding: list[_Padding]) -> dict[str, Any] | None:
     """Attributes that TensorRT's importer reads as the ONNX reference does.
 
-    None if it reads those of the node so. From an output_shape it computes padding with the odd
-    element at the end, and none that is negative; under SAME_* it ignores output_padding.
+    None if it reads those of the node in this way. From an output_shape it computes padding with
+    the odd element at the end, and none that is negative; under SAME_* it ignores output_padding.
     """
-    same_misread = attributes.conv.auto_pad.startswith("SAME") and any(attributes.output_padding)
+    same_misread = attributes.auto_pad.startswith("SAME") and any(attributes.output_padding)
     shape_misread = attributes.output_shape is not None and any(
         pad.begin != pad.end or pad.output_padding for pad in padding
     )

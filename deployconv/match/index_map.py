@@ -1,9 +1,8 @@
-"""Which input element each output element of a data movement reads, axis by axis.
+"""Find which input element each output element of a data movement reads, axis by axis.
 
 Upsampling is exported in many ways: Resize; Reshape, Pad and Reshape; ScatterND; and others. All
-are recognised alike. The nodes run on the numbers of their own input elements, and the index map
-that results is compared with the maps that an upsampling layer can have. No operator's name
-decides.
+are recognised alike, whatever their operators. The nodes run on the numbers of their own input
+elements. The index map that results is compared with the maps that an upsampling layer can have.
 
 For dynamic sizes the map is made at a few of them. The movement does the same at all sizes if its
 nodes, and the arithmetic of its shapes and indices, have a result on polynomials in the sizes
@@ -33,7 +32,7 @@ Array = NDArray[Any]
 _SIZES = ((1, 1, 1, 1), (3, 5, 7, 2), (7, 2, 5, 3), (11, 13, 4, 6))
 """Given to the first, second, .. dynamic dimension, in addition to the sizes of `Shapes`."""
 _LONGEST_PERIOD = 16
-"""Of an index that repeats, far below the sizes of `Shapes`."""
+"""The longest period of indices that repeat: far below the sizes of `Shapes`."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +106,10 @@ class Upsampling:
 def upsampling_of(
     movement: Movement, channels: int | None, rank: int | None, dtype: str, zero: float = 0.0
 ) -> Upsampling | None:
-    """``movement`` with the map of each axis; None if it is no upsampling at a size tried.
+    """``movement`` with the map of each axis; None if it is no upsampling at one of the sizes.
 
     Args:
-        movement: what may upsample; stride 1 on every axis counts as well.
+        movement: a movement; one with stride 1 on every axis counts as upsampling too.
         channels: of the source, None if unknown.
         rank: dimensions of the source, None if unknown.
         dtype: element type of the source.
@@ -120,11 +119,9 @@ def upsampling_of(
     for instance in movement.instances(channels, rank):
         shape = instance[movement.source.name]
         if len(instance.get(movement.target.name, shape)) != len(shape):
-            return None  # before its map is made, which takes long for large images
+            return None  # without making the map, which takes long for large images
         sources = movement.index_map(instance, dtype, zero)
-        if sources is None or not 3 <= sources.ndim <= 5:
-            return None
-        if len(shape) != sources.ndim:
+        if sources is None or not 3 <= sources.ndim <= 5 or sources.ndim != len(shape):
             return None
         if not all(_commutes(segment, movement, instance) for segment in movement.pointwise):
             return None

@@ -1,15 +1,16 @@
-"""Data movement before a layer: which nodes move the elements of which tensor, and where to.
+"""Find the nodes before a layer that only move data, and which element goes to which position.
 
 The search goes back from a tensor along the data, through operators that only move, repeat or
 zero elements. A tensor that all of the data passes through is a possible low-resolution input:
 there a segment begins. Pointwise layers on the way commute with the movement. They are segments
-of their own, and count as identity here.
+of their own, and count as Identity here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -21,7 +22,7 @@ from onnx import NodeProto
 from deployconv.graph.evaluate import LARGEST, evaluate
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
-from deployconv.graph.view import View
+from deployconv.graph.view import View, remembered
 from deployconv.match.attributes import is_standard
 from deployconv.match.pointwise import is_pointwise
 
@@ -60,7 +61,7 @@ _MOVES = frozenset(
 """Operators that can copy, repeat or drop elements, and set others to a constant."""
 
 _LONGEST = 64
-"""Nodes on the way of the data, after which the search ends."""
+"""The most nodes on the way of the data; then the search ends."""
 _BASE = {"float16": 1000, "bfloat16": 200, "int8": 100, "uint8": 200}
 """How many integers each element type holds exactly; the other types hold a million and more."""
 _SHIFT = 1 << 22
@@ -177,8 +178,8 @@ class Movement:
             sources = np.where(filled, sources, ZERO)
             if sources.max(initial=ZERO) >= count or sources.min(initial=0) < ZERO:
                 return None
-            # Nodes that compute rather than move, and gave these numbers by chance, do not give
-            # other numbers as well, least of all between zeros, where nothing is rounded away.
+            # Nodes that compute rather than move may give these numbers by chance, but not other
+            # numbers as well. Between zeros no small number is lost by rounding.
             rng = np.random.default_rng(0)
             other = rng.integers(1, base, count) * rng.choice(signs, count)
             for values in (other, other * rng.integers(0, 2, count)):
@@ -206,7 +207,6 @@ class Movement:
         needed: dict[int, gs.Node] = {}
         feeds: dict[str, Array] = {}
         aliases = {segment.target.name: segment.source.name for segment in left_out}
-        inside = self._inside()
         skipped = {id(node) for segment in left_out for node in segment.nodes}
 
         def resolved(name: str) -> str:
@@ -220,7 +220,7 @@ class Movement:
                 feeds[tensor.name] = constant.read()
                 return
             node = tensor.inputs[0]
-            if node.op == "Shape" and self._is_outside(node.inputs[0], inside):
+            if node.op == "Shape" and self._is_outside(node.inputs[0]):
                 shape = instance[node.inputs[0].name]
                 bounds = slice(node.attrs.get("start", 0), node.attrs.get("end", len(shape)))
                 feeds[tensor.name] = np.array(shape[bounds], np.int64)
@@ -243,40 +243,52 @@ class Movement:
         return protos, feeds, resolved(self.target.name)
 
     def overridable(self) -> bool:
-        """Whether a constant that decides the movement is the default of a graph input."""
+        """Whether a caller may override a constant that decides the movement."""
+        if self.view.constants.frozen:
+            return False
         tensors = (t for node in (*self.nodes, *self.arithmetic()) for t in node.inputs if t.name)
         constants = (self.view.constants.of(tensor, self.scope) for tensor in tensors)
         return any(constant is not None and constant.overridable for constant in constants)
 
     def arithmetic(self) -> Iterator[gs.Node]:
         """The nodes that compute shapes and indices for the movement."""
-        seen: set[int] = {id(node) for node in self.nodes}
-        waiting = [
-            t for node in self.nodes for t in node.inputs if self.view.is_data_free(t, self.scope)
-        ]
+        waiting = list(self.nodes)
+        seen = set(map(id, waiting))
         while waiting:
-            tensor = waiting.pop()
-            for node in tensor.inputs:
-                if id(node) not in seen and self.scope.holds(node):
-                    seen.add(id(node))
-                    yield node
-                    waiting += [
-                        given for given in node.inputs if self.view.is_data_free(given, self.scope)
-                    ]
+            for tensor in waiting.pop().inputs:
+                if not self.view.is_data_free(tensor, self.scope):
+                    continue
+                for node in tensor.inputs:
+                    if id(node) not in seen and self.scope.holds(node):
+                        seen.add(id(node))
+                        yield node
+                        waiting.append(node)
 
-    def _inside(self) -> set[str]:
-        names = {self.source.name}
-        return names | {out.name for node in self.nodes for out in node.outputs}
+    @cached_property
+    def _on_the_way(self) -> frozenset[str]:
+        """The names of all tensors that the data passes."""
+        made = (tensor.name for node in self.nodes for tensor in node.outputs)
+        return frozenset((self.source.name, *made))
 
     def outside(self) -> list[gs.Tensor]:
         """Tensors that are not on the way of the data, but whose shapes the arithmetic reads."""
-        inside = self._inside()
         read = (node.inputs[0] for node in self.arithmetic() if node.op == "Shape")
-        return [tensor for tensor in read if self._is_outside(tensor, inside)]
+        return [tensor for tensor in read if self._is_outside(tensor)]
 
-    def _is_outside(self, tensor: gs.Tensor, inside: set[str]) -> bool:
+    def _is_outside(self, tensor: gs.Tensor) -> bool:
         """Whether ``tensor`` is data that is not on the way: only its shape can matter."""
-        return tensor.name not in inside and not self.view.is_data_free(tensor, self.scope)
+        on_the_way = tensor.name in self._on_the_way
+        return not on_the_way and not self.view.is_data_free(tensor, self.scope)
+
+
+@remembered
+def _is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
+    """Whether ``node`` is pointwise, and no product with a mask that is made of sizes."""
+    return is_pointwise(node, scope, view) and not any(
+        view.constants.of(tensor, scope) is None and view.is_data_free(tensor, scope)
+        for tensor in node.inputs
+        if tensor.name
+    )
 
 
 def movements(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]:
@@ -313,7 +325,7 @@ class _Walk:
             if not known:
                 return None
             latest = max(known, key=self.scope.index)
-            if latest.op not in _MOVES and not self._pointwise(latest):
+            if latest.op not in _MOVES and not _is_pointwise(latest, self.scope, self.view):
                 return None
             if latest.op == "ConvTranspose" and not self._copies(latest):
                 return None
@@ -327,21 +339,12 @@ class _Walk:
                 ):
                     frontier.append(tensor)
             if len(frontier) == 1:
-                pointwise = [self._pointwise(node) for node in nodes]
+                pointwise = [_is_pointwise(node, self.scope, self.view) for node in nodes]
                 if any(pointwise) != all(pointwise):
                     return None
                 return Segment(tuple(nodes), frontier[0], target, all(pointwise))
             if not frontier or len(nodes) > _LONGEST:
                 return None
-
-    def _pointwise(self, node: gs.Node) -> bool:
-        """Whether ``node`` is pointwise, and no product with a mask that is made of sizes."""
-        constants = self.view.constants
-        return is_pointwise(node, self.scope, self.view) and not any(
-            self.view.is_data_free(tensor, self.scope) and constants.of(tensor, self.scope) is None
-            for tensor in node.inputs
-            if tensor.name
-        )
 
     def _copies(self, node: gs.Node) -> bool:
         """Whether the weight of a ConvTranspose has at most two values, as one that copies has.
@@ -353,7 +356,11 @@ class _Walk:
         if made is not None and made.op == "DequantizeLinear":
             weight = made.inputs[0]
         constant = self.view.constants.of(weight, self.scope)
-        return constant is None or np.unique(constant.read()).size <= 2
+        if constant is None:
+            return True
+        values = constant.read().ravel()
+        others = values[values != values[:1]]
+        return bool((others == others[:1]).all())
 
     def _producer(self, tensor: gs.Tensor) -> gs.Node | None:
         node = tensor.inputs[0] if tensor.inputs else None

@@ -4,8 +4,8 @@
     x -> (Conv) -> Reshape -> Transpose -> Reshape -> y
 
 ``y[n, c, s*i + q]`` is ``x[n, channel(c, q), i]``. If the phase ``q`` runs fastest in the
-channels (CRD) or slowest (DCR), this is DepthToSpace; with any other order it is not, and neither
-is the inverse. The index map decides which it is, not the permutation of the Transpose.
+channels (CRD) or slowest (DCR), this is DepthToSpace. Any other order is no pixel shuffle, and
+neither is the inverse. The index map decides, not the permutation of the Transpose.
 
 A Conv before the shuffle is part of the site: its output channels can be put into another order.
 Both together are one upsampling layer (`ShuffledConv`), a ConvTranspose of stride s:
@@ -45,12 +45,12 @@ from deployconv.match.site import (
     Recogniser,
     ShuffleSite,
     Site,
-    Skip,
     UpsampleSite,
 )
 from deployconv.match.upsampled_conv import upsampling_before
 from deployconv.match.weights import Parameters, find_parameters, find_weight
 from deployconv.polyphase import Axis
+from deployconv.results import Reason
 
 Array = NDArray[Any]
 
@@ -58,7 +58,7 @@ _MOVES = frozenset(
     {"Einsum", "Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Flatten"}
 )
 _LONGEST = 8
-"""Nodes of a shuffle that is not one DepthToSpace."""
+"""The most nodes of a shuffle that is not one DepthToSpace."""
 
 
 def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
@@ -96,12 +96,12 @@ _Found = tuple[Movement, tuple[int, ...], ChannelOrder]
 
 
 def _shuffle_of(movement: Movement) -> _Found | None:
-    """Stride and channel order; None if it is no shuffle, or not the same one at all sizes."""
+    """The shuffle that ``movement`` is; None if it is none, or not the same at all sizes."""
     x, y = movement.source, movement.target
     instances = movement.view.instances(movement.scope, x, *movement.outside())
     dtype = dtype_name(x.dtype) or "float32"
     agreed: tuple[tuple[int, ...], ChannelOrder] | None = None
-    if movement.overridable() and not movement.view.constants.frozen:
+    if movement.overridable():
         return None
     for instance in instances:
         # If the shape of the result is known, it rules out most others.
@@ -174,10 +174,10 @@ def _site(
 ) -> ShuffleSite:
     source, scope = movement.source, movement.scope
     conv = _conv_before(movement, name)
-    kernel = dilation = group = None
+    geometry = Geometry(stride, None, None, None)
     if conv is not None:
         nodes = (conv.node, *nodes)
-        kernel, dilation, group = conv.kernel, conv.dilation, conv.group
+        geometry = replace(conv.attributes.geometry, stride=stride)
     return ShuffleSite(
         id=name,
         pattern="pixel_shuffle",
@@ -185,7 +185,7 @@ def _site(
         nodes=nodes,
         source=source.name,
         output=movement.target.name,
-        geometry=Geometry(stride, kernel, dilation, group),
+        geometry=geometry,
         stride=stride,
         order=order,
         dtype=dtype_name(source.dtype) or (conv.weight.dtype.name if conv else None),
@@ -209,19 +209,17 @@ def _conv_before(movement: Movement, name: str) -> ConvBefore | None:
     if upsampling_before(node, scope, view) is not None:
         return None  # it ends a site of its own
     weight = find_weight(node, scope, view)
-    if len(source.outputs) != 1 or source.name in scope.outputs or isinstance(weight, Skip):
+    if len(source.outputs) != 1 or source.name in scope.outputs or isinstance(weight, Reason):
         return None
     if _nodes_for(movement, node.inputs[0]) is None:
         return None
     parameters = find_parameters(node, scope, view, weight)
-    if isinstance(parameters, Skip):
+    if isinstance(parameters, Reason):
         return None
     conv = AttributeReader(node, name).conv(weight, grouped_axis=0)
     return ConvBefore(
         node=node,
-        kernel=conv.kernel,
-        dilation=conv.dilations,
-        group=conv.group,
+        attributes=conv,
         weight=parameters.weight,
         bias=parameters.bias,
         original=lambda: _original(movement, node),
@@ -247,7 +245,7 @@ def _layer(
             Axis(1, taps, 1, -begin, begin + end - taps + 1)
             for taps, (begin, end) in zip(conv.kernel, pads, strict=True)
         ),
-        geometry=Geometry(conv.strides, conv.kernel, conv.dilations, conv.group),
+        geometry=conv.geometry,
         weight=parameters.weight,
         transposed=False,
         bias=parameters.bias,
@@ -277,7 +275,7 @@ def _original(movement: Movement, conv: gs.Node | None = None) -> Original:
 
 
 def _nodes_for(movement: Movement, x: gs.Tensor) -> Original | None:
-    """The nodes of the shuffle, and for which sizes of ``x`` they run; None if not known.
+    """The nodes of the shuffle, with sizes of ``x`` that they run with; None if not known.
 
     A shuffle of several nodes may run with the sizes of this model only.
     """
@@ -291,14 +289,14 @@ def _nodes_for(movement: Movement, x: gs.Tensor) -> Original | None:
     return None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ShuffledConv(UpsampleSite):
     """A Conv and the pixel shuffle after it, as one upsampling layer.
 
     ``weight`` and ``bias`` are those of the Conv, whose output channels include the phases.
     """
 
-    order: ChannelOrder = "CRD"
+    order: ChannelOrder
 
     @property
     def channels(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Layers that do the same at every position, and so commute with moving the positions."""
+"""Find layers that do the same at every position: they commute with data movement."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.graph.evaluate import evaluate
+from deployconv.graph.symbolic.layers import UNARY
 from deployconv.graph.tensors import dtype_name
 
 if TYPE_CHECKING:
@@ -19,35 +20,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-_UNARY = frozenset(
-    [
-        "Abs",
-        "Celu",
-        "Ceil",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Floor",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "LeakyRelu",
-        "Log",
-        "Mish",
-        "Neg",
-        "Reciprocal",
-        "Relu",
-        "Round",
-        "Selu",
-        "Sigmoid",
-        "Sign",
-        "Softplus",
-        "Softsign",
-        "Sqrt",
-        "Tanh",
-        "ThresholdedRelu",
-    ]
-)
 _WITH_CONSTANTS = frozenset(
     [
         "Add",
@@ -71,7 +43,7 @@ def is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
     Its constants have one value, or one per channel. A Mul by a mask of zeros and ones is not
     pointwise: it treats positions differently.
     """
-    if node.op in _UNARY:
+    if node.op in UNARY:
         return True
     constants = [view.constants.of(tensor, scope) for tensor in node.inputs if tensor.name]
     if node.op == "BatchNormalization":
@@ -107,7 +79,7 @@ def _per_channel(shape: Sequence[int], rank: int | None) -> bool:
 def keeps_zero(
     nodes: Sequence[gs.Node], source: gs.Tensor, target: gs.Tensor, scope: Scope, view: View
 ) -> bool:
-    """Whether zeros stay zeros in every channel, so that inserted zeros may be moved."""
+    """Whether ``nodes`` keep zeros in every channel, so that zeros may be inserted after them."""
     feeds: dict[str, Array] = {}
     floats: list[np.dtype[Any]] = []
     channels, rank = 1, 3

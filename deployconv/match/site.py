@@ -1,23 +1,28 @@
-"""What recognisers find: an upsampling layer that can be rewritten, or the reason why it cannot.
+"""The layers that recognisers find: each can be rewritten, or has a reason why it cannot.
 
 A layer found in a model is a site. There are three types. An `UpsampleSite` has axes and weights
 from which a rewrite is made. A `ShuffleSite` is a pixel shuffle. A `SkippedSite` has a reason.
-All three answer what reports and filters ask: ``id``, ``pattern``, ``scope``, ``nodes``,
-``layer``, ``geometry``, ``dtype``, ``reason``, ``can_be_rewritten``, ``has_integer_weight`` and
-``explicit_attributes``.
+What all three have is in `BaseSite`, besides ``geometry``, ``dtype`` and ``operators``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deployconv.match.operators import Operators, Window, ranked, stated_pads, transposed_pads
+from deployconv.match.operators import (
+    Operators,
+    Window,
+    conv_window,
+    layer_operators,
+    ranked,
+    skipped_operators,
+)
 from deployconv.polyphase import Axis
 from deployconv.results import Pattern, Reason
 
@@ -25,79 +30,14 @@ if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
     from onnx import NodeProto
 
-    from deployconv.graph.constants import Constant
     from deployconv.graph.scope import Scope
     from deployconv.graph.view import View
+    from deployconv.match.attributes import ConvAttributes
+    from deployconv.match.weights import Parameter
 
 Array = NDArray[Any]
 
 ChannelOrder = Literal["CRD", "DCR"]
-
-Skip = Reason
-"""Why a node that looks like an upsampling layer is left alone."""
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """The integers of a quantized parameter, whose values are ``(integer - zero_point) * scale``.
-
-    Attributes:
-        dtype: of the integers.
-        read: returns them, in the layout of the parameter.
-        scale: ``[]``, or ``[C_out]`` for one per output channel.
-        zero_point: of the same shape, and of ``dtype``; None if the model states none.
-        group: number of groups of a ConvTranspose, whose weight is ``[C_in, C_out/group, ..]``;
-            None if axis 0 has the output channels.
-    """
-
-    dtype: np.dtype[Any]
-    read: Callable[[], Array]
-    scale: Array
-    zero_point: Array | None
-    group: int | None
-
-    def along(self, values: Array, shape: Sequence[int]) -> Array:
-        """``values``, ``[]`` or ``[C_out]``, as they broadcast to a parameter of ``shape``."""
-        if values.ndim == 0:
-            return values
-        rest = [1] * (len(shape) - 2)
-        if self.group is None:
-            return values.reshape(-1, *[1] * (len(shape) - 1))
-        per_group = values.reshape(self.group, 1, -1)
-        repeated = np.repeat(per_group, shape[0] // self.group, axis=1)
-        return repeated.reshape(shape[0], -1, *rest)
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A weight or bias: the tensor that holds it and how to read its values.
-
-    Attributes:
-        name: of the tensor.
-        shape: of the values.
-        dtype: of the values.
-        read: returns them.
-        quantized: the integers, if DequantizeLinear computes the values from integers.
-        scaled: if layers after the convolution have become factors of this weight: the weight
-            without them, and the factors, float64, ``[C_out]`` or ``[]``.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    read: Callable[[], Array]
-    quantized: Quantized | None = None
-    scaled: tuple[Parameter, Array] | None = None
-
-    @property
-    def stored(self) -> np.dtype[Any]:
-        """The element type that the model holds: that of the integers if it is quantized."""
-        return self.dtype if self.quantized is None else self.quantized.dtype
-
-    @classmethod
-    def of(cls, constant: Constant) -> Parameter:
-        """The parameter that ``constant`` holds."""
-        return cls(constant.name, constant.shape, constant.dtype, constant.read)
 
 
 @dataclass(frozen=True)
@@ -148,12 +88,53 @@ class Absorbed(Protocol):
         """True if it removes elements, False if it changes the weights."""
 
 
-@dataclass(frozen=True, eq=False)
-class UpsampleSite:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BaseSite:
+    """What all types of sites have.
+
+    Attributes:
+        id: the path of the scope and the label of the node that the site ends in.
+        pattern: the kind of layer.
+        scope: the graph that the nodes are in.
+        nodes: the nodes that make up the layer, in graph order.
+        reason: why it cannot be rewritten; None if it can.
+        explicit_attributes: for a node that stays, attributes with the same meaning as those it
+            has, in the form that every runtime reads alike; None if none are needed.
+    """
+
+    id: str
+    pattern: Pattern
+    scope: Scope
+    nodes: tuple[gs.Node, ...]
+    reason: Reason | None = None
+    explicit_attributes: dict[str, Any] | None = None
+
+    @property
+    def layer(self) -> gs.Node:
+        """The node that the site is named after."""
+        return self.nodes[-1]
+
+    @property
+    def can_be_rewritten(self) -> bool:
+        """Whether a rewrite can be planned for it."""
+        return self.reason is None
+
+    @property
+    def has_integer_weight(self) -> bool:
+        """Whether DequantizeLinear makes the weight of integers, as far as this is known."""
+        return False
+
+    @property
+    def conv_transpose(self) -> UpsampleSite | None:
+        """The site itself if its layer is a ConvTranspose; None otherwise."""
+        return None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class UpsampleSite(BaseSite):
     """One upsampling layer: the nodes that it replaces and what they compute.
 
     Attributes:
-        nodes: the nodes that make it up, in graph order; the last one makes ``output``.
         input: name of the low-resolution tensor, ``[N, C_in, i_1 .. i_n]``.
         output: name of the result, ``[N, C_out, o_1 .. o_n]``.
         axes: per spatial axis, which input a tap reads.
@@ -170,17 +151,11 @@ class UpsampleSite:
             before the pixels are repeated.
         requantize: True if the caller allows new scales for an integer weight whose taps have
             to be added.
-        explicit_attributes: for a node that stays, attributes with the same meaning as those it
-            has, in the form that every runtime reads alike; None if none are needed.
         absorbed: the layers at the end of ``nodes`` that have become part of the axes, of the
             weight and of the bias.
         base: this layer without what it absorbed; None if that is nothing.
     """
 
-    id: str
-    pattern: Pattern
-    scope: Scope
-    nodes: tuple[gs.Node, ...]
     input: str
     output: str
     axes: tuple[Axis, ...]
@@ -193,7 +168,6 @@ class UpsampleSite:
     pointwise_before: tuple[Pointwise, ...] = ()
     channels_in_batch: bool = False
     repeats: bool = False
-    explicit_attributes: dict[str, Any] | None = None
     requantize: bool = False
     absorbed: tuple[Absorbed, ...] = ()
     base: UpsampleSite | None = None
@@ -208,16 +182,6 @@ class UpsampleSite:
     def dtype(self) -> str:
         """Element type of the weight as the model holds it: an integer type if quantized."""
         return self.weight.stored.name
-
-    @property
-    def reason(self) -> None:
-        """Why it cannot be rewritten: nothing prevents it here."""
-        return None
-
-    @property
-    def can_be_rewritten(self) -> bool:
-        """Whether a rewrite can be planned for it."""
-        return True
 
     @property
     def has_integer_weight(self) -> bool:
@@ -260,29 +224,7 @@ class UpsampleSite:
     @property
     def operators(self) -> Operators:
         """The operators of the layer as it stands in the model."""
-        transposed = self.pattern == "conv_transpose"
-        resized = self.pattern == "nearest_resize" and any(
-            node.op in ("Resize", "Upsample") for node in self.nodes
-        )
-        return Operators(
-            Window(
-                transposed=transposed,
-                kernel=tuple(axis.taps for axis in self.axes),
-                stride=self.stride if transposed else (1,) * self.rank,
-                dilation=tuple(abs(axis.step) for axis in self.axes),
-                pads=(
-                    tuple(map(transposed_pads, self.axes))
-                    if transposed
-                    else stated_pads(self.layer)
-                ),
-                group=self.group,
-                channels=self.channels,
-                dtype=self.weight.stored.name,
-            ),
-            others=ranked(self.nodes[:-1]),
-            resize=self.stride if resized else None,
-            sizes=self.known_sizes,
-        )
+        return layer_operators(self)
 
     @property
     def known_sizes(self) -> tuple[int | None, ...]:
@@ -315,9 +257,7 @@ class ConvBefore:
     """
 
     node: gs.Node
-    kernel: tuple[int, ...]
-    dilation: tuple[int, ...]
-    group: int
+    attributes: ConvAttributes
     weight: Parameter
     bias: Parameter | None
     original: Callable[[], Original]
@@ -325,22 +265,12 @@ class ConvBefore:
 
     @property
     def window(self) -> Window:
-        """The parameters of the Conv."""
-        outputs, inputs = self.weight.shape[:2]
-        return Window(
-            transposed=False,
-            kernel=self.kernel,
-            stride=tuple(self.node.attrs.get("strides", (1,) * len(self.kernel))),
-            dilation=self.dilation,
-            pads=stated_pads(self.node),
-            group=self.group,
-            channels=(inputs * self.group, outputs),
-            dtype=self.weight.stored.name,
-        )
+        """The parameters of the Conv, as an operator."""
+        return conv_window(self)
 
 
-@dataclass(frozen=True, eq=False)
-class ShuffleSite:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ShuffleSite(BaseSite):
     """A pixel shuffle, and the Conv before it if nothing else reads that.
 
     Attributes:
@@ -352,17 +282,13 @@ class ShuffleSite:
         dtype: element type of ``source``, None if unknown.
         channels: ``C * s_1 * .. * s_n``, None if unknown.
         sizes: spatial sizes of ``source``; None for each that does not follow from the model.
-        composite: True for several nodes such as Reshape and Transpose, False for a DepthToSpace.
+        composite: True for several nodes, as Reshape and Transpose; False for a DepthToSpace.
         conv: the Conv before the shuffle.
         original: returns the nodes of the shuffle as the model has them, for the certificate.
         original_from: returns the same nodes, with the sizes, batch and channels of a tensor
             somewhere before ``source``; None if these are not known.
     """
 
-    id: str
-    pattern: Pattern
-    scope: Scope
-    nodes: tuple[gs.Node, ...]
     source: str
     output: str
     geometry: Geometry
@@ -377,36 +303,6 @@ class ShuffleSite:
     original_from: Callable[[gs.Tensor], Original | None]
 
     @property
-    def reason(self) -> None:
-        """Why it cannot be rewritten: nothing prevents it here."""
-        return None
-
-    @property
-    def can_be_rewritten(self) -> bool:
-        """Whether a rewrite can be planned for it."""
-        return True
-
-    @property
-    def has_integer_weight(self) -> bool:
-        """The shuffle itself has no weight."""
-        return False
-
-    @property
-    def explicit_attributes(self) -> None:
-        """Attributes to state if the node stays: every runtime reads those of a shuffle alike."""
-        return None
-
-    @property
-    def layer(self) -> gs.Node:
-        """The node that the site ends in."""
-        return self.nodes[-1]
-
-    @property
-    def conv_transpose(self) -> UpsampleSite | None:
-        """None: the layer is no ConvTranspose."""
-        return None
-
-    @property
     def operators(self) -> Operators:
         """The operators of the shuffle and its Conv as they stand in the model."""
         if self.conv is None:
@@ -414,67 +310,18 @@ class ShuffleSite:
         return Operators(self.conv.window, ranked(self.nodes[1:]))
 
 
-@dataclass(frozen=True, eq=False)
-class SkippedSite:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SkippedSite(BaseSite):
     """A node that looks like an upsampling layer and cannot be rewritten exactly."""
 
-    id: str
-    pattern: Pattern
-    scope: Scope
-    nodes: tuple[gs.Node, ...]
+    reason: Reason = field()
     geometry: Geometry | None
     dtype: str | None
-    reason: Skip
-
-    @property
-    def can_be_rewritten(self) -> bool:
-        """Whether a rewrite can be planned for it."""
-        return False
-
-    @property
-    def has_integer_weight(self) -> bool:
-        """Not known of a layer that is not understood."""
-        return False
-
-    @property
-    def explicit_attributes(self) -> None:
-        """Attributes to state if the node stays: none of a layer that is not understood."""
-        return None
-
-    @property
-    def layer(self) -> gs.Node:
-        """The node that the site ends in."""
-        return self.nodes[-1]
-
-    @property
-    def conv_transpose(self) -> UpsampleSite | None:
-        """None: what the layer computes is not known."""
-        return None
 
     @property
     def operators(self) -> Operators:
-        """The operators as far as the nodes state them: the channels are taken as (1, 1)."""
-        geometry, last = self.geometry, self.nodes[-1]
-        if geometry is None or geometry.kernel is None:
-            return Operators(None, ranked(self.nodes), self.dtype)
-        ones = (1,) * len(geometry.kernel)
-        transposed = last.op == "ConvTranspose"
-        pads = stated_pads(last)
-        if transposed and any(last.attrs.get("output_padding", ())):
-            stated = pads or ((0, 0),) * len(geometry.kernel)
-            added = last.attrs["output_padding"]
-            pads = tuple((b, e - more) for (b, e), more in zip(stated, added, strict=False))
-        window = Window(
-            transposed=transposed,
-            kernel=geometry.kernel,
-            stride=geometry.stride if transposed else ones,
-            dilation=geometry.dilation or ones,
-            pads=pads,
-            group=geometry.group or 1,
-            channels=(1, 1),
-            dtype=self.dtype,
-        )
-        return Operators(window, ranked(self.nodes[:-1]))
+        """The operators as far as the nodes state them."""
+        return skipped_operators(self)
 
 
 Site = UpsampleSite | ShuffleSite | SkippedSite

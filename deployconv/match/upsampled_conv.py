@@ -1,4 +1,4 @@
-"""Zero insertion or nearest Resize before a Conv, in whatever way it was exported.
+"""Find zero insertion or nearest Resize before a Conv, in whatever way it was exported.
 
     x -> zeros between the elements  -> Conv -> y      zero_insertion, the SubPixel method
     x -> each element repeated       -> Conv -> y      nearest_resize
@@ -6,7 +6,7 @@
 Zero insertion may be ``y = zeros; y[..., ::r, ::r] = x`` (ScatterND), Reshape, Pad and Reshape,
 a stack with zeros, a nearest Resize times a mask, a one-hot depthwise ConvTranspose. Repetition
 may be a Resize in one of several modes, Upsample, repeat_interleave, Expand and Reshape.
-Pointwise layers may stand between. Only the index map counts (`index_map`).
+Pointwise layers may come between. Only the index map counts (`index_map`).
 
 Along each axis the Conv's input ``z[h]`` is ``x[(h - begin) / s]`` (`index_map.AxisMap`), and
 the Conv reads ``h = o - p + d*t``. So output ``o`` and tap ``t`` read input
@@ -16,7 +16,7 @@ Before a QLinearConv or ConvInteger both are listed and left as they are. Their 
 moved as those after DequantizeLinear are, but models in this format are the end of a toolchain:
 the same tools write Q/DQ, which every runtime here reads.
 
-A Resize or Upsample that stays, because it is part of no such layer, is listed with the reason.
+A Resize or Upsample that is part of no layer of this kind is listed with the reason.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import TypeGuard
 import onnx_graphsurgeon as gs
 from onnx import NodeProto
 
+from deployconv.graph.constants import Constant
 from deployconv.graph.scope import Scope
 from deployconv.graph.tensors import dtype_name
 from deployconv.graph.view import View, remembered
@@ -47,18 +48,17 @@ from deployconv.match.site import (
     Pointwise,
     Recogniser,
     Site,
-    Skip,
     SkippedSite,
     UpsampleSite,
 )
 from deployconv.match.weights import find_parameters, find_weight
 from deployconv.polyphase import Axis
-from deployconv.results import Pattern
+from deployconv.results import Pattern, Reason
 
 _MOST_SOURCES = 24
 """Possible low-resolution inputs that are tried for one convolution."""
 _ANY_CHANNELS = 3
-"""For a layer that does the same to every channel."""
+"""A number of channels to try a layer on that does the same to every channel."""
 _INTEGER_CONVS = {"QLinearConv": 3, "ConvInteger": 1}
 """Which input is the weight."""
 _ZERO_POINT = 2
@@ -103,26 +103,34 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     x = found.movement.source
     strides = tuple(axis.stride for axis in found.maps)
 
-    def skip(reason: Skip, geometry: Geometry | None = None) -> Site:
-        return SkippedSite(name, pattern, scope, nodes, geometry, dtype_name(x.dtype), reason)
+    def skip(reason: Reason, geometry: Geometry | None = None) -> Site:
+        return SkippedSite(
+            id=name,
+            pattern=pattern,
+            scope=scope,
+            nodes=nodes,
+            reason=reason,
+            geometry=geometry,
+            dtype=dtype_name(x.dtype),
+        )
 
     if node.op in _INTEGER_CONVS:
         text = f"it ends in a {node.op}; quantize the model in the Q/DQ format instead"
-        return skip(Skip("quantized-operator", text))
+        return skip(Reason("quantized-operator", text))
     weight = find_weight(node, scope, view)
-    if isinstance(weight, Skip):
+    if isinstance(weight, Reason):
         return skip(weight)
     reader = AttributeReader(node, name)
     conv = reader.conv(weight, grouped_axis=0)
     geometry = Geometry(strides, conv.kernel, conv.dilations, conv.group)
     parameters = find_parameters(node, scope, view, weight)
-    if isinstance(parameters, Skip):
+    if isinstance(parameters, Reason):
         return skip(parameters, geometry)
     channels = weight.shape[1] * conv.group, weight.shape[0]
     reader.check_operands(node.inputs[0], weight, parameters.bias, channels)
-    if found.movement.overridable() and not view.constants.frozen:
+    if found.movement.overridable():
         text = "a caller may override a graph input that decides what it moves where"
-        return skip(Skip("overridable-initializer", text), geometry)
+        return skip(Reason("overridable-initializer", text), geometry)
     obstacle = _obstacle(found, conv)
     if obstacle is not None:
         return skip(obstacle, geometry)
@@ -152,11 +160,10 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
 
 def _before_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
     """The farthest movement that upsamples, one that is proven at all sizes if there is any."""
-    weight = find_weight(node, scope, view)
-    known = None if isinstance(weight, Skip) else weight
-    rank = len(known.shape) if known is not None else None
-    channels = known.shape[1] * node.attrs.get("group", 1) if known is not None else None
-    dtype = known.dtype.name if known is not None else "float32"
+    found_weight = find_weight(node, scope, view)
+    weight = None if isinstance(found_weight, Reason) else found_weight
+    channels, rank = _input_of(node, weight)
+    dtype = "float32" if weight is None else weight.dtype.name
     farthest: Upsampling | None = None
     for movement in _sources(node.inputs[0], scope, view):
         found = upsampling_of(movement, channels, rank, dtype)
@@ -176,14 +183,20 @@ def _before_integer_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling 
     else:
         zero = _zero_point(node, scope, view)
     weight = view.constants.of(node.inputs[_INTEGER_CONVS[node.op]], scope)
-    channels = weight.shape[1] * node.attrs.get("group", 1) if weight is not None else None
-    rank = len(weight.shape) if weight is not None else None
+    channels, rank = _input_of(node, weight)
     for movement in _sources(target, scope, view):
         # In floats, whatever the model moves: the map is the same, and they hold more numbers.
         found = upsampling_of(movement, channels, rank, "float32", zero)
         if _enlarges(found):
             return found
     return None
+
+
+def _input_of(node: gs.Node, weight: Constant | None) -> tuple[int | None, int | None]:
+    """The channels and the dimensions of the input of a convolution; None if not known."""
+    if weight is None:
+        return None, None
+    return weight.shape[1] * node.attrs.get("group", 1), len(weight.shape)
 
 
 def _sources(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]:
@@ -206,33 +219,33 @@ def _zero_point(node: gs.Node, scope: Scope, view: View) -> float:
     return float(constant.read().reshape(()))
 
 
-def _obstacle(found: Upsampling, conv: ConvAttributes) -> Skip | None:
+def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
     """Why this Conv cannot run at low resolution together with the upsampling before it."""
     if any(stride > 1 for stride in conv.strides):
-        return Skip("strided-conv", "the Conv behind the upsampling has a stride of its own")
+        return Reason("strided-conv", "the Conv behind the upsampling has a stride of its own")
     if conv.auto_pad != "NOTSET" and any(conv.pads):
-        return Skip("ambiguous-same-pads", "the Conv has both auto_pad and pads")
+        return Reason("ambiguous-same-pads", "the Conv has both auto_pad and pads")
     pads = conv.explicit_pads
     for axis, (begin, end) in zip(found.maps, pads, strict=True):
         beyond = (*range(-begin, 0), *range(axis.size, axis.size + end))
         if any(axis.source(index) != ZERO for index in beyond):
             text = "the upsampled tensor is cropped where the Conv pads it with zeros again"
-            return Skip("cropped-upsampling", text)
+            return Reason("cropped-upsampling", text)
     if not found.proven:
         text = "what it moves where is not shown to be the same at all sizes"
-        return Skip("unproven-dynamic-sizes", text)
+        return Reason("unproven-dynamic-sizes", text)
     if found.sets_zeros:
         for run in _runs(found.movement.pointwise):
             view, scope = found.movement.view, found.movement.scope
             nodes = [node for segment in run for node in segment.nodes]
             if not keeps_zero(nodes, run[0].source, run[-1].target, scope, view):
                 text = "a layer between the inserted zeros and the Conv makes them other values"
-                return Skip("shifted-zeros", text)
+                return Reason("shifted-zeros", text)
     return None
 
 
 def _runs(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Consecutive segments in one list each: a later one may make zeros of zeros again."""
+    """Consecutive segments in one list each: together they may keep zeros if one does not."""
     runs: list[list[Segment]] = []
     for segment in segments:
         if runs and runs[-1][-1].target is segment.source:
@@ -255,7 +268,7 @@ def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Ax
 
 
 def _original(movement: Movement, conv: gs.Node, channels: int, rank: int) -> Original:
-    """The nodes at the first sizes that were tried."""
+    """The nodes of the layer, with the first sizes that were tried."""
     instance = movement.instances(channels, rank)[0]
     nodes, constants, target = movement.runnable(instance, pointwise=True)
     last = NodeProto()
@@ -275,18 +288,25 @@ def _resize(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
     factors = _factors(node, scope, view)
     if factors is not None and all(factor <= 1 for factor in factors):
         return None
-    dtype = dtype_name(node.inputs[0].dtype)
-    reason = _why_it_stays(node, factors, scope, view)
-    return SkippedSite(name, "nearest_resize", scope, (node,), None, dtype, reason)
+    return SkippedSite(
+        id=name,
+        pattern="nearest_resize",
+        scope=scope,
+        nodes=(node,),
+        reason=_why_it_stays(node, factors, scope, view),
+        geometry=None,
+        dtype=dtype_name(node.inputs[0].dtype),
+    )
 
 
 def _factors(node: gs.Node, scope: Scope, view: View) -> list[float] | None:
     """How many times as large each axis becomes; None if that is not known."""
     for tensor in node.inputs[1:]:
         constant = view.constants.of(tensor, scope)
-        is_scales = constant is not None and constant.dtype.kind == "f" and constant.shape != (0,)
-        if is_scales and tensor is not _roi(node):
-            return [float(scale) for scale in constant.read()] if constant else None
+        if constant is None or tensor is _roi(node):
+            continue
+        if constant.dtype.kind == "f" and constant.shape != (0,):
+            return [float(scale) for scale in constant.read()]
     if "scales" in node.attrs:
         return [float(scale) for scale in node.attrs["scales"]]
     x, y = node.inputs[0], node.outputs[0]
@@ -301,21 +321,21 @@ def _roi(node: gs.Node) -> gs.Tensor | None:
     return node.inputs[1] if node.op == "Resize" and len(node.inputs) > 2 else None
 
 
-def _why_it_stays(node: gs.Node, factors: list[float] | None, scope: Scope, view: View) -> Skip:
+def _why_it_stays(node: gs.Node, factors: list[float] | None, scope: Scope, view: View) -> Reason:
     mode = node.attrs.get("mode", "nearest")
     if mode != "nearest":
-        return Skip("interpolating-resize", f"it interpolates ({mode})")
+        return Reason("interpolating-resize", f"it interpolates ({mode})")
     if factors is None:
-        return Skip("dynamic-scale", "its scale is computed while the model runs")
+        return Reason("dynamic-scale", "its scale is computed while the model runs")
     if any(factor != int(factor) for factor in factors):
         shown = " x ".join(f"{factor:g}" for factor in factors)
-        return Skip("non-integer-scale", f"its scale is {shown}")
+        return Reason("non-integer-scale", f"its scale is {shown}")
     if not _is_upsampling(node, scope, view, len(factors)):
-        return Skip("unsupported-rounding", "its rounding repeats the pixels unevenly")
+        return Reason("unsupported-rounding", "its rounding repeats the pixels unevenly")
     padding = _padding_before_conv(node)
     if padding is not None:
-        return Skip("non-zero-padding", f"padding by {padding} stands between it and the Conv")
-    return Skip("no-conv", "no Conv stands directly behind it")
+        return Reason("non-zero-padding", f"padding by {padding} stands between it and the Conv")
+    return Reason("no-conv", "no Conv stands directly behind it")
 
 
 def _is_upsampling(node: gs.Node, scope: Scope, view: View, rank: int) -> bool:

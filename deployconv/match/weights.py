@@ -1,4 +1,4 @@
-"""Weight and bias of a convolution: constants of a float type, maybe made of integers.
+"""Find the weight and bias of a convolution: constants of a float type, maybe made of integers.
 
     constant -> Conv, ConvTranspose
     integers, scale, (zero point) -> DequantizeLinear -> Conv, ConvTranspose
@@ -12,25 +12,93 @@ the model runs or that a caller may override.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from deployconv.graph.constants import Constant
 from deployconv.graph.quantization import GRIDS, along, dequantize, quantize
 from deployconv.graph.scope import Scope
+from deployconv.graph.tensors import dtype_name
 from deployconv.graph.view import View
 from deployconv.match.attributes import is_standard
-from deployconv.match.site import Array, Parameter, Quantized, Skip
+from deployconv.results import Reason
+
+Array = NDArray[Any]
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 _INTEGERS = ("int8", "uint8", "int32")
-"""Accepted by DequantizeLinear since its first version; int32 is for a bias only."""
+"""Inputs of DequantizeLinear since its first version; int32 is for a bias only."""
 _FIRST_AXIS_OPSET = 13
 """Before this opset DequantizeLinear has one scale per tensor."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The integers of a quantized parameter, whose values are ``(integer - zero_point) * scale``.
+
+    Attributes:
+        dtype: of the integers.
+        read: returns them, in the layout of the parameter.
+        scale: ``[]``, or ``[C_out]`` for one per output channel.
+        zero_point: of the same shape, and of ``dtype``; None if the model states none.
+        group: number of groups of a ConvTranspose, whose weight is ``[C_in, C_out/group, ..]``;
+            None if axis 0 has the output channels.
+    """
+
+    dtype: np.dtype[Any]
+    read: Callable[[], Array]
+    scale: Array
+    zero_point: Array | None
+    group: int | None
+
+    def along(self, values: Array, shape: Sequence[int]) -> Array:
+        """``values``, ``[]`` or ``[C_out]``, as they broadcast to a parameter of ``shape``."""
+        if values.ndim == 0:
+            return values
+        rest = [1] * (len(shape) - 2)
+        if self.group is None:
+            return values.reshape(-1, *[1] * (len(shape) - 1))
+        per_group = values.reshape(self.group, 1, -1)
+        repeated = np.repeat(per_group, shape[0] // self.group, axis=1)
+        return repeated.reshape(shape[0], -1, *rest)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A weight or bias: the tensor that holds it and how to read its values.
+
+    Attributes:
+        name: of the tensor.
+        shape: of the values.
+        dtype: of the values.
+        read: returns them.
+        quantized: the integers, if DequantizeLinear computes the values from integers.
+        scaled: if layers after the convolution have become factors of this weight: the weight
+            without them, and the factors, float64, ``[C_out]`` or ``[]``.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[], Array]
+    quantized: Quantized | None = None
+    scaled: tuple[Parameter, Array] | None = None
+
+    @property
+    def stored(self) -> np.dtype[Any]:
+        """The element type that the model holds: that of the integers if it is quantized."""
+        return self.dtype if self.quantized is None else self.quantized.dtype
+
+    @classmethod
+    def of(cls, constant: Constant) -> Parameter:
+        """The parameter that ``constant`` holds."""
+        return cls(constant.name, constant.shape, constant.dtype, constant.read)
 
 
 @dataclass(frozen=True)
@@ -41,60 +109,55 @@ class Parameters:
     bias: Parameter | None
 
 
-def find_weight(node: gs.Node, scope: Scope, view: View) -> Constant | Skip:
+def find_weight(node: gs.Node, scope: Scope, view: View) -> Constant | Reason:
     """The weight of ``node``, a Conv or ConvTranspose, or the reason why it cannot be used."""
     constant = view.constants.of(node.inputs[1], scope)
     if constant is not None:
         return constant
-    found = dequantized(node.inputs[1], scope, view)
-    return found or Skip("runtime-weight", "its weight is computed while the model runs")
+    found = _dequantized(node.inputs[1], scope, view)
+    return found or Reason("runtime-weight", "its weight is computed while the model runs")
 
 
-def find_parameters(node: gs.Node, scope: Scope, view: View, weight: Constant) -> Parameters | Skip:
+def find_parameters(
+    node: gs.Node, scope: Scope, view: View, weight: Constant
+) -> Parameters | Reason:
     """Weight and bias of ``node``, a Conv or ConvTranspose, whose weight is the given constant."""
     bias = None
     if len(node.inputs) > 2 and node.inputs[2].name:
         bias = view.constants.of(node.inputs[2], scope)
         if bias is None:
-            made = dequantized(node.inputs[2], scope, view)
-            if isinstance(made, Skip) and made.code != "runtime-weight":
+            made = _dequantized(node.inputs[2], scope, view)
+            if isinstance(made, Reason) and made.code != "runtime-weight":
                 return made
-            if not isinstance(made, Dequantized):
-                return Skip("runtime-bias", "its bias is computed while the model runs")
+            if not isinstance(made, _Dequantized):
+                return Reason("runtime-bias", "its bias is computed while the model runs")
             bias = made
     if weight.dtype.name not in _DTYPES:
-        return Skip("unsupported-dtype", f"its weight is {weight.dtype.name}")
+        return Reason("unsupported-dtype", f"its weight is {weight.dtype.name}")
     rank = len(weight.shape) - 2
     if rank > 3:
-        return Skip("unsupported-rank", f"it has {rank} spatial axes; Conv runs on 1 to 3")
+        return Reason("unsupported-rank", f"it has {rank} spatial axes; Conv runs on 1 to 3")
     overridable = weight.overridable or (bias is not None and bias.overridable)
     if overridable and not view.constants.frozen:
-        return Skip(
+        return Reason(
             "overridable-initializer",
             "its weight or bias is a graph input with a default that a caller may override;"
             " --freeze-initializers takes the default as constant",
         )
-    held = _weight(node, weight)
-    if isinstance(held, Skip):
+    if not isinstance(weight, _Dequantized):
+        # A float layer: TensorRT accepts no int32 bias in it, so the values of the bias are read.
+        return Parameters(Parameter.of(weight), None if bias is None else Parameter.of(bias))
+    transposed, group = node.op == "ConvTranspose", node.attrs.get("group", 1)
+    held = _quantized_weight(weight, transposed, group)
+    if isinstance(held, Reason):
         return held
-    # With a float weight the layer is no integer layer, and TensorRT accepts no int32 bias.
-    read = _bias if held.quantized is not None else Parameter.of
-    return Parameters(held, None if bias is None else read(bias))
-
-
-def _weight(node: gs.Node, weight: Constant) -> Parameter | Skip:
-    if isinstance(weight, Dequantized):
-        transposed = node.op == "ConvTranspose"
-        return quantized_weight(weight, transposed, node.attrs.get("group", 1))
-    return Parameter.of(weight)
-
-
-def _bias(bias: Constant) -> Parameter:
-    return quantized_bias(bias) if isinstance(bias, Dequantized) else Parameter.of(bias)
+    if isinstance(bias, _Dequantized):
+        return Parameters(held, _quantized_bias(bias))
+    return Parameters(held, None if bias is None else Parameter.of(bias))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dequantized(Constant):
+class _Dequantized(Constant):
     """The result of a DequantizeLinear that reads constants; ``read`` returns its values.
 
     Attributes:
@@ -110,26 +173,28 @@ class Dequantized(Constant):
     axis: int
 
 
-def dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> Dequantized | Skip | None:
-    """The values of ``tensor`` if DequantizeLinear makes it, or why they cannot be used.
+def _dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> _Dequantized | Reason | None:
+    """The values of ``tensor`` if DequantizeLinear makes it, or the reason why not to use them.
 
-    None if anything else makes it.
+    None if DequantizeLinear does not make it.
     """
     node = _producer(tensor, "DequantizeLinear", scope)
     if node is None:
         return None
     integers = _integers(node.inputs[0], scope, view)
     if integers is None:
-        return Skip("runtime-weight", "the integers of its weight are computed while it runs")
-    if isinstance(integers, Skip):
+        return Reason("runtime-weight", "the integers of its weight are computed while it runs")
+    if isinstance(integers, Reason):
         return integers
     if integers.dtype.name not in _INTEGERS:
-        return Skip("quantized-weight", f"its weight or bias is quantized to {integers.dtype.name}")
+        return Reason(
+            "quantized-weight", f"its weight or bias is quantized to {integers.dtype.name}"
+        )
     found = _scale_of(node, integers.shape, scope, view)
-    if isinstance(found, Skip):
+    if isinstance(found, Reason):
         return found
     if found.dtype not in (None, found.scale.dtype.name):
-        return Skip("quantized-weight", f"its weight or bias is dequantized to {found.dtype}")
+        return Reason("quantized-weight", f"its weight or bias is dequantized to {found.dtype}")
     scale, zero_point, axis = found.scale, found.zero_point, found.axis
 
     def read() -> Array:
@@ -138,7 +203,7 @@ def dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> Dequantized | Sk
             values, along(scale, axis, values.ndim), along(zero_point, axis, values.ndim)
         )
 
-    return Dequantized(
+    return _Dequantized(
         name=tensor.name,
         shape=integers.shape,
         dtype=scale.dtype,
@@ -151,14 +216,14 @@ def dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> Dequantized | Sk
     )
 
 
-def quantized_weight(found: Dequantized, transposed: bool, group: int) -> Parameter | Skip:
+def _quantized_weight(found: _Dequantized, transposed: bool, group: int) -> Parameter | Reason:
     """The weight with one scale, or with one scale per output channel.
 
     One scale per input channel cannot be a Conv's, unless each output channel reads the input
     channels of one scale only, as in a depthwise layer.
     """
     if found.integers.dtype.name not in GRIDS:
-        return Skip(
+        return Reason(
             "quantized-weight", f"its weight or bias is quantized to {found.integers.dtype.name}"
         )
     shape = found.shape
@@ -182,7 +247,7 @@ def quantized_weight(found: Dequantized, transposed: bool, group: int) -> Parame
     zero_point = None if found.zero_point is None else by_channel(found.zero_point)
     if scale is None or (found.zero_point is not None and zero_point is None):
         text = "its weight has a scale or zero point for each input channel"
-        return Skip("per-input-channel-scale", text)
+        return Reason("per-input-channel-scale", text)
     if zero_point is not None:  # both per channel, or both per tensor
         scale, zero_point = np.broadcast_arrays(scale, zero_point)
     quantized = Quantized(
@@ -191,7 +256,7 @@ def quantized_weight(found: Dequantized, transposed: bool, group: int) -> Parame
     return Parameter(found.name, shape, found.dtype, found.read, quantized)
 
 
-def quantized_bias(found: Dequantized) -> Parameter:
+def _quantized_bias(found: _Dequantized) -> Parameter:
     """The bias ``[C_out]``, with the integers that it is made of."""
     quantized = Quantized(
         found.integers.dtype, found.integers.read, found.scale, found.zero_point, None
@@ -208,38 +273,37 @@ class _Scale:
     overridable: bool
 
 
-def _scale_of(node: gs.Node, shape: tuple[int, ...], scope: Scope, view: View) -> _Scale | Skip:
+def _scale_of(node: gs.Node, shape: tuple[int, ...], scope: Scope, view: View) -> _Scale | Reason:
     """Scale and zero point of a QuantizeLinear or DequantizeLinear, or why they cannot be used."""
     given = [tensor for tensor in node.inputs[1:] if tensor.name]
     constants = [view.constants.of(tensor, scope) for tensor in given]
     known = [constant for constant in constants if constant is not None]
     if len(known) < len(given) or not known:
-        return Skip("runtime-weight", "the scale of its weight or bias is computed while it runs")
+        return Reason("runtime-weight", "the scale of its weight or bias is computed while it runs")
     if node.attrs.get("block_size", 0):
-        return Skip("quantized-weight", "its weight or bias is quantized in blocks")
+        return Reason("quantized-weight", "its weight or bias is quantized in blocks")
     if "precision" in node.attrs:
-        return Skip("quantized-weight", "its QuantizeLinear states a precision of its own")
+        return Reason("quantized-weight", "its QuantizeLinear states a precision of its own")
     scale, *rest = [constant.read() for constant in known]
     if scale.dtype.name not in ("float32", "float16", "bfloat16"):
-        return Skip("quantized-weight", f"the scale of its weight or bias is {scale.dtype.name}")
+        return Reason("quantized-weight", f"the scale of its weight or bias is {scale.dtype.name}")
     zero_point = rest[0] if rest else None
     axis = node.attrs.get("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
     sizes = {scale.size, scale.size if zero_point is None else zero_point.size}
     by_axis = scale.ndim == 1 and 0 <= axis < len(shape) and scale.size == shape[axis]
     if len(sizes) > 1 or (scale.size != 1 and not by_axis):
-        return Skip("quantized-weight", "its scales are neither one nor one per channel")
+        return Reason("quantized-weight", "its scales are neither one nor one per channel")
     if scale.size != 1 and scope.opset < _FIRST_AXIS_OPSET:
-        return Skip("quantized-weight", f"opset {scope.opset} has one scale per tensor only")
+        return Reason("quantized-weight", f"opset {scope.opset} has one scale per tensor only")
     if scale.size == 1:
         scale = scale.reshape(())
         zero_point = None if zero_point is None else zero_point.reshape(())
-    stated = node.attrs.get("output_dtype", 0)
-    dtype = _dtype_name(stated) if stated else None
+    dtype = dtype_name(node.attrs.get("output_dtype") or None)
     return _Scale(scale, zero_point, axis, dtype, any(c.overridable for c in known))
 
 
-def _integers(tensor: gs.Tensor, scope: Scope, view: View) -> Constant | Skip | None:
+def _integers(tensor: gs.Tensor, scope: Scope, view: View) -> Constant | Reason | None:
     """The constant integers of ``tensor``, which QuantizeLinear may make of constant floats.
 
     None if they are no constant, or the reason why they cannot be used.
@@ -252,13 +316,13 @@ def _integers(tensor: gs.Tensor, scope: Scope, view: View) -> Constant | Skip | 
     if floats is None:
         return None
     found = _scale_of(node, floats.shape, scope, view)
-    if isinstance(found, Skip):
+    if isinstance(found, Reason):
         return found
     zero_point = found.zero_point
     if zero_point is None:
         zero_point = np.zeros((), found.dtype or np.uint8)
     if zero_point.dtype.name not in GRIDS:
-        return Skip(
+        return Reason(
             "quantized-weight", f"its weight or bias is quantized to {zero_point.dtype.name}"
         )
     values, rank = floats.read(), len(floats.shape)
@@ -267,7 +331,7 @@ def _integers(tensor: gs.Tensor, scope: Scope, view: View) -> Constant | Skip | 
     )
     if integers is None:
         text = "runtimes quantize its weight to different integers"
-        return Skip("quantized-weight", text)
+        return Reason("quantized-weight", text)
     overridable = floats.overridable or found.overridable
     read = partial(np.asarray, integers)
     return Constant(tensor.name, floats.shape, integers.dtype, read, True, overridable)
@@ -279,7 +343,3 @@ def _producer(tensor: gs.Tensor, op: str, scope: Scope) -> gs.Node | None:
     if node is None or not is_standard(node, op):
         return None
     return node if any(place.holds(node) for place in scope.ancestors()) else None
-
-
-def _dtype_name(data_type: int) -> str:
-    return str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type)).name)

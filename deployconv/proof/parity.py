@@ -12,13 +12,13 @@ import numpy as np
 
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.graph.quantization import GRIDS
-from deployconv.options import FeedOptions
+from deployconv.options import DEFAULT_RUNTIME, FeedOptions
 from deployconv.proof.compare import REQUANTIZED, RTOL, compare_outputs
 from deployconv.proof.inputs import PreparedFeeds, common_inputs, make_feeds
 from deployconv.proof.tolerance import low_precision_types, quantization_steps
 from deployconv.proof.twins import twin_of, without_rounding
 from deployconv.results import OutputParity, Parity
-from deployconv.runtimes import DEFAULT_RUNTIME, get_backend, get_runtime
+from deployconv.runtimes import get_backend, get_runtime
 from deployconv.runtimes.base import Array, Backend, ModelSource, Session, TensorSpec
 
 _NO_FEED = FeedOptions()
@@ -27,7 +27,7 @@ _NO_FEED = FeedOptions()
 def check_parity(
     reference: ModelSource,
     candidate: ModelSource,
-    backend_name: str = "ort",
+    backend_name: str = DEFAULT_RUNTIME,
     feed: FeedOptions = _NO_FEED,
     threads: int | None = None,
     requantized: bool = False,
@@ -46,7 +46,7 @@ def check_parity(
 
     Args:
         reference: the original model.
-        candidate: the rewritten model. That both files can be read is for the caller to check.
+        candidate: the rewritten model. The caller has checked that both can be read.
         backend_name: what runs both. On TensorRT the reference is run by onnxruntime on the
             CPU, since TensorRT may not build the reference or may misread it. Both get the same
             inputs, and the outputs the tolerance of the type that TensorRT computes in. If
@@ -126,7 +126,7 @@ class _Models:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Both models, their inputs and their outputs, with all that another run takes."""
+    """Both models with their inputs and outputs, and what is needed to run them again."""
 
     models: _Models
     arrays: Mapping[str, Array]
@@ -316,7 +316,7 @@ def _noise_note(noise: Mapping[str, float]) -> str:
 
 
 def _tenths(expected: Mapping[str, Array]) -> dict[str, float]:
-    """How far each output may move when weights have been requantized."""
+    """How far each output may move if weights were requantized: a tenth of its magnitude."""
     return {
         name: REQUANTIZED * float(np.max(np.abs(array.astype(np.float64)), initial=0.0))
         for name, array in expected.items()

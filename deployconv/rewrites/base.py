@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from deployconv.graph.scope import Scope
+    from deployconv.match import UpsampleSite
     from deployconv.match.operators import Operators
     from deployconv.rewrites.emit import Emitter
 
@@ -90,3 +91,26 @@ class Rewrite(Protocol):
 
     def at_sizes(self, sizes: Sequence[int]) -> Rewrite:
         """The same rewrite for an input of other spatial sizes; what is dynamic stays so."""
+
+
+@dataclass(frozen=True, eq=False)
+class OfOneLayer:
+    """What all rewrites of a single upsampling layer have in common."""
+
+    site: UpsampleSite
+
+    @property
+    def scope(self) -> Scope:
+        return self.site.scope
+
+    @property
+    def nodes(self) -> tuple[gs.Node, ...]:
+        return self.site.nodes
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.site.output,)
+
+    @property
+    def operators(self) -> Operators | None:
+        return None

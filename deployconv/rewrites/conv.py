@@ -21,10 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.match import UpsampleSite
@@ -40,15 +39,12 @@ from deployconv.polyphase import (
     without_shift,
 )
 from deployconv.results import FormName, Macs, Reason, Requantization, ShuffleName
-from deployconv.rewrites.base import Summary, Trial
+from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.conv_emit import emit_conv
 from deployconv.rewrites.emit import Emitter, requantized
 from deployconv.rewrites.shuffles import SHUFFLES, Layout, choose_shuffle
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
 from deployconv.rewrites.trial import AFFORDABLE, Draws, build_trial, trial_sizes
-
-if TYPE_CHECKING:
-    from deployconv.graph.scope import Scope
 
 Array = NDArray[Any]
 
@@ -69,7 +65,7 @@ _MANY_INPUTS, _MANY_OUTPUTS = 32, 128
 
 
 @dataclass(frozen=True, eq=False)
-class PolyphaseConv:
+class PolyphaseConv(OfOneLayer):
     """One upsampling layer as a low-resolution Conv, a shuffle and a crop.
 
     Attributes:
@@ -88,7 +84,6 @@ class PolyphaseConv:
             other, so that less must be held in memory at once.
     """
 
-    site: UpsampleSite
     form: FormName
     shuffle: ShuffleName | None
     axes: tuple[Polyphase, ...]
@@ -98,18 +93,6 @@ class PolyphaseConv:
     new_scales: bool = False
     volume: bool = False
     channel_split: bool = False
-
-    @property
-    def scope(self) -> Scope:
-        return self.site.scope
-
-    @property
-    def nodes(self) -> tuple[gs.Node, ...]:
-        return self.site.nodes
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return (self.site.output,)
 
     @property
     def conv_kernel(self) -> tuple[int, ...]:

@@ -6,8 +6,9 @@ In form ``split`` there is one Conv per phase, and their results are concatenate
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from itertools import pairwise, product
 from math import prod
 from typing import Any, Protocol
@@ -150,9 +151,19 @@ def split_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> 
 def phase_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> list[gs.Tensor]:
     """``part`` of the output channels of each phase, by a Conv with the taps that it needs."""
     site = plan.site
-    kernel = np.moveaxis(
-        phase_weights(site.kernel(finite(site.weight, site.id)), plan.axes), 0, site.rank
-    )
+    shape = site.kernel(finite(site.weight, site.id)).shape
+    inputs, outputs = shape[1], len(range(shape[0])[part])
+
+    @cache
+    def kernel() -> Array:
+        return np.moveaxis(phase_weights(site.kernel(site.weight.read()), plan.axes), 0, site.rank)
+
+    def taps(phase: tuple[int, ...], needed: Sequence[tuple[int, int]]) -> Array:
+        found: Array = kernel()[phase][part]
+        for axis, (first, last) in enumerate(needed):
+            found = found.take(range(first, last + 1), axis=2 + axis)
+        return found
+
     biases = _phase_biases(emitter, site, part)
     made = []
     for number, phase in enumerate(product(*(range(stride) for stride in site.stride))):
@@ -161,11 +172,11 @@ def phase_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> 
             (form.pads[0] - first, form.pads[1] - (form.span - 1 - last))
             for form, (first, last) in zip(plan.axes, needed, strict=True)
         ]
-        taps = kernel[phase][part]
-        for axis, (first, last) in enumerate(needed):
-            taps = taps.take(range(first, last + 1), axis=2 + axis)
-        weight = emitter.constant("weight", taps)
-        attributes = conv_attributes(weight.shape[2:], pads, site.group)
+        spans = [last - first + 1 for first, last in needed]
+        weight = emitter.weight(
+            "weight", [outputs, inputs, *spans], site.weight.dtype, partial(taps, phase, needed)
+        )
+        attributes = conv_attributes(spans, pads, site.group)
         made.append(emitter.add("Conv", [x, weight, *biases[number]], **attributes))
     return made
 
@@ -216,7 +227,13 @@ def _write_weight(
 
     quantized = site.weight.quantized
     if quantized is None:
-        return emitter.constant("weight", arranged(finite(site.weight, site.id)))
+        channels, inputs = site.kernel(finite(site.weight, site.id)).shape[:2]
+        return emitter.weight(
+            "weight",
+            [channels * plan.copies, inputs, *plan.conv_kernel],
+            site.weight.dtype,
+            lambda: arranged(site.weight.read()),
+        )
     integers = integers_of(site.weight, quantized, site.id)
     if plan.new_scales:
         return write_requantized(emitter, "weight", arranged(site.weight.read().astype(np.float64)))

@@ -6,11 +6,15 @@ Below it stand the functions that write weights and biases, float or integer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
+from onnx import TensorProto
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from deployconv.errors import ModelError
 from deployconv.match import Parameter, Quantized
@@ -19,6 +23,27 @@ Array = NDArray[Any]
 Ints = Sequence[int]
 
 INT64_MAX = np.iinfo(np.int64).max
+
+
+class _MadeWhenRead(LazyValues):  # type: ignore[misc]
+    """Values of a constant that are made when they are read or exported."""
+
+    def __init__(
+        self, shape: Sequence[int], dtype: np.dtype[Any], make: Callable[[], Array]
+    ) -> None:
+        self.shape = list(shape)
+        self.dtype = dtype
+        self.nbytes = prod(shape) * dtype.itemsize
+        self._make = make
+
+    def load(self) -> Array:
+        return np.ascontiguousarray(self._make())
+
+    @property
+    def tensor(self) -> TensorProto:
+        """The values as the exporter writes them, without a name."""
+        made: TensorProto = OnnxExporter.export_tensor_proto(gs.Constant("", self.load()))
+        return made
 
 
 class Emitter:
@@ -46,6 +71,16 @@ class Emitter:
     def constant(self, suffix: str, values: Array) -> gs.Constant:
         """A constant; the splice makes it an initializer, or a node inside a function."""
         return gs.Constant(self.fresh(suffix), np.ascontiguousarray(values))
+
+    def weight(
+        self, suffix: str, shape: Sequence[int], dtype: np.dtype[Any], make: Callable[[], Array]
+    ) -> gs.Constant:
+        """A constant whose values ``make`` returns when they are read.
+
+        A model that is only looked at never reads them, and one that is written holds those of
+        one constant at a time.
+        """
+        return gs.Constant(self.fresh(suffix), _MadeWhenRead(shape, dtype, make))
 
     def ints(self, suffix: str, values: Ints) -> gs.Constant:
         """A 1-D int64 constant: shapes, axes, sizes."""

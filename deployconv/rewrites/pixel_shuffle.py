@@ -116,10 +116,10 @@ class Reshuffle:
         constants = {**original.constants, weight.name: weight.read()}
         if bias is not None:
             constants[bias.name] = bias.read()
-        reach = zip(conv.kernel, conv.dilation, range(rank), strict=True)
+        reach = zip(conv.attributes.kernel, conv.attributes.dilations, range(rank), strict=True)
         sizes = original.sizes or tuple(d * (k - 1) + 4 + i for k, d, i in reach)
         x = draws.image(
-            (*(original.batch_and_channels or (2, weight.shape[1] * conv.group)), *sizes)
+            (*(original.batch_and_channels or (2, weight.shape[1] * conv.attributes.group)), *sizes)
         )
         drawn = replace(site, conv=replace(conv, weight=weight, bias=bias))
         return build_trial(
@@ -139,7 +139,7 @@ def plan_reshuffle(site: ShuffleSite, shuffle: Shuffle = "auto") -> Reshuffle | 
         stride=site.stride,
         sizes=site.sizes,
         crop=((0, 0),) * len(site.stride),
-        group=site.conv.group if site.conv else 1,
+        group=site.conv.attributes.group if site.conv else 1,
         opset=site.scope.opset,
         dtype=site.dtype,
     )
@@ -198,20 +198,19 @@ def region_from(
 def _sizes_after(conv: ConvBefore, sizes: Sequence[int]) -> tuple[int, ...]:
     """The spatial sizes that ``conv`` makes of an input of ``sizes``."""
     rank = len(sizes)
-    strides = conv.node.attrs.get("strides", [1] * rank)
-    pads = conv.node.attrs.get("pads", [0] * 2 * rank)
-    reach = [d * (k - 1) for k, d in zip(conv.kernel, conv.dilation, strict=True)]
-    if conv.node.attrs.get("auto_pad", "NOTSET").startswith("SAME"):
-        return tuple(-(-size // step) for size, step in zip(sizes, strides, strict=True))
+    own = conv.attributes
+    reach = [d * (k - 1) for k, d in zip(own.kernel, own.dilations, strict=True)]
+    if own.auto_pad.startswith("SAME"):
+        return tuple(-(-size // step) for size, step in zip(sizes, own.strides, strict=True))
     return tuple(
-        (size + pads[axis] + pads[rank + axis] - reach[axis] - 1) // strides[axis] + 1
+        (size + own.pads[axis] + own.pads[rank + axis] - reach[axis] - 1) // own.strides[axis] + 1
         for axis, size in enumerate(sizes)
     )
 
 
 def _reorderable(site: ShuffleSite) -> bool:
     """Groups keep their channels together, which only CRD does."""
-    return site.conv is not None and site.conv.group == 1
+    return site.conv is not None and site.conv.attributes.group == 1
 
 
 def _permuted(site: ShuffleSite, values: Array) -> Array:

@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime as ort
 
 from deployconv.errors import BackendUnavailable, DeployconvError, ModelError, UsageError
-from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec
+from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec, label_of
 from deployconv.runtimes.measure import usable_cpus
 
 _CPU = "CPUExecutionProvider"
@@ -74,7 +74,7 @@ class OrtBackend:
     def prepare(
         self, model: ModelSource, *, threads: int | None = None, optimise: bool = True
     ) -> OrtSession:
-        """Load ``model`` with the asked-for provider and no other in its place.
+        """Load ``model`` on the provider that was asked for, and on no other one.
 
         Args:
             model: a file, or a serialized ModelProto without external data.
@@ -96,7 +96,7 @@ class OrtBackend:
                 "pip install 'deployconv[gpu]' in place of 'deployconv[cpu]'"
             )
         threads = threads or usable_cpus()
-        label = model.name if isinstance(model, Path) else "model in memory"
+        label = label_of(model)
         try:
             session = ort.InferenceSession(
                 str(model) if isinstance(model, Path) else model,

@@ -1,4 +1,4 @@
-"""A cache of timings: one small file per site.
+"""Store timings between calls: one small file per site.
 
 The key holds all that a timing depends on: the layer, its shape, the runtime and its version, the
 processor and the threads. A file that is broken, or that another process is writing, counts as
@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
+from typing import Any
 
 from deployconv._version import __version__
 from deployconv.results import Candidate
@@ -31,7 +32,7 @@ class Key:
         shapes: of the inputs of the model, in their order.
         opset: of the model.
         backend: name of the backend.
-        runtime: name and version of the runtime behind it.
+        runtime: name and version of its runtime.
         machine: processor and number of CPUs.
         threads: that the backend runs with.
     """
@@ -48,7 +49,7 @@ class Key:
 
     @property
     def digest(self) -> str:
-        """Name of the file; it depends on the version of deployconv, as the candidates do."""
+        """The name of the file; it depends on the version of deployconv, as candidates do."""
         text = json.dumps([__version__, asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -57,7 +58,7 @@ class TimingCache:
     """Reads and writes timings in a folder."""
 
     def __init__(self, folder: Path | None) -> None:
-        """Use ``folder``, which is made when it is needed; with None nothing is kept."""
+        """Use ``folder``, which is created by the first write; None stores nothing."""
         self._folder = folder
 
     @classmethod
@@ -82,7 +83,7 @@ class TimingCache:
         if self._folder is None or key.model is None:
             return
         document = {"key": asdict(key), "candidates": [asdict(entry) for entry in candidates]}
-        # Written to a folder of its own and moved: no reader sees a part of the file.
+        # Written to a temporary folder and moved, so that no reader sees part of the file.
         with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._folder) as folder:
@@ -92,14 +93,13 @@ class TimingCache:
                 whole.replace(self._folder / f"{key.digest}.json")
 
 
-def _candidate(entry: Mapping[str, object]) -> Candidate:
-    """Read one entry. Raises TypeError, KeyError or ValueError for an impossible one."""
-    name, chosen = entry["name"], entry["chosen"]
-    figures = [entry[field] for field in ("ms", "ratio", "low", "high")]
-    numbers = [figure for figure in figures if isinstance(figure, float)]
-    if not isinstance(name, str) or not isinstance(chosen, bool) or len(numbers) < len(figures):
+def _candidate(entry: Mapping[str, Any]) -> Candidate:
+    """Read one entry. Raises TypeError or ValueError for an impossible one."""
+    found = Candidate(**entry)
+    figures = (found.ms, found.ratio, found.low, found.high)
+    kinds = (isinstance(found.name, str), isinstance(found.chosen, bool))
+    if not all((*kinds, *(isinstance(figure, float) for figure in figures))):
         raise TypeError("not a candidate")
-    ms, ratio, low, high = numbers
-    if not (0 < ms < inf and 0 < low <= ratio <= high < inf):
+    if not (0 < found.ms < inf and 0 < found.low <= found.ratio <= found.high < inf):
         raise ValueError("not a timing")
-    return Candidate(name, ms, ratio, low, high, chosen)
+    return found

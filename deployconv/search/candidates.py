@@ -1,10 +1,10 @@
-"""The forms that one site could take, besides staying as it is."""
+"""List the forms that each site of a model can take, besides staying as it is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, product
+from itertools import product
 from math import prod
 from typing import TypeVar
 
@@ -20,25 +20,29 @@ from deployconv.rewrites.planning import PlannedSite, Planning, plan_model
 from deployconv.rewrites.region import Region, region_after
 from deployconv.rewrites.separable import plan_separable
 from deployconv.rewrites.shuffles import SHUFFLES
+from deployconv.rewrites.shuffles import Shuffle as ShuffleRow
 from deployconv.search.choice import Choice, Choices, Option
+from deployconv.search.cost_terms import whole_blocks
 
-_SPLIT_WORK = 0.9
-"""One Conv per phase is worth its calls and its memory with this part of the multiplications."""
-_SPLIT_CHANNELS = 64
-"""Output channels of which a half is still enough for a Conv."""
-_MOVED = 64
+_MOST_SPLIT_WORK = 0.9
+"""One Conv per phase is listed if it multiplies at most this part of what one Conv multiplies."""
+_LEAST_SPLIT_CHANNELS = 64
+"""Output channels of which a half still makes a Conv efficient."""
+_MACS_PER_MOVE = 64
 """Multiplications of matrices that take as long as moving one element, roughly."""
-_MORE_WORK = 1.6
-"""A form with this many times the multiplications of the smallest is not worth a measurement."""
+_MOST_WORK = 1.6
+"""A form is listed if it multiplies at most this many times as much as the smallest."""
 _BLOCK = 16
 """Output channels that runtimes compute together."""
 _CHAINS: tuple[ChainScope, ...] = ("pointwise", "chain")
+"""How far chains after a float layer go, the shortest first."""
 _INTEGER_CHAINS: tuple[ChainScope, ...] = ("quantize", "chain")
+"""The same after an integer layer."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Conv(Option):
-    """A layer by itself as a polyphase Conv, which chains and regions begin with."""
+    """A layer by itself as a polyphase Conv, which a chain or a region can begin with."""
 
     rewrite: PolyphaseConv
 
@@ -48,7 +52,7 @@ _AnyOption = TypeVar("_AnyOption", bound=Option)
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """All sites of one model with their forms, each planned once.
+    """All sites of one model and their forms; each form is planned once, when it is first needed.
 
     ``planning`` has the portable rewrite of each site.
     """
@@ -73,7 +77,7 @@ class Candidates:
         return self._offered[planned.id]
 
     def with_choices(self, choices: Choices) -> Planning:
-        """The planning in which each site has the form that was chosen for it, and no others."""
+        """The planning in which the sites in ``choices`` have that form and all others stay."""
         rewrites = {}
         for planned in self.planning.default:
             if planned.id in choices:
@@ -81,38 +85,48 @@ class Candidates:
         return self.planning.with_rewrites(rewrites)
 
     def option(self, planned: PlannedSite, choice: Choice) -> Option:
-        """The form of this name."""
+        """The form of a site that ``choice`` names."""
         return next(option for option in self.of_site(planned) if option.choice == choice)
 
     def _options(self, planned: PlannedSite) -> list[Option]:
         if not planned.selected or isinstance(planned.site, SkippedSite):
             return []
-        form, shuffle = self.planning.options.form, self.planning.options.shuffle
         if isinstance(planned.site, ShuffleSite):
-            return list(_Reencoded(self.planning, planned.site, _names(shuffle, False)).options())
-        return _Upsampled(self.planning, planned.site, form, shuffle).options()
+            return list(_Reencoded(self.planning, planned.site).options())
+        return list(_Upsampled(self.planning, planned.site).options())
 
 
-def _names(shuffle: Shuffle, integers: bool) -> tuple[ShuffleName, ...]:
+def _names_to_try(shuffle: Shuffle, integers: bool) -> list[ShuffleName]:
     """The shuffles to try, likely winners first."""
     if shuffle != "auto":
-        return (shuffle,)
-    rows = sorted(SHUFFLES.values(), key=lambda row: row.search_rank)
-    return tuple(row.name for row in rows if integers or not row.integers_only)
+        return [shuffle]
+    rows = [row for row in SHUFFLES.values() if integers or not row.integers_only]
+    return [row.name for row in sorted(rows, key=lambda row: row.search_rank)]
 
 
-def _fused_names() -> list[ShuffleName]:
-    """The shuffles for the end of a region, the quickest first."""
-    ranked = {row.name: row.fused_rank for row in SHUFFLES.values() if row.fused_rank is not None}
-    return sorted(ranked, key=ranked.__getitem__)
+def _ranked(
+    names: Collection[ShuffleName | None], rank: Callable[[ShuffleRow], int | None]
+) -> list[ShuffleName]:
+    """Those of ``names`` that have a rank, the smallest first."""
+    ranks = {row.name: rank(row) for row in SHUFFLES.values() if row.name in names}
+    ranked = [(place, name) for name, place in ranks.items() if place is not None]
+    return [name for _, name in sorted(ranked)]
 
 
-def _integer_names() -> list[ShuffleName]:
-    """The shuffles for the end of a chain of integers, the quickest first."""
-    ranked = {
-        row.name: row.integer_rank for row in SHUFFLES.values() if row.integer_rank is not None
-    }
-    return sorted(ranked, key=ranked.__getitem__)
+def _row(option: Option) -> ShuffleRow | None:
+    """The shuffle of a form; None if it has none."""
+    name = option.rewrite.summary.shuffle
+    return SHUFFLES[name] if name is not None else None
+
+
+def _without_general(options: list[_AnyOption]) -> list[_AnyOption]:
+    """``options`` without the general shuffle, if there is one that is always quicker."""
+    rows = [_row(option) for option in options]
+    if not any(row is not None and row.quicker_than_general for row in rows):
+        return options
+    return [
+        option for option, row in zip(options, rows, strict=True) if row is None or not row.general
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,26 +135,26 @@ class _Reencoded:
 
     planning: Planning
     site: ShuffleSite
-    names: Sequence[ShuffleName]
 
     def options(self) -> Iterator[Option]:
-        encoded = (plan_reshuffle(self.site, name) for name in self.names)
+        names = _names_to_try(self.planning.options.shuffle, integers=False)
+        encoded = [(name, plan_reshuffle(self.site, name)) for name in names]
         yield from _without_general(
             [
-                Option(Choice("auto", planned.shuffle), planned)
-                for name, planned in zip(self.names, encoded, strict=True)
+                Option(Choice("auto", name), planned)
+                for name, planned in encoded
                 if not isinstance(planned, Reason) and planned.shuffle == name
             ]
         )
-        yield from self._chains()
-        yield from self._regions()
+        yield from self._chains(names)
+        yield from self._regions(names)
 
-    def _chains(self) -> Iterator[Option]:
+    def _chains(self, names: Sequence[ShuffleName]) -> Iterator[Option]:
         """The Conv, its pixel shuffle and what can run after them, in two encodings."""
         planning, seen = self.planning, set()
-        likely = [name for name in self.names if SHUFFLES[name].suits_split]
+        likely = [name for name in names if SHUFFLES[name].suits_split]
         others = [peer for peer in planning.peers if isinstance(peer, ShuffleSite)]
-        for asked, fusion in product(likely or self.names, _CHAINS):
+        for asked, fusion in product(likely or names, _CHAINS):
             chain = chain_from(self.site, planning.view, fusion, asked, others, planning.excluded)
             if chain is None or chain.shuffle is None:
                 continue
@@ -148,119 +162,117 @@ class _Reencoded:
                 seen.add((chain.shuffle, len(chain.nodes)))
                 yield Option(Choice("auto", chain.shuffle, fusion), chain)
 
-    def _regions(self) -> Iterator[Option]:
+    def _regions(self, names: Sequence[ShuffleName]) -> Iterator[Option]:
         """The Conv, its pixel shuffle and the layers up to a Conv that mixes neighbours."""
-        planning = self.planning
-        names = [name for name in _fused_names() if name in self.names]
+        view, excluded = self.planning.view, self.planning.excluded
+        fused = _ranked(names, lambda row: row.fused_rank)
         forms: tuple[Form, ...] = ("pad", "split")
         for form in forms:
-            found = (
-                region_from(self.site, planning.view, form, name, planning.excluded)
-                for name in names
-            )
-            for region in islice(filter(None, found), 1):
-                if _fills_blocks(region):
-                    yield Option(Choice(form, region.shuffle, "region + conv"), region)
+            found = (region_from(self.site, view, form, name, excluded) for name in fused)
+            region = next(filter(None, found), None)
+            if region is not None and _costs_no_more_blocks(region):
+                yield Option(Choice(form, region.shuffle, "region + conv"), region)
 
 
 @dataclass(frozen=True, eq=False)
 class _Upsampled:
-    """The forms of an upsampling layer, as far as ``form`` and ``shuffle`` allow."""
+    """The forms of an upsampling layer."""
 
     planning: Planning
     site: UpsampleSite
-    form: Form
-    shuffle: Shuffle
 
-    def options(self) -> list[Option]:
-        form, site = self.form, self.site
-        products = [*self._separable(), *self._matrix()]
+    @property
+    def _shuffle(self) -> Shuffle:
+        """The shuffle that the call asks for."""
+        return self.planning.options.shuffle
+
+    def options(self) -> Sequence[Option]:
+        form = self.planning.options.form
+        products = [*self._separable(form), *self._matrix(form)]
         if form in ("separable", "matrix"):
             if products:
                 return products
             form = "auto"
-        integers = site.has_integer_weight
-        found = _without_general(list(self._convs(form, _names(self.shuffle, integers))))
-        chained = list(self._chains(found))
+        convs = _without_general(list(self._convs(form)))
+        chained = list(self._chains(convs))
         if any(option.choice.fusion == "quantize" for option in chained):
             return chained
         # An integer layer without its QuantizeLinear is a float one.
-        if self.shuffle == "auto":
-            found = [option for option in found if not _integers_only(option)]
-        return [*found, *products, *chained, *self._regions(found)]
+        if self._shuffle == "auto":
+            rows = [(option, _row(option)) for option in convs]
+            convs = [option for option, row in rows if row is None or not row.integers_only]
+        return [*convs, *products, *chained, *self._regions(convs)]
 
-    def _convs(self, form: Form, names: Sequence[ShuffleName]) -> Iterator[_Conv]:
+    def _convs(self, form: Form) -> Iterator[_Conv]:
         """The layer by itself as a polyphase Conv."""
         site = self.site
-        plain = plan_conv(site, form, self.shuffle)
+        plain = plan_conv(site, form, self._shuffle)
         if not isinstance(plain, Reason) and plain.shuffle is None:
             yield _Conv(Choice("auto", "auto"), plain)
             return
         seen = set()
         smallest: PolyphaseConv | None = None
         forms: tuple[Form, ...] = ("crop", "pad", "split") if form == "auto" else (form,)
-        for asked in forms:
-            for name in names:
-                planned = plan_conv(site, asked, name)
-                if isinstance(planned, Reason) or planned.shuffle != name:
-                    continue
-                smallest = smallest or planned
-                fits = form != "auto" or _is_worth_it(planned, smallest)
-                saves_crop = not fits and _saves_crop(planned, smallest)
-                key = planned.form == "split", planned.axes, name
-                if (fits or saves_crop) and key not in seen:
-                    seen.add(key)
-                    yield _Conv(Choice(asked, name), planned, saves_crop)
-                    if saves_crop and site.channels[1] >= _SPLIT_CHANNELS:
-                        choice = Choice(asked, name, channel_split=True)
-                        yield _Conv(choice, replace(planned, channel_split=True))
+        for asked, name in product(forms, _names_to_try(self._shuffle, site.has_integer_weight)):
+            planned = plan_conv(site, asked, name)
+            if isinstance(planned, Reason) or planned.shuffle != name:
+                continue
+            smallest = smallest or planned
+            fits = form != "auto" or _may_be_faster(planned, smallest)
+            saves_crop = not fits and _saves_crop(planned, smallest)
+            key = planned.form == "split", planned.axes, name
+            if not (fits or saves_crop) or key in seen:
+                continue
+            seen.add(key)
+            yield _Conv(Choice(asked, name), planned, saves_crop)
+            if saves_crop and site.channels[1] >= _LEAST_SPLIT_CHANNELS:
+                choice = Choice(asked, name, channel_split=True)
+                yield _Conv(choice, replace(planned, channel_split=True))
 
-    def _separable(self) -> Iterator[Option]:
+    def _separable(self, form: Form) -> Iterator[Option]:
         """One axis after the other, if that multiplies less."""
-        if self.form not in ("auto", "separable"):
+        if form not in ("auto", "separable"):
             return
-        names = _names(self.shuffle, integers=False)
-        if self.shuffle == "auto":
-            names = tuple(name for name in names if SHUFFLES[name].suits_one_axis)
-        whole = plan_conv(self.site, "crop", self.shuffle)
+        whole = plan_conv(self.site, "crop", self._shuffle)
+        if isinstance(whole, Reason):
+            return
+        names = _names_to_try(self._shuffle, integers=False)
+        if self._shuffle == "auto":
+            names = [name for name in names if SHUFFLES[name].suits_one_axis]
         for name in names:
             planned = plan_separable(self.site, name)
-            if planned is None or isinstance(whole, Reason):
+            if planned is None or planned.summary.shuffle != name:
                 continue
-            if planned.summary.shuffle != name:
-                continue
-            if self.form == "separable" or planned.macs.after < whole.macs.after:
+            if form == "separable" or planned.macs.after < whole.macs.after:
                 yield Option(Choice("separable", name), planned)
 
-    def _matrix(self) -> Iterator[Option]:
+    def _matrix(self, form: Form) -> Iterator[Option]:
         """Products of matrices, if multiplying these may take less time than others move."""
-        if self.form not in ("auto", "matrix"):
+        if form != "matrix" and (form, self._shuffle) != ("auto", "auto"):
             return
         planned, whole = plan_matrix(self.site), plan_conv(self.site, "crop")
         if planned is None or isinstance(whole, Reason):
             return
-        if self.form == "auto" and self.shuffle != "auto":
-            return
-        moved = self.site.channels[1] * self.site.phases
-        if self.form == "matrix" or planned.macs.after <= whole.macs.after + _MOVED * moved:
+        moves = self.site.channels[1] * self.site.phases
+        if form == "matrix" or planned.macs.after <= whole.macs.after + _MACS_PER_MOVE * moves:
             yield Option(Choice("matrix", "auto"), planned)
 
-    def _chains(self, plain: Sequence[_Conv]) -> Iterator[Option]:
-        """``plain`` forms with the layers after the site before the shuffle.
+    def _chains(self, convs: Sequence[_Conv]) -> Iterator[Option]:
+        """The Convs with the layers after the site before the shuffle.
 
         They are tried with a portable shuffle and with the quickest.
         """
         planning, integers = self.planning, self.site.has_integer_weight
         others = [peer for peer in planning.peers if isinstance(peer, ShuffleSite)]
-        named = {option.rewrite.shuffle for option in plain}
-        portable = next((row.name for row in SHUFFLES.values() if _portable(row.name, named)), None)
-        quickest = next((row.name for row in SHUFFLES.values() if row.quickest_fused), None)
+        named = {option.rewrite.shuffle for option in convs}
+        rows = SHUFFLES.values()
+        portable = [row.name for row in rows if row.portable and row.name in named]
+        quickest = [row.name for row in rows if row.quickest_fused]
         if integers:
-            quickest = next((name for name in _integer_names() if name in named), None)
-        for option in plain:
-            head = option.rewrite
-            shuffle = head.shuffle
-            if shuffle not in (quickest, portable):
+            quickest = _ranked(named, lambda row: row.integer_rank)
+        for option in convs:
+            head, shuffle = option.rewrite, option.rewrite.shuffle
+            if shuffle not in (None, *portable[:1], *quickest[:1]):
                 continue
             nodes = 0
             for fusion in _INTEGER_CHAINS if integers else _CHAINS:
@@ -271,17 +283,19 @@ class _Upsampled:
                     nodes = len(chain.nodes)
                     yield Option(replace(option.choice, fusion=fusion), chain)
 
-    def _regions(self, plain: Sequence[_Conv]) -> Iterator[Option]:
-        """``plain`` forms with all layers after the site that do not see positions.
+    def _regions(self, convs: Sequence[_Conv]) -> Iterator[Option]:
+        """The Convs with all layers after the site that treat every pixel alike.
 
-        With a Conv at the end as well, in the forms that crop nothing, one Conv per phase included.
+        Also with a Conv that mixes neighbours at the end, in forms that crop nothing, one Conv per
+        phase included.
         """
-        named = {option.rewrite.shuffle for option in plain}
-        quickest = next((name for name in _fused_names() if name in named), None)
-        if quickest is None:
+        named = {option.rewrite.shuffle for option in convs}
+        fused = _ranked(named, lambda row: row.fused_rank)
+        if not fused:
             return
+        quickest = fused[0]
         heads = {
-            option.choice: option.rewrite for option in plain if option.rewrite.shuffle == quickest
+            option.choice: option.rewrite for option in convs if option.rewrite.shuffle == quickest
         }
         for choice, head in heads.items():
             region = self._region(head, ends_in_conv=False)
@@ -292,7 +306,7 @@ class _Upsampled:
             heads.setdefault(Choice("split", quickest), split)
         for choice, head in heads.items():
             region = self._region(head, ends_in_conv=True)
-            if region is not None and _fills_blocks(region):
+            if region is not None and _costs_no_more_blocks(region):
                 yield Option(replace(choice, fusion="region + conv"), region)
 
     def _region(self, head: PolyphaseConv, ends_in_conv: bool) -> Region | None:
@@ -301,41 +315,20 @@ class _Upsampled:
         return region_after(head, planning.view, others, planning.excluded, ends_in_conv)
 
 
-def _without_general(options: list[_AnyOption]) -> list[_AnyOption]:
-    """``options`` without the general shuffle, if there is one that is always quicker."""
-    named = [option.rewrite.summary.shuffle for option in options]
-    if not any(SHUFFLES[name].quicker_than_general for name in named if name is not None):
-        return options
-    return [
-        option
-        for option, name in zip(options, named, strict=True)
-        if name is None or not SHUFFLES[name].general
-    ]
-
-
-def _portable(name: ShuffleName, named: set[ShuffleName | None]) -> bool:
-    return SHUFFLES[name].portable and name in named
-
-
-def _integers_only(option: Option) -> bool:
-    shuffle = option.rewrite.summary.shuffle
-    return shuffle is not None and SHUFFLES[shuffle].integers_only
-
-
-def _is_worth_it(planned: PolyphaseConv, smallest: PolyphaseConv) -> bool:
+def _may_be_faster(planned: PolyphaseConv, smallest: PolyphaseConv) -> bool:
     """Whether a form may be faster than the one with the smallest kernel, judged by its work."""
     if planned.form != "split":
-        return planned.macs.after <= _MORE_WORK * smallest.macs.after
-    # It crops nothing; what the other one crops has been multiplied, too.
-    fewer = _multiplications(planned) <= _SPLIT_WORK * _multiplications(smallest)
+        return planned.macs.after <= _MOST_WORK * smallest.macs.after
+    # The other form also multiplies what it crops.
+    fewer = _multiplications(planned) <= _MOST_SPLIT_WORK * _multiplications(smallest)
     return fewer and planned.shuffle is not None and SHUFFLES[planned.shuffle].suits_split
 
 
 def _saves_crop(planned: PolyphaseConv, smallest: PolyphaseConv) -> bool:
     """Whether one Conv per phase may be faster only because nothing is left to crop.
 
-    Their results are concatenated, so there may be more to hold at once; but a Slice of a large
-    image takes longer than that.
+    The results are concatenated, which may need more memory, but takes less time than a Slice of a
+    large image.
     """
     if planned.form != "split" or planned.shuffle is None:
         return False
@@ -344,23 +337,20 @@ def _saves_crop(planned: PolyphaseConv, smallest: PolyphaseConv) -> bool:
 
 
 def _multiplications(planned: PolyphaseConv) -> int:
-    """Those of the whole layer, as far as its sizes are known."""
+    """The multiplications of the whole layer; of one input pixel if its sizes are not known."""
     return planned.macs.after * prod(planned.layout.static or (1,))
 
 
-def _fills_blocks(region: Region) -> bool:
-    """Whether the Conv at its end has so few output channels that phases cost nothing.
+def _costs_no_more_blocks(region: Region) -> bool:
+    """Whether the Conv at its end computes no more blocks for all phases than it did before.
 
-    Runtimes compute output channels in blocks, filled up with zeros.
+    Runtimes compute output channels in blocks that are filled up with zeros. A Conv with few output
+    channels leaves room in its block for those of other phases.
     """
     if region.last is None:
         return False
     phases, channels = region.head.copies, region.last.channels
-    before = phases * region.last.taps * _whole_blocks(channels)
+    before = phases * region.last.taps * whole_blocks(channels, _BLOCK)
     spans = prod(form.span for form in region.last_axes)
-    after = phases * spans * _whole_blocks(channels * phases)
+    after = phases * spans * whole_blocks(channels * phases, _BLOCK)
     return after <= before
-
-
-def _whole_blocks(channels: int) -> int:
-    return -(-channels // _BLOCK) * _BLOCK

@@ -1,7 +1,4 @@
-"""The forms that a site may take, and the choice between them.
-
-What `candidates` offers, `cost_model` predicts, `measure` times and `policy` decides on.
-"""
+"""The forms that a site may take, the choice between them, and how the choice is made."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from deployconv.options import FeedOptions, Form, Shuffle
+from deployconv.options import DEFAULT_RUNTIME, FeedOptions, Form, Shuffle
 from deployconv.results import Candidate, Prediction
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.chain import ChainScope
@@ -22,7 +19,7 @@ in a Conv that mixes neighbouring pixels."""
 
 @dataclass(frozen=True)
 class Choice:
-    """The name of one form of a site.
+    """Name one form of a site.
 
     Attributes:
         form: as the option of this name.
@@ -38,7 +35,7 @@ class Choice:
 
     @property
     def holds_all_phases(self) -> bool:
-        """Whether the results of one Conv per phase are in memory together with their Concat."""
+        """Whether the results of one Conv per phase are all in memory at once."""
         return self.form == "split" and not self.channel_split
 
     def __str__(self) -> str:
@@ -52,7 +49,7 @@ class Choice:
 class Option:
     """One form of a site: its name, and the rewrite itself.
 
-    ``needs_measurement`` if it gains nothing but time and may need much more memory, so that it
+    ``needs_measurement`` is True if it multiplies no less and may need much more memory, so that it
     must not be taken unmeasured.
     """
 
@@ -65,14 +62,14 @@ Choices = Mapping[str, Choice]
 """The form of each site that changes, by its id."""
 
 AS_IT_WAS = "as it was"
-"""Names the site as it stands, the first of its candidates in every report."""
+"""The name of the first candidate in every report: the site as it was."""
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """The form of each site that changes, by its id, and what is known of all forms.
+class Decision:
+    """The form of each site that changes, by its id, and the candidates of all sites.
 
-    ``over_memory`` are the sites of which a faster form needs too much memory.
+    ``over_memory`` has the sites that stay because their faster forms need too much memory.
     """
 
     choices: Choices = field(default_factory=dict)
@@ -82,20 +79,20 @@ class Tuned:
 
 @dataclass(frozen=True)
 class TunerOptions:
-    """For what backend, threads and inputs to choose, and how long to measure.
+    """The backend, threads and inputs to choose for, and how long to measure.
 
     Attributes:
         backend: the runtime.
-        threads: None for as many as the backend takes by itself.
-        feed: the inputs.
+        threads: None for the backend's default.
+        feed: the inputs to run on.
         budget: seconds to measure.
-        cache: whether to keep what was measured, and to use what was measured before.
+        cache: whether to store timings and to use those of earlier calls.
         on_progress: called with the part that is done, 0 to 1.
-        max_memory: times the peak memory of the original that speed is worth.
+        max_memory: the limit of peak memory, as a multiple of that of the original.
         dump: where the models of a failed certificate are written; None for nowhere.
     """
 
-    backend: str = "ort"
+    backend: str = DEFAULT_RUNTIME
     threads: int | None = None
     feed: FeedOptions = field(default_factory=FeedOptions)
     budget: float = 60.0

@@ -1,11 +1,11 @@
-"""The work of a whole graph, as onnxruntime would run it.
+"""Add up the work of a whole graph, as onnxruntime would run it.
 
-Some nodes cost nothing: what is constant is computed once, a Conv applies the activation after
-it, a BatchNormalization after a Conv becomes part of its weights. Other nodes cost more: between
-a Conv that works on blocks of channels and a layer that does not, the image is reordered.
+Some nodes cost nothing: constants are computed once, a Conv applies the activation after it, a
+BatchNormalization after a Conv becomes part of its weights. Other work is added: between a Conv
+that works on blocks of channels and a layer that does not, the image is reordered.
 
 A graph in which one node is replaced shares all it can with the original: only nodes whose
-inputs, readers or shapes have changed are looked at again.
+inputs, readers or shapes have changed are evaluated again.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ _KEEPS_BLOCKS = frozenset(
 _RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomUniform"})
 
 Position = tuple[int, int]
-"""Of a node: index in the original graph, and index among the nodes that replaced that one."""
+"""The position of a node: its index in the original graph, and that among its replacements."""
 
 
 class _State(NamedTuple):
-    """What is known of a tensor besides its shape."""
+    """The properties of a tensor besides its shape."""
 
     constant: bool = False
     """Does not depend on the inputs of the graph."""
     blocked: bool = False
-    """Its channels lie in blocks."""
+    """Its channels are stored in blocks."""
     open: bool = False
-    """The result of a Conv that can still apply an activation."""
+    """It is the result of a Conv that can still apply an activation."""
     channels_last: bool = False
-    """Integers whose channels are the last axis in memory."""
+    """It holds integers, stored channels-last."""
 
 
 _PLAIN = _State()
@@ -70,25 +70,25 @@ _NO_WORK: Work = {}
 
 
 class _Step(NamedTuple):
-    """What running one node means."""
+    """The work of one node, and the state of its result."""
 
     state: _State
-    """Of its first output."""
+    """The state of its first output."""
     work: Work | None = _NO_WORK
-    """Its own work; None if a shape that it depends on is not known."""
+    """The work of the node by itself; None if a shape that it depends on is not known."""
     reordered: tuple[str, ...] = ()
-    """The inputs that have to be brought into blocks or out of them."""
+    """The inputs that must be reordered, into blocks or out of them."""
     moved: tuple[str, ...] = ()
-    """The integer inputs whose channels have to be moved."""
+    """The integer inputs whose channels must be moved, first or last."""
 
 
 @dataclass(eq=False)
 class _Changes:
-    """What an edit changes, and so has to be looked at again."""
+    """The nodes and tensors that an edit changes."""
 
     nodes: set[Position] = field(default_factory=set)
     tensors: set[str] = field(default_factory=set)
-    """The nodes that make or read them have to be looked at."""
+    """The nodes that make or read them are evaluated again."""
 
 
 class CostGraph:
@@ -103,7 +103,7 @@ class CostGraph:
         static: bool,
         block: int,
     ) -> None:
-        """See `graph_of`; ``outputs`` are all tensors that are read elsewhere."""
+        """Evaluate the graph, see `graph_of`; ``outputs`` are tensors that are read elsewhere."""
         self.shapes: dict[str, tuple[int, ...]] = dict(shapes)
         self._outputs = outputs
         self._static = static
@@ -113,7 +113,7 @@ class CostGraph:
         """By position; None for a node whose results nothing needs."""
         self._states: dict[str, _State] = dict.fromkeys(constants, _CONSTANT)
         self._reads: dict[str, int] = {}
-        """How often the needed nodes and the outputs read a tensor."""
+        """How often a tensor is read, by needed nodes and as an output."""
         self._makers: dict[str, Position] = {}
         self._readers: dict[str, tuple[Position, ...]] = {}
         self._integers = IntegerLayers((), ())
@@ -127,7 +127,7 @@ class CostGraph:
     def replaced(
         self, index: int, nodes: Sequence[NodeProto], shapes: Instance, constants: Iterable[str]
     ) -> CostGraph:
-        """The graph with ``nodes`` in place of one node, and of what led to that node alone.
+        """The graph with ``nodes`` in place of one node, and without what only that node read.
 
         Args:
             index: of the node that is replaced, in the original graph.
@@ -137,7 +137,7 @@ class CostGraph:
         """
         made = copy(self)
         for name, value in vars(self).items():
-            if isinstance(value, dict | list):  # all that they hold is shared
+            if isinstance(value, dict | list):  # their elements are shared
                 setattr(made, name, value.copy())
         new = [name for name in constants if self._state(name) != _CONSTANT]
         changes = _Changes(tensors=set(new))
@@ -149,7 +149,7 @@ class CostGraph:
         return made
 
     def work(self) -> tuple[Work, frozenset[str]]:
-        """All work, and the outputs of nodes of which nothing is known."""
+        """The work of the graph, and the outputs of nodes whose work is not known."""
         total: Work = {}
         unknown = set()
         reordered: dict[str, None] = {}
@@ -164,9 +164,10 @@ class CostGraph:
             if step.moved:
                 moved.update(dict.fromkeys(step.moved))
         for name in self._outputs:
-            state = self._state(name)
-            reordered.update(dict.fromkeys([name] if state.blocked else ()))
-            moved.update(dict.fromkeys([name] if state.channels_last else ()))
+            if self._state(name).blocked:
+                reordered[name] = None
+            if self._state(name).channels_last:
+                moved[name] = None
         for name in filter(self.shapes.__contains__, moved):
             amount = prod(self.shapes[name]) / 1e6
             add_work(total, {"integer_layout": amount, "launches": 1.0})
@@ -178,7 +179,7 @@ class CostGraph:
         return total, frozenset(unknown)
 
     def work_without(self, variant: CostGraph) -> dict[Position, Work]:
-        """The own work of each node that ``variant``, a graph made by `replaced`, lacks."""
+        """The work of each node that ``variant``, a graph made by `replaced`, does not have."""
         return {
             (index, inner): step.work or {}
             for index, (own, others) in enumerate(zip(self._steps, variant._steps, strict=True))
@@ -232,7 +233,7 @@ class CostGraph:
         self._put(index, nodes)
         needed = [(index, i) for i, node in enumerate(nodes) if self._is_needed(node)]
         changes.nodes.update(needed)
-        # What is read from now on counts first, so that nothing seems to have no reader meanwhile.
+        # New readers are counted first, so that no tensor is without a reader in between.
         self._count([name for at in needed for name in self._node(at).input], 1, changes)
         gone = [node for node, step in zip(old, steps, strict=True) if step is not None]
         self._count([name for node in gone for name in node.input], -1, changes)
@@ -258,10 +259,10 @@ class CostGraph:
                 changes.nodes.add(at)
             waiting += filter(None, self._node(at).input)
 
-    # --- what each node means
+    # --- evaluation
 
     def _evaluate(self, changes: _Changes) -> None:
-        """Look at the nodes of ``changes``, and at those for which that changes something."""
+        """Evaluate the nodes of ``changes``, and those after them whose inputs change."""
         if self._quantized:
             before = self._integers.tensors
             every = (node for nodes in self._nodes for node in nodes)
@@ -299,34 +300,29 @@ class CostGraph:
         if (sized or not varying) and node.op_type not in _RANDOM:
             return _Step(_CONSTANT)
         if self._integers.absorb(node):
-            return _Step(_PLAIN._replace(channels_last=self._state(node.input[0]).channels_last))
+            return _Step(_State(channels_last=self._state(node.input[0]).channels_last))
         if node.input and node.input[0] in self._integers.tensors:
             return self._integer_step(node)
         return self._fused(node, varying) or self._layer(node, varying)
 
     def _integer_step(self, node: NodeProto) -> _Step:
-        """Of a Conv on integers, or of what moves them about."""
+        """The step of a Conv on integers, or of a node that moves integers."""
         source, move = self._state(node.input[0]), channel_move(node)
         if move == "last" and source.channels_last:
             return _Step(_PLAIN)
         if move == "first" and not source.channels_last:
             return _Step(_CHANNELS_LAST)
         if node.op_type == "Slice":
-            return _Step(
-                _PLAIN._replace(channels_last=source.channels_last),
-                work_of(node, self.shapes, self._block),
-            )
+            kept = _State(channels_last=source.channels_last)
+            return _Step(kept, work_of(node, self.shapes, self._block))
         is_conv = self._integers.is_conv(node)
         moved = (node.input[0],) if source.channels_last != is_conv else ()
-        if not is_conv:
-            return _Step(_PLAIN, work_of(node, self.shapes, self._block), moved=moved)
-        try:
+        if is_conv:
             return _Step(_CHANNELS_LAST, integer_conv(node, self.shapes), moved=moved)
-        except KeyError:
-            return _Step(_CHANNELS_LAST, None, moved=moved)
+        return _Step(_PLAIN, work_of(node, self.shapes, self._block), moved=moved)
 
     def _fused(self, node: NodeProto, varying: Sequence[str]) -> _Step | None:
-        """The step of a node that the Conv before it takes in."""
+        """The step of a node that the Conv before it applies; None if it applies none."""
         if len(varying) != 1 or node.op_type not in FUSED | FOLDED:
             return None
         source = self._state(varying[0])
@@ -348,7 +344,7 @@ class CostGraph:
     def _reading(
         self, names: Sequence[str], in_blocks: bool, state: _State, work: Work | None
     ) -> _Step:
-        """A step that reads ``names`` in blocks or not, and integers with their channels first."""
+        """A step that reads ``names``, in blocks or not; integers with their channels first."""
         return _Step(
             state,
             work,
@@ -364,7 +360,7 @@ def add_work(total: Work, more: Work) -> None:
 
 
 def read_inside(nodes: Iterable[NodeProto]) -> Iterator[str]:
-    """Names that subgraphs of ``nodes`` read; their own are among them and do no harm."""
+    """Names of tensors that subgraphs of ``nodes`` read, those that they make included."""
     for node in nodes:
         for _, body in graph_attributes(node):
             for inner in body.node:

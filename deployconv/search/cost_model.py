@@ -1,10 +1,9 @@
-"""`--policy cost`: choose the form of each site that a static model predicts to be fastest.
+"""`--policy cost`: choose for each site the form that a cost model predicts to be fastest.
 
 Nothing is run. Each form is written as nodes and put in place of the old ones. The work of the
 graph (`cost_graph`) times the constants of the backend (`cost_table`) is its predicted time. A form
-is taken only if it saves more than the margin of the time of the layers that it replaces, and forms
-are taken at all only if together they save enough of the whole model: what is predicted to be about
-as fast stays as it is.
+is taken only if it saves a certain part of the time of the layers that it replaces. Forms are taken
+at all only if together they save enough of the time of the whole model.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from deployconv.runtimes import get_runtime
 from deployconv.runtimes.measure import usable_cpus
 from deployconv.runtimes.shapes import input_specs
 from deployconv.search.candidates import Candidates
-from deployconv.search.choice import AS_IT_WAS, Choice, Option, Tuned, TunerOptions
+from deployconv.search.choice import AS_IT_WAS, Choice, Decision, Option, TunerOptions
 from deployconv.search.cost_graph import CostGraph, Position, add_work, graph_of
 from deployconv.search.cost_table import TABLES, CostTable
 from deployconv.search.cost_terms import Work
@@ -42,7 +41,7 @@ _SMALL = 64
 """Most elements of a constant that may be a shape."""
 
 
-def predict(candidates: Candidates, tuner: TunerOptions) -> Tuned:
+def predict(candidates: Candidates, tuner: TunerOptions) -> Decision:
     """Choose the form of every selected site that is predicted to be fastest.
 
     Raises UsageError if the inputs of ``tuner`` do not fit the model.
@@ -58,7 +57,7 @@ def predict(candidates: Candidates, tuner: TunerOptions) -> Tuned:
         fresh=_fresh(Names(view.names).maker("cost")),
     )
     predicted: dict[str, _SitePrediction] = {}
-    # The last site first: what a chain saves is compared with what its sites save by themselves.
+    # The last site first: the saving of a chain is compared with those of the sites in it.
     for planned in reversed(planning.default):
         found = candidates.of_site(planned)
         if found:
@@ -78,11 +77,11 @@ def predict(candidates: Candidates, tuner: TunerOptions) -> Tuned:
         name: found.predictions(choices.get(name), joins=name in taken)
         for name, found in predicted.items()
     }
-    return Tuned(choices, shown)
+    return Decision(choices, shown)
 
 
 def _fresh(name: Callable[[str], str]) -> Callable[[str], str]:
-    """A maker of new names that are numbered from the start: no two forms ask for the same."""
+    """A maker of new names with a number each, so that no two forms share a name."""
     number = count()
     return lambda suffix: name(f"{next(number)}/{suffix}")
 
@@ -127,7 +126,7 @@ class _SitePrediction:
     before_ms: float
     """The time of all layers that any form replaces."""
     graph_ms: float
-    """The time of the graph that the site stands in."""
+    """The time of the graph that has the site."""
     needed: bool
     """Whether the backend cannot run the site as it is."""
     savings: tuple[_Saving, ...]
@@ -177,7 +176,7 @@ class _Predictor:
     """Whether the choice is measured afterwards; then a form may need more memory."""
     fresh: Callable[[str], str]
     graphs: dict[tuple[Scope, int], CostGraph] = field(default_factory=dict)
-    """The graphs as they stand, each with channels in blocks of the same size."""
+    """The graphs as they were, by scope and size of the blocks of channels."""
 
     def predict(
         self, planned: PlannedSite, options: Sequence[Option], joined: Sequence[Mapping[str, float]]
@@ -215,7 +214,7 @@ class _Predictor:
         return saved >= self.table.least * whole or any(site.needed for site in chosen)
 
     def _graph(self, site: Site) -> CostGraph:
-        """The graph around ``site`` as it stands; in a function no size is known."""
+        """The graph that has ``site``, as it was; in a function no size is known."""
         # Float16 is computed in float32, one node at a time, and never on blocks.
         blocked = not isinstance(site, UpsampleSite) or site.weight.dtype == np.float32
         key = site.scope, self.table.block if blocked else 0
@@ -240,9 +239,9 @@ class _Predictor:
         return graph if folded is None else self._with(graph, folded)
 
     def _with(self, graph: CostGraph, rewrite: Rewrite) -> CostGraph:
-        """``graph`` with new nodes in place of the last one of ``rewrite``, and of what led to it.
+        """``graph`` with the new nodes of ``rewrite`` in place of those that it replaces.
 
-        What else reads a tensor keeps the nodes that make it.
+        Nodes that are still read elsewhere stay.
         """
         scope, last = rewrite.scope, rewrite.nodes[-1]
         emitter = Emitter(scope.opset, self.fresh)

@@ -19,9 +19,9 @@ class Rate:
     """Milliseconds per unit of work.
 
     Attributes:
-        parallel: with one thread, of the part that threads share.
+        parallel: of the part that threads share, with one thread.
         serial: of the part that does not get faster with more threads.
-        each: in addition, for every thread but the first.
+        each: more for every thread but the first.
     """
 
     parallel: float
@@ -33,12 +33,8 @@ class Rate:
         return self.parallel / threads + self.serial + self.each * (threads - 1)
 
 
-def _never(site: UpsampleSite) -> bool:
-    return False
-
-
 def _refused_by_tensorrt(site: UpsampleSite) -> bool:
-    """A ConvTranspose that TensorRT does not build: bfloat16, or stride and dilation above 1."""
+    """Whether TensorRT cannot build a ConvTranspose: in bfloat16, or with stride and dilation."""
     dilated = any(step > 1 for step in site.geometry.dilation or ())
     spread = dilated and any(step > 1 for step in site.stride)
     return site.pattern == "conv_transpose" and (spread or site.weight.dtype.name == "bfloat16")
@@ -46,13 +42,13 @@ def _refused_by_tensorrt(site: UpsampleSite) -> bool:
 
 @dataclass(frozen=True)
 class CostTable:
-    """How long work takes on one backend.
+    """The constants of one backend.
 
     Attributes:
         rates: by kind of work; work that has no rate takes no time.
         block: channels in a block of a blocked Conv; 0 if no Conv works on blocks.
-        margin: part of the time of the layers in question that a form must save before it is
-            taken, as the model is not exact.
+        margin: part of the time of the layers that a form replaces that it must save to be taken,
+            as the model is not exact.
         least: part of the time of the whole model that all forms together must save; less is not
             worth another graph, which may take more memory.
         fitted: False if nothing was measured.
@@ -63,7 +59,7 @@ class CostTable:
     block: int
     margin: float
     fitted: bool
-    needed: Callable[[UpsampleSite], bool] = _never
+    needed: Callable[[UpsampleSite], bool] = lambda _: False
     least: float = 0.0
 
     def milliseconds(self, work: Work, threads: int) -> float:
@@ -150,4 +146,4 @@ TABLES: Mapping[str, CostTable] = {
     "not-fitted": _NOT_FITTED,
     "tensorrt": _TENSORRT,
 }
-"""By what `deployconv.runtimes.Runtime.cost_table` says of a runtime."""
+"""The table of a runtime, by its `deployconv.runtimes.Runtime.cost_table`."""

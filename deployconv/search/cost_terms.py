@@ -1,17 +1,17 @@
-"""The work of single nodes, in amounts that a cost model can put a time to.
+"""Count the work of single nodes, in units whose times `cost_table` has.
 
-The amounts are those of onnxruntime's CPU kernels; `cost_table` has the time of each. There are
-two kinds of convolution. One works on images whose channels lie in blocks; it needs two spatial
-axes and a suitable number of channels. The other writes the columns of a matrix (im2col) and
-multiplies. A ConvTranspose multiplies first and then adds its columns up.
+The work is that of onnxruntime's CPU kernels. There are two kinds of convolution. One works on
+images whose channels are stored in blocks; it needs two spatial axes and a suitable number of
+channels. The other writes the columns of a matrix (im2col) and multiplies. A ConvTranspose
+multiplies first and then adds its columns up.
 
 In a quantized graph some nodes run on integers (`IntegerLayers`):
 
     DequantizeLinear -> Conv -> QuantizeLinear                    is one QLinearConv
     DequantizeLinear -> Transpose, Reshape, .. -> QuantizeLinear  moves integers
 
-The DequantizeLinear and QuantizeLinear around them disappear. A QLinearConv has its channels last,
-and between two of them nothing is transposed.
+The DequantizeLinear and QuantizeLinear around them disappear. A QLinearConv runs channels-last, and
+between two of them nothing is transposed.
 """
 
 from __future__ import annotations
@@ -94,18 +94,26 @@ FUSED = frozenset({"Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"
 """Activations that the Conv before them applies."""
 FOLDED = frozenset({"Add", "BatchNormalization", "Mul"})
 """Layers that become part of the weights of a Conv, if their other inputs are constant."""
-_POINTWISE = frozenset(
-    (
-        *("Abs", "Add", "BatchNormalization", "Cast", "Clip", "Div", "HardSigmoid", "HardSwish"),
-        *("LeakyRelu", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Where"),
-    )
-)
-_TRANSCENDENTAL = frozenset(
-    (
-        *("Celu", "Elu", "Erf", "Exp", "Gelu", "Log", "Mish", "Pow", "Selu", "Sigmoid"),
-        *("Softplus", "Sqrt", "Tanh"),
-    )
-)
+_TERMS: Mapping[str, Term] = {
+    **dict.fromkeys(
+        (
+            *("Abs", "Add", "BatchNormalization", "Cast", "Clip", "Div", "HardSigmoid"),
+            *("HardSwish", "LeakyRelu", "Max", "Min", "Mul", "Neg", "Relu", "Sub", "Where"),
+        ),
+        "pointwise",
+    ),
+    **dict.fromkeys(
+        (
+            *("Celu", "Elu", "Erf", "Exp", "Gelu", "Log", "Mish", "Pow", "Selu", "Sigmoid"),
+            *("Softplus", "Sqrt", "Tanh"),
+        ),
+        "transcendental",
+    ),
+    **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), "quantized"),
+    **dict.fromkeys(("Resize", "Upsample"), "repeated"),
+    "PRelu": "prelu",
+}
+"""The term of each operator whose work is the number of elements that it makes."""
 _FREE = frozenset(
     (
         *("Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze"),
@@ -117,7 +125,7 @@ _CACHED = 1.0
 _PAGE = 1024
 """Elements of a page of memory."""
 _ALIGNED = 4
-"""Only a multiple of as many channels can be brought into blocks."""
+"""The number of channels must be a multiple of this to be stored in blocks."""
 
 
 def work_of(node: NodeProto, shapes: Instance, block: int) -> Work | None:
@@ -150,31 +158,20 @@ def _work(node: NodeProto, shapes: Instance, block: int) -> Work:
 
 
 def uncached(amount: float) -> Work:
-    """The part of ``amount`` million elements of a tensor that a cache does not hold."""
+    """The part of ``amount`` million elements of a tensor that a cache does not hold, as work."""
     return {"uncached": amount - _CACHED} if amount > _CACHED else {}
 
 
 def _moved(node: NodeProto, shapes: Instance, made: float) -> Work:
     """The work of a layer that makes ``made`` million elements."""
-    op = node.op_type
-    if op in _POINTWISE:
-        return {"pointwise": made}
-    if op in _TRANSCENDENTAL:
-        return {"transcendental": made}
-    if op in ("Resize", "Upsample"):
-        return {"repeated": made}
-    if op == "DepthToSpace":
+    if node.op_type == "DepthToSpace":
         runs = made / int(attributes(node)["blocksize"])
         return {"depth_to_space": made, "depth_to_space_runs": runs}
-    if op == "Col2Im":
+    if node.op_type == "Col2Im":
         return {_col2im(node, len(shapes[node.output[0]])): made}
-    if op in ("DequantizeLinear", "QuantizeLinear"):
-        return {"quantized": made}
-    if op == "PRelu":
-        return {"prelu": made}
-    if op == "Transpose":
+    if node.op_type == "Transpose":
         return {_transposed(node, shapes[node.input[0]]): made}
-    return {"copied": made}
+    return {_TERMS.get(node.op_type, "copied"): made}
 
 
 def _conv(node: NodeProto, shapes: Instance, block: int) -> Work:
@@ -191,20 +188,19 @@ def _conv(node: NodeProto, shapes: Instance, block: int) -> Work:
             work["columns"] = inner * group * taps * pixels / _MILLION
         return work
     if group > 1 and inner == 1:
-        work["depthwise"] = _filled(c_out, block) * taps * pixels / _MILLION
+        work["depthwise"] = whole_blocks(c_out, block) * taps * pixels / _MILLION
         return work
-    outer = group * _filled(c_out // group, block)
-    inner = _filled(inner, block) if reads_blocks(node, shapes, block) else inner
+    outer = group * whole_blocks(c_out // group, block)
+    inner = whole_blocks(inner, block) if reads_blocks(node, shapes, block) else inner
     work["blocked"] = inner * outer * taps * pixels / _MILLION
     return work
 
 
-def integer_conv(node: NodeProto, shapes: Instance) -> Work:
-    """The work of a Conv whose image, weight and result are integers.
-
-    Raises KeyError if a shape is not known.
-    """
-    weight, y = shapes[node.input[1]], shapes[node.output[0]]
+def integer_conv(node: NodeProto, shapes: Instance) -> Work | None:
+    """The work of a Conv of integers to integers; None if a shape is not known."""
+    weight, y = shapes.get(node.input[1]), shapes.get(node.output[0])
+    if weight is None or y is None:
+        return None
     group = int(attributes(node).get("group", 1))
     taps, pixels = prod(weight[2:]), y[0] * prod(y[2:]) / _MILLION
     work: Work = {"launches": 1.0, "forks": 1.0, "integer": prod(weight) * pixels}
@@ -232,7 +228,7 @@ def _conv_transpose(node: NodeProto, shapes: Instance) -> Work:
 
 
 def _matmul(node: NodeProto, shapes: Instance) -> Work:
-    """Few rows times a large matrix take as long as it takes to read the matrix."""
+    """A MatMul: few rows times a large matrix take as long as reading the matrix."""
     one, other = (shapes[name] for name in node.input)
     y = shapes[node.output[0]]
     read = prod(other) / _MILLION
@@ -242,7 +238,7 @@ def _matmul(node: NodeProto, shapes: Instance) -> Work:
 
 
 def _reduction(node: NodeProto, shapes: Instance) -> Work:
-    """Adjacent elements are added up as quickly as a pointwise layer reads them."""
+    """A reduction: adjacent elements are added as quickly as a pointwise layer reads them."""
     x, y = shapes[node.input[0]], shapes[node.output[0]]
     kept = list(takewhile(lambda sizes: sizes[0] == sizes[1], zip(x[::-1], y[::-1], strict=False)))
     apart = prod(size for size, _ in kept)
@@ -253,11 +249,11 @@ def _reduction(node: NodeProto, shapes: Instance) -> Work:
 
 
 def is_blocked(node: NodeProto, shapes: Instance, block: int) -> bool:
-    """True for a Conv that onnxruntime runs on channels in blocks.
+    """Whether onnxruntime runs a Conv on channels in blocks.
 
-    Its graph transformer decides so for two spatial axes, groups of whole blocks or of one
-    channel, and input channels that are a multiple of four, or fewer than a block: these are
-    then read as they are.
+    Its graph transformer does so for two spatial axes, groups of whole blocks or of one channel,
+    and a number of input channels that is a multiple of four, or below a block: fewer channels are
+    read as they are stored.
     """
     weight = shapes[node.input[1]]
     if not block or len(weight) != 4:
@@ -272,7 +268,7 @@ def is_blocked(node: NodeProto, shapes: Instance, block: int) -> bool:
 
 
 def reads_blocks(node: NodeProto, shapes: Instance, block: int) -> bool:
-    """True if a blocked Conv wants its input in blocks."""
+    """Whether a blocked Conv reads its input in blocks."""
     group = int(attributes(node).get("group", 1))
     return shapes[node.input[1]][1] * group >= block
 
@@ -289,7 +285,7 @@ def _col2im(node: NodeProto, rank: int) -> Term:
 
 
 def _transposed(node: NodeProto, shape: Sequence[int]) -> Term:
-    """The term of a Transpose: it moves whole rows, one axis among the others, or elements."""
+    """The term of a Transpose, by what it moves: whole rows, one axis, or single elements."""
     order = attributes(node).get("perm") or tuple(reversed(range(len(shape))))
     axes = [axis for axis in order if shape[axis] != 1]
     merged = [axes[:1]] if axes else []
@@ -298,8 +294,7 @@ def _transposed(node: NodeProto, shape: Sequence[int]) -> Term:
             merged[-1].append(axis)
         else:
             merged.append([axis])
-    rank = {run[0]: place for place, run in enumerate(sorted(merged))}
-    moved = [rank[run[0]] for run in merged]
+    moved = [sorted(merged).index(run) for run in merged]
     if moved == sorted(moved):
         return "copied"
     if moved[-1] == len(moved) - 1:
@@ -307,7 +302,7 @@ def _transposed(node: NodeProto, shape: Sequence[int]) -> Term:
     return "transposed_axis" if len(moved) <= 3 else "transposed"
 
 
-def _filled(channels: int, block: int) -> int:
+def whole_blocks(channels: int, block: int) -> int:
     """``channels`` rounded up to whole blocks."""
     return -(-channels // block) * block
 
@@ -320,10 +315,11 @@ def attributes(node: NodeProto) -> Mapping[str, Any]:
 _MOVES = frozenset(
     ["Concat", "DepthToSpace", "Flatten", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"]
 )
+"""Operators that only move elements, and so can run on integers."""
 
 
 class IntegerLayers:
-    """Which nodes of a graph run on integers."""
+    """The nodes of a graph that run on integers."""
 
     def __init__(self, nodes: Iterable[NodeProto], outputs: Collection[str]) -> None:
         """Take the ``nodes`` of a graph, in an order in which they can run."""
@@ -337,7 +333,7 @@ class IntegerLayers:
 
     @cached_property
     def tensors(self) -> frozenset[str]:
-        """Tensors that stay integers although their type is a real one."""
+        """The tensors that stay integers although the graph declares them as real numbers."""
         found: set[str] = set()
         for node in self._nodes:
             if node.op_type == "DequantizeLinear":
@@ -348,7 +344,7 @@ class IntegerLayers:
         return frozenset(found)
 
     def _stays_integer(self, name: str) -> bool:
-        """True if all that is done with a tensor can be done on integers."""
+        """Whether all nodes that read a tensor can run on integers."""
         readers = self._readers.get(name, [])
         return (
             bool(readers)
@@ -376,21 +372,21 @@ class IntegerLayers:
         )
 
     def is_conv(self, node: NodeProto) -> bool:
-        """True for a Conv that runs on integers."""
+        """Whether a node is a Conv that runs on integers."""
         return node.op_type == "Conv" and node.input[0] in self.tensors
 
     def absorb(self, node: NodeProto) -> bool:
-        """True for a DequantizeLinear or QuantizeLinear that is part of an integer layer."""
+        """Whether a DequantizeLinear or QuantizeLinear is part of an integer layer."""
         if node.op_type == "DequantizeLinear":
             return node.output[0] in self.tensors
         return node.op_type == "QuantizeLinear" and node.input[0] in self.tensors
 
 
 def channel_move(node: NodeProto) -> Literal["first", "last"] | None:
-    """Where a Transpose moves the channels of an image to; None if it does something else."""
+    """Whether a Transpose moves the channels of an image first or last; None if neither."""
     order = list(attributes(node).get("perm", ())) if node.op_type == "Transpose" else []
     rank = len(order)
-    if rank < 4:  # of three axes, both exchange the last two
+    if rank < 4:  # with one spatial axis both are the same exchange of axes
         return None
     if order == [0, *range(2, rank), 1]:
         return "last"

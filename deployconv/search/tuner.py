@@ -1,19 +1,18 @@
-"""`--policy fastest`: each site takes the form that is measured to be fastest, or none.
+"""`--policy fastest`: each site takes the form that is measured to be fastest, or stays as it is.
 
-Forms are timed in place, as the whole model with one site changed, against the best model so
-far. Only what is faster beyond the noise replaces anything. Sites whose gain drowns in the
-noise of the whole model are then timed together (`joint`), and at the end the whole model is
-timed against the original: what does not hold is taken back, and so is what needs much more
-memory (`memory`). Every form is certified before it is timed, and its outputs are compared with the
-original's.
+Forms are timed within the whole model with one site changed, against the best model so far. A
+form is selected only if its confidence interval shows that it is faster. Sites that are too small
+for that are timed together (`selection`). At the end the whole model is timed against the original,
+and forms that do not hold, or need too much memory (`memory_limit`), are dropped. Every form is
+certified before it is timed, and its outputs are compared with those of the original.
 
-Where the backend has a cost model, its prediction is one more model to race, and where runs
-are long for the time there is, only the forms of which it promises most are timed.
+If the backend has a fitted cost model, its choice is one more candidate. If runs are long for the
+time that there is, only the forms that it predicts to be fastest are timed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import ceil, inf
 
@@ -22,21 +21,19 @@ from deployconv.results import Candidate, Prediction
 from deployconv.rewrites.planning import PlannedSite
 from deployconv.runtimes.base import ModelSource
 from deployconv.search.candidates import Candidates
-from deployconv.search.choice import AS_IT_WAS, Choice, Choices, Tuned, TunerOptions
-from deployconv.search.figures import Figures
-from deployconv.search.joint import Taken, with_undecided
-from deployconv.search.memory import confirmed_in_memory
+from deployconv.search.choice import AS_IT_WAS, Choice, Choices, Decision, TunerOptions
+from deployconv.search.memory_limit import confirm_within_memory_limit
+from deployconv.search.selection import Selection, SiteTimings, select_jointly
 from deployconv.search.workbench import Workbench
 
 _SHORTEST = 0.3
 """Seconds for the forms of one site, at the least."""
-_FIRST_LOOK, _LATER_LOOK = 3, 7
-"""Runs of each model until all are looked at for the first time, and between two later looks."""
+_FIRST_EVALUATION, _LATER_EVALUATION = 3, 7
+"""Runs of each model before the first evaluation, and between two later ones."""
 _MOST_JOINT = 1 / 3
-"""Of the budget is kept for sites that are undecided by themselves, at the most."""
+"""The part of the budget that is kept for the joint comparison, at the most."""
 
-
-Predict = Callable[[Candidates, TunerOptions], Tuned]
+Predict = Callable[[Candidates, TunerOptions], Decision]
 """`cost_model.predict`."""
 
 
@@ -45,11 +42,11 @@ def tune(
     original: ModelSource,
     tuner: TunerOptions,
     predict: Predict | None = None,
-) -> Tuned:
+) -> Decision:
     """Find the fastest form of every selected site of a model, which is not changed.
 
-    The figures of a site are those of its own race; ``chosen`` marks what was taken, also where
-    that was measured together with other sites. A form that was taken without a race of its
+    The timings of a site are those of its own comparison; ``chosen`` marks the form that is taken,
+    also if a comparison of several sites decided. A form that is taken without a comparison of its
     own has its prediction there.
 
     Raises:
@@ -59,102 +56,109 @@ def tune(
     """
     bench = Workbench.of(candidates, original, tuner)
     predicted = _predicted(bench, predict)
+    # The largest first: later sites are timed together with the forms that these take.
+    sites = sorted(
+        candidates.planning.default, key=lambda site: _size(site, predicted), reverse=True
+    )
     forms = {
-        planned.id: {str(option.choice): option.choice for option in offered}
-        for planned in sorted(candidates.planning.default, key=_size(predicted), reverse=True)
-        if (offered := candidates.of_site(planned))
+        planned.id: {str(option.choice): option.choice for option in options}
+        for planned in sites
+        if (options := candidates.of_site(planned))
     }
-    taken = Taken()
-    found: dict[str, Figures] = {}
-    # The largest first: later ones are timed beside what it has become.
+    selection = Selection()
+    timings: dict[str, SiteTimings] = {}
     for position, (name, allowed) in enumerate(forms.items()):
-        if name in bench.joined(taken.choices):
+        if name in bench.joined(selection.choices):
             continue
-        undecided = any(figures.undecided for figures in found.values())
-        kept_back = min(bench.telling, _MOST_JOINT * tuner.budget) if undecided else 0.0
-        seconds = max(_SHORTEST, (bench.left - kept_back) / (len(forms) - position))
-        timed = bench.remembered(name)
-        if [entry.name for entry in timed] != [AS_IT_WAS, *allowed]:  # or by another version
-            predictions = predicted.candidates.get(name, ())
-            likely = _likely(allowed, predictions, seconds, bench.run_seconds)
-            timed = _race(bench, name, likely, taken.choices, seconds)
-            if likely == allowed:  # else there is more to find out, with more time
-                bench.remember(name, timed)
-        found[name] = Figures(allowed, timed)
-        if winners := found[name].winners:
-            choice, ratio = winners[0]
-            taken = taken.with_all({**taken.choices, name: choice}, ratio)
+        undecided = any(site.undecided for site in timings.values())
+        kept_back = min(bench.long_comparison, _MOST_JOINT * tuner.budget) if undecided else 0.0
+        seconds = max(_SHORTEST, (bench.seconds_left - kept_back) / (len(forms) - position))
+        predicted_ms = _predicted_ms(predicted, name)
+        timed = _time_site(bench, name, allowed, selection.choices, predicted_ms, seconds)
+        timings[name] = SiteTimings(allowed, timed)
+        if faster := timings[name].faster:
+            selection = selection.with_choice(name, *faster[0])
         if tuner.on_progress is not None:
             tuner.on_progress((position + 1) / (len(forms) + 1))
-    taken = with_undecided(bench, taken, found, predicted.choices)
-    kept, heavy = confirmed_in_memory(bench, taken, found)
-    names = {name: str(kept.get(name, AS_IT_WAS)) for name in found}
+    selection = select_jointly(bench, selection, timings, predicted.choices)
+    kept, over_limit = confirm_within_memory_limit(bench, selection, timings)
+    names = {name: str(kept.get(name, AS_IT_WAS)) for name in timings}
     names |= dict.fromkeys(bench.joined(kept), "none of its own")
-    shown = {
-        name: figures.shown(predicted.candidates.get(name, ()), names[name])
-        for name, figures in found.items()
+    reported = {
+        name: site.reported(predicted.candidates.get(name, ()), names[name])
+        for name, site in timings.items()
     }
-    return Tuned(kept, shown, heavy)
+    return Decision(kept, reported, over_limit)
 
 
-def _predicted(bench: Workbench, predict: Predict | None) -> Tuned:
-    """What the cost model says, for the very sizes that are timed."""
+def _predicted(bench: Workbench, predict: Predict | None) -> Decision:
+    """What the cost model chooses for the sizes that are timed; nothing without a cost model."""
     if predict is None:
-        return Tuned()
+        return Decision()
     shapes = {name: array.shape for name, array in bench.feeds.items()}
     return predict(bench.candidates, replace(bench.tuner, feed=FeedOptions(shapes)))
 
 
+def _predicted_ms(predicted: Decision, site: str) -> dict[str, float]:
+    """The predicted milliseconds of each form of a site."""
+    return {
+        entry.name: entry.predicted_ms
+        for entry in predicted.candidates.get(site, ())
+        if isinstance(entry, Prediction)
+    }
+
+
+def _size(planned: PlannedSite, predicted: Decision) -> tuple[float, int]:
+    """The predicted time and the multiplications of a site as it was; 0 if not known."""
+    macs = planned.report.macs
+    predicted_ms = _predicted_ms(predicted, planned.id).get(AS_IT_WAS, 0.0)
+    return predicted_ms, macs.before if macs is not None else 0
+
+
+def _time_site(
+    bench: Workbench,
+    name: str,
+    forms: Mapping[str, Choice],
+    choices: Choices,
+    predicted_ms: Mapping[str, float],
+    seconds: float,
+) -> tuple[Candidate, ...]:
+    """Time the forms of one site, the other sites as chosen so far; or read it from the cache."""
+    cached = bench.cached_timings(name)
+    if [entry.name for entry in cached] == [AS_IT_WAS, *forms]:  # else of another version
+        return cached
+    likely = _likely(forms, predicted_ms, seconds, bench.run_seconds)
+    if not likely:
+        return ()
+    variants = [choices, *({**choices, name: choice} for choice in likely.values())]
+    timed = tuple(
+        Candidate(label, timing.median_ms, timing.ratio, timing.low, timing.high, chosen=False)
+        for label, timing in zip(
+            (AS_IT_WAS, *likely), bench.compare(variants, seconds), strict=True
+        )
+    )
+    if likely == forms:  # else a call with more time can find out more
+        bench.store_timings(name, timed)
+    return timed
+
+
 def _likely(
     forms: Mapping[str, Choice],
-    predictions: Sequence[Candidate | Prediction],
+    predicted_ms: Mapping[str, float],
     seconds: float,
     run_seconds: float,
 ) -> Mapping[str, Choice]:
-    """The forms to time: all, or those that are predicted to be fastest where runs are few."""
-    promise = {
-        entry.name: entry.predicted_ms for entry in predictions if isinstance(entry, Prediction)
-    }
+    """The forms to time: all, or if there is time for a few runs only, the likely fastest."""
     most = len(forms)
     while most and _least_runs(most) * run_seconds > seconds:
         most -= 1
-    if not promise or most == len(forms):
+    if not predicted_ms or most == len(forms):
         return forms
-    best_first = sorted(forms, key=lambda name: promise.get(name, inf))
+    best_first = sorted(forms, key=lambda name: predicted_ms.get(name, inf))
     return {name: forms[name] for name in best_first[:most]}
 
 
-def _least_runs(rivals: int) -> int:
-    """Runs of all models for two looks at so many forms beside the model so far; see `race`."""
-    first = _FIRST_LOOK * (rivals + 1) if rivals > 1 else 0
-    return first + _LATER_LOOK * (ceil(rivals / 2) + 1)
-
-
-def _race(
-    bench: Workbench, name: str, forms: Mapping[str, Choice], choices: Choices, seconds: float
-) -> tuple[Candidate, ...]:
-    """Time the forms of one site in place, the others as chosen so far."""
-    if not forms:
-        return ()
-    variants = [choices, *({**choices, name: choice} for choice in forms.values())]
-    timings = bench.race(variants, seconds)
-    return tuple(
-        Candidate(label, timing.median_ms, timing.ratio, timing.low, timing.high, False)
-        for label, timing in zip((AS_IT_WAS, *forms), timings, strict=True)
-    )
-
-
-def _size(predicted: Tuned) -> Callable[[PlannedSite], tuple[float, int]]:
-    """How much there is to gain at a site: its time where that is predicted, then its work."""
-
-    def size(planned: PlannedSite) -> tuple[float, int]:
-        predictions = predicted.candidates.get(planned.report.id, ())
-        as_it_was = (
-            entry.predicted_ms
-            for entry in predictions
-            if isinstance(entry, Prediction) and entry.name == AS_IT_WAS
-        )
-        macs = planned.report.macs
-        return next(as_it_was, 0.0), macs.before if macs is not None else 0
-
-    return size
+def _least_runs(forms: int) -> int:
+    """The runs of all models in two evaluations of so many forms; see `time_against_first`."""
+    first = _FIRST_EVALUATION * (forms + 1) if forms > 1 else 0
+    return first + _LATER_EVALUATION * (ceil(forms / 2) + 1)

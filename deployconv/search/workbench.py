@@ -1,4 +1,4 @@
-"""Variants of one model, each proved before it is timed."""
+"""Build variants of one model, verify them and time them against each other."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Choice, Choices, TunerOptions
 from deployconv.search.measure import Timing, time_against_first
 
-_CONFIRM = 3.0
-"""Seconds for a comparison of two models whose runs are short."""
-_SHORT = 1.0
-"""Seconds that are kept back for a comparison, at the least."""
+_SHORTEST = 3.0
+"""Seconds for a comparison of two models, at the least."""
+_SHORTEST_LONG = 1.0
+"""Seconds for one that detects small gains, at the least: runs may be short."""
 _SIX_ROUNDS, _TWELVE_ROUNDS = 14, 26
-"""Runs of two models for so many rounds, warm-up runs included."""
+"""Runs of two models in six and in twelve rounds, warm-up runs included."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,14 +38,14 @@ class Workbench:
 
     Attributes:
         candidates: the sites of the model and their forms.
-        source: the original for the backend.
-        original: the same, loaded there.
+        source: the original, as the backend takes it.
+        original: its session.
         tuner: how to measure.
-        feeds: what every variant runs on.
-        expected: what the original computes of ``feeds``.
-        run_seconds: how long that takes.
-        deadline: when the time to measure is over.
-        cache: keeps what was measured.
+        feeds: the inputs of every run.
+        expected: the outputs of the original.
+        run_seconds: how long a run of the original takes.
+        deadline: when the time to measure is over, on the clock `time.monotonic`.
+        cache: stores timings for later calls.
     """
 
     candidates: Candidates
@@ -62,7 +62,7 @@ class Workbench:
 
     @classmethod
     def of(cls, candidates: Candidates, original: ModelSource, tuner: TunerOptions) -> Workbench:
-        """Load the original and run it.
+        """Load the original, run it and start the time to measure.
 
         Raises:
             UsageError: the inputs do not fit the model.
@@ -78,34 +78,34 @@ class Workbench:
         return cls(candidates, original, session, tuner, feeds, expected, run, deadline, cache)
 
     @property
-    def left(self) -> float:
-        """Seconds until the time to measure is over, less what a last comparison takes."""
-        return self.deadline - time.monotonic() - self.comparison
+    def seconds_left(self) -> float:
+        """Seconds until the time to measure is over, less those of a last comparison."""
+        return self.deadline - time.monotonic() - self.short_comparison
 
     @property
-    def comparison(self) -> float:
-        """Seconds for a comparison of two models, at the least."""
-        return max(_CONFIRM, _SIX_ROUNDS * self.run_seconds)
+    def short_comparison(self) -> float:
+        """Seconds for six rounds of two models, the fewest that give a confidence interval."""
+        return max(_SHORTEST, _SIX_ROUNDS * self.run_seconds)
 
     @property
-    def telling(self) -> float:
-        """Seconds for a comparison that tells a small gain from the noise."""
-        return max(_SHORT, _TWELVE_ROUNDS * self.run_seconds)
+    def long_comparison(self) -> float:
+        """Seconds for twelve rounds of two models, which distinguish small gains from noise."""
+        return max(_SHORTEST_LONG, _TWELVE_ROUNDS * self.run_seconds)
 
     def joined(self, choices: Choices) -> set[str]:
         """The sites that the rewrites of others replace."""
         sites = self.candidates.with_choices(choices).sites
         return {planned.id for planned in sites if planned.joined is not None}
 
-    def race(
+    def compare(
         self,
         variants: Sequence[Choices | None],
         seconds: float,
         until_decided: bool = False,
     ) -> list[Timing]:
-        """Time the model with each of these choices made; None stands for the original.
+        """Time the model with each of these choices against the first; None is the original.
 
-        Raises CheckFailed for one that computes something else than the original.
+        Raises CheckFailed for a variant that computes something else than the original.
         """
         for choices in variants:
             self._certify(choices or {})
@@ -116,16 +116,13 @@ class Workbench:
             ]
             return time_against_first(sessions, self.feeds, seconds, until_decided)
 
-    def times_the_memory(self, choices: Choices) -> float | None:
-        """Peak memory with ``choices`` made, as a multiple of that without any.
-
-        None if it cannot be measured.
-        """
+    def memory_ratio(self, choices: Choices) -> float | None:
+        """Peak memory with ``choices``, divided by that without any; None if not measurable."""
         before, after = self._peak({}), self._peak(choices)
         return after / before if before and after else None
 
     def _peak(self, choices: Choices) -> int | None:
-        """Bytes on the backend, measured once."""
+        """The peak memory with ``choices`` in bytes; each set of choices is measured once."""
         key = frozenset(choices.items())
         if key not in self._peaks:
             with ExitStack() as stack:
@@ -154,23 +151,23 @@ class Workbench:
             self._certified.add((name, choice))
 
     def _variant(self, choices: Choices, stack: ExitStack) -> Session:
-        """The model with ``choices`` made, ready to run and proved to compute the same."""
+        """A session of the model with ``choices`` whose outputs are those of the original."""
         path = self._written(choices, stack)
         session = get_backend(self.tuner.backend).prepare(path, threads=self.tuner.threads)
-        self._compare(session, path, choices)
+        self._check_outputs(session, path, choices)
         return session
 
     def _written(self, choices: Choices, stack: ExitStack) -> Path:
-        """The model with ``choices`` made, in a file that is there as long as ``stack``."""
+        """A file with the model with ``choices``; it is deleted when ``stack`` closes."""
         after = apply(self.candidates.with_choices(choices))
         folder = self.candidates.model.folder
         return stack.enter_context(staged(after.proto, folder, None, after.added)).path
 
-    def _compare(self, session: Session, path: Path, choices: Choices) -> None:
-        """Raise CheckFailed unless the variant computes what the original does."""
+    def _check_outputs(self, session: Session, path: Path, choices: Choices) -> None:
+        """Raise CheckFailed unless the outputs are those of the original."""
         outputs = compare_outputs(self.expected, session.run(self.feeds))
         if not all(output.passed for output in outputs):
-            # A model that moves by its own rounding is judged by how far: see `check_parity`.
+            # The difference may be the model's own rounding, which `check_parity` measures.
             feed, threads = self.tuner.feed, self.tuner.threads
             backend, allowed = self.tuner.backend, self.candidates.planning.options.allow_requantize
             outputs = check_parity(self.source, path, backend, feed, threads, allowed).outputs
@@ -182,16 +179,16 @@ class Workbench:
                     f" {_difference(output)}: nothing was written"
                 )
 
-    def remembered(self, site: str) -> tuple[Candidate, ...]:
-        """What was measured of a site before; empty if nothing was."""
+    def cached_timings(self, site: str) -> tuple[Candidate, ...]:
+        """The timings of a site from an earlier call; empty if there are none."""
         return self.cache.read(self._key(site)) or ()
 
-    def remember(self, site: str, timed: tuple[Candidate, ...]) -> None:
-        """Keep what was measured of a site for the next time."""
+    def store_timings(self, site: str, timed: tuple[Candidate, ...]) -> None:
+        """Store the timings of a site for later calls."""
         self.cache.write(self._key(site), timed)
 
     def _key(self, site: str) -> Key:
-        # Timed in place, a figure belongs to the model as well as to the layer.
+        # A form is timed within the whole model, so its timing depends on the model as well.
         info = self.candidates.model.info
         return Key(
             model=info.sha256,

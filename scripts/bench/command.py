@@ -6,13 +6,13 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
-from bench.rows import Policy, R, document
+from bench.rows import Policy, R, Table, document
 from bench.speed import QUICK, THOROUGH, Effort
 from bench.subjects import Subject
 
@@ -26,26 +26,22 @@ Measure = Callable[[Subject, Policy, int, Effort, Path], R]
 
 @dataclass(frozen=True)
 class Benchmark(Generic[R]):
-    """What is measured and how it is shown; the functions are as those of the module `table`."""
+    """What is measured, and how it is shown."""
 
     description: str | None
     subjects: Callable[[], Sequence[Subject]]
     policies: tuple[Policy, ...]
-    header: str
-    line: Callable[[R], str]
-    summarise: Callable[[Sequence[R]], Iterator[dict[str, Any]]]
-    summary_line: Callable[[Mapping[str, Any]], str]
-    markdown: Callable[[Sequence[Mapping[str, Any]]], Iterator[str]]
+    table: Table[R]
     prepare: Callable[[Sequence[int]], tuple[Measure[R], Mapping[str, Any]]]
     """From numbers of threads to a `Measure`, and to the conditions that the JSON records."""
 
 
 def main(benchmark: Benchmark[R]) -> int:
     """Measure what the command line asks for, print row by row, and return the exit status."""
-    options = _arguments(benchmark)
+    options, table = _arguments(benchmark), benchmark.table
     if options.table:
         found = [json.loads(path.read_text(encoding="utf-8")) for path in options.table]
-        print(*benchmark.markdown(found), sep="\n")
+        print(*table.markdown(found), sep="\n")
         return 0
     base = QUICK if options.quick else THOROUGH
     effort = Effort(base.seconds, options.budget or base.budget, options.runs)
@@ -61,15 +57,15 @@ def main(benchmark: Benchmark[R]) -> int:
     threads = options.threads or (2, 1)
     measure, conditions = benchmark.prepare(threads)
     rows: list[R] = []
-    print(benchmark.header)
+    print(table.header)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         for subject in subjects:
             for policy in options.policy or benchmark.policies:
                 for number in threads:
                     rows.append(measure(subject, policy, number, effort, Path(folder)))
-                    print(benchmark.line(rows[-1]), flush=True)
-    summary = list(benchmark.summarise(rows))
-    print("", *map(benchmark.summary_line, summary), sep="\n")
+                    print(table.line(rows[-1]), flush=True)
+    summary = list(table.summarise(rows))
+    print("", *map(table.summary_line, summary), sep="\n")
     if options.json:
         text = json.dumps(document(rows, effort, conditions, summary), indent=1)
         options.json.write_text(text, encoding="utf-8")
@@ -120,8 +116,3 @@ def rewrite(
         cache=False,
         force=True,
     )
-
-
-def words(error: Exception) -> str:
-    """The error on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,8 @@ from zoo.quantize import Feeds, quantize, random_batches
 
 from bench import command
 from bench import rows as base
+from bench.process import on_one_line
+from bench.rows import Rows, Table
 from bench.speed import Effort, time_pair
 from bench.subjects import Shapes, Subject, exported
 from deployconv.runtimes import get_backend
@@ -45,39 +47,27 @@ class Row(base.Row):
     errors: Errors | None = None
 
 
-HEADER = f"{base.HEADER}  error to float"
+def _cells(row: Row) -> str:
+    return f"  {row.errors.before:.4f} -> {row.errors.after:.4f}" if row.errors else ""
 
 
-def line(row: Row) -> str:
-    """One row of the table."""
-    if row.errors is None:
-        return base.line(row, "")
-    return base.line(row, f"  {row.errors.before:.4f} -> {row.errors.after:.4f}")
-
-
-def summarise(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """The means, and the largest growth of the error."""
-    return base.summarise(rows, _most_error)
-
-
-def _most_error(rows: Sequence[Row]) -> dict[str, Any]:
+def _extremes(rows: Sequence[Row]) -> dict[str, Any]:
     return {"most_error": max(row.errors.ratio for row in rows if row.errors)}
 
 
-def summary_line(found: Mapping[str, Any]) -> str:
-    """One line below the table."""
-    return base.summary_line(found, f"error at most {found['most_error']:.3f} times")
+def _extremes_line(found: Mapping[str, Any]) -> str:
+    return f"error at most {found['most_error']:.3f} times"
 
 
-def markdown(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A table of what ``--json`` wrote; the error is that of the row with the largest."""
-    return base.markdown(documents, {"error against float": _error})
-
-
-def _error(rows: base.Rows) -> str:
+def _error(rows: Rows) -> str:
     errors = max((row["errors"] for row in rows), key=lambda one: one["after"])
     return f"{errors['before']:.4f} -> {errors['after']:.4f}"
 
+
+TABLE = Table(
+    "  error to float", _cells, _extremes, _extremes_line, {"error against float": _error}
+)
+"""The table of errors; in Markdown the error is that of the row with the largest."""
 
 Order = Literal["quantize, then rewrite", "rewrite, then quantize"]
 
@@ -101,7 +91,7 @@ def measure(
         speed = time_pair(before, after, subject.shapes, threads, effort)
         errors = compare(original, (before, after), subject.shapes)
     except Exception as error:
-        return Row(subject.name, policy, threads, error=command.words(error))
+        return Row(subject.name, policy, threads, error=on_one_line(error))
     sites = tuple(asdict(site) for site in done.sites)
     return Row(subject.name, policy, threads, sites, speed, errors)
 
@@ -142,6 +132,6 @@ def benchmark(
 ) -> command.Benchmark[Row]:
     """The benchmark that compares in this ``order``, for `command.main`."""
     return command.Benchmark(
-        *(description, subjects, policies, HEADER, line, summarise, summary_line, markdown),
+        *(description, subjects, policies, TABLE),
         prepare=lambda threads: (partial(measure, order), {"order": order}),
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.apart import apart
-from bench.subjects import Shapes
+from bench.process import in_own_process
+from bench.subjects import Shapes, random_feeds
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Memory:
     @classmethod
     def of(cls, original: Path, rewritten: Path, shapes: Shapes, threads: int) -> Memory:
         """Measure both, each in a process of its own."""
-        return cls(*apart(_peaks, original, rewritten, shapes, threads))
+        return cls(*in_own_process(_peaks, original, rewritten, shapes, threads))
 
     @property
     def ratio(self) -> float:
@@ -28,13 +28,9 @@ class Memory:
 
 def _peaks(original: Path, rewritten: Path, shapes: Shapes, threads: int) -> list[int]:
     """The peaks of both, on the same inputs. Raises OSError if the system cannot measure them."""
-    from deployconv.options import FeedOptions
-    from deployconv.proof.inputs import make_feeds
-    from deployconv.runtimes import get_backend
     from deployconv.runtimes.measure import peak_memory
 
-    session = get_backend("ort").prepare(original, threads=threads)
-    feeds = make_feeds(session.inputs, FeedOptions(shapes)).arrays
+    feeds = random_feeds(original, shapes, threads)
     found = []
     for path in (original, rewritten):
         peak = peak_memory(path, feeds, threads)

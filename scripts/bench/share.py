@@ -18,7 +18,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from bench.floor import Floor, Rates
-from bench.subjects import Shapes
+from bench.subjects import Shapes, random_feeds
 from bench.work import all_nodes, macs_of
 
 _RUNS = 15
@@ -115,12 +115,7 @@ def _profile(path: Path, shapes: Shapes, threads: int) -> list[_Node]:
     """Every node that is run, by the name that onnxruntime gives it."""
     import onnxruntime as ort
 
-    from deployconv.options import FeedOptions
-    from deployconv.proof.inputs import make_feeds
-    from deployconv.runtimes import get_backend
-
-    specs = get_backend("ort").prepare(path, threads=threads).inputs
-    feeds = make_feeds(specs, FeedOptions(shapes)).arrays
+    feeds = random_feeds(path, shapes, threads)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -10,10 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.apart import apart
+from bench.process import in_own_process
 
 if TYPE_CHECKING:
     from zoo.sample import Sample
+
+    from deployconv.runtimes.base import Feeds
 
 MODELS = Path(__file__).resolve().parent.parent.parent / "models"
 
@@ -87,12 +89,22 @@ def export_large(name: str, path: Path) -> None:
     onnx.save(export(samples[name]), path)
 
 
+def random_feeds(model: Path, shapes: Shapes, threads: int) -> Feeds:
+    """Random inputs of these ``shapes`` for ``model``."""
+    from deployconv.options import FeedOptions
+    from deployconv.proof.inputs import make_feeds
+    from deployconv.runtimes import get_backend
+
+    session = get_backend("ort").prepare(model, threads=threads)
+    return make_feeds(session.inputs, FeedOptions(shapes)).arrays
+
+
 def all_subjects() -> list[Subject]:
     """All models that can be measured here."""
     if find_spec("torch") is None:
         print("torch is not installed: only the models of models/", file=sys.stderr)
         return samples()
-    return [*samples(), *apart(large)]
+    return [*samples(), *in_own_process(large)]
 
 
 def exported(subject: Subject, folder: Path) -> Path:
@@ -101,5 +113,5 @@ def exported(subject: Subject, folder: Path) -> Path:
         return subject.path
     path = folder / f"{subject.name}.onnx"
     if not path.exists():
-        apart(export_large, subject.name, path)
+        in_own_process(export_large, subject.name, path)
     return path

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench import rows as base
 from bench.floor import Floor
 from bench.memory import Memory
+from bench.rows import Rows, Table
 from bench.share import UNBOUNDED, Share
 
 
@@ -31,25 +32,16 @@ class Row(base.Row):
         return (self.speed.ratio if self.speed else 1.0) / (1.0 - (self.moving or 0.0))
 
 
-HEADER = f"{base.HEADER}{'memory':>7}{'moving':>8}{'limit':>9}{'floor':>11}{'times floor':>14}"
-
-
-def line(row: Row) -> str:
-    """One row of the table."""
+def _cells(row: Row) -> str:
     if row.speed is None or row.memory is None or row.floor is None or row.limit is None:
-        return base.line(row, "")
+        return ""
     speed, floor = row.speed, row.floor.ms
     times = f"{speed.before_ms / floor:4.1f} -> {speed.after_ms / floor:4.1f}"
-    rest = f"{row.memory.ratio:9.2f}{row.moving or 0.0:8.0%}{row.limit:9.2f}"
-    return base.line(row, f"{rest}{floor:8.2f} ms  {times}")
+    moving = row.moving or 0.0
+    return f"{row.memory.ratio:9.2f}{moving:8.0%}{row.limit:9.2f}{floor:8.2f} ms  {times}"
 
 
-def summarise(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """The means, those of the limits too, and the largest memory of a rewritten model."""
-    return base.summarise(rows, _memory_and_limit)
-
-
-def _memory_and_limit(rows: Sequence[Row]) -> dict[str, Any]:
+def _extremes(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "most_memory": max(row.memory.ratio if row.memory else 0.0 for row in rows),
         "limit": statistics.geometric_mean(row.limit or 1.0 for row in rows),
@@ -57,40 +49,42 @@ def _memory_and_limit(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def summary_line(found: Mapping[str, Any]) -> str:
-    """One line below the table."""
+def _extremes_line(found: Mapping[str, Any]) -> str:
     memory = f"peak memory at most {found['most_memory']:.2f} times"
     unmoved = f"geometric mean if moving took no time {found['unmoved']:.2f}"
-    limit = f"of the limits {found['limit']:.2f}"
-    return base.summary_line(found, f"{memory}; {unmoved}, {limit}")
+    return f"{memory}; {unmoved}, of the limits {found['limit']:.2f}"
 
 
-def markdown(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A table of what `bench_ort.py --json` wrote.
-
-    Its last columns are for the largest number of threads: the part that the quickest rewritten
-    model spends on moving data, the limit, and how many times the floor the original and the
-    quickest rewritten model take.
-    """
-    more = {"moving": _moving, "limit": _limit, "times the floor": _times_floor}
-    return base.markdown(documents, more)
-
-
-def _moving(rows: base.Rows) -> str:
+def _moving(rows: Rows) -> str:
     return f"{_quickest(rows)['moving']:.0%}"
 
 
-def _limit(rows: base.Rows) -> str:
+def _limit(rows: Rows) -> str:
     found = statistics.median(row["limit"] for row in rows)
     return f"{found:.2f}" if found < UNBOUNDED else "none"
 
 
-def _times_floor(rows: base.Rows) -> str:
+def _times_floor(rows: Rows) -> str:
     """Times the floor of the original and of the quickest rewritten model in ``rows``."""
     best = _quickest(rows)
     speed, floor = best["speed"], best["floor"]["ms"]
     return f"{speed['before_ms'] / floor:.1f} -> {speed['after_ms'] / floor:.1f}"
 
 
-def _quickest(rows: base.Rows) -> Mapping[str, Any]:
+def _quickest(rows: Rows) -> Mapping[str, Any]:
     return min(rows, key=lambda row: row["speed"]["after_ms"] / row["speed"]["before_ms"])
+
+
+TABLE = Table(
+    f"{'memory':>7}{'moving':>8}{'limit':>9}{'floor':>11}{'times floor':>14}",
+    _cells,
+    _extremes,
+    _extremes_line,
+    {"moving": _moving, "limit": _limit, "times the floor": _times_floor},
+)
+"""The table of `bench_ort.py`.
+
+In Markdown its last columns are for the largest number of threads: the part that the quickest
+rewritten model spends on moving data, the limit, and how many times the floor the original and the
+quickest rewritten model take.
+"""

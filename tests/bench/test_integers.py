@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from bench import integers
-from bench.integers import Errors, Order, Row, line, markdown, measure, summarise, summary_line
+from bench.integers import TABLE, Errors, Order, Row, measure
 from bench.speed import QUICK, Speed
 from bench.subjects import MODELS, Subject
 from onnx import numpy_helper
@@ -25,21 +25,21 @@ def row(model: str, ratio: float, before: float = 0.02, after: float = 0.02) -> 
 
 
 def test_the_summary_has_the_mean_and_the_largest_growth_of_the_error() -> None:
-    (found,) = summarise([row("a", 2.0), row("b", 8.0, 0.04, 0.05), row("c", 0.5, 0.1, 0.09)])
+    (found,) = TABLE.summarise([row("a", 2.0), row("b", 8.0, 0.04, 0.05), row("c", 0.5, 0.1, 0.09)])
     assert (found["models"], found["slowest"]) == (3, "c")
     assert found["geometric_mean"] == pytest.approx(2.0)
     assert found["most_error"] == pytest.approx(1.25)
-    assert "lowest 0.50 (c), error at most 1.250 times" in summary_line(found)
+    assert "lowest 0.50 (c), error at most 1.250 times" in TABLE.summary_line(found)
 
 
 def test_a_row_shows_both_errors() -> None:
-    assert line(row("a", 2.0, 0.0201, 0.0199)).endswith("  0.0201 -> 0.0199")
-    assert line(Row("a", "all", 2, error="gone")).endswith("  gone")
+    assert TABLE.line(row("a", 2.0, 0.0201, 0.0199)).endswith("  0.0201 -> 0.0199")
+    assert TABLE.line(Row("a", "all", 2, error="gone")).endswith("  gone")
 
 
 def test_in_markdown_the_error_stands_last() -> None:
     rows = [row("a", 2.0), row("b", 8.0, 0.04, 0.05)]
-    assert list(markdown([{"rows": [asdict(entry) for entry in rows]}])) == [
+    assert list(TABLE.markdown([{"rows": [asdict(entry) for entry in rows]}])) == [
         "| model | original, ms | `all`, 2 threads | error against float |",
         "| --- | --- | --- | --- |",
         "| a | 1 | 2.00 | 0.0200 -> 0.0200 |",

@@ -1,4 +1,4 @@
-"""Wherever a constant weight or bias comes from, it is found, folded and swept away."""
+"""Constant weights and biases are found and folded, whatever makes them, and then removed."""
 
 from __future__ import annotations
 
@@ -127,6 +127,9 @@ SOURCES = {
         [node("Mul", ["v", "gain"], ["w"])],
         [tensor("v", WEIGHT), tensor("gain", integers(3, 1, 1))],
     ),
+    "an output left out": computed(
+        [node("MaxPool", ["v"], ["w", ""], kernel_shape=[1, 1])], [tensor("v", WEIGHT)]
+    ),
     "weight norm": weight_norm(),
     "ScatterND": scattered(),
 }
@@ -135,7 +138,7 @@ SOURCES = {
 @pytest.mark.parametrize("original", SOURCES.values(), ids=list(SOURCES))
 def test_every_source_of_a_constant_weight(original: ModelProto) -> None:
     after = assert_rewritten(original)
-    # Whatever made the old weight is gone with it.
+    # What made the old weight is removed with it.
     assert set(ops(after)) == {"Conv", "DepthToSpace", "Slice"}
     names = {initializer.name for initializer in after.graph.initializer}
     assert all(name.startswith("up/") for name in names)
@@ -143,7 +146,7 @@ def test_every_source_of_a_constant_weight(original: ModelProto) -> None:
 
 @pytest.mark.parametrize("place", ["Constant", "initializer"])
 def test_a_sparse_weight(place: str) -> None:
-    """onnxruntime takes no sparse tensor of four dimensions, so the dense one is the judge."""
+    """Compared with the dense weight: onnxruntime takes no sparse tensor of four dimensions."""
     if place == "Constant":
         original = computed([constant("w", sparse_value=sparse(WEIGHT))])
     else:
@@ -206,7 +209,7 @@ def test_from_ir_4_a_caller_may_override_it() -> None:
     assert reasons(with_inputs(8)) == ["overridable-initializer"]
 
 
-def test_an_overridable_weight_behind_a_chain_is_found_too() -> None:
+def test_a_weight_computed_from_an_overridable_one_is_found_too() -> None:
     original = with_inputs(8)
     site = original.graph.node.pop()
     original.graph.node.extend([node("Identity", ["w"], ["same"]), site])

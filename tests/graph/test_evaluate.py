@@ -1,4 +1,4 @@
-"""The operators that are evaluated here, against onnxruntime."""
+"""The corrected operators of the reference evaluator, compared with onnxruntime."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def assert_as_onnxruntime(model: ModelProto, constants: Mapping[str, Any], x: Ar
 
 @st.composite
 def scatters(draw: st.DrawFn) -> tuple[Array, Array, Array]:
-    """Data, indices into its first axes, each place once, and updates."""
+    """Data, indices into its first axes without repetition, and updates."""
     shape = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
     width = draw(st.integers(1, len(shape)))
     places = np.stack(np.unravel_index(np.arange(np.prod(shape[:width])), shape[:width]), -1)
@@ -100,7 +100,7 @@ def test_scatter_elements_that_adds() -> None:
 @pytest.mark.parametrize("scale", [2, 3])
 @pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 13, 18, 19, 23])
 def test_nearest_resize_at_every_opset(opset: int, scale: int) -> None:
-    """With the modes that the operator has where none are stated."""
+    """Modes that are not stated are those that the operator has by default."""
     constants = {"scales": floats(1, 1, scale, 2), "roi": floats()}
     if opset < 9:
         body = f"y = Upsample<scales=[1.0,1.0,{scale}.0,2.0]>(x)"

@@ -71,7 +71,7 @@ def local_function(dtype: int) -> ModelProto:
 
 
 def generators(dtype: int) -> ModelProto:
-    """Every kind of dtype that an operator makes up by itself."""
+    """Every attribute by which an operator states its element type."""
     nodes = [
         helper.make_node("ConstantOfShape", ["s"], ["a"], value=constant("v", [5.0], dtype)),
         helper.make_node("EyeLike", ["a"], ["b"], dtype=dtype),

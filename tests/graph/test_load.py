@@ -1,4 +1,4 @@
-"""What loads and what does not: real files are stranger than the ONNX checker thinks."""
+"""Which models load, and which are refused: real files, some that the checker would refuse."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def conv_net() -> ModelProto:
 
 @pytest.mark.parametrize("level", ["ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"])
 def test_a_model_that_onnxruntime_has_optimised(level: str, tmp_path: Path) -> None:
-    """FusedConv of com.microsoft, and at the last level the nchwc layout's operators."""
+    """Operators of com.microsoft: FusedConv, and at the last level those of the nchwc layout."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     options.optimized_model_filepath = str(tmp_path / "net.onnx")
@@ -91,7 +91,7 @@ def with_function() -> ModelProto:
 
 
 def of_ir_3() -> ModelProto:
-    """As PyTorch 1.0 wrote it: every initializer is an input too."""
+    """A model as PyTorch 1.0 wrote it: every initializer is an input too."""
     proto = upsampler()
     proto.ir_version, proto.opset_import[0].version = 3, 9
     proto.graph.input.append(value("w", FLOAT, [2, 3, 4, 4]))
@@ -181,7 +181,7 @@ def external(folder: Path) -> Path:
 
 
 def links_of_a_download_cache(path: Path) -> Path:
-    """As the Hugging Face cache lays them out: names are links to files named by content."""
+    """Links as in the Hugging Face cache: each name is a link to a file named by its content."""
     blobs, snapshot = path.parent / "blobs", path.parent / "snapshot"
     blobs.mkdir()
     snapshot.mkdir()

@@ -1,4 +1,4 @@
-"""The map of a nearest Resize, against what onnxruntime reads: every mode, rounding and size."""
+"""The map of a nearest Resize, compared with onnxruntime: every mode, rounding and size."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_an_aspect_ratio_that_is_kept(policy: str, size: tuple[int, int]) -> Non
 @pytest.mark.parametrize("coordinates", COORDINATES)
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 def test_an_axis_that_keeps_its_size_keeps_its_elements(coordinates: str, rounding: str) -> None:
-    """Though by the formula of ``tf_half_pixel_for_nn`` they would move."""
+    """The formula of ``tf_half_pixel_for_nn`` would move them."""
     modes = (
         f'mode="nearest", coordinate_transformation_mode="{coordinates}", nearest_mode="{rounding}"'
     )

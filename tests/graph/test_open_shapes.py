@@ -1,4 +1,4 @@
-"""The shapes that are claimed at all sizes, against those that onnxruntime computes at some."""
+"""Shapes for all sizes, compared with those that onnxruntime computes at some sizes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SHAPED = {
     "Transpose": "y = Transpose(x)",
     "back where it was": "d = Conv(x, w1) p = Pad(d, pads) y = Slice(p, first, last, rows)",
 }
-"""Each has a shape at all sizes."""
+"""Nodes whose shape is known at all sizes."""
 
 UNKNOWN = {
     "rounded": "y = MaxPool<kernel_shape=[2,2], strides=[2,2], pads=[1,1,0,0]>(x)",
@@ -52,7 +52,7 @@ UNKNOWN = {
     "a remainder": "y = Reshape(x, pairs)",
     "where it is positive": "y = NonZero(x)",
 }
-"""What is known of these is what shape inference knows: their rank."""
+"""Nodes of which only the rank is known, from shape inference."""
 
 
 def layered(body: str) -> ModelProto:
@@ -110,7 +110,7 @@ def test_a_shape_at_all_sizes(body: str) -> None:
 def test_no_shape_where_it_depends_on_the_size(body: str) -> None:
     known, proven = claims(layered(body))
     assert not proven
-    # Each open size is one that nothing else has.
+    # Each open size is a new symbol.
     named = {name for size in known.shape for name in size.symbols} if known else set()
     assert named <= {"n"} or all(name.startswith("?") for name in named - {"n"})
 

@@ -1,4 +1,4 @@
-"""A model is raised to a later opset only where that is the same model."""
+"""A model is raised to a later opset only if it stays the same model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODELS = Path(__file__).resolve().parents[2] / "models"
 SAMPLES = (
     *("dcgan_generator", "dcgan_int8", "fcn_bilinear", "subpixel_figure", "text_detector_head"),
 )
-"""Those of ``models/`` that an exporter wrote for opset 17."""
+"""The models in ``models/`` that an exporter wrote for opset 17."""
 
 
 CONSTANTS = {
@@ -56,7 +56,7 @@ def chain(*nodes: NodeProto, opset: int = 17, **rest: Any) -> ModelProto:
 
 
 def of(opset: int, *nodes: NodeProto) -> Any:
-    """The same, written later; IR version 8 allows initializers that are no inputs."""
+    """A model of IR version 8, which allows initializers that are no inputs."""
     return lambda: chain(*nodes, opset=opset, ir_version=8)
 
 
@@ -110,7 +110,7 @@ MOVED = {
     ),
     "parts": (of(11, node("Split", ["x"], ["y", "s"], axis=3, split=[2, 4])), {"split": [2, 4]}),
 }
-"""Attributes that opset 18 has as inputs, and what they hold."""
+"""Attributes that are inputs in opset 18, and their values."""
 
 LIFTED = {
     "ConvTranspose": upsampler,
@@ -191,7 +191,7 @@ LIFTED = {
 
 
 def outputs(proto: ModelProto, optimise: bool) -> dict[str, Any]:
-    """By onnxruntime, on random inputs that depend on the interface alone."""
+    """The outputs of onnxruntime, on random inputs that depend on the interface alone."""
     session = get_backend("ort").prepare(proto.SerializeToString(), threads=1, optimise=optimise)
     return session.run(make_feeds(session.inputs, FeedOptions()).arrays)
 
@@ -255,7 +255,7 @@ RELU = node("Relu", ["x"], ["y"])
 
 
 def trained() -> ModelProto:
-    """The model holds nothing that changed; the graph that trains it does."""
+    """The training graph has an operator that changed; the model has none."""
     proto = chain(RELU)
     halves = node("Split", ["x"], ["z", "rest"], axis=1)
     step = graph([halves], [], [value("z", FLOAT, None)])
@@ -264,7 +264,7 @@ def trained() -> ModelProto:
 
 
 def without_onnx() -> ModelProto:
-    """Only operators of another domain, and so no version of the ONNX operators at all."""
+    """Only operators of another domain, so that no version of the ONNX operators is imported."""
     body = graph(
         [node("Anything", ["x"], ["y"], domain="local")],
         [value("x", FLOAT, [1])],
@@ -356,7 +356,7 @@ def test_a_later_model_stays(opset: int) -> None:
 
 
 def test_the_table_of_samples_is_complete() -> None:
-    """Every sample below opset 18 is lifted here."""
+    """Every sample model below opset 18 is in the table."""
     below = {
         path.stem: why_not_lifted(proto, 18)
         for path in sorted(MODELS.glob("*.onnx"))

@@ -1,4 +1,4 @@
-"""Whole or not at all, whatever happens on the way."""
+"""Models are written whole or not at all, whatever fails on the way."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def external(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(params=[False, True], ids=["new", "forced"])
 def call(request: pytest.FixtureRequest, tmp_path: Path, external: bool) -> Iterator[list[str]]:
-    """A rewrite, where asked for over an old output; whatever is raised, nothing has changed."""
+    """A rewrite that fails, if asked for over an old output: nothing may change."""
     path = written(tmp_path, "net.onnx", external)
     if request.param:
         written(tmp_path, "out.onnx", external, seed=1)
@@ -145,14 +145,14 @@ def interrupt(*_: object, **__: object) -> None:
 def test_interrupted_while_it_is_verified(
     call: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("deployconv.rewriting.check_parity", interrupt)
+    monkeypatch.setattr("deployconv.proof.parity.check_parity", interrupt)
     call.remove("--no-verify")
     assert main(call) == 130
     assert capsys.readouterr().err == "deployconv: error: interrupted\n"
 
 
 class Failing:
-    """`Path.replace` that raises at its ``nth`` call, before or after it has done its work."""
+    """`Path.replace` that raises at its ``nth`` call, before or after the rename."""
 
     def __init__(self, nth: int, after: bool, error: BaseException) -> None:
         self.left, self.after, self.error = nth, after, error
@@ -260,7 +260,7 @@ with staged(loaded.proto, loaded.folder, output) as candidate:
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 @pytest.mark.parametrize("moves", [0, 1, 2, 3])
 def test_killed_while_old_files_are_replaced(moves: int, tmp_path: Path) -> None:
-    """No model ever stands beside another's data, and neither the old nor the new is lost."""
+    """No model lies beside the data of another; neither the old nor the new one is lost."""
     path = written(tmp_path, "net.onnx", external=True)
     output = written(tmp_path, "out.onnx", external=True, seed=1)
     old = [output.read_bytes(), data_path(output).read_bytes()]

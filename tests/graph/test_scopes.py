@@ -32,7 +32,7 @@ def up(source: str, result: str) -> NodeProto:
 
 
 def main(nodes: Sequence[NodeProto], shape: Sequence[int | None], inside: bool) -> ModelProto:
-    """``x`` -> nodes -> ``z``, with a flag; the parameters stand here or inside a body."""
+    """``x`` -> nodes -> ``z``, with a flag; the parameters are here or ``inside`` a body."""
     inputs = [value("x", FLOAT, SHAPE), value("yes", BOOL, [])]
     outer = [] if inside else PARAMETERS
     return model(graph(nodes, inputs, [value("z", FLOAT, shape)], [*outer, COUNT, TRUE]))
@@ -124,8 +124,8 @@ def test_a_site_in_a_body(build: Callable[[bool], ModelProto], scope: str, insid
     assert [(site.scope, site.id) for site in done.sites] == [(scope, f"{scope}/up")]
 
 
-def test_a_weight_that_a_body_hides_behind_its_own() -> None:
-    """Inner names win over outer ones: the two nodes have different weights."""
+def test_a_weight_of_a_body_hides_one_around_it() -> None:
+    """An inner name hides an outer one: the two nodes have different weights."""
     inner = graph(
         [up("x", "t")],
         [],

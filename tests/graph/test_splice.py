@@ -1,4 +1,4 @@
-"""What else reads a parameter keeps it; what nothing reads any more is gone; names stay unique."""
+"""Parameters that are still read stay, those that nothing reads go; names stay unique."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_weight_that_is_an_output_stays() -> None:
 
 
 def test_a_weight_that_a_body_reads_stays() -> None:
-    """Only the branch reads it once the node of the main graph is gone."""
+    """Only the branch reads the weight once the node of the main graph is gone."""
     then = graph([node("Conv", ["x", "w"], ["t"])], [], [value("t", FLOAT, [None] * 4)])
     original = network(
         [
@@ -130,7 +130,7 @@ def test_equal_weights_of_two_names_are_stored_once() -> None:
 
 
 def branches(first: NodeProto, second: NodeProto, *more: TensorProto) -> ModelProto:
-    """An If whose branches are these nodes; their weights stand in the main graph."""
+    """An If whose branches are these nodes; their weights are in the main graph."""
     then, otherwise = (
         graph([inner], [], [value(inner.output[0], FLOAT, [None] * 4)]) for inner in (first, second)
     )
@@ -140,7 +140,7 @@ def branches(first: NodeProto, second: NodeProto, *more: TensorProto) -> ModelPr
 
 
 def weights_inside(model: ModelProto) -> list[list[str]]:
-    """The same of each subgraph."""
+    """The names of the weights in each subgraph."""
     return [
         [tensor.name for tensor in owner.initializer if len(tensor.dims) > 1]
         for owner in owners(model)
@@ -148,15 +148,15 @@ def weights_inside(model: ModelProto) -> list[list[str]]:
     ]
 
 
-def test_a_weight_stands_in_the_graph_that_reads_it() -> None:
-    """There onnxruntime runs its Conv on blocks of channels."""
+def test_a_weight_is_in_the_graph_that_reads_it() -> None:
+    """If the weight is in the same graph, onnxruntime runs a Conv on blocks of channels."""
     other = tensor("v", integers(2, 2, 4, 4, seed=9))
     after = assert_rewritten(branches(up("x", "a"), up("x", "b", "v"), other))
     assert weights(after) == []
     assert weights_inside(after) == [["a/weight"], ["b/weight"]]
 
 
-def test_a_weight_that_two_branches_read_stands_around_them() -> None:
+def test_a_weight_that_two_branches_read_is_in_the_graph_around_them() -> None:
     other = tensor("v", integers(2, 2, 4, 4))
     after = assert_rewritten(branches(up("x", "a"), up("x", "b", "v"), other))
     assert len(weights(after)) == 1
@@ -200,7 +200,7 @@ def test_nodes_without_a_name() -> None:
 
 
 def test_nodes_of_one_name() -> None:
-    """onnxruntime refuses such a model, so the reference evaluator is the judge."""
+    """Compared by the reference evaluator: onnxruntime refuses equal names."""
     original = network([up("x", "a", name="same"), up("a", "y", name="same")], ["y"])
     done, after = rewrite(original, verify=False)
     assert [site.status for site in done.sites] == ["rewritten", "rewritten"]
@@ -231,12 +231,12 @@ def test_an_output_that_others_read_and_that_leaves_the_graph() -> None:
 def test_nodes_in_a_row_without_anything_between() -> None:
     after = assert_rewritten(network([up("x", "a"), up("a", "d"), up("d", "y")], ["y"]))
     order = [name for proto in after.graph.node for name in (*proto.input, *proto.output)]
-    # Topological: what one makes stands before what the next reads.
+    # In topological order: what a node reads is made before it.
     assert order.index("a") < order.index("d") < order.index("y")
 
 
 def test_a_constant_that_a_moved_layer_shares_stays_one() -> None:
-    """The Mul moves in front of the Resize; another layer reads its factor too."""
+    """The Mul moves before the Resize; another layer reads its factor too."""
     scales = tensor("scales", np.array([1, 1, 2, 2], np.float32))
     factor = tensor("factor", np.array(2, np.float32))
     moved = network(
@@ -261,7 +261,7 @@ def test_a_constant_that_a_moved_layer_shares_stays_one() -> None:
 # --- copies
 
 
-def test_one_view_serves_any_number_of_copies() -> None:
+def test_one_view_gives_any_number_of_copies() -> None:
     """The model that is viewed does not change, not even its If bodies and attributes."""
     branch = graph([up("x", "t")], [], [value("t", FLOAT, [None] * 4)])
     other = graph([node("Identity", ["z"], ["e"])], [], [value("e", FLOAT, [None] * 4)])

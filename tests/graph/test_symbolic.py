@@ -1,4 +1,4 @@
-"""What is said of a tensor at all sizes holds at each of them, as the ONNX reference has it."""
+"""What is known of a tensor at all sizes holds at each size by the ONNX reference evaluator."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OTHERS = (
 
 
 def operand(name: str, at: Mapping[str, int]) -> Array:
-    """A constant, or the size of that name."""
+    """A constant, or the open size of that name."""
     return CONSTANTS[name] if name in CONSTANTS else np.array([at[name]], np.int64)
 
 
@@ -48,7 +48,7 @@ def known(name: str) -> Known:
 
 @st.composite
 def programs(draw: st.DrawFn) -> list[NodeProto]:
-    """Up to a dozen nodes, each of earlier ones, of constants and of the sizes."""
+    """Up to a dozen nodes that read earlier ones, constants and the sizes."""
     names = ["h", "w", *(name for name in CONSTANTS if name != "last")]
     made: list[NodeProto] = []
     for number in range(draw(st.integers(1, 12))):
@@ -116,7 +116,7 @@ def test_it_holds_at_every_size(nodes: list[NodeProto]) -> None:
                 assert has_types(proto, list(fed.values()))
                 (own[output],) = evaluate([proto], 18, fed, [output])
                 assert own[output].size < 100_000
-        except Exception:  # nodes that cannot run at some size, that is most random ones
+        except Exception:  # nodes that cannot run at some size, as most random nodes
             for own in values:
                 own.pop(output, None)
             continue
@@ -133,7 +133,7 @@ def test_it_holds_at_every_size(nodes: list[NodeProto]) -> None:
 
 
 def has_types(proto: NodeProto, inputs: list[Array]) -> bool:
-    """Whether runtimes take the element types, as the evaluator takes any; none divides by 0."""
+    """Whether runtimes accept the element types (the evaluator does any), and none divides by 0."""
     kinds = [array.dtype.kind for array in inputs]
     if proto.op_type in ("And", "Not"):
         return set(kinds) == {"b"}

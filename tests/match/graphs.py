@@ -13,11 +13,11 @@ from deployconv.results import SiteReport
 from tests.build import Array, assert_equal, integers, ops, rewrite, run, tensor
 
 CONV = "y = Conv<pads=[1,1,1,1]>(z, w, b)"
-"""3x3 on two channels; its weights are in every `parsed` model that reads them."""
+"""A 3x3 Conv on two channels; its weights are in every `parsed` model that reads them."""
 NEAREST = 'mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"'
 """Attributes of a Resize that repeats each pixel."""
 SIZES = ((1, 1), (1, 2), (2, 1), (2, 3), (4, 3), (5, 4), (7, 9), (17, 33), (50, 130))
-"""Heights and widths, small and large, odd and even; none that shapes are inferred for."""
+"""Heights and widths, small and large, odd and even; none is one that `Shapes` tries."""
 
 _IR_VERSIONS = ((7, 3), (9, 4), (10, 5), (11, 6), (13, 7), (15, 8), (19, 9), (21, 10))
 
@@ -41,7 +41,7 @@ def parsed(
 ) -> ModelProto:
     """The nodes of ``body`` from ``x`` of shape ``dims`` to ``y``; the weights are whole numbers.
 
-    ``constants`` become initializers, those of floating point of type ``dtype`` too.
+    ``constants`` become initializers.
     """
     version = ir_version or max(ir for first, ir in _IR_VERSIONS if first <= opset)
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
@@ -109,7 +109,7 @@ def codes(sites: Sequence[SiteReport]) -> list[str | None]:
 
 
 def upsampled(body: str, dims: str = "n,2,h,w", opset: int = 17, **constants: Array) -> ModelProto:
-    """``body`` from ``x`` to ``z``, and the Conv."""
+    """A model of ``body``, from ``x`` to ``z``, and the Conv after it."""
     return parsed(f"{body} {CONV}", constants, dims, opset=opset)
 
 

@@ -1,6 +1,6 @@
-"""One model of each kind of upsampling, with every constant a tensor or an attribute of its own.
+"""One model of each kind of upsampling, in which every constant is a tensor of its own.
 
-Sixteen with static sizes, and as many that compute shapes and indices from dynamic ones.
+Sixteen have static sizes, and sixteen compute shapes and indices from dynamic sizes.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from tests.build import (
 
 
 def layer(kernel: int, **attributes: Any) -> ModelProto:
-    """Stride 2 along both axes unless said; 2 to 3 channels, with a bias."""
+    """A ConvTranspose from 2 to 3 channels with a bias, of stride 2 unless stated."""
     weight = integers(2, 3, kernel, kernel)
     return conv_transpose(weight, (4, 5), integers(3, seed=1), **{"strides": [2, 2], **attributes})
 
@@ -229,7 +229,7 @@ def function_model(*attributes: Any, **given: Any) -> ModelProto:
 
 def test_a_site_in_a_function() -> None:
     after = assert_rewritten(function_model(helper.make_attribute("strides", [2, 2])))
-    # Functions hold no initializers, and a weight that only they read stays with them.
+    # Functions have no initializers: a weight that only they read stays a node there.
     assert not after.graph.initializer
     assert {"Constant", "Conv", "DepthToSpace"} <= {n.op_type for n in after.functions[0].node}
 

@@ -5,11 +5,11 @@ from tests.build import integers, model, node
 from tests.runtimes.tiny import FLOAT, INT64, constant, graph, value
 
 DEEP = 2000
-"""Above Python's recursion limit."""
+"""More layers than Python's recursion limit."""
 
 
 def test_a_network_of_thousands_of_layers() -> None:
-    """Whether a tensor depends on data is asked of whatever stands before a Reshape."""
+    """Of every tensor before a Reshape it is found out whether it depends on data."""
     nodes = [node("Neg", ["x"], ["h0"])]
     nodes += [node("Neg", [f"h{i}"], [f"h{i + 1}"]) for i in range(DEEP)]
     nodes.append(node("Reshape", [f"h{DEEP}", "shape"], ["image"]))

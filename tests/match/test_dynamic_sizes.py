@@ -1,4 +1,4 @@
-"""Dynamic sizes: a movement that may do something else at sizes not tried is refused."""
+"""A movement of dynamic sizes is refused if it may do something else at other sizes."""
 
 from __future__ import annotations
 

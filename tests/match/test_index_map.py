@@ -1,4 +1,4 @@
-"""From a map of elements to one map per axis: what fits, and what does not."""
+"""Which maps of elements are one map per axis, and which are not."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_fitted_map_says_the_same_of_every_element(axis: AxisMap) -> None:
         assert len(np.unique(sources[sources >= 0])) < 3
         return
     np.testing.assert_array_equal(vector(found), sources)
-    # More of it in both directions shows whether that is the same map or another.
+    # Extended in both directions, it shows whether that is the same map or another.
     if len(np.unique(sources[sources >= 0])) >= 3:
         assert (found.stride, found.begin, found.hold) == (axis.stride, axis.begin, axis.hold)
 

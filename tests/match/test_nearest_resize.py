@@ -1,4 +1,4 @@
-"""A Resize that stays says why: every reason, and the Resizes of which there is nothing to say."""
+"""Every reason why a Resize stays, and the Resizes that are not listed at all."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_an_upsample_that_interpolates(opset: int) -> None:
 
 
 def test_the_size_of_the_image_is_no_part_of_the_reason() -> None:
-    """A map of its every pixel would not fit in memory."""
+    """A map of every pixel would not fit in memory."""
     body = f"r = Resize<{NEAREST}>(x, , scales) z = MaxPool<kernel_shape=[2,2]>(r) {CONV}"
     original = parsed(body, {"scales": DOUBLE}, dims="1,2,40000,40000")
     assert codes(deployconv.inspect(original).sites) == ["no-conv"]
@@ -197,7 +197,7 @@ def test_a_mask_that_is_not_of_zeros_and_ones(value: float) -> None:
 
 
 def test_zeros_inserted_into_ones() -> None:
-    """Spelled as zero insertion is, but for what lies between."""
+    """Exported like zero insertion, but with ones between the elements."""
     body = "a = Reshape(x, tall) p = Pad(a, pads, one) z = Reshape(p, flat)"
     constants = {
         "tall": ints(1, 2, 4, 1, 3, 1),

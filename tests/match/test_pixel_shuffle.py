@@ -1,4 +1,4 @@
-"""Which movement of channels into space is a pixel shuffle, in which order."""
+"""Which movements of channels into space are pixel shuffles, and in which channel order."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_with_one_channel_both_orders_are_one() -> None:
 
 
 def test_of_all_permutations_two_are_shuffles() -> None:
-    """Channels, factors and sizes of the input all unlike, but for the factors of one block."""
+    """Channels, factors and sizes of the input all differ, but for the factors of one block."""
     numbers = np.arange(8 * 15).reshape(1, 2, 2, 2, 3, 5)
     found = {}
     for perm in permutations(range(6)):
@@ -115,7 +115,7 @@ def test_ranks_and_factors(sizes: tuple[int, ...], stride: tuple[int, ...], shuf
 
 
 def test_what_else_is_read_stays() -> None:
-    """The Transpose serves another reader: the shuffle is made anew beside it."""
+    """The Transpose has another reader: it stays, and the new shuffle is added."""
     body = "a = Reshape(x, split) t = Transpose<perm=[0,1,4,2,5,3]>(a) p = Reshape(t, merged)"
     sums = "r = ReduceSum<keepdims=0>(t) y = Add(p, r)"
     constants = {"split": ints(1, 2, 2, 2, 4, 3), "merged": ints(1, 2, 8, 6)}
@@ -133,7 +133,7 @@ def test_a_conv_that_others_read_keeps_its_order() -> None:
 
 
 def test_a_conv_of_another_domain_is_left_alone() -> None:
-    """What it computes, and how its weight is laid out, is not known."""
+    """What the operator computes, and the layout of its weight, is not known."""
     model = parsed(
         'c = custom.Conv<pads=[1,1,1,1]>(x, w, b) y = DepthToSpace<blocksize=2, mode="DCR">(c)',
         {"w": integers(8, 2, 3, 3), "b": integers(8)},

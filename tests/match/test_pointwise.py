@@ -64,7 +64,7 @@ MOVING = {
     "BatchNormalization(x, gains, ones, shifts, ones)": True,
     "BatchNormalization(x, gains, shifts, ones, ones)": True,
 }
-"""Layers that make other values of it."""
+"""Layers for which a zero does not stay a zero."""
 
 OTHERS = [
     "Softmax(x)",
@@ -77,7 +77,7 @@ OTHERS = [
     "Dropout(x)",
     "GlobalAveragePool(x)",
 ]
-"""Layers in which a position, or what stands at others, matters."""
+"""Layers whose result depends on the position, or on other positions."""
 
 
 def layer(call: str) -> tuple[View, Scope]:
@@ -119,7 +119,7 @@ def test_the_least_rank_that_a_constant_fits(call: str, rank: int) -> None:
 
 
 def test_several_layers_keep_zero_together() -> None:
-    """``exp(0) - 1`` is 0 again."""
+    """``exp(0)`` is not 0, but ``exp(0) - 1`` is."""
     seen = view(load(parsed("e = Exp(x) y = Sub(e, one)", CONSTANTS, "1,2,4,3")))
     scope = seen.scopes[0]
     x, y = scope.nodes[0].inputs[0], scope.nodes[1].outputs[0]

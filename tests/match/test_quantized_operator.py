@@ -1,4 +1,4 @@
-"""QLinearConv, ConvInteger: shuffles after them are rewritten, upsampling before them is listed."""
+"""Shuffles after a QLinearConv or ConvInteger are rewritten, upsampling before is listed."""
 
 from __future__ import annotations
 
@@ -116,9 +116,7 @@ LISTED = {
 
 
 @pytest.mark.parametrize(("before", "pattern"), LISTED.values(), ids=LISTED)
-def test_upsampling_in_front_of_an_integer_operator_is_listed(
-    before: ModelProto, pattern: str
-) -> None:
+def test_upsampling_before_an_integer_operator_is_listed(before: ModelProto, pattern: str) -> None:
     done, after = rewrite(before)
     (site,) = done.sites
     assert site.pattern == pattern
@@ -135,7 +133,7 @@ def test_what_does_not_upsample_is_not_listed(build: Callable[[], ModelProto]) -
 
 
 def test_integers_that_are_padded_with_another_value_are_no_zeros() -> None:
-    """Filled with 0 where the zero point is 3: that is another value, between the samples."""
+    """Padded with 0 while the zero point is 3: no zeros are inserted."""
     done, _ = rewrite(qlinear(insertion("q")))
     assert done.sites == ()
 

@@ -38,7 +38,7 @@ SOURCES = {
 def found(
     seen: View, recognisers: Sequence[Recogniser], backwards: bool = False
 ) -> dict[int, list[Site]]:
-    """Per node, numbered in the order of the graph, the sites that recognisers see end in it."""
+    """For each node, by its number in the graph, the sites that recognisers find to end in it."""
     nodes = [(scope, node) for scope in seen.scopes for node in scope.nodes]
     numbered = list(enumerate(nodes))
     sites = {}

@@ -1,4 +1,4 @@
-"""What all types of sites answer alike."""
+"""What all types of sites have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers that commute with a movement, other readers of its tensors, and scopes it is in."""
+"""Layers between upsampling and Conv, other readers of these tensors, and scopes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from tests.match.graphs import (
 DOUBLE = floats(1, 1, 2, 2)
 RESIZE = f"r = Resize<{NEAREST}>(x, , scales)"
 NEWEST = min(onnx.defs.onnx_opset_version(), 25)
-"""onnxruntime runs no newer one."""
+"""onnxruntime runs no newer opset."""
 
 
 def repeated(opset: int, source: str = "x", target: str = "r") -> tuple[str, dict[str, Array]]:
-    """Each pixel of ``source`` four times, as the operators of ``opset`` do it."""
+    """Repeat each pixel of ``source`` four times, by operators of ``opset``."""
     if opset < 9:
         return f'{target} = Upsample<mode="nearest", scales=[1.0,1.0,2.0,2.0]>({source})', {}
     given = {"scales": DOUBLE}
@@ -85,7 +85,7 @@ def test_a_pointwise_layer_runs_at_low_resolution(layer: str) -> None:
 
 @pytest.mark.parametrize("name", POINTWISE)
 @pytest.mark.parametrize("zeros", ["padded", "inserted"])
-def test_zeros_in_front_of_a_pointwise_layer_must_stay_zeros(name: str, zeros: str) -> None:
+def test_zeros_before_a_pointwise_layer_must_stay_zeros(name: str, zeros: str) -> None:
     upsampling = f"m = Resize<{NEAREST}>(x, , scales) r = Pad(m, pads)"
     if zeros == "inserted":
         upsampling = f"m = Resize<{NEAREST}>(x, , scales) r = Mul(m, mask)"
@@ -97,7 +97,7 @@ def test_zeros_in_front_of_a_pointwise_layer_must_stay_zeros(name: str, zeros: s
 
 
 @pytest.mark.parametrize("layer", ["z = Softmax(r)", "z = CumSum(r, axis)", "z = Mul(r, rows)"])
-def test_a_layer_that_is_not_pointwise_stays_in_front(layer: str) -> None:
+def test_a_layer_that_is_not_pointwise_stays(layer: str) -> None:
     rows = np.arange(1, 9, dtype=np.float32).reshape(8, 1)
     sites = assert_never_wrong(layered(RESIZE, layer, rows=rows, axis=np.int64(2)))
     assert codes(sites) == ["no-conv"]
@@ -113,7 +113,7 @@ def test_what_changes_the_rank_is_not_followed_element_by_element(
 
 
 def test_what_is_constant_by_channel_must_find_the_channels_in_place() -> None:
-    """Rows, in a layer between two Transposes, are no channels."""
+    """Between two Transposes the second axis holds rows, not channels."""
     body = (
         "t = Transpose<perm=[0,2,3,1]>(x) m = Mul(t, rows) u = Transpose<perm=[0,3,1,2]>(m)"
         f" z = Resize<{NEAREST}>(u, , scales) {CONV}"
@@ -223,8 +223,8 @@ def test_every_opset(opset: int, kernel: int) -> None:
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("opset", [9, 13, 18])
-def test_a_pointwise_conv_moves_in_front_of_what_repeats(rank: int, opset: int) -> None:
-    """Spelled with Expand, each pixel repeated along all axes, group 2."""
+def test_a_pointwise_conv_moves_before_the_repetition(rank: int, opset: int) -> None:
+    """Each pixel is repeated along all axes with Expand; the Conv has two groups."""
     axes = ints(*(3 + 2 * axis for axis in range(rank)))
     given = "axes" if opset >= 13 else ""
     unsqueeze = f"Unsqueeze(x, {given})" if given else f"Unsqueeze<axes={axes.tolist()}>(x)"
@@ -340,7 +340,7 @@ def test_in_a_function() -> None:
 
 
 def test_a_function_may_be_called_on_tensors_of_any_shape() -> None:
-    """Also if a tensor of the main graph has the name of one of its own."""
+    """This holds even if a tensor of the main graph has the same name as one of the function."""
     sizes = "to = Constant<value_ints=[1,2,8,6]>()"
     body = f"{sizes} r = Resize<{NEAREST}>(q, , , to) {OWN_CONV}"
     nodes = "q = Relu(x) p = Slice(x, k0, k2, k2) a = own.up(q, w) c = own.up(p, w) y = Add(a, c)"

@@ -1,4 +1,4 @@
-"""Upsampling and an integer Conv: exact where integers only move, new scales where they add up."""
+"""Upsampling and an integer Conv: integers that only move are exact, sums need new scales."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_a_1x1_conv_runs_before_its_pixels_are_repeated(grid: Activations) -> No
     assert made["QLinearConv"] == made["Resize"] == 1
 
 
-def test_taps_that_stand_two_apart_are_not_added() -> None:
-    """Dilation by the factor: each tap reads a pixel of its own, and integers only move."""
+def test_taps_two_apart_are_not_added() -> None:
+    """With dilation by the factor each tap reads another pixel, and integers only move."""
     attributes = {"pads": [2, 2, 2, 2], "dilations": [2, 2]}
     before = upsampled_conv("resize", conv(attributes=attributes))
     done, after = rewrite(before)
@@ -105,7 +105,7 @@ def test_sums_are_refused_unless_allowed(layer: Layer) -> None:
 
 
 def summed(layer: Layer) -> Array:
-    """The weights of the new Conv without any rounding, ``[C_out, phases, ..]``, by hand: 3x3."""
+    """The weights of the new Conv of a 3x3 layer without rounding, ``[C_out, phases, ..]``."""
     (site,) = find_sites(view(load(upsampled_conv("resize", layer))))
     assert isinstance(site, UpsampleSite)
     old = site.weight.read().astype(np.float64)

@@ -110,7 +110,7 @@ def dequantized(made: ModelProto, op: str) -> Array:
 @pytest.mark.parametrize("kind", [np.int8, np.uint8])
 @pytest.mark.parametrize("folded", [False, True])
 def test_dequantized_weights_are_those_of_the_original(group: int, kind: Any, folded: bool) -> None:
-    """For scales of any kind, element by element, by an evaluator that is not ours."""
+    """Compared with the ONNX reference evaluator, element by element, for all kinds of scales."""
     layer = Layer(Weight(kind, channels_in_batch=folded), group=group, attributes=_2D)
     before = quantized(layer, opset=19)  # the first that the evaluator knows
     rng = np.random.default_rng(3)
@@ -209,7 +209,7 @@ def test_what_stays_says_why(build: Any, code: str) -> None:
 
 
 def test_one_scale_on_the_wrong_axis_is_one_scale() -> None:
-    """Scales of the input channels that are all equal say nothing of channels."""
+    """Equal scales for all input channels are one scale."""
     before = quantized(Layer(Weight(axis=0, zero="zero")))
     for held in before.graph.initializer:
         if held.name == "w_scale":
@@ -261,7 +261,7 @@ def test_a_quotient_that_float16_rounds_over_a_half_has_no_one_result() -> None:
 
 @pytest.mark.parametrize("scale", [np.float16, ml_dtypes.bfloat16])
 def test_scales_of_other_float_types_stay(scale: Any) -> None:
-    """Certified as the float32 twin; the rewritten model has the types that it had."""
+    """The float32 twin is certified; the rewritten model keeps its element types."""
     layer = Layer(Weight(scale=scale), bias="float")
     before = quantized(layer, opset=22)
     done, after = rewrite(before, verify=scale is np.float16)

@@ -37,10 +37,10 @@ def test_a_pair_with_a_given_shape() -> None:
     assert latency.ratio > 0
 
 
-def test_the_ratio_is_above_one_where_the_second_model_is_faster(
+def test_the_ratio_is_above_one_if_the_second_model_is_faster(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One pair was disturbed: the median of the paired ratios forgets it."""
+    """One pair was disturbed: the median of the paired ratios ignores it."""
     monkeypatch.setattr(
         latency_module, "time_interleaved", lambda *_: [[4, 40, 4, 8], [2, 2, 2, 4]]
     )
@@ -156,7 +156,7 @@ def test_a_site_that_stays_keeps_its_id() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.onnx")), ids=lambda path: path.stem)
-def test_every_lowered_node_of_a_sample_finds_its_site(path: object) -> None:
+def test_every_new_node_of_a_sample_finds_its_site(path: object) -> None:
     names = SiteNames.of(path)  # type: ignore[arg-type]
     done = deployconv.rewrite(path, bench=False, verify=False)  # type: ignore[arg-type]
     assert done.model is not None

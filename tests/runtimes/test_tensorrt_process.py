@@ -1,4 +1,4 @@
-"""The worker's death in all its forms; no TensorRT is needed for that."""
+"""How a worker process that crashes, hangs or misbehaves is reported; TensorRT is not needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backend whose races are decided by script: real sessions, but no clock."""
+"""A backend whose timings are scripted: real sessions, but no clock."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def free(model: ModelProto) -> float:
 
 
 @dataclass
-class Track:
-    """Stands for the backend, for the race and for what memory is measured.
+class ScriptedBackend:
+    """Replaces the backend, the timing of sessions, the clock and the measurement of memory.
 
-    ``cost`` decides the races of the sites, ``final`` those with the original; each ratio is
-    known to within ``noise``.
+    ``cost`` decides the comparisons of variants, ``final`` those with the original; confidence
+    intervals are ``noise`` wide on either side.
     """
 
     cost: Cost = free
@@ -41,21 +41,21 @@ class Track:
     name: str = "ort"
     runtime: str = "onnxruntime 1.32.0"
     now: float = 0.0
-    """What the tuner takes for the time."""
-    lasts: float = 0.0
-    """Seconds that a race takes."""
-    takes: float = 0.0
+    """The time on the clock."""
+    comparison_seconds: float = 0.0
+    """Seconds that a comparison takes."""
+    run_seconds: float = 0.0
     """Seconds that a run of any model takes."""
-    races: list[list[ModelProto]] = field(default_factory=list)
-    """The models of each race without the original: about a site, or several together."""
+    comparisons: list[list[ModelProto]] = field(default_factory=list)
+    """The models of each comparison without the original: for one site or several together."""
     finals: list[ModelProto] = field(default_factory=list)
-    """The models that raced with the original."""
-    weighed: list[ModelProto] = field(default_factory=list)
-    """The models of which the memory was measured."""
-    granted: list[float] = field(default_factory=list)
-    """Seconds that each race was given."""
+    """The models that were compared with the original."""
+    measured: list[ModelProto] = field(default_factory=list)
+    """The models whose memory was measured."""
+    budgets: list[float] = field(default_factory=list)
+    """Seconds that each comparison was given."""
     folder: Path = Path()
-    """Where the originals lie that are files."""
+    """The folder of the originals that are files."""
     _models: dict[int, ModelProto] = field(default_factory=dict)
     _originals: set[int] = field(default_factory=set)
     _sessions: list[Session] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Track:
         run = session.run
 
         def timed(feeds: Feeds) -> dict[str, Array]:
-            self.now += self.takes
+            self.now += self.run_seconds
             return run(feeds)
 
         session.run = timed  # type: ignore[method-assign]
@@ -78,23 +78,23 @@ class Track:
             self._originals.add(id(session))
         return session
 
-    def race(
+    def compare(
         self, sessions: Sequence[Session], feeds: Feeds, seconds: float, until_decided: bool
     ) -> list[Timing]:
         models = [self._models[id(session)] for session in sessions]
-        self.now += self.lasts
-        self.granted.append(seconds)
+        self.now += self.comparison_seconds
+        self.budgets.append(seconds)
         cost = self.cost
         if id(sessions[0]) in self._originals:
             self.finals.append(models[1])
             cost = self.final or self.cost
         else:
-            self.races.append(models)
+            self.comparisons.append(models)
         return [self._timing(model, models[0], cost) for model in models]
 
     def peak_memory(self, path: Path, feeds: Feeds, threads: int, runtime: str) -> int | None:
-        self.weighed.append(onnx.load(path))
-        return self.memory(self.weighed[-1])
+        self.measured.append(onnx.load(path))
+        return self.memory(self.measured[-1])
 
     def _timing(self, model: ModelProto, first: ModelProto, cost: Cost) -> Timing:
         ratio, noise = cost(first) / cost(model), self.noise(model)
@@ -102,10 +102,10 @@ class Track:
 
 
 @pytest.fixture
-def track(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Track:
-    made = Track(folder=tmp_path)
+def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ScriptedBackend:
+    made = ScriptedBackend(folder=tmp_path)
     monkeypatch.setattr(workbench, "get_backend", lambda name: made)
-    monkeypatch.setattr(workbench, "time_against_first", made.race)
+    monkeypatch.setattr(workbench, "time_against_first", made.compare)
     monkeypatch.setattr(workbench, "peak_memory", made.peak_memory)
     monkeypatch.setattr(workbench, "time", SimpleNamespace(monotonic=lambda: made.now))
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "cache" / name)
@@ -113,7 +113,7 @@ def track(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Track:
 
 
 def by_operator(**milliseconds: float) -> Cost:
-    """A node takes what its operator takes."""
+    """A model takes one millisecond, and those of the operators of its nodes."""
 
     def cost(model: ModelProto) -> float:
         return 1.0 + sum(milliseconds.get(node.op_type, 0.0) for node in model.graph.node)
@@ -122,5 +122,5 @@ def by_operator(**milliseconds: float) -> Cost:
 
 
 def left(model: ModelProto) -> frozenset[str]:
-    """Names of the ConvTranspose nodes that are as they were."""
+    """The names of the ConvTranspose nodes that were not rewritten."""
     return frozenset(node.name for node in model.graph.node if node.op_type == "ConvTranspose")

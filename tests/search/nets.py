@@ -1,4 +1,4 @@
-"""Small networks for the tests of planning."""
+"""Small networks for the tests of the search."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pair(opset: int = 18) -> ModelProto:
 
 
 def head(opset: int = 18) -> ModelProto:
-    """The head of a text detector: two k2 s2, pointwise layers between and behind."""
+    """The head of a text detector: two layers k2 s2, each with a pointwise layer after it."""
     return net(
         up("x", "a", "first"),
         node("Relu", ["a"], ["b"], name="relu"),
@@ -47,7 +47,7 @@ def head(opset: int = 18) -> ModelProto:
 
 
 def shuffled(opset: int = 18) -> ModelProto:
-    """A pixel shuffle behind a 1x1 Conv to 8 channels, as DepthToSpace."""
+    """A 1x1 Conv to 8 channels and a pixel shuffle, as DepthToSpace."""
     body = graph(
         [
             node("Conv", ["x", "w"], ["a"], name="conv"),
@@ -61,7 +61,7 @@ def shuffled(opset: int = 18) -> ModelProto:
 
 
 def two_shuffles(first: NodeProto, *more: TensorProto) -> ModelProto:
-    """``first`` makes ``a`` of ``x``; Relu and two pixel shuffles behind it make ``y``."""
+    """``first`` makes ``a`` of ``x``; two pixel shuffles and a Relu between them make ``y``."""
     body = graph(
         [
             first,
@@ -77,12 +77,12 @@ def two_shuffles(first: NodeProto, *more: TensorProto) -> ModelProto:
 
 
 def upsampled_and_shuffled() -> ModelProto:
-    """A ConvTranspose k2 s2 to 16 channels in front of them."""
+    """`two_shuffles` after a ConvTranspose k2 s2 to 16 channels."""
     first = node("ConvTranspose", ["x", "w"], ["a"], name="up", strides=[2, 2])
     return two_shuffles(first, tensor("w", integers(2, 16, 2, 2)))
 
 
 def shuffled_twice() -> ModelProto:
-    """A Conv k3 to 16 channels in front of them."""
+    """`two_shuffles` after a Conv k3 to 16 channels."""
     first = node("Conv", ["x", "w"], ["a"], name="conv", pads=[1] * 4)
     return two_shuffles(first, tensor("w", integers(16, 2, 3, 3)))

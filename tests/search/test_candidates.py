@@ -134,7 +134,7 @@ TABLE: dict[str, tuple[Callable[[], ModelProto], list[str]]] = {
         shuffled_twice,
         ["col2im", "two-step", "dcr", "col2im + pointwise", "dcr + pointwise"],
     ),
-    "pixel shuffles behind a layer": (
+    "pixel shuffles after a layer": (
         upsampled_and_shuffled,
         [
             *("crop, col2im", "crop, two-step", "crop, dcr", "crop, crd"),
@@ -149,20 +149,20 @@ BUILDERS = {**{name: build for name, (build, _) in TABLE.items()}, "a chain": he
 
 
 @pytest.mark.parametrize(("build", "expected"), TABLE.values(), ids=list(TABLE))
-def test_what_fits_likely_winners_first(
+def test_forms_are_listed_likely_winners_first(
     build: Callable[[], ModelProto], expected: list[str]
 ) -> None:
     assert names(options(build())) == expected
 
 
 @pytest.mark.parametrize("build", BUILDERS.values(), ids=list(BUILDERS))
-def test_no_plan_comes_twice(build: Callable[[], ModelProto]) -> None:
+def test_no_form_is_listed_twice(build: Callable[[], ModelProto]) -> None:
     found = options(build())
     written = {emitted(option.rewrite) for option in found}
     assert len(written) == len(set(names(found))) == len(found)
 
 
-def test_no_plan_has_much_more_work_than_the_smallest() -> None:
+def test_no_form_has_much_more_work_than_the_smallest() -> None:
     for build in (kernel(4, 4, pads=[1] * 4), kernel(4, pads=[1, 1]), kernel(9, 9, pads=[4] * 4)):
         rewrites = [option.rewrite for option in options(build())]
         works = [one.macs.after for one in rewrites if isinstance(one, PolyphaseConv)]
@@ -266,7 +266,7 @@ def test_chains_are_tried_as_far_as_they_go() -> None:
 
 
 @pytest.mark.parametrize("build", [shuffled_twice, upsampled_and_shuffled])
-def test_pixel_shuffles_join_what_is_in_front(build: Callable[[], ModelProto]) -> None:
+def test_pixel_shuffles_join_the_layer_before_them(build: Callable[[], ModelProto]) -> None:
     first = build().graph.node[0].name
     chains = [option for option in options(build()) if option.choice.fusion != "none"]
     for option in chains:
@@ -276,7 +276,7 @@ def test_pixel_shuffles_join_what_is_in_front(build: Callable[[], ModelProto]) -
         assert "far" not in [node.name for node in option.rewrite.nodes]
 
 
-def test_a_chain_that_mixes_nothing_comes_once() -> None:
+def test_a_chain_that_mixes_no_channels_is_listed_once() -> None:
     proto = net(up("x", "a", "up"), node("Relu", ["a"], ["y"]))
     assert [name for name in names(options(proto)) if "+" in name] == [
         "crop, col2im + pointwise",
@@ -293,7 +293,7 @@ def test_a_chain_stops_before_what_the_call_leaves_alone() -> None:
 
 
 def test_an_integer_layer_takes_its_quantize_along() -> None:
-    """Without it it would be a float layer; and Col2Im, which moves floats, is not tried."""
+    """It is a float layer otherwise. Col2Im is not tried: it moves floats."""
     found = options(network(Layer(attributes={"strides": [2, 2], "pads": [1] * 4}), opset=18))
     assert names(found) == ["crop, channels-last + quantize", "crop, dcr + quantize"]
     assert {certify(option.rewrite, "site").verdict for option in found} == {"exact"}
@@ -310,7 +310,7 @@ def test_an_integer_layer_without_one_is_tried_by_itself() -> None:
     assert names(found) == ["crop, col2im", "crop, two-step", "crop, dcr", "crop, crd"]
 
 
-def behind(kernel: str, channels: int, taps: int = 3) -> ModelProto:
+def before_conv(kernel: str, channels: int, taps: int = 3) -> ModelProto:
     """A layer to 4 channels, an activation, and a Conv to ``channels`` that mixes neighbours."""
     pads = [1] * 4 if kernel == "k4" else [0] * 4
     weight = tensor("up", integers(2, 4, int(kernel[1:]), int(kernel[1:])))
@@ -331,17 +331,17 @@ def behind(kernel: str, channels: int, taps: int = 3) -> ModelProto:
 @pytest.mark.parametrize(
     ("proto", "expected"),
     [
-        (behind("k2", 3), ["crop, col2im + region + conv", "split, col2im + region + conv"]),
-        (behind("k4", 3), ["split, col2im + region + conv"]),
-        (behind("k4", 4), ["split, col2im + region + conv"]),
-        (behind("k4", 9), []),
-        (behind("k4", 16), []),
-        (behind("k4", 9, taps=7), ["split, col2im + region + conv"]),
+        (before_conv("k2", 3), ["crop, col2im + region + conv", "split, col2im + region + conv"]),
+        (before_conv("k4", 3), ["split, col2im + region + conv"]),
+        (before_conv("k4", 4), ["split, col2im + region + conv"]),
+        (before_conv("k4", 9), []),
+        (before_conv("k4", 16), []),
+        (before_conv("k4", 9, taps=7), ["split, col2im + region + conv"]),
     ],
-    ids=["no crop", "only one Conv a phase", "a whole block", "more", "many", "large kernel"],
+    ids=["no crop", "only one Conv per phase", "a whole block", "more", "many", "large kernel"],
 )
 def test_a_conv_to_few_channels_ends_a_region(proto: ModelProto, expected: list[str]) -> None:
-    """It has the phases for nothing where a block of output channels is not full without them."""
+    """The phases cost nothing if they fill up a block of output channels."""
     found = [option for option in options(proto) if option.choice.fusion == "region + conv"]
     assert names(found) == expected
     for option in found:

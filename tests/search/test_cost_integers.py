@@ -96,8 +96,8 @@ def test_layers_that_move_integers_read_channels_first() -> None:
 
 def test_transposes_to_the_layout_of_the_integers_cost_nothing() -> None:
     found = moved(
-        node("Transpose", ["m"], ["behind"], perm=[0, 2, 3, 1]),
-        node("Transpose", ["behind"], ["moved"], perm=[0, 2, 1, 3]),
+        node("Transpose", ["m"], ["channels_last"], perm=[0, 2, 3, 1]),
+        node("Transpose", ["channels_last"], ["moved"], perm=[0, 2, 1, 3]),
         node("Transpose", ["moved"], ["n"], perm=[0, 3, 1, 2]),
     )
     assert found["integer_layout"] == pytest.approx(2 * IMAGE)

@@ -20,15 +20,15 @@ from deployconv.rewrites.chain import chain_after
 from deployconv.rewrites.conv import plan_conv
 from deployconv.rewrites.matrix import plan_matrix
 from deployconv.rewrites.pixel_shuffle import chain_from, plan_reshuffle, region_from
-from deployconv.rewrites.planning import apply
+from deployconv.rewrites.planning import PlannedSite, apply
 from deployconv.rewrites.region import region_after
 from deployconv.rewrites.separable import plan_separable
 from deployconv.search.candidates import Candidates
-from deployconv.search.choice import Choice, TunerOptions
+from deployconv.search.choice import Choice, Option, TunerOptions
 from deployconv.search.cost_model import predict
 from deployconv.search.tuner import tune
 from tests.build import conv_transpose, integers, tensor
-from tests.search.conftest import Track, by_operator
+from tests.search.conftest import ScriptedBackend, by_operator
 from tests.search.nets import head, net, node, pair, shuffled_twice, up, upsampled_and_shuffled
 
 COL2IM_WINS = by_operator(ConvTranspose=4.0, Col2Im=1.0, DepthToSpace=3.0, Transpose=2.0)
@@ -80,11 +80,11 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return count
 
-    rooms = [room for name, room in sys.modules.items() if name.startswith("deployconv")]
+    modules = [module for name, module in sys.modules.items() if name.startswith("deployconv")]
     for function in (*PLANNERS, view):
-        for room in rooms:
-            if vars(room).get(function.__name__) is function:
-                monkeypatch.setattr(room, function.__name__, counted(function))
+        for module in modules:
+            if vars(module).get(function.__name__) is function:
+                monkeypatch.setattr(module, function.__name__, counted(function))
     return calls
 
 
@@ -118,9 +118,9 @@ def test_the_models_have_forms_of_every_kind(planned: Counter[str]) -> None:
 @pytest.mark.parametrize("cost", [COL2IM_WINS, CONV_TRANSPOSE_WINS], ids=["faster", "slower"])
 @pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
 def test_no_site_is_planned_again_while_forms_are_timed(
-    track: Track, planned: Counter[str], build: Callable[[], ModelProto], cost: Any
+    scripted: ScriptedBackend, planned: Counter[str], build: Callable[[], ModelProto], cost: Any
 ) -> None:
-    track.cost = cost
+    scripted.cost = cost
     proto = build()
     candidates = listed(proto, policy="fastest")
     once = planned.copy()
@@ -128,22 +128,46 @@ def test_no_site_is_planned_again_while_forms_are_timed(
     assert once["view"] == 1
     tuned = tune(candidates, proto.SerializeToString(), TunerOptions(cache=False), predict)
     apply(candidates.with_choices(tuned.choices))
-    assert track.races
+    assert scripted.comparisons
     assert planned == once
 
 
 @pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
 def test_a_whole_rewrite_plans_no_more_than_the_listing(
-    track: Track, planned: Counter[str], build: Callable[[], ModelProto]
+    scripted: ScriptedBackend, planned: Counter[str], build: Callable[[], ModelProto]
 ) -> None:
     """From the model to the one that is written, certificates included."""
-    track.cost = COL2IM_WINS
+    scripted.cost = COL2IM_WINS
     listed(build(), policy="fastest")
     once = planned.copy()
     planned.clear()
     done = deployconv.rewrite(build(), policy="fastest", cache=False, bench=False)
     assert any(site.status == "rewritten" for site in done.sites)
     assert planned == once
+
+
+def test_at_the_original_opset_only_the_chosen_sites_are_planned(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The form that is chosen does not need the opset at which all forms were listed."""
+    scripted.cost = lambda proto: 10.0 - rewritten_with_dcr(proto)
+    listed_at: dict[int, set[str]] = {17: set(), 18: set()}
+    of_site = Candidates.of_site
+
+    def listing(candidates: Candidates, site: PlannedSite) -> tuple[Option, ...]:
+        listed_at[candidates.model.info.opset].add(site.id)
+        return of_site(candidates, site)
+
+    monkeypatch.setattr(Candidates, "of_site", listing)
+    done = deployconv.rewrite(pair(17), policy="fastest", cache=False, bench=False)
+    assert [site.status for site in done.sites] == ["kept", "rewritten"]
+    assert listed_at == {17: {"main/large"}, 18: {"main/large", "main/small"}}
+
+
+def rewritten_with_dcr(proto: ModelProto) -> float:
+    """Milliseconds that are saved: five if the larger of the sites of `pair` has DepthToSpace."""
+    nodes = {node.op_type for node in proto.graph.node if "large" in node.name}
+    return 5.0 if "DepthToSpace" in nodes else 0.0
 
 
 def test_forms_are_planned_when_they_are_first_asked_for(planned: Counter[str]) -> None:

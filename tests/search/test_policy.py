@@ -1,4 +1,4 @@
-"""From a policy to the model that is written, and to its opset."""
+"""What each policy writes and reports, and at which opset."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.build import (
     upsampler,
     value,
 )
-from tests.search.conftest import Track, by_operator
+from tests.search.conftest import ScriptedBackend, by_operator
 from tests.search.nets import head, net, pair, shuffled, up
 
 COL2IM_WINS = by_operator(ConvTranspose=4.0, Col2Im=1.0, DepthToSpace=3.0, Transpose=2.0)
@@ -62,7 +62,7 @@ def unliftable() -> ModelProto:
 # --- all
 
 
-def test_a_model_that_keeps_its_opset_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_keeps_its_opset_is_viewed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[View] = []
 
     def counting(*arguments: object) -> View:
@@ -74,7 +74,7 @@ def test_a_model_that_keeps_its_opset_is_looked_at_once(monkeypatch: pytest.Monk
     assert len(seen) == 1
 
 
-def test_col2im_where_the_opset_may_be_raised() -> None:
+def test_col2im_if_the_opset_may_be_raised() -> None:
     original = upsampler()
     after = assert_rewritten(original, shuffle="col2im", upgrade_opset=True)
     assert ops(after)["Col2Im"] == 1
@@ -87,15 +87,15 @@ def test_the_report_tells_of_the_model_that_was_read() -> None:
     assert done.warnings == ()
 
 
-def test_col2im_where_the_opset_may_not_be_raised() -> None:
+def test_no_col2im_if_the_opset_may_not_be_raised() -> None:
     done = deployconv.rewrite(upsampler(), shuffle="col2im", bench=False)
     assert opset(done.model) == 17
     assert done.warnings == ("main/up: shuffle 'col2im' does not fit, 'dcr' taken",)
 
 
 @pytest.mark.parametrize("policy", ["all", "fastest"])
-def test_where_the_opset_cannot_be_raised_that_is_said(policy: Any, track: Track) -> None:
-    track.cost = DCR_WINS
+def test_a_warning_if_the_opset_cannot_be_raised(policy: Any, scripted: ScriptedBackend) -> None:
+    scripted.cost = DCR_WINS
     done = deployconv.rewrite(
         unliftable(), policy=policy, upgrade_opset=True, cache=False, bench=False
     )
@@ -138,8 +138,8 @@ def fastest(original: ModelProto | Path, **options: Any) -> Rewriting:
     return deployconv.rewrite(original, policy="fastest", cache=False, bench=False, **options)
 
 
-def test_the_opset_is_raised_for_what_is_faster(track: Track) -> None:
-    track.cost = COL2IM_WINS
+def test_the_opset_is_raised_for_what_is_faster(scripted: ScriptedBackend) -> None:
+    scripted.cost = COL2IM_WINS
     original = pair(opset=17)
     done = fastest(original)
     assert done.model is not None
@@ -149,30 +149,33 @@ def test_the_opset_is_raised_for_what_is_faster(track: Track) -> None:
     assert_equal(run(original, feeds_for(original)), run(done.model, feeds_for(original)))
 
 
-def test_the_opset_stays_where_another_form_is_faster(track: Track) -> None:
-    track.cost = DCR_WINS
+def test_the_opset_stays_if_another_form_is_faster(scripted: ScriptedBackend) -> None:
+    scripted.cost = DCR_WINS
     done = fastest(pair(opset=17))
     assert opset(done.model) == 17
     assert [site.shuffle for site in done.sites] == ["dcr", "dcr"]
     assert "crop, col2im" in [entry.name for entry in done.sites[0].candidates]
 
 
-def test_the_opset_stays_where_the_call_says_so(track: Track) -> None:
-    track.cost = COL2IM_WINS
+def test_the_opset_stays_if_the_call_says_so(scripted: ScriptedBackend) -> None:
+    scripted.cost = COL2IM_WINS
     done = fastest(pair(opset=17), upgrade_opset=False)
     assert opset(done.model) == 17
     assert [site.shuffle for site in done.sites] == ["dcr", "dcr"]
 
 
-def test_it_is_raised_without_a_word_where_it_cannot_be(track: Track) -> None:
-    """No one asked for it."""
-    track.cost = COL2IM_WINS
+def test_no_warning_if_nobody_asked_for_the_opset_that_cannot_be_raised(
+    scripted: ScriptedBackend,
+) -> None:
+    scripted.cost = COL2IM_WINS
     assert fastest(unliftable()).warnings == ()
 
 
-def test_what_is_slower_stays_with_its_reason_and_figures(track: Track, tmp_path: Path) -> None:
+def test_what_is_slower_stays_with_its_reason_and_timings(
+    scripted: ScriptedBackend, tmp_path: Path
+) -> None:
     original, output = pair(opset=17), tmp_path / "out.onnx"
-    track.cost = NOTHING_WINS
+    scripted.cost = NOTHING_WINS
     done = fastest(original, output=output)
     assert onnx.load(output) == original
     for site in done.sites:
@@ -182,9 +185,9 @@ def test_what_is_slower_stays_with_its_reason_and_figures(track: Track, tmp_path
         assert [entry.name for entry in site.candidates if entry.chosen] == ["as it was"]
 
 
-def test_what_there_was_no_time_for_says_so(track: Track) -> None:
+def test_the_reason_says_that_there_was_no_time(scripted: ScriptedBackend) -> None:
     """A run takes a second, and the two comparisons of whole models 28."""
-    track.cost, track.takes = NOTHING_WINS, 1.0
+    scripted.cost, scripted.run_seconds = NOTHING_WINS, 1.0
     for site in fastest(pair(), budget=20.0).sites:
         assert site.reason is not None
         assert (site.status, site.reason.code) == ("kept", "slower")
@@ -193,9 +196,9 @@ def test_what_there_was_no_time_for_says_so(track: Track) -> None:
         assert [entry.name for entry in site.candidates if entry.chosen] == ["as it was"]
 
 
-def test_what_needs_too_much_memory_says_so(track: Track) -> None:
-    track.cost = COL2IM_WINS
-    track.memory = lambda proto: 100 if "ConvTranspose" in ops(proto) else 111
+def test_the_reason_says_that_it_is_the_memory(scripted: ScriptedBackend) -> None:
+    scripted.cost = COL2IM_WINS
+    scripted.memory = lambda proto: 100 if "ConvTranspose" in ops(proto) else 111
     (site,) = fastest(net(up("x", "y", "up"))).sites
     assert site.reason is not None
     assert (site.status, site.reason.code) == ("kept", "slower")
@@ -203,37 +206,37 @@ def test_what_needs_too_much_memory_says_so(track: Track) -> None:
 
 
 @pytest.mark.parametrize(("fitted", "timed"), [(True, 0), (False, 5)], ids=["fitted", "not"])
-def test_only_a_fitted_cost_model_stands_in_for_measurements(
-    track: Track, monkeypatch: pytest.MonkeyPatch, fitted: bool, timed: int
+def test_only_a_fitted_cost_model_replaces_measurements(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, fitted: bool, timed: int
 ) -> None:
-    track.cost, track.takes = COL2IM_WINS, 1.0
+    scripted.cost, scripted.run_seconds = COL2IM_WINS, 1.0
     table = replace(policy.TABLES["ort"], fitted=fitted)
     monkeypatch.setattr(policy, "TABLES", {"ort": table})
     (site,) = fastest(net(up("x", "y", "up")), budget=5.0).sites
     assert len([entry for entry in site.candidates if isinstance(entry, Candidate)]) == timed
 
 
-def test_strict_takes_slower_for_left_alone(track: Track) -> None:
-    track.cost = NOTHING_WINS
+def test_under_strict_a_slower_site_counts_as_left_alone(scripted: ScriptedBackend) -> None:
+    scripted.cost = NOTHING_WINS
     with pytest.raises(CheckFailed, match="--strict: left alone: main/small, main/large"):
         fastest(pair(), strict=True)
 
 
-def test_a_pixel_shuffle_that_is_fast_enough_is_not_left_alone(track: Track) -> None:
-    track.cost = NOTHING_WINS
+def test_a_pixel_shuffle_that_is_fast_enough_is_not_left_alone(scripted: ScriptedBackend) -> None:
+    scripted.cost = NOTHING_WINS
     (site,) = fastest(shuffled(), strict=True).sites
     assert site.reason is not None
     assert site.reason.code == "already-lowered"
     assert len(site.candidates) > 1
 
 
-def test_a_pixel_shuffle_takes_a_faster_spelling(track: Track) -> None:
-    track.cost = COL2IM_WINS
+def test_a_pixel_shuffle_takes_a_faster_encoding(scripted: ScriptedBackend) -> None:
+    scripted.cost = COL2IM_WINS
     (site,) = fastest(shuffled()).sites
     assert (site.status, site.shuffle, site.certificate) == ("rewritten", "col2im", "exact")
 
 
-def test_a_site_that_cannot_be_rewritten_keeps_its_reason(track: Track) -> None:
+def test_a_site_that_cannot_be_rewritten_keeps_its_reason(scripted: ScriptedBackend) -> None:
     body = graph(
         [up("x", "y", "up")],
         [value("x", FLOAT, [1, 2, 4, 6]), value("k2", FLOAT, [2, 2, 2, 2])],
@@ -245,8 +248,8 @@ def test_a_site_that_cannot_be_rewritten_keeps_its_reason(track: Track) -> None:
     assert site.candidates == ()
 
 
-def test_only_leaves_the_others_alone(track: Track) -> None:
-    track.cost = COL2IM_WINS
+def test_only_leaves_the_others_alone(scripted: ScriptedBackend) -> None:
+    scripted.cost = COL2IM_WINS
     small, large = fastest(pair(), only=("large",)).sites
     assert small.reason is not None
     assert (small.status, small.reason.code) == ("kept", "not-selected")
@@ -254,8 +257,8 @@ def test_only_leaves_the_others_alone(track: Track) -> None:
     assert large.status == "rewritten"
 
 
-def test_a_chain_is_written_and_proved_as_one(track: Track) -> None:
-    track.cost = by_operator(ConvTranspose=4.0, Col2Im=2.0, DepthToSpace=3.0, Transpose=9.0)
+def test_a_chain_is_written_and_proved_as_one(scripted: ScriptedBackend) -> None:
+    scripted.cost = by_operator(ConvTranspose=4.0, Col2Im=2.0, DepthToSpace=3.0, Transpose=9.0)
     original = head(opset=17)
     done = fastest(original)
     assert done.model is not None
@@ -265,14 +268,14 @@ def test_a_chain_is_written_and_proved_as_one(track: Track) -> None:
     assert opset(done.model) == 18
 
 
-def test_a_model_without_a_site_comes_back_as_it_was(track: Track) -> None:
+def test_a_model_without_a_site_comes_back_as_it_was(scripted: ScriptedBackend) -> None:
     proto = net(node("Relu", ["x"], ["y"]))
     assert fastest(proto).model == proto
-    assert track.races == []
+    assert scripted.comparisons == []
 
 
 @pytest.mark.parametrize("most", [-0.5, float("nan")])
-def test_what_is_no_amount_of_memory(most: float) -> None:
+def test_an_impossible_memory_limit(most: float) -> None:
     with pytest.raises(UsageError, match="max_memory"):
         deployconv.rewrite(pair(), policy="fastest", max_memory=most)
 

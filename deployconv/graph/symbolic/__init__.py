@@ -1,7 +1,7 @@
-"""Run a few nodes at all sizes at once, as far as they do the same at all of them.
+"""Run nodes on polynomials in the sizes that a model leaves open: at all sizes at once.
 
-A Slice beyond the end, a Squeeze of whatever is 1, a Max with a constant do one thing at some
-sizes and another at others. What has a result here behaves alike at every size.
+A Slice beyond the end, a Squeeze without axes, a Max with a constant do one thing at some sizes and
+another at others. These have no result here. A node that has one behaves alike at every size.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from onnx import NodeProto
 from deployconv.graph.symbolic import arrange, elementwise, layers
 from deployconv.graph.symbolic.known import FEW, Call, Known, Spread, Unproven
 from deployconv.graph.symbolic.size import Size
+from deployconv.graph.tensors import is_onnx
 
 _OPERATORS = arrange.OPERATORS | layers.OPERATORS
 
@@ -22,13 +23,13 @@ def run(node: NodeProto, inputs: Sequence[Known | None]) -> Known:
     """The output of ``node``.
 
     Args:
-        node: of any operator; few are known here.
+        node: a node of any operator.
         inputs: what is known of its inputs; None for one that is left out.
 
     Raises:
-        Unproven: it may behave otherwise at some sizes, or is not known here.
+        Unproven: the operator is not known here, or may behave otherwise at some sizes.
     """
-    if node.domain not in ("", "ai.onnx") or any(a.ref_attr_name for a in node.attribute):
+    if not is_onnx(node.domain) or any(a.ref_attr_name for a in node.attribute):
         raise Unproven
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     call = Call(node.op_type, inputs, attributes)

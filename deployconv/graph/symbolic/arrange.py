@@ -1,9 +1,10 @@
-"""Operators that make, move and repeat elements, on what is known at all sizes."""
+"""Run operators that make, move and repeat elements on polynomials in the open sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from math import lcm
 
 import numpy as np
 import onnx
@@ -11,11 +12,11 @@ from onnx import TensorProto
 
 from deployconv.graph.symbolic.elementwise import cast
 from deployconv.graph.symbolic.known import (
+    FEW,
     Call,
     Known,
     Spread,
     Unproven,
-    arange,
     broadcast,
     extents,
     filled,
@@ -27,14 +28,14 @@ from deployconv.graph.symbolic.size import Size, product
 
 _ZERO, _ONE = Size.of(0), Size.of(1)
 _UNBOUNDED = 2**31 - 1
-"""Slices to here or beyond mean the end: no dimension is as long."""
+"""A Slice to here or beyond goes to the end: no dimension is as long."""
 _SIZE_TYPES = {
     TensorProto.BOOL: True,
     TensorProto.INT64: True,
     TensorProto.FLOAT: False,
     TensorProto.DOUBLE: False,
 }
-"""Element types that hold every size, and whether they are whole."""
+"""Element types that hold every size, and whether they hold whole numbers only."""
 
 
 def _identity(call: Call) -> Known:
@@ -47,10 +48,10 @@ def _shape(call: Call) -> Known:
     return _vector(shape[start:end])
 
 
-def _vector(sizes: Sequence[Size]) -> Known:
+def _vector(sizes: Sequence[Size], whole: bool = True) -> Known:
     elements = np.empty(len(sizes), object)
     elements[:] = sizes
-    return Known((Size.of(len(sizes)),), elements)
+    return Known((Size.of(len(sizes)),), elements, whole)
 
 
 def _cast(call: Call) -> Known:
@@ -66,7 +67,22 @@ def _constant_of_shape(call: Call) -> Known:
 
 def _range(call: Call) -> Known:
     (start,), (limit,), (step,) = (known.sizes() for known in call.all())
-    return arange(start, limit, step, all(known.whole for known in call.all()))
+    whole, pace = all(known.whole for known in call.all()), step.constant
+    if not pace:
+        raise Unproven
+    # Rounded up.
+    steps = ((start - limit) * Size.of(1 / pace)).floored()
+    if steps is None or start.degree > 1:
+        raise Unproven
+    (length,) = extents([_ZERO - steps], 0)
+    if length.constant is not None and length.constant <= FEW:
+        return _vector([start + step * Size.of(at) for at in range(int(length.constant))], whole)
+    rule = Spread(
+        nonnegative=pace > 0 and start.least is not None and start.least >= 0,
+        period=lcm(start.denominator, pace.denominator),
+        sized=start.constant is None,
+    )
+    return Known((length,), rule, whole)
 
 
 def _reshape(call: Call) -> Known:
@@ -78,7 +94,7 @@ def _reshape(call: Call) -> Known:
         elif size.constant == -1:
             shape.append(size)
         else:
-            # A size that could be 0 or -1 would mean something else there.
+            # A size that could be 0 or -1 would have another meaning in a Reshape.
             shape += extents([size], 1)
     if Size.of(-1) in shape:
         hole = shape.index(Size.of(-1))
@@ -192,7 +208,7 @@ def _slice(call: Call) -> Known:
     if isinstance(x.elements, np.ndarray):
         kept = [slice(None)] * len(x.shape)
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-            # One that runs backwards ends before the first element.
+            # A Slice with a negative step may end before the first element.
             through = step < 0 and number(end) < -_UNBOUNDED
             kept[axis] = slice(number(start), None if through else number(end), step)
         elements = x.elements[tuple(kept)]
@@ -215,7 +231,7 @@ def _length(start: Size, end: Size, step: int, extent: Size) -> Size:
 
 
 def _position(bound: Size, extent: Size) -> Size:
-    """Where a bound of a Slice falls, counted from the end if negative and clamped to both."""
+    """The position of a bound of a Slice: counted from the end if negative, then clamped."""
     if bound.constant is not None and bound.constant >= _UNBOUNDED:
         return extent
     if bound.constant is not None and bound.constant < 0:

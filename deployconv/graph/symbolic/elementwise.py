@@ -1,9 +1,10 @@
-"""Operators that compute each element by itself, on what is known at all sizes."""
+"""Run operators that compute each element by itself on polynomials in the open sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from math import prod
 
 import numpy as np
@@ -12,16 +13,13 @@ from deployconv.graph.symbolic.known import (
     Known,
     Spread,
     broadcast,
-    floor_of,
-    is_positive_whole,
-    truth,
 )
 from deployconv.graph.symbolic.size import Size
 
 Perhaps = Size | None
 _ZERO, _ONE = Size.of(0), Size.of(1)
 _LARGEST_WHOLE = 2**31
-"""Times a size this fits 64 bits."""
+"""A product of this and a size fits 64 bits."""
 _FRACTION = 2**10
 """Floats that are sizes below 2**14 times whole multiples of a 1024th have 24 bits."""
 
@@ -58,9 +56,9 @@ def _single(op: str, sizes: Sequence[Perhaps], integral: bool) -> Perhaps:
 
 
 def _is_exact(size: Size, integral: bool) -> bool:
-    """Whether runtimes compute it as it is: no integer overflows and no float is rounded.
+    """Whether runtimes compute ``size`` exactly: no integer overflows and no float is rounded.
 
-    A quotient of sizes that is one constant is rounded alike at all of them.
+    A quotient of sizes that is a constant is rounded alike at all sizes.
     """
     constant = size.constant is not None
     for _, coefficient in size.terms:
@@ -75,15 +73,15 @@ def _is_exact(size: Size, integral: bool) -> bool:
 
 
 def _quotient(dividend: Size, divisor: Size, integral: bool) -> Perhaps:
-    """Integers are divided towards 0."""
+    """``dividend / divisor``, of integers rounded towards 0."""
     quotient = dividend.divided(divisor)
     if quotient is None or not integral or quotient.denominator == 1:
         return quotient
-    return floor_of(quotient)
+    return _floor_of(quotient)
 
 
 def _remainder(dividend: Size, divisor: Size) -> Perhaps:
-    if not is_positive_whole(divisor.constant):
+    if not _is_positive_whole(divisor.constant):
         return None
     quotient = dividend.divided(divisor)
     whole = None if quotient is None else quotient.floored()
@@ -101,7 +99,7 @@ def _is_equal(first: Size, second: Size) -> Perhaps:
     return _ZERO if first.is_less(second) or second.is_less(first) else None
 
 
-def _negated(size: Perhaps) -> Perhaps:
+def _inverted(size: Perhaps) -> Perhaps:
     return None if size is None else _ONE - size
 
 
@@ -115,8 +113,7 @@ def _greatest(*sizes: Size) -> Perhaps:
 
 
 def _least(*sizes: Size) -> Perhaps:
-    greatest = _greatest(*(_ZERO - size for size in sizes))
-    return None if greatest is None else _ZERO - greatest
+    return _opposite(_greatest(*(_ZERO - size for size in sizes)))
 
 
 OPERATORS: dict[str, Callable[..., Perhaps]] = {
@@ -127,23 +124,23 @@ OPERATORS: dict[str, Callable[..., Perhaps]] = {
     "Mod": _remainder,
     "Neg": lambda a: _ZERO - a,
     "Floor": lambda a: a.floored(),
-    "Ceil": lambda a: _negate((_ZERO - a).floored()),
+    "Ceil": lambda a: _opposite((_ZERO - a).floored()),
     "Max": _greatest,
     "Min": _least,
     "Less": _is_less,
     "Greater": lambda a, b: _is_less(b, a),
-    "LessOrEqual": lambda a, b: _negated(_is_less(b, a)),
-    "GreaterOrEqual": lambda a, b: _negated(_is_less(a, b)),
+    "LessOrEqual": lambda a, b: _inverted(_is_less(b, a)),
+    "GreaterOrEqual": lambda a, b: _inverted(_is_less(a, b)),
     "Equal": _is_equal,
-    "Not": _negated,
+    "Not": _inverted,
     "And": lambda a, b: a * b,
     "Or": lambda a, b: _greatest(a, b),
     "Where": lambda condition, a, b: a if condition == _ONE else b,
 }
-"""Each gives None if the result is not one polynomial at all sizes."""
+"""Functions of sizes; the result is None if it is not one polynomial at all sizes."""
 
 
-def _negate(size: Perhaps) -> Perhaps:
+def _opposite(size: Perhaps) -> Perhaps:
     return None if size is None else _ZERO - size
 
 
@@ -151,7 +148,7 @@ _LOGICAL = {"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", 
 
 
 def _spread(op: str, rules: Sequence[Spread | None], integral: bool) -> Spread | None:
-    """What holds of every element, the operands being known by what holds of theirs."""
+    """The rule for the elements of the result, from the ``rules`` of the operands."""
     fills = [None if rule is None else rule.fill for rule in rules]
     if op == "Where" and fills[0] is not None:
         return rules[2] if fills[0] == _ZERO else rules[1]
@@ -181,7 +178,7 @@ def _subtracted(a: Spread, b: Spread, integral: bool) -> Spread:
 
 
 def _divided(a: Spread, b: Spread, integral: bool) -> Spread | None:
-    """A division of integers rounds, and where it does so must not depend on sizes."""
+    """The rule of ``a / b``; None for integers that are rounded at positions that sizes decide."""
     divisor = b.fill.constant if b.fill is not None else None
     if divisor is None or divisor <= 0 or (integral and (a.sized or not a.nonnegative)):
         return None
@@ -190,13 +187,13 @@ def _divided(a: Spread, b: Spread, integral: bool) -> Spread | None:
 
 def _wrapped(a: Spread, b: Spread, integral: bool) -> Spread | None:
     divisor = b.fill.constant if b.fill is not None else None
-    if divisor is None or not is_positive_whole(divisor) or not integral or a.sized:
+    if divisor is None or not _is_positive_whole(divisor) or not integral or a.sized:
         return None
     return Spread(None, True, a.period * divisor.numerator, cyclic=True)
 
 
 def _compared(a: Spread, b: Spread, integral: bool) -> Spread | None:
-    """``a < b``, where ``b`` is never above 0 and ``a`` never below."""
+    """The rule of ``a < b``: never true if ``b`` is at most 0 and ``a`` at least 0."""
     bound = None if b.fill is None else b.fill.constant
     never = bound is not None and bound <= 0 and a.nonnegative
     return Spread.of(_ZERO) if never else None
@@ -213,10 +210,10 @@ _RULES: dict[str, Callable[[Spread, Spread, bool], Spread | None]] = {
 
 
 def cast(known: Known, whole: bool, logical: bool) -> Known:
-    """Another element type that holds every size."""
+    """``known`` in another element type: of ``whole`` numbers or not, or ``logical``."""
     if not logical and (known.whole or not whole):
         return Known(known.shape, known.elements, whole)
-    change: Callable[[Perhaps], Perhaps] = truth if logical else floor_of
+    change: Callable[[Perhaps], Perhaps] = _truth if logical else _floor_of
     if isinstance(known.elements, np.ndarray):
         changed = np.frompyfunc(change, 1, 1)(known.elements)
         return Known(known.shape, np.asarray(changed, object), whole)
@@ -224,7 +221,29 @@ def cast(known: Known, whole: bool, logical: bool) -> Known:
     if rule is not None and rule.fill is not None:
         fill = change(rule.fill)
         return Known(known.shape, None if fill is None else Spread.of(fill), whole)
-    # Truth changes where an element is 0; rounding changes its direction there.
+    # At 0 the truth of an element changes, and so does the direction of rounding.
     rounds = rule is not None and not logical and rule.nonnegative and not rule.sized
     kept = rule if rule is not None and (rule.cyclic or rounds) else None
     return Known(known.shape, kept, whole)
+
+
+def _floor_of(size: Perhaps) -> Perhaps:
+    """``size`` rounded towards 0; None if that is not one polynomial at all sizes."""
+    if size is None or size.denominator == 1:
+        return size
+    constant = size.constant
+    if constant is not None:
+        return Size.of(int(constant))
+    return size.floored() if size.least is not None and size.least >= 0 else None
+
+
+def _truth(size: Perhaps) -> Perhaps:
+    """1 if ``size`` is never 0, 0 if it always is; None if that depends on the sizes."""
+    if size is None or size == _ZERO:
+        return size
+    return _ONE if size.is_less(_ZERO) or _ZERO.is_less(size) else None
+
+
+def _is_positive_whole(number: Fraction | None) -> bool:
+    """True for 1, 2, 3, ..."""
+    return number is not None and number > 0 and number.denominator == 1

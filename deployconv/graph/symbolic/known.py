@@ -1,8 +1,8 @@
 """What is known of a tensor at all sizes at once: its shape, and its elements if it has few.
 
-A tensor whose extent is open, such as a Range, is known by what holds of every element
-(`Spread`). Elements of which nothing is known are those that would behave otherwise at some
-size: of a Max with a constant, of a comparison. A `Call` is a node with what is known of its
+A tensor whose number of elements is open, e.g. a Range, is known by one rule for all of its
+elements (`Spread`). Nothing is known of an element that is computed differently at some sizes,
+e.g. of a Max with a constant, or of a comparison. A `Call` is a node with what is known of its
 inputs.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from math import lcm, prod
 from typing import Any
 
@@ -22,8 +21,8 @@ from deployconv.graph.symbolic.size import Size
 Array = NDArray[Any]
 
 FEW = 4096
-"""Elements up to which each is known by itself."""
-_ZERO, _ONE = Size.of(0), Size.of(1)
+"""Tensors of up to this many elements are known element by element."""
+_ONE = Size.of(1)
 
 
 class Unproven(Exception):
@@ -32,14 +31,14 @@ class Unproven(Exception):
 
 @dataclass(frozen=True)
 class Spread:
-    """Elements that follow one rule: sums and products of sizes and of positions.
+    """The rule that all elements follow: they are sums and products of sizes and of positions.
 
     Attributes:
-        fill: the element, where all are the same.
+        fill: the element, if all are the same.
         nonnegative: True if none is below 0.
-        period: whole divisions by constants repeat their pattern after as many positions.
-        sized: False if an element depends on its position alone, not on any size.
-        cyclic: True if the elements themselves repeat so, or are all one constant.
+        period: after how many positions whole divisions by constants repeat their pattern.
+        sized: True if an element depends on a size, False if it depends on its position alone.
+        cyclic: True if the elements themselves repeat after ``period``, or are all one constant.
     """
 
     fill: Size | None = None
@@ -79,7 +78,7 @@ class Known:
         if not whole and not np.isfinite(flat).all():
             return cls(shape, None, whole)
         if values.size <= FEW:
-            return cls(shape, _sizes(flat), whole)
+            return cls(shape, np.asarray(np.frompyfunc(Size.of, 1, 1)(flat), object), whole)
         if not whole and (flat % 1).any():
             return cls(shape, None, whole)
         if (flat == flat.flat[0]).all():
@@ -88,18 +87,18 @@ class Known:
 
     @property
     def static(self) -> tuple[int, ...] | None:
-        """The shape where it is the same at all sizes."""
+        """The shape as numbers; None if it depends on a size."""
         constants = [size.constant for size in self.shape]
         known = tuple(int(constant) for constant in constants if constant is not None)
         return known if len(known) == len(self.shape) else None
 
     @property
     def rule(self) -> Spread | None:
-        """What holds of every element."""
+        """The rule for all elements; None if there is none."""
         return rule(self.elements) if isinstance(self.elements, np.ndarray) else self.elements
 
     def sizes(self) -> list[Size]:
-        """The elements, each known."""
+        """The elements; Unproven if one is not known."""
         if not isinstance(self.elements, np.ndarray):
             raise Unproven
         found = [element for element in self.elements.ravel() if element is not None]
@@ -108,7 +107,7 @@ class Known:
         return found
 
     def ints(self) -> list[int]:
-        """The elements, each a constant whole number."""
+        """The elements as whole numbers; Unproven if one is no constant whole number."""
         constants = [size.constant for size in self.sizes()]
         whole = [int(number) for number in constants if number is not None and number % 1 == 0]
         if len(whole) != len(constants):
@@ -126,27 +125,15 @@ class Known:
         return replace(moved, elements=move(self.elements).reshape(static))
 
 
-def _sizes(values: Array) -> Array:
-    elements = np.empty(values.shape, object)
-    for index in np.ndindex(values.shape):
-        elements[index] = Size.of(values[index].item())
-    return elements
-
-
 def filled(shape: Sequence[Size], fill: Size, whole: bool) -> Known:
     """A tensor of ``fill`` alone."""
-    one = np.empty((1,) * len(shape), object)
-    one[...] = fill
+    one = np.full((1,) * len(shape), fill, object)
     known = Known((_ONE,) * len(shape), one, whole)
-    return known.moved(shape, lambda array: np.broadcast_to(array, _static(shape)))
-
-
-def _static(shape: Sequence[Size]) -> tuple[int, ...]:
-    return tuple(int(size.constant or 0) for size in shape)
+    return known.moved(shape, lambda array: np.broadcast_to(array, numbers(shape)))
 
 
 def rule(elements: Array) -> Spread | None:
-    """What holds of every element; None if one is not known, or no plain sum of sizes."""
+    """The rule for all elements; None if one is not known, or has a power of a size."""
     flat = list(elements.ravel())
     if not flat or any(element is None or element.degree > 1 for element in flat):
         return None
@@ -161,7 +148,7 @@ def rule(elements: Array) -> Spread | None:
 
 
 def joined(*rules: Spread | None) -> Spread | None:
-    """What holds of the elements of several tensors."""
+    """The rule for the elements of several tensors; None if one of them has no rule."""
     known = [one for one in rules if one is not None]
     if not known or len(known) < len(rules):
         return None
@@ -187,57 +174,9 @@ def broadcast(*shapes: Sequence[Size]) -> tuple[Size, ...]:
     return tuple(result)
 
 
-def arange(start: Size, limit: Size, step: Size, whole: bool) -> Known:
-    """A Range."""
-    pace = step.constant
-    if not pace:
-        raise Unproven
-    # Rounded up.
-    steps = ((start - limit) * Size.of(1 / pace)).floored()
-    if steps is None:
-        raise Unproven
-    length = _ZERO - steps
-    if length.least is None or length.least < 0 or start.degree > 1:
-        raise Unproven
-    if length.constant is not None and length.constant <= FEW:
-        elements = np.empty(int(length.constant), object)
-        for index in range(len(elements)):
-            elements[index] = start + step * Size.of(index)
-        return Known((length,), elements, whole)
-    nonnegative = pace > 0 and start.least is not None and start.least >= 0
-    period = lcm(start.denominator, pace.denominator)
-    sized = start.constant is None
-    return Known((length,), Spread(None, nonnegative, period, sized), whole)
-
-
-def floor_of(size: Size | None) -> Size | None:
-    """Rounded towards 0; None if that is not one polynomial at all sizes."""
-    if size is None or size.denominator == 1:
-        return size
-    constant = size.constant
-    if constant is not None:
-        return Size.of(int(constant))
-    return size.floored() if size.least is not None and size.least >= 0 else None
-
-
-def truth(size: Size | None) -> Size | None:
-    """1 if it is never 0, 0 if always."""
-    if size is None or size == _ZERO:
-        return size
-    return _ONE if size.is_less(_ZERO) or _ZERO.is_less(size) else None
-
-
-def is_positive_whole(number: Fraction | None) -> bool:
-    """True for 1, 2, 3, ..."""
-    return number is not None and number > 0 and number.denominator == 1
-
-
-Shape = tuple[Size, ...]
-
-
 @dataclass(frozen=True)
 class Call:
-    """A node's inputs and attributes, wherever its opset has them."""
+    """A node's operator, inputs and attributes."""
 
     op: str
     inputs: Sequence[Known | None]
@@ -259,32 +198,32 @@ class Call:
         return position < len(self.inputs) and self.inputs[position] is not None
 
     def sizes(self, name: str, position: int) -> list[Size]:
-        """An attribute of older opsets, an input of newer ones."""
+        """Sizes that are an attribute in older opsets and an input in newer ones."""
         if name in self.attributes:
             return [Size.of(number) for number in self.attributes[name]]
         return self.given(position).sizes()
 
     def ints(self, name: str, position: int) -> list[int] | None:
-        """A constant: an attribute in older opsets, an input in newer ones; None if left out."""
+        """The same, if they have to be constants; None if they are left out."""
         if name in self.attributes:
             return [int(number) for number in self.attributes[name]]
         return self.given(position).ints() if self.has(position) else None
 
 
-def extents(sizes: Sequence[Size], least: int) -> Shape:
-    """Sizes of a shape; Unproven if one could be below ``least``."""
+def extents(sizes: Sequence[Size], least: int) -> tuple[Size, ...]:
+    """``sizes`` as a shape; Unproven if one could be below ``least``."""
     if any(size.least is None or size.least < least for size in sizes):
         raise Unproven
     return tuple(sizes)
 
 
 def numbers(shape: Sequence[Size]) -> tuple[int, ...]:
-    """A shape that is the same at all sizes."""
+    """A shape of constants as numbers."""
     return tuple(int(size.constant or 0) for size in shape)
 
 
 def number(size: Size) -> int:
-    """A size that is a constant; Unproven for others."""
+    """A constant as a number; Unproven if ``size`` is none."""
     if size.constant is None:
         raise Unproven
     return int(size.constant)

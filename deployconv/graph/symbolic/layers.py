@@ -1,45 +1,37 @@
-"""Layers of a network, on what is known at all sizes: the shape of what they make."""
+"""Run layers of a network on shapes whose sizes are polynomials in the open sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from typing import NamedTuple
 
 from deployconv.graph.symbolic.known import Call, Known, Unproven, extents, filled, joined, number
 from deployconv.graph.symbolic.size import Size
 
 _ZERO, _ONE = Size.of(0), Size.of(1)
-KEEP_SHAPE = frozenset(
+UNARY = frozenset(
     [
         "Abs",
-        "BatchNormalization",
         "Celu",
-        "Clip",
-        "Dropout",
+        "Ceil",
         "Elu",
         "Erf",
         "Exp",
+        "Floor",
         "Gelu",
-        "GroupNormalization",
         "HardSigmoid",
         "HardSwish",
-        "Hardmax",
-        "InstanceNormalization",
-        "LRN",
-        "LayerNormalization",
         "LeakyRelu",
         "Log",
-        "LogSoftmax",
-        "LpNormalization",
-        "MeanVarianceNormalization",
         "Mish",
+        "Neg",
         "Reciprocal",
         "Relu",
         "Round",
         "Selu",
         "Sigmoid",
         "Sign",
-        "Softmax",
         "Softplus",
         "Softsign",
         "Sqrt",
@@ -47,6 +39,21 @@ KEEP_SHAPE = frozenset(
         "ThresholdedRelu",
     ]
 )
+"""Operators that compute each element from one element, and have no other input."""
+KEEP_SHAPE = UNARY | {
+    "BatchNormalization",
+    "Clip",
+    "Dropout",
+    "GroupNormalization",
+    "Hardmax",
+    "InstanceNormalization",
+    "LRN",
+    "LayerNormalization",
+    "LogSoftmax",
+    "LpNormalization",
+    "MeanVarianceNormalization",
+    "Softmax",
+}
 """Operators whose first output has the shape of their first input."""
 
 
@@ -72,53 +79,63 @@ def _einsum(call: Call) -> Known:
 def _window(call: Call) -> Known:
     """Conv and pooling: ``(size + pads - reach) / stride + 1``, rounded down."""
     x = call.given(0)
-    rank = len(x.shape) - 2
     kernel, channels = call.attributes.get("kernel_shape"), x.shape[1]
     if call.op == "Conv":
         channels, _, *taps = call.given(1).shape
         kernel = [number(size) for size in taps]
-    padding = call.attributes.get("auto_pad", b"NOTSET")
-    if kernel is None or padding not in (b"", b"NOTSET", b"VALID"):
+    if kernel is None:
         raise Unproven
-    strides = call.attributes.get("strides", [1] * rank)
-    dilations = call.attributes.get("dilations", [1] * rank)
-    pads = call.attributes.get("pads", [0] * 2 * rank)
     shape = [x.shape[0], channels]
-    for axis in range(rank):
-        reach = dilations[axis] * (kernel[axis] - 1) + 1
-        extent = x.shape[2 + axis] + Size.of(pads[axis] + pads[rank + axis] - reach)
-        steps = (extent * Size.of(Fraction(1, strides[axis]))).floored()
-        if steps is None or (call.attributes.get("ceil_mode") and strides[axis] > 1):
+    for size, taps, axis in zip(x.shape[2:], kernel, _axes(call), strict=True):
+        extent = size + Size.of(axis.pads - axis.reach(taps))
+        steps = (extent * Size.of(Fraction(1, axis.stride))).floored()
+        if steps is None or (call.attributes.get("ceil_mode") and axis.stride > 1):
             raise Unproven
         shape.append(steps + _ONE)
     return Known(tuple(shape), None, whole=False)
 
 
 def _conv_transpose(call: Call) -> Known:
-    x, weight = call.given(0), call.given(1)
-    if call.attributes.get("output_shape") or call.attributes.get("auto_pad", b"") not in (
-        b"",
-        b"NOTSET",
-        b"VALID",
-    ):
+    """ConvTranspose: ``stride * (size - 1) + reach - pads + output_padding``."""
+    x, (_, channels, *kernel) = call.given(0), call.given(1).shape
+    if call.attributes.get("output_shape"):
         raise Unproven
-    rank = len(x.shape) - 2
+    shape = [x.shape[0], channels * Size.of(call.attributes.get("group", 1))]
+    extra = call.attributes.get("output_padding", [0] * len(kernel))
+    for size, taps, axis, more in zip(x.shape[2:], kernel, _axes(call), extra, strict=True):
+        tail = more + axis.reach(number(taps)) - axis.stride - axis.pads
+        shape.append(size * Size.of(axis.stride) + Size.of(tail))
+    return Known(extents(shape, 0))
+
+
+class _Axis(NamedTuple):
+    """Attributes of a Conv, ConvTranspose or pooling along one axis; ``pads`` of both ends."""
+
+    stride: int
+    dilation: int
+    pads: int
+
+    def reach(self, taps: int) -> int:
+        """The number of inputs from the first to the last tap."""
+        return self.dilation * (taps - 1) + 1
+
+
+def _axes(call: Call) -> list[_Axis]:
+    """The attributes along each spatial axis; Unproven if the padding follows from the size."""
+    if call.attributes.get("auto_pad", b"NOTSET") not in (b"", b"NOTSET", b"VALID"):
+        raise Unproven
+    rank = len(call.given(0).shape) - 2
     strides = call.attributes.get("strides", [1] * rank)
     dilations = call.attributes.get("dilations", [1] * rank)
-    extra = call.attributes.get("output_padding", [0] * rank)
     pads = call.attributes.get("pads", [0] * 2 * rank)
-    shape = [x.shape[0], weight.shape[1] * Size.of(call.attributes.get("group", 1))]
-    for axis in range(rank):
-        reach = dilations[axis] * (number(weight.shape[2 + axis]) - 1) + 1
-        tail = extra[axis] + reach - strides[axis] - pads[axis] - pads[rank + axis]
-        shape.append(x.shape[2 + axis] * Size.of(strides[axis]) + Size.of(tail))
-    return Known(extents(shape, 0))
+    both = [begin + end for begin, end in zip(pads[:rank], pads[rank:], strict=True)]
+    return [_Axis(*axis) for axis in zip(strides, dilations, both, strict=True)]
 
 
 def _resize(call: Call) -> Known:
     x = call.given(0)
     if call.attributes.get("coordinate_transformation_mode") == b"align_corners":
-        raise Unproven  # what it repeats depends on the size
+        raise Unproven  # how often it repeats an element depends on the size
     rank = len(x.shape)
     axes = call.attributes.get("axes", range(rank))
     shape = list(x.shape)
@@ -135,7 +152,7 @@ def _resize(call: Call) -> Known:
             len(ratios) > 1
             and call.attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch"
         ):
-            raise Unproven  # one of them holds for all
+            raise Unproven  # one ratio holds for all axes, and which depends on the sizes
     else:
         for axis, scale in zip(axes, call.sizes("scales", scales), strict=True):
             if scale.constant is None or scale.denominator != 1:

@@ -1,7 +1,7 @@
-"""Numbers that a model computes from its sizes, as polynomials in the sizes it leaves open.
+"""Numbers that a model computes from its sizes, as polynomials in the sizes that it leaves open.
 
-``2*H - 1`` is one, ``N*C*H`` another. Every open size is at least 1, so that some comparisons
-hold at all of them: ``2*H >= H + 1`` does, ``H >= 2`` does not.
+Two examples are ``2*H - 1`` and ``N*C*H``. Every open size is at least 1. So ``2*H >= H + 1`` holds
+at all sizes, and ``H >= 2`` does not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import combinations
 from math import floor, lcm, prod
 
 Monomial = tuple[str, ...]
-"""The names of the sizes that are multiplied, sorted; a power repeats its name."""
+"""The names of the sizes that are multiplied, sorted; ``("H", "H")`` is H squared."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Size:
 
     @property
     def constant(self) -> Fraction | None:
-        """The number where it depends on no size."""
+        """The number; None if it depends on a size."""
         if not self.terms:
             return Fraction(0)
         ((monomial, coefficient), *others) = self.terms
@@ -55,8 +55,8 @@ class Size:
 
     @property
     def least(self) -> Fraction | None:
-        """The value where every size is 1, if it can only grow from there."""
-        # Each size is 1 + more: a product of sizes is the sum over all choices of the mores.
+        """The least value at any sizes, which is that at sizes of 1; None if it may fall below."""
+        # Each size is 1 + more: a product of sizes is the sum over all choices of some mores.
         shifted: Counter[Monomial] = Counter()
         for monomial, coefficient in self.terms:
             for count in range(len(monomial) + 1):
@@ -76,7 +76,7 @@ class Size:
 
     @property
     def symbols(self) -> frozenset[str]:
-        """The names of the sizes in it."""
+        """The names of its sizes."""
         return frozenset(name for monomial, _ in self.terms for name in monomial)
 
     def __add__(self, other: Size) -> Size:
@@ -126,7 +126,7 @@ class Size:
 
 
 def product(*sizes: Size) -> Size:
-    """All of them multiplied."""
+    """The product of ``sizes``."""
     result = Size.of(1)
     for size in sizes:
         result = result * size

@@ -27,14 +27,14 @@ from deployconv.match.attributes import AttributeReader
 from deployconv.polyphase import Axis, kernel_after_shuffle, phase_weights
 from deployconv.rewrites.emit import Emitter, conv_attributes, finite
 from deployconv.rewrites.neighbours import is_known
-from deployconv.rewrites.steps.base import PhaseImage
+from deployconv.rewrites.steps.base import NodeStep, PhaseImage
 from deployconv.rewrites.trial import Draws
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class LastConv:
+class LastConv(NodeStep):
     """One such Conv.
 
     Attributes:
@@ -44,29 +44,19 @@ class LastConv:
         axes: the Conv as a layer that reads phases.
     """
 
-    node: gs.Node
     constants: Mapping[int, Constant]
     dilation: tuple[int, ...]
     axes: tuple[Axis, ...]
 
-    is_elementwise: bool = False
-    beyond_chains: bool = True
-    needs_whole_image: bool = True
-    ends_region: bool = True
-    growth: int = 1
     parity_only: tuple[gs.Node, ...] = ()
 
     @property
-    def nodes(self) -> tuple[gs.Node, ...]:
-        return (self.node,)
+    def needs_whole_image(self) -> bool:
+        return True
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        return (self.node.inputs[0].name,)
-
-    @property
-    def output(self) -> str:
-        return str(self.node.outputs[0].name)
+    def ends_region(self) -> bool:
+        return True
 
     @property
     def values(self) -> dict[str, Array]:

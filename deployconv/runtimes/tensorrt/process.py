@@ -122,6 +122,7 @@ class Worker:
     ) -> None:
         self._limits = limits
         self._closed = False
+        self._answering = True
         self._stderr = b""
         self._lines: list[bytes] = []
         self._partial = bytearray()
@@ -197,21 +198,23 @@ class Worker:
                     f"used {memory >> 20} MiB of memory where {self._limits.memory_bytes >> 20}"
                     " MiB are allowed"
                 )
-            if not self._read():
+            self._read(_POLL_SECONDS)
+            if not self._answering:
                 raise self._died()
         try:
             return decode(self._lines.pop(0))
         except ValueError as error:
             raise self._stopped(f"answered what is no answer ({error})") from error
 
-    def _read(self) -> bool:
-        """Read what has arrived. False if the worker has closed its standard output."""
-        for key, _ in self._selector.select(_POLL_SECONDS):
+    def _read(self, seconds: float) -> bool:
+        """Read what arrives within ``seconds``. False if nothing does."""
+        events = self._selector.select(seconds)
+        for key, _ in events:
             chunk = os.read(key.fd, _CHUNK)
             if not chunk:
                 self._selector.unregister(key.fileobj)
                 if key.fileobj is self._stdout:
-                    return False
+                    self._answering = False
             elif key.fileobj is self._stdout:
                 self._partial += chunk
                 if b"\n" in chunk:
@@ -221,7 +224,7 @@ class Worker:
                     raise self._stopped("answered without end")
             else:
                 self._stderr = (self._stderr + chunk)[-_KEPT_STDERR:]
-        return True
+        return bool(events)
 
     def _stopped(self, what: str) -> WorkerFailed:
         with contextlib.suppress(ProcessLookupError):
@@ -233,7 +236,7 @@ class Worker:
             status = self._process.wait(_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             return self._stopped("closed its answers")
-        while self._selector.get_map() and self._read_stderr():
+        while self._selector.get_map() and self._read(0):
             pass
         if status < 0:
             how = f"was killed by {_signal_name(-status)}"
@@ -242,16 +245,6 @@ class Worker:
         else:
             how = f"ended with status {status} before it answered"
         return WorkerFailed(f"the TensorRT worker {how}{self._last_words()}")
-
-    def _read_stderr(self) -> bool:
-        events = self._selector.select(0)
-        for key, _ in events:
-            chunk = os.read(key.fd, _CHUNK)
-            if not chunk:
-                self._selector.unregister(key.fileobj)
-            elif key.fileobj is not self._stdout:
-                self._stderr = (self._stderr + chunk)[-_KEPT_STDERR:]
-        return bool(events)
 
     def _last_words(self) -> str:
         lines = self._stderr.decode(errors="replace").split("\n")

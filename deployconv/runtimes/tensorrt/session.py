@@ -18,11 +18,13 @@ import onnx
 
 from deployconv.errors import BackendUnavailable, UsageError
 from deployconv.results import LayerTime, StageResult
-from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec
+from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec, label_of
+from deployconv.runtimes.registry import get_runtime
 from deployconv.runtimes.shapes import (
     input_specs,
     output_specs,
     profile_of,
+    read_structure,
     shape_ranges,
 )
 from deployconv.runtimes.tensorrt.binding import BuildSettings
@@ -31,7 +33,7 @@ from deployconv.runtimes.tensorrt.compile import (
     model_file,
     refuse_what_tensorrt_overlooks,
 )
-from deployconv.runtimes.tensorrt.installation import LIBRARIES, cache_folder, find_installation
+from deployconv.runtimes.tensorrt.installation import cache_folder, find_installation
 from deployconv.runtimes.tensorrt.process import (
     Done,
     Request,
@@ -80,8 +82,7 @@ class TensorRtBackend:
                 f"--threads {threads}: backend '{self.name}' runs on the GPU: leave it out"
             )
         settings = BuildSettings(tf32=False, optimise=optimise, cache=cache_folder())
-        proto = _proto(model)
-        label = model.name if isinstance(model, Path) else "model in memory"
+        proto, label = read_structure(model), label_of(model)
         refuse_what_tensorrt_overlooks(proto, label)
         if self._installation.device is None:
             raise BackendUnavailable(self._without_gpu(model, proto, settings, label))
@@ -96,7 +97,7 @@ class TensorRtBackend:
             self._worker = Worker()
             weakref.finalize(self, self._worker.close)
         try:
-            *stages, last = self._worker.ask({**request, "library": LIBRARIES[self.name]})
+            *stages, last = self._worker.ask({**request, "library": get_runtime(self.name).package})
         except WorkerFailed as failure:
             self._worker.close()
             self._worker = None
@@ -166,7 +167,7 @@ class TensorRtSession:
         self._number: int | None = None
         self._bound: Feeds | None = None
         self._built_for: dict[str, tuple[int, ...]] = {}
-        if all(map(_static, self.inputs)):
+        if all(spec.is_static for spec in self.inputs):
             self._build({})
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
@@ -203,7 +204,7 @@ class TensorRtSession:
         if self._bound is feeds:
             return
         shapes = {name: array.shape for name, array in feeds.items()}
-        fixed = {spec.name for spec in self.inputs if _static(spec)}
+        fixed = {spec.name for spec in self.inputs if spec.is_static}
         wanted = {name: shape for name, shape in shapes.items() if name not in fixed}
         if self._number is None or wanted != self._built_for:
             self._build(wanted)
@@ -214,10 +215,6 @@ class TensorRtSession:
             ]
             self._ask("bind", inputs=inputs)
         self._bound = feeds
-
-
-def _static(spec: TensorSpec) -> bool:
-    return all(isinstance(dim, int) for dim in spec.shape)
 
 
 def _written(file: Path, name: str, array: Array) -> dict[str, Any]:
@@ -234,9 +231,3 @@ def _array(one: dict[str, Any]) -> Array:
 
 def _said(status: str) -> str:
     return "not run" if status == "not-run" else status
-
-
-def _proto(model: ModelSource) -> onnx.ModelProto:
-    if isinstance(model, bytes):
-        return onnx.load_model_from_string(model)
-    return onnx.load(model, load_external_data=False)

@@ -1,4 +1,4 @@
-"""The room that forms may take: one Conv a phase where only the crop is saved, and any other."""
+"""Forms whose model is above the limit of its peak memory are replaced or dropped."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from deployconv.options import RewriteOptions
 from deployconv.proof.certificate import certify
 from deployconv.results import Candidate
 from deployconv.search.candidates import Candidates
-from deployconv.search.choice import Choice, Option, Tuned, TunerOptions
+from deployconv.search.choice import Choice, Decision, Option, TunerOptions
 from deployconv.search.cost_model import predict
-from deployconv.search.figures import Figures
-from deployconv.search.joint import Taken
-from deployconv.search.memory import without_split
+from deployconv.search.memory_limit import without_all_phases
+from deployconv.search.selection import Selection, SiteTimings
 from deployconv.search.tuner import tune
 from tests.build import conv_transpose, integers
-from tests.search.conftest import Track, by_operator, left
+from tests.search.conftest import ScriptedBackend, by_operator, left
 from tests.search.nets import net, pair, up
 
 CROP = Choice("crop", "col2im")
-WHOLE, HALVES = Choice("split", "col2im"), Choice("split", "col2im", channel_split=True)
+ALL_PHASES, CHANNEL_SPLIT = Choice("split", "col2im"), Choice("split", "col2im", channel_split=True)
 
 
 def large(channels: int = 64, size: int = 64, **rest: Any) -> ModelProto:
@@ -40,7 +39,7 @@ def options(proto: ModelProto, **asked: Any) -> list[Option]:
 
 
 def splits(found: list[Option]) -> dict[str, bool]:
-    """Those with one Conv a phase, and whether their memory is to be measured."""
+    """The forms with one Conv per phase, and whether they must be measured."""
     return {
         str(option.choice): option.needs_measurement
         for option in found
@@ -48,7 +47,7 @@ def splits(found: list[Option]) -> dict[str, bool]:
     }
 
 
-def test_a_large_image_may_be_split_in_whole_or_in_halves() -> None:
+def test_a_large_image_may_have_one_conv_per_phase_with_or_without_channel_split() -> None:
     found = options(large())
     assert splits(found) == {"split, col2im": True, "split, col2im, halves": False}
     for option in found:
@@ -63,15 +62,15 @@ def test_a_large_image_may_be_split_in_whole_or_in_halves() -> None:
         (large(), {"shuffle": "dcr"}, {}),
         (large(pads=[0] * 4, strides=[4, 4]), {}, {}),
     ],
-    ids=["too few channels for halves", "another shuffle", "nothing to crop"],
+    ids=["too few channels to split", "another shuffle", "nothing to crop"],
 )
-def test_where_it_may_not(
+def test_other_images_may_not(
     proto: ModelProto, asked: dict[str, Any], expected: dict[str, bool]
 ) -> None:
     assert splits(options(proto, **asked)) == expected
 
 
-def test_a_prediction_takes_it_only_where_memory_is_measured() -> None:
+def test_a_prediction_takes_it_only_if_memory_is_measured() -> None:
     def choice(policy: Any) -> Choice:
         candidates = Candidates.of(load(large()), RewriteOptions(policy=policy))
         found = predict(candidates, TunerOptions(threads=2))
@@ -81,8 +80,8 @@ def test_a_prediction_takes_it_only_where_memory_is_measured() -> None:
         }
         return taken
 
-    assert choice("fastest") == WHOLE
-    assert choice("cost") in (HALVES, CROP)
+    assert choice("fastest") == ALL_PHASES
+    assert choice("cost") in (CHANNEL_SPLIT, CROP)
 
 
 def convs(proto: ModelProto) -> int:
@@ -90,19 +89,19 @@ def convs(proto: ModelProto) -> int:
 
 
 def cost(proto: ModelProto) -> float:
-    """As it was, one Conv, four, eight."""
+    """The milliseconds of the site as it was, and with one Conv, four and eight."""
     return {0: 4.0, 1: 3.0, 4: 1.0, 8: 2.0}[convs(proto)]
 
 
 def tuned(
-    track: Track,
+    scripted: ScriptedBackend,
     proto: ModelProto,
     peaks: dict[Any, int | None],
     most: float = 1.1,
     **rest: Any,
-) -> Tuned:
-    """``fastest`` where a model takes so much memory, by what `seen` of it."""
-    track.memory = lambda proto: peaks[seen(proto)]
+) -> Decision:
+    """The decision of ``fastest`` if ``peaks`` has the peak memory of models, by `seen`."""
+    scripted.memory = lambda proto: peaks[seen(proto)]
     options = RewriteOptions(policy="fastest", **rest)
     tuner = TunerOptions(cache=False, max_memory=most)
     return tune(Candidates.of(load(proto), options), proto.SerializeToString(), tuner)
@@ -113,49 +112,49 @@ def seen(proto: ModelProto) -> Any:
     return left(proto) if any(node.name == "mix" for node in proto.graph.node) else convs(proto)
 
 
-# --- one Conv a phase
+# --- one Conv per phase
 
 
 @pytest.mark.parametrize(
     ("peak", "taken"),
-    [(110, WHOLE), (111, HALVES), (None, HALVES)],
-    ids=["as much", "more", "nobody can tell"],
+    [(110, ALL_PHASES), (111, CHANNEL_SPLIT), (None, CHANNEL_SPLIT)],
+    ids=["at the limit", "above it", "not measurable"],
 )
-def test_what_needs_much_more_memory_yields_to_the_next(
-    track: Track, peak: int | None, taken: Choice
+def test_a_form_above_the_limit_is_replaced_by_the_next_fastest(
+    scripted: ScriptedBackend, peak: int | None, taken: Choice
 ) -> None:
-    track.cost = cost
-    found = tuned(track, large(), {0: 100, 4: peak, 8: 100})
+    scripted.cost = cost
+    found = tuned(scripted, large(), {0: 100, 4: peak, 8: 100})
     assert found.choices == {"main/up": taken}
     assert not found.over_memory
     marked = [entry.name for entry in found.candidates["main/up"] if entry.chosen]
     assert marked == [str(taken)]
-    assert [convs(final) for final in track.finals] == [4] if taken == WHOLE else [4, 8]
+    assert [convs(final) for final in scripted.finals] == [4] if taken == ALL_PHASES else [4, 8]
 
 
-def test_the_next_has_to_fit_as_well(track: Track) -> None:
-    track.cost = cost
-    found = tuned(track, large(), {0: 100, 4: 120, 8: 111, 1: 110})
+def test_the_next_form_has_to_be_within_the_limit_as_well(scripted: ScriptedBackend) -> None:
+    scripted.cost = cost
+    found = tuned(scripted, large(), {0: 100, 4: 120, 8: 111, 1: 110})
     assert (found.choices, found.over_memory) == ({"main/up": CROP}, frozenset())
 
 
-def test_where_none_fits_it_is_as_it_was(track: Track) -> None:
-    track.cost = cost
-    found = tuned(track, large(), {0: 100, 4: 120, 8: 111, 1: 111})
+def test_a_site_stays_if_no_form_is_within_the_limit(scripted: ScriptedBackend) -> None:
+    scripted.cost = cost
+    found = tuned(scripted, large(), {0: 100, 4: 120, 8: 111, 1: 111})
     assert (found.choices, found.over_memory) == ({}, {"main/up"})
     assert [entry.name for entry in found.candidates["main/up"] if entry.chosen] == ["as it was"]
 
 
 @pytest.mark.parametrize(
     ("most", "taken"),
-    [(1.2, WHOLE), (float("inf"), WHOLE), (1.0, CROP), (0.5, CROP)],
+    [(1.2, ALL_PHASES), (float("inf"), ALL_PHASES), (1.0, CROP), (0.5, CROP)],
     ids=["more", "any", "none", "less"],
 )
-def test_the_call_says_how_much_more(track: Track, most: float, taken: Choice) -> None:
-    track.cost = cost
-    found = tuned(track, large(), {0: 100, 4: 120, 8: 111, 1: 40}, most)
+def test_the_call_sets_the_limit(scripted: ScriptedBackend, most: float, taken: Choice) -> None:
+    scripted.cost = cost
+    found = tuned(scripted, large(), {0: 100, 4: 120, 8: 111, 1: 40}, most)
     assert found.choices == {"main/up": taken}
-    assert bool(track.weighed) is (most != float("inf"))
+    assert bool(scripted.measured) is (most != float("inf"))
 
 
 def candidate(choice: Choice, ratio: float) -> Candidate:
@@ -163,22 +162,26 @@ def candidate(choice: Choice, ratio: float) -> Candidate:
 
 
 @pytest.mark.parametrize(
-    ("timed", "choices", "gains"),
+    ("timed", "choices", "speedups"),
     [
-        ((candidate(WHOLE, 1.5), candidate(CROP, 1.4)), {"up": CROP}, {"up": 1.4}),
-        ((candidate(WHOLE, 1.5), candidate(HALVES, 0.9)), {}, {}),
-        ((), {"up": HALVES}, {"up": 1.5}),
+        ((candidate(ALL_PHASES, 1.5), candidate(CROP, 1.4)), {"up": CROP}, {"up": 1.4}),
+        ((candidate(ALL_PHASES, 1.5), candidate(CHANNEL_SPLIT, 0.9)), {}, {}),
+        ((), {"up": CHANNEL_SPLIT}, {"up": 1.5}),
     ],
-    ids=["the next fastest", "none that is faster", "in halves where nothing was timed"],
+    ids=[
+        "the next fastest",
+        "none that is faster",
+        "half of the channels at a time if nothing was timed",
+    ],
 )
-def test_others_stay_where_one_yields(
-    timed: tuple[Candidate, ...], choices: Any, gains: dict[str, float]
+def test_other_sites_keep_their_forms_if_one_is_replaced(
+    timed: tuple[Candidate, ...], choices: Any, speedups: dict[str, float]
 ) -> None:
-    forms = {str(choice): choice for choice in (CROP, WHOLE, HALVES)}
-    taken = Taken({"up": WHOLE, "split too": WHOLE}, {"up": 1.5, "split too": 1.1})
-    left = without_split(taken, "up", {"up": Figures(forms, timed)})
-    assert left.choices == {**choices, "split too": WHOLE}
-    assert left.gains == {**gains, "split too": 1.1}
+    forms = {str(choice): choice for choice in (CROP, ALL_PHASES, CHANNEL_SPLIT)}
+    selection = Selection({"up": ALL_PHASES, "other": ALL_PHASES}, {"up": 1.5, "other": 1.1})
+    left = without_all_phases(selection, "up", {"up": SiteTimings(forms, timed)})
+    assert left.choices == {**choices, "other": ALL_PHASES}
+    assert left.speedups == {**speedups, "other": 1.1}
 
 
 # --- any form
@@ -197,36 +200,36 @@ NONE = LARGE | SMALL
         ({BOTH: 115, LARGE: 112, SMALL: 111}, set()),
         ({BOTH: None, LARGE: 100, SMALL: 100}, {"large", "small"}),
     ],
-    ids=["they fit", "the weaker goes", "the one that helps goes", "both go", "nobody can tell"],
+    ids=["within the limit", "the smaller speedup", "less memory", "both", "not measurable"],
 )
-def test_sites_are_as_they_were_where_the_model_needs_more(
-    track: Track, peaks: dict[Any, int | None], rewritten: set[str]
+def test_sites_stay_if_the_model_is_above_the_limit(
+    scripted: ScriptedBackend, peaks: dict[Any, int | None], rewritten: set[str]
 ) -> None:
-    track.cost = lambda proto: {BOTH: 4.0, LARGE: 5.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
-    found = tuned(track, pair(), {NONE: 100, **peaks}, form="crop", shuffle="col2im")
+    scripted.cost = lambda proto: {BOTH: 4.0, LARGE: 5.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
+    found = tuned(scripted, pair(), {NONE: 100, **peaks}, form="crop", shuffle="col2im")
     assert found.choices.keys() == {f"main/{name}" for name in rewritten}
     assert found.over_memory == {"main/large", "main/small"} - found.choices.keys()
-    assert len(track.finals) == (2 if len(rewritten) == 1 else 1)
+    assert len(scripted.finals) == (2 if len(rewritten) == 1 else 1)
 
 
-def test_what_is_left_has_to_be_faster_by_itself(track: Track) -> None:
-    track.cost = lambda proto: {BOTH: 4.0, LARGE: 5.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
-    track.final = lambda proto: {BOTH: 4.0, LARGE: 11.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
-    found = tuned(track, pair(), {NONE: 100, BOTH: 111, LARGE: 100, SMALL: 105})
+def test_what_is_left_has_to_be_faster_by_itself(scripted: ScriptedBackend) -> None:
+    scripted.cost = lambda proto: {BOTH: 4.0, LARGE: 5.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
+    scripted.final = lambda proto: {BOTH: 4.0, LARGE: 11.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
+    found = tuned(scripted, pair(), {NONE: 100, BOTH: 111, LARGE: 100, SMALL: 105})
     assert (found.choices, found.over_memory) == ({}, {"main/small"})
 
 
-def test_each_model_is_measured_once(track: Track) -> None:
-    track.cost = lambda proto: {BOTH: 4.0, LARGE: 5.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
+def test_each_model_is_measured_once(scripted: ScriptedBackend) -> None:
+    scripted.cost = lambda proto: {BOTH: 4.0, LARGE: 5.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
     peaks: dict[Any, int | None] = {NONE: 100, BOTH: 111, LARGE: 100, SMALL: 105}
-    tuned(track, pair(), peaks, form="crop", shuffle="col2im")
-    assert Counter(map(left, track.weighed)) == dict.fromkeys([NONE, BOTH, LARGE, SMALL], 1)
+    tuned(scripted, pair(), peaks, form="crop", shuffle="col2im")
+    assert Counter(map(left, scripted.measured)) == dict.fromkeys([NONE, BOTH, LARGE, SMALL], 1)
 
 
-def test_the_memory_of_a_device_is_not_measured(track: Track) -> None:
-    track.cost, proto = by_operator(ConvTranspose=4.0), net(up("x", "y", "up"))
+def test_the_memory_of_a_device_is_not_measured(scripted: ScriptedBackend) -> None:
+    scripted.cost, proto = by_operator(ConvTranspose=4.0), net(up("x", "y", "up"))
     tuner = TunerOptions(backend="ort:cuda", cache=False)
     candidates = Candidates.of(load(proto), RewriteOptions(policy="fastest"))
     found = tune(candidates, proto.SerializeToString(), tuner)
     assert found.choices
-    assert track.weighed == []
+    assert scripted.measured == []
