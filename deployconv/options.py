@@ -134,16 +134,21 @@ class SiteOptions:
     form: Form = field(
         default="auto",
         metadata=_flag(
-            "crop: smallest kernel, then a crop; pad: no crop; split: a Conv per phase; "
-            "separable: a Conv per axis; matrix: a product of matrices per axis."
+            "crop: smallest kernel, then a crop; pad: no crop at the front; split: one Conv per "
+            "phase; separable: one Conv per axis; matrix: one matrix product per axis."
         ),
     )
-    shuffle: Shuffle = field(default="auto", metadata=_flag("How phases are moved into space."))
+    shuffle: Shuffle = field(
+        default="auto",
+        metadata=_flag("Operators that move the phases from channels to positions in the image."),
+    )
     only: tuple[str, ...] = field(
-        default=(), metadata=_flag("Only sites whose id matches. Repeatable.", "GLOB")
+        default=(),
+        metadata=_flag("Rewrite only sites whose id or node name matches. Repeatable.", "GLOB"),
     )
     skip: tuple[str, ...] = field(
-        default=(), metadata=_flag("Not the sites whose id matches. Repeatable.", "GLOB")
+        default=(),
+        metadata=_flag("Leave sites alone whose id or node name matches. Repeatable.", "GLOB"),
     )
     freeze_initializers: bool = field(default=False, metadata=_FREEZE_INITIALIZERS)
     allow_requantize: bool = field(
@@ -182,8 +187,8 @@ class InspectCommand(Command):
     target: str | None = field(
         default=None,
         metadata=_flag(
-            "Say of each layer what keeps it off the DLA of a Jetson, as exported and "
-            "rewritten, as NVIDIA documents it.",
+            "Say why the DLA of a Jetson cannot run a layer, as exported and as rewritten, by "
+            "NVIDIA's documentation.",
             "dla",
         ),
     )
@@ -213,10 +218,12 @@ class RewriteCommand(Command, SiteOptions):
     threads: int | None = field(default=None, metadata=_THREADS)
     verify: bool = field(default=True, metadata=_flag("Run neither certificate nor parity check."))
     bench: bool = field(default=True, metadata=_flag("Take no timing."))
-    strict: bool = field(default=False, metadata=_flag("Fail, status 1, if a site is left alone."))
+    strict: bool = field(
+        default=False, metadata=_flag("Fail with status 1 if a site is not rewritten.")
+    )
     dump: Path | None = field(
         default=None,
-        metadata=_flag("Where to keep the models and inputs of a failed certificate.", "DIR"),
+        metadata=_flag("Folder for the models and inputs of a failed certificate.", "DIR"),
     )
     upgrade_opset: bool | None = field(
         default=None,
@@ -226,13 +233,13 @@ class RewriteCommand(Command, SiteOptions):
     )
     budget: float = field(
         default=60.0,
-        metadata=_flag("Time to measure for fastest, approximately.", "SECONDS", minimum=1),
+        metadata=_flag("About how long fastest may measure.", "SECONDS", minimum=1),
     )
     cache: bool = field(default=True, metadata=_flag("Neither read nor keep measurements."))
     max_memory: float = field(
         default=1.1,
         metadata=_flag(
-            "How many times the original's peak memory fastest may take (inf: any).",
+            "Peak memory that fastest may take, as a multiple of the original's (inf: any).",
             "TIMES",
             minimum=0,
         ),
@@ -265,7 +272,7 @@ class BenchCommand(RunCommand):
     profile: bool = field(
         default=False,
         metadata=_flag(
-            "Also show where the time goes, by site, as TensorRT's profiler takes it",
+            "Also show where the time goes, by site, as TensorRT's profiler measures it",
             capability="profiles_layers",
         ),
     )
@@ -302,7 +309,8 @@ class BuildCommand(Command):
     engine: Path | None = field(
         default=None,
         metadata=_flag(
-            "Write the engine; with several targets, one each: FILE.sm89.engine.", "FILE"
+            "Write the engine. With several targets, net.engine becomes net.sm89.engine, ...",
+            "FILE",
         ),
     )
     fp16: bool = field(

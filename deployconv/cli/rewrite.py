@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @with_options(RewriteCommand)
 def rewrite(model: Model, options: RewriteCommand, json: Json = False) -> None:
-    """Rewrite a model, prove the result, time both, write it."""
+    """Rewrite a model, prove and time the result, write it."""
     if options.output is None and not options.dry_run:
         options = replace(options, output=default_output(model))
     from deployconv import api
