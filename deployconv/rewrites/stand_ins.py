@@ -5,8 +5,10 @@ new model alike, by one that does not:
 
 - A node that is exact on integers stays, with drawn integers for its constants.
 - A scale (Mul, Div, PRelu, LeakyRelu, BatchNormalization) stays, with powers of two for its scale.
-- Any other node becomes an Identity, or the Sum of its inputs if it has several. It is then covered
-  by the parity check only, and the report lists it.
+- Any other node becomes an Identity, or a weighted Sum of its inputs if it has several. It is then
+  covered by the parity check only, and the report lists it. The weights are 1 and 3, in any order:
+  in a plain sum of ``x`` and ``-x``, as in x / (1 + exp(-x)), nothing of ``x`` would be left, and
+  the certificate would show nothing of the layers before it.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ _EXACT = frozenset(
     ("Abs", "Add", "Ceil", "Concat", "Floor", "Max", "Min", "Neg", "Relu", "Round", "Sub", "Sum")
 )
 """Operators that are exact on integers, and on halves and quarters."""
+_SUMS = frozenset(("Mean", "Sum"))
+"""Operators of several images that weigh all of them alike."""
 _LARGE = float(1 << 20)
 """A bound for Clip that no value of a trial reaches.
 
@@ -74,7 +78,9 @@ def growth(node: gs.Node, constants: Iterable[int]) -> int:
         return 2
     if node.op in ("Add", "Sub"):
         return 2
-    return 1 if node.op in ("Concat", "Max", "Min") else max(1, data)
+    if data < 2 or node.op in ("Concat", "Max", "Min"):
+        return 1
+    return data if node.op in _SUMS else data**2  # 1 + 3 + 5 and so on
 
 
 def stand_in(
@@ -93,7 +99,13 @@ def stand_in(
     exact = _exact_values(node, constants, data, draws)
     if exact is None:
         op = "Sum" if len(data) > 1 else "Identity"
-        return StandIn(copy_of(node, op, [node.inputs[at] for at in data], {}), {}, node.op == op)
+        weights = [1] * len(data)
+        if len(data) > 1 and node.op not in _SUMS:
+            weights = draws.rng.permutation(range(1, 2 * len(data), 2)).tolist()
+        inputs = [
+            node.inputs[at] for at, weight in zip(data, weights, strict=True) for _ in range(weight)
+        ]
+        return StandIn(copy_of(node, op, inputs, {}), {}, node.op == op)
     values, attributes = exact
     made = {
         at: constant_of(f"certificate/{node.outputs[0].name}/{at}", value)

@@ -110,9 +110,12 @@ class Draws:
     def powers(self, shape: Sequence[int], values: Sequence[float] = (-2, -1, 1, 2)) -> Array:
         """Random powers of two, by which a multiplication is exact; each as often as the others.
 
-        If they are few, no two are equal.
+        If they are few, no two are equal, and one of them is neither 1 nor -1: a layer that
+        multiplies by 1 alone may as well be left out, and so may a sign that Abs takes off later.
         """
-        few = self.rng.permutation(np.array(values, np.float32))
+        drawn = self.rng.permutation(np.array(values, np.float32))
+        scales, signs = drawn[np.abs(drawn) != 1], drawn[np.abs(drawn) == 1]
+        few = np.concatenate([scales[:1], signs[:1], scales[1:], signs[1:]])
         if self.alike:
             return np.broadcast_to(few[0], tuple(shape))
         return self.rng.permutation(np.resize(few, prod(shape))).reshape(tuple(shape))

@@ -257,6 +257,17 @@ def test_two_channels_never_have_the_same_scale() -> None:
             assert len(set(draws.powers((count, 1, 1)).ravel().tolist())) == count
 
 
+def test_a_scale_of_one_channel_always_enlarges() -> None:
+    """A factor of 1 could be left out, and so could one of -1 before Abs."""
+    for seed in range(50):
+        draws = trial.Draws(8, 20, np.random.default_rng(seed))
+        alike = replace(draws, alike=True)
+        assert abs(draws.powers(())) == 2
+        assert draws.powers((1,), (1, 4)) == 4
+        assert np.abs(alike.powers((4,))).tolist() == [2, 2, 2, 2]
+        assert sorted(np.abs(draws.powers((2, 1, 1))).ravel()) == [1, 2]
+
+
 def test_scales_of_many_channels_are_all_drawn() -> None:
     draws = trial.Draws(8, 20, np.random.default_rng(0))
     values, counts = np.unique(draws.powers((16,)), return_counts=True)
@@ -307,6 +318,27 @@ LISTED = {
 def test_what_a_region_lists(case: tuple[str, list[str]]) -> None:
     body, expected = case
     assert labels(body, REGION) == expected
+
+
+CANCELLING = {
+    "swish_as_a_quotient": "t = Neg(a) e = Exp(t) s = Add(e, two) y = Div(a, s)",
+    "gate_of_the_opposite": "t = Neg(a) s = Sigmoid(t) y = Mul(a, s)",
+    "product_with_what_is_left": "s = Sub(two, a) y = Mul(a, s)",
+    "doubled": "t = Mul(a, two) s = Sub(two, t) y = Mul(s, a)",
+}
+"""Layers of which the plain sum of what they multiply or divide does not depend on their input."""
+
+
+@pytest.mark.parametrize("body", CANCELLING.values(), ids=CANCELLING)
+def test_a_product_of_opposites_does_not_hide_the_layers_before_it(body: str) -> None:
+    planning = chosen(model_of(f"{UP} {body}"), {"main/ConvTranspose_0": REGION})
+    region = region_of(planning)
+    assert region is not None
+    for seed in range(10):
+        found = certify(region, "main/tested", seed)
+        assert found.verdict == "exact"
+        assert computed(found.trial, "y").std() > 0
+    assert tampered(region, without("Neg" if "Neg" in body else "Sub")).verdict == "failed"
 
 
 def test_exact_layers_are_not_listed() -> None:
