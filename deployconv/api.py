@@ -413,6 +413,7 @@ def _request(
             cache=options.cache,
             on_progress=on_progress,
             max_memory=options.max_memory,
+            dump=options.dump,
         ),
         upgrade_opset=options.upgrade_opset,
         output=options.output,
@@ -421,7 +422,6 @@ def _request(
         verify=options.verify,
         bench=options.bench,
         strict=options.strict,
-        dump=options.dump,
         targets=targets,
     )
 

@@ -31,7 +31,7 @@ class ModelError(DeployconvError):
 class CheckFailed(DeployconvError):
     """A check ran and did not hold: certificate, parity, a gate. Nothing was written.
 
-    ``result`` holds what was found, if there is something to show.
+    ``result`` has what was found until then; None if that is nothing.
     """
 
     status = 1

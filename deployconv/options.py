@@ -14,17 +14,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from deployconv.errors import UsageError
+from deployconv.results import ShuffleName
 
 Policy = Literal["all", "cost", "fastest"]
 
-_Lowering = Literal["crop", "pad", "split", "separable", "matrix"]
-Form = Literal["auto", _Lowering]
+Form = Literal["auto", "crop", "pad", "split", "separable", "matrix"]
 """The forms that a caller can ask for."""
-FormName = Literal[_Lowering, "conv"]
-"""The forms that a rewritten layer can have. ``conv`` is a Conv without a shuffle."""
-
-ShuffleName = Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
-"""The ways to move the phases from channels into space."""
 Shuffle = Literal["auto", ShuffleName]
 """The shuffles that a caller can ask for."""
 

@@ -39,8 +39,8 @@ class Axis:
         step: change of the numerator from one tap to the next; never 0.
         origin: the numerator at ``o = t = 0``.
         extra: output size minus ``s`` times input size; the same for every input size.
-        hold: True where the division rounds down (nearest Resize: every tap reads something);
-            False where a remainder reads a zero (ConvTranspose, zero insertion).
+        hold: True if the division rounds down (nearest Resize: every tap reads something);
+            False if a remainder reads a zero (ConvTranspose, zero insertion).
     """
 
     stride: int
@@ -60,10 +60,10 @@ class Axis:
         return cls(stride, taps, -dilation, begin, extra)
 
     @classmethod
-    def behind_shuffle(cls, stride: int, taps: int, dilation: int, pads: tuple[int, int]) -> Axis:
-        """The axis of a Conv behind a pixel shuffle, as of one on what is shuffled.
+    def after_shuffle(cls, stride: int, taps: int, dilation: int, pads: tuple[int, int]) -> Axis:
+        """The axis of a Conv after a pixel shuffle, for a layer that reads the tensor before it.
 
-        It is a ConvTranspose with the phases for channels, see `kernel_behind_shuffle`.
+        That layer is a ConvTranspose with the phases as channels, see `kernel_after_shuffle`.
         """
         begin, end = pads
         reach = dilation * (taps - 1)
@@ -74,7 +74,7 @@ class Axis:
         return self.stride * input_size + self.extra
 
     def offset(self, shift: int, phase: int, tap: int) -> int | None:
-        """Input offset that ``tap`` reads for ``phase``; None where it reads an inserted zero."""
+        """Input offset that ``tap`` reads for ``phase``; None if it reads an inserted zero."""
         offset, remainder = divmod(phase - shift + self.origin + self.step * tap, self.stride)
         return offset if self.hold or remainder == 0 else None
 
@@ -103,7 +103,7 @@ class Polyphase:
     def of(cls, axis: Axis, shift: int) -> Polyphase:
         """The polyphase form with at least ``shift`` elements to crop at the front."""
         # Offsets grow or fall with the tap, so the first and the last tap have the extremes.
-        # Phase by phase a tap reads from floor(first / s) to ceil(first / s), or only the latter.
+        # For each phase a tap reads from floor(first / s) to ceil(first / s), or only the latter.
         first = [axis.origin + axis.step * tap - shift for tap in (0, axis.taps - 1)]
         high = max(-(-numerator // axis.stride) for numerator in first)
         low = min(
@@ -129,18 +129,18 @@ class Polyphase:
 
     @property
     def identity(self) -> bool:
-        """True where nothing is cropped after the shuffle."""
+        """True if nothing is cropped after the shuffle."""
         return self.crop == (0, 0)
 
     @property
     def sums(self) -> bool:
-        """True where one place takes several taps, whose weights are added."""
+        """True if several taps read the same input offset, so that their weights are added."""
         return bool((self.tap_at().sum(axis=-1, dtype=np.int64) > 1).any())
 
-    def places(self, phase: int) -> tuple[int, int]:
-        """The first and last place of the kernel that ``phase`` needs by itself.
+    def taps_needed(self, phase: int) -> tuple[int, int]:
+        """The first and last tap of the low-resolution kernel that ``phase`` needs by itself.
 
-        At least one, and none that would take a negative padding to leave out.
+        At least one tap is needed, and those that only a negative padding could leave out.
         """
         used = np.flatnonzero(self.tap_at()[phase].any(-1))
         begin, end = self.pads
@@ -149,7 +149,7 @@ class Polyphase:
         return first, min(max(int(last), first, self.span - 1 - end), self.span - 1)
 
     def tap_at(self) -> Array:
-        """Which kernel taps stand where: a 0/1 array ``[s, span, k]``, usually one tap a place."""
+        """Which taps each low-resolution tap adds up: a 0/1 array ``[phase, span, k]``."""
         where = np.zeros((self.axis.stride, self.span, self.axis.taps), dtype=np.int8)
         for tap in range(self.axis.taps):
             first = self.axis.origin + self.axis.step * tap - self.shift
@@ -177,18 +177,18 @@ def phase_weights(weight: Array, axes: Sequence[Polyphase], fill: Array | int = 
     Args:
         weight: ``[C_out, C_in/group, k_1 .. k_n]``, in correlation layout.
         axes: the polyphase form of each spatial axis.
-        fill: value of a place that no tap takes, or one such for each of ``C_out`` (the zero
-            point of an integer weight).
+        fill: value of a low-resolution tap that adds up none, or one value for each of
+            ``C_out`` (the zero point of an integer weight).
 
     Returns:
         ``[C_out, s_1 .. s_n, C_in/group, span_1 .. span_n]``, of the dtype of ``weight``.
-        Where one place takes several taps (nearest Resize) they are added in float64 and
-        rounded once; elsewhere every element is a copy, bit for bit.
+        Several taps with one input offset (nearest Resize) are added in float64 and rounded
+        once; every other element is a copy, bit for bit.
     """
     summed = any(form.sums for form in axes)
     phased = weight.astype(np.float64) if summed else weight
     for form in axes:
-        # The first kernel axis left becomes a pair (phase, place) at the end.
+        # The first kernel axis left becomes a pair (phase, low-resolution tap) at the end.
         phased = np.moveaxis(phased, 2, -1)
         where = form.tap_at()
         if summed:
@@ -207,8 +207,8 @@ def phase_weights(weight: Array, axes: Sequence[Polyphase], fill: Array | int = 
     return np.ascontiguousarray(ordered.astype(weight.dtype, copy=False))
 
 
-def kernel_behind_shuffle(weight: Array, stride: Sequence[int], dilation: Sequence[int]) -> Array:
-    """The kernel of a Conv behind a pixel shuffle, for what is shuffled.
+def kernel_after_shuffle(weight: Array, stride: Sequence[int], dilation: Sequence[int]) -> Array:
+    """The kernel of a Conv after a pixel shuffle, for a layer that reads the tensor before it.
 
     Output ``o`` reads pixel ``o - p + d*t`` of the shuffled image, which is phase ``q`` of input
     ``i = (o - p + d*t - q) / s``: a tap ``d*t + s - 1 - q`` of channel ``(c, q)``.
@@ -219,7 +219,7 @@ def kernel_behind_shuffle(weight: Array, stride: Sequence[int], dilation: Sequen
         dilation: ``d_1 .. d_n`` of the Conv.
 
     Returns:
-        ``[C_out, C * s_1 * .. * s_n, d_1*(k_1-1)+s_1 ..]``, for `Axis.behind_shuffle`; the phases
+        ``[C_out, C * s_1 * .. * s_n, d_1*(k_1-1)+s_1 ..]``, for `Axis.after_shuffle`; the phases
         are fastest in its channels.
     """
     rank = len(stride)
@@ -238,7 +238,7 @@ def kernel_behind_shuffle(weight: Array, stride: Sequence[int], dilation: Sequen
 
 
 def matrix(axis: Axis, taps: Array, size: int) -> Array:
-    """The polyphase matrix of an axis: what each output takes of each of ``size`` inputs.
+    """The polyphase matrix of an axis: the weight of each of ``size`` inputs in each output.
 
     Args:
         axis: the axis.
@@ -247,7 +247,7 @@ def matrix(axis: Axis, taps: Array, size: int) -> Array:
 
     Returns:
         ``[s * size + extra, size]``, of the dtype of ``taps``, which are added in float64 and
-        rounded once where several meet. Rows ``q, s + q, 2 * s + q ..`` are phase ``q``.
+        rounded once if several meet. Rows ``q, s + q, 2 * s + q ..`` are phase ``q``.
     """
     outputs = np.arange(axis.output_size(size))
     made = np.zeros((len(outputs), size))
@@ -264,8 +264,8 @@ def multiplications(axes: Sequence[Polyphase]) -> int:
 
 
 def split_multiplications(axes: Sequence[Polyphase]) -> int:
-    """The same where every phase has a kernel of its own, with its own taps only."""
+    """The same if every phase has a kernel of its own, with its own taps only."""
     return prod(
-        sum(last - first + 1 for first, last in map(form.places, range(form.axis.stride)))
+        sum(last - first + 1 for first, last in map(form.taps_needed, range(form.axis.stride)))
         for form in axes
     )

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from deployconv.options import FormName, ShuffleName
-
 if TYPE_CHECKING:
     import onnx
 
@@ -40,6 +38,10 @@ class OutputFile:
 
 # --- Sites: the upsampling layers of a model ------------------------------------------------
 
+FormName = Literal["crop", "pad", "split", "separable", "matrix", "conv"]
+"""The forms that a rewritten layer can have. ``conv`` is a Conv without a shuffle."""
+ShuffleName = Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
+"""The ways to move the phases from channels into space."""
 Pattern = Literal["conv_transpose", "zero_insertion", "nearest_resize", "pixel_shuffle"]
 Status = Literal["rewritten", "kept", "skipped"]
 Certificate = Literal["exact", "failed"]

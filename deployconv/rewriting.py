@@ -6,6 +6,7 @@ plan -> certify -> (compile as exported) -> edit -> stage -> (compile) -> parity
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 # for none of it, and the imports take as long as the rewrite of a small model.
 
 
+_LARGE = 1 << 24
+"""Bytes of a model that is not kept in memory for longer than it is needed."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What is asked of a rewrite.
@@ -43,7 +48,6 @@ class Request:
         verify: certify each site and check the parity of the whole model.
         bench: time both models.
         strict: a site that is left alone is a failure.
-        dump: where the two models of a failed certificate are written; None for nowhere.
         targets: what both models are compiled for; None for nothing.
     """
 
@@ -57,7 +61,6 @@ class Request:
     verify: bool
     bench: bool
     strict: bool
-    dump: Path | None
     targets: Targets | None
 
 
@@ -78,18 +81,24 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
         loaded, request.source, request.options, request.tuner, request.upgrade_opset
     )
     if request.verify:
-        planning = certify_sites(planning, request.tuner.feed.seed, request.dump)
+        planning = certify_sites(planning, request.tuner.feed.seed, request.tuner.dump)
     done = Rewriting(loaded.info, planning.reports, warnings=planning.warnings)
     _check_sites(done, request)
     before = request.targets.build(loaded, request.source) if request.targets else None
     if request.targets and before:
         from deployconv.proof.builds import with_target_notes
 
-        sites = [planned.found for planned in planning.sites]
-        done = with_target_notes(done, sites, before, request.targets)
-    after = apply(planning)
+        done = with_target_notes(
+            done, [planned.found for planned in planning.sites], before, request.targets
+        )
+    after, folder = apply(planning), loaded.folder
     place = None if request.dry_run else request.output
-    with staged(after.proto, loaded.folder, place, after.added, external) as candidate:
+    with staged(after.proto, folder, place, after.added, external) as candidate:
+        if candidate.path.stat().st_size >= _LARGE and (request.verify or request.bench):
+            # Sessions take memory: the original need not be held beside its copy. What was found
+            # in it refers to itself.
+            del planning, loaded
+            gc.collect()
         done = replace(done, model=after.proto if place is None else candidate.proto)
         if request.targets and before:
             from deployconv.proof.builds import compile_rewritten

@@ -20,8 +20,10 @@ import onnx_graphsurgeon as gs
 from costfit.layers import OPSET, written
 from onnx import ModelProto
 
-from deployconv.rewrites.lowering.emit import Emitter
-from deployconv.rewrites.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
+from deployconv.match.site import ChannelOrder
+from deployconv.results import ShuffleName
+from deployconv.rewrites.emit import Emitter
+from deployconv.rewrites.shuffles import SHUFFLES, Layout, write_shuffle
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.measure import time_interleaved
 
@@ -34,21 +36,21 @@ Write = Callable[[Emitter, gs.Tensor, Layout], gs.Tensor]
 
 @dataclass(frozen=True)
 class Way:
-    """One way to write the shuffle, and whether it reads all channels of a phase together."""
+    """One way to write the shuffle, and the order of channels and phases that it reads."""
 
     name: str
     model: ModelProto
-    phases_first: bool
+    channel_order: ChannelOrder
 
 
 def ways(layout: Layout) -> Iterator[Way]:
     """All ways to write the shuffle; the first only copies."""
-    yield Way("copy", _model(layout, lambda emitter, x, _: emitter.add("Neg", [x])), False)
+    yield Way("copy", _model(layout, lambda emitter, x, _: emitter.add("Neg", [x])), "CRD")
     for name in _SHUFFLES:
         written = _model(layout, _by_name(name))
-        yield Way(name, written, SHUFFLES[name].phases_first)
-    yield Way("Concat", _model(layout, _side_by_side), False)
-    yield Way("Gather", _model(layout, _one_by_one), False)
+        yield Way(name, written, SHUFFLES[name].channel_order)
+    yield Way("Concat", _model(layout, _side_by_side), "CRD")
+    yield Way("Gather", _model(layout, _one_by_one), "CRD")
 
 
 def _by_name(name: ShuffleName) -> Write:
@@ -94,7 +96,7 @@ def measure(layout: Layout, threads: int, seconds: float) -> dict[str, float]:
     first = np.ascontiguousarray(phased.reshape(shape).swapaxes(0, 1)).reshape(phased.shape)
     expected = sessions[1].run({"x": phased})["y"]
     for way, session in zip(found[2:], sessions[2:], strict=True):
-        made = session.run({"x": first if way.phases_first else phased})["y"]
+        made = session.run({"x": first if way.channel_order == "DCR" else phased})["y"]
         if not np.array_equal(made, expected):
             raise ValueError(f"{way.name} makes something else than {found[1].name}")
     taken = time_interleaved(sessions, {"x": phased}, seconds=seconds)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from deployconv.pipeline import apply, certify_sites, plan_model
 from onnx import ModelProto, TensorProto, helper
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
+from deployconv.proof.certificate import certify_sites
+from deployconv.rewrites.planning import apply, plan_model
 from tests.build import (
     FLOAT,
     assert_equal,

@@ -12,7 +12,7 @@ import pytest
 from deployconv.polyphase import (
     Axis,
     Polyphase,
-    kernel_behind_shuffle,
+    kernel_after_shuffle,
     matrix,
     multiplications,
     phase_weights,
@@ -112,7 +112,7 @@ def test_a_conv_behind_a_shuffle_is_an_upsampling_layer(
 ) -> None:
     """Phase by phase its matrix is that of a Conv, taken apart by what each column reads."""
     size, weight = 13, np.arange(1.0, taps + 1)
-    kernel = kernel_behind_shuffle(weight.reshape(1, 1, taps), [stride], [dilation])
+    kernel = kernel_after_shuffle(weight.reshape(1, 1, taps), [stride], [dilation])
     assert kernel.shape == (1, stride, dilation * (taps - 1) + stride)
     for pads in product((0, 1, 4), (0, 2, 5)):
         conv = matrix(
@@ -120,7 +120,7 @@ def test_a_conv_behind_a_shuffle_is_an_upsampling_layer(
             weight,
             stride * size,
         )
-        axis = Axis.behind_shuffle(stride, taps, dilation, pads)
+        axis = Axis.after_shuffle(stride, taps, dilation, pads)
         assert axis.output_size(size) == len(conv)
         for phase in range(stride):
             found = matrix(axis, kernel[0, phase], size)
@@ -129,7 +129,7 @@ def test_a_conv_behind_a_shuffle_is_an_upsampling_layer(
 
 def test_the_phases_are_fastest_in_the_channels_of_such_a_kernel() -> None:
     weight = np.arange(1, 1 + 2 * 3 * 2 * 1).reshape(2, 3, 2, 1)
-    kernel = kernel_behind_shuffle(weight, [2, 3], [1, 1]).reshape(2, 3, 2, 3, 3, 3)
+    kernel = kernel_after_shuffle(weight, [2, 3], [1, 1]).reshape(2, 3, 2, 3, 3, 3)
     assert kernel.shape[-2:] == (3, 3)
     for out, channel, down, right, tap in product(range(2), range(3), range(2), range(3), range(2)):
         value = kernel[out, channel, down, right, tap + 1 - down, 2 - right]

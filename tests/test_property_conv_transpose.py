@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from deployconv.pipeline import apply, plan_model
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 
 from deployconv.graph.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
+from deployconv.rewrites.planning import apply, plan_model
 from tests.build import Array, conv_transpose, integers, ops, run, run_reference
 
 CASES = int(os.environ.get("CONV_TRANSPOSE_CASES", "2100"))

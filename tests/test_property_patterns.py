@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployconv.pipeline import Planning, apply, certify_sites, plan_model
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from onnx import AttributeProto, ModelProto, numpy_helper
@@ -22,6 +21,8 @@ from onnx import AttributeProto, ModelProto, numpy_helper
 from deployconv.errors import BackendUnavailable, DeployconvError, ModelError
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
+from deployconv.proof.certificate import certify_sites
+from deployconv.rewrites.planning import Planning, apply, plan_model
 from tests.build import Array, assert_equal, run
 from tests.match.graphs import declared, dynamic_shapes, feeds
 from tests.match.patterns import PATTERNS
@@ -142,7 +143,7 @@ def outcome(model: ModelProto, shapes: list[tuple[int, ...]]) -> str:
         planning = plan_model(load(model), RewriteOptions())
     except ModelError:
         return "invalid"
-    if not any(planned.plan for planned in planning.sites):
+    if not any(planned.rewrite for planned in planning.sites):
         found = [planned.report.reason for planned in planning.sites]
         return found[-1].code if found and found[-1] else "no upsampling"
     expected = {}
@@ -165,7 +166,7 @@ def certified(planning: Planning) -> Planning:
         done = certify_sites(planning, 0)
     except BackendUnavailable:
         return planning  # the original does not run, as will be seen
-    verdicts = {planned.report.certificate for planned in done.sites if planned.plan}
+    verdicts = {planned.report.certificate for planned in done.sites if planned.rewrite}
     assert verdicts == {"exact"}
     return done
 

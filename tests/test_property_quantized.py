@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from deployconv.pipeline import apply, plan_model
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from deployconv.graph.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
+from deployconv.rewrites.planning import apply, plan_model
 from tests.build import Array, integers, ops, run
 from tests.quantized import Bias, Layer, Weight, Zero, quantized
 
@@ -95,7 +95,7 @@ def weight_of(case: Case) -> Array:
     scale = shaped(arrays["w_scale"], axis, rank)
     default = 0 if weight.zero == "none" else None
     zero = shaped(arrays["w_zero"], axis, rank).astype(float) if default is None else default
-    if weight.folded:
+    if weight.channels_in_batch:
         # Without a zero point QuantizeLinear makes unsigned integers.
         limits = np.iinfo(np.uint8 if weight.zero == "none" else weight.kind)
         rounded = np.rint(arrays["w_float"] / scale) + zero

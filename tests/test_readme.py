@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,15 @@ from typer.main import get_command
 import deployconv
 from deployconv import errors, results
 from deployconv.cli.app import app
-from deployconv.options import Form, Policy, Shuffle
+from deployconv.options import Form, Policy
+from deployconv.options import Shuffle as ShuffleOption
 from deployconv.proof.compare import RTOL
 from deployconv.report import document
 from deployconv.results import DlaCode
-from deployconv.runtimes import BACKEND_NAMES
+from deployconv.rewrites.base import Rewrite
+from deployconv.rewrites.shuffles import SHUFFLES, Shuffle
+from deployconv.runtimes import RUNTIMES, Runtime
+from tests.test_layers import ORDER
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -28,18 +33,6 @@ PAGES = [ROOT / "README.md", *DOCS]
 
 MAKERS = {"Reason", "Skip", "skip"}
 """What makes a reason: the class, its name in `match`, and the helpers there."""
-
-UPCOMING = {
-    "inspect": {"--freeze-initializers"},
-    "rewrite": {"--dump", "--threads"},
-    "verify": {"--threads"},
-    "bench": {"--inputs", "--seed"},
-    "check": {"--backend", "--seed"},
-}
-"""By command, options that are documented and may be missing until their branches are merged."""
-
-ARRIVING = {"parity_only"}
-"""Keys of JSON that are documented and may be missing until their branch is merged."""
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 
@@ -119,7 +112,8 @@ def test_forms_and_shuffles_are_those_of_the_options_and_of_the_reports() -> Non
     assert set(get_args(Form)) - {"auto"} == set(forms) - {"conv"}
     shuffles = listed(section("forms-and-shuffles", "Shuffles"))
     assert shuffles == list(get_args(get_args(field("shuffle"))[0]))
-    assert shuffles == [name for name in get_args(Shuffle) if name != "auto"]
+    assert shuffles == [name for name in get_args(ShuffleOption) if name != "auto"]
+    assert shuffles == list(SHUFFLES)
 
 
 def test_policies_are_listed() -> None:
@@ -127,9 +121,9 @@ def test_policies_are_listed() -> None:
 
 
 def test_backends_are_listed() -> None:
-    assert listed(section("command-line", "Backends")) == list(BACKEND_NAMES)
+    assert listed(section("command-line", "Backends")) == list(RUNTIMES)
     costs = listed(section("policies", "How `cost` predicts"))
-    assert costs == list(BACKEND_NAMES)
+    assert costs == list(RUNTIMES)
 
 
 def test_exit_statuses_are_those_of_the_errors() -> None:
@@ -152,12 +146,12 @@ def test_commands_are_listed() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_options_of_each_command_are_those_in_its_table(command: str) -> None:
     documented = set().union(*(flags(row[0]) for row in rows(section("command-line", command))))
-    assert options(command) == documented - (UPCOMING.get(command, set()) - options(command))
+    assert options(command) == documented
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_mentioned_options_exist(path: Path) -> None:
-    known = set().union(*map(options, COMMANDS), *UPCOMING.values())
+    known = set().union(*map(options, COMMANDS))
     elsewhere = {
         *("--help", "--version", "--debug", "--no-x"),  # of every command; a placeholder
         *("--table", "--system-site-packages", "--show"),  # of scripts, venv, jetson_clocks
@@ -175,7 +169,7 @@ def test_functions_are_listed_and_arguments_are_the_flags() -> None:
         for name, parameter in inspect.signature(deployconv.rewrite).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    assert arguments - options("rewrite") - negated - UPCOMING["rewrite"] == {"--on-progress"}
+    assert arguments - options("rewrite") - negated == {"--on-progress"}
 
 
 def test_tolerances_are_those_of_parity() -> None:
@@ -206,7 +200,22 @@ def test_keys_of_json_are_those_of_the_results(title: str, kinds: list[Any]) -> 
     keys = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     if title == "targets":
         keys.add("builds")
-    assert set(listed(section("json", title))) - ARRIVING == keys - ARRIVING
+    assert set(listed(section("json", title))) == keys
+
+
+def test_the_example_has_the_keys_of_the_results_in_their_order() -> None:
+    (block,) = re.findall(r"^```json\n(.*?)^```", section("json", "An example"), re.M | re.S)
+    shown = json.loads(block)
+    source = results.ModelInfo(None, None, 18, 10)
+    assert list(shown) == list(document.of_rewriting(results.Rewriting(source, ())))
+    for kind, made in {
+        results.ModelInfo: shown["model"],
+        results.SiteReport: shown["sites"][0],
+        results.Parity: shown["parity"],
+        results.OutputParity: shown["parity"]["outputs"][0],
+        results.NotRun: shown["not_run"][0],
+    }.items():
+        assert list(made) == [field.name for field in dataclasses.fields(kind)]
 
 
 def test_keys_of_each_document_are_listed() -> None:
@@ -240,6 +249,39 @@ def test_map_of_the_code_names_every_folder_and_file_that_there_is() -> None:
     folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
     modules = {path.name for path in package.glob("*.py") if not path.name.startswith("_")}
     assert named == folders | modules
+
+
+def test_map_of_the_code_is_in_the_order_of_imports() -> None:
+    named = listed(section("contributing", "Map of the code"))
+    assert [name.strip("/").removesuffix(".py") for name in named] == [
+        name for names in ORDER for name in names if not name.startswith("_")
+    ]
+
+
+def test_what_a_rewrite_is_stands_in_the_protocol() -> None:
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```", section("contributing", "What a rewrite is"), re.M | re.S
+    )
+    (shown,) = ast.parse(block).body
+    assert isinstance(shown, ast.ClassDef)
+    names = [
+        part.target.id
+        if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+        else getattr(part, "name", "")
+        for part in shown.body
+    ]
+    assert names == [name for name in vars(Rewrite) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize(("title", "row"), [("Add a shuffle", Shuffle), ("Add a runtime", Runtime)])
+def test_fields_of_a_new_row_are_those_of_the_registry(title: str, row: Any) -> None:
+    step = re.search(
+        rf"Add a `{row.__name__}` row(.*?)^\d\.", section("contributing", title), re.M | re.S
+    )
+    assert step
+    named = set(re.findall(r"`([a-z_]+)`", step[1]))
+    assert named
+    assert named <= {field.name for field in dataclasses.fields(row)}
 
 
 def test_every_page_is_in_the_navigation() -> None:

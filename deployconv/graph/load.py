@@ -58,27 +58,18 @@ def checked_opset(model: ModelProto, name: str) -> int:
     return versions.pop() if versions else 0
 
 
-def check_model(
-    model: ModelProto,
-    bare: ModelProto,
-    name: str,
-    folder: Path | None,
-    trusted: Collection[Path] = (),
-) -> None:
-    """Raise ModelError if ``model`` is broken; ``name`` is how the message calls it.
+def check_model(model: LoadedModel, trusted: Collection[Path] = ()) -> None:
+    """Raise ModelError if ``model``, in which `checked_opset` found no fault, is broken.
 
     Args:
-        model: what `checked_opset` found no fault with.
-        bare: its skeleton.
-        name: the file, for messages.
-        folder: where its external data lies; None for a model in memory.
+        model: with the folder where its external data lies; None for a model in memory.
         trusted: folders that links among its external data may lead to.
     """
-    _check_interface(model.graph, name)
-    check = _DataCheck(name, folder, trusted)
-    for tensor in all_tensors(model):
+    _check_interface(model.proto.graph, model.name)
+    check = _DataCheck(model.name, model.folder, trusted)
+    for tensor in all_tensors(model.proto):
         check(tensor)
-    _check_with_onnx(bare, name)
+    _check_with_onnx(model)
 
 
 def _check_interface(graph: GraphProto, name: str) -> None:
@@ -173,14 +164,14 @@ class _DataCheck:
         return size
 
 
-def _check_with_onnx(bare: ModelProto, name: str) -> None:
+def _check_with_onnx(model: LoadedModel) -> None:
     try:
-        onnx.checker.check_model(_completed(bare))
+        onnx.checker.check_model(_completed(model.skeleton))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{name}: not a valid ONNX model: {_reason(error)}") from error
+        raise ModelError(f"{model.name}: not a valid ONNX model: {_reason(error)}") from error
     except (DecodeError, EncodeError) as error:
         raise ModelError(
-            f"{name}: its graphs are nested too deep for a model file: export it again"
+            f"{model.name}: its graphs are nested too deep for a model file: export it again"
         ) from error
 
 
@@ -269,7 +260,7 @@ def load(source: str | Path | ModelProto) -> LoadedModel:
         proto.CopyFrom(source)
         info = ModelInfo(None, None, checked_opset(proto, "the model"), proto.ir_version)
         loaded = LoadedModel(proto, None, None, info)
-        check_model(proto, loaded.skeleton, loaded.name, None)
+        check_model(loaded)
         return loaded
     path = Path(source)
     proto, digest = _read(path)
@@ -277,7 +268,7 @@ def load(source: str | Path | ModelProto) -> LoadedModel:
     folder = path.parent.resolve()
     loaded = LoadedModel(proto, path, folder, info)
     # In a download cache model and data are links into one folder: as good as side by side.
-    check_model(proto, loaded.skeleton, loaded.name, folder, trusted=[path.resolve().parent])
+    check_model(loaded, trusted=[path.resolve().parent])
     return loaded
 
 

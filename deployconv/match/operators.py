@@ -51,7 +51,7 @@ class Operators:
         others: all other operators but those of ``prelude`` and ``resize``.
         dtype: element type, needed without ``window`` only.
         resize: the factors of a nearest Resize.
-        prelude: operators before the upsampling that run at low resolution.
+        pointwise_before: operators before the upsampling that run at low resolution.
         sizes: spatial sizes of input and output, as far as they are known.
         channels_to_batch: True if every channel becomes a batch element of its own first.
     """
@@ -60,7 +60,7 @@ class Operators:
     others: Ranked
     dtype: str | None = None
     resize: tuple[int, ...] | None = None
-    prelude: Ranked = ()
+    pointwise_before: Ranked = ()
     sizes: tuple[int | None, ...] = ()
     channels_to_batch: bool = False
 

@@ -39,7 +39,7 @@ from deployconv.match.index_map import holds_at_all_sizes
 from deployconv.match.movement import Movement, movements
 from deployconv.match.site import (
     ChannelOrder,
-    ConvInFront,
+    ConvBefore,
     Geometry,
     Original,
     Recogniser,
@@ -191,14 +191,14 @@ def _site(
         dtype=dtype_name(source.dtype) or (conv.weight.dtype.name if conv else None),
         channels=_channels(movement, conv),
         sizes=spatial_sizes(source, len(stride)),
-        spelled=len(movement.nodes) > 0,
+        composite=len(movement.nodes) > 0,
         conv=conv,
         original=lambda: _original(movement),
-        behind=lambda x: _nodes_for(movement, x),
+        original_from=lambda x: _nodes_for(movement, x),
     )
 
 
-def _conv_before(movement: Movement, name: str) -> ConvInFront | None:
+def _conv_before(movement: Movement, name: str) -> ConvBefore | None:
     """The Conv that makes the channels, if nothing but this shuffle reads them."""
     source, scope, view = movement.source, movement.scope, movement.view
     node = source.inputs[0] if source.inputs else None
@@ -217,7 +217,7 @@ def _conv_before(movement: Movement, name: str) -> ConvInFront | None:
     if isinstance(parameters, Skip):
         return None
     conv = AttributeReader(node, name).conv(weight, grouped_axis=0)
-    return ConvInFront(
+    return ConvBefore(
         node=node,
         kernel=conv.kernel,
         dilation=conv.dilations,
@@ -256,7 +256,7 @@ def _layer(
     )
 
 
-def _channels(movement: Movement, conv: ConvInFront | None) -> int | None:
+def _channels(movement: Movement, conv: ConvBefore | None) -> int | None:
     """Channels before the shuffle, None if unknown."""
     if conv is not None:
         return conv.weight.shape[0]

@@ -127,13 +127,13 @@ class Original:
         nodes: from the site's input to its output.
         constants: what they read besides the input, the weight and the bias.
         sizes: the input's spatial sizes if the nodes run with no others, else None.
-        front: the input's batch size and channels if the nodes run with no others, else None.
+        batch_and_channels: those of the input if the nodes run with no others, else None.
     """
 
     nodes: tuple[NodeProto, ...]
     constants: Mapping[str, Array]
     sizes: tuple[int, ...] | None = None
-    front: tuple[int, int] | None = None
+    batch_and_channels: tuple[int, int] | None = None
 
 
 class Absorbed(Protocol):
@@ -163,9 +163,9 @@ class UpsampleSite:
         bias: ``[C_out]`` or None.
         sizes: the input's spatial sizes; None for each that does not follow from the model.
         original: returns the nodes as the model has them, for the certificate.
-        prelude: pointwise layers between the upsampling and the Conv, which will run on the
-            low-resolution input instead.
-        folded: True if every channel becomes a batch element of its own first.
+        pointwise_before: pointwise layers between the upsampling and the Conv, which will run
+            on the low-resolution input instead.
+        channels_in_batch: True if every channel becomes a batch element of its own first.
         repeats: True if every output pixel of a block is the same, so that the Conv can run
             before the pixels are repeated.
         requantize: True if the caller allows new scales for an integer weight whose taps have
@@ -190,8 +190,8 @@ class UpsampleSite:
     bias: Parameter | None
     sizes: tuple[int | None, ...]
     original: Callable[[], Original]
-    prelude: tuple[Pointwise, ...] = ()
-    folded: bool = False
+    pointwise_before: tuple[Pointwise, ...] = ()
+    channels_in_batch: bool = False
     repeats: bool = False
     explicit_attributes: dict[str, Any] | None = None
     requantize: bool = False
@@ -305,7 +305,7 @@ class UpsampleSite:
 
 
 @dataclass(frozen=True, eq=False)
-class ConvInFront:
+class ConvBefore:
     """The Conv before a pixel shuffle, if nothing but the shuffle reads its output.
 
     Attributes:
@@ -352,11 +352,11 @@ class ShuffleSite:
         dtype: element type of ``source``, None if unknown.
         channels: ``C * s_1 * .. * s_n``, None if unknown.
         sizes: spatial sizes of ``source``; None for each that does not follow from the model.
-        spelled: True for several nodes such as Reshape and Transpose, False for a DepthToSpace.
+        composite: True for several nodes such as Reshape and Transpose, False for a DepthToSpace.
         conv: the Conv before the shuffle.
         original: returns the nodes of the shuffle as the model has them, for the certificate.
-        behind: returns the same nodes, with the sizes, batch and channels of a tensor somewhere
-            before ``source``; None if these are not known.
+        original_from: returns the same nodes, with the sizes, batch and channels of a tensor
+            somewhere before ``source``; None if these are not known.
     """
 
     id: str
@@ -371,10 +371,10 @@ class ShuffleSite:
     dtype: str | None
     channels: int | None
     sizes: tuple[int | None, ...]
-    spelled: bool
-    conv: ConvInFront | None
+    composite: bool
+    conv: ConvBefore | None
     original: Callable[[], Original]
-    behind: Callable[[gs.Tensor], Original | None]
+    original_from: Callable[[gs.Tensor], Original | None]
 
     @property
     def reason(self) -> None:

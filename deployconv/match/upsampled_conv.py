@@ -141,11 +141,11 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
         bias=parameters.bias,
         sizes=spatial_sizes(x, conv.rank),
         original=lambda: _original(found.movement, node, channels[0], conv.rank + 2),
-        prelude=tuple(
+        pointwise_before=tuple(
             Pointwise(segment.nodes, segment.source.name, segment.target.name)
             for segment in found.movement.pointwise
         ),
-        folded=found.channels_in_batch,
+        channels_in_batch=found.channels_in_batch,
         repeats=found.only_repeats and set(conv.kernel) == {1} and not any(conv.pads),
     )
 

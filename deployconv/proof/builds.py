@@ -174,7 +174,7 @@ def _site_model(site: UpsampleSite) -> ModelProto:
     parameters = [parameter for parameter in (site.weight, site.bias) if parameter]
     constants = {**original.constants, **{one.name: one.read() for one in parameters}}
     kind = onnx.helper.np_dtype_to_tensor_dtype(site.weight.dtype)
-    batch_and_channels = original.front or (1, site.channels[0])
+    batch_and_channels = original.batch_and_channels or (1, site.channels[0])
     sizes = original.sizes or tuple(size or _SIZE for size in site.sizes)
     graph = onnx.helper.make_graph(
         original.nodes,

@@ -13,19 +13,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from deployconv.errors import BackendUnavailable, DeployconvError
+from deployconv.errors import BackendUnavailable, DeployconvError, UsageError
 from deployconv.results import Certificate, SiteReport
 from deployconv.rewrites.base import Rewrite, Trial
 from deployconv.rewrites.planning import Planning
 from deployconv.runtimes import DEFAULT_RUNTIME, get_backend
 
 Array = NDArray[Any]
+
+_LONGEST_NAME = 200
+"""Characters of the name of a folder; file systems allow some more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +47,20 @@ class Certified:
     failure: str | None = None
 
     def dump(self, folder: Path) -> None:
-        """Write both models and their inputs to ``folder``, which is made if need be."""
-        folder.mkdir(parents=True, exist_ok=True)
-        onnx.save(self.trial.old, folder / "old.onnx")
-        onnx.save(self.trial.new, folder / "new.onnx")
-        np.savez(folder / "inputs.npz", allow_pickle=False, **self.trial.feeds)
+        """Write both models and their inputs to ``folder``, which is made if need be.
+
+        Raises UsageError if that cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            onnx.save(self.trial.old, folder / "old.onnx")
+            onnx.save(self.trial.new, folder / "new.onnx")
+            _write_arrays(folder / "inputs.npz", self.trial.feeds)
+        except OSError as error:
+            raise UsageError(
+                f"{folder}: the models of a failed certificate ({self.failure}) cannot be written"
+                f" ({error.strerror}): choose another --dump"
+            ) from error
 
 
 def certify(rewrite: Rewrite, name: str, seed: int = 0) -> Certified:
@@ -71,9 +84,12 @@ def certify_sites(planning: Planning, seed: int, dump: Path | None = None) -> Pl
 
     The models of a failed certificate are written to a folder of their own in ``dump``.
 
-    Raises BackendUnavailable if a site can be run by no runtime here.
+    Raises:
+        BackendUnavailable: a site can be run by no runtime here.
+        UsageError: ``dump`` cannot be written.
     """
     done = []
+    folders: set[str] = set()
     reports: dict[str, SiteReport] = {}
     for planned in planning.sites:
         rewrite = planned.rewrite or planned.kept_layer
@@ -81,7 +97,7 @@ def certify_sites(planning: Planning, seed: int, dump: Path | None = None) -> Pl
         if rewrite is not None:
             found = certify(rewrite, planned.id, seed)
             if dump is not None and found.failure is not None:
-                found.dump(dump / _folder_name(planned.id))
+                found.dump(dump / folder_name(planned.id, folders))
             report = replace(
                 report,
                 certificate=found.verdict,
@@ -115,13 +131,28 @@ def _first_difference(expected: Array, actual: Array) -> str | None:
     index = tuple(int(place) for place in differs[0])
     return (
         f"{len(differs)} of {expected.size} elements differ, first at {list(index)}:"
-        f" {float(expected[index]):g} expected, {float(actual[index]):g} computed"
+        f" {float(expected[index]):.9g} expected, {float(actual[index]):.9g} computed"
     )
 
 
-def _folder_name(site: str) -> str:
-    """The id of a site as the name of a folder."""
-    return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in site)
+def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write an .npz file; `numpy.savez` takes no array that has the name of its own argument."""
+    with ZipFile(path, "w") as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w") as entry:
+                np.lib.format.write_array(entry, values, allow_pickle=False)
+
+
+def folder_name(site: str, taken: set[str]) -> str:
+    """The id of a site as the name of a folder that is not ``taken`` yet."""
+    plain = [sign if sign.isascii() and (sign.isalnum() or sign in "-_.") else "_" for sign in site]
+    name = base = "".join(plain)[:_LONGEST_NAME]
+    number = 2
+    while name in taken:
+        name = f"{base}_{number}"
+        number += 1
+    taken.add(name)
+    return name
 
 
 def _run(model: ModelProto, feeds: Mapping[str, Array], output: str, site: str) -> Array:

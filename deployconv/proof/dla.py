@@ -37,7 +37,7 @@ def _obstacles(layer: Operators) -> Iterator[Obstacle]:
         yield from dla.dtype_obstacle(layer.dtype)
     else:
         yield from dla.window_obstacles(dla.Window(**vars(layer.window)))
-    yield from dla.operator_obstacles(layer.prelude)
+    yield from dla.operator_obstacles(layer.pointwise_before)
     if layer.resize is not None:
         yield from dla.resize_obstacles(layer.resize)
     yield from dla.operator_obstacles(layer.others)

@@ -28,6 +28,8 @@ _NOISE = 0.02
 """A model timed in turns with itself has a ratio within 2 % of 1."""
 
 _NO_REASON = "no reason was given"
+_NAMED = 4
+"""Layers that one line names."""
 
 
 def one_line(text: str) -> str:
@@ -45,6 +47,7 @@ def rewriting_lines(rewriting: Rewriting) -> list[str]:
     """Return the lines below the table of sites of `rewrite`."""
     return [
         certificate_line(rewriting.sites, rewriting.not_run),
+        *parity_only_lines(rewriting.sites),
         parity_line(rewriting.parity)
         if rewriting.parity
         else _not_run("parity", rewriting.not_run),
@@ -84,6 +87,19 @@ def certificate_line(sites: Sequence[SiteReport], not_run: Sequence[NotRun] = ()
             f"certificate: exact ({len(exact)} of {count(rewritten, 'site')}; not run for others)"
         )
     return f"certificate: exact ({count(exact, 'site')})"
+
+
+def parity_only_lines(sites: Sequence[SiteReport]) -> list[str]:
+    """Name the layers of rewritten sites that no certificate covers, in one line if there are any.
+
+    At most a few are named; the JSON document lists all.
+    """
+    missed = list(dict.fromkeys(node for site in sites for node in site.parity_only))
+    if not missed:
+        return []
+    named = ", ".join(missed[:_NAMED])
+    more = f" and {len(missed) - _NAMED} more" if len(missed) > _NAMED else ""
+    return [f"covered by parity only: {one_line(named)}{more}"]
 
 
 def parity_line(parity: Parity) -> str:

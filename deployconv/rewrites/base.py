@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deployconv.options import FormName, ShuffleName
-from deployconv.results import Macs, Requantization
+from deployconv.results import FormName, Macs, Requantization, ShuffleName
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
     from onnx import ModelProto
 
     from deployconv.graph.scope import Scope
+    from deployconv.match import UpsampleSite
     from deployconv.match.operators import Operators
     from deployconv.rewrites.emit import Emitter
 
@@ -91,3 +91,26 @@ class Rewrite(Protocol):
 
     def at_sizes(self, sizes: Sequence[int]) -> Rewrite:
         """The same rewrite for an input of other spatial sizes; what is dynamic stays so."""
+
+
+@dataclass(frozen=True, eq=False)
+class OfOneLayer:
+    """What all rewrites of a single upsampling layer have in common."""
+
+    site: UpsampleSite
+
+    @property
+    def scope(self) -> Scope:
+        return self.site.scope
+
+    @property
+    def nodes(self) -> tuple[gs.Node, ...]:
+        return self.site.nodes
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.site.output,)
+
+    @property
+    def operators(self) -> Operators | None:
+        return None

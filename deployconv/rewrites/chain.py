@@ -39,8 +39,8 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from deployconv.graph.view import View
 from deployconv.match import Original, ShuffleSite, UpsampleSite
 from deployconv.match.operators import Operators
-from deployconv.options import Shuffle, ShuffleName
-from deployconv.results import Reason
+from deployconv.options import Shuffle
+from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.base import Summary, Trial
 from deployconv.rewrites.channel_layout import (
     in_order,
@@ -166,7 +166,7 @@ class Chain:
                 nodes += [OnnxExporter.export_node(node) for node in step.nodes]
             constants |= step.values
         missed = [self.scope.label(node) for step in steps for node in step.parity_only]
-        x = draws.image((*(original.front or (2, head.site.channels[0])), *sizes))
+        x = draws.image((*(original.batch_and_channels or (2, head.site.channels[0])), *sizes))
         rewrite = replace(self, head=head.on(drawn.site, head.layout.channels), steps=steps)
         return build_trial(
             rewrite.at_sizes(sizes),
@@ -320,7 +320,7 @@ def _before_last_level(steps: tuple[ChainStep, ...]) -> tuple[ChainStep, ...]:
 def _original_of(site: UpsampleSite, step: PixelShuffle) -> Original | None:
     """The nodes of a pixel shuffle as they stand, at sizes of the input of ``site``."""
     inputs = (tensor for node in site.nodes for tensor in node.inputs)
-    return step.site.behind(next(tensor for tensor in inputs if tensor.name == site.input))
+    return step.site.original_from(next(tensor for tensor in inputs if tensor.name == site.input))
 
 
 def _originals(site: UpsampleSite, steps: Iterable[ChainStep]) -> list[Original | None]:
@@ -338,7 +338,7 @@ def _run_together(site: UpsampleSite, steps: Iterable[ChainStep]) -> bool:
         return True
     own = site.original()
     sizes = {part.sizes for part in (*tied, own)} - {None}
-    fronts = {part.front for part in (*tied, own)} - {None}
+    fronts = {part.batch_and_channels for part in (*tied, own)} - {None}
     return len(sizes) == len(fronts) == 1
 
 
@@ -347,5 +347,7 @@ def _bound_to_shuffles(site: UpsampleSite, steps: Iterable[ChainStep]) -> Origin
     original = site.original()
     for encoded in _originals(site, steps):
         if encoded is not None and encoded.sizes is not None:
-            original = replace(original, sizes=encoded.sizes, front=encoded.front)
+            original = replace(
+                original, sizes=encoded.sizes, batch_and_channels=encoded.batch_and_channels
+            )
     return original

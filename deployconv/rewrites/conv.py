@@ -19,16 +19,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.match import UpsampleSite
 from deployconv.match.operators import Operators, Window
-from deployconv.options import Form, FormName, Shuffle, ShuffleName
+from deployconv.options import Form, Shuffle
 from deployconv.polyphase import (
     Axis,
     Polyphase,
@@ -38,16 +38,13 @@ from deployconv.polyphase import (
     split_multiplications,
     without_shift,
 )
-from deployconv.results import Macs, Reason, Requantization
-from deployconv.rewrites.base import Summary, Trial
+from deployconv.results import FormName, Macs, Reason, Requantization, ShuffleName
+from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.conv_emit import emit_conv
 from deployconv.rewrites.emit import Emitter, requantized
 from deployconv.rewrites.shuffles import SHUFFLES, Layout, choose_shuffle
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
 from deployconv.rewrites.trial import AFFORDABLE, Draws, build_trial, trial_sizes
-
-if TYPE_CHECKING:
-    from deployconv.graph.scope import Scope
 
 Array = NDArray[Any]
 
@@ -68,7 +65,7 @@ _MANY_INPUTS, _MANY_OUTPUTS = 32, 128
 
 
 @dataclass(frozen=True, eq=False)
-class PolyphaseConv:
+class PolyphaseConv(OfOneLayer):
     """One upsampling layer as a low-resolution Conv, a shuffle and a crop.
 
     Attributes:
@@ -87,7 +84,6 @@ class PolyphaseConv:
             other, so that less must be held in memory at once.
     """
 
-    site: UpsampleSite
     form: FormName
     shuffle: ShuffleName | None
     axes: tuple[Polyphase, ...]
@@ -99,24 +95,12 @@ class PolyphaseConv:
     channel_split: bool = False
 
     @property
-    def scope(self) -> Scope:
-        return self.site.scope
-
-    @property
-    def nodes(self) -> tuple[gs.Node, ...]:
-        return self.site.nodes
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return (self.site.output,)
-
-    @property
     def conv_kernel(self) -> tuple[int, ...]:
         """Kernel of the low-resolution Conv; if there are several, the largest."""
         if self.form != "split":
             depth = (1,) if self.volume else ()
             return (*depth, *(form.span for form in self.axes))
-        needed = ([form.places(q) for q in range(form.axis.stride)] for form in self.axes)
+        needed = ([form.taps_needed(q) for q in range(form.axis.stride)] for form in self.axes)
         return tuple(max(last - first + 1 for first, last in axis) for axis in needed)
 
     @property
@@ -124,7 +108,7 @@ class PolyphaseConv:
         """Output channels of the Conv per output channel of the layer."""
         return prod(axis.axis.stride for axis in self.axes)
 
-    @property
+    @cached_property
     def summary(self) -> Summary:
         return Summary(self.form, self.shuffle, self.conv_kernel, self.macs, self._scale_error())
 
@@ -147,9 +131,11 @@ class PolyphaseConv:
             window,
             others=shuffle.operators(site.stride) if shuffle is not None else (),
             resize=self.repeat,
-            prelude=tuple((node.op, None) for layers in site.prelude for node in layers.nodes),
+            pointwise_before=tuple(
+                (node.op, None) for layers in site.pointwise_before for node in layers.nodes
+            ),
             sizes=site.known_sizes,
-            channels_to_batch=site.folded,
+            channels_to_batch=site.channels_in_batch,
         )
 
     def emit(self, emitter: Emitter) -> None:
@@ -180,7 +166,7 @@ class PolyphaseConv:
             # All output channels are computed alike: the first ones do.
             channels = max(1, channels * AFFORDABLE // (prod(sizes) * most))
         drawn = own.draw(draws, channels)
-        x = draws.image((*(original.front or (2, site.channels[0])), *sizes))
+        x = draws.image((*(original.batch_and_channels or (2, site.channels[0])), *sizes))
         rewrite = exact.on(drawn.site, channels).at_sizes(sizes)
         return build_trial(
             rewrite, drawn.nodes, drawn.constants, {site.input: x}, drawn.parity_only

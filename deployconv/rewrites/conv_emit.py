@@ -11,14 +11,15 @@ from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise, product
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.match import Pointwise, UpsampleSite
-from deployconv.polyphase import phase_weights
+from deployconv.polyphase import Polyphase, phase_weights
+from deployconv.results import FormName, ShuffleName
 from deployconv.rewrites.channel_layout import in_order, shuffle_order
 from deployconv.rewrites.emit import (
     Emitter,
@@ -29,10 +30,7 @@ from deployconv.rewrites.emit import (
     write_parameter,
     write_requantized,
 )
-from deployconv.rewrites.shuffles import SHUFFLES, write_crop, write_shuffle
-
-if TYPE_CHECKING:
-    from deployconv.rewrites.conv import PolyphaseConv
+from deployconv.rewrites.shuffles import SHUFFLES, Layout, write_crop, write_shuffle
 
 Array = NDArray[Any]
 
@@ -40,7 +38,34 @@ _DEPTH = 2
 """The axis after the channels."""
 
 
-def emit_conv(emitter: Emitter, planned: PolyphaseConv) -> None:
+class ConvPlan(Protocol):
+    """A planned polyphase Conv; see `conv.PolyphaseConv` for what each attribute means."""
+
+    @property
+    def site(self) -> UpsampleSite: ...
+    @property
+    def form(self) -> FormName: ...
+    @property
+    def shuffle(self) -> ShuffleName | None: ...
+    @property
+    def axes(self) -> tuple[Polyphase, ...]: ...
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def repeat(self) -> tuple[int, ...] | None: ...
+    @property
+    def new_scales(self) -> bool: ...
+    @property
+    def volume(self) -> bool: ...
+    @property
+    def channel_split(self) -> bool: ...
+    @property
+    def conv_kernel(self) -> tuple[int, ...]: ...
+    @property
+    def copies(self) -> int: ...
+
+
+def emit_conv(emitter: Emitter, planned: ConvPlan) -> None:
     """Write all nodes of a polyphase Conv, from the input of its layer to its output."""
     site = planned.site
     if planned.form == "split":
@@ -62,9 +87,7 @@ def emit_conv(emitter: Emitter, planned: PolyphaseConv) -> None:
         write_shuffle(emitter, tensor, planned.shuffle, planned.layout)
 
 
-def low_resolution_conv(
-    emitter: Emitter, plan: PolyphaseConv, order: Array | None = None
-) -> gs.Tensor:
+def low_resolution_conv(emitter: Emitter, plan: ConvPlan, order: Array | None = None) -> gs.Tensor:
     """The Conv that makes all phases as channels, in ``order`` or with the phases fastest.
 
     Its result may have one axis more than an image, see `image_of`.
@@ -88,28 +111,28 @@ def low_resolution_conv(
     return emitter.add("Conv", inputs, **conv_attributes(plan.conv_kernel, pads, site.group))
 
 
-def image_of(emitter: Emitter, plan: PolyphaseConv, tensor: gs.Tensor) -> gs.Tensor:
+def image_of(emitter: Emitter, plan: ConvPlan, tensor: gs.Tensor) -> gs.Tensor:
     """The result of the Conv without the axis that a volume has and an image has not."""
     if not plan.volume:
         return tensor
     return emitter.add("Squeeze", [tensor, emitter.ints("depth", [_DEPTH])])
 
 
-def _parts(plan: PolyphaseConv) -> list[slice]:
+def _parts(plan: ConvPlan) -> list[slice]:
     """The output channels that are computed at once."""
     channels = plan.layout.channels
     bounds = [0, channels // 2, channels] if plan.channel_split else [0, channels]
     return [slice(begin, end) for begin, end in pairwise(bounds)]
 
 
-def _phase_by_phase(emitter: Emitter, x: gs.Tensor, plan: PolyphaseConv, part: slice) -> gs.Tensor:
+def _phase_by_phase(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> gs.Tensor:
     """``part`` of the output channels by one Conv per phase, and the shuffle of these."""
     assert plan.shuffle is not None
     layout = replace(plan.layout, channels=len(range(plan.layout.channels)[part]))
     return write_shuffle(emitter, split_convs(emitter, x, plan, part), plan.shuffle, layout)
 
 
-def split_convs(emitter: Emitter, x: gs.Tensor, plan: PolyphaseConv, part: slice) -> gs.Tensor:
+def split_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> gs.Tensor:
     """``part`` of the output channels by one Conv per phase.
 
     Their results are concatenated in the order that the shuffle of ``plan`` reads.
@@ -125,9 +148,7 @@ def split_convs(emitter: Emitter, x: gs.Tensor, plan: PolyphaseConv, part: slice
     return emitter.reshape_to_image(stacked, leading, plan.layout.sizes, made[0])
 
 
-def phase_convs(
-    emitter: Emitter, x: gs.Tensor, plan: PolyphaseConv, part: slice
-) -> list[gs.Tensor]:
+def phase_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> list[gs.Tensor]:
     """``part`` of the output channels of each phase, by a Conv with the taps that it needs."""
     site = plan.site
     shape = site.kernel(finite(site.weight, site.id)).shape
@@ -146,7 +167,7 @@ def phase_convs(
     biases = _phase_biases(emitter, site, part)
     made = []
     for number, phase in enumerate(product(*(range(stride) for stride in site.stride))):
-        needed = [form.places(q) for form, q in zip(plan.axes, phase, strict=True)]
+        needed = [form.taps_needed(q) for form, q in zip(plan.axes, phase, strict=True)]
         pads = [
             (form.pads[0] - first, form.pads[1] - (form.span - 1 - last))
             for form, (first, last) in zip(plan.axes, needed, strict=True)
@@ -173,9 +194,9 @@ def _phase_biases(emitter: Emitter, site: UpsampleSite, part: slice) -> list[lis
 def conv_input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:
     """The input of the layer after the pointwise layers that have moved there."""
     tensor: gs.Tensor = gs.Variable(site.input)
-    for layers in site.prelude:
+    for layers in site.pointwise_before:
         tensor = _moved(emitter, layers, tensor)
-    if site.folded:
+    if site.channels_in_batch:
         tensor = emitter.reshape(tensor, [-1, 1, *(0,) * site.rank])
     return tensor
 
@@ -192,7 +213,7 @@ def _moved(emitter: Emitter, layers: Pointwise, tensor: gs.Tensor) -> gs.Tensor:
 
 def _write_weight(
     emitter: Emitter,
-    plan: PolyphaseConv,
+    plan: ConvPlan,
     order: Array | None,
     phased: Callable[[Array], Array],
 ) -> gs.Tensor:

@@ -194,7 +194,7 @@ def _shifted_bias(site: UpsampleSite, scale: Array, shift: Array) -> Array:
 
 def _affine_after(site: UpsampleSite, view: View) -> AffineFold | None:
     tensor, scope = site.nodes[-1].outputs[0], site.scope
-    if site.folded or site.weight.quantized is not None:
+    if site.channels_in_batch or site.weight.quantized is not None:
         return None
     node = only_reader(tensor, scope)
     if node is None or node.op not in _OPERATORS or len(node.outputs) != 1:
@@ -255,7 +255,7 @@ def _affine(node: gs.Node, constants: Mapping[int, Constant]) -> tuple[Array, Ar
 def _mean_after(site: UpsampleSite, view: View) -> MeanFold | None:
     """The mean over channels directly after ``site`` and the Sub that takes it off."""
     tensor, scope = site.nodes[-1].outputs[0], site.scope
-    if site.folded or site.weight.quantized is not None or site.group != 1:
+    if site.channels_in_batch or site.weight.quantized is not None or site.group != 1:
         return None
     if tensor.name in scope.outputs or len(tensor.outputs) != 2:
         return None

@@ -4,49 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.match import Original, UpsampleSite
-from deployconv.rewrites.base import Summary, Trial
+from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.emit import Emitter, finite
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
 from deployconv.rewrites.trial import Draws, build_trial
-
-if TYPE_CHECKING:
-    from deployconv.graph.scope import Scope
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class FoldedLayer:
+class FoldedLayer(OfOneLayer):
     """The node of an upsampling layer with a new weight and bias."""
-
-    site: UpsampleSite
-
-    @property
-    def scope(self) -> Scope:
-        return self.site.scope
-
-    @property
-    def nodes(self) -> tuple[gs.Node, ...]:
-        return self.site.nodes
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return (self.site.output,)
 
     @property
     def summary(self) -> Summary:
         return Summary()
-
-    @property
-    def operators(self) -> None:
-        return None
 
     def emit(self, emitter: Emitter) -> None:
         site = self.site
@@ -63,11 +41,11 @@ class FoldedLayer:
 
     def trial(self, rng: np.random.Generator) -> Trial:
         site, layer = self.site, self.site.layer
-        base = replace(site.base or site, prelude=())
+        base = replace(site.base or site, pointwise_before=())
         layers = [layer, *(node for one in site.absorbed for node in one.nodes)]
         protos = tuple(site.scope.proto.node[site.scope.index(node)] for node in layers)
         original = Original(protos, site.original().constants)
-        own = SiteOnIntegers.of(replace(site, prelude=(), base=base), original)
+        own = SiteOnIntegers.of(replace(site, pointwise_before=(), base=base), original)
         draws = Draws.fitting(rng, site.scope.opset, own.terms, own.growth, 2)
         drawn = own.draw(draws)
         taps = zip(site.geometry.kernel or (), site.geometry.dilation or (), strict=True)

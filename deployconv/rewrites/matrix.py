@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -25,14 +25,11 @@ from numpy.typing import NDArray
 from deployconv.match import UpsampleSite
 from deployconv.polyphase import Axis, Polyphase, matrix
 from deployconv.results import Macs
-from deployconv.rewrites.base import Summary, Trial
+from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.conv_emit import conv_input
 from deployconv.rewrites.emit import Emitter, write_parameter
 from deployconv.rewrites.separable import factors_of, product_trial
-
-if TYPE_CHECKING:
-    from deployconv.graph.scope import Scope
 
 Array = NDArray[Any]
 
@@ -41,7 +38,7 @@ _BLOCK = 8
 
 
 @dataclass(frozen=True, eq=False)
-class MatrixProduct:
+class MatrixProduct(OfOneLayer):
     """One upsampling layer as a product of matrices along each axis.
 
     Attributes:
@@ -51,31 +48,14 @@ class MatrixProduct:
         macs: multiplications for one input pixel, rounded up.
     """
 
-    site: UpsampleSite
     axes: tuple[Polyphase, ...]
     sizes: tuple[int, ...]
     macs: Macs
 
     @property
-    def scope(self) -> Scope:
-        return self.site.scope
-
-    @property
-    def nodes(self) -> tuple[gs.Node, ...]:
-        return self.site.nodes
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return (self.site.output,)
-
-    @property
     def summary(self) -> Summary:
         kernel = tuple(form.span for form in self.axes)  # taps that an output reads
         return Summary("matrix", None, kernel, self.macs)
-
-    @property
-    def operators(self) -> None:
-        return None
 
     def emit(self, emitter: Emitter) -> None:
         site, found = self.site, factors_of(self.site)

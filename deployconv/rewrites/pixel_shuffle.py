@@ -20,9 +20,9 @@ from deployconv.graph.view import View
 from deployconv.match import ShuffleSite
 from deployconv.match.operators import Operators
 from deployconv.match.pixel_shuffle import shuffled_conv
-from deployconv.match.site import ConvInFront
-from deployconv.options import Form, Shuffle, ShuffleName
-from deployconv.results import Reason
+from deployconv.match.site import ConvBefore
+from deployconv.options import Form, Shuffle
+from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.base import Summary, Trial
 from deployconv.rewrites.chain import Chain, ChainScope, chain_after
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
@@ -104,7 +104,7 @@ class Reshuffle:
             original = site.original()
             sizes = original.sizes or _UNEQUAL_SIZES[:rank]
             x = Draws(1 << 20, opset, rng).image(
-                (*(original.front or (2, site.channels or 1)), *sizes)
+                (*(original.batch_and_channels or (2, site.channels or 1)), *sizes)
             )
             return build_trial(
                 self.at_sizes(sizes), original.nodes, original.constants, {site.source: x}
@@ -118,7 +118,9 @@ class Reshuffle:
             constants[bias.name] = bias.read()
         reach = zip(conv.kernel, conv.dilation, range(rank), strict=True)
         sizes = original.sizes or tuple(d * (k - 1) + 4 + i for k, d, i in reach)
-        x = draws.image((*(original.front or (2, weight.shape[1] * conv.group)), *sizes))
+        x = draws.image(
+            (*(original.batch_and_channels or (2, weight.shape[1] * conv.group)), *sizes)
+        )
         drawn = replace(site, conv=replace(conv, weight=weight, bias=bias))
         return build_trial(
             replace(self, site=drawn).at_sizes(_sizes_after(conv, sizes)),
@@ -146,7 +148,7 @@ def plan_reshuffle(site: ShuffleSite, shuffle: Shuffle = "auto") -> Reshuffle | 
     for name in (*asked, "dcr"):
         reorders = SHUFFLES[name].channel_order != site.order
         possible = SHUFFLES[name].takes(layout) and (not reorders or _reorderable(site))
-        if possible and name == named and not site.spelled:
+        if possible and name == named and not site.composite:
             return Reason("already-lowered", "it is a DepthToSpace already")
         if possible:
             return Reshuffle(site, name, layout, reorders)
@@ -193,7 +195,7 @@ def region_from(
     return replace(region, summary=Summary(head.form, region.shuffle, head.conv_kernel))
 
 
-def _sizes_after(conv: ConvInFront, sizes: Sequence[int]) -> tuple[int, ...]:
+def _sizes_after(conv: ConvBefore, sizes: Sequence[int]) -> tuple[int, ...]:
     """The spatial sizes that ``conv`` makes of an input of ``sizes``."""
     rank = len(sizes)
     strides = conv.node.attrs.get("strides", [1] * rank)

@@ -34,8 +34,8 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from deployconv.graph.view import View
 from deployconv.match import UpsampleSite
-from deployconv.options import ShuffleName
 from deployconv.polyphase import Polyphase, smallest_kernel
+from deployconv.results import ShuffleName
 from deployconv.rewrites.base import Summary, Trial
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.conv_emit import conv_input, low_resolution_conv, phase_convs, split_convs
@@ -160,7 +160,7 @@ class Region:
         exported = [OnnxExporter.export_node(node) for step in steps for node in step.nodes]
         feeds = {
             own.site.input: draws.image(
-                (*(own.original.front or (2, own.site.channels[0])), *sizes)
+                (*(own.original.batch_and_channels or (2, own.site.channels[0])), *sizes)
             )
             for own in owns
         }

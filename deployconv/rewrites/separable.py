@@ -16,26 +16,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.match import Parameter, UpsampleSite
 from deployconv.options import Shuffle
 from deployconv.polyphase import Axis, Polyphase
 from deployconv.results import Macs
-from deployconv.rewrites.base import Rewrite, Summary, Trial
+from deployconv.rewrites.base import OfOneLayer, Rewrite, Summary, Trial
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.conv_emit import emit_conv
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.factors import factors
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
 from deployconv.rewrites.trial import Draws, build_trial, trial_sizes
-
-if TYPE_CHECKING:
-    from deployconv.graph.scope import Scope
 
 Array = NDArray[Any]
 
@@ -46,37 +42,20 @@ _DTYPES = ("float16", "float32", "float64")
 
 
 @dataclass(frozen=True, eq=False)
-class SeparableConv:
+class SeparableConv(OfOneLayer):
     """One upsampling layer as a polyphase Conv per axis, the last axis first.
 
     ``axes`` and ``macs`` are those of the whole layer, the latter for one input pixel.
     """
 
-    site: UpsampleSite
     steps: tuple[PolyphaseConv, ...]
     axes: tuple[Polyphase, ...]
     macs: Macs
 
     @property
-    def scope(self) -> Scope:
-        return self.site.scope
-
-    @property
-    def nodes(self) -> tuple[gs.Node, ...]:
-        return self.site.nodes
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return (self.site.output,)
-
-    @property
     def summary(self) -> Summary:
         kernel = tuple(form.span for form in self.axes)
         return Summary("separable", self.steps[0].shuffle, kernel, self.macs)
-
-    @property
-    def operators(self) -> None:
-        return None
 
     def emit(self, emitter: Emitter) -> None:
         found = factors_of(self.site)
@@ -150,7 +129,7 @@ def product_trial(planned: ByFactors, rng: np.random.Generator, alike: bool) -> 
     draws = replace(draws, alike=alike)
     weight = draws.product((site.base or site).weight, taps)
     drawn = own.draw(draws, weight=weight)
-    x = draws.image((*(original.front or (2, site.channels[0])), *sizes))
+    x = draws.image((*(original.batch_and_channels or (2, site.channels[0])), *sizes))
     return build_trial(
         planned.on(drawn.site).at_sizes(sizes),
         drawn.nodes,
@@ -202,8 +181,8 @@ def _steps(
         sizes = zip(axes, step.sizes, strict=True)
         step = replace(
             step,
-            prelude=(),
-            folded=False,
+            pointwise_before=(),
+            channels_in_batch=False,
             geometry=replace(site.geometry, group=channels),
             sizes=tuple(None if size is None else own.output_size(size) for own, size in sizes),
         )

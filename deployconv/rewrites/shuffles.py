@@ -33,8 +33,7 @@ import onnx_graphsurgeon as gs
 from deployconv.match.operators import Ranked
 from deployconv.match.site import ChannelOrder
 from deployconv.options import Shuffle as ShuffleOption
-from deployconv.options import ShuffleName
-from deployconv.results import Reason
+from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.emit import INT64_MAX, Emitter
 
 

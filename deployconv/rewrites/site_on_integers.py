@@ -12,7 +12,7 @@ from onnx import NodeProto
 
 from deployconv.match import Original, Parameter, UpsampleSite
 from deployconv.rewrites.absorb import absorbed_layers
-from deployconv.rewrites.stand_ins import prelude_growth, swapped, with_prelude_on_integers
+from deployconv.rewrites.stand_ins import growth_before_conv, swapped, with_integers_before_conv
 from deployconv.rewrites.trial import SCALES, Draws, first_outputs
 
 Array = NDArray[Any]
@@ -59,7 +59,7 @@ class SiteOnIntegers:
         scales = SCALES if site.weight.quantized is not None else 1
         terms = (site.channels[0] // site.group * taps, scales)
         absorbed = prod(layer.growth for layer in absorbed_layers(site))
-        return cls(site, original, terms, prelude_growth(site, original.constants) * absorbed)
+        return cls(site, original, terms, growth_before_conv(site, original.constants) * absorbed)
 
     def draw(
         self, draws: Draws, channels: int | None = None, weight: Parameter | None = None
@@ -76,7 +76,7 @@ class SiteOnIntegers:
             weight = first_outputs(weight, kept, 1 if base.transposed else 0)
             bias = None if bias is None else first_outputs(bias, kept, 0)
         known = self.original.constants
-        site, made, stand_ins, parity_only = with_prelude_on_integers(base, known, draws)
+        site, made, stand_ins, parity_only = with_integers_before_conv(base, known, draws)
         site = replace(site, weight=weight, bias=bias)
         constants = {**known, **made, weight.name: weight.read()}
         if bias is not None:

@@ -33,7 +33,10 @@ _EXACT = frozenset(
 )
 """Operators that are exact on integers, and on halves and quarters."""
 _LARGE = float(1 << 20)
-"""A bound for Clip that no value of a trial reaches."""
+"""A bound for Clip that no value of a trial reaches.
+
+Of two bounds only the lower one is reached: values above it must show what computed them.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +120,9 @@ def _exact_values(
             values[at] = np.abs(drawn) * signs[op] if op in signs else drawn
         return values, {}
     if op == "Clip":
-        bounds = {1: -_LARGE, 2: _LARGE}
-        stated = {"min": -_LARGE, "max": _LARGE}
+        has_lower = 1 in constants or "min" in node.attrs
+        lower, upper = -1.0, _LARGE if has_lower else 1.0
+        bounds, stated = {1: lower, 2: upper}, {"min": lower, "max": upper}
         attributes = {name: bound for name, bound in stated.items() if name in node.attrs}
         values = {at: np.full(shape, bounds[at], np.float32) for at, shape in constants.items()}
         return values, attributes
@@ -175,13 +179,13 @@ def swapped(original: Original, stand_ins: Iterable[gs.Node]) -> list[NodeProto]
 # --- Pointwise layers between an upsampling and its Conv, which move to the low resolution
 
 
-def prelude_growth(site: UpsampleSite, constants: Mapping[str, Array]) -> int:
+def growth_before_conv(site: UpsampleSite, constants: Mapping[str, Array]) -> int:
     """By how much the pointwise layers before the Conv may enlarge values."""
-    nodes = (node for layers in site.prelude for node in layers.nodes)
+    nodes = (node for layers in site.pointwise_before for node in layers.nodes)
     return prod(growth(node, _positions(node, constants)) for node in nodes)
 
 
-def with_prelude_on_integers(
+def with_integers_before_conv(
     site: UpsampleSite, constants: Mapping[str, Array], draws: Draws
 ) -> tuple[UpsampleSite, dict[str, Array], list[gs.Node], list[str]]:
     """``site`` with stand-ins for the pointwise layers before its Conv.
@@ -199,7 +203,7 @@ def with_prelude_on_integers(
         draws = replace(draws, keeps_zero=True)  # inserted zeros pass through these layers
     made: dict[str, Array] = {}
     nodes, parity_only, prelude = [], [], []
-    for layers in site.prelude:
+    for layers in site.pointwise_before:
         replaced = []
         for node in layers.nodes:
             shapes = {
@@ -212,7 +216,7 @@ def with_prelude_on_integers(
                 parity_only.append(site.scope.label(node))
         nodes += replaced
         prelude.append(Pointwise(tuple(replaced), layers.source, layers.target))
-    return replace(site, prelude=tuple(prelude)), made, nodes, parity_only
+    return replace(site, pointwise_before=tuple(prelude)), made, nodes, parity_only
 
 
 def _positions(node: gs.Node, constants: Mapping[str, Array]) -> list[int]:

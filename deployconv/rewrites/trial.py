@@ -108,9 +108,14 @@ class Draws:
         return self.rng.integers(-self.bound, self.bound + 1, tuple(shape)).astype(np.float32)
 
     def powers(self, shape: Sequence[int], values: Sequence[float] = (-2, -1, 1, 2)) -> Array:
-        """Random powers of two, by which a multiplication is exact."""
-        drawn = self.rng.choice(np.array(values, np.float32), () if self.alike else tuple(shape))
-        return np.broadcast_to(drawn, tuple(shape))
+        """Random powers of two, by which a multiplication is exact; each as often as the others.
+
+        If they are few, no two are equal.
+        """
+        few = self.rng.permutation(np.array(values, np.float32))
+        if self.alike:
+            return np.broadcast_to(few[0], tuple(shape))
+        return self.rng.permutation(np.resize(few, prod(shape))).reshape(tuple(shape))
 
     def of(self, name: str, shape: Sequence[int]) -> Array:
         """Integers for the tensor ``name``, the same ones each time."""
@@ -251,6 +256,7 @@ def _model(
     feeds: Mapping[str, Array],
 ) -> ModelProto:
     read = {name for node in nodes for name in node.input}
+    rank = max(x.ndim for x in feeds.values())
     graph = onnx.helper.make_graph(
         nodes,
         "certificate",
@@ -258,7 +264,7 @@ def _model(
             onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, list(x.shape))
             for name, x in feeds.items()
         ],
-        [onnx.helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+        [onnx.helper.make_tensor_value_info(output, TensorProto.FLOAT, [None] * rank)],
         [
             onnx.numpy_helper.from_array(array, name)
             for name, array in constants.items()

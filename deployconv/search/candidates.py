@@ -6,14 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from math import prod
+from typing import TypeVar
 
 from deployconv.graph.load import LoadedModel
 from deployconv.match import ShuffleSite, SkippedSite, UpsampleSite
-from deployconv.options import Form, RewriteOptions, Shuffle, ShuffleName
+from deployconv.options import Form, RewriteOptions, Shuffle
+from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.chain import ChainScope, chain_after
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.matrix import plan_matrix
-from deployconv.rewrites.pixel_shuffle import Reshuffle, chain_from, plan_reshuffle, region_from
+from deployconv.rewrites.pixel_shuffle import chain_from, plan_reshuffle, region_from
 from deployconv.rewrites.planning import PlannedSite, Planning, plan_model
 from deployconv.rewrites.region import Region, region_after
 from deployconv.rewrites.separable import plan_separable
@@ -32,6 +34,16 @@ _BLOCK = 16
 """Output channels that runtimes compute together."""
 _CHAINS: tuple[ChainScope, ...] = ("pointwise", "chain")
 _INTEGER_CHAINS: tuple[ChainScope, ...] = ("quantize", "chain")
+
+
+@dataclass(frozen=True, eq=False)
+class _Conv(Option):
+    """A layer by itself as a polyphase Conv, which chains and regions begin with."""
+
+    rewrite: PolyphaseConv
+
+
+_AnyOption = TypeVar("_AnyOption", bound=Option)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +129,7 @@ class _Reencoded:
             [
                 Option(Choice("auto", planned.shuffle), planned)
                 for name, planned in zip(self.names, encoded, strict=True)
-                if isinstance(planned, Reshuffle) and planned.shuffle == name
+                if not isinstance(planned, Reason) and planned.shuffle == name
             ]
         )
         yield from self._chains()
@@ -177,12 +189,12 @@ class _Upsampled:
             found = [option for option in found if not _integers_only(option)]
         return [*found, *products, *chained, *self._regions(found)]
 
-    def _convs(self, form: Form, names: Sequence[ShuffleName]) -> Iterator[Option]:
+    def _convs(self, form: Form, names: Sequence[ShuffleName]) -> Iterator[_Conv]:
         """The layer by itself as a polyphase Conv."""
         site = self.site
         plain = plan_conv(site, form, self.shuffle)
-        if isinstance(plain, PolyphaseConv) and plain.shuffle is None:
-            yield Option(Choice("auto", "auto"), plain)
+        if not isinstance(plain, Reason) and plain.shuffle is None:
+            yield _Conv(Choice("auto", "auto"), plain)
             return
         seen = set()
         smallest: PolyphaseConv | None = None
@@ -190,7 +202,7 @@ class _Upsampled:
         for asked in forms:
             for name in names:
                 planned = plan_conv(site, asked, name)
-                if not isinstance(planned, PolyphaseConv) or planned.shuffle != name:
+                if isinstance(planned, Reason) or planned.shuffle != name:
                     continue
                 smallest = smallest or planned
                 fits = form != "auto" or _is_worth_it(planned, smallest)
@@ -198,10 +210,10 @@ class _Upsampled:
                 key = planned.form == "split", planned.axes, name
                 if (fits or saves_crop) and key not in seen:
                     seen.add(key)
-                    yield Option(Choice(asked, name), planned, saves_crop)
+                    yield _Conv(Choice(asked, name), planned, saves_crop)
                     if saves_crop and site.channels[1] >= _SPLIT_CHANNELS:
                         choice = Choice(asked, name, channel_split=True)
-                        yield Option(choice, replace(planned, channel_split=True))
+                        yield _Conv(choice, replace(planned, channel_split=True))
 
     def _separable(self) -> Iterator[Option]:
         """One axis after the other, if that multiplies less."""
@@ -213,7 +225,7 @@ class _Upsampled:
         whole = plan_conv(self.site, "crop", self.shuffle)
         for name in names:
             planned = plan_separable(self.site, name)
-            if planned is None or not isinstance(whole, PolyphaseConv):
+            if planned is None or isinstance(whole, Reason):
                 continue
             if planned.summary.shuffle != name:
                 continue
@@ -225,7 +237,7 @@ class _Upsampled:
         if self.form not in ("auto", "matrix"):
             return
         planned, whole = plan_matrix(self.site), plan_conv(self.site, "crop")
-        if planned is None or not isinstance(whole, PolyphaseConv):
+        if planned is None or isinstance(whole, Reason):
             return
         if self.form == "auto" and self.shuffle != "auto":
             return
@@ -233,22 +245,22 @@ class _Upsampled:
         if self.form == "matrix" or planned.macs.after <= whole.macs.after + _MOVED * moved:
             yield Option(Choice("matrix", "auto"), planned)
 
-    def _chains(self, plain: Sequence[Option]) -> Iterator[Option]:
+    def _chains(self, plain: Sequence[_Conv]) -> Iterator[Option]:
         """``plain`` forms with the layers after the site before the shuffle.
 
         They are tried with a portable shuffle and with the quickest.
         """
         planning, integers = self.planning, self.site.has_integer_weight
         others = [peer for peer in planning.peers if isinstance(peer, ShuffleSite)]
-        named = {option.rewrite.summary.shuffle for option in plain}
+        named = {option.rewrite.shuffle for option in plain}
         portable = next((row.name for row in SHUFFLES.values() if _portable(row.name, named)), None)
         quickest = next((row.name for row in SHUFFLES.values() if row.quickest_fused), None)
         if integers:
             quickest = next((name for name in _integer_names() if name in named), None)
         for option in plain:
             head = option.rewrite
-            shuffle = head.summary.shuffle
-            if shuffle not in (quickest, portable) or not isinstance(head, PolyphaseConv):
+            shuffle = head.shuffle
+            if shuffle not in (quickest, portable):
                 continue
             nodes = 0
             for fusion in _INTEGER_CHAINS if integers else _CHAINS:
@@ -259,27 +271,24 @@ class _Upsampled:
                     nodes = len(chain.nodes)
                     yield Option(replace(option.choice, fusion=fusion), chain)
 
-    def _regions(self, plain: Sequence[Option]) -> Iterator[Option]:
+    def _regions(self, plain: Sequence[_Conv]) -> Iterator[Option]:
         """``plain`` forms with all layers after the site that do not see positions.
 
         With a Conv at the end as well, in the forms that crop nothing, one Conv per phase included.
         """
-        named = {option.rewrite.summary.shuffle for option in plain}
+        named = {option.rewrite.shuffle for option in plain}
         quickest = next((name for name in _fused_names() if name in named), None)
         if quickest is None:
             return
         heads = {
-            option.choice: option.rewrite
-            for option in plain
-            if option.rewrite.summary.shuffle == quickest
-            and isinstance(option.rewrite, PolyphaseConv)
+            option.choice: option.rewrite for option in plain if option.rewrite.shuffle == quickest
         }
         for choice, head in heads.items():
             region = self._region(head, ends_in_conv=False)
             if head.form != "split" and region is not None:
                 yield Option(replace(choice, fusion="region"), region)
         split = plan_conv(self.site, "split", quickest)
-        if isinstance(split, PolyphaseConv) and split.shuffle == quickest:
+        if not isinstance(split, Reason) and split.shuffle == quickest:
             heads.setdefault(Choice("split", quickest), split)
         for choice, head in heads.items():
             region = self._region(head, ends_in_conv=True)
@@ -292,7 +301,7 @@ class _Upsampled:
         return region_after(head, planning.view, others, planning.excluded, ends_in_conv)
 
 
-def _without_general(options: list[Option]) -> list[Option]:
+def _without_general(options: list[_AnyOption]) -> list[_AnyOption]:
     """``options`` without the general shuffle, if there is one that is always quicker."""
     named = [option.rewrite.summary.shuffle for option in options]
     if not any(SHUFFLES[name].quicker_than_general for name in named if name is not None):

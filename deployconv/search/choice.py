@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from deployconv.options import FeedOptions, Form, Shuffle
@@ -91,6 +92,7 @@ class TunerOptions:
         cache: whether to keep what was measured, and to use what was measured before.
         on_progress: called with the part that is done, 0 to 1.
         max_memory: times the peak memory of the original that speed is worth.
+        dump: where the models of a failed certificate are written; None for nowhere.
     """
 
     backend: str = "ort"
@@ -100,3 +102,4 @@ class TunerOptions:
     cache: bool = True
     on_progress: Callable[[float], None] | None = None
     max_memory: float = 1.1
+    dump: Path | None = None

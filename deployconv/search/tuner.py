@@ -4,7 +4,7 @@ Forms are timed in place, as the whole model with one site changed, against the 
 far. Only what is faster beyond the noise replaces anything. Sites whose gain drowns in the
 noise of the whole model are then timed together (`joint`), and at the end the whole model is
 timed against the original: what does not hold is taken back, and so is what needs much more
-memory (`room`). Every form is certified before it is timed, and its outputs are compared with the
+memory (`memory`). Every form is certified before it is timed, and its outputs are compared with the
 original's.
 
 Where the backend has a cost model, its prediction is one more model to race, and where runs
@@ -25,7 +25,7 @@ from deployconv.search.candidates import Candidates
 from deployconv.search.choice import AS_IT_WAS, Choice, Choices, Tuned, TunerOptions
 from deployconv.search.figures import Figures
 from deployconv.search.joint import Taken, with_undecided
-from deployconv.search.room import confirmed_in_room
+from deployconv.search.memory import confirmed_in_memory
 from deployconv.search.workbench import Workbench
 
 _SHORTEST = 0.3
@@ -87,7 +87,7 @@ def tune(
         if tuner.on_progress is not None:
             tuner.on_progress((position + 1) / (len(forms) + 1))
     taken = with_undecided(bench, taken, found, predicted.choices)
-    kept, heavy = confirmed_in_room(bench, taken, found)
+    kept, heavy = confirmed_in_memory(bench, taken, found)
     names = {name: str(kept.get(name, AS_IT_WAS)) for name in found}
     names |= dict.fromkeys(bench.joined(kept), "none of its own")
     shown = {

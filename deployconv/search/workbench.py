@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deployconv.errors import CheckFailed
 from deployconv.graph.save import staged
-from deployconv.proof.certificate import certify
+from deployconv.proof.certificate import certify, folder_name
 from deployconv.proof.compare import compare_outputs
 from deployconv.proof.inputs import make_feeds
 from deployconv.proof.parity import check_parity
@@ -145,6 +145,8 @@ class Workbench:
             rewrite = self.candidates.option(planned, choice).rewrite
             found = certify(rewrite, name, self.tuner.feed.seed)
             if found.failure is not None:
+                if self.tuner.dump is not None:
+                    found.dump(self.tuner.dump / folder_name(name, set()))
                 raise CheckFailed(
                     f"{name}: certificate failed for {choice} ({found.failure}): nothing was"
                     " written"

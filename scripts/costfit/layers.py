@@ -18,8 +18,9 @@ import onnx_graphsurgeon as gs
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from deployconv.rewrites.lowering.emit import Emitter
-from deployconv.rewrites.lowering.shuffle import SHUFFLES, Layout, ShuffleName, write_shuffle
+from deployconv.results import ShuffleName
+from deployconv.rewrites.emit import Emitter
+from deployconv.rewrites.shuffles import SHUFFLES, Layout, write_shuffle
 
 OPSET, IR_VERSION = 18, 9
 
@@ -162,8 +163,8 @@ def _shuffles() -> Iterator[Layer]:
                 dtype="float32",
             )
             for name, shuffle in SHUFFLES.items():
-                # Channels last is for integer layers, whose outer Transposes cancel.
-                alone = name != "channels-last" and shuffle.fits(layout)
+                # Between integer layers the outer Transposes of channels-last cancel: not alone.
+                alone = not shuffle.integers_only and shuffle.takes(layout)
                 if alone and (not crop or name == "col2im"):
                     yield _shuffle(name, layout)
 
@@ -171,7 +172,7 @@ def _shuffles() -> Iterator[Layer]:
 def _shuffle(name: ShuffleName, layout: Layout) -> Layer:
     crop = " crop" if any(map(sum, layout.crop)) else ""
     title = f"{name} {layout.channels} s{_by(layout.stride)} {_by(layout.static or ())}{crop}"
-    return written(title, layout, partial(write_shuffle, shuffle=name, layout=layout))
+    return written(title, layout, partial(write_shuffle, name=name, layout=layout))
 
 
 def written(name: str, layout: Layout, write: Callable[[Emitter, gs.Tensor], gs.Tensor]) -> Layer:

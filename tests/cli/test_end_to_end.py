@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import numpy_helper
 
 from deployconv.cli import main
+from deployconv.rewrites import conv_emit
+from tests.build import run
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -73,6 +77,64 @@ def test_inspect_then_rewrite_then_verify_then_bench(
     (latency,) = document(capsys)["latency"]
     assert (latency["runs"], latency["threads"]) == (3, 1)
     assert latency["after_ms"]["median"] > 0
+
+
+def test_threads_are_those_of_the_timing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for threads in (1, 2):
+        arguments = ["rewrite", str(model), "--threads", str(threads), "--dry-run", "--json"]
+        assert main(arguments) == 0
+        assert document(capsys)["latency"]["threads"] == threads
+
+
+def test_a_failed_certificate_is_kept_to_be_run_again(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names an element; the models and inputs that are kept show just that one."""
+
+    def spoiled(*given: Any) -> Any:
+        return np.roll(phase_weights(*given), 1, axis=0)
+
+    phase_weights = conv_emit.phase_weights
+    monkeypatch.setattr(conv_emit, "phase_weights", spoiled)
+    folder = model.with_name("kept")
+    arguments = ["rewrite", str(model), "--only", "*body.3*", "--no-bench", "--json"]
+    assert main([*arguments, "--dump", str(folder)]) == 1
+
+    captured = capsys.readouterr()
+    site = json.loads(captured.out)["sites"][0]
+    assert (site["id"], site["certificate"]) == ("main//body/body.3/ConvTranspose", "failed")
+    said = re.fullmatch(
+        r"(\d+) of (\d+) elements differ, first at (\[.*\]): (\S+) expected, (\S+) computed",
+        site["certificate_failure"],
+    )
+    assert said
+    assert captured.err == (
+        f"deployconv: error: certificate failed: {site['id']} ({site['certificate_failure']}):"
+        " nothing was written\n"
+    )
+    (kept,) = folder.iterdir()
+    assert kept.name == "main__body_body.3_ConvTranspose"
+    assert sorted(path.name for path in kept.iterdir()) == ["inputs.npz", "new.onnx", "old.onnx"]
+    with np.load(kept / "inputs.npz") as arrays:
+        feeds = dict(arrays)
+    old, new = (run(onnx.load(kept / name), feeds) for name in ("old.onnx", "new.onnx"))
+    ((expected, actual),) = zip(old.values(), new.values(), strict=True)
+    differs = np.argwhere(expected != actual)
+    first = tuple(differs[0])
+    assert said.groups() == (
+        *(str(len(differs)), str(expected.size), str(differs[0].tolist())),
+        *(f"{expected[first]:g}", f"{actual[first]:g}"),
+    )
+    assert sorted(path.name for path in model.parent.iterdir()) == ["kept", "net.onnx"]
+
+
+def test_a_certificate_that_holds_leaves_nothing(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = model.with_name("kept")
+    assert main(["rewrite", str(model), "--no-bench", "--dry-run", "--dump", str(folder)]) == 0
+    assert "certificate: exact" in capsys.readouterr().out
+    assert list(model.parent.iterdir()) == [model]
 
 
 def test_the_console_ends_with_the_proof(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

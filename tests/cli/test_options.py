@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from deployconv.rewrites.lowering.shuffle import SHUFFLES
 from typer.main import get_command
 
 import deployconv
@@ -19,6 +18,7 @@ from deployconv.cli.app import app
 from deployconv.cli.parameters import arguments
 from deployconv.errors import UsageError
 from deployconv.options import Option, options_of
+from deployconv.rewrites.shuffles import SHUFFLES
 from tests.cli.conftest import FakeApi
 
 COMMANDS: dict[str, type[options.Command]] = {
@@ -189,12 +189,12 @@ def test_the_planner_gets_the_options_of_rewrite() -> None:
 
 
 def test_shuffles_are_those_of_the_registry() -> None:
-    assert list(get_args(options.ShuffleName)) == list(SHUFFLES)
+    assert list(get_args(results.ShuffleName)) == list(SHUFFLES)
     assert get_args(options.Shuffle) == ("auto", *SHUFFLES)
 
 
 def test_forms_and_shuffles_of_the_report() -> None:
-    assert set(get_args(options.FormName)) == {*get_args(options.Form), "conv"} - {"auto"}
+    assert set(get_args(results.FormName)) == {*get_args(options.Form), "conv"} - {"auto"}
     types = get_type_hints(results.SiteReport)
-    assert types["form"] == options.FormName | None
-    assert types["shuffle"] == options.ShuffleName | None
+    assert types["form"] == results.FormName | None
+    assert types["shuffle"] == results.ShuffleName | None

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from deployconv.pipeline import apply, plan_model
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from deployconv.graph.load import load
 from deployconv.graph.splice import AttributeEdit, splice
 from deployconv.graph.view import view
 from deployconv.options import RewriteOptions
+from deployconv.rewrites.planning import apply, plan_model
 from tests.build import (
     FLOAT,
     assert_equal,

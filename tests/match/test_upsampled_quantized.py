@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployconv.pipeline import plan_model
 from onnx import numpy_helper
 
 from deployconv.errors import CheckFailed
@@ -15,6 +14,8 @@ from deployconv.graph.load import load
 from deployconv.graph.view import view
 from deployconv.match import UpsampleSite, find_sites
 from deployconv.options import RewriteOptions
+from deployconv.rewrites import emit
+from deployconv.rewrites.planning import plan_model
 from deployconv.runtimes import get_backend
 from tests.build import Array, Feeds, assert_equal, reasons, rewrite, run
 from tests.quantized import Activations, Layer, Spelling, Weight, optimised_ops, upsampled_conv
@@ -36,7 +37,7 @@ LAYERS = {
     "groups": conv(group=2),
     "uint8": conv(weight=Weight(np.uint8, 0)),
     "per_tensor": conv(weight=Weight(axis=None)),
-    "folded": conv(weight=replace(SYMMETRIC, folded=True)),
+    "folded": conv(weight=replace(SYMMETRIC, channels_in_batch=True)),
     "bias": conv(bias="float"),
 }
 GRIDS = {
@@ -155,15 +156,13 @@ def test_the_error_of_new_scales_is_small_and_not_hidden() -> None:
 
 def test_parity_of_new_scales_is_no_free_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that are wrong altogether are found."""
-    from deployconv.rewrites.lowering import quantized
-
-    right = quantized.requantized
+    right = emit.requantized
 
     def wrong(weight: Array) -> tuple[Array, Array]:
         integers, scale = right(weight)
         return -integers, scale
 
-    monkeypatch.setattr(quantized, "requantized", wrong)
+    monkeypatch.setattr(emit, "requantized", wrong)
     grid = Activations(between=(), zero_point=100)
     before = upsampled_conv("resize", LAYERS["3x3"], grid)
     with pytest.raises(CheckFailed, match="parity failed"):

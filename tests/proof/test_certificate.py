@@ -3,36 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
-import onnx_graphsurgeon as gs
 import pytest
-from deployconv.pipeline import certify_sites, plan_model
-from deployconv.rewrites.lowering import (
-    Plan,
-    SeparablePlan,
-    new_nodes,
-    plan_separable,
-    plan_site,
-    separable,
-)
-from deployconv.rewrites.lowering.shuffle import SHUFFLES, ShuffleName
 from onnx import ModelProto
 
 import deployconv
-from deployconv.errors import BackendUnavailable, CheckFailed
+from deployconv.errors import BackendUnavailable, CheckFailed, UsageError
 from deployconv.graph.load import load
-from deployconv.match import Parameter, UpsampleSite
+from deployconv.match import Parameter
 from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.proof import certificate, pair
+from deployconv.proof import certificate
+from deployconv.proof.certificate import Certified, certify, certify_sites
+from deployconv.results import ShuffleName
+from deployconv.rewrites import separable
+from deployconv.rewrites.base import Rewrite, Trial
+from deployconv.rewrites.conv import PolyphaseConv, plan_conv
+from deployconv.rewrites.emit import Emitter
+from deployconv.rewrites.planning import plan_model
+from deployconv.rewrites.separable import SeparableConv, plan_separable
+from deployconv.rewrites.shuffles import SHUFFLES
+from deployconv.runtimes import get_backend
 from deployconv.runtimes.base import Backend
-from tests.build import Array, Size, conv_transpose, integers
+from tests.build import (
+    FLOAT,
+    Array,
+    Size,
+    conv_transpose,
+    graph,
+    integers,
+    node,
+    run,
+    tensor,
+    value,
+)
+from tests.build import model as proto_of
 
-Fault = Callable[[UpsampleSite, Plan], tuple[UpsampleSite, Plan]]
+Fault = Callable[[Any], Any]
+"""The rewrite with a mistake."""
 
 
 def upsampler(
@@ -83,13 +95,13 @@ def test_dynamic_sizes_are_certified_as_they_are_written(
 ) -> None:
     """The nodes that compute the sizes are part of what is run."""
     seen: list[str] = []
+    emit = PolyphaseConv.emit
 
-    def watched(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[gs.Node]:
-        nodes = new_nodes(site, plan, fresh)
-        seen.extend(node.op for node in nodes)
-        return nodes
+    def watched(rewrite: PolyphaseConv, emitter: Emitter) -> None:
+        emit(rewrite, emitter)
+        seen.extend(node.op for node in emitter.nodes)
 
-    monkeypatch.setattr(pair, "new_nodes", watched)
+    monkeypatch.setattr(PolyphaseConv, "emit", watched)
     assert verdicts(upsampler((2, 3), (None, None)), shuffle) == ["exact"]
     assert "Shape" in seen
 
@@ -121,35 +133,40 @@ def reading(change: Callable[[Array], Array]) -> Callable[[Parameter], Parameter
 
 
 def with_weight(change: Callable[[Array], Array]) -> Fault:
-    return lambda site, plan: (replace(site, weight=reading(change)(site.weight)), plan)
+    def fault(rewrite: Any) -> Any:
+        site = rewrite.site
+        return replace(rewrite, site=replace(site, weight=reading(change)(site.weight)))
+
+    return fault
 
 
 def with_bias(change: Callable[[Array], Array]) -> Fault:
-    def fault(site: UpsampleSite, plan: Plan) -> tuple[UpsampleSite, Plan]:
+    def fault(rewrite: Any) -> Any:
+        site = rewrite.site
         assert site.bias is not None
-        return replace(site, bias=reading(change)(site.bias)), plan
+        return replace(rewrite, site=replace(site, bias=reading(change)(site.bias)))
 
     return fault
 
 
 def with_first_axis(**change: int) -> Fault:
-    """The plan for a layer whose first axis has other numbers; the size stays."""
+    """The rewrite of a layer whose first axis has other numbers; the size stays."""
 
-    def fault(site: UpsampleSite, plan: Plan) -> tuple[UpsampleSite, Plan]:
-        first, *others = site.axes
+    def fault(rewrite: PolyphaseConv) -> PolyphaseConv:
+        first, *others = rewrite.site.axes
         moved = {name: getattr(first, name) + by for name, by in change.items()}
-        other = plan_site(replace(site, axes=(replace(first, **moved), *others)))
-        assert isinstance(other, Plan)
-        return site, other
+        other = plan_conv(replace(rewrite.site, axes=(replace(first, **moved), *others)))
+        assert isinstance(other, PolyphaseConv)
+        return replace(other, site=rewrite.site)
 
     return fault
 
 
 def with_crop(begin: int, end: int) -> Fault:
-    def fault(site: UpsampleSite, plan: Plan) -> tuple[UpsampleSite, Plan]:
-        (first, last), *others = plan.layout.crop
+    def fault(rewrite: PolyphaseConv) -> PolyphaseConv:
+        (first, last), *others = rewrite.layout.crop
         crop = ((first + begin, last + end), *others)
-        return site, replace(plan, layout=replace(plan.layout, crop=crop))
+        return replace(rewrite, layout=replace(rewrite.layout, crop=crop))
 
     return fault
 
@@ -161,7 +178,7 @@ def off_by_one(values: Array) -> Array:
 
 
 FAULTS: dict[str, Fault] = {
-    "bias dropped": lambda site, plan: (replace(site, bias=None), plan),
+    "bias dropped": lambda rewrite: replace(rewrite, site=replace(rewrite.site, bias=None)),
     "biases in the wrong order": with_bias(lambda bias: bias[::-1]),
     "one bias off by one": with_bias(off_by_one),
     "one weight off by one": with_weight(off_by_one),
@@ -175,17 +192,22 @@ FAULTS: dict[str, Fault] = {
     "offsets one too high": with_first_axis(origin=1),
     "offsets one too low": with_first_axis(origin=-1),
     "taps one too far apart": with_first_axis(step=-1),
-    "axes exchanged": lambda site, plan: (site, replace(plan, axes=plan.axes[::-1])),
+    "axes exchanged": lambda rewrite: replace(rewrite, axes=rewrite.axes[::-1]),
 }
 
 
-def introduce(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
-    """Let the lowering under trial make this mistake, and nothing else differ."""
+def introduce(
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+    kind: type[PolyphaseConv | SeparableConv] = PolyphaseConv,
+) -> None:
+    """Let a rewrite of this kind write its nodes with this mistake, and nothing else differ."""
+    emit = kind.emit
 
-    def faulty(site: UpsampleSite, plan: Plan, fresh: Callable[[str], str]) -> list[gs.Node]:
-        return new_nodes(*fault(site, plan), fresh)
+    def faulty(rewrite: Any, emitter: Emitter) -> None:
+        emit(fault(rewrite), emitter)
 
-    monkeypatch.setattr(pair, "new_nodes", faulty)
+    monkeypatch.setattr(kind, "emit", faulty)
 
 
 def uneven(group: int) -> ModelProto:
@@ -208,8 +230,8 @@ def test_no_fault_passes(fault: Fault, seed: int, monkeypatch: pytest.MonkeyPatc
 def test_channels_in_the_wrong_order_do_not_pass(
     shuffle: ShuffleName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spelled = SHUFFLES[shuffle]
-    wrong = replace(spelled, phases_first=not spelled.phases_first)
+    row = SHUFFLES[shuffle]
+    wrong = replace(row, channel_order="CRD" if row.channel_order == "DCR" else "DCR")
     monkeypatch.setitem(SHUFFLES, shuffle, wrong)
     assert verdicts(upsampler(group=1), shuffle) == ["failed"]
 
@@ -249,14 +271,14 @@ def one_after_the_other(channels: int = 3) -> ModelProto:
     return conv_transpose(ones, (5, 6), bias, strides=[2, 2], group=channels, pads=pads)
 
 
-def with_steps(change: Callable[[tuple[Plan, ...]], Sequence[Plan]]) -> Any:
-    def fault(site: UpsampleSite, plan: SeparablePlan) -> tuple[UpsampleSite, SeparablePlan]:
-        return site, replace(plan, steps=tuple(change(plan.steps)))
+def with_steps(change: Callable[[tuple[PolyphaseConv, ...]], Sequence[PolyphaseConv]]) -> Fault:
+    def fault(rewrite: SeparableConv) -> SeparableConv:
+        return replace(rewrite, steps=tuple(change(rewrite.steps)))
 
     return fault
 
 
-def crop_moved(step: Plan, by: int) -> Plan:
+def crop_moved(step: PolyphaseConv, by: int) -> PolyphaseConv:
     """Along the axis that the step enlarges."""
     crop = tuple(
         (begin + by, end - by) if stride > 1 else (begin, end)
@@ -265,20 +287,20 @@ def crop_moved(step: Plan, by: int) -> Plan:
     return replace(step, layout=replace(step.layout, crop=crop))
 
 
-def with_origin(axis: int, by: int) -> Any:
-    """The plan for a layer whose taps along one axis read other places."""
+def with_origin(axis: int, by: int) -> Fault:
+    """The rewrite of a layer whose taps along one axis read other places."""
 
-    def fault(site: UpsampleSite, plan: SeparablePlan) -> tuple[UpsampleSite, SeparablePlan]:
-        axes = list(site.axes)
+    def fault(rewrite: SeparableConv) -> SeparableConv:
+        axes = list(rewrite.site.axes)
         axes[axis] = replace(axes[axis], origin=axes[axis].origin + by)
-        other = plan_separable(replace(site, axes=tuple(axes)))
+        other = plan_separable(replace(rewrite.site, axes=tuple(axes)))
         assert other is not None
-        return site, other
+        return replace(other, site=rewrite.site)
 
     return fault
 
 
-SEPARABLE_FAULTS: dict[str, Any] = {
+SEPARABLE_FAULTS: dict[str, Fault] = {
     **{
         name: FAULTS[name]
         for name in (
@@ -306,7 +328,7 @@ def test_axis_by_axis_is_exact(shuffle: Shuffle, seed: int) -> None:
 def test_no_fault_along_one_axis_passes(
     fault: Any, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    introduce(monkeypatch, fault)
+    introduce(monkeypatch, fault, SeparableConv)
     assert verdicts(one_after_the_other(), seed=seed, form="separable") == ["failed"]
 
 
@@ -381,3 +403,180 @@ def test_what_nothing_runs_is_not_certified() -> None:
         verdicts(model)
     assert raised.value.status == 3
     assert "\n" not in str(raised.value)
+
+
+# --- what a failed certificate says and keeps
+
+
+def two_layers(first: str = "first", second: str = "second", source: str = "x") -> ModelProto:
+    """Two upsampling layers, one after the other."""
+    layers = [
+        node("ConvTranspose", [source, "w"], ["a"], name=first, strides=[2, 2]),
+        node("MaxPool", ["a"], ["b"], name="pool", kernel_shape=[3, 3]),
+        node("ConvTranspose", ["b", "w"], ["y"], name=second, strides=[2, 2]),
+    ]
+    inputs, outputs = [value(source, FLOAT, [1, 2, 5, 4])], [value("y", FLOAT, [None] * 4)]
+    return proto_of(graph(layers, inputs, outputs, [tensor("w", integers(2, 2, 2, 2))]))
+
+
+def broken_at(site: str) -> Fault:
+    """One weight of this layer is off by one."""
+
+    def fault(rewrite: PolyphaseConv) -> PolyphaseConv:
+        changed: PolyphaseConv = FAULTS["one weight off by one"](rewrite)
+        return changed if rewrite.site.id == site else rewrite
+
+    return fault
+
+
+def certified(model: ModelProto, seed: int = 0) -> Certified:
+    """The certificate of its first site."""
+    (planned, *_) = plan_model(load(model), RewriteOptions()).sites
+    assert planned.rewrite is not None
+    return certify(planned.rewrite, planned.id, seed)
+
+
+def described(expected: Array, actual: Array) -> str:
+    """What is said of two arrays of one shape that differ, computed element by element."""
+    differ = [index for index in np.ndindex(expected.shape) if expected[index] != actual[index]]
+    first = differ[0]
+    return (
+        f"{len(differ)} of {expected.size} elements differ, first at {list(first)}:"
+        f" {expected[first]:g} expected, {actual[first]:g} computed"
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["one weight off by one", "bias dropped", "cropped one too early"])
+def test_a_failure_names_index_expected_and_actual(
+    name: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introduce(monkeypatch, FAULTS[name])
+    found = certified(uneven(group=2), seed)
+    expected, actual = (
+        run(proto, found.trial.feeds)[found.trial.output]
+        for proto in (found.trial.old, found.trial.new)
+    )
+    assert found.verdict == "failed"
+    assert found.failure == described(expected, actual)
+    planning = plan_model(load(uneven(group=2)), RewriteOptions())
+    (report,) = certify_sites(planning, seed).reports
+    assert report.certificate_failure == found.failure
+    with pytest.raises(CheckFailed) as raised:
+        deployconv.rewrite(uneven(group=2), seed=seed, bench=False)
+    message = f"certificate failed: main/up ({found.failure}): nothing was written"
+    assert str(raised.value) == message
+    assert raised.value.result is not None
+    assert [site.certificate_failure for site in raised.value.result.sites] == [found.failure]
+
+
+def test_a_failure_names_shapes_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    introduce(monkeypatch, FAULTS["cropped one too few"])
+    found = certified(uneven(group=1))
+    assert found.failure == "shape [2, 3, 9, 13] expected, [2, 3, 0, 13] computed"
+
+
+def test_what_agrees_has_no_failure() -> None:
+    found = certified(uneven(group=2))
+    assert (found.verdict, found.failure) == ("exact", None)
+    (report,) = certify_sites(plan_model(load(uneven(group=2)), RewriteOptions()), 0).reports
+    assert report.certificate_failure is None
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Stands for a rewrite: it adds ``by`` to a single value."""
+
+    at: float
+    by: float
+
+    def trial(self, rng: np.random.Generator) -> Trial:
+        del rng
+        ends = [value("x", FLOAT, [1])], [value("y", FLOAT, [1])]
+        add = [node("Add", ["x", "by"], ["y"])]
+        constants = [tensor("by", np.float32(by)) for by in (0.0, self.by)]
+        old, new = (proto_of(graph(add, *ends, [constant])) for constant in constants)
+        return Trial(old, new, {"x": np.array([self.at], np.float32)}, "y")
+
+
+@pytest.mark.parametrize(
+    ("at", "by", "failure"),
+    [
+        (8388606, 1, "8388606 expected, 8388607 computed"),
+        (-4194303.25, 0.25, "-4194303.25 expected, -4194303 computed"),
+        (3, float("nan"), "3 expected, nan computed"),
+    ],
+)
+def test_numbers_are_told_apart_whatever_their_size(at: float, by: float, failure: str) -> None:
+    """The largest sums of a trial have seven digits, and halves and quarters beyond these."""
+    found = certify(cast(Rewrite, Tried(at, by)), "site")
+    assert found.failure == f"1 of 1 elements differ, first at [0]: {failure}"
+
+
+def test_both_models_and_their_inputs_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introduce(monkeypatch, broken_at("main/second"))
+    folder = tmp_path / "not there yet" / "dump"
+    with pytest.raises(CheckFailed) as raised:
+        deployconv.rewrite(two_layers(), dump=folder, bench=False)
+    # Only what failed is kept.
+    assert [entry.name for entry in folder.iterdir()] == ["main_second"]
+    kept = folder / "main_second"
+    assert sorted(file.name for file in kept.iterdir()) == ["inputs.npz", "new.onnx", "old.onnx"]
+    with np.load(kept / "inputs.npz") as archive:
+        feeds = dict(archive)
+    made = []
+    for name in ("old.onnx", "new.onnx"):
+        session = get_backend("ort").prepare(kept / name, optimise=False)
+        (output,) = session.run(feeds).values()
+        made.append(output)
+    assert raised.value.result is not None
+    first, second = raised.value.result.sites
+    assert (first.certificate, first.certificate_failure) == ("exact", None)
+    assert (second.certificate, second.certificate_failure) == ("failed", described(*made))
+
+
+def test_nothing_is_kept_if_all_agree(tmp_path: Path) -> None:
+    done = deployconv.rewrite(two_layers(), dump=tmp_path / "dump", bench=False)
+    assert [site.certificate for site in done.sites] == ["exact", "exact"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ids_that_are_alike_as_names_of_folders_are_kept_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introduce(monkeypatch, FAULTS["one weight off by one"])
+    planning = plan_model(load(two_layers("a/b", "a:b")), RewriteOptions())
+    reports = certify_sites(planning, 0, tmp_path).reports
+    assert [report.id for report in reports] == ["main/a/b", "main/a:b"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["main_a_b", "main_a_b_2"]
+
+
+def test_an_id_that_is_too_long_for_the_name_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introduce(monkeypatch, FAULTS["one weight off by one"])
+    certify_sites(plan_model(load(two_layers("é" * 300)), RewriteOptions()), 0, tmp_path)
+    assert len(list(tmp_path.glob("*/old.onnx"))) == 2
+
+
+@pytest.mark.parametrize("source", ["file", "allow_pickle", "/encoder/Relu_output_0"])
+def test_inputs_of_any_name_are_kept(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introduce(monkeypatch, broken_at("main/first"))
+    planning = plan_model(load(two_layers(source=source)), RewriteOptions())
+    certify_sites(planning, 0, tmp_path)
+    with np.load(tmp_path / "main_first" / "inputs.npz") as archive:
+        assert list(archive) == [source]
+        assert archive[source].dtype == np.float32
+
+
+def test_where_nothing_can_be_kept_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    introduce(monkeypatch, broken_at("main/first"))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match=r"main_first: .*first at \[.*cannot be written .*--dump"):
+        deployconv.rewrite(two_layers(), dump=tmp_path / "file", bench=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,14 @@ import pytest
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import certify_sites, plan_model
-from deployconv.rewrites.lowering import quantized as writer
+from deployconv.proof.certificate import certify_sites
+from deployconv.rewrites import conv_emit
+from deployconv.rewrites.emit import write_dequantized
+from deployconv.rewrites.planning import plan_model
 from tests.build import Array
 from tests.quantized import Layer, Weight, network, quantized
 
 Write = Callable[..., Any]
-
-# The package has a function of this name as well.
-lowering = import_module("deployconv.rewrites.lowering.lower")
 
 GEOMETRY = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
 LAYERS = {
@@ -98,16 +96,16 @@ FAULTS = {
 def test_what_is_wrong_is_not(
     layer: Layer, fault: Callable[[Write], Write], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lowering, "write_dequantized", fault(writer.write_dequantized))
+    monkeypatch.setattr(conv_emit, "write_dequantized", fault(write_dequantized))
     assert verdict(layer) == "failed"
 
 
 def test_a_missing_tap_that_is_zero_and_not_the_zero_point(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arrange = lowering.phase_weights
+    arrange = conv_emit.phase_weights
     monkeypatch.setattr(
-        lowering, "phase_weights", lambda weight, axes, fill=0: arrange(weight, axes)
+        conv_emit, "phase_weights", lambda weight, axes, fill=0: arrange(weight, axes)
     )
     assert verdict(LAYERS["missing_taps"]) == "failed"
 

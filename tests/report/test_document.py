@@ -19,7 +19,7 @@ from tests.report import samples
 SITE_KEYS = [
     *("id", "pattern", "nodes", "scope", "stride", "kernel", "dilation", "group", "dtype"),
     *("status", "reason", "form", "shuffle", "conv_kernel", "macs", "certificate"),
-    *("target_note", "dla", "candidates", "requantized"),
+    *("certificate_failure", "parity_only", "target_note", "dla", "candidates", "requantized"),
 ]
 
 
@@ -63,6 +63,20 @@ def test_rewriting_has_the_keys_of_the_contract() -> None:
     output = content["parity"]["outputs"][0]
     assert output["name"] == "y"
     assert (output["max_abs"], output["max_rel"], output["tolerance"]) == (1.25e-7, 3e-7, 1e-5)
+
+
+def test_what_the_certificate_does_not_cover_and_where_it_failed_is_there() -> None:
+    failure = "1 of 8 elements differ, first at [0, 0, 1]: 3 expected, 4 computed"
+    failed = replace(
+        samples.REWRITTEN,
+        certificate="failed",
+        certificate_failure=failure,
+        parity_only=("tanh", "erf"),
+    )
+    done = replace(samples.REWRITING, sites=(samples.REWRITTEN, failed))
+    right, wrong = parsed(document.of_rewriting(done))["sites"]
+    assert (right["certificate_failure"], right["parity_only"]) == (None, [])
+    assert (wrong["certificate_failure"], wrong["parity_only"]) == (failure, ["tanh", "erf"])
 
 
 def test_every_form_that_was_timed_is_there() -> None:

@@ -9,21 +9,11 @@ from math import prod
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from deployconv.options import Form, Shuffle
-from deployconv.rewrites.joining import Reach
 from tests.build import FLOAT, Array, graph, integers, model, node, tensor, value
 
 SIZES = (5, 6, 3)
 CHANNELS = 16
 """What the head makes."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    form: Form = "crop"
-    shuffle: Shuffle = "auto"
-    chain: Reach = "all"
-    halves: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +38,7 @@ class Shuffled:
 
     order: str
     stride: tuple[int, ...] = (2, 2)
-    spelled: bool = False
+    composite: bool = False
 
 
 Layer = str | Shuffled
@@ -114,7 +104,7 @@ class _Writer:
     def _shuffle(self, layer: Shuffled, number: int, source: str, target: str) -> None:
         self.channels //= prod(layer.stride)
         name = f"n{number}"
-        if not layer.spelled:
+        if not layer.composite:
             block = {"blocksize": layer.stride[0], "mode": layer.order}
             self.nodes.append(node("DepthToSpace", [source], [target], name=name, **block))
             self._grow(layer.stride)

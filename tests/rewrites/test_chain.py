@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from deployconv.pipeline import Planning, apply, certify_sites, plan_model
-from deployconv.rewrites.lowering.chain import ChainPlan
 from onnx import ModelProto
 
-from deployconv.graph.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.proof.certificate import certify
+from deployconv.proof.certificate import certify_sites
+from deployconv.rewrites.chain import Chain
+from deployconv.rewrites.planning import Planning, apply
+from deployconv.search.choice import Choice
 from tests.build import (
     FLOAT,
     Array,
@@ -28,7 +28,10 @@ from tests.build import (
     tensor,
     value,
 )
-from tests.rewrites.shuffles import SIZES, Choice
+from tests.rewrites.plans import chain_of, chosen, operators_of, verdict
+from tests.rewrites.shuffles import SIZES
+
+CHAIN = Choice("crop", "auto", "chain")
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def chain_model(head: Head, tail: Sequence[str], sizes: Sequence[int | str] = SI
 
 def chained(proto: ModelProto, choice: Choice) -> Planning:
     """``proto`` planned with ``choice`` for its head."""
-    return plan_model(load(proto), RewriteOptions(), {"main/head": choice})
+    return chosen(proto, {"main/head": choice})
 
 
 @pytest.mark.parametrize(
@@ -131,14 +134,14 @@ def chained(proto: ModelProto, choice: Choice) -> Planning:
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 def test_the_bits_stay(head: Head, tail: list[str], form: Form, shuffle: Shuffle) -> None:
     proto = chain_model(head, tail)
-    planning = certify_sites(chained(proto, Choice(form, shuffle)), seed=0)
-    first = planning.sites[0]
-    if first.plan is None or first.plan.shuffle != shuffle:
+    planning = certify_sites(chained(proto, Choice(form, shuffle, "chain")), seed=0)
+    rewrite = planning.sites[0].rewrite
+    if rewrite is None or rewrite.summary.shuffle != shuffle:
         # This spelling does not fit the head, and another is tried under its own name.
         assert head.rank != 2 or head.group > 1 or len(set(head.stride)) > 1
         return
-    assert isinstance(first.plan, ChainPlan)
-    assert len(first.chain.links if first.chain else ()) == len(tail)
+    assert isinstance(rewrite, Chain)
+    assert len(rewrite.steps) == len(tail)
     assert {report.certificate for report in planning.reports} == {"exact"}
     after = apply(planning).proto
     assert ops(after)["ConvTranspose"] == 0
@@ -150,7 +153,7 @@ def test_the_bits_stay(head: Head, tail: list[str], form: Form, shuffle: Shuffle
 @pytest.mark.parametrize("shuffle", ["dcr", "transpose", "col2im"])
 def test_dynamic_sizes(shuffle: Shuffle) -> None:
     proto = chain_model(HEADS["k4_s2_cropped"], ["Relu", "Up", "Relu"], ("H", "W"))
-    planning = chained(proto, Choice("crop", shuffle))
+    planning = chained(proto, Choice("crop", shuffle, "chain"))
     after = apply(planning).proto
     for size in (1, 4, 9):
         feeds = feeds_for(proto, size=size)
@@ -165,7 +168,7 @@ def test_batch_normalization_has_each_parameter_once_per_phase() -> None:
         for place, name in enumerate(names)
     )
     proto.graph.node[2].CopyFrom(node("BatchNormalization", ["t1", *names], ["y"]))
-    planning = chained(proto, Choice())
+    planning = chained(proto, CHAIN)
     after = apply(planning).proto
     feeds = feeds_for(proto)
     expected, actual = run(proto, feeds)["y"], run(after, feeds)["y"]
@@ -191,7 +194,7 @@ def test_constants_in_front_of_a_repetition_come_once() -> None:
         ],
     )
     proto = model(body, opset=18)
-    planning = certify_sites(chained(proto, Choice("auto", chain="pointwise")), seed=0)
+    planning = certify_sites(chained(proto, Choice("auto", "auto", "pointwise")), seed=0)
     assert planning.reports[0].certificate == "exact"
     after = apply(planning).proto
     assert [found.op_type for found in after.graph.node] == ["Conv", "Relu", "Add", "Resize"]
@@ -204,8 +207,8 @@ def test_an_add_that_makes_more_channels_ends_a_chain() -> None:
     del proto.graph.initializer[:]
     proto.graph.initializer.extend([*kept, tensor("w", integers(4, 1, 2, 2))])
     del proto.graph.node[0].input[2:]
-    planning = certify_sites(chained(proto, Choice()), seed=0)
-    chain = planning.sites[0].chain
+    planning = certify_sites(chained(proto, CHAIN), seed=0)
+    chain = chain_of(planning)
     assert chain is not None
     assert [node.op for node in chain.nodes] == ["ConvTranspose", "Relu"]
     after = apply(planning).proto
@@ -213,7 +216,7 @@ def test_an_add_that_makes_more_channels_ends_a_chain() -> None:
 
 
 def test_a_block_that_joins_is_reported_with_the_head() -> None:
-    planning = certify_sites(chained(chain_model(HEADS["k2_s2"], ["Relu", "Up"]), Choice()), 0)
+    planning = certify_sites(chained(chain_model(HEADS["k2_s2"], ["Relu", "Up"]), CHAIN), 0)
     head, block = planning.reports
     assert (head.status, block.status) == ("rewritten", "rewritten")
     assert block.reason is None
@@ -223,10 +226,10 @@ def test_a_block_that_joins_is_reported_with_the_head() -> None:
 
 def test_without_mixing_the_chain_ends_before_the_first_convolution() -> None:
     proto = chain_model(HEADS["k2_s2"], ["Relu", "Conv", "Relu"])
-    planning = chained(proto, Choice(chain="pointwise"))
-    chain = planning.sites[0].chain
+    planning = chained(proto, Choice("crop", "auto", "pointwise"))
+    chain = chain_of(planning)
     assert chain is not None
-    assert [link.node.op for link in chain.links] == ["Relu"]
+    assert operators_of(chain) == ["Relu"]
 
 
 def stopped_by(change: str) -> ModelProto:
@@ -253,8 +256,8 @@ def stopped_by(change: str) -> ModelProto:
     ["is an output", "has two readers", "adds per pixel", "adds itself", "mixes neighbours"],
 )
 def test_what_ends_a_chain_at_once(change: str) -> None:
-    planning = chained(stopped_by(change), Choice())
-    assert planning.sites[0].chain is None
+    planning = chained(stopped_by(change), CHAIN)
+    assert chain_of(planning) is None
     after = apply(planning).proto
     feeds = feeds_for(stopped_by(change))
     assert_equal(run(stopped_by(change), feeds), run(after, feeds))
@@ -263,19 +266,18 @@ def test_what_ends_a_chain_at_once(change: str) -> None:
 def test_a_site_that_is_left_alone_joins_no_chain() -> None:
     proto = chain_model(HEADS["k2_s2"], ["Relu", "Up"])
     options = RewriteOptions(skip=("main/n1",))
-    planning = plan_model(load(proto), options, {"main/head": Choice()})
-    chain = planning.sites[0].chain
+    planning = chosen(proto, {"main/head": CHAIN}, options)
+    chain = chain_of(planning)
     assert chain is not None
-    assert [link.node.op for link in chain.links] == ["Relu"]
+    assert operators_of(chain) == ["Relu"]
     assert planning.reports[1].status == "kept"
 
 
 def test_a_wrong_crop_does_not_pass_the_certificate() -> None:
-    planning = chained(chain_model(HEADS["k4_s2_cropped"], ["Relu", "Up"]), Choice(shuffle="dcr"))
-    first = planning.sites[0]
-    assert first.chain is not None
-    assert isinstance(first.plan, ChainPlan)
-    assert certify(first.chain, first.plan) == "exact"
-    (begin, end), across = first.plan.layout.crop
-    layout = replace(first.plan.layout, crop=((begin + 1, end - 1), across))
-    assert certify(first.chain, replace(first.plan, layout=layout)) == "failed"
+    proto = chain_model(HEADS["k4_s2_cropped"], ["Relu", "Up"])
+    chain = chain_of(chained(proto, Choice("crop", "dcr", "chain")))
+    assert chain is not None
+    assert verdict(chain) == "exact"
+    (begin, end), across = chain.layout.crop
+    layout = replace(chain.layout, crop=((begin + 1, end - 1), across))
+    assert verdict(replace(chain, layout=layout)) == "failed"

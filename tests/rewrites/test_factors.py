@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployconv.rewrites.lowering.factors import factors
+from deployconv.rewrites.factors import factors
 from tests.build import Array, integers
 
 FLOATS: tuple[Any, ...] = (np.float16, np.float32, np.float64)

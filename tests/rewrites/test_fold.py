@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployconv.pipeline import apply, plan_model
 from onnx import ModelProto, numpy_helper
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
+from deployconv.rewrites.planning import apply, plan_model
 from tests.build import Array, ops, rewrite, run
 from tests.match.graphs import feeds, floats, parsed
 
@@ -178,7 +178,7 @@ def test_the_element_type_is_kept_and_products_are_rounded_once(dtype: Any) -> N
 
 def kept(model: ModelProto) -> ModelProto:
     """``model`` under a policy that has found no form to be faster."""
-    planning = plan_model(load(model), RewriteOptions(), {})
+    planning = plan_model(load(model), RewriteOptions()).with_rewrites({})
     assert [site.status for site in planning.reports] == ["kept"]
     return apply(planning).proto
 

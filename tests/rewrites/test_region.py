@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from deployconv.pipeline import Planning, apply, certify_sites, plan_model
-from deployconv.rewrites.joining import Reach
-from deployconv.rewrites.lowering import RegionPlan
-from deployconv.rewrites.lowres.region import Region
 from onnx import ModelProto
 
 from deployconv.graph.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.proof.certificate import certify
+from deployconv.proof.certificate import certify_sites
+from deployconv.rewrites.planning import Planning, apply, plan_model
+from deployconv.search.choice import Choice
 from tests.build import Array, assert_equal, integers, ops, run
 from tests.match.graphs import feeds, floats, ints, parsed
+from tests.rewrites.plans import chosen, operators_of, region_of, verdict
 
 UP = "a = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(x, wa, ba)"
 TWIN = "o = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(x, wb, bb)"
@@ -32,12 +31,7 @@ WEIGHTS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Choice:
-    form: Form = "crop"
-    shuffle: Shuffle = "crd"
-    chain: Reach = "region"
-    halves: bool = False
+REGION = Choice("crop", "crd", "region")
 
 
 def planned(model: ModelProto, choice: Choice, **more: Choice) -> Planning:
@@ -45,12 +39,7 @@ def planned(model: ModelProto, choice: Choice, **more: Choice) -> Planning:
     sites = plan_model(load(model), RewriteOptions()).reports
     choices = {sites[0].id: choice}
     choices |= {site.id: more["second"] for site in sites[1:] if "second" in more}
-    return plan_model(load(model), RewriteOptions(), choices)
-
-
-def region_of(planning: Planning) -> Region | None:
-    chain = planning.sites[0].chain
-    return chain if isinstance(chain, Region) else None
+    return chosen(model, choices)
 
 
 # What stands behind the layer, the operators of the region, its channels; bits stay the same.
@@ -100,11 +89,11 @@ def test_the_bits_stay(case: tuple[str, list[str], int], form: Form, shuffle: Sh
     if opset == 18 and "axes=" in body:
         body = body.replace("<axes=[1]>(a)", "(a, one)").replace("<axes=[-3]>(a)", "(a, third)")
     model = parsed(f"{UP} {body}", {**WEIGHTS, "third": ints(-3)}, "2,2,4,3", opset=opset)
-    planning = certify_sites(planned(model, Choice(form, shuffle)), seed=0)
+    planning = certify_sites(planned(model, Choice(form, shuffle, "region")), seed=0)
     region = region_of(planning)
     assert region is not None
-    assert [step.node.op for step in region.steps] == operators
-    assert region.channels == channels
+    assert operators_of(region) == operators
+    assert region.layout.channels == channels
     assert {report.certificate for report in planning.reports} == {"exact"}
     assert {report.status for report in planning.reports} == {"rewritten"}
     after = apply(planning).proto
@@ -129,7 +118,7 @@ ROUNDING = {
 def test_what_rounds_is_certified_by_stand_ins_and_computes_the_same(case: tuple[str, int]) -> None:
     body, steps = case
     model = parsed(f"{UP} {body}", WEIGHTS, "1,2,4,3")
-    planning = certify_sites(planned(model, Choice()), seed=0)
+    planning = certify_sites(planned(model, REGION), seed=0)
     region = region_of(planning)
     assert region is not None
     assert len(region.steps) == steps
@@ -145,7 +134,7 @@ def test_activations_stand_right_behind_the_conv() -> None:
     body = f"{UP} t = Relu(a) r = Clip(t, , six) u = Conv(r, w1) {TWIN} y = Add(u, o)"
     body = body.replace("w1", "w4")
     model = parsed(body, {**WEIGHTS, "w4": integers(4, 4, 1, 1)}, "1,2,4,3")
-    planning = planned(model, Choice())
+    planning = planned(model, REGION)
     assert region_of(planning) is not None
     after = apply(planning).proto
     operators = [node.op_type for node in after.graph.node]
@@ -156,7 +145,7 @@ def test_activations_stand_right_behind_the_conv() -> None:
 def test_dynamic_sizes(shuffle: Shuffle) -> None:
     body = "m = ReduceMax<axes=[1]>(a) d = Sub(a, m) y = Conv(d, w1, b1)"
     model = parsed(f"{UP} {body}", WEIGHTS, "n,2,h,w")
-    planning = planned(model, Choice(shuffle=shuffle))
+    planning = planned(model, replace(REGION, shuffle=shuffle))
     assert region_of(planning) is not None
     after = apply(planning).proto
     for shape in ((1, 2, 1, 1), (3, 2, 2, 5), (1, 2, 9, 4)):
@@ -178,7 +167,7 @@ def test_sums_over_channels_are_products_with_a_row(case: tuple[str, str, list[s
     body = f"{UP} t = ReduceSum(a, one) d = Sub(a, t) m = ReduceMean<axes=[1]>(d) y = Add(d, m)"
     weights = {name: WEIGHTS[name].astype(dtype) for name in ("wa", "ba")}
     model = parsed(body, {**WEIGHTS, **weights}, shape, dtype=dtype)
-    planning = certify_sites(planned(model, Choice()), seed=0)
+    planning = certify_sites(planned(model, REGION), seed=0)
     assert planning.reports[0].certificate == "exact"
     after = apply(planning).proto
     written = [node.op_type for node in after.graph.node]
@@ -195,7 +184,7 @@ def test_other_ranks(rank: int, reduction: str) -> None:
     shape = (2, 2, 3, 4, 5)[: rank + 2]
     body = f"{up} t = Relu(a) m = {reduction}<axes=[1]>(t) u = Sub(t, m) y = Conv(u, w1, b1)"
     model = parsed(body, {**WEIGHTS, **weights}, ",".join(map(str, shape)))
-    planning = certify_sites(planned(model, Choice(shuffle="transpose")), seed=0)
+    planning = certify_sites(planned(model, replace(REGION, shuffle="transpose")), seed=0)
     assert region_of(planning) is not None
     assert planning.reports[0].certificate == "exact"
     after = apply(planning).proto
@@ -236,9 +225,9 @@ def test_where_a_region_ends(case: tuple[str, list[str] | None]) -> None:
         **{"image": integers(1, 1, 8, 6), "k": floats(1, 1, 2, 2)},
     }
     model = parsed(f"{UP} {body}", {**WEIGHTS, **constants}, "1,2,4,3")
-    planning = planned(model, Choice())
+    planning = planned(model, REGION)
     region = region_of(planning)
-    assert (None if region is None else [step.node.op for step in region.steps]) == operators
+    assert (None if region is None else operators_of(region)) == operators
     after = apply(planning).proto
     assert_equal(run(model, feeds(1, 2, 4, 3)), run(after, feeds(1, 2, 4, 3)))
 
@@ -262,7 +251,7 @@ def test_layers_whose_phases_lie_otherwise_do_not_join(other: str) -> None:
     fit = "f = Slice(o, zero, eight, two) f2 = Slice(f, zero, six, three) y = Add(a, f2)"
     sizes = {"zero": ints(0), "eight": ints(8), "six": ints(6), "two": ints(2), "three": ints(3)}
     model = parsed(f"{UP} {before} {other} {fit}", {**WEIGHTS, **more, **sizes}, "1,2,4,3")
-    planning = planned(model, Choice(), second=Choice(chain="none"))
+    planning = planned(model, REGION, second=Choice("crop", "crd"))
     assert region_of(planning) is None
     after = apply(planning).proto
     assert_equal(run(model, feeds(1, 2, 4, 3)), run(after, feeds(1, 2, 4, 3)))
@@ -272,15 +261,15 @@ def test_a_layer_that_is_left_alone_does_not_join() -> None:
     model = parsed(f"{UP} {TWIN} y = Add(a, o)", WEIGHTS, "1,2,4,3")
     first, second = plan_model(load(model), RewriteOptions()).reports
     options = RewriteOptions(skip=(second.id,))
-    planning = plan_model(load(model), options, {first.id: Choice()})
+    planning = chosen(model, {first.id: REGION}, options)
     assert region_of(planning) is None
     assert planning.reports[1].status == "kept"
 
 
 def test_a_layer_that_joined_is_reported_with_the_first() -> None:
     model = parsed(f"{UP} {TWIN} y = Add(a, o)", WEIGHTS, "1,2,4,3")
-    planning = planned(model, Choice())
-    assert [site.head for site in planning.sites] == [None, planning.reports[0].id]
+    planning = planned(model, REGION)
+    assert [site.joined for site in planning.sites] == [None, planning.reports[0].id]
     assert planning.reports[1].reason is None
     after = apply(planning).proto
     assert ops(after)["DepthToSpace"] == 1
@@ -288,10 +277,9 @@ def test_a_layer_that_joined_is_reported_with_the_first() -> None:
 
 def test_a_wrong_crop_does_not_pass_the_certificate() -> None:
     model = parsed(f"{UP} {LAYER_NORM}", WEIGHTS, "1,2,4,3")
-    first = planned(model, Choice()).sites[0]
-    assert isinstance(first.chain, Region)
-    assert isinstance(first.plan, RegionPlan)
-    assert certify(first.chain, first.plan) == "exact"
-    (begin, end), across = first.plan.layout.crop
-    layout = replace(first.plan.layout, crop=((begin + 1, end - 1), across))
-    assert certify(first.chain, replace(first.plan, layout=layout)) == "failed"
+    region = region_of(planned(model, REGION))
+    assert region is not None
+    assert verdict(region) == "exact"
+    (begin, end), across = region.layout.crop
+    layout = replace(region.layout, crop=((begin + 1, end - 1), across))
+    assert verdict(replace(region, layout=layout)) == "failed"

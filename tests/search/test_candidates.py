@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import numpy as np
+import onnx_graphsurgeon as gs
 import pytest
-from deployconv.pipeline import Planning, plan_model
-from deployconv.rewrites.joining import peers
-from deployconv.rewrites.lowering import Plan
-from deployconv.rewrites.lowres.chain import Chain
 from onnx import ModelProto
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
 from deployconv.proof.certificate import certify
-from deployconv.search.candidates import options_for
+from deployconv.rewrites.base import Rewrite
+from deployconv.rewrites.chain import Chain
+from deployconv.rewrites.conv import PolyphaseConv
+from deployconv.rewrites.emit import Emitter
+from deployconv.rewrites.planning import plan_model
+from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Option
 from tests.build import FLOAT, conv_transpose, graph, integers, model, node, tensor, value
 from tests.quantized import Layer, network, quantized
 from tests.search.nets import head, net, shuffled, shuffled_twice, up, upsampled_and_shuffled
 
 
-def planned(proto: ModelProto, **options: Any) -> Planning:
-    return plan_model(load(proto), RewriteOptions(**options))
-
-
 def options(proto: ModelProto, **asked: Any) -> list[Option]:
-    """Of its first site."""
-    planning = planned(proto)
-    others = peers(planning.sites)
-    return options_for(planning.sites[0], planning.view, others=others, **asked)
+    """The forms of its first site."""
+    candidates = Candidates.of(load(proto), RewriteOptions(**asked))
+    return list(candidates.of_site(candidates.planning.default[0]))
+
+
+def emitted(rewrite: Rewrite) -> bytes:
+    """The new nodes and constants of ``rewrite``."""
+    number = count()
+    emitter = Emitter(rewrite.scope.opset, lambda suffix: f"{suffix}_{next(number)}")
+    rewrite.emit(emitter)
+    protos = [OnnxExporter.export_node(node) for node in emitter.nodes]
+    constants = {
+        tensor.name: tensor
+        for node in emitter.nodes
+        for tensor in node.inputs
+        if isinstance(tensor, gs.Constant)
+    }
+    stored = [OnnxExporter.export_tensor_proto(tensor) for tensor in constants.values()]
+    return b"".join(proto.SerializeToString(deterministic=True) for proto in (*protos, *stored))
 
 
 def names(found: list[Option]) -> list[str]:
@@ -143,17 +158,14 @@ def test_what_fits_likely_winners_first(
 @pytest.mark.parametrize("build", BUILDERS.values(), ids=list(BUILDERS))
 def test_no_plan_comes_twice(build: Callable[[], ModelProto]) -> None:
     found = options(build())
-    reached = {
-        (option.plan, len(option.subject.nodes) if isinstance(option.subject, Chain) else 1)
-        for option in found
-    }
-    assert len(reached) == len(set(names(found))) == len(found)
+    written = {emitted(option.rewrite) for option in found}
+    assert len(written) == len(set(names(found))) == len(found)
 
 
 def test_no_plan_has_much_more_work_than_the_smallest() -> None:
     for build in (kernel(4, 4, pads=[1] * 4), kernel(4, pads=[1, 1]), kernel(9, 9, pads=[4] * 4)):
-        plans = [option.plan for option in options(build())]
-        works = [plan.macs.after for plan in plans if isinstance(plan, Plan)]
+        rewrites = [option.rewrite for option in options(build())]
+        works = [one.macs.after for one in rewrites if isinstance(one, PolyphaseConv)]
         assert max(works) <= 1.6 * min(works)
 
 
@@ -174,7 +186,7 @@ def shared() -> ModelProto:
 def test_every_form_is_exact(build: Callable[[], ModelProto]) -> None:
     """In `head` and `shared` the layers of a chain share their weights."""
     for option in options(build()):
-        assert certify(option.subject, option.plan) == "exact", str(option.choice)
+        assert certify(option.rewrite, "site").verdict == "exact", str(option.choice)
 
 
 def test_nothing_for_a_site_that_cannot_be_rewritten() -> None:
@@ -183,7 +195,7 @@ def test_nothing_for_a_site_that_cannot_be_rewritten() -> None:
         [value("x", FLOAT, [1, 2, 4, 6]), value("k2", FLOAT, [2, 2, 2, 2])],
         [value("y", FLOAT, [None] * 4)],
     )
-    (site,) = planned(model(runtime_weight)).sites
+    (site,) = plan_model(load(model(runtime_weight)), RewriteOptions()).sites
     assert site.report.status == "skipped"
     assert options(model(runtime_weight)) == []
 
@@ -239,12 +251,12 @@ def test_what_the_call_asks_for_is_tried_wherever_it_can_be(
 def test_chains_are_tried_as_far_as_they_go() -> None:
     found = options(head())
     chains = {
-        str(option.choice): option.subject for option in found if option.choice.chain != "none"
+        str(option.choice): option.rewrite for option in found if option.choice.fusion != "none"
     }
     assert {
-        name: [node.name for node in subject.nodes]
-        for name, subject in chains.items()
-        if isinstance(subject, Chain)
+        name: [node.name for node in chain.nodes]
+        for name, chain in chains.items()
+        if isinstance(chain, Chain)
     } == {
         "crop, col2im + pointwise": ["first", "relu"],
         "crop, col2im + chain": ["first", "relu", "second", "sigmoid"],
@@ -256,17 +268,12 @@ def test_chains_are_tried_as_far_as_they_go() -> None:
 @pytest.mark.parametrize("build", [shuffled_twice, upsampled_and_shuffled])
 def test_pixel_shuffles_join_what_is_in_front(build: Callable[[], ModelProto]) -> None:
     first = build().graph.node[0].name
-    chains = [option for option in options(build()) if option.choice.chain != "none"]
+    chains = [option for option in options(build()) if option.choice.fusion != "none"]
     for option in chains:
-        found = [node.name for node in option.subject.nodes]
+        found = [node.name for node in option.rewrite.nodes]
         assert found == [first, "near", "relu", "far"]
-    left_alone = planned(build(), skip=("far",))
-    barred = {id(left_alone.sites[-1].site.layer)}
-    found = options_for(
-        left_alone.sites[0], left_alone.view, barred, others=peers(left_alone.sites, barred)
-    )
-    for option in found:
-        assert "far" not in [node.name for node in option.subject.nodes]
+    for option in options(build(), skip=("far",)):
+        assert "far" not in [node.name for node in option.rewrite.nodes]
 
 
 def test_a_chain_that_mixes_nothing_comes_once() -> None:
@@ -278,9 +285,7 @@ def test_a_chain_that_mixes_nothing_comes_once() -> None:
 
 
 def test_a_chain_stops_before_what_the_call_leaves_alone() -> None:
-    planning = planned(head(), skip=("second",))
-    second = planning.sites[1].site.nodes[-1]
-    found = options_for(planning.sites[0], planning.view, {id(second)})
+    found = options(head(), skip=("second",))
     assert [name for name in names(found) if "+" in name] == [
         "crop, col2im + pointwise",
         "crop, dcr + pointwise",
@@ -291,7 +296,7 @@ def test_an_integer_layer_takes_its_quantize_along() -> None:
     """Without it it would be a float layer; and Col2Im, which moves floats, is not tried."""
     found = options(network(Layer(attributes={"strides": [2, 2], "pads": [1] * 4}), opset=18))
     assert names(found) == ["crop, channels-last + quantize", "crop, dcr + quantize"]
-    assert {certify(option.subject, option.plan) for option in found} == {"exact"}
+    assert {certify(option.rewrite, "site").verdict for option in found} == {"exact"}
 
 
 def test_an_integer_layer_of_several_groups_moves_one_axis_at_a_time() -> None:
@@ -337,7 +342,7 @@ def behind(kernel: str, channels: int, taps: int = 3) -> ModelProto:
 )
 def test_a_conv_to_few_channels_ends_a_region(proto: ModelProto, expected: list[str]) -> None:
     """It has the phases for nothing where a block of output channels is not full without them."""
-    found = [option for option in options(proto) if option.choice.chain == "last"]
+    found = [option for option in options(proto) if option.choice.fusion == "region + conv"]
     assert names(found) == expected
     for option in found:
-        assert certify(option.subject, option.plan, seed=0) == "exact"
+        assert certify(option.rewrite, "site").verdict == "exact"

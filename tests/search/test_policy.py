@@ -11,10 +11,10 @@ import pytest
 from onnx import ModelProto
 
 import deployconv
-from deployconv import pipeline
 from deployconv.errors import CheckFailed, UsageError
 from deployconv.graph.view import View, view
 from deployconv.results import Candidate, Prediction, Rewriting
+from deployconv.rewrites import planning
 from deployconv.search import policy
 from tests.build import (
     FLOAT,
@@ -69,7 +69,7 @@ def test_a_model_that_keeps_its_opset_is_looked_at_once(monkeypatch: pytest.Monk
         seen.append(view(*arguments))  # type: ignore[arg-type]
         return seen[-1]
 
-    monkeypatch.setattr(pipeline, "view", counting)
+    monkeypatch.setattr(planning, "view", counting)
     deployconv.rewrite(upsampler(), verify=False, bench=False)
     assert len(seen) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from deployconv.errors import CheckFailed
-from deployconv.graph.load import LoadedModel, load
+from deployconv.graph.load import load
 from deployconv.graph.splice import Spliced
 from deployconv.options import FeedOptions, RewriteOptions
+from deployconv.proof.certificate import Certified
 from deployconv.results import Candidate, Prediction
+from deployconv.rewrites.base import Rewrite
 from deployconv.search import workbench
+from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Choice, Tuned, TunerOptions
 from deployconv.search.tuner import Predict, tune
 from tests.build import FLOAT, graph, model, node, tensor, value
@@ -40,13 +44,14 @@ def tuned(source: ModelProto | Path, cache: bool = False, **options: Any) -> Tun
     predict = options.pop("predict", None)
     original = source if isinstance(source, Path) else source.SerializeToString()
     asked = RewriteOptions(policy="fastest", **options)
-    return tune(load(source), original, asked, TunerOptions(cache=cache, **given), predict)
+    candidates = Candidates.of(load(source), asked)
+    return tune(candidates, original, TunerOptions(cache=cache, **given), predict)
 
 
 def predicting(found: dict[str, dict[str, float]], **taken: Choice) -> Predict:
     """A cost model that says these milliseconds of the forms of each site, and takes these."""
 
-    def predict(model: LoadedModel, options: RewriteOptions, tuner: TunerOptions) -> Tuned:
+    def predict(candidates: Candidates, tuner: TunerOptions) -> Tuned:
         choices = {f"main/{name}": choice for name, choice in taken.items()}
         shown = {
             f"main/{name}": tuple(Prediction(form, ms, False) for form, ms in forms.items())
@@ -260,7 +265,7 @@ def test_the_site_that_is_predicted_to_take_longest_comes_first(track: Track) ->
 def test_the_prediction_is_for_the_sizes_that_are_timed(track: Track) -> None:
     asked: list[FeedOptions] = []
 
-    def predict(model: LoadedModel, options: RewriteOptions, tuner: TunerOptions) -> Tuned:
+    def predict(candidates: Candidates, tuner: TunerOptions) -> Tuned:
         asked.append(tuner.feed)
         return Tuned()
 
@@ -310,12 +315,12 @@ def test_where_nothing_holds_the_original_stays(track: Track, rewritten: float) 
 def test_whatever_is_timed_was_certified_before(
     track: Track, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    certified: list[Any] = []
+    certified: list[Rewrite] = []
     real = workbench.certify
 
-    def certify(subject: Any, plan: Any, seed: int) -> str:
-        certified.append((subject, plan))
-        return real(subject, plan, seed)
+    def certify(rewrite: Rewrite, name: str, seed: int) -> Certified:
+        certified.append(rewrite)
+        return real(rewrite, name, seed)
 
     monkeypatch.setattr(workbench, "certify", certify)
     track.cost = COL2IM_WINS
@@ -336,8 +341,14 @@ def test_whatever_is_timed_was_certified_before(
 def test_a_form_without_certificate_is_not_timed(
     track: Track, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workbench, "certify", lambda subject, plan, seed: "failed")
-    with pytest.raises(CheckFailed, match="main/up: certificate failed for crop, col2im: nothing"):
+    real = workbench.certify
+
+    def certify(rewrite: Rewrite, name: str, seed: int) -> Certified:
+        return replace(real(rewrite, name, seed), verdict="failed", failure="first at [0]")
+
+    monkeypatch.setattr(workbench, "certify", certify)
+    expected = r"main/up: certificate failed for crop, col2im \(first at \[0\]\): nothing"
+    with pytest.raises(CheckFailed, match=expected):
         tuned(net(up("x", "y", "up")))
     assert track.races == []
 
@@ -388,7 +399,8 @@ def test_the_original_is_left_untouched(track: Track) -> None:
     loaded = load(original)
     raw = original.SerializeToString(deterministic=True)
     options = RewriteOptions(policy="fastest")
-    tune(loaded, original.SerializeToString(), options, TunerOptions(cache=False))
+    candidates = Candidates.of(loaded, options)
+    tune(candidates, original.SerializeToString(), TunerOptions(cache=False))
     assert loaded.proto.SerializeToString(deterministic=True) == raw
     assert original.SerializeToString(deterministic=True) == raw
 

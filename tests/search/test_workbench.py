@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from onnx import ModelProto
 
+from deployconv.errors import CheckFailed
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
+from deployconv.proof.certificate import Certified
+from deployconv.rewrites.base import Rewrite
+from deployconv.rewrites.conv import PolyphaseConv
+from deployconv.rewrites.emit import Emitter
 from deployconv.search import workbench
+from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Choice, TunerOptions
 from deployconv.search.workbench import Workbench
+from tests.build import conv_transpose, integers
 from tests.search.conftest import Track, by_operator, left
 from tests.search.nets import net, pair, up
 
@@ -21,7 +29,8 @@ COL2IM, DCR = Choice("crop", "col2im"), Choice("crop", "dcr")
 def bench_of(proto: ModelProto, budget: float = 60.0) -> Workbench:
     options = RewriteOptions(policy="fastest")
     tuner = TunerOptions(budget=budget, cache=False)
-    return Workbench.of(load(proto), proto.SerializeToString(), options, tuner)
+    candidates = Candidates.of(load(proto), options)
+    return Workbench.of(candidates, proto.SerializeToString(), tuner)
 
 
 def test_sets_of_choices_race_each_other(track: Track) -> None:
@@ -40,12 +49,12 @@ def test_the_original_itself_may_take_part(track: Track) -> None:
 
 
 def test_each_form_is_certified_once(track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
-    certified: list[str] = []
+    certified: list[str | None] = []
     real = workbench.certify
 
-    def certify(subject: Any, plan: Any, seed: int) -> str:
-        certified.append(plan.shuffle)
-        return real(subject, plan, seed)
+    def certify(rewrite: Rewrite, name: str, seed: int) -> Certified:
+        certified.append(rewrite.summary.shuffle)
+        return real(rewrite, name, seed)
 
     monkeypatch.setattr(workbench, "certify", certify)
     bench = bench_of(net(up("x", "y", "up")))
@@ -67,3 +76,27 @@ def test_comparisons_last_as_long_as_runs_ask_for(
     bench = bench_of(net(up("x", "y", "up")))
     assert (bench.comparison, bench.telling) == pytest.approx((comparison, telling))
     assert bench.left == pytest.approx(left, abs=0.01)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["--dump", "without"])
+def test_what_fails_before_it_is_timed_is_kept(
+    track: Track, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kept: bool
+) -> None:
+    emit = PolyphaseConv.emit
+
+    def wrong(rewrite: PolyphaseConv, emitter: Emitter) -> None:
+        emit(replace(rewrite, axes=rewrite.axes[::-1]), emitter)
+
+    monkeypatch.setattr(PolyphaseConv, "emit", wrong)
+    folder = tmp_path / "dump"
+    tuner = TunerOptions(cache=False, dump=folder if kept else None)
+    weight, pads = integers(2, 3, 4, 4), [1, 0, 2, 1]
+    proto = conv_transpose(weight, (5, 6), strides=[2, 2], pads=pads, opset=18)
+    candidates = Candidates.of(load(proto), RewriteOptions(policy="fastest"))
+    bench = Workbench.of(candidates, proto.SerializeToString(), tuner)
+    with pytest.raises(CheckFailed, match=r"main/up: certificate failed for crop, dcr \(shape \["):
+        bench.race([{}, {"main/up": DCR}], 5.0)
+    assert track.races == []
+    files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.*"))
+    models = [f"main_up/{name}" for name in ("inputs.npz", "new.onnx", "old.onnx")]
+    assert files == (models if kept else [])

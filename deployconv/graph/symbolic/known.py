@@ -265,7 +265,7 @@ class Call:
         return self.given(position).sizes()
 
     def ints(self, name: str, position: int) -> list[int] | None:
-        """A constant: an attribute in older opsets, an input in newer ones; None without it."""
+        """A constant: an attribute in older opsets, an input in newer ones; None if left out."""
         if name in self.attributes:
             return [int(number) for number in self.attributes[name]]
         return self.given(position).ints() if self.has(position) else None

@@ -140,6 +140,89 @@ class ChainStep(Step, Protocol):
         """Its stand-in in a trial."""
 
 
+class Defaults:
+    """What a step answers unless its layer is special: see `Step`, `RegionStep`, `ChainStep`."""
+
+    @property
+    def growth(self) -> int:
+        return 1
+
+    @property
+    def terms(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def values(self) -> Mapping[str, Array]:
+        return {}
+
+    @property
+    def is_elementwise(self) -> bool:
+        return False
+
+    @property
+    def mixes_channels(self) -> bool:
+        return False
+
+    @property
+    def takes_volume(self) -> bool:
+        return False
+
+    @property
+    def quantizes(self) -> bool:
+        return False
+
+    @property
+    def dequantizes(self) -> bool:
+        return False
+
+    @property
+    def beyond_chains(self) -> bool:
+        return True
+
+    @property
+    def needs_whole_image(self) -> bool:
+        return False
+
+    @property
+    def ends_region(self) -> bool:
+        return False
+
+    def runs_per_phase(self, image: PhaseImage) -> bool:
+        del image
+        return False
+
+    def weight_elements(self, phases: int) -> int:
+        del phases
+        return 0
+
+    def order_after(self, layout: Array) -> Array:
+        return layout
+
+
+@dataclass(frozen=True, eq=False)
+class NodeStep(Defaults):
+    """A step of a single node."""
+
+    node: gs.Node
+
+    @property
+    def nodes(self) -> tuple[gs.Node, ...]:
+        return (self.node,)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (str(self.node.inputs[0].name),)
+
+    @property
+    def output(self) -> str:
+        return str(self.node.outputs[0].name)
+
+    def copied(self, emitter: Emitter, made: Mapping[str, gs.Tensor]) -> gs.Tensor:
+        """The node as it is, on what has been made of its inputs by name."""
+        inputs = [made.get(given.name, given) for given in self.node.inputs]
+        return emitter.add(self.node.op, inputs, **self.node.attrs)
+
+
 class OrderAfter(Protocol):
     """From the layout of a convolution's output channels to the order to put them in."""
 

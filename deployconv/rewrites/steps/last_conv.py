@@ -24,17 +24,17 @@ from deployconv.graph.constants import Constant
 from deployconv.graph.view import View
 from deployconv.match import Parameter, UpsampleSite
 from deployconv.match.attributes import AttributeReader
-from deployconv.polyphase import Axis, kernel_behind_shuffle, phase_weights
+from deployconv.polyphase import Axis, kernel_after_shuffle, phase_weights
 from deployconv.rewrites.emit import Emitter, conv_attributes, finite
 from deployconv.rewrites.neighbours import is_known
-from deployconv.rewrites.steps.base import PhaseImage
+from deployconv.rewrites.steps.base import NodeStep, PhaseImage
 from deployconv.rewrites.trial import Draws
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class LastConv:
+class LastConv(NodeStep):
     """One such Conv.
 
     Attributes:
@@ -44,29 +44,19 @@ class LastConv:
         axes: the Conv as a layer that reads phases.
     """
 
-    node: gs.Node
     constants: Mapping[int, Constant]
     dilation: tuple[int, ...]
     axes: tuple[Axis, ...]
 
-    is_elementwise: bool = False
-    beyond_chains: bool = True
-    needs_whole_image: bool = True
-    ends_region: bool = True
-    growth: int = 1
     parity_only: tuple[gs.Node, ...] = ()
 
     @property
-    def nodes(self) -> tuple[gs.Node, ...]:
-        return (self.node,)
+    def needs_whole_image(self) -> bool:
+        return True
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        return (self.node.inputs[0].name,)
-
-    @property
-    def output(self) -> str:
-        return str(self.node.outputs[0].name)
+    def ends_region(self) -> bool:
+        return True
 
     @property
     def values(self) -> dict[str, Array]:
@@ -114,7 +104,7 @@ class LastConv:
         forms, name = image.last, image.name
         stride, spans = [form.axis.stride for form in forms], [form.span for form in forms]
         values = finite(Parameter.of(self.weight), name)
-        arranged = phase_weights(kernel_behind_shuffle(values, stride, self.dilation), forms)
+        arranged = phase_weights(kernel_after_shuffle(values, stride, self.dilation), forms)
         kernel = arranged.reshape(len(values) * prod(stride), values.shape[1], prod(stride), *spans)
         parts = np.moveaxis(kernel, 2, 0)
         if len(images) == 1:
@@ -156,7 +146,7 @@ def last_conv_at(node: gs.Node, site: UpsampleSite, view: View, channels: int) -
     if conv.rank != site.rank:
         return None
     axes = tuple(
-        Axis.behind_shuffle(*axis)
+        Axis.after_shuffle(*axis)
         for axis in zip(site.stride, conv.kernel, conv.dilations, conv.explicit_pads, strict=True)
     )
     if any(size < 1 for size in _trial_sizes(site, axes)):

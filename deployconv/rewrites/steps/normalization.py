@@ -24,7 +24,7 @@ from deployconv.graph.scope import Scope
 from deployconv.graph.view import View
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.neighbours import is_known, only_reader
-from deployconv.rewrites.steps.base import PhaseImage
+from deployconv.rewrites.steps.base import Defaults, PhaseImage
 from deployconv.rewrites.steps.product import is_constant
 from deployconv.rewrites.trial import Draws, constant_of
 
@@ -39,7 +39,7 @@ _SMALL, _ODD = 3, 7
 
 
 @dataclass(frozen=True, eq=False)
-class Normalization:
+class Normalization(Defaults):
     """One normalisation.
 
     Attributes:
@@ -62,13 +62,6 @@ class Normalization:
     constants: tuple[Constant, ...] = ()
     parity_only: tuple[gs.Node, ...] = ()
 
-    is_elementwise: bool = False
-    beyond_chains: bool = False
-    needs_whole_image: bool = True
-    ends_region: bool = False
-    growth: int = _ODD
-    terms: tuple[int, ...] = ()
-
     @property
     def nodes(self) -> tuple[gs.Node, ...]:
         nodes = (self.flatten, *self.inner, self.shape, self.unflatten)
@@ -83,12 +76,20 @@ class Normalization:
         return str(self.nodes[-1].outputs[0].name)
 
     @property
+    def beyond_chains(self) -> bool:
+        return False
+
+    @property
+    def needs_whole_image(self) -> bool:
+        return True
+
+    @property
+    def growth(self) -> int:
+        return _ODD
+
+    @property
     def values(self) -> dict[str, Array]:
         return {known.name: known.read() for known in self.constants}
-
-    def runs_per_phase(self, image: PhaseImage) -> bool:
-        del image
-        return False
 
     def emit_on_pixels(
         self, emitter: Emitter, made: Mapping[str, gs.Tensor], image: PhaseImage

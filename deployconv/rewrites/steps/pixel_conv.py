@@ -22,7 +22,7 @@ from deployconv.match.attributes import AttributeReader
 from deployconv.match.weights import find_parameters
 from deployconv.rewrites.channel_layout import in_order, reordered
 from deployconv.rewrites.emit import Emitter, finite
-from deployconv.rewrites.steps.base import OrderAfter, PhaseImage
+from deployconv.rewrites.steps.base import NodeStep, OrderAfter, PhaseImage
 from deployconv.rewrites.steps.pixelwise import images_and_constants
 from deployconv.rewrites.trial import SCALES, Draws
 
@@ -30,40 +30,22 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class PixelConv:
+class PixelConv(NodeStep):
     """One such convolution, which makes a block of ``stride`` pixels of each pixel.
 
     ``transposed`` tells the layout of the weight, as in `UpsampleSite`.
     """
 
-    node: gs.Node
     stride: tuple[int, ...]
     weight: Parameter
     bias: Parameter | None
     transposed: bool
 
-    mixes_channels: bool = True
-    takes_volume: bool = False
-    quantizes: bool = False
-    dequantizes: bool = False
-    is_elementwise: bool = False
-    beyond_chains: bool = True
-    needs_whole_image: bool = False
-    ends_region: bool = False
-    growth: int = 1
     parity_only: tuple[gs.Node, ...] = ()
 
     @property
-    def nodes(self) -> tuple[gs.Node, ...]:
-        return (self.node,)
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (self.node.inputs[0].name,)
-
-    @property
-    def output(self) -> str:
-        return str(self.node.outputs[0].name)
+    def mixes_channels(self) -> bool:
+        return True
 
     @property
     def values(self) -> dict[str, Array]:
@@ -102,9 +84,6 @@ class PixelConv:
     def weight_elements(self, phases: int) -> int:
         return self.channels_read * self.channels * phases * phases * self.phases
 
-    def order_after(self, layout: Array) -> Array:
-        return layout
-
     def runs_per_phase(self, image: PhaseImage) -> bool:
         del image
         return True
@@ -135,11 +114,6 @@ class PixelConv:
     ) -> gs.Tensor:
         del image
         return self.copied(emitter, made)
-
-    def copied(self, emitter: Emitter, made: Mapping[str, gs.Tensor]) -> gs.Tensor:
-        """The node as it is, on what has been made of its input."""
-        inputs = [made.get(given.name, given) for given in self.node.inputs]
-        return emitter.add(self.node.op, inputs, **self.node.attrs)
 
     def on_integers(self, draws: Draws, image: Sequence[int]) -> PixelConv:
         del image

@@ -5,7 +5,7 @@ Nothing is computed for it: the shuffle at the end of the chain moves the phases
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -17,24 +17,18 @@ from deployconv.match import ShuffleSite, UpsampleSite
 from deployconv.rewrites.channel_layout import after_pixel_shuffle
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.neighbours import leads_only_to
-from deployconv.rewrites.steps.base import OrderAfter
+from deployconv.rewrites.steps.base import Defaults, OrderAfter
 from deployconv.rewrites.trial import Draws
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class PixelShuffle:
+class PixelShuffle(Defaults):
     """One pixel shuffle of a chain."""
 
     site: ShuffleSite
 
-    mixes_channels: bool = False
-    takes_volume: bool = False
-    quantizes: bool = False
-    dequantizes: bool = False
-    growth: int = 1
-    terms: tuple[int, ...] = ()
     parity_only: tuple[gs.Node, ...] = ()
 
     @property
@@ -51,20 +45,12 @@ class PixelShuffle:
         return str(self.node.outputs[0].name)
 
     @property
-    def values(self) -> Mapping[str, Array]:
-        return {}
-
-    @property
     def stride(self) -> tuple[int, ...]:
         """Pixels that it makes of each pixel, per axis."""
         return self.site.stride
 
     def channels_after(self, channels: int) -> int:
         return channels // prod(self.stride)
-
-    def weight_elements(self, phases: int) -> int:
-        del phases
-        return 0
 
     def order_after(self, layout: Array) -> Array:
         return after_pixel_shuffle(layout, self.stride, self.site.order)

@@ -24,7 +24,7 @@ from deployconv.match.pointwise import is_pointwise
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.neighbours import is_known, reduces_channels
 from deployconv.rewrites.stand_ins import channel_sum, growth, stand_in
-from deployconv.rewrites.steps.base import OrderAfter, PhaseImage
+from deployconv.rewrites.steps.base import NodeStep, OrderAfter, PhaseImage
 from deployconv.rewrites.trial import Draws
 
 Array = NDArray[Any]
@@ -43,7 +43,7 @@ _PRECISE = ("float32", "float64")
 
 
 @dataclass(frozen=True, eq=False)
-class Pixelwise:
+class Pixelwise(NodeStep):
     """One such layer.
 
     Attributes:
@@ -54,29 +54,14 @@ class Pixelwise:
         parity_only: in a stand-in, the nodes that it does not compute.
     """
 
-    node: gs.Node
     constants: Mapping[int, Constant]
     channels: int
     channels_read: int
     parity_only: tuple[gs.Node, ...] = ()
 
-    stride: tuple[int, ...] | None = None
-    mixes_channels: bool = False
-    needs_whole_image: bool = False
-    ends_region: bool = False
-    terms: tuple[int, ...] = ()
-
-    @property
-    def nodes(self) -> tuple[gs.Node, ...]:
-        return (self.node,)
-
     @property
     def reads(self) -> tuple[str, ...]:
         return tuple(tensor.name for tensor in self.node.inputs)
-
-    @property
-    def output(self) -> str:
-        return str(self.node.outputs[0].name)
 
     @property
     def values(self) -> dict[str, Array]:
@@ -94,6 +79,10 @@ class Pixelwise:
         """Whether it may run on the result of a Conv of a volume."""
         single = all(prod(constant.shape) == 1 for constant in self.constants.values())
         return single and self.node.op != "BatchNormalization"
+
+    @property
+    def stride(self) -> None:
+        return None
 
     @property
     def quantizes(self) -> bool:
@@ -116,13 +105,6 @@ class Pixelwise:
 
     def channels_after(self, channels: int) -> int:
         return channels
-
-    def weight_elements(self, phases: int) -> int:
-        del phases
-        return 0
-
-    def order_after(self, layout: Array) -> Array:
-        return layout
 
     def runs_per_phase(self, image: PhaseImage) -> bool:
         return not self._is_sum(image)
@@ -152,11 +134,6 @@ class Pixelwise:
             read = made[self.reads[0]]
             return image.product(emitter, emitter.constant("row", row), read, 1)
         return self.copied(emitter, made)
-
-    def copied(self, emitter: Emitter, made: Mapping[str, gs.Tensor]) -> gs.Tensor:
-        """The node as it is, on what has been made of its inputs."""
-        inputs = [made.get(given.name, given) for given in self.node.inputs]
-        return emitter.add(self.node.op, inputs, **self.node.attrs)
 
     def on_integers(self, draws: Draws, image: Sequence[int]) -> Pixelwise:
         del image

@@ -24,14 +24,14 @@ from deployconv.graph.view import View
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.neighbours import is_known, only_reader
 from deployconv.rewrites.stand_ins import copy_of
-from deployconv.rewrites.steps.base import PhaseImage
+from deployconv.rewrites.steps.base import Defaults, PhaseImage
 from deployconv.rewrites.trial import Draws, constant_of
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Product:
+class Product(Defaults):
     """The three nodes.
 
     Attributes:
@@ -50,11 +50,6 @@ class Product:
     channels: int
     constants: tuple[Constant, ...] = ()
 
-    is_elementwise: bool = False
-    beyond_chains: bool = True
-    needs_whole_image: bool = False
-    ends_region: bool = False
-    growth: int = 1
     parity_only: tuple[gs.Node, ...] = ()
 
     @property
@@ -81,10 +76,6 @@ class Product:
     def matrix(self) -> gs.Tensor:
         """``[T, C]``, or one such for each image."""
         return self.product.inputs[0]
-
-    def runs_per_phase(self, image: PhaseImage) -> bool:
-        del image
-        return False
 
     def emit_on_pixels(
         self, emitter: Emitter, made: Mapping[str, gs.Tensor], image: PhaseImage

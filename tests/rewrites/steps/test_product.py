@@ -6,18 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from deployconv.pipeline import apply, certify_sites
-from deployconv.rewrites.joining import Reach
-from deployconv.rewrites.lowering import RegionPlan
-from deployconv.rewrites.lowres.product import Product
-from deployconv.rewrites.lowres.region import Region
 from onnx import ModelProto
 
 from deployconv.options import Form, Shuffle
-from deployconv.proof.certificate import certify
+from deployconv.proof.certificate import certify_sites
+from deployconv.rewrites.planning import apply
+from deployconv.rewrites.steps.product import Product
+from deployconv.search.choice import FusionScope
 from tests.build import assert_equal, integers, ops, run
 from tests.match.graphs import feeds, ints, parsed
-from tests.rewrites.regions import planned, region_of
+from tests.rewrites.plans import region_of, verdict, with_first
 
 UP = "a = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(x, wa, ba)"
 HEAD = "f = Reshape(a, flat) p = MatMul(m, f) y = Reshape(p, whole)"
@@ -36,7 +34,7 @@ CONSTANTS: dict[str, Any] = {
 }
 
 
-CROPPED: tuple[Form, Shuffle, Reach] = ("crop", "crd", "region")
+CROPPED: tuple[Form, Shuffle, FusionScope] = ("crop", "crd", "region")
 
 
 def model_of(body: str, dims: str = "2,2,4,3") -> ModelProto:
@@ -60,11 +58,11 @@ TAKEN = {
 def test_the_bits_stay(case: tuple[str, int], shuffle: Shuffle) -> None:
     body, channels = case
     model = model_of(body)
-    planning = certify_sites(planned(model, "crop", shuffle, "region"), seed=0)
+    planning = certify_sites(with_first(model, "crop", shuffle, "region"), seed=0)
     region = region_of(planning)
     assert region is not None
     assert any(isinstance(step, Product) for step in region.steps)
-    assert (region.output, region.channels) == ("y", channels)
+    assert (region.outputs, region.layout.channels) == (("y",), channels)
     assert planning.reports[0].certificate == "exact"
     after = apply(planning).proto
     assert ops(after)["ConvTranspose"] == 0
@@ -88,7 +86,7 @@ LEFT = {
 @pytest.mark.parametrize("body", LEFT.values(), ids=LEFT)
 def test_what_is_no_such_product(body: str) -> None:
     model = model_of(body)
-    planning = planned(model, *CROPPED)
+    planning = with_first(model, *CROPPED)
     assert region_of(planning) is None
     after = apply(planning).proto
     given = feeds(2, 2, 4, 3)
@@ -97,12 +95,12 @@ def test_what_is_no_such_product(body: str) -> None:
 
 @pytest.mark.parametrize("dims", ["2,2,h,3", "2,2,h,w"])
 def test_sizes_that_are_not_known(dims: str) -> None:
-    assert region_of(planned(model_of(f"m = Identity(shared) {HEAD}", dims), *CROPPED)) is None
+    assert region_of(with_first(model_of(f"m = Identity(shared) {HEAD}", dims), *CROPPED)) is None
 
 
 def test_any_batch() -> None:
     model = model_of(f"m = Identity(shared) {HEAD}".replace("whole", "each"), "n,2,4,3")
-    planning = planned(model, *CROPPED)
+    planning = with_first(model, *CROPPED)
     assert region_of(planning) is not None
     after = apply(planning).proto
     for batch in (1, 2, 5):
@@ -111,9 +109,8 @@ def test_any_batch() -> None:
 
 
 def test_a_wrong_crop_does_not_pass_the_certificate() -> None:
-    first = planned(model_of(f"m = Reshape(x, matrices) {HEAD}"), *CROPPED).sites[0]
-    assert isinstance(first.chain, Region)
-    assert isinstance(first.plan, RegionPlan)
-    (begin, end), across = first.plan.layout.crop
-    layout = replace(first.plan.layout, crop=((begin + 1, end - 1), across))
-    assert certify(first.chain, replace(first.plan, layout=layout)) == "failed"
+    region = region_of(with_first(model_of(f"m = Reshape(x, matrices) {HEAD}"), *CROPPED))
+    assert region is not None
+    (begin, end), across = region.layout.crop
+    layout = replace(region.layout, crop=((begin + 1, end - 1), across))
+    assert verdict(replace(region, layout=layout)) == "failed"

@@ -7,11 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployconv.pipeline import apply, certify_sites, plan_model
 from onnx import ModelProto
 
-from deployconv.graph.load import load
-from deployconv.options import RewriteOptions
 from deployconv.polyphase import (
     Axis,
     multiplications,
@@ -19,10 +16,13 @@ from deployconv.polyphase import (
     split_multiplications,
     without_shift,
 )
+from deployconv.proof.certificate import certify_sites
 from deployconv.results import Macs
+from deployconv.rewrites.planning import apply
 from deployconv.search.choice import Choice
 from tests.build import Size, assert_equal, conv_transpose, integers, ops, rewrite, run
 from tests.match.graphs import assert_never_wrong, floats, parsed
+from tests.rewrites.plans import chosen
 
 # (kernel, stride, pads, output_padding): multiplications of the smallest kernel and of split
 COUNTS = [
@@ -133,8 +133,8 @@ def test_in_halves(channels: int, shuffle: Any) -> None:
     weight = integers(4, channels, 3, 3, seed=1)
     geometry = {"strides": [2, 2], "pads": [1] * 4, "opset": 18}
     proto = conv_transpose(weight, (5, 4), integers(channels, seed=2), **geometry)
-    choices = {"main/up": Choice("split", shuffle, halves=True)}
-    planning = certify_sites(plan_model(load(proto), RewriteOptions(), choices), seed=0)
+    choices = {"main/up": Choice("split", shuffle, channel_split=True)}
+    planning = certify_sites(chosen(proto, choices), seed=0)
     assert [report.certificate for report in planning.reports] == ["exact"]
     after = apply(planning).proto
     assert (ops(after)["Conv"], ops(after)["Concat"]) == (8, 3)

@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import plan_model
+from deployconv.rewrites.planning import plan_model
 from deployconv.runtimes import get_backend
 from tests.build import Array, Feeds, assert_equal, ops, rewrite, run
 from tests.quantized import Activations, Layer, Weight, network, optimised_ops
@@ -24,7 +24,7 @@ LAYERS = {
     "int8_per_tensor": Layer(Weight(axis=None)),
     "uint8_per_tensor": Layer(Weight(np.uint8, None)),
     "no_zero_point": Layer(Weight(zero="none")),
-    "folded": Layer(Weight(zero="zero", folded=True)),
+    "folded": Layer(Weight(zero="zero", channels_in_batch=True)),
     "groups": Layer(SYMMETRIC, group=2),
     "depthwise": Layer(Weight(axis=0, zero="zero"), "float", group=4, channels=(4, 8)),
     "bias_float": Layer(SYMMETRIC, bias="float"),

@@ -7,10 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployconv.pipeline import apply, certify_sites, plan_model
-from deployconv.rewrites.lowering import RegionPlan
-from deployconv.rewrites.lowres.last import LastConv
-from deployconv.rewrites.lowres.region import Region
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
@@ -19,10 +15,13 @@ from deployconv.errors import ModelError
 from deployconv.graph.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.polyphase import without_shift
-from deployconv.proof.certificate import certify
+from deployconv.proof.certificate import certify_sites
+from deployconv.rewrites.planning import apply, plan_model
+from deployconv.rewrites.region import Region
+from deployconv.rewrites.steps.last_conv import LastConv
 from tests.build import assert_equal, integers, ops, run
 from tests.match.graphs import NEAREST, feeds, floats, ints, parsed
-from tests.rewrites.regions import planned, region_of
+from tests.rewrites.plans import operators_of, region_of, verdict, with_first
 
 UP = "a = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(x, wa, ba)"
 PLAIN = "a = ConvTranspose<strides=[2,2]>(x, wp, ba)"
@@ -81,10 +80,10 @@ LAYERS = {
 def test_the_bits_stay(case: tuple[str, list[str]], layer: str, shuffle: Shuffle) -> None:
     body, operators = case
     model = parsed(f"{layer} {body}", WEIGHTS, "2,2,5,4", opset=18)
-    planning = certify_sites(planned(model, shuffle=shuffle), seed=0)
+    planning = certify_sites(with_first(model, shuffle=shuffle), seed=0)
     region = region_of(planning)
     assert region is not None
-    assert [step.nodes[0].op for step in region.steps] == operators
+    assert operators_of(region) == operators
     assert isinstance(region.steps[-1], LastConv)
     assert planning.reports[0].certificate == "exact"
     after = apply(planning).proto
@@ -101,7 +100,7 @@ TWO = "o = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(x, wb) t = Add(a, o)"
 def test_two_layers_that_meet(form: Form) -> None:
     body = f"{UP} {TWO} {CONV.replace('(a', '(t')}"
     model = parsed(body, {**WEIGHTS, "wb": integers(2, 4, 4, 4, seed=12)}, "2,2,5,4")
-    planning = certify_sites(planned(model, form), seed=0)
+    planning = certify_sites(with_first(model, form), seed=0)
     region = region_of(planning)
     assert region is not None
     assert len(region.heads) == 2
@@ -126,7 +125,7 @@ BETWEEN = {
 def test_each_phase_is_an_image_of_its_own_where_that_will_do(case: tuple[str, bool]) -> None:
     between, side_by_side = case
     model = parsed(f"{UP} {between} {CONV.replace('(a', '(t')}", WEIGHTS, "1,2,5,4")
-    planning = planned(model)
+    planning = with_first(model)
     assert region_of(planning) is not None
     after = ops(apply(planning).proto)
     assert (after["Concat"], after["Conv"], after["Add"]) == (
@@ -144,7 +143,7 @@ def test_other_ranks(rank: int) -> None:
     body = f"{up} t = Relu(a) y = Conv<pads={[1] * 2 * rank}>(t, w3, b3)"
     shape = (2, 2, 3, 4, 5)[: rank + 2]
     model = parsed(body, {**WEIGHTS, **weights}, ",".join(map(str, shape)))
-    planning = certify_sites(planned(model, shuffle="transpose"), seed=0)
+    planning = certify_sites(with_first(model, shuffle="transpose"), seed=0)
     assert region_of(planning) is not None
     assert planning.reports[0].certificate == "exact"
     after = apply(planning).proto
@@ -154,7 +153,7 @@ def test_other_ranks(rank: int) -> None:
 @pytest.mark.parametrize("layer", [UP, PLAIN], ids=["overlapping", "kernel_is_stride"])
 def test_dynamic_sizes(layer: str) -> None:
     model = parsed(f"{layer} t = Relu(a) {CONV.replace('(a', '(t')}", WEIGHTS, "n,2,h,w")
-    planning = planned(model)
+    planning = with_first(model)
     assert region_of(planning) is not None
     after = apply(planning).proto
     for shape in ((1, 2, 1, 1), (3, 2, 2, 5), (1, 2, 9, 4)):
@@ -166,7 +165,7 @@ FAR = "y = Conv<dilations=[4,4]>(a, w3)"
 
 def test_what_a_certificate_runs_on_is_larger_than_the_conv_reaches() -> None:
     """Sizes are dynamic, and the Conv takes eight pixels of each axis."""
-    planning = certify_sites(planned(parsed(f"{UP} {FAR}", WEIGHTS, "n,2,h,w")), seed=0)
+    planning = certify_sites(with_first(parsed(f"{UP} {FAR}", WEIGHTS, "n,2,h,w")), seed=0)
     assert region_of(planning) is not None
     assert planning.reports[0].certificate == "exact"
 
@@ -174,8 +173,8 @@ def test_what_a_certificate_runs_on_is_larger_than_the_conv_reaches() -> None:
 def test_a_conv_that_leaves_nothing_there_does_not_join() -> None:
     """What a nearest Resize moves is known for sizes of its own, the smallest 5x6 pixels."""
     far = FAR.replace("[4,4]", "[6,6]")
-    assert region_of(planned(parsed(f"{REPEATED} {FAR}", WEIGHTS, "n,2,h,w"))) is not None
-    assert region_of(planned(parsed(f"{REPEATED} {far}", WEIGHTS, "n,2,h,w"))) is None
+    assert region_of(with_first(parsed(f"{REPEATED} {FAR}", WEIGHTS, "n,2,h,w"))) is not None
+    assert region_of(with_first(parsed(f"{REPEATED} {far}", WEIGHTS, "n,2,h,w"))) is None
 
 
 @st.composite
@@ -201,7 +200,7 @@ def test_any_geometry(made: tuple[ModelProto, tuple[int, ...]], form: Form) -> N
     model, shape = made
     before = plan_model(load(model), RewriteOptions()).reports[0]
     assume(before.status == "rewritten" and before.stride != (1, 1))
-    planning = certify_sites(planned(model, form, "transpose"), seed=0)
+    planning = certify_sites(with_first(model, form, "transpose"), seed=0)
     assert planning.reports[0].certificate == "exact"
     after = apply(planning).proto
     assert_equal(run(model, feeds(*shape)), run(after, feeds(*shape)))
@@ -223,7 +222,7 @@ NOT_TAKEN = {
 @pytest.mark.parametrize("body", NOT_TAKEN.values(), ids=NOT_TAKEN)
 def test_what_does_not_end_a_region(body: str) -> None:
     model = parsed(f"{UP} {body}", WEIGHTS, "1,2,4,3")
-    planning = planned(model)
+    planning = with_first(model)
     assert region_of(planning) is None
     after = apply(planning).proto
     assert_equal(run(model, feeds(1, 2, 4, 3)), run(after, feeds(1, 2, 4, 3)))
@@ -232,45 +231,45 @@ def test_what_does_not_end_a_region(body: str) -> None:
 def test_what_is_cropped_must_not_be_seen() -> None:
     """The form ``crop`` makes pixels that are no part of the image."""
     model = parsed(f"{UP} {CONV}", WEIGHTS, "1,2,4,3")
-    planning = planned(model, form="crop")
+    planning = with_first(model, form="crop")
     assert region_of(planning) is None
     after = apply(planning).proto
     assert_equal(run(model, feeds(1, 2, 4, 3)), run(after, feeds(1, 2, 4, 3)))
 
 
-def first_of(body: str) -> tuple[Region, RegionPlan]:
-    site = planned(parsed(f"{UP} {body}", WEIGHTS, "1,2,4,3")).sites[0]
-    assert isinstance(site.chain, Region)
-    assert isinstance(site.plan, RegionPlan)
-    assert certify(site.chain, site.plan) == "exact"
-    return site.chain, site.plan
+def first_of(body: str) -> Region:
+    region = region_of(with_first(parsed(f"{UP} {body}", WEIGHTS, "1,2,4,3")))
+    assert region is not None
+    assert verdict(region) == "exact"
+    return region
 
 
 def test_a_wrong_crop_does_not_pass_the_certificate() -> None:
-    region, plan = first_of(CONV)
-    (begin, end), across = plan.layout.crop
-    layout = replace(plan.layout, crop=((begin + 1, end - 1), across))
-    assert certify(region, replace(plan, layout=layout)) == "failed"
+    region = first_of(CONV)
+    (begin, end), across = region.layout.crop
+    layout = replace(region.layout, crop=((begin + 1, end - 1), across))
+    assert verdict(replace(region, layout=layout)) == "failed"
 
 
 def test_wrong_places_do_not_pass_the_certificate() -> None:
     """Other shifts of the same size: the axes are those of two Convs one pixel apart."""
-    region, plan = first_of("y = Conv<pads=[1,1,1,1]>(a, w3)")
-    moved = [replace(axis, origin=axis.origin + 1) for axis in region.steps[-1].axes]
+    region = first_of("y = Conv<pads=[1,1,1,1]>(a, w3)")
+    assert region.last is not None
+    moved = [replace(axis, origin=axis.origin + 1) for axis in region.last.axes]
     forms = tuple(map(without_shift, moved))
     sizes = tuple(
         None if size is None else size + form.rows
-        for size, form in zip(plan.head.layout.sizes, forms, strict=True)
+        for size, form in zip(region.head.layout.sizes, forms, strict=True)
     )
-    layout = replace(plan.layout, sizes=sizes, crop=tuple(form.crop for form in forms))
-    assert certify(region, replace(plan, last=forms, layout=layout)) == "failed"
+    layout = replace(region.layout, sizes=sizes, crop=tuple(form.crop for form in forms))
+    assert verdict(replace(region, last_axes=forms, layout=layout)) == "failed"
 
 
 @pytest.mark.parametrize("name", ["w3", "b3"])
 def test_nan_is_refused(name: str) -> None:
     broken = {name: np.full_like(WEIGHTS[name], np.nan)}
     model = parsed(f"{UP} {CONV}", {**WEIGHTS, **broken}, "1,2,4,3")
-    planning = planned(model)
+    planning = with_first(model)
     with pytest.raises(ModelError, match="NaN or infinite"):
         apply(planning)
 
@@ -279,6 +278,6 @@ def test_float16_is_certified_as_float32() -> None:
     halved = {name: values.astype(np.float16) for name, values in WEIGHTS.items()}
     halved["twice"] = WEIGHTS["twice"]
     model = parsed(f"{UP} {CONV}", halved, "1,2,4,3", dtype=np.float16)
-    planning = certify_sites(planned(model), seed=0)
+    planning = certify_sites(with_first(model), seed=0)
     assert region_of(planning) is not None
     assert planning.reports[0].certificate == "exact"

@@ -7,18 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployconv.pipeline import Planning, apply, certify_sites, plan_model
-from deployconv.rewrites.lowering import RegionPlan, region
-from deployconv.rewrites.lowres.norm import Normalization
-from deployconv.rewrites.lowres.region import Region
 from onnx import ModelProto
 
-from deployconv.graph.load import load
-from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.proof.certificate import certify
+from deployconv.options import Form, Shuffle
+from deployconv.proof.certificate import certify_sites
+from deployconv.rewrites.conv import PolyphaseConv, plan_conv
+from deployconv.rewrites.planning import Planning, apply
+from deployconv.rewrites.region import Region
+from deployconv.rewrites.steps.normalization import Normalization
 from tests.build import integers, run
 from tests.match.graphs import feeds, floats, ints, parsed
-from tests.rewrites.regions import planned, region_of
+from tests.rewrites.plans import operators_of, region_of, verdict, with_first
 
 UP = "a = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(x, wa, ba)"
 GROUPED = (
@@ -72,7 +71,7 @@ def assert_close(model: ModelProto, after: ModelProto, *shape: int) -> None:
 def test_it_is_certified_and_computes_the_same(case: tuple[str, int], shuffle: Shuffle) -> None:
     body, groups = case
     model = model_of(f"{UP} {body}")
-    planning = certify_sites(planned(model, shuffle=shuffle), seed=0)
+    planning = certify_sites(with_first(model, shuffle=shuffle), seed=0)
     region = region_of(planning)
     assert region is not None
     (norm,) = (step for step in region.steps if isinstance(step, Normalization))
@@ -85,7 +84,7 @@ def test_it_is_certified_and_computes_the_same(case: tuple[str, int], shuffle: S
 @pytest.mark.parametrize("opset", [10, 13, 17])
 def test_older_opsets(opset: int) -> None:
     model = model_of(f"{UP} {BODIES['group_norm'][0]}", opset=opset)
-    planning = certify_sites(planned(model, shuffle="transpose"), seed=0)
+    planning = certify_sites(with_first(model, shuffle="transpose"), seed=0)
     assert region_of(planning) is not None
     assert planning.reports[0].certificate == "exact"
     after = apply(planning).proto
@@ -95,7 +94,7 @@ def test_older_opsets(opset: int) -> None:
 def test_the_operator_of_its_own() -> None:
     body = f"{UP} u = GroupNormalization<num_groups=2>(a, scale, shift) {CONV}"
     model = model_of(body, opset=21)
-    planning = certify_sites(planned(model), seed=0)
+    planning = certify_sites(with_first(model), seed=0)
     region = region_of(planning)
     assert region is not None
     assert planning.reports[0].certificate == "exact"
@@ -108,7 +107,7 @@ def test_the_operator_of_its_own() -> None:
 def test_dynamic_sizes(shape: tuple[int, ...], body: str) -> None:
     """These say nothing of sizes."""
     model = model_of(f"{UP} {BODIES[body][0]}", "n,2,h,w")
-    planning = certify_sites(planned(model), seed=0)
+    planning = certify_sites(with_first(model), seed=0)
     assert region_of(planning) is not None
     assert planning.reports[0].certificate == "exact"
     after = apply(planning).proto
@@ -135,13 +134,13 @@ def test_what_is_no_such_normalisation(body: str) -> None:
     more = {"o16": np.ones(16, np.float32), "z16": np.zeros(16, np.float32)}
     text = f"{UP} {body} {SILU} {CONV}".replace("Sigmoid(t)", f"Sigmoid({last})")
     model = parsed(text, {**CONSTANTS, **more}, "1,2,4,3", opset=18)
-    planning = planned(model)
+    planning = with_first(model)
     assert region_of(planning) is None
 
 
 def test_a_form_that_crops_does_not_fit() -> None:
     """A mean over what is cropped afterwards would be another mean."""
-    assert region_of(planned(model_of(f"{UP} {BODIES['group_norm'][0]}"), form="crop")) is None
+    assert region_of(with_first(model_of(f"{UP} {BODIES['group_norm'][0]}"), form="crop")) is None
 
 
 def test_where_something_is_cropped_a_region_ends_in_front_of_it() -> None:
@@ -151,31 +150,30 @@ def test_where_something_is_cropped_a_region_ends_in_front_of_it() -> None:
     whole = ["Relu", "Conv", "InstanceNormalization", "Abs"]
     forms: dict[Form, list[str]] = {"crop": ["Relu", "Conv"], "pad": whole}
     for form, operators in forms.items():
-        region = region_of(planned(model, form, chain="region"))
+        region = region_of(with_first(model, form, fusion="region"))
         assert region is not None
-        assert [step.nodes[0].op for step in region.steps] == operators
+        assert operators_of(region) == operators
 
 
-def certified(planning: Planning) -> tuple[Region, RegionPlan]:
-    site = planning.sites[0]
-    assert isinstance(site.chain, Region)
-    assert isinstance(site.plan, RegionPlan)
-    assert certify(site.chain, site.plan) == "exact"
-    return site.chain, site.plan
+def certified(planning: Planning) -> Region:
+    region = region_of(planning)
+    assert region is not None
+    assert verdict(region) == "exact"
+    return region
 
 
 @pytest.mark.parametrize("shape", [[0, 4, -1], [0, 1, -1]], ids=["smaller", "larger"])
 def test_other_groups_do_not_pass_the_certificate(
     shape: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, plan = certified(planned(model_of(f"{UP} {BODIES['group_norm'][0]}")))
-    real = region._normalized
+    region = certified(with_first(model_of(f"{UP} {BODIES['group_norm'][0]}")))
+    real = Normalization.emit_on_pixels
 
-    def wrong(emitter: Any, step: Normalization, *rest: Any) -> Any:
-        return real(emitter, replace(step, groups=shape[1]), *rest)
+    def wrong(step: Normalization, *rest: Any) -> Any:
+        return real(replace(step, groups=shape[1]), *rest)
 
-    monkeypatch.setattr(region, "_normalized", wrong)
-    assert certify(found, plan) == "failed"
+    monkeypatch.setattr(Normalization, "emit_on_pixels", wrong)
+    assert verdict(region) == "failed"
 
 
 def test_pixels_that_are_cropped_do_not_pass_the_certificate() -> None:
@@ -183,8 +181,9 @@ def test_pixels_that_are_cropped_do_not_pass_the_certificate() -> None:
     body = f"{UP} u = InstanceNormalization(a, scale, shift) z = Conv(u, w1) {SILU}"
     body = body.replace("(t", "(z").replace("u = Mul", "y = Mul")
     model = parsed(body, {**CONSTANTS, "w1": integers(3, 4, 1, 1)}, "1,2,4,3", opset=18)
-    whole, _ = certified(planned(model, chain="region"))
-    plain = plan_model(load(model), RewriteOptions(form="crop", shuffle="crd")).sites[0].plan
-    assert not isinstance(plain, RegionPlan)
-    layout = replace(plain.layout, channels=whole.channels)  # type: ignore[union-attr]
-    assert certify(whole, RegionPlan((plain,), "crd", layout)) == "failed"  # type: ignore[arg-type]
+    whole = certified(with_first(model, fusion="region"))
+    plain = plan_conv(whole.head.site, "crop", "crd")
+    assert isinstance(plain, PolyphaseConv)
+    assert plain.layout.cropped
+    layout = replace(plain.layout, channels=whole.layout.channels)
+    assert verdict(replace(whole, heads=(plain,), layout=layout)) == "failed"

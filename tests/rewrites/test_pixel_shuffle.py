@@ -11,7 +11,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from deployconv.rewrites.lowering.emit import Emitter
+from deployconv.rewrites.emit import Emitter
 from tests.build import (
     FLOAT,
     assert_equal,

@@ -6,17 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployconv.pipeline import apply, certify_sites, plan_model
-from deployconv.rewrites.lowres.region import Region
 
 from deployconv.graph.load import load
 from deployconv.match import ShuffleSite
 from deployconv.match.pixel_shuffle import shuffled_conv
 from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.search.candidates import options_for
+from deployconv.proof.certificate import certify_sites
+from deployconv.rewrites.planning import apply, plan_model
+from deployconv.rewrites.region import Region
+from deployconv.search.candidates import Candidates
 from tests.build import assert_equal, integers, ops, run
 from tests.match.graphs import feeds, ints, parsed
-from tests.rewrites.regions import planned
+from tests.rewrites.plans import region_of, with_first
 
 CONV = "c = Conv<pads=[1,1,1,1]>(x, wc, bc)"
 CRD = f'{CONV} a = DepthToSpace<blocksize=2, mode="CRD">(c)'
@@ -41,11 +42,11 @@ LAYERS = {"crd": CRD, "dcr": DCR, "spelled_out": SPELLED, "unequal": UNEQUAL}
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_the_bits_stay(layer: str, form: Form, shuffle: Shuffle) -> None:
     model = parsed(f"{layer} {LAST}", WEIGHTS, "2,2,5,4", opset=18)
-    planning = certify_sites(planned(model, form, shuffle), seed=0)
+    planning = certify_sites(with_first(model, form, shuffle), seed=0)
     (site,) = planning.sites
     assert isinstance(site.site, ShuffleSite)
-    assert isinstance(site.chain, Region)
-    assert site.chain.last is not None
+    assert isinstance(site.rewrite, Region)
+    assert site.rewrite.last is not None
     assert (site.report.status, site.report.certificate) == ("rewritten", "exact")
     assert (site.report.form, site.report.conv_kernel) == (form, (3, 3))
     after = apply(planning).proto
@@ -57,7 +58,7 @@ def test_the_bits_stay(layer: str, form: Form, shuffle: Shuffle) -> None:
 def test_other_kernels(form: Form) -> None:
     layer = CRD.replace("wc", "ws").replace("[1,1,1,1]", "[2,0,1,3]")
     model = parsed(f"{layer} {LAST}", WEIGHTS, "2,2,5,4", opset=18)
-    planning = certify_sites(planned(model, form), seed=0)
+    planning = certify_sites(with_first(model, form), seed=0)
     assert planning.reports[0].conv_kernel == (2, 1)
     assert planning.reports[0].certificate == "exact"
     after = apply(planning).proto
@@ -96,8 +97,8 @@ def test_what_is_no_such_layer(layer: str) -> None:
     site = plan_model(load(model), RewriteOptions()).sites[0].site
     assert isinstance(site, ShuffleSite)
     assert shuffled_conv(site) is None
-    planning = planned(model, "pad")
-    assert not isinstance(planning.sites[0].chain, Region)
+    planning = with_first(model, "pad")
+    assert region_of(planning) is None
     after = apply(planning).proto
     assert_equal(run(model, feeds(1, 2, 6, 4)), run(after, feeds(1, 2, 6, 4)))
 
@@ -106,7 +107,7 @@ def test_what_is_no_such_layer(layer: str) -> None:
 def test_both_forms_are_worth_a_measurement(opset: int, shuffle: str) -> None:
     layer = CRD if opset > 10 else DCR
     model = parsed(f"{layer} {LAST}", WEIGHTS, "1,2,5,4", opset=opset)
-    planning = plan_model(load(model), RewriteOptions())
-    found = options_for(planning.sites[0], planning.view)
-    names = [str(option.choice) for option in found if option.choice.chain == "last"]
+    candidates = Candidates.of(load(model), RewriteOptions())
+    found = candidates.of_site(candidates.planning.sites[0])
+    names = [str(option.choice) for option in found if option.choice.fusion == "region + conv"]
     assert names == [f"{form}, {shuffle} + region + conv" for form in ("pad", "split")]

@@ -7,10 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployconv.pipeline import Planning, apply, certify_sites, plan_model
-from deployconv.rewrites.joining import Reach
-from deployconv.rewrites.lowering import ChainPlan, Plan, RegionPlan, plan_site
-from deployconv.rewrites.lowering import plan as planned
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
@@ -18,8 +14,14 @@ from onnx import ModelProto
 from deployconv.graph.load import load
 from deployconv.graph.view import view
 from deployconv.match import UpsampleSite, find_sites
-from deployconv.options import Form, RewriteOptions, Shuffle
-from deployconv.search.choice import Choice
+from deployconv.options import Form, Shuffle
+from deployconv.proof.certificate import certify_sites
+from deployconv.rewrites import conv
+from deployconv.rewrites.chain import Chain
+from deployconv.rewrites.conv import PolyphaseConv, plan_conv
+from deployconv.rewrites.planning import Planning, apply
+from deployconv.rewrites.region import Region
+from deployconv.search.choice import Choice, FusionScope
 from tests.build import (
     Size,
     assert_equal,
@@ -33,6 +35,7 @@ from tests.build import (
     run,
     tensor,
 )
+from tests.rewrites.plans import chosen
 from tests.runtimes.tiny import FLOAT, graph, value
 
 
@@ -48,11 +51,11 @@ def upsampler(
     return conv_transpose(weight, sizes, integers(c_out, seed=1, dtype=dtype), **given)
 
 
-def plan_of(proto: ModelProto, form: Form = "auto", shuffle: Shuffle = "col2im") -> Plan:
+def plan_of(proto: ModelProto, form: Form = "auto", shuffle: Shuffle = "col2im") -> PolyphaseConv:
     (site,) = find_sites(view(load(proto)))
     assert isinstance(site, UpsampleSite)
-    plan = plan_site(site, form, shuffle)
-    assert isinstance(plan, Plan)
+    plan = plan_conv(site, form, shuffle)
+    assert isinstance(plan, PolyphaseConv)
     return plan
 
 
@@ -112,8 +115,8 @@ def test_the_same_bits_from_a_conv_of_five_axes(name: str) -> None:
 @pytest.fixture(name="all_large")
 def fixture_all_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every image is large enough."""
-    for name in ("_LARGE", "_MANY_INPUTS", "_MANY_OUTPUTS"):
-        monkeypatch.setattr(planned, name, 1)
+    for name in ("_LARGE_IMAGE", "_MANY_INPUTS", "_MANY_OUTPUTS"):
+        monkeypatch.setattr(conv, name, 1)
 
 
 @given(
@@ -145,7 +148,7 @@ def test_any_layer(
     assert_equal(run(proto, feeds), run(after, feeds))
 
 
-def behind(*layers: str, reach: Reach = "all") -> Planning:
+def behind(*layers: str, fusion: FusionScope = "chain") -> Planning:
     """A ConvTranspose to 3 channels and ``layers`` behind it, lowered together, certified."""
     parameters = {
         "w": integers(4, 3, 4, 4),
@@ -170,8 +173,8 @@ def behind(*layers: str, reach: Reach = "all") -> Planning:
         [tensor(name, array) for name, array in parameters.items()],
     )
     proto = model(body, opset=18)
-    choices = {"main/up": Choice("crop", "col2im", reach)}
-    planning = certify_sites(plan_model(load(proto), RewriteOptions(), choices), seed=0)
+    choices = {"main/up": Choice("crop", "col2im", fusion)}
+    planning = certify_sites(chosen(proto, choices), seed=0)
     assert [report.certificate for report in planning.reports] == ["exact"]
     after = apply(planning).proto
     feeds = feeds_for(proto)
@@ -202,16 +205,16 @@ def test_what_treats_all_elements_alike_stays_with_the_conv(
 def test_chains_that_mix_channels_stay_on_blocks() -> None:
     """Their second Conv finds the blocks of the first."""
     planning = behind("Relu", "Conv")
-    plan = planning.sites[0].plan
-    assert isinstance(plan, ChainPlan)
+    plan = planning.sites[0].rewrite
+    assert isinstance(plan, Chain)
     assert not plan.head.volume
     assert ops(apply(planning).proto)["Unsqueeze"] == 0
 
 
 @pytest.mark.usefixtures("all_large")
 def test_so_do_regions() -> None:
-    planning = behind("Relu", "ReduceSum", reach="region")
-    plan = planning.sites[0].plan
-    assert isinstance(plan, RegionPlan)
+    planning = behind("Relu", "ReduceSum", fusion="region")
+    plan = planning.sites[0].rewrite
+    assert isinstance(plan, Region)
     assert not plan.head.volume
     assert ops(apply(planning).proto)["Unsqueeze"] == 0

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from deployconv.match.site import ChannelOrder
-from deployconv.rewrites.lowering.places import in_order, interleaved, keeps_groups, put, shuffled
+from deployconv.rewrites.channel_layout import (
+    after_pixel_shuffle,
+    in_order,
+    keeps_groups,
+    reordered,
+    shuffle_order,
+)
 
 Array = NDArray[Any]
 
@@ -38,47 +44,47 @@ def shuffles(draw: st.DrawFn) -> list[tuple[tuple[int, ...], ChannelOrder]]:
     return draw(st.lists(st.tuples(stride, orders), min_size=1, max_size=3))
 
 
-@given(shuffles(), st.integers(1, 3), st.booleans())
+@given(shuffles(), st.integers(1, 3), st.sampled_from(["CRD", "DCR"]))
 def test_one_shuffle_does_what_several_do(
-    steps: list[tuple[tuple[int, ...], ChannelOrder]], channels: int, phases_first: bool
+    steps: list[tuple[tuple[int, ...], ChannelOrder]], channels: int, last: ChannelOrder
 ) -> None:
     rank = len(steps[0][0])
     total = tuple(prod(stride[axis] for stride, _ in steps) for axis in range(rank))
     x = np.arange(channels * prod(total) * 2**rank).reshape(-1, *[2] * rank)
-    expected, places = x, in_order(len(x))
+    expected, layout = x, in_order(len(x))
     for stride, order in steps:
         expected = shuffle(expected, stride, order)
-        places = shuffled(places, stride, order)
-    by_one = x[interleaved(places, rank, phases_first)]
-    actual = shuffle(by_one, total, "DCR" if phases_first else "CRD")
+        layout = after_pixel_shuffle(layout, stride, order)
+    by_one = x[shuffle_order(layout, rank, last)]
+    actual = shuffle(by_one, total, last)
     np.testing.assert_array_equal(actual, expected)
 
 
 def test_channels_that_are_put_elsewhere_are_found_there() -> None:
-    places = shuffled(in_order(8, (2, 1)), (2, 2), "DCR")
-    order = interleaved(places, 2, phases_first=True)
+    layout = after_pixel_shuffle(in_order(8, (2, 1)), (2, 2), "DCR")
+    order = shuffle_order(layout, 2, "DCR")
     held = np.arange(16)[order]
-    np.testing.assert_array_equal(held[put(places, order)], places)
+    np.testing.assert_array_equal(held[reordered(layout, order)], layout)
 
 
 @pytest.mark.parametrize(
-    ("stride", "order", "phases_first", "channels", "group", "kept"),
+    ("stride", "order", "last", "channels", "group", "kept"),
     [
-        ((2, 2), "CRD", False, 8, 2, True),
-        ((2, 2), "CRD", True, 8, 2, False),
-        ((2, 2), "CRD", False, 4, 2, False),
-        ((2, 2), "DCR", False, 8, 2, False),
-        ((2, 2), "DCR", False, 8, 1, True),
+        ((2, 2), "CRD", "CRD", 8, 2, True),
+        ((2, 2), "CRD", "DCR", 8, 2, False),
+        ((2, 2), "CRD", "CRD", 4, 2, False),
+        ((2, 2), "DCR", "CRD", 8, 2, False),
+        ((2, 2), "DCR", "CRD", 8, 1, True),
     ],
 )
 def test_groups(
     stride: tuple[int, ...],
     order: ChannelOrder,
-    phases_first: bool,
+    last: ChannelOrder,
     channels: int,
     group: int,
     kept: bool,
 ) -> None:
     """8 or 4 channels with two phases behind a layer of stride (2, 1), then a shuffle by 2."""
-    places = shuffled(in_order(channels, (2, 1)), stride, order)
-    assert keeps_groups(interleaved(places, len(stride), phases_first), group) == kept
+    layout = after_pixel_shuffle(in_order(channels, (2, 1)), stride, order)
+    assert keeps_groups(shuffle_order(layout, len(stride), last), group) == kept

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from deployconv.pipeline import apply, certify_sites, plan_model
-from deployconv.rewrites.joining import peers
-from deployconv.rewrites.lowres.chain import Chain
 from onnx import ModelProto, NodeProto, TensorProto
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
-from deployconv.search.candidates import options_for
+from deployconv.proof.certificate import certify_sites
+from deployconv.rewrites.chain import Chain
+from deployconv.rewrites.planning import apply
+from deployconv.search.candidates import Candidates
 from tests.build import (
     FLOAT,
     Feeds,
@@ -85,20 +85,19 @@ def feeds() -> Feeds:
 
 @pytest.mark.parametrize("tail", TAILS)
 def test_every_form_has_the_same_bits_and_the_longest_one_shuffle(tail: str) -> None:
-    planning = plan_model(load(behind(tail)), RewriteOptions())
-    found = options_for(planning.sites[0], planning.view, others=peers(planning.sites))
+    candidates = Candidates.of(load(behind(tail)), RewriteOptions())
+    found = candidates.of_site(candidates.planning.sites[0])
     expected = run(behind(tail), feeds())
     assert expected["y"].std() > 0
-    longest = max(len(option.subject.nodes) for option in found)
+    longest = max(len(option.rewrite.nodes) for option in found)
     for option in found:
-        made = plan_model(load(behind(tail)), RewriteOptions(), {"main/up": option.choice})
-        made = certify_sites(made, 0)
+        made = certify_sites(candidates.with_choices({"main/up": option.choice}), 0)
         verdicts = [item.certificate for item in made.reports if item.status == "rewritten"]
         assert set(verdicts) == {"exact"}
         after = apply(made).proto
         assert_equal(expected, run(after, feeds()))
-        if len(option.subject.nodes) == longest and option.plan.shuffle == "dcr":
-            assert isinstance(option.subject, Chain)
+        if len(option.rewrite.nodes) == longest and option.rewrite.summary.shuffle == "dcr":
+            assert isinstance(option.rewrite, Chain)
             assert (ops(after)["DepthToSpace"], ops(after)["ConvTranspose"]) == (1, 0)
 
 

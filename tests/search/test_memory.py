@@ -6,27 +6,25 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from deployconv.pipeline import plan_model
-from deployconv.rewrites.joining import peers
 from onnx import ModelProto
 
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
 from deployconv.proof.certificate import certify
 from deployconv.results import Candidate
-from deployconv.search.candidates import options_for
+from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Choice, Option, Tuned, TunerOptions
 from deployconv.search.cost_model import predict
 from deployconv.search.figures import Figures
 from deployconv.search.joint import Taken
-from deployconv.search.room import without_split
+from deployconv.search.memory import without_split
 from deployconv.search.tuner import tune
 from tests.build import conv_transpose, integers
 from tests.search.conftest import Track, by_operator, left
 from tests.search.nets import net, pair, up
 
 CROP = Choice("crop", "col2im")
-WHOLE, HALVES = Choice("split", "col2im"), Choice("split", "col2im", halves=True)
+WHOLE, HALVES = Choice("split", "col2im"), Choice("split", "col2im", channel_split=True)
 
 
 def large(channels: int = 64, size: int = 64, **rest: Any) -> ModelProto:
@@ -37,13 +35,17 @@ def large(channels: int = 64, size: int = 64, **rest: Any) -> ModelProto:
 
 
 def options(proto: ModelProto, **asked: Any) -> list[Option]:
-    planning = plan_model(load(proto), RewriteOptions())
-    return options_for(planning.sites[0], planning.view, others=peers(planning.sites), **asked)
+    candidates = Candidates.of(load(proto), RewriteOptions(**asked))
+    return list(candidates.of_site(candidates.planning.default[0]))
 
 
 def splits(found: list[Option]) -> dict[str, bool]:
     """Those with one Conv a phase, and whether their memory is to be measured."""
-    return {str(option.choice): option.roomy for option in found if option.choice.form == "split"}
+    return {
+        str(option.choice): option.needs_measurement
+        for option in found
+        if option.choice.form == "split"
+    }
 
 
 def test_a_large_image_may_be_split_in_whole_or_in_halves() -> None:
@@ -51,7 +53,7 @@ def test_a_large_image_may_be_split_in_whole_or_in_halves() -> None:
     assert splits(found) == {"split, col2im": True, "split, col2im, halves": False}
     for option in found:
         if option.choice.form == "split":
-            assert certify(option.subject, option.plan, seed=0) == "exact"
+            assert certify(option.rewrite, "up").verdict == "exact"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,8 @@ def test_where_it_may_not(
 
 def test_a_prediction_takes_it_only_where_memory_is_measured() -> None:
     def choice(policy: Any) -> Choice:
-        found = predict(load(large()), RewriteOptions(policy=policy), TunerOptions(threads=2))
+        candidates = Candidates.of(load(large()), RewriteOptions(policy=policy))
+        found = predict(candidates, TunerOptions(threads=2))
         (taken,) = found.choices.values()
         assert {"split, col2im", "split, col2im, halves"} <= {
             entry.name for entry in found.candidates["main/up"]
@@ -102,7 +105,7 @@ def tuned(
     track.memory = lambda proto: peaks[seen(proto)]
     options = RewriteOptions(policy="fastest", **rest)
     tuner = TunerOptions(cache=False, max_memory=most)
-    return tune(load(proto), proto.SerializeToString(), options, tuner)
+    return tune(Candidates.of(load(proto), options), proto.SerializeToString(), tuner)
 
 
 def seen(proto: ModelProto) -> Any:
@@ -124,7 +127,7 @@ def test_what_needs_much_more_memory_yields_to_the_next(
     track.cost = cost
     found = tuned(track, large(), {0: 100, 4: peak, 8: 100})
     assert found.choices == {"main/up": taken}
-    assert not found.heavy
+    assert not found.over_memory
     marked = [entry.name for entry in found.candidates["main/up"] if entry.chosen]
     assert marked == [str(taken)]
     assert [convs(final) for final in track.finals] == [4] if taken == WHOLE else [4, 8]
@@ -133,13 +136,13 @@ def test_what_needs_much_more_memory_yields_to_the_next(
 def test_the_next_has_to_fit_as_well(track: Track) -> None:
     track.cost = cost
     found = tuned(track, large(), {0: 100, 4: 120, 8: 111, 1: 110})
-    assert (found.choices, found.heavy) == ({"main/up": CROP}, frozenset())
+    assert (found.choices, found.over_memory) == ({"main/up": CROP}, frozenset())
 
 
 def test_where_none_fits_it_is_as_it_was(track: Track) -> None:
     track.cost = cost
     found = tuned(track, large(), {0: 100, 4: 120, 8: 111, 1: 111})
-    assert (found.choices, found.heavy) == ({}, {"main/up"})
+    assert (found.choices, found.over_memory) == ({}, {"main/up"})
     assert [entry.name for entry in found.candidates["main/up"] if entry.chosen] == ["as it was"]
 
 
@@ -202,7 +205,7 @@ def test_sites_are_as_they_were_where_the_model_needs_more(
     track.cost = lambda proto: {BOTH: 4.0, LARGE: 5.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
     found = tuned(track, pair(), {NONE: 100, **peaks}, form="crop", shuffle="col2im")
     assert found.choices.keys() == {f"main/{name}" for name in rewritten}
-    assert found.heavy == {"main/large", "main/small"} - found.choices.keys()
+    assert found.over_memory == {"main/large", "main/small"} - found.choices.keys()
     assert len(track.finals) == (2 if len(rewritten) == 1 else 1)
 
 
@@ -210,7 +213,7 @@ def test_what_is_left_has_to_be_faster_by_itself(track: Track) -> None:
     track.cost = lambda proto: {BOTH: 4.0, LARGE: 5.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
     track.final = lambda proto: {BOTH: 4.0, LARGE: 11.0, SMALL: 8.0, NONE: 10.0}[left(proto)]
     found = tuned(track, pair(), {NONE: 100, BOTH: 111, LARGE: 100, SMALL: 105})
-    assert (found.choices, found.heavy) == ({}, {"main/small"})
+    assert (found.choices, found.over_memory) == ({}, {"main/small"})
 
 
 def test_each_model_is_measured_once(track: Track) -> None:
@@ -223,6 +226,7 @@ def test_each_model_is_measured_once(track: Track) -> None:
 def test_the_memory_of_a_device_is_not_measured(track: Track) -> None:
     track.cost, proto = by_operator(ConvTranspose=4.0), net(up("x", "y", "up"))
     tuner = TunerOptions(backend="ort:cuda", cache=False)
-    found = tune(load(proto), proto.SerializeToString(), RewriteOptions(policy="fastest"), tuner)
+    candidates = Candidates.of(load(proto), RewriteOptions(policy="fastest"))
+    found = tune(candidates, proto.SerializeToString(), tuner)
     assert found.choices
     assert track.weighed == []

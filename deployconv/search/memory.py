@@ -26,7 +26,7 @@ _Lighter = Callable[[Taken, str], Taken]
 """What is left to take where one site yields."""
 
 
-def confirmed_in_room(
+def confirmed_in_memory(
     bench: Workbench, taken: Taken, found: Found
 ) -> tuple[Choices, frozenset[str]]:
     """What of ``taken`` holds for the model as a whole, in its time and in its memory.

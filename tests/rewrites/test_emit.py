@@ -9,7 +9,8 @@ from onnx import ModelProto
 from deployconv.errors import DeployconvError
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
-from deployconv.pipeline import certify_sites, plan_model
+from deployconv.proof.certificate import certify_sites
+from deployconv.rewrites.planning import plan_model
 from tests.build import (
     Array,
     Feeds,

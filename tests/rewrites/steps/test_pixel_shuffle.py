@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployconv.pipeline import Planning, apply, certify_sites, plan_model
-from deployconv.rewrites.lowering.chain import ChainPlan
-from deployconv.rewrites.lowres.chain import Chain
-from deployconv.rewrites.lowres.link import ShuffleLink
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from deployconv.graph.load import load
-from deployconv.options import RewriteOptions, Shuffle
-from deployconv.proof.certificate import certify
+from deployconv.options import Form, RewriteOptions, Shuffle
+from deployconv.proof.certificate import certify_sites
+from deployconv.rewrites.chain import Chain
+from deployconv.rewrites.planning import Planning, apply
+from deployconv.rewrites.steps.pixel_shuffle import PixelShuffle
+from deployconv.search.choice import Choice
 from tests.build import FLOAT, assert_equal, feeds_for, graph, model, node, ops, run, tensor, value
-from tests.rewrites.shuffles import CHANNELS, Choice, Head, Layer, Shuffled, behind
+from tests.rewrites.plans import chain_of, chosen, operators_of, verdict
+from tests.rewrites.shuffles import CHANNELS, Head, Layer, Shuffled, behind
 
 CRD, DCR = Shuffled("CRD"), Shuffled("DCR")
 
@@ -43,17 +43,17 @@ TAILS: dict[str, list[Layer]] = {
     "shuffle_conv1x1": [DCR, "Relu", "Conv", "Add"],
     "shuffle_between_two_convs": ["Conv", CRD, "Add", "Conv", "Relu"],
     "shuffle_block_shuffle": [DCR, "Up", "Add", CRD, "Relu"],
-    "unequal": [Shuffled("DCR", (1, 2), spelled=True), "Add"],
+    "unequal": [Shuffled("DCR", (1, 2), composite=True), "Add"],
     "stride_4": [Shuffled("DCR", (4, 4)), "Add"],
-    "spelled_crd": [Shuffled("CRD", spelled=True), "Add"],
-    "spelled_dcr": ["Relu", Shuffled("DCR", spelled=True), "Conv"],
+    "spelled_crd": [Shuffled("CRD", composite=True), "Add"],
+    "spelled_dcr": ["Relu", Shuffled("DCR", composite=True), "Conv"],
 }
 
 OTHER_RANKS: dict[str, tuple[Head, list[Layer]]] = {
-    "1d": (Head((4,), (2,), 1), [Shuffled("CRD", (4,), spelled=True), "Add"]),
-    "1d_dcr": (Head((4,), (2,), 1), [Shuffled("DCR", (4,), spelled=True), "Add", "Conv"]),
-    "3d": (Head((2, 2, 2), (2, 2, 2)), [Shuffled("CRD", (2, 2, 2), spelled=True), "Add"]),
-    "3d_dcr": (Head((2, 2, 2), (2, 2, 2)), [Shuffled("DCR", (2, 1, 2), spelled=True), "Relu"]),
+    "1d": (Head((4,), (2,), 1), [Shuffled("CRD", (4,), composite=True), "Add"]),
+    "1d_dcr": (Head((4,), (2,), 1), [Shuffled("DCR", (4,), composite=True), "Add", "Conv"]),
+    "3d": (Head((2, 2, 2), (2, 2, 2)), [Shuffled("CRD", (2, 2, 2), composite=True), "Add"]),
+    "3d_dcr": (Head((2, 2, 2), (2, 2, 2)), [Shuffled("DCR", (2, 1, 2), composite=True), "Relu"]),
 }
 
 CONVS = {
@@ -70,7 +70,7 @@ BEHIND_CONVS: dict[str, list[Layer]] = {
     "relu": [CRD, "Relu"],
     "block": [DCR, "Relu", "Up"],
     "shuffle_conv1x1_shuffle": [DCR, "Conv", "Relu", CRD, "Add"],
-    "spelled": [Shuffled("DCR", spelled=True), "Add", Shuffled("CRD", (2, 1), spelled=True)],
+    "spelled": [Shuffled("DCR", composite=True), "Add", Shuffled("CRD", (2, 1), composite=True)],
 }
 
 LEAVE_THEIR_GROUP = {
@@ -86,9 +86,22 @@ Behind a mix of channels there are no groups any more, wherever they have been.
 SHUFFLES = ["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
 
 
+def joined(form: Form, shuffle: Shuffle) -> Choice:
+    """A layer in this form with all layers after it that can run before its shuffle."""
+    return Choice(form, shuffle, "chain")
+
+
 def chained(proto: ModelProto, choice: Choice, head: str = "main/head") -> Planning:
     """``proto`` planned with ``choice`` for the site at the head."""
-    return plan_model(load(proto), RewriteOptions(), {head: choice})
+    return chosen(proto, {head: choice})
+
+
+def whole_chain(proto: ModelProto, shuffle: Shuffle = "dcr") -> Chain:
+    """The chain of the head of ``proto``, which is certified."""
+    chain = chain_of(chained(proto, joined("crop", shuffle)))
+    assert chain is not None
+    assert verdict(chain) == "exact"
+    return chain
 
 
 def moves(proto: ModelProto) -> int:
@@ -111,10 +124,9 @@ def rewritten(proto: ModelProto, choice: Choice, head: str = "main/head") -> Pla
 def assert_one_shuffle(planning: Planning, tail: list[Layer]) -> None:
     """All of ``tail`` has joined the first site, and one shuffle is left."""
     first, *others = planning.sites
-    assert isinstance(first.plan, ChainPlan)
-    assert isinstance(first.chain, Chain)
-    assert len(first.chain.links) == len(tail)
-    assert all((other.head, other.plan) == (first.report.id, None) for other in others)
+    assert isinstance(first.rewrite, Chain)
+    assert len(first.rewrite.steps) == len(tail)
+    assert all((other.joined, other.rewrite) == (first.id, None) for other in others)
     assert {report.status for report in planning.reports} == {"rewritten"}
     after = apply(planning).proto
     assert (moves(after), ops(after)["ConvTranspose"]) == (1, 0)
@@ -124,9 +136,9 @@ def assert_one_shuffle(planning: Planning, tail: list[Layer]) -> None:
 @pytest.mark.parametrize("tail", TAILS)
 @pytest.mark.parametrize("head", HEADS)
 def test_the_bits_stay(head: str, tail: str, shuffle: Shuffle) -> None:
-    planning = rewritten(behind(HEADS[head], TAILS[tail]), Choice("crop", shuffle))
+    planning = rewritten(behind(HEADS[head], TAILS[tail]), joined("crop", shuffle))
     if (head, tail) in LEAVE_THEIR_GROUP:
-        assert None in [site.head for site in planning.sites[1:]]
+        assert None in [site.joined for site in planning.sites[1:]]
     else:
         assert_one_shuffle(planning, TAILS[tail])
 
@@ -135,7 +147,7 @@ def test_the_bits_stay(head: str, tail: str, shuffle: Shuffle) -> None:
 @pytest.mark.parametrize("name", OTHER_RANKS)
 def test_other_ranks(name: str, shuffle: Shuffle) -> None:
     head, tail = OTHER_RANKS[name]
-    assert_one_shuffle(rewritten(behind(head, tail), Choice("crop", shuffle)), tail)
+    assert_one_shuffle(rewritten(behind(head, tail), joined("crop", shuffle)), tail)
 
 
 @pytest.mark.parametrize("shuffle", SHUFFLES)
@@ -143,11 +155,11 @@ def test_other_ranks(name: str, shuffle: Shuffle) -> None:
 @pytest.mark.parametrize("head", CONVS)
 def test_a_conv_with_a_pixel_shuffle_heads_a_chain(head: str, tail: str, shuffle: Shuffle) -> None:
     proto = behind(CONVS[head], BEHIND_CONVS[tail])
-    planning = certify_sites(chained(proto, Choice("auto", shuffle), "main/n0"), 0)
+    planning = certify_sites(chained(proto, joined("auto", shuffle), "main/n0"), 0)
     after = apply(planning).proto
     assert_equal(run(proto, feeds_for(proto)), run(after, feeds_for(proto)))
     if (head, tail) in LEAVE_THEIR_GROUP:
-        assert None in [site.head for site in planning.sites[1:]]
+        assert None in [site.joined for site in planning.sites[1:]]
     else:
         assert_one_shuffle(planning, BEHIND_CONVS[tail])
         assert {report.certificate for report in planning.reports} == {"exact"}
@@ -157,7 +169,7 @@ def test_a_conv_with_a_pixel_shuffle_heads_a_chain(head: str, tail: str, shuffle
     ("shuffle", "op"), [("dcr", "DepthToSpace"), ("crd", "DepthToSpace"), ("col2im", "Col2Im")]
 )
 def test_the_second_shuffle_adds_no_node(shuffle: Shuffle, op: str) -> None:
-    planning = rewritten(behind(Head(), ["Relu", DCR, "Relu"]), Choice("crop", shuffle))
+    planning = rewritten(behind(Head(), ["Relu", DCR, "Relu"]), joined("crop", shuffle))
     after = apply(planning).proto
     left = ops(after)
     del left["Reshape"]  # of Col2Im
@@ -176,7 +188,7 @@ def test_the_second_shuffle_adds_no_node(shuffle: Shuffle, op: str) -> None:
 def test_dynamic_sizes(order: Shuffled, shuffle: Shuffle) -> None:
     tail: list[Layer] = ["Relu", order, "Add", "Conv"]
     proto = behind(HEADS["k4_s2_cropped"], tail, ("H", "W"))
-    planning = certify_sites(chained(proto, Choice("crop", shuffle)), 0)
+    planning = certify_sites(chained(proto, joined("crop", shuffle)), 0)
     after = apply(planning).proto
     assert_one_shuffle(planning, tail)
     for size in (1, 4, 9):
@@ -212,7 +224,7 @@ def by_its_own_shape() -> ModelProto:
 
 def test_a_shuffle_that_reads_the_sizes_of_what_it_shuffles() -> None:
     proto = by_its_own_shape()
-    planning = certify_sites(chained(proto, Choice("crop", "dcr")), 0)
+    planning = certify_sites(chained(proto, joined("crop", "dcr")), 0)
     after = apply(planning).proto
     assert_one_shuffle(planning, ["Relu", CRD])
     assert ops(after) == {"Conv": 1, "Relu": 1, "DepthToSpace": 1}
@@ -237,8 +249,8 @@ def with_another_reader(change: str) -> ModelProto:
 @pytest.mark.parametrize("change", ["an output", "read twice", "its size is read"])
 def test_what_something_else_reads_keeps_its_shuffle(change: str) -> None:
     proto = with_another_reader(change)
-    planning = rewritten(proto, Choice("crop", "dcr"))
-    assert planning.sites[1].head is None
+    planning = rewritten(proto, joined("crop", "dcr"))
+    assert planning.sites[1].joined is None
 
 
 def test_in_the_branch_of_an_if() -> None:
@@ -250,7 +262,7 @@ def test_in_the_branch_of_an_if() -> None:
     choose = node("If", ["c"], ["y"], name="if", then_branch=branch, else_branch=other)
     body = graph([choose], [outer, value("c", TensorProto.BOOL, [])], [value("y", FLOAT, None)])
     proto = model(body, 18)
-    planning = certify_sites(chained(proto, Choice("crop", "dcr"), "main/if.then_branch/head"), 0)
+    planning = certify_sites(chained(proto, joined("crop", "dcr"), "main/if.then_branch/head"), 0)
     after = apply(planning).proto
     assert_one_shuffle(planning, ["Relu", DCR, "Add"])
     feeds = {**feeds_for(proto), "c": np.array(True)}
@@ -268,15 +280,16 @@ def test_float16(shuffle: Shuffle) -> None:
     proto.graph.initializer.extend(half)
     for entry in (*proto.graph.input, *proto.graph.output):
         entry.type.tensor_type.elem_type = TensorProto.FLOAT16
-    assert_one_shuffle(rewritten(proto, Choice("crop", shuffle)), ["Relu", DCR, "Add"])
+    assert_one_shuffle(rewritten(proto, joined("crop", shuffle)), ["Relu", DCR, "Add"])
 
 
 def test_a_shuffle_that_is_left_alone_joins_no_chain() -> None:
     options = RewriteOptions(skip=("main/n1",))
     proto = behind(Head(), ["Relu", CRD])
-    planning = plan_model(load(proto), options, {"main/head": Choice("crop", "dcr")})
-    assert isinstance(planning.sites[0].chain, Chain)
-    assert [link.node.op for link in planning.sites[0].chain.links] == ["Relu"]
+    planning = chosen(proto, {"main/head": joined("crop", "dcr")}, options)
+    chain = chain_of(planning)
+    assert chain is not None
+    assert operators_of(chain) == ["Relu"]
     assert planning.reports[1].status == "kept"
 
 
@@ -287,14 +300,14 @@ def test_a_shuffle_that_is_left_alone_joins_no_chain() -> None:
 )
 def test_a_conv_that_is_strided_or_dilated_heads_no_chain(head: Head) -> None:
     proto = behind(head, [CRD, "Relu", CRD])
-    planning = chained(proto, Choice("auto", "dcr"), "main/n0")
-    assert [site.chain for site in planning.sites] == [None, None]
+    planning = chained(proto, joined("auto", "dcr"), "main/n0")
+    assert [chain_of(planning, at) for at, _ in enumerate(planning.sites)] == [None, None]
 
 
 FAULTS = {
     "order": ([DCR], {"order": "CRD"}),
     "order_in_front_of_a_conv": ([CRD, "Conv"], {"order": "DCR"}),
-    "axes": ([Shuffled("CRD", (1, 2), spelled=True), "Add"], {"stride": (2, 1)}),
+    "axes": ([Shuffled("CRD", (1, 2), composite=True), "Add"], {"stride": (2, 1)}),
     "axes_in_front_of_a_conv": ([Shuffled("DCR", (4, 2), True), "Up"], {"stride": (2, 4)}),
 }
 
@@ -304,26 +317,26 @@ FAULTS = {
 def test_a_wrong_order_does_not_pass_the_certificate(
     tail: list[Layer], fault: dict[str, Any], shuffle: Shuffle
 ) -> None:
-    planned = chained(behind(Head(), tail), Choice("crop", shuffle)).sites[0]
-    chain, plan = planned.chain, planned.plan
-    assert isinstance(chain, Chain)
-    assert isinstance(plan, ChainPlan)
-    assert certify(chain, plan) == "exact"
-    links = tuple(
-        replace(link, site=replace(link.site, **fault)) if isinstance(link, ShuffleLink) else link
-        for link in chain.links
+    chain = whole_chain(behind(Head(), tail), shuffle)
+    steps = tuple(
+        replace(step, site=replace(step.site, **fault)) if isinstance(step, PixelShuffle) else step
+        for step in chain.steps
     )
-    wrong = replace(chain, links=links)
-    layout = replace(plan.layout, stride=wrong.stride)
-    assert certify(wrong, replace(plan, layout=layout)) == "failed"
+    strides = [chain.head.site.stride, *(step.stride for step in steps if step.stride)]
+    stride = tuple(prod(along) for along in zip(*strides, strict=True))
+    layout = replace(chain.layout, stride=stride)
+    assert verdict(replace(chain, steps=steps, layout=layout)) == "failed"
 
 
 WRONG: dict[str, tuple[str, Callable[..., Any]]] = {
-    "constants where the channels were": ("put", lambda places, order: places),
-    "constants side by side": ("_spread", lambda values, places: np.repeat(values, 16, axis=0)),
+    "constants where the channels were": ("chain.reordered", lambda layout, order: layout),
+    "constants side by side": (
+        "steps.pixelwise._spread",
+        lambda values, layout: np.repeat(values, 16, axis=0),
+    ),
     "phases of the first layer last": (
-        "interleaved",
-        lambda places, rank, phases_first: places.transpose(0, 3, 4, 1, 2).ravel(),
+        "chain.shuffle_order",
+        lambda layout, rank, order: layout.transpose(0, 3, 4, 1, 2).ravel(),
     ),
 }
 
@@ -332,21 +345,16 @@ WRONG: dict[str, tuple[str, Callable[..., Any]]] = {
 def test_a_channel_in_a_wrong_place_does_not_pass_the_certificate(
     name: str, wrong: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned = chained(behind(Head(), [DCR, "Add"]), Choice("crop", "dcr")).sites[0]
-    assert isinstance(planned.chain, Chain)
-    assert isinstance(planned.plan, ChainPlan)
-    assert certify(planned.chain, planned.plan) == "exact"
-    monkeypatch.setattr(f"deployconv.rewrites.lowering.chain.{name}", wrong)
-    assert certify(planned.chain, planned.plan) == "failed"
+    chain = whole_chain(behind(Head(), [DCR, "Add"]))
+    monkeypatch.setattr(f"deployconv.rewrites.{name}", wrong)
+    assert verdict(chain) == "failed"
 
 
 def test_a_crop_that_is_not_grown_does_not_pass_the_certificate() -> None:
-    planned = chained(behind(HEADS["k4_s2_cropped"], [DCR]), Choice("crop", "dcr")).sites[0]
-    assert isinstance(planned.chain, Chain)
-    assert isinstance(planned.plan, ChainPlan)
-    assert planned.plan.layout.crop == ((2, 2), (2, 2))
-    layout = replace(planned.plan.layout, crop=((1, 3), (2, 2)))
-    assert certify(planned.chain, replace(planned.plan, layout=layout)) == "failed"
+    chain = whole_chain(behind(HEADS["k4_s2_cropped"], [DCR]))
+    assert chain.layout.crop == ((2, 2), (2, 2))
+    layout = replace(chain.layout, crop=((1, 3), (2, 2)))
+    assert verdict(replace(chain, layout=layout)) == "failed"
 
 
 @st.composite
@@ -380,4 +388,4 @@ def chains(draw: st.DrawFn) -> tuple[Head, list[Layer], Shuffle]:
 @given(chains())
 def test_any_chain(drawn: tuple[Head, list[Layer], Shuffle]) -> None:
     head, tail, shuffle = drawn
-    rewritten(behind(head, tail, (3, 2, 2)), Choice("crop", shuffle))
+    rewritten(behind(head, tail, (3, 2, 2)), joined("crop", shuffle))
