@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_conv_transpose import ConvTranspose as _ConvTranspose
 
-from deployconv.graph.evaluate import resize, upsample
+from deployconv.graph.nearest import resize, upsample
 from deployconv.graph.quantization import GRIDS, along, dequantize, quantize
 
 Array = NDArray[Any]

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from importlib import import_module
 
 from deployconv.graph.view import View
+from deployconv.match.attributes import Geometry
 from deployconv.match.site import (
-    Geometry,
     Original,
     Pointwise,
     Recogniser,

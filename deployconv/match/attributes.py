@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from deployconv.errors import ModelError
 from deployconv.graph.constants import Constant
 from deployconv.graph.tensors import dtype_name, is_onnx
-from deployconv.match.site import Geometry
-
-if TYPE_CHECKING:
-    from deployconv.match.weights import Parameter
 
 _AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+
+
+class Held(Protocol):
+    """A tensor of known type and shape, as weights and biases are."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The attributes of the layer as its node states them, for reports."""
+
+    stride: tuple[int, ...]
+    kernel: tuple[int, ...] | None
+    dilation: tuple[int, ...] | None
+    group: int | None
 
 
 @dataclass(frozen=True)
@@ -116,7 +134,7 @@ class AttributeReader:
         )
 
     def check_operands(
-        self, x: gs.Tensor, weight: Constant, bias: Parameter | None, channels: tuple[int, int]
+        self, x: gs.Tensor, weight: Constant, bias: Held | None, channels: tuple[int, int]
     ) -> None:
         """Check that input, weight and bias fit each other, before anything relies on it.
 

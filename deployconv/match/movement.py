@@ -19,7 +19,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from deployconv.graph.evaluate import LARGEST, evaluate
+from deployconv.graph.evaluate import evaluate
+from deployconv.graph.nearest import LARGEST
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
 from deployconv.graph.view import View, remembered

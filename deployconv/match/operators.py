@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
-    from deployconv.match.site import ConvBefore, SkippedSite, UpsampleSite
     from deployconv.polyphase import Axis
 
 Pads = tuple[tuple[int, int], ...]
@@ -76,73 +75,7 @@ def ranked(nodes: Iterable[gs.Node]) -> Ranked:
     return tuple(found)
 
 
-def layer_operators(site: UpsampleSite) -> Operators:
-    """The operators of an upsampling layer as it stands in the model."""
-    transposed = site.pattern == "conv_transpose"
-    is_resize = any(node.op in ("Resize", "Upsample") for node in site.nodes)
-    window = Window(
-        transposed=transposed,
-        kernel=tuple(axis.taps for axis in site.axes),
-        stride=site.stride if transposed else (1,) * site.rank,
-        dilation=tuple(abs(axis.step) for axis in site.axes),
-        pads=tuple(map(_transposed_pads, site.axes)) if transposed else _stated_pads(site.layer),
-        group=site.group,
-        channels=site.channels,
-        dtype=site.dtype,
-    )
-    return Operators(
-        window,
-        others=ranked(site.nodes[:-1]),
-        resize=site.stride if site.pattern == "nearest_resize" and is_resize else None,
-        sizes=site.known_sizes,
-    )
-
-
-def conv_window(conv: ConvBefore) -> Window:
-    """The parameters of the Conv before a pixel shuffle."""
-    attributes = conv.attributes
-    outputs, inputs = conv.weight.shape[:2]
-    return Window(
-        transposed=False,
-        kernel=attributes.kernel,
-        stride=attributes.strides,
-        dilation=attributes.dilations,
-        pads=_stated_pads(conv.node),
-        group=attributes.group,
-        channels=(inputs * attributes.group, outputs),
-        dtype=conv.weight.stored.name,
-    )
-
-
-def skipped_operators(site: SkippedSite) -> Operators:
-    """The operators of a skipped layer, as far as its nodes state them.
-
-    The channels are taken as (1, 1).
-    """
-    geometry, last = site.geometry, site.layer
-    if geometry is None or geometry.kernel is None:
-        return Operators(None, ranked(site.nodes), site.dtype)
-    ones = (1,) * len(geometry.kernel)
-    transposed = last.op == "ConvTranspose"
-    pads = _stated_pads(last)
-    if transposed and any(last.attrs.get("output_padding", ())):
-        stated = pads or ((0, 0),) * len(geometry.kernel)
-        added = last.attrs["output_padding"]
-        pads = tuple((b, e - more) for (b, e), more in zip(stated, added, strict=False))
-    window = Window(
-        transposed=transposed,
-        kernel=geometry.kernel,
-        stride=geometry.stride if transposed else ones,
-        dilation=geometry.dilation or ones,
-        pads=pads,
-        group=geometry.group or 1,
-        channels=(1, 1),
-        dtype=site.dtype,
-    )
-    return Operators(window, ranked(site.nodes[:-1]))
-
-
-def _stated_pads(node: gs.Node) -> Pads | None:
+def stated_pads(node: gs.Node) -> Pads | None:
     """The pads of ``node`` if it states them as numbers."""
     if node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return None
@@ -153,7 +86,7 @@ def _stated_pads(node: gs.Node) -> Pads | None:
     return tuple(zip(pads[:half], pads[half:], strict=True))
 
 
-def _transposed_pads(axis: Axis) -> tuple[int, int]:
+def transposed_pads(axis: Axis) -> tuple[int, int]:
     """What a ConvTranspose cuts off at the beginning, and at the end less its output_padding."""
     extent = abs(axis.step) * (axis.taps - 1) + 1
     return axis.origin, extent - axis.stride - axis.origin - axis.extra

@@ -31,6 +31,7 @@ from deployconv.graph.view import View
 from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
+    Geometry,
     has_references,
     is_standard,
     spatial_sizes,
@@ -40,7 +41,6 @@ from deployconv.match.movement import Movement, movements
 from deployconv.match.site import (
     ChannelOrder,
     ConvBefore,
-    Geometry,
     Original,
     Recogniser,
     ShuffleSite,

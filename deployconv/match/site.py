@@ -15,14 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deployconv.match.operators import (
-    Operators,
-    Window,
-    conv_window,
-    layer_operators,
-    ranked,
-    skipped_operators,
-)
+from deployconv.match.attributes import ConvAttributes, Geometry
+from deployconv.match.operators import Operators, Window, ranked, stated_pads, transposed_pads
 from deployconv.polyphase import Axis
 from deployconv.results import Pattern, Reason
 
@@ -32,22 +26,11 @@ if TYPE_CHECKING:
 
     from deployconv.graph.scope import Scope
     from deployconv.graph.view import View
-    from deployconv.match.attributes import ConvAttributes
     from deployconv.match.weights import Parameter
 
 Array = NDArray[Any]
 
 ChannelOrder = Literal["CRD", "DCR"]
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The attributes of the layer as its node states them, for reports."""
-
-    stride: tuple[int, ...]
-    kernel: tuple[int, ...] | None
-    dilation: tuple[int, ...] | None
-    group: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +202,7 @@ class UpsampleSite(BaseSite):
     @property
     def operators(self) -> Operators:
         """The operators of the layer as it stands in the model."""
-        return layer_operators(self)
+        return _layer_operators(self)
 
     @property
     def known_sizes(self) -> tuple[int | None, ...]:
@@ -261,7 +244,7 @@ class ConvBefore:
     @property
     def window(self) -> Window:
         """The parameters of the Conv, as an operator."""
-        return conv_window(self)
+        return _conv_window(self)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -316,7 +299,7 @@ class SkippedSite(BaseSite):
     @property
     def operators(self) -> Operators:
         """The operators as far as the nodes state them."""
-        return skipped_operators(self)
+        return _skipped_operators(self)
 
 
 Site = UpsampleSite | ShuffleSite | SkippedSite
@@ -333,3 +316,69 @@ class Recogniser:
 
     pattern: Pattern
     recognise: Callable[[gs.Node, Scope, View, str], Site | None]
+
+
+def _layer_operators(site: UpsampleSite) -> Operators:
+    """The operators of an upsampling layer as it stands in the model."""
+    transposed = site.pattern == "conv_transpose"
+    is_resize = any(node.op in ("Resize", "Upsample") for node in site.nodes)
+    window = Window(
+        transposed=transposed,
+        kernel=tuple(axis.taps for axis in site.axes),
+        stride=site.stride if transposed else (1,) * site.rank,
+        dilation=tuple(abs(axis.step) for axis in site.axes),
+        pads=tuple(map(transposed_pads, site.axes)) if transposed else stated_pads(site.layer),
+        group=site.group,
+        channels=site.channels,
+        dtype=site.dtype,
+    )
+    return Operators(
+        window,
+        others=ranked(site.nodes[:-1]),
+        resize=site.stride if site.pattern == "nearest_resize" and is_resize else None,
+        sizes=site.known_sizes,
+    )
+
+
+def _conv_window(conv: ConvBefore) -> Window:
+    """The parameters of the Conv before a pixel shuffle."""
+    attributes = conv.attributes
+    outputs, inputs = conv.weight.shape[:2]
+    return Window(
+        transposed=False,
+        kernel=attributes.kernel,
+        stride=attributes.strides,
+        dilation=attributes.dilations,
+        pads=stated_pads(conv.node),
+        group=attributes.group,
+        channels=(inputs * attributes.group, outputs),
+        dtype=conv.weight.stored.name,
+    )
+
+
+def _skipped_operators(site: SkippedSite) -> Operators:
+    """The operators of a skipped layer, as far as its nodes state them.
+
+    The channels are taken as (1, 1).
+    """
+    geometry, last = site.geometry, site.layer
+    if geometry is None or geometry.kernel is None:
+        return Operators(None, ranked(site.nodes), site.dtype)
+    ones = (1,) * len(geometry.kernel)
+    transposed = last.op == "ConvTranspose"
+    pads = stated_pads(last)
+    if transposed and any(last.attrs.get("output_padding", ())):
+        stated = pads or ((0, 0),) * len(geometry.kernel)
+        added = last.attrs["output_padding"]
+        pads = tuple((b, e - more) for (b, e), more in zip(stated, added, strict=False))
+    window = Window(
+        transposed=transposed,
+        kernel=geometry.kernel,
+        stride=geometry.stride if transposed else ones,
+        dilation=geometry.dilation or ones,
+        pads=pads,
+        group=geometry.group or 1,
+        channels=(1, 1),
+        dtype=site.dtype,
+    )
+    return Operators(window, ranked(site.nodes[:-1]))

@@ -36,6 +36,7 @@ from deployconv.graph.view import View, remembered
 from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
+    Geometry,
     has_references,
     is_standard,
     spatial_sizes,
@@ -43,15 +44,7 @@ from deployconv.match.attributes import (
 from deployconv.match.index_map import AxisMap, Upsampling, upsampling_of
 from deployconv.match.movement import ZERO, Movement, Segment, movements
 from deployconv.match.pointwise import keeps_zero
-from deployconv.match.site import (
-    Geometry,
-    Original,
-    Pointwise,
-    Recogniser,
-    Site,
-    SkippedSite,
-    UpsampleSite,
-)
+from deployconv.match.site import Original, Pointwise, Recogniser, Site, SkippedSite, UpsampleSite
 from deployconv.match.weights import find_parameters, find_weight
 from deployconv.polyphase import Axis
 from deployconv.results import Pattern, Reason

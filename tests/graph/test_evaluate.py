@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 
-from deployconv.graph.evaluate import LARGEST, evaluate
+from deployconv.graph.evaluate import evaluate
+from deployconv.graph.nearest import LARGEST
 from tests.build import Array, integers, run
 from tests.match.graphs import floats, ints, parsed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deployconv.graph.evaluate import nearest_sources, resize_sizes
+from deployconv.graph.nearest import nearest_sources, resize_sizes
 from tests.build import run
 from tests.match.graphs import CONV, assert_never_wrong, dynamic_shapes, feeds, floats, ints, parsed
 
