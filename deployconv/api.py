@@ -7,26 +7,28 @@ for editors and type checkers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployconv.errors import UsageError
 from deployconv.options import (
+    DEFAULT_RUNTIME,
     BenchCommand,
     BuildCommand,
     CheckCommand,
     FeedOptions,
     Form,
-    GpuOptions,
     InspectCommand,
     Policy,
     RewriteCommand,
     RewriteOptions,
+    RunCommand,
     ShapeRanges,
     Shapes,
     Shuffle,
+    SiteOptions,
     VerifyCommand,
 )
 from deployconv.results import (
@@ -38,6 +40,7 @@ from deployconv.results import (
     Parity,
     Rewriting,
 )
+from deployconv.runtimes import get_backend, get_runtime
 
 if TYPE_CHECKING:
     import onnx
@@ -81,11 +84,10 @@ def inspect(
     planning = plan_model(loaded, RewriteOptions(freeze_initializers=options.freeze_initializers))
     if options.target is None:
         return Inspection(loaded.info, planning.reports)
-    from deployconv.proof.dla import dla_note
-    from deployconv.runtimes.tensorrt import dla
+    from deployconv.proof import dla
 
     reports = tuple(
-        replace(planned.report, dla=dla_note(planned.found, planned.rewrite))
+        replace(planned.report, dla=dla.dla_note(planned.found, planned.rewrite))
         for planned in planning.sites
     )
     return Inspection(loaded.info, reports, options.target, f"{dla.VERSIONS} ({dla.SOURCE})")
@@ -96,7 +98,7 @@ def rewrite(
     *,
     output: str | Path | None = None,
     policy: Policy = "all",
-    backend: str = "ort",
+    backend: str = DEFAULT_RUNTIME,
     form: Form = "auto",
     shuffle: Shuffle = "auto",
     only: str | Sequence[str] = (),
@@ -120,7 +122,7 @@ def rewrite(
     threads: int | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Rewriting:
-    """Rewrite every upsampling layer as Conv, shuffle, crop; prove it; time it; write it.
+    """Rewrite upsampling layers as Conv, pixel shuffle and crop; check, time and write the model.
 
     Args:
         model: a file, or a ModelProto, which is left untouched.
@@ -197,8 +199,8 @@ def rewrite(
         max_memory=max_memory,
         threads=threads,
     )
-    if verify or policy == "fastest" or backend != "ort":
-        _require(backend)
+    if verify or policy == "fastest" or backend != DEFAULT_RUNTIME:
+        get_backend(backend)  # a missing library is reported before any work
     request = _request(_source(model), options, on_progress)
     return rewrite_model(load(model), request)
 
@@ -207,7 +209,7 @@ def verify(
     reference: Model,
     candidate: Model,
     *,
-    backend: str | Sequence[str] = "ort",
+    backend: str | Sequence[str] = DEFAULT_RUNTIME,
     shape: ShapeMap | None = None,
     inputs: str | Path | None = None,
     seed: int = 0,
@@ -239,7 +241,7 @@ def verify(
         threads=threads,
     )
     for name in options.backend:
-        _require(name)
+        get_backend(name)  # a missing library is reported before any work
     for model in (reference, candidate):
         load(model)
     pair, feed = (_source(reference), _source(candidate)), _feed(options)
@@ -250,7 +252,7 @@ def bench(
     model: Model,
     other: Model | None = None,
     *,
-    backend: str | Sequence[str] = "ort",
+    backend: str | Sequence[str] = DEFAULT_RUNTIME,
     shape: ShapeMap | None = None,
     inputs: str | Path | None = None,
     seed: int = 0,
@@ -270,9 +272,8 @@ def bench(
         seed: seed of the random inputs.
         threads: threads of the backend; None for all processors.
         runs: timed runs per model; None for a number that fits the time of a run.
-        profile: add where the time goes, layer by layer and grouped by site; for ``tensorrt``
-            and ``tensorrt-rtx``.
-        cuda_graph: time launches of captured CUDA graphs; for the same two.
+        profile: add the time of each layer, grouped by site, if the backend profiles layers.
+        cuda_graph: time launches of captured CUDA graphs, if the backend captures them.
 
     Raises:
         UsageError, ModelError: the call or a model is at fault.
@@ -292,13 +293,16 @@ def bench(
         cuda_graph=cuda_graph,
     )
     for name in options.backend:
-        _require(name)
+        get_backend(name)  # a missing library is reported before any work
     load(model)
     if other is not None:
         load(other)
     pair = _source(model), None if other is None else _source(other)
-    feed, gpu = _feed(options), GpuOptions(profile, cuda_graph)
-    return tuple(measure_latency(*pair, name, feed, threads, runs, gpu) for name in options.backend)
+    feed = _feed(options)
+    return tuple(
+        measure_latency(*pair, name, feed, threads, runs, profile, cuda_graph)
+        for name in options.backend
+    )
 
 
 def build(
@@ -354,7 +358,7 @@ def build(
 def check(
     paths: Iterable[str | Path],
     *,
-    backend: str = "ort",
+    backend: str = DEFAULT_RUNTIME,
     seed: int = 0,
     on_result: Callable[[ModelCheck], None] | None = None,
 ) -> CheckReport:
@@ -374,7 +378,7 @@ def check(
     from deployconv.gate import check_models
 
     options = CheckCommand(backend=backend, seed=seed)
-    _require(options.backend)
+    get_backend(options.backend)  # a missing library is reported before any work
     rewritten = partial(rewrite, backend=options.backend, seed=options.seed, bench=False)
     return check_models(paths, rewritten, on_result)
 
@@ -382,12 +386,13 @@ def check(
 def _request(
     source: ModelSource, options: RewriteCommand, on_progress: Callable[[float], None] | None
 ) -> Request:
-    """What `rewriting` is asked for."""
+    """Turn the options of a call into what `rewriting.rewrite_model` takes."""
     from deployconv.rewriting import Request
-    from deployconv.runtimes import get_runtime
     from deployconv.search.choice import TunerOptions
 
     feed = _feed(options)
+    chosen = {one.name: getattr(options, one.name) for one in fields(SiteOptions)}
+    float_bias = bool(options.target) or get_runtime(options.backend).needs_float_bias
     targets = None
     if options.target:
         from deployconv.proof.builds import targets_of
@@ -395,16 +400,8 @@ def _request(
         targets = targets_of(options.target, options.backend, feed)
     return Request(
         source=source,
-        options=RewriteOptions(
-            policy=options.policy,
-            form=options.form,
-            shuffle=options.shuffle,
-            only=options.only,
-            skip=options.skip,
-            freeze_initializers=options.freeze_initializers,
-            allow_requantize=options.allow_requantize,
-            float_bias=bool(options.target) or get_runtime(options.backend).needs_float_bias,
-        ),
+        command=options,
+        options=RewriteOptions(**chosen, float_bias=float_bias),
         tuner=TunerOptions(
             backend=options.backend,
             threads=options.threads,
@@ -415,22 +412,8 @@ def _request(
             max_memory=options.max_memory,
             dump=options.dump,
         ),
-        upgrade_opset=options.upgrade_opset,
-        output=options.output,
-        force=options.force,
-        dry_run=options.dry_run,
-        verify=options.verify,
-        bench=options.bench,
-        strict=options.strict,
         targets=targets,
     )
-
-
-def _require(backend: str) -> None:
-    """Fail before any work if the backend's library is not there."""
-    from deployconv.runtimes import get_backend
-
-    get_backend(backend)
 
 
 def _source(model: Model) -> ModelSource:
@@ -438,7 +421,7 @@ def _source(model: Model) -> ModelSource:
     return Path(model) if isinstance(model, (str, Path)) else model.SerializeToString()
 
 
-def _feed(options: RewriteCommand | VerifyCommand | BenchCommand) -> FeedOptions:
+def _feed(options: RewriteCommand | RunCommand) -> FeedOptions:
     return FeedOptions(options.shape or {}, options.inputs, options.seed)
 
 
@@ -455,7 +438,7 @@ def _shapes(shape: ShapeMap | None) -> Shapes:
 
 
 def _ranges(shape: RangeMap | None) -> ShapeRanges:
-    """One shape stands for a range of that shape alone."""
+    """Turn each value into three shapes; a single shape is used for all three."""
     ranges = {}
     for name, given in (shape or {}).items():
         corners = [tuple(corner) for corner in given if not isinstance(corner, int)]

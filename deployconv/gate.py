@@ -9,16 +9,18 @@ from pathlib import Path
 from deployconv.errors import BackendUnavailable, CheckFailed, DeployconvError, UsageError
 from deployconv.results import CheckReport, ModelCheck, Rewriting, Verdict
 
-Rewrite = Callable[[Path], Rewriting]
-"""Rewrites and proves one model; raises if that fails."""
-
 
 def check_models(
     paths: Iterable[str | Path],
-    rewrite: Rewrite,
+    rewrite: Callable[[Path], Rewriting],
     on_result: Callable[[ModelCheck], None] | None = None,
 ) -> CheckReport:
-    """Run ``rewrite`` on every model; ``on_result`` is called with each verdict as it is known.
+    """Rewrite and check every model.
+
+    Args:
+        paths: model files, or folders that are searched for models.
+        rewrite: rewrites and checks one model; raises if that fails.
+        on_result: called with each verdict as it is known.
 
     Raises:
         UsageError: a path does not exist, or a folder holds no model.
@@ -32,21 +34,21 @@ def check_models(
     return CheckReport(tuple(checks))
 
 
-def _check(path: Path, rewrite: Rewrite) -> ModelCheck:
+def _check(path: Path, rewrite: Callable[[Path], Rewriting]) -> ModelCheck:
     """Rewrite one model and turn the outcome into a verdict."""
     start = time.perf_counter()
-    done: Rewriting | None = None
+    result: Rewriting | None = None
     message: str | None = None
     status: Verdict = "passed"
     try:
-        done = rewrite(path)
+        result = rewrite(path)
     except CheckFailed as failure:
-        status, done, message = "failed", failure.result, str(failure)
+        status, result, message = "failed", failure.result, str(failure)
     except BackendUnavailable as missing:
         status, message = "not-run", str(missing)
     except DeployconvError as error:
         status, message = "error", str(error)
-    return ModelCheck(str(path), status, time.perf_counter() - start, done, message)
+    return ModelCheck(str(path), status, time.perf_counter() - start, result, message)
 
 
 def _model_files(paths: Iterable[str | Path]) -> Iterator[Path]:

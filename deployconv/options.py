@@ -16,6 +16,12 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from deployconv.errors import UsageError
 from deployconv.results import ShuffleName
 
+DEFAULT_RUNTIME = "ort"
+"""Runs models if no runtime was asked for, or if the one that was should not run them."""
+
+Capability = Literal["profiles_layers", "captures_graphs", "compiles"]
+"""What only some runtimes can do, and an option may need; fields of `runtimes.Runtime`."""
+
 Policy = Literal["all", "cost", "fastest"]
 
 Form = Literal["auto", "crop", "pad", "split", "separable", "matrix"]
@@ -36,15 +42,18 @@ class Flag:
 
     Attributes:
         help: the description.
-        metavar: what stands for the value in the help; None for the type or the choices.
+        metavar: placeholder of the value in the help; None for the type or the choices.
         short: a second name of one letter, such as ``-o``.
         minimum: the smallest value that is allowed.
+        capability: what a runtime must be able to do for this option; the help lists those that
+            can.
     """
 
     help: str
     metavar: str | None = None
     short: str | None = None
     minimum: float | None = None
+    capability: Capability | None = None
 
 
 def _flag(
@@ -53,9 +62,10 @@ def _flag(
     *,
     short: str | None = None,
     minimum: float | None = None,
+    capability: Capability | None = None,
 ) -> dict[str, Flag]:
     """Return the metadata of a dataclass field that is an option."""
-    return {"flag": Flag(help, metavar, short, minimum)}
+    return {"flag": Flag(help, metavar, short, minimum, capability)}
 
 
 @dataclass(frozen=True)
@@ -97,19 +107,6 @@ class FeedOptions:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class GpuOptions:
-    """How a model is timed on a GPU.
-
-    Attributes:
-        profile: also time each layer by itself.
-        cuda_graph: time launches of a captured CUDA graph.
-    """
-
-    profile: bool = False
-    cuda_graph: bool = False
-
-
 _BACKEND = _flag("Runtime: ort (CPU), ort:cuda, ...", "NAME")
 _BACKENDS = _flag("Runtime: ort (CPU), ort:cuda, ... Repeat for several.", "NAME")
 _SHAPE = _flag(
@@ -137,16 +134,21 @@ class SiteOptions:
     form: Form = field(
         default="auto",
         metadata=_flag(
-            "crop: smallest kernel, then a crop; pad: no crop; split: a Conv per phase; "
-            "separable: a Conv per axis; matrix: a product of matrices per axis."
+            "crop: smallest kernel, then a crop; pad: no crop at the front; split: one Conv per "
+            "phase; separable: one Conv per axis; matrix: one matrix product per axis."
         ),
     )
-    shuffle: Shuffle = field(default="auto", metadata=_flag("How phases are moved into space."))
+    shuffle: Shuffle = field(
+        default="auto",
+        metadata=_flag("Operators that move the phases from channels to positions in the image."),
+    )
     only: tuple[str, ...] = field(
-        default=(), metadata=_flag("Only sites whose id matches. Repeatable.", "GLOB")
+        default=(),
+        metadata=_flag("Rewrite only sites whose id or node name matches. Repeatable.", "GLOB"),
     )
     skip: tuple[str, ...] = field(
-        default=(), metadata=_flag("Not the sites whose id matches. Repeatable.", "GLOB")
+        default=(),
+        metadata=_flag("Leave sites alone whose id or node name matches. Repeatable.", "GLOB"),
     )
     freeze_initializers: bool = field(default=False, metadata=_FREEZE_INITIALIZERS)
     allow_requantize: bool = field(
@@ -185,8 +187,8 @@ class InspectCommand(Command):
     target: str | None = field(
         default=None,
         metadata=_flag(
-            "Say of each layer what keeps it off the DLA of a Jetson, as exported and "
-            "rewritten, as NVIDIA documents it.",
+            "Say why the DLA of a Jetson cannot run a layer, as exported and as rewritten, by "
+            "NVIDIA's documentation.",
             "dla",
         ),
     )
@@ -201,7 +203,7 @@ class RewriteCommand(Command, SiteOptions):
         default=None,
         metadata=_flag("Default: MODEL.deploy.onnx beside the model.", "OUT", short="-o"),
     )
-    backend: str = field(default="ort", metadata=_BACKEND)
+    backend: str = field(default=DEFAULT_RUNTIME, metadata=_BACKEND)
     target: tuple[str, ...] = field(
         default=(),
         metadata=_flag(
@@ -216,10 +218,12 @@ class RewriteCommand(Command, SiteOptions):
     threads: int | None = field(default=None, metadata=_THREADS)
     verify: bool = field(default=True, metadata=_flag("Run neither certificate nor parity check."))
     bench: bool = field(default=True, metadata=_flag("Take no timing."))
-    strict: bool = field(default=False, metadata=_flag("Fail, status 1, if a site is left alone."))
+    strict: bool = field(
+        default=False, metadata=_flag("Fail with status 1 if a site is not rewritten.")
+    )
     dump: Path | None = field(
         default=None,
-        metadata=_flag("Where to keep the models and inputs of a failed certificate.", "DIR"),
+        metadata=_flag("Folder for the models and inputs of a failed certificate.", "DIR"),
     )
     upgrade_opset: bool | None = field(
         default=None,
@@ -229,13 +233,13 @@ class RewriteCommand(Command, SiteOptions):
     )
     budget: float = field(
         default=60.0,
-        metadata=_flag("Time to measure for fastest, approximately.", "SECONDS", minimum=1),
+        metadata=_flag("About how long fastest may measure.", "SECONDS", minimum=1),
     )
     cache: bool = field(default=True, metadata=_flag("Neither read nor keep measurements."))
     max_memory: float = field(
         default=1.1,
         metadata=_flag(
-            "How many times the original's peak memory fastest may take (inf: any).",
+            "Peak memory that fastest may take, as a multiple of the original's (inf: any).",
             "TIMES",
             minimum=0,
         ),
@@ -245,10 +249,10 @@ class RewriteCommand(Command, SiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyCommand(Command):
-    """The options of ``verify``."""
+class RunCommand(Command):
+    """The options of a command that runs models on one or more backends."""
 
-    backend: tuple[str, ...] = field(default=("ort",), metadata=_BACKENDS)
+    backend: tuple[str, ...] = field(default=(DEFAULT_RUNTIME,), metadata=_BACKENDS)
     shape: Shapes | None = field(default=None, metadata=_SHAPE)
     inputs: Path | None = field(default=None, metadata=_INPUTS)
     seed: int = field(default=0, metadata=_SEED)
@@ -256,27 +260,25 @@ class VerifyCommand(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchCommand(Command):
+class VerifyCommand(RunCommand):
+    """The options of ``verify``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchCommand(RunCommand):
     """The options of ``bench``."""
 
-    backend: tuple[str, ...] = field(default=("ort",), metadata=_BACKENDS)
-    shape: Shapes | None = field(default=None, metadata=_SHAPE)
-    inputs: Path | None = field(default=None, metadata=_INPUTS)
-    seed: int = field(default=0, metadata=_SEED)
-    threads: int | None = field(default=None, metadata=_THREADS)
     runs: int | None = field(default=None, metadata=_flag("Timed runs per model.", "N", minimum=1))
     profile: bool = field(
         default=False,
         metadata=_flag(
-            "Also show where the time goes, by site, as TensorRT's profiler takes it "
-            "(backends tensorrt and tensorrt-rtx)."
+            "Also show where the time goes, by site, as TensorRT's profiler measures it",
+            capability="profiles_layers",
         ),
     )
     cuda_graph: bool = field(
         default=False,
-        metadata=_flag(
-            "Time launches of a captured CUDA graph (backends tensorrt and tensorrt-rtx)."
-        ),
+        metadata=_flag("Time launches of a captured CUDA graph", capability="captures_graphs"),
     )
 
 
@@ -307,7 +309,8 @@ class BuildCommand(Command):
     engine: Path | None = field(
         default=None,
         metadata=_flag(
-            "Write the engine; with several targets, one each: FILE.sm89.engine.", "FILE"
+            "Write the engine. With several targets, net.engine becomes net.sm89.engine, ...",
+            "FILE",
         ),
     )
     fp16: bool = field(
@@ -321,7 +324,7 @@ class BuildCommand(Command):
 class CheckCommand(Command):
     """The options of ``check``."""
 
-    backend: str = field(default="ort", metadata=_BACKEND)
+    backend: str = field(default=DEFAULT_RUNTIME, metadata=_BACKEND)
     seed: int = field(default=0, metadata=_SEED)
 
 

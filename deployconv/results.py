@@ -1,6 +1,6 @@
 """What the commands find, as plain frozen dataclasses. Times are milliseconds, sizes bytes.
 
-The planner, the proof and the runtimes fill them in; ``report`` turns them into a table, JSON or
+Planning, checks and runtimes fill them in; ``report`` turns them into a table, JSON or
 JUnit XML. The JSON keys are the names of the fields, in their order.
 """
 
@@ -179,7 +179,7 @@ class SiteReport:
 
     @property
     def left_alone(self) -> bool:
-        """True for a layer that is not in its final form: neither rewritten nor so already."""
+        """Whether the layer is neither rewritten nor already in the form of a rewritten one."""
         done = self.reason is not None and self.reason.code == "already-lowered"
         return self.status != "rewritten" and not done
 
@@ -431,9 +431,9 @@ class Inspection:
     source: ModelInfo
     sites: tuple[SiteReport, ...]
     target: str | None = None
-    """What each site was checked for besides: ``dla``."""
+    """``dla`` if the sites were also checked for what keeps them off the DLA."""
     note: str | None = None
-    """Which versions of the target that is true of, and which document says so."""
+    """The versions of the target that this is true of, and the document that says so."""
 
 
 @dataclass(frozen=True)

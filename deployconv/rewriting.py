@@ -1,7 +1,7 @@
-"""One rewrite from the loaded model to the written one, each step in its order.
+"""Rewrite one model: plan, certify, write to a temporary file, compare, time, move into place.
 
-plan -> certify -> (compile as exported) -> edit -> stage -> (compile) -> parity -> latency
--> publish
+If targets were named, the original is compiled for them after the certificates, and the
+rewritten model before the comparison.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from deployconv.errors import BackendUnavailable, CheckFailed
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.save import needs_external_data, refuse_existing, refuse_inputs, staged
-from deployconv.options import RewriteOptions
+from deployconv.options import RewriteCommand, RewriteOptions
 from deployconv.proof.certificate import certify_sites, failed_certificates
 from deployconv.results import NotRun, Rewriting, Step
 from deployconv.rewrites.planning import apply
@@ -33,113 +33,104 @@ class Request:
     """What is asked of a rewrite.
 
     Attributes:
-        source: the original for a backend.
-        options: which sites, into which form.
+        source: the original model, as a backend loads it.
+        command: the options of the call.
+        options: which sites are rewritten, into which form.
         tuner: backend, threads and inputs, for the proof as well as for ``fastest``.
-        upgrade_opset: raise the model to the opset of Col2Im; None where that is worth it.
-        output: where the model goes; None writes nothing.
-        force: replace an existing output.
-        dry_run: do everything but write the output.
-        verify: certify each site and check the parity of the whole model.
-        bench: time both models.
-        strict: a site that is left alone is a failure.
-        targets: what both models are compiled for; None for nothing.
+        targets: what both models are compiled for; None if no target was named.
     """
 
     source: ModelSource
+    command: RewriteCommand
     options: RewriteOptions
     tuner: TunerOptions
-    upgrade_opset: bool | None
-    output: Path | None
-    force: bool
-    dry_run: bool
-    verify: bool
-    bench: bool
-    strict: bool
     targets: Targets | None
 
 
 def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
-    """Rewrite, prove, time and write ``loaded``.
+    """Rewrite ``loaded``, check the result, time both models and write the new one.
 
     Raises:
         CheckFailed: a check did not hold; nothing was written.
         UsageError, ModelError: the call or the model is at fault.
         BackendUnavailable: the backend is not available or cannot run the model.
     """
+    command = request.command
     external = needs_external_data(loaded.proto)
-    if request.output is not None:
-        refuse_inputs(request.output, loaded)
-        if not request.force and not request.dry_run:
-            refuse_existing(request.output, external)
+    if command.output is not None:
+        refuse_inputs(command.output, loaded)
+        if not command.force and not command.dry_run:
+            refuse_existing(command.output, external)
     planning = plan_by_policy(
-        loaded, request.source, request.options, request.tuner, request.upgrade_opset
+        loaded, request.source, request.options, request.tuner, command.upgrade_opset
     )
-    if request.verify:
+    if command.verify:
         planning = certify_sites(planning, request.tuner.feed.seed, request.tuner.dump)
-    done = Rewriting(loaded.info, planning.reports, warnings=planning.warnings)
-    _check_sites(done, request)
+    result = Rewriting(loaded.info, planning.reports, warnings=planning.warnings)
+    _raise_for_sites(result, request)
     before = request.targets.build(loaded, request.source) if request.targets else None
     if request.targets and before:
         from deployconv.proof.builds import with_target_notes
 
         sites = [planned.found for planned in planning.sites]
-        done = with_target_notes(done, sites, before, request.targets)
+        result = with_target_notes(result, sites, before, request.targets)
     after = apply(planning)
-    place = None if request.dry_run else request.output
-    with staged(after.proto, loaded.folder, place, after.added, external) as candidate:
-        done = replace(done, model=after.proto if place is None else candidate.proto)
+    output = None if command.dry_run else command.output
+    with staged(after.proto, loaded.folder, output, after.added, external) as candidate:
+        result = replace(result, model=after.proto if output is None else candidate.proto)
         if request.targets and before:
             from deployconv.proof.builds import compile_rewritten
 
-            done = compile_rewritten(done, before, candidate.path, request.targets)
-        done = _proved(done, candidate.path, request)
-        done = _timed(done, candidate.path, request)
-        if place is not None:
-            done = replace(done, output=candidate.publish(place, request.force))
-    return done
+            result = compile_rewritten(result, before, candidate.path, request.targets)
+        result = _with_parity(result, candidate.path, request)
+        result = _with_latency(result, candidate.path, request)
+        if output is not None:
+            result = replace(result, output=candidate.publish(output, command.force))
+    return result
 
 
-def _check_sites(done: Rewriting, request: Request) -> None:
+def _raise_for_sites(result: Rewriting, request: Request) -> None:
     """Raise CheckFailed for a failed certificate, or under ``strict`` for a site left alone."""
-    failed = failed_certificates(done.sites)
+    failed = failed_certificates(result.sites)
     if failed:
-        raise CheckFailed(f"certificate failed: {', '.join(failed)}: nothing was written", done)
-    left = [site.id for site in done.sites if site.left_alone]
-    if request.strict and left:
-        raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", done)
+        raise CheckFailed(f"certificate failed: {', '.join(failed)}: nothing was written", result)
+    left = [site.id for site in result.sites if site.left_alone]
+    if request.command.strict and left:
+        raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", result)
 
 
-def _proved(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
-    """Add the parity of the whole model. Raises CheckFailed where it does not hold."""
-    if not request.verify:
-        return _not_run(done, "certificate", "parity", reason="--no-verify")
+def _with_parity(result: Rewriting, candidate: Path, request: Request) -> Rewriting:
+    """Add the parity of the whole model. Raises CheckFailed if it does not hold."""
+    if not request.command.verify:
+        return _with_not_run(result, "certificate", "parity", reason="--no-verify")
     from deployconv.proof.parity import check_parity
 
     tuner = request.tuner
     if absent := _no_gpu(request):
-        return _not_run(done, "parity", reason=absent)
-    requantized = any(site.requantized is not None for site in done.sites)
+        return _with_not_run(result, "parity", reason=absent)
+    requantized = any(site.requantized is not None for site in result.sites)
     parity = check_parity(
         request.source, candidate, tuner.backend, tuner.feed, tuner.threads, requantized
     )
-    done = replace(done, parity=parity)
+    result = replace(result, parity=parity)
     if not parity.passed:
         worst = next(output for output in parity.outputs if not output.passed)
         why = worst.problem or f"max |difference| {worst.max_abs:.3g} > {worst.tolerance:.3g}"
-        raise CheckFailed(f"parity failed: output '{worst.name}': {why}: nothing was written", done)
-    return done
+        raise CheckFailed(
+            f"parity failed: output '{worst.name}': {why}: nothing was written", result
+        )
+    return result
 
 
-def _timed(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
+def _with_latency(result: Rewriting, candidate: Path, request: Request) -> Rewriting:
     """Add the latency of both models, or why it could not be measured."""
-    if not request.bench:
-        return _not_run(done, "latency", reason="--no-bench")
+    if not request.command.bench:
+        return _with_not_run(result, "latency", reason="--no-bench")
     tuner = request.tuner
     if absent := _no_gpu(request):
-        return _not_run(done, "latency", reason=absent)
-    if not any(site.status == "rewritten" for site in done.sites):
-        return _not_run(done, "latency", reason="no site was rewritten")
+        return _with_not_run(result, "latency", reason=absent)
+    if not any(site.status == "rewritten" for site in result.sites):
+        return _with_not_run(result, "latency", reason="no site was rewritten")
     from deployconv.proof.latency import measure_latency
 
     try:
@@ -147,9 +138,9 @@ def _timed(done: Rewriting, candidate: Path, request: Request) -> Rewriting:
             request.source, candidate, tuner.backend, tuner.feed, tuner.threads
         )
     except BackendUnavailable as missing:
-        # Parity has run, perhaps as a float32 twin: the model is proved, only not timed.
-        return _not_run(done, "latency", reason=str(missing))
-    return replace(done, latency=latency)
+        # The parity check passed, perhaps with float32 twins: only the timing is missing.
+        return _with_not_run(result, "latency", reason=str(missing))
+    return replace(result, latency=latency)
 
 
 def _no_gpu(request: Request) -> str | None:
@@ -161,5 +152,5 @@ def _no_gpu(request: Request) -> str | None:
     return no_gpu(request.tuner.backend)
 
 
-def _not_run(done: Rewriting, *steps: Step, reason: str) -> Rewriting:
-    return replace(done, not_run=(*done.not_run, *(NotRun(step, reason) for step in steps)))
+def _with_not_run(result: Rewriting, *steps: Step, reason: str) -> Rewriting:
+    return replace(result, not_run=(*result.not_run, *(NotRun(step, reason) for step in steps)))

@@ -104,20 +104,24 @@ def fit(samples: Sequence[Sample]) -> tuple[dict[Term, Rate], float, list[float]
     errors = relative @ constants - 1.0
     pairs = constants[:-1].reshape(-1, 2)
     table = {
-        term: Rate(0.0, float(a), float(b)) if term in _HINDERED else Rate(float(a), float(b))
+        term: Rate(0.0, float(a), float(b))
+        if term in _SLOWED_BY_THREADS
+        else Rate(float(a), float(b))
         for term, (a, b) in zip(terms, pairs, strict=True)
     }
     return table, float(constants[-1]), [float(error) for error in errors]
 
 
-_HINDERED: frozenset[Term] = frozenset({"launches", "forks", "transposed_axis", "transposed_rows"})
+_SLOWED_BY_THREADS: frozenset[Term] = frozenset(
+    {"launches", "forks", "transposed_axis", "transposed_rows"}
+)
 """Terms that take longer with more threads: waking them costs time, or they compete."""
 
 
 def _parts(sample: Sample, term: Term) -> tuple[float, float]:
     """The factors of the two constants of a term."""
     amount = sample.work.get(term, 0.0)
-    if term in _HINDERED:
+    if term in _SLOWED_BY_THREADS:
         return amount, amount * (sample.threads - 1)
     return amount / sample.threads, amount
 

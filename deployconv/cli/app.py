@@ -18,6 +18,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -40,7 +41,7 @@ _FAULT = 2
 
 @dataclass
 class Session:
-    """The options of one call that stand before the command."""
+    """The options of one call that come before the name of the command."""
 
     debug: bool = False
 
@@ -92,8 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; ``arguments`` default to `sys.argv`."""
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
-        # The terminal's encoding may lack a character of a node name.
-        getattr(stream, "reconfigure", _ignore)(errors="backslashreplace")
+        if isinstance(stream, TextIOWrapper):
+            # The terminal's encoding may lack a character of a node name.
+            stream.reconfigure(errors="backslashreplace")
     session = Session()
     try:
         status = _run(sys.argv[1:] if arguments is None else list(arguments), session)
@@ -147,7 +149,3 @@ def _report(error: BaseException) -> int:
 def _silence_stdout() -> None:
     """Redirect standard output, as the interpreter reports a closed pipe when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _ignore(**_: object) -> None:
-    """Do nothing: ``reconfigure`` for a stream that is not a text file."""

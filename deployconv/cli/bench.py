@@ -20,7 +20,7 @@ def bench(
     model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="ONNX model file.")] = None,
     other: Annotated[
         Path | None,
-        typer.Argument(metavar="OTHER", help="A second model, timed in turns with the first."),
+        typer.Argument(metavar="OTHER", help="A second model, timed alternately with the first."),
     ] = None,
     saved: Annotated[
         Path | None,
@@ -33,7 +33,7 @@ def bench(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Time one model, or two in turns."""
+    """Time one model, or two alternately."""
     if saved is not None:
         if _given(context) != {"saved"}:
             raise UsageError(f"--from {saved}: shows what is in the file: give nothing else")
@@ -54,7 +54,7 @@ def bench(
 
 
 def _given(context: typer.Context) -> set[str]:
-    """The names of the arguments that stand on the command line."""
+    """The names of the arguments that the command line gives."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 

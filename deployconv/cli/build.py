@@ -10,7 +10,7 @@ from deployconv.options import BuildCommand
 
 @with_options(BuildCommand)
 def build(model: Model, options: BuildCommand, json: Json = False) -> None:
-    """Compile a model with TensorRT, ahead of time if targets are named."""
+    """Compile a model with TensorRT."""
     from deployconv import api
     from deployconv.report import console, document
     from deployconv.report.lines import failure_line

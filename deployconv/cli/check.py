@@ -29,7 +29,7 @@ def check(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Rewrite and prove models in memory, as a gate for CI."""
+    """Rewrite and prove models in memory, as a test in CI."""
     if junit is not None and not junit.parent.is_dir():
         raise UsageError(f"--junit {junit}: there is no folder {junit.parent}; create it first")
     from deployconv import api

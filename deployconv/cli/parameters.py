@@ -11,7 +11,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from deployconv.errors import UsageError
-from deployconv.options import Command, Option, ShapeRanges, Shapes, options_of
+from deployconv.options import Command, Flag, Option, ShapeRanges, Shapes, options_of
+from deployconv.runtimes import names_with
 
 R = TypeVar("R")
 
@@ -70,13 +71,22 @@ def _parameter(option: Option) -> inspect.Parameter:
     elif option.negated:
         default = False
     flag = option.flag
-    info = typer.Option(*option.flag_names, metavar=flag.metavar, help=flag.help, min=flag.minimum)
+    info = typer.Option(
+        *option.flag_names, metavar=flag.metavar, help=help_text(flag), min=flag.minimum
+    )
     return inspect.Parameter(
         _argument(option),
         inspect.Parameter.KEYWORD_ONLY,
         default=default,
         annotation=Annotated[kind, info],
     )
+
+
+def help_text(flag: Flag) -> str:
+    """Return the description of a flag, with the backends that have what it needs."""
+    if flag.capability is None:
+        return flag.help
+    return f"{flag.help} (backends {' and '.join(names_with(flag.capability))})."
 
 
 def _value(option: Option, given: Any) -> Any:
@@ -116,7 +126,7 @@ def parse_shapes(values: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
 def parse_ranges(values: Sequence[str] | None) -> dict[str, tuple[tuple[int, ...], ...]]:
     """Turn ``["x:1,8..1,16..4,32"]`` into ``{"x": ((1, 8), (1, 16), (4, 32))}``.
 
-    One shape stands for all three.
+    A single shape is used for all three.
 
     Raises:
         UsageError: as `parse_shapes`, or there are neither one nor three shapes.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @with_options(RewriteCommand)
 def rewrite(model: Model, options: RewriteCommand, json: Json = False) -> None:
-    """Rewrite a model, prove the result, time both, write it."""
+    """Rewrite a model, prove and time the result, write it."""
     # A path without a name is a folder, which is refused when it is read.
     if options.output is None and not options.dry_run and model.name:
         options = replace(options, output=default_output(model))

@@ -18,6 +18,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import NodeProto, SparseTensorProto, TensorProto
 
+from deployconv.graph.evaluate import run_reference
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.scope import Scope
 from deployconv.graph.tensors import is_onnx, read_tensor
@@ -172,12 +173,13 @@ class Constants:
             return _static_shape(node)
         if not node.inputs:
             return ()
+        names = [tensor.name for tensor in node.outputs if tensor.name]
         try:
-            arrays = _evaluate(proto, home.opset, {c.name: c.read() for c in known})
+            feeds = {constant.name: constant.read() for constant in known}
+            arrays = run_reference([proto], home.opset, feeds, names)
         except Exception:  # what the reference evaluator cannot run is no constant here
             return ()
         overridable = any(constant.overridable for constant in known)
-        names = [tensor.name for tensor in node.outputs if tensor.name]
         return tuple(
             _folded(name, array, overridable) for name, array in zip(names, arrays, strict=True)
         )
@@ -277,19 +279,3 @@ def _static_shape(node: gs.Node) -> tuple[Constant, ...]:
     if not isinstance(start, int) or not isinstance(end, int):
         return ()
     return (_folded(node.outputs[0].name, np.array(shape[start:end], np.int64), False),)
-
-
-def _evaluate(node: NodeProto, opset: int, inputs: dict[str, Array]) -> list[Array]:
-    from onnx.reference import ReferenceEvaluator
-
-    unknown = onnx.TypeProto()
-    graph = onnx.helper.make_graph(
-        [node],
-        "fold",
-        [onnx.helper.make_value_info(name, unknown) for name in inputs],
-        [onnx.helper.make_value_info(name, unknown) for name in node.output if name],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    # Infinity and NaN are results like others.
-    with np.errstate(all="ignore"):
-        return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, inputs)]

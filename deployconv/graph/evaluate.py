@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import ceil, floor, prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto
+
+if TYPE_CHECKING:
+    from onnx.reference.op_run import OpRun
 
 Array = NDArray[Any]
 
@@ -159,10 +162,21 @@ def evaluate(
         same = stated.get("auto_pad", b"").startswith(b"SAME")
         if node.op_type == "ConvTranspose" and (same or stated.get("output_shape")):
             raise NotImplementedError("ConvTranspose without explicit pads")
+    from deployconv.graph.reference_operators import OPERATORS
+
+    return run_reference(nodes, opset, feeds, outputs, OPERATORS)
+
+
+def run_reference(
+    nodes: Sequence[NodeProto],
+    opset: int,
+    feeds: Mapping[str, Array],
+    outputs: Sequence[str],
+    operators: list[type[OpRun]] | None = None,
+) -> list[Array]:
+    """The values of ``outputs`` by the ONNX reference evaluator, some ``operators`` replaced."""
     # The evaluator takes long to import, and few models need it.
     from onnx.reference import ReferenceEvaluator
-
-    from deployconv.graph.reference_operators import OPERATORS
 
     unknown = onnx.TypeProto()
     graph = onnx.helper.make_graph(
@@ -172,7 +186,7 @@ def evaluate(
         [onnx.helper.make_value_info(name, unknown) for name in outputs],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    evaluator = ReferenceEvaluator(model, new_ops=OPERATORS)
+    evaluator = ReferenceEvaluator(model, new_ops=operators)
     # Infinity and NaN are results like others.
     with np.errstate(all="ignore"):
         return [np.asarray(array) for array in evaluator.run(None, dict(feeds))]

@@ -23,7 +23,7 @@ from deployconv.graph import symbolic
 from deployconv.graph.constants import Constants
 from deployconv.graph.scope import Scope
 from deployconv.graph.symbolic import FEW, Known, Size, Unproven
-from deployconv.graph.tensors import graph_attributes
+from deployconv.graph.tensors import nested
 
 Instance = Mapping[str, tuple[int, ...]]
 """Tensor name -> concrete shape, for one choice of the dynamic sizes."""
@@ -123,26 +123,23 @@ def _sizes(value: ValueInfoProto) -> list[int | None]:
 
 def _defined(graph: GraphProto) -> Iterator[str]:
     """The name of every tensor, once for each graph that has one of that name."""
-    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    own |= {sparse.values.name for sparse in graph.sparse_initializer}
-    yield from own | {name for node in graph.node for name in node.output}
-    for node in graph.node:
-        for _, body in graph_attributes(node):
-            yield from _defined(body)
+    for owner in nested(graph):
+        own = {value.name for value in owner.input} | {tensor.name for tensor in owner.initializer}
+        own |= {sparse.values.name for sparse in owner.sparse_initializer}
+        yield from own | {name for node in owner.node for name in node.output}
 
 
 def _known(graph: GraphProto) -> Iterator[tuple[str, tuple[int, ...]]]:
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        if value.type.tensor_type.HasField("shape"):
-            sizes = _sizes(value)
-            known = tuple(size for size in sizes if size is not None)
-            if len(known) == len(sizes) and prod(known) > 0:
-                yield value.name, known
-    for tensor in graph.initializer:
-        yield tensor.name, tuple(tensor.dims)
-    for node in graph.node:
-        for _, body in graph_attributes(node):
-            yield from _known(body)
+    """Name and shape of every tensor whose sizes are all known and positive."""
+    for owner in nested(graph):
+        for value in (*owner.input, *owner.value_info, *owner.output):
+            if value.type.tensor_type.HasField("shape"):
+                sizes = _sizes(value)
+                known = tuple(size for size in sizes if size is not None)
+                if len(known) == len(sizes) and prod(known) > 0:
+                    yield value.name, known
+        for tensor in owner.initializer:
+            yield tensor.name, tuple(tensor.dims)
 
 
 class OpenShapes:

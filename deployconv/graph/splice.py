@@ -40,16 +40,11 @@ _CASTS = 6
 
 @dataclass(frozen=True, eq=False)
 class Replacement:
-    """``new`` nodes in place of those at positions ``old``, at the position of the last of them."""
+    """``new`` nodes in place of ``old`` nodes of ``scope``, at the position of the last of them."""
 
     scope: Scope
-    old: tuple[int, ...]
+    old: Sequence[gs.Node]
     new: Sequence[gs.Node]
-
-    @classmethod
-    def of(cls, scope: Scope, old: Iterable[gs.Node], new: Sequence[gs.Node]) -> Replacement:
-        """A replacement of the nodes ``old`` of ``scope``."""
-        return cls(scope, tuple(map(scope.index, old)), new)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +109,9 @@ def splice(view: View, edits: Iterable[Replacement | AttributeEdit]) -> Spliced:
         if isinstance(edit, AttributeEdit):
             _set_attributes(graph.node[edit.position], edit.attributes)
             continue
-        removed.setdefault(edit.scope, set()).update(edit.old)
-        inserted.setdefault(edit.scope, {})[max(edit.old)] = _export(edit, graph, shared)
+        positions = [edit.scope.index(node) for node in edit.old]
+        removed.setdefault(edit.scope, set()).update(positions)
+        inserted.setdefault(edit.scope, {})[max(positions)] = _export(edit, graph, shared)
     orphans: list[str] = []
     for scope, new in inserted.items():
         nodes = graphs[scope].node

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -105,7 +105,10 @@ def graph_attributes(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
                 yield f"{attribute.name}[{position}]", graph
 
 
-def nested(owner: GraphProto | FunctionProto) -> Iterator[GraphProto | FunctionProto]:
+Owner = TypeVar("Owner", GraphProto, FunctionProto)
+
+
+def nested(owner: Owner) -> Iterator[Owner | GraphProto]:
     """``owner`` and the bodies of its nodes, at any depth."""
     yield owner
     for node in owner.node:

@@ -9,6 +9,7 @@ An output element ``o`` reads input ``(o + p - d*t) / s`` through tap ``t`` if t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import onnx_graphsurgeon as gs
@@ -24,7 +25,6 @@ from deployconv.match.attributes import (
     spatial_sizes,
 )
 from deployconv.match.site import (
-    Geometry,
     Original,
     Recogniser,
     Site,
@@ -43,35 +43,25 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
     """
     if not is_standard(node, "ConvTranspose"):
         return None
-
-    def skip(reason: Reason, geometry: Geometry | None = None, dtype: str | None = None) -> Site:
-        return SkippedSite(
-            id=name,
-            pattern="conv_transpose",
-            scope=scope,
-            nodes=(node,),
-            reason=reason,
-            geometry=geometry,
-            dtype=dtype,
-        )
-
+    skip = partial(SkippedSite, id=name, pattern="conv_transpose", scope=scope, nodes=(node,))
     if has_references(node):
-        return skip(Reason("attribute-reference", "its attributes are the function's parameters"))
+        text = "its attributes are the function's parameters"
+        return skip(reason=Reason("attribute-reference", text))
     weight = find_weight(node, scope, view)
     if isinstance(weight, Reason):
-        return skip(weight)
+        return skip(reason=weight)
     attributes = _Attributes.of(node, weight, name)
     geometry = attributes.geometry
     parameters = find_parameters(node, scope, view, weight)
     if isinstance(parameters, Reason):
-        return skip(parameters, geometry, weight.dtype.name)
+        return skip(reason=parameters, geometry=geometry, dtype=weight.dtype.name)
     channels = weight.shape[0], weight.shape[1] * attributes.group
     reader = AttributeReader(node, name)
     reader.check_operands(node.inputs[0], weight, parameters.bias, channels)
     sizes = spatial_sizes(node.inputs[0], attributes.rank)
     padding = _padding(attributes, sizes)
     if isinstance(padding, Reason):
-        return skip(padding, geometry, weight.dtype.name)
+        return skip(reason=padding, geometry=geometry, dtype=weight.dtype.name)
     axes = tuple(
         Axis.transposed(stride, taps, dilation, (pad.begin, pad.end), pad.output_padding)
         for stride, taps, dilation, pad in zip(

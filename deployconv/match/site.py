@@ -115,11 +115,6 @@ class BaseSite:
         return self.nodes[-1]
 
     @property
-    def can_be_rewritten(self) -> bool:
-        """Whether a rewrite can be planned for it."""
-        return self.reason is None
-
-    @property
     def has_integer_weight(self) -> bool:
         """Whether DequantizeLinear makes the weight of integers, as far as this is known."""
         return False
@@ -315,8 +310,8 @@ class SkippedSite(BaseSite):
     """A node that looks like an upsampling layer and cannot be rewritten exactly."""
 
     reason: Reason = field()
-    geometry: Geometry | None
-    dtype: str | None
+    geometry: Geometry | None = None
+    dtype: str | None = None
 
     @property
     def operators(self) -> Operators:

@@ -22,6 +22,7 @@ A Resize or Upsample that is part of no layer of this kind is listed with the re
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import TypeGuard
 
@@ -103,37 +104,28 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     x = found.movement.source
     strides = tuple(axis.stride for axis in found.maps)
 
-    def skip(reason: Reason, geometry: Geometry | None = None) -> Site:
-        return SkippedSite(
-            id=name,
-            pattern=pattern,
-            scope=scope,
-            nodes=nodes,
-            reason=reason,
-            geometry=geometry,
-            dtype=dtype_name(x.dtype),
-        )
-
+    dtype = dtype_name(x.dtype)
+    skip = partial(SkippedSite, id=name, pattern=pattern, scope=scope, nodes=nodes, dtype=dtype)
     if node.op in _INTEGER_CONVS:
         text = f"it ends in a {node.op}; quantize the model in the Q/DQ format instead"
-        return skip(Reason("quantized-operator", text))
+        return skip(reason=Reason("quantized-operator", text))
     weight = find_weight(node, scope, view)
     if isinstance(weight, Reason):
-        return skip(weight)
+        return skip(reason=weight)
     reader = AttributeReader(node, name)
     conv = reader.conv(weight, grouped_axis=0)
     geometry = Geometry(strides, conv.kernel, conv.dilations, conv.group)
     parameters = find_parameters(node, scope, view, weight)
     if isinstance(parameters, Reason):
-        return skip(parameters, geometry)
+        return skip(reason=parameters, geometry=geometry)
     channels = weight.shape[1] * conv.group, weight.shape[0]
     reader.check_operands(node.inputs[0], weight, parameters.bias, channels)
     if found.movement.overridable():
         text = "a caller may override a graph input that decides what it moves where"
-        return skip(Reason("overridable-initializer", text), geometry)
+        return skip(reason=Reason("overridable-initializer", text), geometry=geometry)
     obstacle = _obstacle(found, conv)
     if obstacle is not None:
-        return skip(obstacle, geometry)
+        return skip(reason=obstacle, geometry=geometry)
     pads = conv.explicit_pads
     return UpsampleSite(
         id=name,
@@ -294,7 +286,6 @@ def _resize(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
         scope=scope,
         nodes=(node,),
         reason=_why_it_stays(node, factors, scope, view),
-        geometry=None,
         dtype=dtype_name(node.inputs[0].dtype),
     )
 

@@ -1,1 +1,1 @@
-"""Proof, not hope: exact certificates of single sites, parity of whole models."""
+"""Checks of a rewrite: certificates of single layers; parity and latency of whole models."""

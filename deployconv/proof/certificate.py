@@ -1,10 +1,10 @@
-"""The certificate: old and new nodes of a rewrite agree bit for bit on small integers.
+"""Certificates: the old and the new nodes of a rewrite agree bit for bit on small integers.
 
-Weights, biases and inputs are integers so small that every float32 sum is exact, whatever its
-order. Within what is certified an index error cannot pass and rounding cannot fail. Layers without
-an exact stand-in on integers are listed: only the parity check of the whole model covers them.
-Float16, bfloat16 and float64 layers are certified as their float32 twin: neither the nodes nor the
-arrangement of the weights depends on the element type.
+Weights, biases and inputs are integers so small that every float32 sum is exact in any order.
+So a wrong index shows in the part that is certified, and rounding cannot make a right one fail.
+Layers that cannot be exact on integers are listed: only the parity check of the whole model covers
+them. Float16, bfloat16 and float64 layers are certified as their float32 twin: neither the nodes
+nor the arrangement of the weights depends on the element type.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from deployconv.errors import BackendUnavailable, DeployconvError, UsageError
+from deployconv.options import DEFAULT_RUNTIME
 from deployconv.results import Certificate, SiteReport
 from deployconv.rewrites.base import Rewrite, Trial
 from deployconv.rewrites.planning import Planning
-from deployconv.runtimes import DEFAULT_RUNTIME, get_backend
+from deployconv.runtimes import get_backend
 
 Array = NDArray[Any]
 
@@ -80,12 +81,15 @@ def certify(rewrite: Rewrite, name: str, seed: int = 0) -> Certified:
 
 
 def certify_sites(planning: Planning, seed: int, dump: Path | None = None) -> Planning:
-    """Certify every site that is rewritten; the verdicts are in the reports.
+    """Certify every site that is rewritten or kept with changed weights.
 
-    The models of a failed certificate are written to a folder of their own in ``dump``.
+    Args:
+        planning: its reports get the verdicts.
+        seed: seed of the random integers.
+        dump: folder in which the models of each failed certificate get a folder of their own.
 
     Raises:
-        BackendUnavailable: a site can be run by no runtime here.
+        BackendUnavailable: no runtime here can run a site.
         UsageError: ``dump`` cannot be written.
     """
     done = []
@@ -156,14 +160,13 @@ def folder_name(site: str, taken: set[str]) -> str:
 
 
 def _run(model: ModelProto, feeds: Mapping[str, Array], output: str, site: str) -> Array:
+    """Run one model of a trial and return its output."""
     try:
         backend = get_backend(DEFAULT_RUNTIME)
         session = backend.prepare(model.SerializeToString(), optimise=False)
         return session.run(feeds)[output]
     except DeployconvError as refusal:
         # onnxruntime is not installed, or refuses what ONNX allows.
-        from deployconv.proof.reference import run_reference
-
         try:
             return run_reference(model, feeds)[output]
         except Exception as error:
@@ -171,3 +174,17 @@ def _run(model: ModelProto, feeds: Mapping[str, Array], output: str, site: str) 
                 f"{site}: no certificate, as neither onnxruntime ({refusal}) nor the ONNX"
                 f" reference evaluator ({type(error).__name__}) runs it: leave it out with --skip"
             ) from error
+
+
+def run_reference(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Run a tiny model in the ONNX reference evaluator, which is slow; all outputs by name.
+
+    An error of the evaluator is passed on as it is.
+    """
+    from onnx.reference import ReferenceEvaluator
+
+    from deployconv.graph.reference_operators import ConvTranspose
+
+    evaluator = ReferenceEvaluator(model, new_ops=[ConvTranspose])
+    results = evaluator.run(None, dict(feeds))
+    return dict(zip(evaluator.output_names, map(np.asarray, results), strict=True))

@@ -1,8 +1,9 @@
-"""How long one model takes, or two interleaved, and how much of that each upsampling layer takes.
+"""Time one model, or two in turns, and how much of the time each upsampling layer takes.
 
-A profile is what a GPU runtime tells of its layers. The runtime fuses nodes into layers of its
-own and names the nodes of each; a layer belongs to the sites (upsampling layers) whose nodes are
-among them. In a rewritten model the nodes that replace a site are named after it.
+A profile lists the layers of a GPU runtime with their times. The runtime fuses nodes into layers
+of its own and names the nodes of each; a layer belongs to the sites (upsampling layers) whose
+nodes are among them. In a rewritten model the names of the nodes that replace a site begin with
+the name of the site's last node.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deployconv.errors import UsageError
-from deployconv.options import FeedOptions, GpuOptions
+from deployconv.options import DEFAULT_RUNTIME, Capability, FeedOptions
 from deployconv.proof.inputs import common_inputs, make_feeds
 from deployconv.results import Latency, LayerTime, Profile, Quantiles, SiteTime
 from deployconv.runtimes import get_backend, names_with
@@ -28,17 +29,17 @@ if TYPE_CHECKING:
 PROFILED_RUNS = 20
 
 _NO_FEED = FeedOptions()
-_NO_GPU_OPTIONS = GpuOptions()
 
 
 def measure_latency(
     reference: ModelSource,
     candidate: ModelSource | None,
-    backend_name: str = "ort",
+    backend_name: str = DEFAULT_RUNTIME,
     feed: FeedOptions = _NO_FEED,
     threads: int | None = None,
     runs: int | None = None,
-    gpu: GpuOptions = _NO_GPU_OPTIONS,
+    profile: bool = False,
+    cuda_graph: bool = False,
 ) -> Latency:
     """Time one model, or two interleaved; the result names the machine and the runtime.
 
@@ -46,17 +47,28 @@ def measure_latency(
     cancels within the pair, and the median ignores the few pairs in which it met only one. The
     ratio of the two medians would compare moments that may lie seconds apart.
 
-    Layers are profiled after the timing, which a profiler would disturb.
+    Args:
+        reference: the model to time.
+        candidate: a second model, timed in turns with the first; None for none.
+        backend_name: what runs them.
+        feed: where the inputs come from.
+        threads: of the CPU; None for the backend's default.
+        runs: timed runs per model; None for a number that fits the time of a run.
+        profile: also time each layer by itself, after the timing, which that would disturb.
+        cuda_graph: time launches of a captured CUDA graph.
 
     Raises:
         UsageError: ``runs`` is not positive, the inputs do not fit, the interfaces differ, or
-            ``gpu`` asks for what the backend does not offer.
+            the backend offers no ``profile`` or ``cuda_graph``.
         ModelError: a model is invalid.
         BackendUnavailable: the backend is missing or cannot run a model.
     """
     if runs is not None and runs < 1:
         raise UsageError(f"--runs {runs}: give at least 1")
-    _refuse_elsewhere(gpu, backend_name)
+    if profile:
+        _require("profiles_layers", "--profile", backend_name)
+    if cuda_graph:
+        _require("captures_graphs", "--cuda-graph", backend_name)
     backend = get_backend(backend_name)
     before = backend.prepare(reference, threads=threads)
     sessions = [before]
@@ -66,7 +78,7 @@ def measure_latency(
         specs = common_inputs(*sessions)
     for session in sessions:
         if isinstance(session, GpuSession):
-            session.cuda_graph = gpu.cuda_graph
+            session.cuda_graph = cuda_graph
     arrays = make_feeds(specs, feed).arrays
     times = time_interleaved(sessions, arrays, runs)
     after_ms = ratio = None
@@ -83,22 +95,19 @@ def measure_latency(
         before_ms=_quantiles(times[0]),
         after_ms=after_ms,
         ratio=ratio,
-        cuda_graph=gpu.cuda_graph,
-        profiles=_profiles(sessions, (reference, candidate), arrays) if gpu.profile else (),
+        cuda_graph=cuda_graph,
+        profiles=_profiles(sessions, (reference, candidate), arrays) if profile else (),
     )
 
 
-def _refuse_elsewhere(gpu: GpuOptions, backend_name: str) -> None:
-    profile, graphs = names_with("profiles_layers"), names_with("captures_graphs")
-    for option, asked, able in (
-        ("--profile", gpu.profile, profile),
-        ("--cuda-graph", gpu.cuda_graph, graphs),
-    ):
-        if asked and backend_name not in able:
-            raise UsageError(
-                f"{option}: backend '{backend_name}' has no such thing: use --backend "
-                f"{' or '.join(able)}"
-            )
+def _require(capability: Capability, option: str, backend_name: str) -> None:
+    """Raise UsageError if the backend lacks the ``capability`` that ``option`` needs."""
+    able = names_with(capability)
+    if backend_name not in able:
+        raise UsageError(
+            f"{option}: backend '{backend_name}' has no such thing: use --backend "
+            f"{' or '.join(able)}"
+        )
 
 
 def _profiles(
@@ -106,7 +115,7 @@ def _profiles(
 ) -> tuple[Profile, ...]:
     """One profile per session; in the second, nodes that replace a site count as that site."""
     names = [SiteNames.of(source) for source in sources if source is not None]
-    named = (names[0], *(one.after(names[0]) for one in names[1:]))
+    named = (names[0], *(one.with_ids_of(names[0]) for one in names[1:]))
     return tuple(
         take_profile(session, feeds, of)
         for session, of in zip(sessions, named, strict=True)
@@ -152,8 +161,8 @@ class SiteNames:
         nodes = (imported_name(node) for scope in seen.scopes for node in scope.nodes)
         return cls(owners, frozenset(nodes), labels)
 
-    def after(self, original: SiteNames) -> SiteNames:
-        """With the ids of the original's sites for the nodes that stayed or replace a site."""
+    def with_ids_of(self, original: SiteNames) -> SiteNames:
+        """Give nodes that stayed, or that replace a site, the ids of the original's sites."""
         owners = dict(self.owners)
         for node in self.nodes - original.nodes:
             # The longest, as the name of a site may begin with that of another.
@@ -182,21 +191,16 @@ def group_by_site(layers: Iterable[LayerTime], names: SiteNames) -> tuple[SiteTi
     """Group layers by the sites that they compute, in order of first layers; those of none last."""
     groups: dict[tuple[str, ...], list[LayerTime]] = {}
     for layer in layers:
-        known = [node for node in layer.nodes if _bare(node) in names.nodes]
-        sites = tuple(
-            dict.fromkeys(
-                names.owners[_bare(node)] for node in known if _bare(node) in names.owners
-            )
-        )
-        groups.setdefault(sites, []).append(replace(layer, nodes=tuple(known)))
+        known = tuple(node for node in layer.nodes if _bare(node) in names.nodes)
+        owners = (names.owners.get(_bare(node)) for node in known)
+        sites = tuple(dict.fromkeys(owner for owner in owners if owner is not None))
+        groups.setdefault(sites, []).append(replace(layer, nodes=known))
     ordered = sorted(groups.items(), key=lambda group: not group[0])
-    return tuple(SiteTime(sites, _total(found), tuple(found)) for sites, found in ordered)
+    return tuple(
+        SiteTime(sites, sum(layer.ms for layer in found), tuple(found)) for sites, found in ordered
+    )
 
 
 def _bare(node: str) -> str:
     """The name of a node without the path of its subgraph."""
     return node.split(" | ")[0]
-
-
-def _total(layers: Sequence[LayerTime]) -> float:
-    return sum(layer.ms for layer in layers)

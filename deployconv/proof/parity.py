@@ -12,13 +12,13 @@ import numpy as np
 
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.graph.quantization import GRIDS
-from deployconv.options import FeedOptions
+from deployconv.options import DEFAULT_RUNTIME, FeedOptions
 from deployconv.proof.compare import REQUANTIZED, RTOL, compare_outputs
 from deployconv.proof.inputs import PreparedFeeds, common_inputs, make_feeds
 from deployconv.proof.tolerance import low_precision_types, quantization_steps
 from deployconv.proof.twins import twin_of, without_rounding
 from deployconv.results import OutputParity, Parity
-from deployconv.runtimes import DEFAULT_RUNTIME, get_backend, get_runtime
+from deployconv.runtimes import get_backend, get_runtime
 from deployconv.runtimes.base import Array, Backend, ModelSource, Session, TensorSpec
 
 _NO_FEED = FeedOptions()
@@ -27,7 +27,7 @@ _NO_FEED = FeedOptions()
 def check_parity(
     reference: ModelSource,
     candidate: ModelSource,
-    backend_name: str = "ort",
+    backend_name: str = DEFAULT_RUNTIME,
     feed: FeedOptions = _NO_FEED,
     threads: int | None = None,
     requantized: bool = False,
@@ -46,7 +46,7 @@ def check_parity(
 
     Args:
         reference: the original model.
-        candidate: the rewritten model. That both files can be read is for the caller to check.
+        candidate: the rewritten model. The caller has checked that both can be read.
         backend_name: what runs both. On TensorRT the reference is run by onnxruntime on the
             CPU, since TensorRT may not build the reference or may misread it. Both get the same
             inputs, and the outputs the tolerance of the type that TensorRT computes in. If
@@ -70,20 +70,22 @@ def check_parity(
         BackendUnavailable: the backend is missing or cannot run the reference.
     """
     backend = get_backend(backend_name)
-    other_backend = _reference_backend(backend)
-    models = _prepare(other_backend or backend, reference, candidate, threads)
+    reference_backend = _reference_backend(backend)
+    differ = reference_backend is not backend
+    models = _prepare(reference_backend, reference, candidate, threads)
     notes = list(models.notes)
-    if other_backend is not None:
+    if differ:
         # In its own types, even if the reference had to become a float32 twin.
         models = replace(models, candidate=candidate)
-        notes.insert(0, f"held against {other_backend.runtime} on the CPU")
+        notes.insert(0, f"held against {reference_backend.runtime} on the CPU")
     try:
         rewritten = backend.prepare(models.candidate, threads=threads)
     except (BackendUnavailable, ModelError) as error:
-        _raise_if_neither_runs(other_backend and backend, reference, error)
+        if differ:
+            _raise_if_neither_runs(backend, reference, error)
         return _not_run(backend_name, [spec.name for spec in models.session.outputs], error, notes)
 
-    narrow = other_backend is not None and bool(models.input_dtypes)
+    narrow = differ and bool(models.input_dtypes)
     specs = models.session.inputs if narrow else common_inputs(models.session, rewritten)
     feeds = _feeds(specs, models.input_dtypes, feed)
     if feeds.note is not None:
@@ -96,13 +98,14 @@ def check_parity(
     try:
         actual = rewritten.run(given)
     except (BackendUnavailable, UsageError) as error:
-        _raise_if_neither_runs(other_backend and backend, reference, error, given)
+        if differ:
+            _raise_if_neither_runs(backend, reference, error, given)
         return _not_run(backend_name, list(expected), error, notes)
     if narrow:
         expected = _narrowed(expected, {name: array.dtype for name, array in actual.items()})
 
-    runs = _Runs(models, feeds.arrays, expected, actual, other_backend or backend, backend, threads)
-    outputs, reasons = _judge(runs, requantized)
+    runs = _Runs(models, feeds.arrays, expected, actual, reference_backend, backend, threads)
+    outputs, reasons = _compare(runs, requantized)
     passed = all(output.passed for output in outputs)
     if passed and not any(_comparable(array) for array in expected.values()):
         raise UsageError(
@@ -126,7 +129,7 @@ class _Models:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Both models, their inputs and their outputs, with all that another run takes."""
+    """Both models with their inputs and outputs, and what is needed to run them again."""
 
     models: _Models
     arrays: Mapping[str, Array]
@@ -137,7 +140,7 @@ class _Runs:
     threads: int | None
 
 
-def _judge(runs: _Runs, requantized: bool) -> tuple[tuple[OutputParity, ...], list[str]]:
+def _compare(runs: _Runs, requantized: bool) -> tuple[tuple[OutputParity, ...], list[str]]:
     """The verdict on every output, and notes on what had to be tolerated for it."""
     expected, actual, reference = runs.expected, runs.actual, runs.models.reference
     notes = []
@@ -161,7 +164,7 @@ def _judge(runs: _Runs, requantized: bool) -> tuple[tuple[OutputParity, ...], li
             notes.append(_unrounded_note(outputs))
             outputs = unrounded
     if requantized and any(not output.passed for output in outputs):
-        outputs = compare_outputs(expected, actual, steps=_tenths(expected))
+        outputs = compare_outputs(expected, actual, steps=_requantized_steps(expected))
         notes.append(
             "weights were requantized, as the call allowed, so the models are not the same:"
             f" outputs may differ by {REQUANTIZED:.0%} of their magnitude"
@@ -169,18 +172,18 @@ def _judge(runs: _Runs, requantized: bool) -> tuple[tuple[OutputParity, ...], li
     return outputs, notes
 
 
-def _reference_backend(backend: Backend) -> Backend | None:
-    """The backend that runs the reference in place of ``backend``; None if ``backend`` runs it."""
+def _reference_backend(backend: Backend) -> Backend:
+    """What runs the reference: ``backend``, or the default runtime if ``backend`` should not."""
     if get_runtime(backend.name).runs_reference:
-        return None
+        return backend
     try:
         return get_backend(DEFAULT_RUNTIME)
     except BackendUnavailable:
-        return None
+        return backend
 
 
 def _raise_if_neither_runs(
-    backend: Backend | None,
+    backend: Backend,
     reference: ModelSource,
     error: Exception,
     arrays: Mapping[str, Array] | None = None,
@@ -188,10 +191,7 @@ def _raise_if_neither_runs(
     """Raise ``error`` if ``backend`` does not run the reference either.
 
     The rewrite is not to blame then: there is no GPU, or another part of the model is refused.
-    Does nothing if ``backend`` is None, which means that the reference has run.
     """
-    if backend is None:
-        return
     try:
         session = backend.prepare(reference)
         if arrays is not None:
@@ -315,8 +315,8 @@ def _noise_note(noise: Mapping[str, float]) -> str:
     return f"unoptimised or on inputs one rounding away, the reference itself moves: {moves}"
 
 
-def _tenths(expected: Mapping[str, Array]) -> dict[str, float]:
-    """How far each output may move when weights have been requantized."""
+def _requantized_steps(expected: Mapping[str, Array]) -> dict[str, float]:
+    """How far each output may move if weights were requantized: a tenth of its magnitude."""
     return {
         name: REQUANTIZED * float(np.max(np.abs(array.astype(np.float64)), initial=0.0))
         for name, array in expected.items()

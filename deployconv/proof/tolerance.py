@@ -1,11 +1,11 @@
-"""How exact an output can be, read from the model: quantization steps and low-precision types.
+"""Quantization steps and low-precision types of outputs, which limit how exact they can be.
 
     ... -> QuantizeLinear (-> movement) -> y                          step: 1
     ... -> QuantizeLinear -> DequantizeLinear (-> movement) -> y      step: the scale
     x float32 -> Cast float16 -> ... -> Cast float32 -> y             precision: float16
 
-Two correct implementations of a layer add in another order. A sum close to halfway between two
-quantized values is then rounded to either of them, so that outputs may differ by one step.
+Two correct implementations of a layer may add in different orders. A sum close to halfway between
+two quantized values is then rounded to either of them, so that outputs may differ by one step.
 Converters to float16 keep the inputs and outputs of a model in float32; such an output has the
 rounding errors of float16.
 """
@@ -16,13 +16,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from deployconv.errors import ModelError
-from deployconv.graph.tensors import graph_attributes, read_tensor
+from deployconv.graph.tensors import graph_attributes, nested, read_tensor
 from deployconv.runtimes.base import ModelSource
+from deployconv.runtimes.shapes import read_structure
 
 _MOVEMENT = frozenset(
     [
@@ -45,8 +45,8 @@ _LOW_PRECISION = {TensorProto.BFLOAT16: "bfloat16", TensorProto.FLOAT16: "float1
 def quantization_steps(source: ModelSource) -> dict[str, float]:
     """The quantization step of every quantized output, by output name.
 
-    An output is quantized if only nodes that move elements stand between it and its
-    QuantizeLinear (or QLinearConv) and DequantizeLinear.
+    An output is quantized if it comes from QuantizeLinear or QLinearConv, perhaps followed by
+    DequantizeLinear, and by nodes that only move elements.
 
     Args:
         source: a model file or a serialized model; nothing is found in one that cannot be read.
@@ -94,9 +94,7 @@ def low_precision_types(source: ModelSource) -> dict[str, str]:
 def _read(source: ModelSource) -> ModelProto | None:
     """The model without its external data; None if it cannot be read."""
     try:
-        if isinstance(source, bytes):
-            return onnx.load_model_from_string(source)
-        return onnx.load(source, load_external_data=False)
+        return read_structure(source)
     except (OSError, DecodeError):
         return None
 
@@ -160,14 +158,11 @@ def _types_used_for(output: str, model: ModelProto) -> Iterator[int]:
 
 
 def _with_bodies(node: NodeProto) -> Iterator[NodeProto]:
+    """``node`` and the nodes of its bodies, at any depth."""
     yield node
     for _, body in graph_attributes(node):
-        yield from _nodes(body)
-
-
-def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    for node in graph.node:
-        yield from _with_bodies(node)
+        for graph in nested(body):
+            yield from graph.node
 
 
 def _types_of_node(node: NodeProto) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Stand-ins for models that cannot be compared as they are: float32 twins and unrounded models.
+"""Float32 twins and unrounded models, compared in place of models that cannot be.
 
 A float32 twin is the same model with float32 in place of bfloat16 and float64. onnxruntime's CPU
 provider has no bfloat16 Conv and neither a bfloat16 nor a float64 ConvTranspose; the structure
@@ -29,6 +29,7 @@ from deployconv.errors import ModelError
 from deployconv.graph.float32_twin import TWINNED, float32_twin, has_element_types
 from deployconv.graph.tensors import all_tensors, byte_size, graph_attributes, is_external
 from deployconv.runtimes.base import Array, ModelSource
+from deployconv.runtimes.shapes import read_structure
 
 _LARGEST = 1 << 30
 """Most bytes of a model and its external data that are read: a bfloat16 model of this size has a
@@ -51,12 +52,12 @@ def twin_of(source: ModelSource) -> Twin | None:
 
     None if there is nothing to convert, or the model cannot be read or is over 1 GiB.
     """
+    model = _read_whole(source)
+    if model is None or not has_element_types(model):
+        return None
     try:
-        model = _read_whole(source)
-        if model is None or not has_element_types(model):
-            return None
         serialized = float32_twin(model).SerializeToString()
-    except (OSError, ValueError, DecodeError, ModelError, onnx.checker.ValidationError):
+    except (ValueError, ModelError):
         return None
     dtypes = {
         value.name: helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
@@ -74,27 +75,27 @@ def without_rounding(source: ModelSource) -> bytes | None:
 
     None if there is no such pair, or the model cannot be read or is over 1 GiB.
     """
-    try:
-        model = _read_whole(source)
-    except (OSError, ValueError, DecodeError, ModelError, onnx.checker.ValidationError):
-        return None
+    model = _read_whole(source)
     return model.SerializeToString() if model is not None and _remove_rounding(model) else None
 
 
 def _read_whole(source: ModelSource) -> ModelProto | None:
-    """A model with the values of all its tensors; None if these are over 1 GiB."""
-    if isinstance(source, bytes):
-        return onnx.load_model_from_string(source)
-    size = source.stat().st_size
-    if size > _LARGEST:
+    """A model with the values of all its tensors; None if over 1 GiB or unreadable."""
+    try:
+        if isinstance(source, bytes):
+            return onnx.load_model_from_string(source)
+        size = source.stat().st_size
+        if size > _LARGEST:
+            return None
+        tensors = all_tensors(read_structure(source))
+        size += sum(byte_size(tensor) or 0 for tensor in tensors if is_external(tensor))
+        return onnx.load(source) if size <= _LARGEST else None
+    except (OSError, ValueError, DecodeError, ModelError, onnx.checker.ValidationError):
         return None
-    skeleton = onnx.load(source, load_external_data=False)
-    size += sum(byte_size(tensor) or 0 for tensor in all_tensors(skeleton) if is_external(tensor))
-    return onnx.load(source) if size <= _LARGEST else None
 
 
 def _remove_rounding(model: ModelProto) -> bool:
-    """Replace every pair that rounds an activation, in place; whether there was any."""
+    """Replace every pair of nodes that rounds an activation, in place; False if there is none."""
     graph = model.graph
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -141,7 +142,7 @@ def _captured(node: NodeProto) -> Iterator[str]:
 
 
 def _limits(quantize: NodeProto, constants: Mapping[str, Array]) -> tuple[Array, Array] | None:
-    """The lowest and highest value that the integers stand for.
+    """The real values of the lowest and the highest integer.
 
     None if these are not known or not the same for all elements.
     """

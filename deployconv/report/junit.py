@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 from xml.etree import ElementTree
 
 from deployconv.errors import UsageError
@@ -45,8 +42,14 @@ def write_junit(report: CheckReport, path: Path) -> None:
         UsageError: the file cannot be written.
     """
     try:
-        with _replacing(path) as file:
-            junit_xml(report).write(file, encoding="utf-8", xml_declaration=True)
+        # In a folder beside ``path``, so that a rename puts the whole file in place.
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            whole = Path(folder, path.name)
+            with whole.open("wb") as file:
+                junit_xml(report).write(file, encoding="utf-8", xml_declaration=True)
+                file.flush()
+                os.fsync(file.fileno())
+            whole.replace(path)
     except OSError as error:
         raise UsageError(
             f"--junit {path}: cannot be written ({error.strerror}); name a writable file"
@@ -71,23 +74,3 @@ def _add_case(suite: ElementTree.Element, check: ModelCheck) -> None:
 
 def _clean(text: str) -> str:
     return _NOT_XML.sub("", text)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path`` that replaces it when the body succeeds."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes a private file; a report gets the permissions of any new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -108,7 +108,7 @@ def parity_line(parity: Parity) -> str:
     line = f"parity: {verdict} on {parity.backend}"
     if not parity.outputs:
         return f"{line}, no output was compared"
-    worst = max(parity.outputs, key=_badness)
+    worst = max(parity.outputs, key=_severity)
     if worst.problem:
         line += f", output {one_line(worst.name)}: {one_line(worst.problem)}"
     else:
@@ -223,7 +223,7 @@ def _built(built: TargetBuild) -> str:
     return "builds" if built.kernels is None else f"builds ({count(built.kernels, 'kernel')})"
 
 
-def _badness(output: OutputParity) -> tuple[bool, bool, float]:
+def _severity(output: OutputParity) -> tuple[bool, bool, float]:
     """Sort key of outputs: failed ones last, and among these another shape or dtype last."""
     used = output.max_abs / output.tolerance if output.tolerance else output.max_abs
     return not output.passed, output.problem is not None, used

@@ -138,7 +138,7 @@ def apply(planning: Planning) -> Spliced:
             emitter = Emitter(scope.opset, names.maker(scope.label(layer)))
             rewrite.emit(emitter)
             # The nodes before the last one go too, unless something else reads them (`splice`).
-            edits.append(Replacement.of(scope, rewrite.nodes[-1:], emitter.nodes))
+            edits.append(Replacement(scope, rewrite.nodes[-1:], emitter.nodes))
         elif planned.joined is None and planned.found.explicit_attributes is not None:
             place = scope.index(layer)
             edits.append(AttributeEdit(scope, place, planned.found.explicit_attributes))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from deployconv.runtimes.registry import (
-    DEFAULT_RUNTIME,
     RUNTIMES,
     Runtime,
     get_backend,
@@ -12,7 +11,6 @@ from deployconv.runtimes.registry import (
 )
 
 __all__ = [
-    "DEFAULT_RUNTIME",
     "RUNTIMES",
     "Runtime",
     "get_backend",

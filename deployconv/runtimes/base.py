@@ -19,6 +19,11 @@ ModelSource = Path | bytes
 """A model file (its external data beside it) or a serialized ModelProto."""
 
 
+def label_of(model: ModelSource) -> str:
+    """What messages call ``model``: its file name, if it has one."""
+    return model.name if isinstance(model, Path) else "model in memory"
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """Name, dtype and declared shape of an input or output.
@@ -29,6 +34,11 @@ class TensorSpec:
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | str | None, ...]
+
+    @property
+    def is_static(self) -> bool:
+        """Whether every size is a number."""
+        return all(isinstance(dim, int) for dim in self.shape)
 
 
 class Session(Protocol):
@@ -75,7 +85,7 @@ class Backend(Protocol):
     def prepare(
         self, model: ModelSource, *, threads: int | None = None, optimise: bool = True
     ) -> Session:
-        """Load ``model``; False for ``optimise`` runs its graph as it stands if that can be.
+        """Load ``model``; without ``optimise`` its graph is run unchanged, if that is possible.
 
         Raises ModelError for a broken model, BackendUnavailable if the runtime cannot run it.
         """

@@ -1,8 +1,8 @@
 """Time and peak memory of models, and the machine that both were measured on.
 
-Sessions are timed in turns in one process, so that what drifts drifts for all. A model runs again
-and again where it is deployed, so a run that finds the caches full of another model's data is not
-counted: it may take a quarter longer, or shorter, than one that follows a run of the same model.
+Sessions are timed in turns in one process, so that a drift of the machine's speed affects all of
+them. A deployed model runs again and again, so a run that finds the caches full of another model's
+data is not counted: it may take a quarter longer, or less, than one after a run of the same model.
 
 The peak of a process's memory never falls, so each model is loaded and run in a process of its
 own::
@@ -24,8 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
+from deployconv.options import DEFAULT_RUNTIME
 from deployconv.runtimes.base import Feeds, Session
-from deployconv.runtimes.registry import DEFAULT_RUNTIME, get_backend
+from deployconv.runtimes.registry import get_backend
 
 _SECONDS = 2.0
 _WARMUP = 2

@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime as ort
 
 from deployconv.errors import BackendUnavailable, DeployconvError, ModelError, UsageError
-from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec
+from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec, label_of
 from deployconv.runtimes.measure import usable_cpus
 
 _CPU = "CPUExecutionProvider"
@@ -74,7 +74,7 @@ class OrtBackend:
     def prepare(
         self, model: ModelSource, *, threads: int | None = None, optimise: bool = True
     ) -> OrtSession:
-        """Load ``model`` with the asked-for provider and no other in its place.
+        """Load ``model`` on the provider that was asked for, and on no other one.
 
         Args:
             model: a file, or a serialized ModelProto without external data.
@@ -96,7 +96,7 @@ class OrtBackend:
                 "pip install 'deployconv[gpu]' in place of 'deployconv[cpu]'"
             )
         threads = threads or usable_cpus()
-        label = model.name if isinstance(model, Path) else "model in memory"
+        label = label_of(model)
         try:
             session = ort.InferenceSession(
                 str(model) if isinstance(model, Path) else model,
@@ -295,7 +295,7 @@ def translate(error: Exception, runtime: str, label: str, *, loading: bool) -> D
         ModelError if the model is at fault, UsageError if the arrays fed to it are,
         BackendUnavailable if the runtime does not support it.
     """
-    text = one_line(str(error))
+    text = clean_message(str(error))
     kind = type(error).__name__
     if not loading and any(phrase in text for phrase in _FEED_PHRASES):
         return UsageError(f"{label}: the inputs do not fit the model: {text}")
@@ -313,7 +313,7 @@ def translate(error: Exception, runtime: str, label: str, *, loading: bool) -> D
     )
 
 
-def one_line(text: str) -> str:
+def clean_message(text: str) -> str:
     """Put ``text`` on one line, without onnxruntime's status prefix and C++ source locations."""
     text = " ".join(text.split()) + " "
     text = _PREFIX.sub("", text)

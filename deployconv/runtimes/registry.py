@@ -9,18 +9,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from deployconv.errors import BackendUnavailable, UsageError
+from deployconv.options import Capability
 
 if TYPE_CHECKING:
     from deployconv.runtimes.base import Backend
-
-DEFAULT_RUNTIME = "ort"
-"""Runs models if no runtime was asked for, or if the one that was should not run them."""
-
-Capability = Literal["profiles_layers", "captures_graphs"]
-"""What the sessions of only some runtimes can do, and a command may ask for."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,7 @@ class Runtime:
         install: how to install that library.
         cost_table: key of its constants in `deployconv.search.cost_table.TABLES`.
         runs_reference: whether the original model is run on it when outputs are compared. If
-            not, `DEFAULT_RUNTIME` runs the original.
+            not, `options.DEFAULT_RUNTIME` runs the original.
         measures_memory: whether `peak_memory` can tell what a model takes on it.
         profiles_layers: whether its sessions tell the time of each layer (`base.GpuSession`).
         captures_graphs: whether its sessions run as a captured CUDA graph (`base.GpuSession`).
@@ -127,7 +122,7 @@ RUNTIMES: Mapping[str, Runtime] = {row.name: row for row in _ROWS}
 
 
 def get_runtime(name: str) -> Runtime:
-    """What the runtime called ``name`` can do; nothing is imported.
+    """The row of the runtime called ``name``; its library is not imported.
 
     Raises UsageError if there is no such runtime.
     """

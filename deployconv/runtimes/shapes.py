@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from deployconv.errors import UsageError
 from deployconv.options import ShapeRanges, Shapes
 from deployconv.results import ShapeRange
-from deployconv.runtimes.base import TensorSpec
+from deployconv.runtimes.base import ModelSource, TensorSpec
 
 Dim = int | str | None
 
@@ -105,6 +106,13 @@ def listed(names: Sequence[str] | Mapping[str, TensorSpec]) -> str:
     return ", ".join(repr(name) for name in names) or "no inputs"
 
 
+def read_structure(source: ModelSource) -> ModelProto:
+    """Read a model without its external data."""
+    if isinstance(source, bytes):
+        return onnx.load_model_from_string(source)
+    return onnx.load(source, load_external_data=False)
+
+
 def input_specs(model: ModelProto) -> tuple[TensorSpec, ...]:
     """Describe the inputs that a caller has to give, which leaves out those with a default."""
     given = {tensor.name for tensor in model.graph.initializer}
@@ -135,7 +143,7 @@ def shape_ranges(
         low, optimal, high = (shapes[name] for shapes in corners)
         if not all(a <= b <= c for a, b, c in zip(low, optimal, high, strict=True)):
             raise UsageError(f"--shape {name}: min..opt..max must ascend along every axis")
-    dynamic = [spec.name for spec in specs if not all(isinstance(dim, int) for dim in spec.shape)]
+    dynamic = [spec.name for spec in specs if not spec.is_static]
     ranges = tuple(ShapeRange(name, *(shapes[name] for shapes in corners)) for name in dynamic)
     return ranges, notes[1]
 

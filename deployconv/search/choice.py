@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from deployconv.options import FeedOptions, Form, Shuffle
+from deployconv.options import DEFAULT_RUNTIME, FeedOptions, Form, Shuffle
 from deployconv.results import Candidate, Prediction
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.chain import ChainScope
@@ -92,7 +92,7 @@ class TunerOptions:
         dump: where the models of a failed certificate are written; None for nowhere.
     """
 
-    backend: str = "ort"
+    backend: str = DEFAULT_RUNTIME
     threads: int | None = None
     feed: FeedOptions = field(default_factory=FeedOptions)
     budget: float = 60.0

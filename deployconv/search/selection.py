@@ -148,8 +148,8 @@ def select_jointly(
         candidates.append(by_prediction)
     if not candidates:
         return selection
-    shortest = bench.short_comparison
-    seconds = max(shortest, bench.seconds_left / 2, min(bench.seconds_left, bench.long_comparison))
+    precise = min(bench.seconds_left, bench.long_comparison)
+    seconds = max(bench.short_comparison, bench.seconds_left / 2, precise)
     _, *results = bench.compare([so_far, *candidates], seconds, until_decided=True)
     compared = list(zip(results, candidates, strict=True))
     faster = [(result.ratio, candidate) for result, candidate in compared if result.worth]
@@ -162,7 +162,18 @@ def select_jointly(
     if faster:
         ratio, best = max(faster, key=lambda pair: pair[0])
         return selection.with_choices(best, ratio)
-    waiting = _halves({**by_timing, **by_prediction}, so_far, timings)
+    return _select_by_halves(bench, selection, timings, {**by_timing, **by_prediction})
+
+
+def _select_by_halves(
+    bench: Workbench, selection: Selection, timings: Timings, choices: Choices
+) -> Selection:
+    """Add those halves of the new ``choices`` that are faster, while there is time.
+
+    A half that is not faster is halved again.
+    """
+    shortest = bench.short_comparison
+    waiting = _halves(choices, selection.choices, timings)
     while waiting and bench.seconds_left >= shortest:
         part = waiting.pop(0)
         trial = {**selection.choices, **part}

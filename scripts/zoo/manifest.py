@@ -119,8 +119,8 @@ def _row(model: Entry) -> str:
 _README = """\
 # Sample models
 
-Small networks with upsampling layers, exported from PyTorch the way people export them. Their
-weights are random, so they compute nothing useful. `deployconv check models/` runs on them.
+Small networks with upsampling layers, exported from PyTorch in the usual ways. Their weights are
+random, so they compute nothing useful. `deployconv check models/` rewrites and checks all of them.
 
 | model | what it stands for | source | exporter | opset | kB | upsampling layers |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -129,25 +129,27 @@ weights are random, so they compute nothing useful. `deployconv check models/` r
 In the last column `k` is the kernel and `s` the stride or upsampling factor. The kernel of a
 `pixel_shuffle` is that of the Conv before it. The kernel of a `nearest_resize` or a
 `zero_insertion` is that of the Conv after it. A ConvTranspose with stride 1 is counted too: it
-becomes a plain Conv. The layers are taken from the architectures and not from the files. So they
-show if a recogniser misses one.
+becomes a plain Conv. The layers are those of the architecture, written down by hand. The tests
+compare them with what deployconv finds in the file.
 
 - **Exporter**: `dynamo` is `torch.onnx.export(..., dynamo=True)`, `legacy` is `dynamo=False`. They
   write the same network differently, and both are in use.
-- **Quantized** models are in the Q/DQ format. They were exported, and then prepared and quantized
-  by onnxruntime's `quantize_static` with seeded inputs. Weights are int8 with one scale per output
-  channel. In the manifest, `quantized` is the type of the activations, which have a zero point; or
-  it is `symmetric`: int8 without zero points, and biases in float.
-- **Weights** are seeded, and scaled so that outputs are neither tiny nor saturated. BatchNorm
-  statistics and biases are neither zero nor one.
+- **Quantized** models are in the Q/DQ format. They were exported, then prepared and quantized by
+  onnxruntime's `quantize_static` with random inputs from a fixed seed. Weights are int8 with one
+  scale per output channel. In the manifest, `quantized` is the type of the activations, which have
+  a zero point. The value `symmetric` stands for int8 activations without zero points, and biases in
+  float.
+- **Weights** are random from a fixed seed, and scaled so that outputs are neither tiny nor
+  saturated. BatchNorm statistics and biases are neither zero nor one.
 - **Nothing was changed after the export**, except that stack traces of the exporting machine were
   removed. Each export was compared with PyTorch's own output before it was written or quantized.
-- **`manifest.json`** has the same and more for programs: checksums, inputs and outputs with
-  dynamic axes and an example shape, operator counts, and `sites` (upsampling layers by pattern).
+- **`manifest.json`** has the same facts and more, for programs: checksums, inputs and outputs with
+  dynamic axes and an example shape, operator counts, and `sites` (how many upsampling layers of
+  each pattern).
 
 `python scripts/make_models.py` writes this file, the manifest and the models. It needs onnxscript
-and PyTorch {torch}, or another version with both exporters. With `--check` it writes nothing and
-shows where a fresh export differs in structure.
+and PyTorch {torch}, or another version with both exporters. With `--check` it writes nothing. It
+then exports again and shows which files differ in structure.
 """
 
 

@@ -89,7 +89,7 @@ def test_the_script_writes_what_bench_shows(
         (["no.json", "absent.onnx"], 2, "deployconv: error: "),
     ],
 )
-def test_the_script_writes_nothing_where_it_fails(
+def test_the_script_writes_nothing_if_it_fails(
     tmp_path: Path, arguments: list[str], status: int, words: str
 ) -> None:
     fake = ROOT / "tests" / "runtimes" / "fake_gpu"

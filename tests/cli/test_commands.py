@@ -43,9 +43,7 @@ def test_verify_passes(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None
     assert captured.err == ""
 
 
-def test_verify_fails_where_one_backend_does(
-    api: FakeApi, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_fails_if_one_backend_does(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     api.answers["verify"] = (samples.PARITY, samples.FAILED_PARITY)
     assert main(["verify", "a.onnx", "b.onnx", "--json"]) == 1
     captured = capsys.readouterr()

@@ -172,7 +172,7 @@ def test_an_existing_output_is_kept_unless_forced(
     onnx.checker.check_model(output)
 
 
-def test_strict_fails_where_a_site_is_left_alone(
+def test_strict_fails_if_a_site_is_left_alone(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["rewrite", str(model), "--skip", "*body.3*", "--no-bench", "--json"]

@@ -15,7 +15,7 @@ import deployconv
 from deployconv import options, results
 from deployconv.cli import main
 from deployconv.cli.app import app
-from deployconv.cli.parameters import arguments
+from deployconv.cli.parameters import arguments, help_text
 from deployconv.errors import UsageError
 from deployconv.options import Option, options_of
 from deployconv.rewrites.shuffles import SHUFFLES
@@ -106,7 +106,12 @@ def test_flag(command: str, option: Option) -> None:
     flag = flags(command)[option.flag_names[0]]
     assert tuple(flag.opts) == option.flag_names
     assert flag.secondary_opts == []
-    assert (flag.help, flag.metavar) == (option.flag.help, option.flag.metavar)
+    assert (flag.help, flag.metavar) == (help_text(option.flag), option.flag.metavar)
+
+
+@pytest.mark.parametrize("option", ["--profile", "--cuda-graph"])
+def test_the_help_lists_the_backends_that_can(option: str) -> None:
+    assert flags("bench")[option].help.endswith(" (backends tensorrt and tensorrt-rtx).")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,4 +1,4 @@
-"""Progress is for someone who looks; a log gets none of it."""
+"""Progress is shown on a terminal only, never in a log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_nothing_is_shown_where_no_one_looks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_shown_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with progress("rewriting net.onnx") as advance:
         advance(0.5)
     assert capsys.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""The certificate holds for what is right, and for nothing else."""
+"""Right rewrites are certified exact, wrong ones fail."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.build import (
 from tests.build import model as proto_of
 
 Fault = Callable[[Any], Any]
-"""The rewrite with a mistake."""
+"""Returns a rewrite with a mistake."""
 
 
 def upsampler(
@@ -74,7 +74,7 @@ def verdicts(
     return [report.certificate for report in certify_sites(planning, seed).reports]
 
 
-# --- exact for what is right
+# --- right rewrites are exact
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -119,11 +119,11 @@ def test_a_layer_that_is_right_for_one_size_is_run_at_that_size() -> None:
     assert verdicts(model) == ["exact"]
 
 
-# --- failed for what is wrong
+# --- wrong rewrites fail
 
 
 def reading(change: Callable[[Array], Array]) -> Callable[[Parameter], Parameter]:
-    """The parameter with other values, and the shape that these have."""
+    """Replace the values of a parameter, and its shape by theirs."""
 
     def changed(parameter: Parameter) -> Parameter:
         values = change(parameter.read())
@@ -150,7 +150,7 @@ def with_bias(change: Callable[[Array], Array]) -> Fault:
 
 
 def with_first_axis(**change: int) -> Fault:
-    """The rewrite of a layer whose first axis has other numbers; the size stays."""
+    """Return the rewrite of a layer with another first axis, as the rewrite of this one."""
 
     def fault(rewrite: PolyphaseConv) -> PolyphaseConv:
         first, *others = rewrite.site.axes
@@ -211,7 +211,7 @@ def introduce(
 
 
 def uneven(group: int) -> ModelProto:
-    """No two axes, groups or channels are alike, so that whatever is exchanged shows."""
+    """A layer in which no two axes, groups or channels are alike: no exchange can hide."""
     weight, bias = integers(4, 3, 4, 4), integers(3 * group, seed=1)
     pads = [1, 0, 2, 1]
     return conv_transpose(weight, (5, 6), bias, strides=[2, 2], group=group, pads=pads)
@@ -261,11 +261,11 @@ def test_a_failed_certificate_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-# --- one axis after the other
+# --- one Conv per axis
 
 
 def one_after_the_other(channels: int = 3) -> ModelProto:
-    """No two axes are alike; any kernels of ones are products, and the trial draws others."""
+    """A layer with a Conv per axis, no two alike. The trial draws other kernels than these ones."""
     ones, bias = np.ones((channels, 1, 4, 4), np.float32), integers(channels, seed=1)
     pads = [1, 1, 2, 0]
     return conv_transpose(ones, (5, 6), bias, strides=[2, 2], group=channels, pads=pads)
@@ -279,7 +279,7 @@ def with_steps(change: Callable[[tuple[PolyphaseConv, ...]], Sequence[PolyphaseC
 
 
 def crop_moved(step: PolyphaseConv, by: int) -> PolyphaseConv:
-    """Along the axis that the step enlarges."""
+    """Move the crop along the axis that the step enlarges."""
     crop = tuple(
         (begin + by, end - by) if stride > 1 else (begin, end)
         for (begin, end), stride in zip(step.layout.crop, step.layout.stride, strict=True)
@@ -288,7 +288,7 @@ def crop_moved(step: PolyphaseConv, by: int) -> PolyphaseConv:
 
 
 def with_origin(axis: int, by: int) -> Fault:
-    """The rewrite of a layer whose taps along one axis read other places."""
+    """Return the rewrite of a layer whose taps along one axis read other positions."""
 
     def fault(rewrite: SeparableConv) -> SeparableConv:
         axes = list(rewrite.site.axes)
@@ -396,7 +396,7 @@ def test_no_fault_passes_the_reference_evaluator(
     assert verdicts(uneven(group=1)) == ["failed"]
 
 
-def test_what_nothing_runs_is_not_certified() -> None:
+def test_a_layer_that_no_runtime_runs_is_not_certified() -> None:
     """output_padding of a stride or more: ONNX allows it, onnxruntime and the reference do not."""
     model = conv_transpose(integers(2, 3, 3), (5,), strides=[2], dilations=[3], output_padding=[2])
     with pytest.raises(BackendUnavailable, match="no certificate") as raised:
@@ -420,7 +420,7 @@ def two_layers(first: str = "first", second: str = "second", source: str = "x") 
 
 
 def broken_at(site: str) -> Fault:
-    """One weight of this layer is off by one."""
+    """In the layer ``site`` one weight is off by one."""
 
     def fault(rewrite: PolyphaseConv) -> PolyphaseConv:
         changed: PolyphaseConv = FAULTS["one weight off by one"](rewrite)
@@ -430,14 +430,14 @@ def broken_at(site: str) -> Fault:
 
 
 def certified(model: ModelProto, seed: int = 0) -> Certified:
-    """The certificate of its first site."""
+    """The certificate of the first site of ``model``."""
     (planned, *_) = plan_model(load(model), RewriteOptions()).sites
     assert planned.rewrite is not None
     return certify(planned.rewrite, planned.id, seed)
 
 
 def described(expected: Array, actual: Array) -> str:
-    """What is said of two arrays of one shape that differ, computed element by element."""
+    """The expected message for two arrays of one shape, found element by element."""
     differ = [index for index in np.ndindex(expected.shape) if expected[index] != actual[index]]
     first = differ[0]
     return (
@@ -485,7 +485,7 @@ def test_what_agrees_has_no_failure() -> None:
 
 @dataclass(frozen=True)
 class Tried:
-    """Stands for a rewrite: it adds ``by`` to a single value."""
+    """A stand-in for a rewrite: its new model adds ``by`` to the only value."""
 
     at: float
     by: float
@@ -507,7 +507,7 @@ class Tried:
         (3, float("nan"), "3 expected, nan computed"),
     ],
 )
-def test_numbers_are_told_apart_whatever_their_size(at: float, by: float, failure: str) -> None:
+def test_a_message_distinguishes_large_numbers(at: float, by: float, failure: str) -> None:
     """The largest sums of a trial have seven digits, and halves and quarters beyond these."""
     found = certify(cast(Rewrite, Tried(at, by)), "site")
     assert found.failure == f"1 of 1 elements differ, first at [0]: {failure}"
@@ -573,7 +573,7 @@ def test_inputs_of_any_name_are_kept(
         assert archive[source].dtype == np.float32
 
 
-def test_where_nothing_can_be_kept_that_is_said(
+def test_a_folder_that_cannot_be_written_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     introduce(monkeypatch, broken_at("main/first"))

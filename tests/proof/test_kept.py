@@ -1,4 +1,4 @@
-"""A layer that is kept because it is faster so takes affine neighbours in, and is certified."""
+"""A kept layer folds its affine neighbours into its weights, and is certified."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.build import Array, ops, run
 from tests.match.graphs import NEAREST, feeds, floats, parsed
 
 Fault = Callable[[pytest.MonkeyPatch], None]
-"""Makes a mistake wherever a layer is folded."""
+"""Introduces a mistake into every fold."""
 
 RNG = np.random.default_rng(5)
 
@@ -47,7 +47,7 @@ BARE = "z = ConvTranspose<strides=[2,2], pads=[1,0,1,1]>(x, v)"
 GROUPS = "z = ConvTranspose<strides=[2,1], group=2>(x, vg)"
 RESIZED = f"e = Resize<{NEAREST}>(x, , k) z = Conv<pads=[1,1,1,1]>(e, vc)"
 BATCH_NORM = "y = BatchNormalization<epsilon=0.01>(z, gain, offset, mean, variance)"
-LESS_MEAN = "m = ReduceMean<axes=[1]>(z) y = Sub(z, m)"
+MINUS_MEAN = "m = ReduceMean<axes=[1]>(z) y = Sub(z, m)"
 
 FOLDED = {
     "BatchNormalization": f"{UP} {BATCH_NORM}",
@@ -59,13 +59,13 @@ FOLDED = {
     "Sub from the left": f"{UP} y = Sub(c, z)",
     "Div": f"{UP} y = Div(z, c)",
     "several": f"{UP} t = Mul(z, c) r = Add(t, s) y = Sub(c, r)",
-    "less its mean": f"{UP} {LESS_MEAN}",
-    "less its mean without bias": f"{BARE} {LESS_MEAN}",
+    "minus its mean": f"{UP} {MINUS_MEAN}",
+    "minus its mean without bias": f"{BARE} {MINUS_MEAN}",
     "both": f"{UP.replace('z =', 'p =')} z = Mul(p, c) m = ReduceMean<axes=[1]>(z) d = Sub(z, m)"
     " y = Mul(d, c)",
     "a Conv after Resize": f"{RESIZED} {BATCH_NORM}",
     "a Conv after Resize and another layer": (
-        f"e = Resize<{NEAREST}>(x, , k) q = Relu(e) z = Conv<pads=[1,1,1,1]>(q, vc) {LESS_MEAN}"
+        f"e = Resize<{NEAREST}>(x, , k) q = Relu(e) z = Conv<pads=[1,1,1,1]>(q, vc) {MINUS_MEAN}"
     ),
 }
 
@@ -75,7 +75,7 @@ def model(body: str, **rest: Any) -> ModelProto:
 
 
 def report(proto: ModelProto, seed: int = 0) -> SiteReport:
-    """The certified site, kept because it is faster as it is."""
+    """The report of the only site, kept and certified."""
     planning = plan_model(load(proto), RewriteOptions(policy="fastest")).with_rewrites({})
     (found,) = certify_sites(planning, seed).reports
     assert found.reason is not None
@@ -111,7 +111,7 @@ def test_a_kept_layer_that_takes_nothing_in_has_nothing_to_certify(body: str) ->
     assert report(model(body)).certificate is None
 
 
-# --- failed for what is wrong
+# --- a wrong fold fails
 
 
 def off_by_one(values: Array) -> Array:
@@ -140,7 +140,7 @@ def with_site(**change: Callable[[Array], Array]) -> Fault:
 
 
 def with_result(name: str, change: Callable[[Array], Array]) -> Fault:
-    """What folds a scale or a shift into a weight or bias gives another result."""
+    """A function that folds a scale or a shift into a weight or bias gives another result."""
 
     def introduce(monkeypatch: pytest.MonkeyPatch) -> None:
         right = getattr(fold, name)
@@ -158,8 +158,8 @@ def without_bias(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def without_mean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mean is taken off nothing."""
+def mean_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean is subtracted from neither weight nor bias."""
     monkeypatch.setattr(MeanFold, "_less", lambda self, parameter, axis: parameter.read())
 
 
@@ -185,9 +185,9 @@ def test_a_broken_fold_fails(fault: Fault, seed: int, monkeypatch: pytest.Monkey
     assert "first at [" in found.certificate_failure
 
 
-@pytest.mark.parametrize("body", [FOLDED["less its mean"], FOLDED["both"]])
-def test_a_mean_that_is_not_taken_off_fails(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_mean(monkeypatch)
+@pytest.mark.parametrize("body", [FOLDED["minus its mean"], FOLDED["both"]])
+def test_a_mean_that_is_not_subtracted_fails(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mean_ignored(monkeypatch)
     assert report(model(body)).certificate == "failed"
 
 
@@ -195,15 +195,15 @@ def test_a_mean_that_is_not_taken_off_fails(body: str, monkeypatch: pytest.Monke
 
 
 @pytest.fixture
-def nothing_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cost model has every layer kept."""
+def every_layer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cost model rewrites no layer."""
     tables = {name: replace(table, margin=1e9) for name, table in cost_model.TABLES.items()}
     monkeypatch.setattr(cost_model, "TABLES", tables)
 
 
-@pytest.mark.usefixtures("nothing_is_worth_it")
-@pytest.mark.parametrize("body", [FOLDED["BatchNormalization"], FOLDED["less its mean"]])
-def test_it_is_written_and_said(body: str) -> None:
+@pytest.mark.usefixtures("every_layer_is_kept")
+@pytest.mark.parametrize("body", [FOLDED["BatchNormalization"], FOLDED["minus its mean"]])
+def test_the_folded_layer_is_written_and_reported(body: str) -> None:
     before = model(body)
     done = deployconv.rewrite(before, policy="cost", bench=False)
     (site,) = done.sites
@@ -216,7 +216,7 @@ def test_it_is_written_and_said(body: str) -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.usefixtures("nothing_is_worth_it")
+@pytest.mark.usefixtures("every_layer_is_kept")
 def test_a_broken_fold_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS["one weight off by one"](monkeypatch)
     output, folder = tmp_path / "out.onnx", tmp_path / "dump"

@@ -37,10 +37,10 @@ def test_a_pair_with_a_given_shape() -> None:
     assert latency.ratio > 0
 
 
-def test_the_ratio_is_above_one_where_the_second_model_is_faster(
+def test_the_ratio_is_above_one_if_the_second_model_is_faster(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One pair was disturbed: the median of the paired ratios forgets it."""
+    """One pair was disturbed: the median of the paired ratios ignores it."""
     monkeypatch.setattr(
         latency_module, "time_interleaved", lambda *_: [[4, 40, 4, 8], [2, 2, 2, 4]]
     )
@@ -109,7 +109,7 @@ def test_nodes_that_replace_a_site_count_as_that_site() -> None:
         owners={"up/conv": "main/up/shuffle"},
         nodes=frozenset({"up/conv", "up/shuffle", "up2/conv", "up2/x/conv", "relu", "up/own"}),
         labels={},
-    ).after(ORIGINAL)
+    ).with_ids_of(ORIGINAL)
     assert made.owners == {
         "up/conv": "main/up",
         "up/shuffle": "main/up",
@@ -130,7 +130,7 @@ def test_names_of_a_model_and_of_the_rewritten_one() -> None:
     assert names.owners == {"up": "main/up"}
     after = SiteNames.of(rewritten(model).SerializeToString())
     assert after.owners == {"up/conv": "main/up/shuffle", "up/shuffle": "main/up/shuffle"}
-    assert after.after(names).owners == dict.fromkeys(after.nodes, "main/up")
+    assert after.with_ids_of(names).owners == dict.fromkeys(after.nodes, "main/up")
 
 
 def test_a_node_without_a_name_is_called_as_the_importer_calls_it() -> None:
@@ -138,7 +138,7 @@ def test_a_node_without_a_name_is_called_as_the_importer_calls_it() -> None:
     model.graph.node[0].name = ""
     names = SiteNames.of(model.SerializeToString())
     assert names.owners == {"node_of_y": "main/ConvTranspose_0"}
-    after = SiteNames.of(rewritten(model).SerializeToString()).after(names)
+    after = SiteNames.of(rewritten(model).SerializeToString()).with_ids_of(names)
     assert set(after.owners.values()) == {"main/ConvTranspose_0"}
 
 
@@ -150,17 +150,17 @@ def test_a_site_that_stays_keeps_its_id() -> None:
     names = SiteNames.of(model.SerializeToString())
     done = deployconv.rewrite(model, skip=["main/last"], bench=False, verify=False).model
     assert done is not None
-    after = SiteNames.of(done.SerializeToString()).after(names)
+    after = SiteNames.of(done.SerializeToString()).with_ids_of(names)
     assert after.owners["last"] == "main/last"
     assert after.owners["up/conv"] == "main/up"
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.onnx")), ids=lambda path: path.stem)
-def test_every_lowered_node_of_a_sample_finds_its_site(path: object) -> None:
+def test_every_new_node_of_a_sample_finds_its_site(path: object) -> None:
     names = SiteNames.of(path)  # type: ignore[arg-type]
     done = deployconv.rewrite(path, bench=False, verify=False)  # type: ignore[arg-type]
     assert done.model is not None
-    after = SiteNames.of(done.model.SerializeToString()).after(names)
+    after = SiteNames.of(done.model.SerializeToString()).with_ids_of(names)
     fresh = after.nodes - names.nodes
     assert fresh <= set(after.owners)
     changed = {site.id for site in done.sites if site.status == "rewritten"}

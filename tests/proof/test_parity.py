@@ -161,7 +161,7 @@ class TestTwins:
         found = check(upsampler(BFLOAT16), upsampler(BFLOAT16), FeedOptions(inputs=path))
         assert found.passed
 
-    def test_where_the_type_is_not_to_blame_the_first_error_stays(self) -> None:
+    def test_if_the_type_is_not_to_blame_the_first_error_stays(self) -> None:
         proto = upsampler(BFLOAT16)
         proto.graph.node[0].domain = "local"
         with pytest.raises(BackendUnavailable, match="local:ConvTranspose"):
@@ -169,7 +169,7 @@ class TestTwins:
 
 
 class TestFloor:
-    """The session is replaced where a real model cannot be made to move on demand."""
+    """How far the reference itself moves; a stand-in session moves as far as a test needs."""
 
     def moved(
         self,
@@ -178,7 +178,11 @@ class TestFloor:
         error: float,
         by: str = "optimisation",
     ) -> Parity:
-        """Reference [1, 1]; 1 + noise where it moves ``by`` itself; candidate 1 + error."""
+        """Parity of a reference that gives [1, 1] and a candidate that gives [1, 1 + error].
+
+        The reference itself gives [1, 1 + noise] without optimisation or for another input,
+        as ``by`` says.
+        """
         real = parity.get_backend("ort")
 
         class Moving:
@@ -221,7 +225,7 @@ class TestFloor:
     ) -> None:
         assert not self.moved(monkeypatch, noise, error).passed
 
-    def test_no_noise_is_measured_where_it_is_not_needed(
+    def test_no_noise_is_measured_unless_it_is_needed(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         found = self.moved(monkeypatch, noise=0.02, error=1e-5)

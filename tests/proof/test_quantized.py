@@ -1,4 +1,4 @@
-"""The certificate of integer layers fails for scales, zero points and integers out of place."""
+"""The certificate of integer layers fails if scales, zero points or integers are misplaced."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def test_what_is_right_is_exact(layer: Layer, seed: int) -> None:
     assert verdict(layer, seed) == "exact"
 
 
-def test_the_layers_behind_are_part_of_it() -> None:
+def test_the_layers_after_it_are_part_of_it() -> None:
     (report,) = certify_sites(plan_model(load(network()), RewriteOptions()), 0).reports
     assert report.certificate == "exact"
 
 
 def with_scales(change: Callable[[Array], Array]) -> Callable[[Write], Write]:
-    """Everything that belongs to a channel, changed once it is in its new place."""
+    """Change the scale or zero point of each channel after the channels have been reordered."""
 
     def fault(write: Write) -> Write:
         def wrong(emitter: Any, suffix: str, found: Any, values: Array, by_channel: Any) -> Any:
@@ -76,7 +76,7 @@ def one_more(values: Array) -> Array:
 
 
 def swapped(values: Array) -> Array:
-    """Two phases of one channel, or of two channels, change places."""
+    """Exchange two phases of one channel, or of two channels."""
     changed = values.copy()
     changed[[0, 1]] = changed[[1, 0]]
     return changed
@@ -93,7 +93,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("layer", [LAYERS["int8"], LAYERS["uint8"], LAYERS["groups"]])
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_what_is_wrong_is_not(
+def test_a_fault_fails(
     layer: Layer, fault: Callable[[Write], Write], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conv_emit, "write_dequantized", fault(write_dequantized))

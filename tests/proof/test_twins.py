@@ -32,7 +32,7 @@ def pair(x: str, y: str, scale: str = "scale", zero: str = "zero") -> list[NodeP
 def network(
     nodes: Sequence[NodeProto], opset: int = 17, outputs: Sequence[str] = ("y",), **held: Any
 ) -> ModelProto:
-    """``x`` -> nodes -> ``y``; scales and zero points are there to be used."""
+    """``x`` -> nodes -> ``y``; the nodes may use scales and zero points by these names."""
     given = {
         **{"scale": STEP, "other": np.float32(0.25), "scales": np.full(4, STEP)},
         **{"zero": np.uint8(100), "zeros": np.full(4, 100, np.uint8), "signed": np.int8(-3)},
@@ -140,7 +140,7 @@ def squashed(offset: float, scale: str = "scale") -> bytes:
 
 
 def near_ties() -> Array:
-    """Anywhere but near the middle between two steps, and one in fifty a hair below it."""
+    """Values far from the middle between two steps, but for one column just below it."""
     rng = np.random.default_rng(0)
     away = rng.uniform(-0.4, 0.4, SHAPE)
     away[..., 0] = 0.5 - 2e-5
@@ -173,5 +173,5 @@ def test_a_difference_that_no_rounding_explains_fails(
     assert "without the rounding" not in str(found.note)
 
 
-def test_a_larger_step_fails_though_it_saturates_alike(parity: Callable[[bytes], Parity]) -> None:
+def test_a_larger_step_fails_though_it_saturates_equally(parity: Callable[[bytes], Parity]) -> None:
     assert not parity(squashed(0, "coarse_scale")).passed

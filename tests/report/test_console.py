@@ -1,4 +1,4 @@
-"""The tables: whole where no terminal reads them, folded and never cut where one does."""
+"""The tables: whole without a terminal; folded on one, but never cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JUnit XML: well-formed whatever the message, and whole or not there."""
+"""JUnit XML: well-formed whatever the message; written completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The closing lines: exact, passed and faster are said only of what is."""
+"""The closing lines say exact, passed or faster only if that is so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tensorrt-rtx in tests: it parses and compiles without a GPU, but only where it is packaged."""
+"""tensorrt-rtx in tests: it parses and compiles without a GPU, on the systems that have it."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def test_what_does_not_run_has_none(tmp_path: Path) -> None:
     assert peak_memory(tmp_path / "missing.onnx", {"x": integers(1)}, threads=1) is None
 
 
-def test_where_no_process_can_be_started_nobody_can_tell(
+def test_without_a_process_memory_is_not_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure.sys, "executable", str(tmp_path / "missing"))

@@ -16,7 +16,7 @@ from deployconv.errors import BackendUnavailable, DeployconvError, ModelError, U
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.base import Session
 from deployconv.runtimes.measure import usable_cpus
-from deployconv.runtimes.ort import one_line
+from deployconv.runtimes.ort import clean_message
 from tests.runtimes.tiny import (
     BFLOAT16,
     DOUBLE,
@@ -270,10 +270,10 @@ class TestErrors:
     ids=["prefix", "node and signature", "bare function", "white space"],
 )
 def test_one_line(raw: str, line: str) -> None:
-    assert one_line(raw) == line
+    assert clean_message(raw) == line
 
 
 def test_a_very_long_message_is_cut() -> None:
-    line = one_line("word " * 1000)
+    line = clean_message("word " * 1000)
     assert len(line) == 400
     assert line.endswith("...")

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from deployconv.errors import BackendUnavailable, UsageError
-from deployconv.runtimes import DEFAULT_RUNTIME, RUNTIMES, Runtime, get_backend, names_with
+from deployconv.options import DEFAULT_RUNTIME
+from deployconv.runtimes import RUNTIMES, Runtime, get_backend, names_with
 
 
 @pytest.mark.parametrize("name", [name for name in RUNTIMES if name.startswith("ort")])
@@ -50,11 +51,9 @@ def test_the_default_runtime_can_stand_in_for_one_that_must_not_run_the_referenc
     assert RUNTIMES[DEFAULT_RUNTIME].runs_reference
 
 
-def test_what_compiles_ahead_of_time_is_what_tensorrt_knows_a_library_of() -> None:
-    from deployconv.runtimes.tensorrt.installation import LIBRARIES
-
+def test_the_libraries_that_compile_engines() -> None:
     compiling = {name: runtime.package for name, runtime in RUNTIMES.items() if runtime.compiles}
-    assert compiling == LIBRARIES
+    assert compiling == {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 
 
 def test_names_with_a_capability() -> None:

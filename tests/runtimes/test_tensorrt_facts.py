@@ -1,7 +1,7 @@
-"""What the real parser and compiler say of each kind of layer, as exported and rewritten.
+"""Whether the real parser and compiler take each kind of layer, as exported and rewritten.
 
-The verdicts and texts are those of one version of tensorrt-rtx; for a version that nobody has
-looked at, the tests are skipped and say so.
+The verdicts and texts are those of one version of tensorrt-rtx. With a version that nobody has
+looked at, the tests are skipped.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ def layer(kernel: tuple[int, ...], dtype: str = "float32", **attributes: Any) ->
 
 @dataclass(frozen=True)
 class Case:
-    """A layer, where it fails as exported (target -> pattern), and where still, rewritten."""
+    """A layer with the targets that refuse it as exported, and those that refuse it rewritten.
+
+    Both are by target, with a pattern of the message.
+    """
 
     make: Callable[[], ModelProto]
     fails: Mapping[str, str] = field(default_factory=dict)
@@ -111,7 +114,7 @@ def test_as_exported_and_rewritten(name: str) -> None:
 
 
 def check(report: BuildReport, fails: Mapping[str, str]) -> None:
-    """It fails where stated, in these words, and builds everywhere else."""
+    """The model fails for these targets, with these messages, and builds for all others."""
     assert {built.target for built in report.targets if not built.builds} == set(fails)
     for built in report.targets:
         if built.target in fails:
@@ -235,7 +238,7 @@ def test_a_bias_that_the_importer_leaves_out_on_the_border() -> None:
 
 
 def test_same_padding_for_a_small_kernel_is_refused_as_ambiguous() -> None:
-    """Runtimes disagree by a pixel, so nobody knows what was meant."""
+    """Runtimes disagree by a pixel, so what was meant is not known."""
     proto = conv_transpose(integers(2, 3, 2, 2), (16, 16), strides=[3, 3], auto_pad="SAME_UPPER")
     (site,) = deployconv.inspect(proto).sites
     assert site.reason is not None

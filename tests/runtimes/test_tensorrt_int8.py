@@ -78,7 +78,7 @@ def test_the_weights_are_no_longer_dequantized_by_a_kernel_of_their_own() -> Non
     assert counts == [1, 0]
 
 
-def test_an_int32_bias_does_not_parse_and_is_folded_where_a_target_is_named() -> None:
+def test_an_int32_bias_does_not_parse_and_is_folded_if_a_target_is_named() -> None:
     before = network(layer(bias="int32"), SIGNED, (8, 8))
     assert "Int32" in words(build_one(before))
     assert "Int32" in words(build_one(rewritten(before)))

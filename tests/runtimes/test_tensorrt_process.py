@@ -1,4 +1,4 @@
-"""The worker's death in all its forms; no TensorRT is needed for that."""
+"""How a worker process that crashes, hangs or misbehaves is reported; TensorRT is not needed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from deployconv.runtimes.tensorrt.process import (
     Done,
     Event,
     Limits,
+    RequirementMissing,
     Stage,
     Unavailable,
     Worker,
@@ -47,24 +48,33 @@ def program(code: str) -> tuple[str, ...]:
     return sys.executable, "-c", PRELUDE + code
 
 
-def ask(code: str, **limits: Any) -> list[Event]:
+def ask(code: str, **limits: Any) -> dict[str, Any]:
     with Worker(Limits(**{"seconds": 10.0, **limits}), program(code)) as worker:
-        return list(worker.ask({"action": "anything"}))
+        return worker.ask({"action": "anything"})
 
 
 def test_an_answer_is_its_stages_and_then_the_value() -> None:
-    events = ask(f"say({PARSED!r}); say({DONE!r}); time.sleep(60)")
-    assert events == [Stage(StageResult("parse", "ok", 0.5)), Done({"engine_bytes": 7})]
+    stages: list[StageResult] = []
+    with Worker(Limits(10), program(f"say({PARSED!r}); say({DONE!r}); time.sleep(60)")) as worker:
+        value = worker.ask({"action": "anything"}, stages.append)
+    assert stages == [StageResult("parse", "ok", 0.5)]
+    assert value == {"engine_bytes": 7}
+
+
+def test_what_the_machine_lacks_is_an_error() -> None:
+    missing = encode(Unavailable("no CUDA driver"))
+    with pytest.raises(RequirementMissing, match=r"^no CUDA driver$"):
+        ask(f"say({missing!r}); time.sleep(60)")
 
 
 def test_an_answer_may_come_in_pieces() -> None:
     code = f"for byte in {DONE!r}: say(bytes([byte])); time.sleep(0.001)"
-    assert ask(code) == [Done({"engine_bytes": 7})]
+    assert ask(code) == {"engine_bytes": 7}
 
 
 def test_one_worker_answers_several_requests() -> None:
     with Worker(Limits(10), program(f"say({DONE!r}); sys.stdin.readline(); say({DONE!r})")) as one:
-        assert [list(one.ask({})) for _ in range(2)] == [[Done({"engine_bytes": 7})]] * 2
+        assert [one.ask({}) for _ in range(2)] == [{"engine_bytes": 7}] * 2
 
 
 @pytest.mark.parametrize(
@@ -103,7 +113,7 @@ def test_an_endless_line_is_stopped() -> None:
 
 def test_a_flood_on_standard_error_neither_blocks_nor_fills_memory() -> None:
     code = f"sys.stderr.write('noise ' * 4_000_000 + '\\nlast'); sys.stderr.flush(); say({DONE!r})"
-    assert ask(code) == [Done({"engine_bytes": 7})]
+    assert ask(code) == {"engine_bytes": 7}
     with pytest.raises(WorkerFailed) as caught:
         ask("sys.stderr.write('noise ' * 4_000_000); sys.exit(1)")
     assert len(str(caught.value)) < 500
@@ -218,7 +228,7 @@ def test_what_the_worker_prints_is_no_answer() -> None:
         "worker.main()\n"
     )
     with Worker(Limits(10), (sys.executable, "-c", code)) as worker:
-        assert list(worker.ask({})) == [Done({})]
+        assert worker.ask({}) == {}
 
 
 FAILED = StageResult("build", "failed", 0.25, "no\nsuch luck", node="up", operator="ConvTranspose")

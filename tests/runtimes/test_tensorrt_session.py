@@ -1,8 +1,8 @@
-"""The way through the worker to an engine and back.
+"""Running models through the worker process, on a stand-in for TensorRT and its GPU.
 
-No GPU is at hand where these tests run: a stand-in library computes with the ONNX reference
-evaluator, and its names are held against the real one. What the real one does without a GPU
-is tested with the real one.
+These tests need no GPU: the stand-in library computes with the ONNX reference evaluator, and its
+names are compared with those of the real library. What the real library does without a GPU is
+tested with the real one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from onnx import ModelProto
 import deployconv
 from deployconv.cli import main
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
-from deployconv.options import FeedOptions, GpuOptions
+from deployconv.options import FeedOptions
 from deployconv.proof import parity as parity_module
 from deployconv.proof.compare import RTOL
 from deployconv.proof.latency import measure_latency
@@ -175,7 +175,7 @@ class TestOnTheStandIn:
 
 @pytest.mark.usefixtures("gpu")
 class TestParityOnTheStandIn:
-    """The reference is what onnxruntime makes of it, whatever TensorRT would."""
+    """onnxruntime runs the reference, whatever TensorRT would compute for it."""
 
     def test_a_layer_that_only_builds_rewritten_is_proved_and_not_timed(self) -> None:
         model = conv_transpose(integers(2, 3, 3, 3), (5, 6), strides=[2, 2], dilations=[2, 2])
@@ -282,7 +282,7 @@ class TestGraphsAndProfiles:
     @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
     def test_a_captured_graph_is_what_is_timed(self, name: str) -> None:
         blob = upsampler().SerializeToString()
-        latency = measure_latency(blob, blob, name, runs=3, gpu=GpuOptions(cuda_graph=True))
+        latency = measure_latency(blob, blob, name, runs=3, cuda_graph=True)
         # What a launch takes on the stand-in.
         assert latency.before_ms == latency.after_ms == Quantiles(0.125, 0.125)
         assert latency.cuda_graph
@@ -310,41 +310,41 @@ class TestGraphsAndProfiles:
         assert session.timed_run(feeds) >= 0
 
     def test_layers_come_with_their_nodes(self) -> None:
-        session: Any = get_backend("tensorrt").prepare(relu_behind().SerializeToString())
-        feeds = feeds_for(relu_behind())
+        session: Any = get_backend("tensorrt").prepare(with_relu_after().SerializeToString())
+        feeds = feeds_for(with_relu_after())
         assert session.profile(feeds, 4) == (
             LayerTime("up + relu", 1.0, ("up", "relu")),
             LayerTime("node_of_y", 2.0, ("node_of_y",)),
         )
         # The profiler is gone again, and the results are what they were.
-        np.testing.assert_array_equal(session.run(feeds)["y"], run(relu_behind(), feeds)["y"])
+        np.testing.assert_array_equal(session.run(feeds)["y"], run(with_relu_after(), feeds)["y"])
 
     def test_a_profile_is_grouped_by_site(self) -> None:
-        before = relu_behind()
+        before = with_relu_after()
         after = deployconv.rewrite(before, bench=False).model
         assert after is not None
         pair = before.SerializeToString(), after.SerializeToString()
-        latency = measure_latency(*pair, "tensorrt", runs=2, gpu=GpuOptions(profile=True))
+        latency = measure_latency(*pair, "tensorrt", runs=2, profile=True)
         first, second = latency.profiles
         assert [(one.sites, one.ms, len(one.layers)) for one in first.sites] == [
             (("main/up",), 1.0, 1),
             ((), 2.0, 1),
         ]
-        # Conv, DepthToSpace and Slice with the Relu behind it, in the name of the original site.
+        # Conv, DepthToSpace and Slice with the Relu after it, in the name of the original site.
         assert [(one.sites, len(one.layers)) for one in second.sites] == [
             (("main/up",), 3),
             ((), 1),
         ]
 
-    @pytest.mark.parametrize("options", [GpuOptions(profile=True), GpuOptions(cuda_graph=True)])
-    def test_onnxruntime_has_neither(self, options: GpuOptions) -> None:
+    @pytest.mark.parametrize("option", ["profile", "cuda_graph"])
+    def test_onnxruntime_has_neither(self, option: str) -> None:
         blob = upsampler().SerializeToString()
         with pytest.raises(UsageError, match=r"--\S+: backend 'ort' .* use --backend tensorrt or"):
-            measure_latency(blob, None, "ort", gpu=options)
+            measure_latency(blob, None, "ort", **{option: True})  # type: ignore[arg-type]
 
 
 class TestCaches:
-    """They save time where they are sound, and are as good as none where they are not."""
+    """A sound cache saves time; a damaged one has no effect."""
 
     def test_timings_are_kept_and_used(self, gpu: Path) -> None:
         assert self.kept("tensorrt", gpu) == b"|built"
@@ -380,7 +380,7 @@ class TestCaches:
 
     @staticmethod
     def kept(name: str, folder: Path) -> bytes:
-        """Build and run in a process of its own; what is in the only cache file then."""
+        """Build and run in a process of its own; returns the content of the only cache file."""
         proto = upsampler()
         feeds = feeds_for(proto)
         session = get_backend(name).prepare(proto.SerializeToString())
@@ -392,7 +392,7 @@ class TestCaches:
         return content[32:]
 
 
-def relu_behind() -> ModelProto:
+def with_relu_after() -> ModelProto:
     """A ConvTranspose, a Relu that is fused to it, and a layer of no site without a name."""
     proto = upsampler()
     proto.graph.node[0].output[0] = "raw"

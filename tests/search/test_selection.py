@@ -25,7 +25,8 @@ def candidate(name: str, spread: Spread) -> Candidate:
     return Candidate(name, 10.0 / ratio, ratio, low, high, False)
 
 
-def timings(col2im: Spread | None = None, dcr: Spread | None = None) -> SiteTimings:
+def two_forms(col2im: Spread | None = None, dcr: Spread | None = None) -> SiteTimings:
+    """The timings of a site: of none of its two forms, of one or of both."""
     found = [(str(COL2IM), col2im), (str(DCR), dcr)]
     entries = [candidate(name, spread) for name, spread in found if spread is not None]
     first = [candidate(AS_IT_WAS, (1.0, 1.0, 1.0))] if entries else []
@@ -35,17 +36,17 @@ def timings(col2im: Spread | None = None, dcr: Spread | None = None) -> SiteTimi
 @pytest.mark.parametrize(
     ("found", "fastest", "promising", "undecided"),
     [
-        (timings((1.1, 1.2, 1.3), (1.3, 1.4, 1.5)), DCR, DCR, False),
-        (timings((1.1, 1.2, 1.3), (0.9, 1.4, 1.5)), COL2IM, DCR, False),
-        (timings((0.98, 1.02, 1.1), (0.97, 1.01, 1.2)), None, COL2IM, True),
-        (timings((1.005, 1.006, 1.007), (0.8, 0.9, 1.2)), None, COL2IM, True),
-        (timings((0.8, 0.9, 1.2), (0.5, 0.6, 0.7)), None, None, False),
-        (timings((1.1, 1.2, 1.3)), COL2IM, COL2IM, False),
-        (timings(), None, None, True),
+        (two_forms((1.1, 1.2, 1.3), (1.3, 1.4, 1.5)), DCR, DCR, False),
+        (two_forms((1.1, 1.2, 1.3), (0.9, 1.4, 1.5)), COL2IM, DCR, False),
+        (two_forms((0.98, 1.02, 1.1), (0.97, 1.01, 1.2)), None, COL2IM, True),
+        (two_forms((1.005, 1.006, 1.007), (0.8, 0.9, 1.2)), None, COL2IM, True),
+        (two_forms((0.8, 0.9, 1.2), (0.5, 0.6, 0.7)), None, None, False),
+        (two_forms((1.1, 1.2, 1.3)), COL2IM, COL2IM, False),
+        (two_forms(), None, None, True),
     ],
     ids=["both", "one", "perhaps", "by less than the margin", "neither", "one timed", "none timed"],
 )
-def test_who_is_faster(
+def test_which_form_is_faster(
     found: SiteTimings, fastest: Choice | None, promising: Choice | None, undecided: bool
 ) -> None:
     first = found.faster[0][0] if found.faster else None
@@ -75,7 +76,7 @@ def test_an_unknown_form_is_never_selected() -> None:
     ids=["slower", "perhaps", "slower than dcr", "perhaps not", "not timed", "nor beside dcr"],
 )
 def test_a_form_that_is_ruled_out(col2im: Spread | None, taken: Choice | None, out: bool) -> None:
-    assert timings(col2im, (1.3, 1.4, 1.5)).rules_out(COL2IM, taken) is out
+    assert two_forms(col2im, (1.3, 1.4, 1.5)).rules_out(COL2IM, taken) is out
 
 
 PREDICTED = (Prediction(AS_IT_WAS, 4.0, True), Prediction(str(COL2IM), 3.0, False))
@@ -84,15 +85,15 @@ PREDICTED = (Prediction(AS_IT_WAS, 4.0, True), Prediction(str(COL2IM), 3.0, Fals
 @pytest.mark.parametrize(
     ("found", "taken", "shown"),
     [
-        (timings((1.1, 1.2, 1.3)), COL2IM, [(AS_IT_WAS, False), (COL2IM, True)]),
-        (timings(None, (0.8, 0.9, 1.2)), None, [(AS_IT_WAS, True), (DCR, False)]),
+        (two_forms((1.1, 1.2, 1.3)), COL2IM, [(AS_IT_WAS, False), (COL2IM, True)]),
+        (two_forms(None, (0.8, 0.9, 1.2)), None, [(AS_IT_WAS, True), (DCR, False)]),
         (
-            timings(None, (0.8, 0.9, 1.2)),
+            two_forms(None, (0.8, 0.9, 1.2)),
             COL2IM,
             [(AS_IT_WAS, False), (DCR, False), (COL2IM, True)],
         ),
-        (timings(), COL2IM, [(AS_IT_WAS, False), (COL2IM, True)]),
-        (timings(), None, [(AS_IT_WAS, True), (COL2IM, False)]),
+        (two_forms(), COL2IM, [(AS_IT_WAS, False), (COL2IM, True)]),
+        (two_forms(), None, [(AS_IT_WAS, True), (COL2IM, False)]),
     ],
     ids=["timed", "as it was", "another was timed", "predicted", "predicted and kept"],
 )

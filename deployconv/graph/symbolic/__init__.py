@@ -16,7 +16,7 @@ from deployconv.graph.symbolic.known import FEW, Call, Known, Spread, Unproven
 from deployconv.graph.symbolic.size import Size
 from deployconv.graph.tensors import is_onnx
 
-_OPERATORS = arrange.OPERATORS | layers.OPERATORS
+_OPERATORS = {**layers.OPERATORS, **arrange.OPERATORS, **elementwise.OPERATORS}
 
 
 def run(node: NodeProto, inputs: Sequence[Known | None]) -> Known:
@@ -34,12 +34,6 @@ def run(node: NodeProto, inputs: Sequence[Known | None]) -> Known:
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     call = Call(node.op_type, inputs, attributes)
     try:
-        if node.op_type in elementwise.OPERATORS:
-            if "broadcast" in attributes:  # before opset 7 operands were aligned otherwise
-                raise Unproven
-            return elementwise.elementwise(node.op_type, call.all())
-        if node.op_type in layers.KEEP_SHAPE:
-            return Known(call.given(0).shape, None, whole=False)
         return _OPERATORS[node.op_type](call)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise Unproven from error

@@ -10,8 +10,10 @@ from math import prod
 import numpy as np
 
 from deployconv.graph.symbolic.known import (
+    Call,
     Known,
     Spread,
+    Unproven,
     broadcast,
 )
 from deployconv.graph.symbolic.size import Size
@@ -24,11 +26,11 @@ _FRACTION = 2**10
 """Floats that are sizes below 2**14 times whole multiples of a 1024th have 24 bits."""
 
 
-def elementwise(op: str, inputs: Sequence[Known]) -> Known:
-    """The result of ``op``, one of `OPERATORS`.
-
-    Raises Unproven if the shapes do not fit together at all sizes.
-    """
+def _elementwise(call: Call) -> Known:
+    """The result of an operator; Unproven if the shapes do not fit together at all sizes."""
+    op, inputs = call.op, call.all()
+    if "broadcast" in call.attributes:  # before opset 7 operands were aligned in another way
+        raise Unproven
     shape = broadcast(*(known.shape for known in inputs))
     whole = op in _LOGICAL or all(known.whole for known in inputs)
     arrays = [known.elements for known in inputs if isinstance(known.elements, np.ndarray)]
@@ -51,7 +53,7 @@ def _single(op: str, sizes: Sequence[Perhaps], integral: bool) -> Perhaps:
     known = [size for size in sizes if size is not None]
     if len(known) < len(sizes):
         return None
-    result = _quotient(known[0], known[1], integral) if op == "Div" else OPERATORS[op](*known)
+    result = _quotient(known[0], known[1], integral) if op == "Div" else _FUNCTIONS[op](*known)
     return result if result is None or _is_exact(result, integral) else None
 
 
@@ -116,7 +118,7 @@ def _least(*sizes: Size) -> Perhaps:
     return _opposite(_greatest(*(_ZERO - size for size in sizes)))
 
 
-OPERATORS: dict[str, Callable[..., Perhaps]] = {
+_FUNCTIONS: dict[str, Callable[..., Perhaps]] = {
     "Add": lambda a, b: a + b,
     "Sub": lambda a, b: a - b,
     "Mul": lambda a, b: a * b,
@@ -138,6 +140,8 @@ OPERATORS: dict[str, Callable[..., Perhaps]] = {
     "Where": lambda condition, a, b: a if condition == _ONE else b,
 }
 """Functions of sizes; the result is None if it is not one polynomial at all sizes."""
+
+OPERATORS = dict.fromkeys(_FUNCTIONS, _elementwise)
 
 
 def _opposite(size: Perhaps) -> Perhaps:

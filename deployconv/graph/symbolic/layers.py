@@ -40,7 +40,7 @@ UNARY = frozenset(
     ]
 )
 """Operators that compute each element from one element, and have no other input."""
-KEEP_SHAPE = UNARY | {
+_KEEP_SHAPE = UNARY | {
     "BatchNormalization",
     "Clip",
     "Dropout",
@@ -177,7 +177,12 @@ def _pad(call: Call) -> Known:
     return Known(extents(shape, 0), joined(x.rule, value), x.whole)
 
 
+def _keep_shape(call: Call) -> Known:
+    return Known(call.given(0).shape, None, whole=False)
+
+
 OPERATORS: dict[str, Callable[[Call], Known]] = {
+    **dict.fromkeys(_KEEP_SHAPE, _keep_shape),
     "AveragePool": _window,
     "Conv": _window,
     "ConvTranspose": _conv_transpose,

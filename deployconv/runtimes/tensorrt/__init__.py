@@ -3,14 +3,13 @@
 | module | runs in | what it does |
 | --- | --- | --- |
 | `installation` | deployconv | which library is installed, and what it can do on this machine |
-| `compile` | deployconv | a model and targets in, the stages and their evidence out |
+| `compile` | deployconv | compiles a model for targets and reports every stage |
 | `session` | deployconv | the backends `tensorrt` and `tensorrt-rtx` |
 | `process` | deployconv | starts the worker, limits it, explains how it ended; the JSON lines |
 | `worker` | worker | takes requests and answers them |
 | `binding` | worker | the adapter: parse, build, deserialize, the build log, the caches |
 | `execution` | worker | runs, times and profiles an engine |
-| `device` | worker | what the driver says of the GPU; its memory, stream and events |
-| `dla` | deployconv | what NVIDIA documents of layers on the deep learning accelerator |
+| `device` | worker | describes the GPU; manages its memory, stream and events |
 
 A parser or compiler that crashes, hangs or uses up all memory ends the worker, not deployconv.
 """

@@ -2,9 +2,9 @@
 
 Runs in the worker only. Every refusal of the library becomes a `Refused` with its message.
 
-The build log tells the memory of an engine and its kernels. It is meant for people and has no
-stated format: what a version does not print as tensorrt_rtx 1.7 does at verbosity DETAILED is
-None, never a guess.
+The memory and the kernels of an engine are read from the build log, which has no documented
+format. A value that a version does not print in the format of tensorrt_rtx 1.7 at verbosity
+DETAILED is None, never a guess.
 
 Caches only save time: TensorRT 10 and 11 keep how long kernels took on this GPU, TensorRT-RTX the
 kernels that it compiled for it.
@@ -162,7 +162,7 @@ class Binding:
         return found
 
     def deserialize(self, engine: Any) -> tuple[Any, Any]:
-        """Load ``engine`` on this machine's GPU: (runtime, engine). Keep the runtime as long."""
+        """Load ``engine`` on this machine's GPU: (runtime, engine). Keep both."""
         self.log.clear()
         runtime = self.trt.Runtime(self.log)
         loaded = runtime.deserialize_cuda_engine(engine)

@@ -10,7 +10,6 @@ here before TensorRT sees it; loading refuses the rest, such as unknown opsets.
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,19 +33,14 @@ from deployconv.results import (
     TargetBuild,
 )
 from deployconv.runtimes.base import ModelSource
+from deployconv.runtimes.registry import get_runtime
 from deployconv.runtimes.shapes import input_specs, profile_of, shape_ranges
 from deployconv.runtimes.tensorrt.binding import BuildSettings
-from deployconv.runtimes.tensorrt.installation import (
-    LIBRARIES,
-    cache_folder,
-    find_installation,
-    remedy,
-)
+from deployconv.runtimes.tensorrt.installation import cache_folder, find_installation, remedy
 from deployconv.runtimes.tensorrt.process import (
     STAGES,
     Limits,
-    Stage,
-    Unavailable,
+    RequirementMissing,
     Worker,
     WorkerFailed,
 )
@@ -68,7 +62,6 @@ def build_engines(
     engine: Path | None = None,
     fp16: bool = False,
     force: bool = False,
-    limits: Limits = _DEFAULT_LIMITS,
 ) -> BuildReport:
     """Compile the model ``source`` for ``targets``, as `deployconv.build` does.
 
@@ -89,9 +82,7 @@ def build_engines(
         for target in asked:
             cache = cache_folder() if target is None else None
             settings = BuildSettings(target, fp16, profile=profile_of(ranges), cache=cache)
-            builds.append(
-                _build(model, installation.backend, settings, files[target], limits, checked)
-            )
+            builds.append(_build(model, installation.backend, settings, files[target], checked))
     notes = "; ".join(filter(None, (note, _narrowed(loaded))))
     return BuildReport(loaded.info, installation.runtime, ranges, tuple(builds), notes or None)
 
@@ -109,31 +100,23 @@ def _build(
     backend: str,
     settings: BuildSettings,
     file: Path | None,
-    limits: Limits,
     checked: StageResult,
 ) -> TargetBuild:
+    """Compile for one target; the engine is written to ``file`` completely or not at all."""
     if file is None:
-        return compile_model(model, backend, settings, limits=limits, checked=checked)
+        return compile_model(model, backend, settings, checked=checked)
     try:
-        # In the same folder, so that a rename puts it in place: the whole file or nothing.
-        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-        os.close(descriptor)
+        # In the same folder, so that a rename puts the whole file in place.
+        folder = tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent)
     except OSError as error:
         raise UsageError(f"--engine {file}: cannot be written ({error.strerror})") from error
-    temporary = Path(name)
-    try:
-        done = compile_model(
-            model, backend, settings, engine=temporary, limits=limits, checked=checked
-        )
+    with folder as name:
+        whole = Path(name, file.name)
+        done = compile_model(model, backend, settings, engine=whole, checked=checked)
         if not done.builds:
             return done
-        written = OutputFile(str(file), hashlib.sha256(temporary.read_bytes()).hexdigest())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes a file that only its owner reads
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+        written = OutputFile(str(file), hashlib.sha256(whole.read_bytes()).hexdigest())
+        whole.replace(file)
     return replace(done, engine=written)
 
 
@@ -180,10 +163,10 @@ def compile_model(
 
     Raises BackendUnavailable if the library or the GPU to build for is missing.
     """
-    stages = {"check": checked or StageResult("check", "ok")}
+    stages = [checked or StageResult("check", "ok")]
     request = {
         "action": "compile",
-        "library": LIBRARIES[backend],
+        "library": get_runtime(backend).package,
         "model": str(model.resolve()),
         "settings": asdict(settings),
         "engine": None if engine is None else str(engine.resolve()),
@@ -192,17 +175,13 @@ def compile_model(
     start = time.perf_counter()
     try:
         with Worker(limits) as worker:
-            for event in worker.ask(request):
-                if isinstance(event, Unavailable):
-                    raise BackendUnavailable(f"{event.reason}: {remedy(backend)}")
-                if isinstance(event, Stage):
-                    stages[event.result.name] = event.result
-                else:
-                    value = event.value
+            value = worker.ask(request, stages.append)
+    except RequirementMissing as missing:
+        raise BackendUnavailable(f"{missing}: {remedy(backend)}") from missing
     except WorkerFailed as failure:
-        under_way = next(name for name in STAGES if name not in stages)
+        under_way = STAGES[len(stages)]
         seconds = time.perf_counter() - start
-        stages[under_way] = StageResult(under_way, "failed", seconds, str(failure))
+        stages.append(StageResult(under_way, "failed", seconds, str(failure)))
     return _target_build(settings.target, tuple(_complete(stages)), value)
 
 
@@ -218,30 +197,24 @@ def model_file(source: ModelSource) -> Iterator[Path]:
         yield path
 
 
-def _complete(stages: Mapping[str, StageResult]) -> Iterator[StageResult]:
-    """Yield every stage in order; one that was not reached gets the reason."""
-    reason = _NOT_ASKED
-    for name in STAGES:
-        stage = stages.get(name) or StageResult(name, "not-run", reason=reason)
-        if stage.status == "failed":
-            reason = f"{name} failed"
-        yield stage
+def _complete(stages: Sequence[StageResult]) -> Iterator[StageResult]:
+    """Yield ``stages``, the first ones, and every later stage as not run, with the reason."""
+    yield from stages
+    last = stages[-1]
+    reason = f"{last.name} failed" if last.status == "failed" else _NOT_ASKED
+    for name in STAGES[len(stages) :]:
+        yield StageResult(name, "not-run", reason=reason)
 
 
 def _target_build(
     target: str | None, stages: tuple[StageResult, ...], value: dict[str, Any]
 ) -> TargetBuild:
-    kernels = value.get("kernels")
-    return TargetBuild(
-        target,
-        stages,
-        engine_bytes=value.get("engine_bytes"),
-        activation_bytes=value.get("activation_bytes"),
-        weights_bytes=value.get("weights_bytes"),
-        scratch_bytes=value.get("scratch_bytes"),
-        kernels=None if kernels is None else tuple(Kernel(**_tuples(one)) for one in kernels),
-        layers=tuple(PaddedLayer(**_tuples(one)) for one in value.get("layers", ())),
-    )
+    """Make the result from the worker's answer, whose keys are fields of `TargetBuild`."""
+    found = dict(value)
+    for key, kind in (("kernels", Kernel), ("layers", PaddedLayer)):
+        if found.get(key) is not None:
+            found[key] = tuple(kind(**_tuples(one)) for one in found[key])
+    return TargetBuild(target, stages, **found)
 
 
 def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The first GPU: what the CUDA driver says of it, device memory, one stream and events.
+"""The first GPU: its name and compute capability, device memory, one stream and events.
 
 TensorRT itself offers none of these. The driver is asked through its C interface, which needs no
 package. Memory, stream and events come from cuda-python or PyTorch, whichever is installed.
@@ -26,7 +26,7 @@ class NoDevice(Exception):
 
 
 def compute_capability() -> str:
-    """Return that of the first GPU, e.g. ``sm89``. Raises NoDevice if there is none."""
+    """Return the compute capability of the first GPU, e.g. ``sm89``. Raises NoDevice if none."""
     driver, device = _first_device()
     parts = []
     for attribute in (_MAJOR, _MINOR):

@@ -7,19 +7,13 @@ import platform
 import sys
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from deployconv.errors import BackendUnavailable, UsageError
-from deployconv.runtimes.tensorrt.process import (
-    Done,
-    Request,
-    Unavailable,
-    Worker,
-    WorkerFailed,
-)
+from deployconv.runtimes.registry import get_runtime, names_with
+from deployconv.runtimes.tensorrt.process import RequirementMissing, Worker, WorkerFailed
 
-LIBRARIES = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
-"""Name of a backend -> Python package. The first that is installed compiles ahead of time."""
+_COMPILERS = tuple(reversed(names_with("compiles")))
+"""The first of these that is installed compiles: TensorRT-RTX, which needs no GPU, comes first."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +67,17 @@ def find_installation(backend: str | None = None) -> Installation:
     """Ask the library of ``backend``, or the first that is installed, what it can do.
 
     Raises:
-        UsageError: ``backend`` is not in `LIBRARIES`.
+        UsageError: ``backend`` compiles nothing.
         BackendUnavailable: it is not installed or does not load.
     """
-    if backend is not None and backend not in LIBRARIES:
+    if backend is not None and backend not in _COMPILERS:
         raise UsageError(
-            f"--backend {backend}: compiles nothing: choose one of {', '.join(LIBRARIES)}"
+            f"--backend {backend}: compiles nothing: choose one of {', '.join(_COMPILERS)}"
         )
     if os.name != "posix":
         raise BackendUnavailable("TensorRT is driven on Linux only: run this there")
     problems = []
-    for name in (backend,) if backend else LIBRARIES:
+    for name in (backend,) if backend else _COMPILERS:
         try:
             return _installation(name, tuple(sys.path))
         except BackendUnavailable as missing:
@@ -101,34 +95,27 @@ def cache_folder() -> str:
 def remedy(backend: str) -> str:
     """Say what to install for ``backend`` on this machine."""
     here = platform.system(), platform.machine()
+    install = get_runtime(backend).install
     if backend == "tensorrt-rtx":
         if here == ("Linux", "x86_64"):
-            return "pip install 'deployconv[rtx]'"
+            return install
         return "tensorrt-rtx is packaged for Linux on x86-64: run this there"
     if here == ("Linux", "aarch64"):
         return (
             "on a Jetson, JetPack brings it: make the virtual environment with "
             "python -m venv --system-site-packages"
         )
-    return "pip install 'deployconv[gpu]' on a machine with an NVIDIA GPU"
+    return f"{install} on a machine with an NVIDIA GPU"
 
 
 @cache
 def _installation(backend: str, path: tuple[str, ...]) -> Installation:
     """Ask a library what it can do, once for each ``path``, the folders of imported libraries."""
-    value = _ask({"action": "describe", "library": LIBRARIES[backend]})
-    return Installation(
-        backend, value["runtime"], tuple(value["targets"]), value["fp16"], value["device"]
-    )
-
-
-def _ask(request: Request) -> dict[str, Any]:
     try:
         with Worker() as worker:
-            *_, last = worker.ask(request)
-    except WorkerFailed as failure:
+            found = worker.ask({"action": "describe", "library": get_runtime(backend).package})
+    except (WorkerFailed, RequirementMissing) as failure:
         raise BackendUnavailable(str(failure)) from failure
-    if isinstance(last, Done):
-        return last.value
-    assert isinstance(last, Unavailable)
-    raise BackendUnavailable(last.reason)
+    return Installation(
+        backend, found["runtime"], tuple(found["targets"]), found["fp16"], found["device"]
+    )

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, get_args
@@ -94,6 +94,10 @@ class WorkerFailed(Exception):
     """The worker crashed, was stopped, or did not answer in the protocol."""
 
 
+class RequirementMissing(Exception):
+    """This machine lacks a library or a GPU that a request needs; the message says which."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one worker may use: ``seconds`` for one request, ``memory`` bytes resident."""
@@ -122,6 +126,7 @@ class Worker:
     ) -> None:
         self._limits = limits
         self._closed = False
+        self._answering = True
         self._stderr = b""
         self._lines: list[bytes] = []
         self._partial = bytearray()
@@ -161,18 +166,29 @@ class Worker:
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
 
-    def ask(self, request: Request) -> Iterator[Event]:
-        """Send ``request`` and yield the events of its answer, the last one included.
+    def ask(
+        self, request: Request, on_stage: Callable[[StageResult], None] | None = None
+    ) -> dict[str, Any]:
+        """Send ``request`` and return the value of its answer.
 
-        Raises WorkerFailed if no answer comes, it is garbage, or a limit is exceeded.
+        Args:
+            request: an action of `worker.Answers`, with its arguments.
+            on_stage: called with each stage as soon as it ends.
+
+        Raises:
+            WorkerFailed: no answer comes, it is garbage, or a limit is exceeded.
+            RequirementMissing: the request cannot be answered on this machine.
         """
         self._send(request)
         deadline = time.monotonic() + self._limits.seconds
         while True:
             event = self._next(deadline)
-            yield event
-            if not isinstance(event, Stage):
-                return
+            if isinstance(event, Done):
+                return event.value
+            if isinstance(event, Unavailable):
+                raise RequirementMissing(event.reason)
+            if on_stage is not None:
+                on_stage(event.result)
 
     @property
     def _stdout(self) -> IO[bytes]:
@@ -197,21 +213,23 @@ class Worker:
                     f"used {memory >> 20} MiB of memory where {self._limits.memory_bytes >> 20}"
                     " MiB are allowed"
                 )
-            if not self._read():
+            self._read(_POLL_SECONDS)
+            if not self._answering:
                 raise self._died()
         try:
             return decode(self._lines.pop(0))
         except ValueError as error:
             raise self._stopped(f"answered what is no answer ({error})") from error
 
-    def _read(self) -> bool:
-        """Read what has arrived. False if the worker has closed its standard output."""
-        for key, _ in self._selector.select(_POLL_SECONDS):
+    def _read(self, seconds: float) -> bool:
+        """Read what arrives within ``seconds``. False if nothing does."""
+        events = self._selector.select(seconds)
+        for key, _ in events:
             chunk = os.read(key.fd, _CHUNK)
             if not chunk:
                 self._selector.unregister(key.fileobj)
                 if key.fileobj is self._stdout:
-                    return False
+                    self._answering = False
             elif key.fileobj is self._stdout:
                 self._partial += chunk
                 if b"\n" in chunk:
@@ -221,7 +239,7 @@ class Worker:
                     raise self._stopped("answered without end")
             else:
                 self._stderr = (self._stderr + chunk)[-_KEPT_STDERR:]
-        return True
+        return bool(events)
 
     def _stopped(self, what: str) -> WorkerFailed:
         with contextlib.suppress(ProcessLookupError):
@@ -233,7 +251,7 @@ class Worker:
             status = self._process.wait(_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             return self._stopped("closed its answers")
-        while self._selector.get_map() and self._read_stderr():
+        while self._selector.get_map() and self._read(0):
             pass
         if status < 0:
             how = f"was killed by {_signal_name(-status)}"
@@ -242,16 +260,6 @@ class Worker:
         else:
             how = f"ended with status {status} before it answered"
         return WorkerFailed(f"the TensorRT worker {how}{self._last_words()}")
-
-    def _read_stderr(self) -> bool:
-        events = self._selector.select(0)
-        for key, _ in events:
-            chunk = os.read(key.fd, _CHUNK)
-            if not chunk:
-                self._selector.unregister(key.fileobj)
-            elif key.fileobj is not self._stdout:
-                self._stderr = (self._stderr + chunk)[-_KEPT_STDERR:]
-        return bool(events)
 
     def _last_words(self) -> str:
         lines = self._stderr.decode(errors="replace").split("\n")

@@ -18,11 +18,13 @@ import onnx
 
 from deployconv.errors import BackendUnavailable, UsageError
 from deployconv.results import LayerTime, StageResult
-from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec
+from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec, label_of
+from deployconv.runtimes.registry import get_runtime
 from deployconv.runtimes.shapes import (
     input_specs,
     output_specs,
     profile_of,
+    read_structure,
     shape_ranges,
 )
 from deployconv.runtimes.tensorrt.binding import BuildSettings
@@ -31,12 +33,10 @@ from deployconv.runtimes.tensorrt.compile import (
     model_file,
     refuse_what_tensorrt_overlooks,
 )
-from deployconv.runtimes.tensorrt.installation import LIBRARIES, cache_folder, find_installation
+from deployconv.runtimes.tensorrt.installation import cache_folder, find_installation
 from deployconv.runtimes.tensorrt.process import (
-    Done,
     Request,
-    Stage,
-    Unavailable,
+    RequirementMissing,
     Worker,
     WorkerFailed,
 )
@@ -80,8 +80,7 @@ class TensorRtBackend:
                 f"--threads {threads}: backend '{self.name}' runs on the GPU: leave it out"
             )
         settings = BuildSettings(tf32=False, optimise=optimise, cache=cache_folder())
-        proto = _proto(model)
-        label = model.name if isinstance(model, Path) else "model in memory"
+        proto, label = read_structure(model), label_of(model)
         refuse_what_tensorrt_overlooks(proto, label)
         if self._installation.device is None:
             raise BackendUnavailable(self._without_gpu(model, proto, settings, label))
@@ -95,26 +94,25 @@ class TensorRtBackend:
         if self._worker is None:
             self._worker = Worker()
             weakref.finalize(self, self._worker.close)
+        stages: list[StageResult] = []
+        library = get_runtime(self.name).package
         try:
-            *stages, last = self._worker.ask({**request, "library": LIBRARIES[self.name]})
+            value = self._worker.ask({**request, "library": library}, stages.append)
+        except RequirementMissing as missing:
+            raise BackendUnavailable(f"backend '{self.name}': {missing}") from missing
         except WorkerFailed as failure:
             self._worker.close()
             self._worker = None
             raise BackendUnavailable(f"backend '{self.name}': {label}: {failure}") from failure
-        for event in stages:
-            if isinstance(event, Stage) and event.result.status != "ok":
-                raise BackendUnavailable(self._refusal(label, event.result))
-        if isinstance(last, Unavailable):
-            raise BackendUnavailable(f"backend '{self.name}': {last.reason}")
-        assert isinstance(last, Done)
-        return last.value
+        for stage in stages:
+            if stage.status != "ok":
+                raise BackendUnavailable(self._refusal(label, stage))
+        return value
 
     def _refusal(self, label: str, stage: StageResult) -> str:
-        where = f" at node {stage.node} ({stage.operator})" if stage.node else ""
-        return (
-            f"backend '{self.name}': {label}: {stage.name} {_said(stage.status)}{where}: "
-            f"{stage.reason}"
-        )
+        node = f" at node {stage.node} ({stage.operator})" if stage.node else ""
+        status = "not run" if stage.status == "not-run" else stage.status
+        return f"backend '{self.name}': {label}: {stage.name} {status}{node}: {stage.reason}"
 
     def _without_gpu(
         self, model: ModelSource, proto: onnx.ModelProto, settings: BuildSettings, label: str
@@ -166,7 +164,7 @@ class TensorRtSession:
         self._number: int | None = None
         self._bound: Feeds | None = None
         self._built_for: dict[str, tuple[int, ...]] = {}
-        if all(map(_static, self.inputs)):
+        if all(spec.is_static for spec in self.inputs):
             self._build({})
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
@@ -203,7 +201,7 @@ class TensorRtSession:
         if self._bound is feeds:
             return
         shapes = {name: array.shape for name, array in feeds.items()}
-        fixed = {spec.name for spec in self.inputs if _static(spec)}
+        fixed = {spec.name for spec in self.inputs if spec.is_static}
         wanted = {name: shape for name, shape in shapes.items() if name not in fixed}
         if self._number is None or wanted != self._built_for:
             self._build(wanted)
@@ -216,10 +214,6 @@ class TensorRtSession:
         self._bound = feeds
 
 
-def _static(spec: TensorSpec) -> bool:
-    return all(isinstance(dim, int) for dim in spec.shape)
-
-
 def _written(file: Path, name: str, array: Array) -> dict[str, Any]:
     array = np.asarray(array, order="C")
     file.write_bytes(array.tobytes())
@@ -230,13 +224,3 @@ def _array(one: dict[str, Any]) -> Array:
     dtype = _BFLOAT16 if one["dtype"] == "bfloat16" else np.dtype(one["dtype"])
     values = np.frombuffer(Path(one["file"]).read_bytes(), dtype)
     return values.reshape(one["shape"]).copy()
-
-
-def _said(status: str) -> str:
-    return "not run" if status == "not-run" else status
-
-
-def _proto(model: ModelSource) -> onnx.ModelProto:
-    if isinstance(model, bytes):
-        return onnx.load_model_from_string(model)
-    return onnx.load(model, load_external_data=False)

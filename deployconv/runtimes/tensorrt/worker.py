@@ -112,7 +112,9 @@ class Answers:
     def _bind(self, request: Request) -> dict[str, Any]:
         with self._stage("run"):
             tensors = [
-                Tensor(one["name"], one["dtype"], tuple(one["shape"]), _read(one["file"]))
+                Tensor(
+                    one["name"], one["dtype"], tuple(one["shape"]), Path(one["file"]).read_bytes()
+                )
                 for one in request["inputs"]
             ]
             self._sessions[request["session"]].bind(tensors)
@@ -148,7 +150,7 @@ class Answers:
         return {"layers": layers}
 
     def _build(self, request: Request, known: dict[str, Any]) -> tuple[Binding, Any]:
-        """Build the engine of ``request``; add what is found out to ``known``."""
+        """Build the engine of ``request``; add to ``known`` what each stage shows of it."""
         settings = BuildSettings(**request["settings"])
         binding = Binding(request["library"])
         if settings.target is None:
@@ -191,13 +193,11 @@ class Answers:
             raise
         except Exception as error:
             seconds = time.perf_counter() - start
-            if isinstance(error, Refused):
-                result = StageResult(
-                    name, "failed", seconds, _one_line(str(error)), error.node, error.operator
-                )
-            else:
-                words = _one_line(f"{type(error).__name__}: {error}")
-                result = StageResult(name, "failed", seconds, words)
+            refused = (
+                error if isinstance(error, Refused) else Refused(f"{type(error).__name__}: {error}")
+            )
+            reason = _one_line(str(refused))
+            result = StageResult(name, "failed", seconds, reason, refused.node, refused.operator)
             self._send(Stage(result))
             raise StageFailed from error
         self._send(Stage(StageResult(name, "ok", time.perf_counter() - start)))
@@ -226,10 +226,6 @@ def _write(descriptor: int, line: bytes) -> None:
     view = memoryview(line)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _read(file: str) -> bytes:
-    return Path(file).read_bytes()
 
 
 def _cache(binding: Binding, folder: str | None, what: str) -> CacheFile | None:

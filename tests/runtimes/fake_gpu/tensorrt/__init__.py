@@ -251,7 +251,7 @@ class ICudaEngine:
         self._inputs = {value.name: value for value in graph.input}
         self._values = {**self._inputs, **{value.name: value for value in graph.output}}
         self._shapes = shapes
-        # What a test cannot see from outside is said where a name is shown.
+        # The name tells a test what it cannot see otherwise.
         self._settings = settings
 
     @property
@@ -278,7 +278,7 @@ class ICudaEngine:
         return EngineInspector(self)
 
     def _layers(self) -> dict[str, list[str]]:
-        """Each node is a layer, but a Relu, which is fused to the one in front of it."""
+        """Each node is a layer, except that a Relu is fused to the layer before it."""
         groups: list[list[str]] = []
         for node in self._model.graph.node:
             name = node.name or f"node_of_{node.output[0]}"

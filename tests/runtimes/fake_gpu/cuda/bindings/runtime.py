@@ -10,7 +10,7 @@ from typing import Any
 
 MEMORY: dict[int, bytearray] = {}
 GRAPH_MILLISECONDS = 0.125
-"""What a launch of a captured graph takes, by which a test knows that there was one."""
+"""Milliseconds that a launch of a captured graph takes: a test can tell that there was one."""
 _addresses = count(0x7000, 0x100)
 
 

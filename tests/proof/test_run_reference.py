@@ -1,10 +1,12 @@
+"""The reference evaluator, which certifies what onnxruntime does not run."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
 
-from deployconv.proof.reference import run_reference
+from deployconv.proof.certificate import run_reference
 from tests.build import conv_transpose, feeds_for, integers
 
 
