@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -201,6 +202,11 @@ def beside(name: str) -> Maker:
 
 def folder_beside(folder: Path) -> Path:
     (folder / "out").mkdir()
+    return good(folder)
+
+
+def pipe_beside(folder: Path) -> Path:
+    os.mkfifo(folder / "out")
     return good(folder)
 
 

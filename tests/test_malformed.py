@@ -44,6 +44,7 @@ from tests.spoil import (
     nobody,
     npz,
     opset,
+    pipe_beside,
     raw,
     sequence_input,
     short_weight,
@@ -81,6 +82,7 @@ WITH_CUDA = pytest.mark.skipif(
     "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
     reason="shows what happens without CUDA, and this onnxruntime has it",
 )
+NO_PIPE = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 NO_PROC = pytest.mark.skipif(
     not Path("/proc/self").exists(), reason="needs a folder that not even root can write to"
 )
@@ -190,6 +192,9 @@ CASES = [
         "output the data", external(), "belongs to", arguments=("-o", "{folder}/w.bin", "--force")
     ),
     Case("output a folder", folder_beside, "is a folder", arguments=("-o", "{folder}/out")),
+    Case(
+        "output a pipe", pipe_beside, "a pipe", 2, ("-o", "{folder}/out", "--force"), marks=NO_PIPE
+    ),
     Case("no folder", good, "does not exist", arguments=("-o", "{folder}/none/out.onnx")),
     Case("folder a file", good, "does not exist", arguments=("-o", "{model}/out.onnx")),
     Case("name too long for output", good, "too long", arguments=("-o", "{folder}/" + "n" * 300)),

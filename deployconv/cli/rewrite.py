@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @with_options(RewriteCommand)
 def rewrite(model: Model, options: RewriteCommand, json: Json = False) -> None:
     """Rewrite a model, prove and time the result, write it."""
-    if options.output is None and not options.dry_run:
+    # A path without a name is a folder, which is refused when it is read.
+    if options.output is None and not options.dry_run and model.name:
         options = replace(options, output=default_output(model))
     from deployconv import api
 

@@ -114,6 +114,9 @@ def refuse_inputs(output: Path, model: LoadedModel) -> None:
             raise UsageError(f"{output}: folder '{output.parent}' does not exist: create it first")
         if output.is_dir():
             raise UsageError(f"{output}: is a folder: name a file")
+        if output.exists() and not output.is_file():
+            # A rename would put a file in the place of the device itself.
+            raise UsageError(f"{output}: is a device or a pipe: name a file")
         for target in (output, data_path(output)):
             if target.exists() and any(file.samefile(target) for file in inputs):
                 raise UsageError(

@@ -132,6 +132,22 @@ def test_the_module_is_the_script(tmp_path: Path) -> None:
     assert (run.returncode, run.stdout, run.stderr) == (0, f"deployconv {__version__}\n", "")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes a stream")
+@pytest.mark.parametrize("arguments", ["--help", "inspect models/fsrcnn_x3.onnx"])
+def test_output_that_is_closed_from_the_start_goes_nowhere(arguments: str) -> None:
+    command = f"'{sys.executable}' -m deployconv {arguments} >&-"
+    run = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("folder", ["", ".", "/"])
+def test_a_folder_without_a_name_is_no_model(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rewrite", folder]) == 2
+    assert only_line(capsys.readouterr().err).startswith("deployconv: error: ")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="other systems report a closed pipe otherwise")
 def test_a_closed_pipe_is_not_an_error_message() -> None:
     read_end, write_end = os.pipe()

@@ -132,6 +132,8 @@ def _check_engine_files(files: Sequence[Path], loaded: LoadedModel, force: bool)
             raise UsageError(f"--engine {file}: folder '{file.parent}' does not exist")
         if file.is_dir():
             raise UsageError(f"--engine {file}: is a folder: name a file")
+        if file.exists() and not file.is_file():
+            raise UsageError(f"--engine {file}: is a device or a pipe: name a file")
         inputs = [path for path in (loaded.path, *loaded.external_files) if path is not None]
         if file.exists() and any(path.samefile(file) for path in inputs):
             raise UsageError(f"--engine {file}: belongs to the model: name another file")
