@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Summary:
-    """What reports show of a rewrite; a field is None if it has no such thing.
+    """Form, shuffle, kernel and cost of a rewrite, for reports; None for what it does not have.
 
     Attributes:
         form: how the layer is written.
@@ -58,7 +58,7 @@ class Trial:
 
 
 class Rewrite(Protocol):
-    """Nodes of a model and what takes their place."""
+    """Some nodes of a model, and the new nodes that replace them."""
 
     @property
     def scope(self) -> Scope:

@@ -312,13 +312,13 @@ def _without_dequantize(steps: tuple[ChainStep, ...]) -> tuple[ChainStep, ...]:
 
 
 def _before_last_level(steps: tuple[ChainStep, ...]) -> tuple[ChainStep, ...]:
-    """The steps before the last one that is not pointwise."""
+    """The steps before the last convolution or pixel shuffle."""
     levels = [at for at, step in enumerate(steps) if step.stride is not None]
     return steps[: levels[-1]] if levels else ()
 
 
 def _original_of(site: UpsampleSite, step: PixelShuffle) -> Original | None:
-    """The nodes of a pixel shuffle as they stand, at sizes of the input of ``site``."""
+    """The old nodes of a pixel shuffle, at sizes of the input of the chain."""
     inputs = (tensor for node in site.nodes for tensor in node.inputs)
     return step.site.original_from(next(tensor for tensor in inputs if tensor.name == site.input))
 
@@ -328,7 +328,7 @@ def _originals(site: UpsampleSite, steps: Iterable[ChainStep]) -> list[Original 
 
 
 def _run_together(site: UpsampleSite, steps: Iterable[ChainStep]) -> bool:
-    """True if no two parts are encoded for inputs of different sizes."""
+    """Whether all parts of the chain can run at one input size."""
     parts = _originals(site, steps)
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
@@ -343,7 +343,7 @@ def _run_together(site: UpsampleSite, steps: Iterable[ChainStep]) -> bool:
 
 
 def _bound_to_shuffles(site: UpsampleSite, steps: Iterable[ChainStep]) -> Original:
-    """The nodes of ``site`` as they stand, at the sizes for which the shuffles are encoded."""
+    """The old nodes of ``site``, at the sizes that the pixel shuffles after it need."""
     original = site.original()
     for encoded in _originals(site, steps):
         if encoded is not None and encoded.sizes is not None:

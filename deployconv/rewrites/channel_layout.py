@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 
 def in_order(channels: int, *levels: Sequence[int]) -> Array:
-    """The layout of channels whose phases change fastest, those of the last level most so."""
+    """The channel layout in which phases change fastest, those of the last level most so."""
     split = [size for level in levels for size in level]
     return np.arange(channels * prod(split)).reshape(channels, *split)
 
@@ -49,11 +49,11 @@ def shuffle_order(layout: Array, rank: int, order: ChannelOrder) -> Array:
 
 
 def reordered(layout: Array, order: Array) -> Array:
-    """The layout once channel ``order[i]`` has become channel ``i``."""
+    """The layout after channel ``order[i]`` has become channel ``i``."""
     return np.argsort(order)[layout]
 
 
 def keeps_groups(order: Array, group: int) -> bool:
-    """True if no output channel leaves its group of a grouped Conv."""
+    """Whether a permutation moves no channel to another group of a grouped Conv."""
     size = len(order) // group
     return bool((order // size == np.arange(len(order)) // size).all())

@@ -173,7 +173,7 @@ class PolyphaseConv(OfOneLayer):
         )
 
     def with_float_weights(self) -> PolyphaseConv:
-        """For a trial: floats in place of integers that get new scales.
+        """The same with float weights in place of integers that get new scales, for a trial.
 
         What can be exact there is where the weights go.
         """
@@ -271,14 +271,14 @@ def _fits_split(site: UpsampleSite) -> bool:
 
 
 def _weight_bytes(site: UpsampleSite) -> int:
-    """Bytes of the new weight, at least: no shift saves more than one tap of the union."""
+    """A lower bound of the size of the new weight in bytes."""
     c_in, c_out = site.channels
     spans = [max(1, without_shift(axis).span - 1) for axis in site.axes]
     return c_in // site.group * c_out * site.phases * prod(spans) * site.weight.stored.itemsize
 
 
 def _conv_before_resize(site: UpsampleSite) -> PolyphaseConv:
-    """A 1x1 Conv computes the same for every copy of a pixel: it runs before they are made."""
+    """Plan to run a 1x1 Conv before the pixels are repeated: it computes the same for each copy."""
     plain = tuple(Axis(1, 1, 1, 0, 0) for _ in site.axes)
     axes = tuple(without_shift(axis) for axis in plain)
     macs = _macs(site, multiplications(axes))

@@ -119,21 +119,21 @@ def image_of(emitter: Emitter, plan: ConvPlan, tensor: gs.Tensor) -> gs.Tensor:
 
 
 def _parts(plan: ConvPlan) -> list[slice]:
-    """The output channels that are computed at once."""
+    """The slices of the output channels that are computed one after the other."""
     channels = plan.layout.channels
     bounds = [0, channels // 2, channels] if plan.channel_split else [0, channels]
     return [slice(begin, end) for begin, end in pairwise(bounds)]
 
 
 def _phase_by_phase(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> gs.Tensor:
-    """``part`` of the output channels by one Conv per phase, and the shuffle of these."""
+    """Write one Conv per phase for ``part`` of the output channels, and the shuffle."""
     assert plan.shuffle is not None
     layout = replace(plan.layout, channels=len(range(plan.layout.channels)[part]))
     return write_shuffle(emitter, split_convs(emitter, x, plan, part), plan.shuffle, layout)
 
 
 def split_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> gs.Tensor:
-    """``part`` of the output channels by one Conv per phase.
+    """Write one Conv per phase for ``part`` of the output channels, and concatenate the results.
 
     Their results are concatenated in the order that the shuffle of ``plan`` reads.
     """
@@ -149,7 +149,7 @@ def split_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> 
 
 
 def phase_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> list[gs.Tensor]:
-    """``part`` of the output channels of each phase, by a Conv with the taps that it needs."""
+    """Write one Conv per phase for ``part`` of the output channels; return their results."""
     site = plan.site
     shape = site.kernel(finite(site.weight, site.id)).shape
     inputs, outputs = shape[1], len(range(shape[0])[part])
@@ -192,7 +192,7 @@ def _phase_biases(emitter: Emitter, site: UpsampleSite, part: slice) -> list[lis
 
 
 def conv_input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:
-    """The input of the layer after the pointwise layers that have moved there."""
+    """The input of the Conv, after the pointwise layers that run before the upsampling."""
     tensor: gs.Tensor = gs.Variable(site.input)
     for layers in site.pointwise_before:
         tensor = _moved(emitter, layers, tensor)
@@ -202,7 +202,7 @@ def conv_input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:
 
 
 def _moved(emitter: Emitter, layers: Pointwise, tensor: gs.Tensor) -> gs.Tensor:
-    """Copies of pointwise layers that read ``tensor``; their constants are those of the model."""
+    """Copy pointwise layers so that they read ``tensor``; their constants are shared."""
     made = {layers.source: tensor}
     for node in layers.nodes:
         inputs = [made.get(given.name, given) for given in node.inputs]

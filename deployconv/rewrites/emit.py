@@ -137,7 +137,7 @@ class Emitter:
         return self.add("Resize", [tensor, roi, given], "repeat", mode="nearest", **modes)
 
     def finish(self, output: str) -> list[gs.Node]:
-        """The nodes, the last one's output named ``output``."""
+        """Return all nodes; the output of the last one is named ``output``."""
         self.nodes[-1].outputs[0].name = output
         return self.nodes
 
@@ -156,7 +156,7 @@ def conv_attributes(
 
 
 def finite(parameter: Parameter, site: str) -> Array:
-    """The values of ``parameter``.
+    """Read a weight or bias.
 
     Raises ModelError if one is NaN or infinite, or if they do not have the declared shape.
     """
@@ -195,7 +195,7 @@ def write_dequantized(
     integers: Array,
     by_channel: Callable[[Array], Array],
 ) -> gs.Tensor:
-    """Integers with a DequantizeLinear after them, nothing rounded anew.
+    """Write integers followed by a DequantizeLinear, without new rounding.
 
     Args:
         emitter: collects the nodes.

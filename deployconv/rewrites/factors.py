@@ -23,7 +23,7 @@ _WIDEST = 512
 
 
 def factors(kernel: Array) -> tuple[Array, ...] | None:
-    """What ``kernel`` is the product of, or None where nothing gives exactly its elements.
+    """Split a kernel exactly into one factor per axis; None if that is impossible.
 
     All but the first have their largest magnitude in [1/2, 1): what they make of an image is
     about as large as the image, in float16 too.
@@ -65,7 +65,7 @@ def _whole(values: Array) -> tuple[Array, Array] | None:
 
 
 def _last_factor(whole: Array) -> tuple[Array, Array] | None:
-    """``whole [C, .., k]`` as (``[C, ..]``, ``[C, k]``), the latter without a common divisor."""
+    """Split off the factor of the last axis: ``[C, .., k]`` into ``[C, ..]`` and ``[C, k]``."""
     channels = np.arange(len(whole))
     rows = whole.reshape(len(whole), -1, whole.shape[-1])
     row = rows[channels, (rows != 0).any(axis=-1).argmax(axis=-1)]
@@ -80,7 +80,7 @@ def _last_factor(whole: Array) -> tuple[Array, Array] | None:
 
 
 def _floats(whole: Array, exponent: Array, dtype: np.dtype[Any]) -> Array | None:
-    """``whole`` times two to the power of ``exponent``; None where ``dtype`` does not hold it."""
+    """Turn integers times a power of two into floats; None if ``dtype`` cannot hold them."""
     with np.errstate(over="ignore"):
         made = np.ldexp(whole.astype(np.float64), exponent[:, None]).astype(dtype)
     back = np.ldexp(made.astype(np.float64), -exponent[:, None])

@@ -85,7 +85,7 @@ class AffineFold:
 
 @dataclass(frozen=True, eq=False)
 class MeanFold:
-    """The mean over the channels, or in a trial their sum, and the Sub that takes it off.
+    """The mean over channels and the Sub that takes it off, as a change of the weights.
 
     ``constants`` has the axes of ``mean``, if they are an input.
     """
@@ -148,7 +148,7 @@ def fold_after(site: UpsampleSite, view: View) -> Fold | None:
 def _absorbed(
     site: UpsampleSite, fold: Fold, weight: Parameter, bias: Parameter | None
 ) -> UpsampleSite:
-    """``site`` with the nodes of ``fold`` in its new weight and bias."""
+    """``site`` with new weights, and the nodes of ``fold`` added to it."""
     return replace(
         site,
         nodes=(*site.nodes, *fold.nodes),

@@ -61,7 +61,7 @@ class FoldedLayer(OfOneLayer):
 
 
 def folded_in_place(site: UpsampleSite) -> FoldedLayer | None:
-    """``site`` with what it absorbed in its weights; None if it absorbed nothing, or a crop."""
+    """Keep the layer with new weights that include the layers folded into it."""
     if not site.absorbed or any(layer.crops for layer in site.absorbed):
         return None
     return FoldedLayer(site)

@@ -117,7 +117,7 @@ def plan_matrix(site: UpsampleSite) -> MatrixProduct | None:
 
 
 def _down(emitter: Emitter, tensor: gs.Tensor, axis: Axis, band: Array) -> gs.Tensor:
-    """``band`` times ``tensor``, ``[N, images, rows, columns]``, block by block."""
+    """Multiply the rows of ``tensor`` by a banded matrix, block by block."""
     made = []
     for block, first, last in _blocks(axis, band):
         rows = tensor
@@ -128,7 +128,7 @@ def _down(emitter: Emitter, tensor: gs.Tensor, axis: Axis, band: Array) -> gs.Te
 
 
 def _blocks(axis: Axis, band: Array) -> Iterator[tuple[Array, int, int]]:
-    """Blocks of rows of ``band`` without its columns of zeros, and the columns that are left."""
+    """Cut a banded matrix into blocks of rows without the columns of zeros."""
     outputs, inputs = band.shape
     count = max(1, inputs // _BLOCK) if inputs > 2 * _BLOCK else 1
     starts = [block * _BLOCK * axis.stride for block in range(count)]

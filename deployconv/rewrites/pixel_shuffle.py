@@ -209,7 +209,7 @@ def _sizes_after(conv: ConvBefore, sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _reorderable(site: ShuffleSite) -> bool:
-    """Groups keep their channels together, which only CRD does."""
+    """Whether the output channels of the Conv may be permuted: with groups only CRD keeps them."""
     return site.conv is not None and site.conv.attributes.group == 1
 
 

@@ -61,7 +61,7 @@ class PlannedSite:
 
     @property
     def kept_layer(self) -> Rewrite | None:
-        """What takes the place of a layer that is kept because it is faster so."""
+        """The layer with folded weights, if the site is kept because it is faster as it was."""
         reason = self.report.reason
         if self.joined is not None or reason is None or reason.code != "slower":
             return None
@@ -91,7 +91,7 @@ class Planning:
 
     @cached_property
     def peers(self) -> tuple[UpsampleSite | ShuffleSite, ...]:
-        """The sites that may become part of the rewrite of another one."""
+        """The selected sites that the rewrite of another one may include."""
         return tuple(
             item.site
             for item in self.default
@@ -152,7 +152,7 @@ def _planning(
     chosen: Mapping[str, Rewrite],
     keep_others: bool = False,
 ) -> Planning:
-    """The planning with what was ``chosen``; sites without a choice stay as they were, or kept."""
+    """Give each site the rewrite that was chosen for it; others are kept, or stay as planned."""
     joined: dict[int, str] = {}
     sites = []
     for item in default:
@@ -196,7 +196,7 @@ def _kept_as_faster(item: PlannedSite, options: RewriteOptions) -> PlannedSite:
 
 
 def _plan(site: Site, options: RewriteOptions, seen: View) -> PlannedSite:
-    """The portable rewrite of ``site``, or the reason why it has none."""
+    """Plan the portable rewrite of one site, or say why there is none."""
     if isinstance(site, SkippedSite):
         return PlannedSite(site, site, _report(site, "skipped", site.reason))
     if not _selected(site, options):
@@ -215,7 +215,7 @@ def _plan(site: Site, options: RewriteOptions, seen: View) -> PlannedSite:
 
 
 def plan_form(site: UpsampleSite, form: Form, shuffle: Shuffle) -> Rewrite | Reason:
-    """The rewrite of ``site`` in the form asked for, or in the one that it gives way to."""
+    """Plan the form that was asked for, or the one that it gives way to."""
     product: Rewrite | None = None
     if form == "separable":
         product = plan_separable(site, shuffle)
@@ -272,7 +272,7 @@ def _check_globs(globs: Sequence[str], sites: Sequence[Site]) -> None:
 
 
 def _as_asked(site: Site, options: RewriteOptions) -> Site:
-    """The site with what the call says of integer weights and biases."""
+    """Apply the options for integer weights and biases to a site."""
     if not isinstance(site, UpsampleSite):
         return site
     bias = site.bias
@@ -292,7 +292,7 @@ def _requantized(planned: Iterable[PlannedSite]) -> list[str]:
 
 
 def _fallbacks(planned: Iterable[PlannedSite], options: RewriteOptions) -> Iterator[str]:
-    """Warnings about forms and shuffles that were asked for and gave way."""
+    """Warn about each requested form or shuffle that did not fit."""
     for item in planned:
         found = {"form": item.report.form, "shuffle": item.report.shuffle}
         asked = {

@@ -201,7 +201,7 @@ class Region:
         return split and alone and self.last is not None
 
     def _emit_by_phase(self, emitter: Emitter) -> gs.Tensor:
-        """What the last Conv makes: the sum of what it makes of each phase."""
+        """Write each phase as an image of its own and let the last Conv add them up."""
         assert self.last is not None
         convs = [
             phase_convs(emitter, conv_input(emitter, head.site), head, slice(head.layout.channels))
@@ -241,7 +241,7 @@ class Region:
         return image.stacked(emitter, result, self.steps[-1].channels * image.phases)
 
     def elementwise_after(self, site: UpsampleSite) -> tuple[RegionStep, ...]:
-        """The steps directly after ``site``, one after the other, that only see single elements."""
+        """The elementwise steps directly after ``site``, one after the other."""
         found: list[RegionStep] = []
         while True:
             output = found[-1].output if found else site.output
@@ -276,7 +276,7 @@ def region_after(
     excluded: Collection[int] = (),
     ends_in_conv: bool = False,
 ) -> Region | None:
-    """The longest region after ``head`` that one tensor leaves, if it can be written.
+    """Find the longest region after ``head`` that one tensor leaves, if it can be written.
 
     None as well if a `Chain` is as good: it must mix channels in another way or join images.
 
@@ -346,7 +346,7 @@ def _step_at(
 
 
 def _alike(site: UpsampleSite, peer: UpsampleSite) -> bool:
-    """True if the phases of both lie alike, so that pixels meet as they do in space."""
+    """Whether two layers put the same phases at the same pixels."""
     same_input = site.input == peer.input or (None not in site.sizes and site.sizes == peer.sizes)
     extras = ([axis.extra for axis in one.axes] for one in (site, peer))
     return (
@@ -361,7 +361,7 @@ def _alike(site: UpsampleSite, peer: UpsampleSite) -> bool:
 def _ending_in(
     steps: Sequence[RegionStep], sources: Mapping[str, UpsampleSite], scope: Scope
 ) -> tuple[list[UpsampleSite], tuple[RegionStep, ...]] | None:
-    """The layers and steps that the last of ``steps`` is made of, if nothing else reads them."""
+    """The layers and steps that the last step needs, if no other node reads their results."""
     wanted = {steps[-1].output}
     taken: list[RegionStep] = []
     for step in reversed(steps):

@@ -113,7 +113,7 @@ class ByFactors(Protocol):
 
 
 def product_trial(planned: ByFactors, rng: np.random.Generator, alike: bool) -> Trial:
-    """The trial of a rewrite by factors: its kernels are products of integers.
+    """Build the trial of a rewrite by factors: the kernels are products of integers.
 
     The factors are then found as those of the real kernels are. If ``alike``, all channels have
     the same kernel.
@@ -158,7 +158,7 @@ def factors_of(site: UpsampleSite) -> tuple[Array, ...] | None:
 def _steps(
     site: UpsampleSite, found: Sequence[Array], fresh: Callable[[str], str]
 ) -> Iterator[UpsampleSite]:
-    """``site`` as layers of one axis each, the last axis first, while the others are small."""
+    """Split a layer into one layer per axis, the last axis first."""
     step = replace(site, bias=None, transposed=False, repeats=False, output=site.input)
     for axis in reversed(range(site.rank)):
         channels, taps = found[axis].shape

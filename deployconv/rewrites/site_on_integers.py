@@ -37,7 +37,7 @@ class Drawn:
 
 @dataclass(frozen=True, eq=False)
 class SiteOnIntegers:
-    """How large values become in a trial of one layer, and how its integers are drawn.
+    """One layer for a trial: how large its values become, and how its integers are drawn.
 
     Attributes:
         site: the layer.
@@ -64,7 +64,7 @@ class SiteOnIntegers:
     def draw(
         self, draws: Draws, channels: int | None = None, weight: Parameter | None = None
     ) -> Drawn:
-        """The layer on integers, for its first output ``channels``.
+        """Give the layer random integer weights, for its first output ``channels``.
 
         The ``weight`` of its base is drawn if none is given.
         """

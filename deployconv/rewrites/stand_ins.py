@@ -45,7 +45,7 @@ Of two bounds only the lower one is reached: values above it must show what comp
 
 @dataclass(frozen=True, eq=False)
 class StandIn:
-    """A node on integers.
+    """A node that takes the place of a layer in a trial.
 
     Attributes:
         node: with the inputs and outputs that it had; its constants have names of their own.
@@ -121,7 +121,7 @@ def stand_in(
 def _exact_values(
     node: gs.Node, constants: Mapping[int, tuple[int, ...]], data: Sequence[int], draws: Draws
 ) -> tuple[dict[int, Array], dict[str, Any]] | None:
-    """Constants and attributes with which ``node`` is exact; None if there are none."""
+    """Constants and attributes that make ``node`` exact on integers; None if there are none."""
     op = node.op
     if op in _EXACT:
         # A zero that must stay zero may neither be raised by Max nor lowered by Min.
@@ -180,7 +180,7 @@ def channel_sum(node: gs.Node, opset: int) -> tuple[gs.Node, dict[int, Constant]
 
 
 def swapped(original: Original, stand_ins: Iterable[gs.Node]) -> list[NodeProto]:
-    """The nodes of ``original``, those with a stand-in exchanged for it."""
+    """The old nodes, with stand-ins in the place of those that have one."""
     nodes = {node.outputs[0].name: node for node in stand_ins}
     return [
         OnnxExporter.export_node(nodes[proto.output[0]]) if proto.output[0] in nodes else proto
@@ -200,7 +200,7 @@ def growth_before_conv(site: UpsampleSite, constants: Mapping[str, Array]) -> in
 def with_integers_before_conv(
     site: UpsampleSite, constants: Mapping[str, Array], draws: Draws
 ) -> tuple[UpsampleSite, dict[str, Array], list[gs.Node], list[str]]:
-    """``site`` with stand-ins for the pointwise layers before its Conv.
+    """Replace the pointwise layers before the Conv of ``site`` by exact ones.
 
     Args:
         site: the layer.

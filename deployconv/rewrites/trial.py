@@ -41,7 +41,7 @@ _CONVERTED = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
 def bound_for(terms: Sequence[int], growth: int, multiplied: int) -> int:
-    """The largest integer to draw so that no sum leaves the exact range.
+    """The largest random integer with which every float32 sum stays exact.
 
     Args:
         terms: how many products each layer adds up.
@@ -86,7 +86,7 @@ class Draws:
         growth: int,
         multiplied: int,
     ) -> Draws:
-        """Draws as large as sums of so many ``terms`` and the ``growth`` of other layers allow."""
+        """Choose the range of integers in which all sums are exact."""
         bound = bound_for(terms, growth, multiplied)
         if bound:
             return cls(bound, opset, rng)
@@ -121,13 +121,13 @@ class Draws:
         return self.rng.permutation(np.resize(few, prod(shape))).reshape(tuple(shape))
 
     def of(self, name: str, shape: Sequence[int]) -> Array:
-        """Integers for the tensor ``name``, the same ones each time."""
+        """The random integers for the tensor ``name``, the same each time."""
         if name not in self.known:
             self.known[name] = self.integers(shape)
         return self.known[name]
 
     def constants(self, given: Mapping[int, Constant]) -> dict[int, Constant]:
-        """Integers for the constants of a node, by the position of the input."""
+        """Random integers for the constants of a node, by the position of the input."""
         return {
             position: constant_of(constant.name, self.of(constant.name, constant.shape))
             for position, constant in given.items()
@@ -141,7 +141,7 @@ class Draws:
         return replace(parameter, dtype=drawn.dtype, read=partial(np.asarray, drawn), scaled=None)
 
     def bias(self, bias: Parameter | None) -> Parameter | None:
-        """The same for a bias, if there is one."""
+        """A bias with random integers, if there is a bias."""
         return None if bias is None else self.parameter(bias)
 
     def _quantized(self, parameter: Parameter, old: Quantized) -> Parameter:

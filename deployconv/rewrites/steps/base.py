@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 
 class Step(Protocol):
-    """One layer after an upsampling layer that runs at low resolution."""
+    """A layer after an upsampling layer that can run before its shuffle."""
 
     @property
     def nodes(self) -> tuple[gs.Node, ...]:
@@ -61,15 +61,15 @@ class RegionStep(Step, Protocol):
 
     @property
     def beyond_chains(self) -> bool:
-        """True if no chain could run it: it mixes channels otherwise, or joins images."""
+        """Whether only a region can run this step, and no chain."""
 
     @property
     def needs_whole_image(self) -> bool:
-        """True if it may not see pixels that a crop would remove later."""
+        """Whether it would read pixels that the crop removes later."""
 
     @property
     def ends_region(self) -> bool:
-        """True if pixels lie otherwise after it."""
+        """Whether no step may follow it."""
 
     @property
     def is_elementwise(self) -> bool:
@@ -224,14 +224,14 @@ class NodeStep(Defaults):
 
 
 class OrderAfter(Protocol):
-    """From the layout of a convolution's output channels to the order to put them in."""
+    """A function from a channel layout to the order of the output channels of a Conv."""
 
     def __call__(self, layout: Array) -> Array: ...
 
 
 @dataclass(frozen=True)
 class PhaseImage:
-    """An image at low resolution whose pixels stand in the order of their phases.
+    """A low-resolution image whose pixels are grouped by phase.
 
     Attributes:
         sizes: spatial sizes of one phase, None if dynamic.
@@ -262,7 +262,7 @@ class PhaseImage:
         return [None if first is None else first * self.phases, *others]
 
     def stacked(self, emitter: Emitter, image: gs.Tensor, channels: int) -> gs.Tensor:
-        """``[N, C, P * m_1, ..]`` as ``[N, C * P, m_1, ..]``; ``channels`` is C * P."""
+        """Reshape phases to channels: ``[N, C, P * m_1, ..]`` to ``[N, C * P, m_1, ..]``."""
         # A 0 keeps the size at its place, whatever it is.
         return emitter.reshape(image, [0, channels, -1, *(0,) * (self.rank - 1)])
 

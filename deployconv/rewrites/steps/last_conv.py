@@ -35,7 +35,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class LastConv(NodeStep):
-    """One such Conv.
+    """A Conv over neighbouring pixels that ends a region.
 
     Attributes:
         node: the Conv.
@@ -95,7 +95,7 @@ class LastConv(NodeStep):
     def emit_on_phases(
         self, emitter: Emitter, images: Sequence[gs.Tensor], image: PhaseImage
     ) -> gs.Tensor:
-        """``[N, C' * P, ..]``, phases fastest, of one image ``[N, C * P, ..]`` or of one per phase.
+        """Write the Conv for phases as channels, or for one image per phase.
 
         Of one image ``[N, C, ..]`` per phase it is the sum of what each gives.
 

@@ -40,7 +40,7 @@ _SMALL, _ODD = 3, 7
 
 @dataclass(frozen=True, eq=False)
 class Normalization(Defaults):
-    """One normalisation.
+    """A GroupNorm or InstanceNorm over whole channels.
 
     Attributes:
         flatten: the Reshape before it, if there is one.
@@ -197,12 +197,12 @@ def _shape_of(image: gs.Tensor, reshape: gs.Node, scope: Scope) -> gs.Node | Non
 
 
 def _is_fixed(node: gs.Node, scope: Scope, view: View) -> bool:
-    """Whether it reads one image, the first, and constants."""
+    """Whether all inputs but the first are constant."""
     return all(view.constants.fixed(given, scope) is not None for given in node.inputs[1:])
 
 
 def _groups(image: Sequence[int], flat: Sequence[int], result: Sequence[int]) -> int | None:
-    """G, if the shapes are those of such a normalisation."""
+    """The number of groups; None if the shapes do not fit."""
     if len(flat) != 3 or tuple(result) != tuple(image) or image[1] % flat[1]:
         return None
     fits = tuple(flat) == (image[0], flat[1], prod(image[1:]) // flat[1])

@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class PixelShuffle(Defaults):
-    """One pixel shuffle of a chain."""
+    """A pixel shuffle after an upsampling layer, merged into the shuffle at the end."""
 
     site: ShuffleSite
 

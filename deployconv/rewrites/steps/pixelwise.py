@@ -44,7 +44,7 @@ _PRECISE = ("float32", "float64")
 
 @dataclass(frozen=True, eq=False)
 class Pixelwise(NodeStep):
-    """One such layer.
+    """A layer that computes each pixel from that pixel alone.
 
     Attributes:
         node: the layer.
@@ -160,7 +160,7 @@ class Pixelwise(NodeStep):
 
 
 def _spread(values: Array, layout: Array) -> Array:
-    """One value per channel at each index of the channel, along the axis that has the values."""
+    """Repeat a constant that has one value per channel for each phase of its channel."""
     axis = int(np.argmax(values.shape))
     spread = np.empty(layout.size, values.dtype)
     spread[layout.reshape(len(layout), -1)] = values.reshape(-1, 1)
@@ -246,7 +246,7 @@ def _channels(
 
 
 def _width(constant: Constant, rank: int) -> int | None:
-    """Channels of a constant that is broadcast to ``rank`` axes; None if it has others' sizes."""
+    """The channels of a constant that is broadcast over pixels; None if it is not."""
     padded = (1,) * (rank - len(constant.shape)) + constant.shape
     fits = len(padded) == rank and all(size == 1 for at, size in enumerate(padded) if at != 1)
     return padded[1] if fits else None

@@ -32,7 +32,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Product(Defaults):
-    """The three nodes.
+    """Reshape, MatMul, Reshape: all pixels times a matrix.
 
     Attributes:
         flatten: the first Reshape.
