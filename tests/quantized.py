@@ -30,7 +30,7 @@ class Weight:
     kind: Any = np.int8
     axis: int | None = 1
     zero: Zero = "some"
-    channels_in_batch: bool = False
+    constant_folded: bool = False
     """True where a QuantizeLinear makes the integers of floats."""
     scale: Any = np.float32
 
@@ -74,7 +74,7 @@ def parameters_of(
         held["w_zero"] = zeros.astype(weight.kind)
     names = list(held)
     nodes = []
-    if weight.channels_in_batch:
+    if weight.constant_folded:
         held["w_float"] = np.asarray(rng.uniform(-150, 300, shape) / 16, weight.scale)
         nodes.append(node("QuantizeLinear", ["w_float", *names], ["w_int"], **along))
     else:

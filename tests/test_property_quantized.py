@@ -95,7 +95,7 @@ def weight_of(case: Case) -> Array:
     scale = shaped(arrays["w_scale"], axis, rank)
     default = 0 if weight.zero == "none" else None
     zero = shaped(arrays["w_zero"], axis, rank).astype(float) if default is None else default
-    if weight.channels_in_batch:
+    if weight.constant_folded:
         # Without a zero point QuantizeLinear makes unsigned integers.
         limits = np.iinfo(np.uint8 if weight.zero == "none" else weight.kind)
         rounded = np.rint(arrays["w_float"] / scale) + zero
@@ -151,6 +151,6 @@ def test_the_oracle_sees_a_wrong_scale() -> None:
     x = integers(1, 4, 3, 4)
     results = [
         by_torch(replace(case, layer=replace(layer, weight=replace(layer.weight, **change))), x)
-        for change in ({}, {"axis": None}, {"zero": "zero"}, {"folded": True})
+        for change in ({}, {"axis": None}, {"zero": "zero"}, {"constant_folded": True})
     ]
     assert len({result.tobytes() for result in results}) == len(results)

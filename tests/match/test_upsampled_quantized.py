@@ -37,7 +37,7 @@ LAYERS = {
     "groups": conv(group=2),
     "uint8": conv(weight=Weight(np.uint8, 0)),
     "per_tensor": conv(weight=Weight(axis=None)),
-    "folded": conv(weight=replace(SYMMETRIC, channels_in_batch=True)),
+    "folded": conv(weight=replace(SYMMETRIC, constant_folded=True)),
     "bias": conv(bias="float"),
 }
 GRIDS = {

@@ -44,9 +44,9 @@ LAYERS = {
     "uint8_per_tensor": Layer(Weight(np.uint8, None)),
     "uint8_no_zero_point": Layer(Weight(np.uint8, zero="none")),
     "negative_axis": Layer(Weight(axis=-3)),
-    "folded_int8": Layer(Weight(channels_in_batch=True)),
-    "folded_uint8_per_tensor": Layer(Weight(np.uint8, None, channels_in_batch=True)),
-    "folded_no_zero_point": Layer(Weight(np.uint8, zero="none", channels_in_batch=True)),
+    "folded_int8": Layer(Weight(constant_folded=True)),
+    "folded_uint8_per_tensor": Layer(Weight(np.uint8, None, constant_folded=True)),
+    "folded_no_zero_point": Layer(Weight(np.uint8, zero="none", constant_folded=True)),
     "groups_share_axis_1": Layer(group=2),
     "groups_per_tensor": Layer(Weight(axis=None), group=2),
     "depthwise_axis_0": Layer(Weight(axis=0), group=4, channels=(4, 8)),
@@ -111,7 +111,7 @@ def dequantized(made: ModelProto, op: str) -> Array:
 @pytest.mark.parametrize("folded", [False, True])
 def test_dequantized_weights_are_those_of_the_original(group: int, kind: Any, folded: bool) -> None:
     """Compared with the ONNX reference evaluator, element by element, for all kinds of scales."""
-    layer = Layer(Weight(kind, channels_in_batch=folded), group=group, attributes=_2D)
+    layer = Layer(Weight(kind, constant_folded=folded), group=group, attributes=_2D)
     before = quantized(layer, opset=19)  # the first that the evaluator knows
     rng = np.random.default_rng(3)
     for held in before.graph.initializer:
@@ -173,7 +173,7 @@ def runtime_scale() -> ModelProto:
 
 def ambiguous_float16() -> ModelProto:
     """A quotient that float16 rounds to a half, and float32 to what is below it."""
-    before = quantized(Layer(Weight(axis=None, channels_in_batch=True, scale=np.float16)), opset=19)
+    before = quantized(Layer(Weight(axis=None, constant_folded=True, scale=np.float16)), opset=19)
     values = {"w_float": np.full((4, 6, 4, 4), AMBIGUOUS[0]), "w_scale": np.array(AMBIGUOUS[1])}
     for held in before.graph.initializer:
         if held.name in values:

@@ -24,7 +24,7 @@ LAYERS = {
     "int8_per_tensor": Layer(Weight(axis=None)),
     "uint8_per_tensor": Layer(Weight(np.uint8, None)),
     "no_zero_point": Layer(Weight(zero="none")),
-    "folded": Layer(Weight(zero="zero", channels_in_batch=True)),
+    "folded": Layer(Weight(zero="zero", constant_folded=True)),
     "groups": Layer(SYMMETRIC, group=2),
     "depthwise": Layer(Weight(axis=0, zero="zero"), "float", group=4, channels=(4, 8)),
     "bias_float": Layer(SYMMETRIC, bias="float"),
