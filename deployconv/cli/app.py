@@ -37,6 +37,8 @@ from deployconv.errors import DeployconvError
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 _FAULT = 2
+_NEW_OBJECTS = 100_000
+"""How many more objects there are when Python next looks for garbage."""
 
 
 @dataclass
@@ -82,9 +84,10 @@ for command in (inspect, rewrite, verify, bench, build, check):
 
 def run() -> NoReturn:
     """Run the command line and end the process with its exit status."""
+    # Nearly all objects of a command live until it ends. Looking for garbage among them, while
+    # they are made and once more at the end, takes as long as the rewrite of a small model.
+    gc.set_threshold(_NEW_OBJECTS)
     status = main()
-    # Python would look for garbage among all objects before it ends, which takes longer than the
-    # rewrite of a small model; all memory is given back anyway.
     gc.freeze()
     sys.exit(status)
 

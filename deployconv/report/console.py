@@ -1,14 +1,16 @@
-"""The reports for people: tables and lines. A narrow terminal folds site ids, never cuts them."""
+"""The reports for people: tables and lines. A narrow terminal folds site ids, never cuts them.
+
+Rich, which takes long to import, prints them on a terminal only. A file or a pipe gets the same
+text without colours and folds.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from deployconv.report.lines import (
     candidate_line,
@@ -37,8 +39,11 @@ from deployconv.results import (
     TargetBuild,
 )
 
-_WIDE = 10_000
-"""The width when there is no terminal: more columns than any table needs."""
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_GAP = 2
+"""Blanks between the columns of a table."""
 
 _COLOURS = {
     "rewritten": "green",
@@ -56,31 +61,83 @@ _COLOURS = {
 _EVIDENCE = "compile evidence: nothing was executed; a build that passes may still not run"
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Raise the error again: the command line has an exit status for a closed pipe."""
-        raise
+class Verdict(str):
+    """A cell that a terminal shows in the colour of that verdict; in none if it is no verdict."""
+
+    __slots__ = ()
 
 
-def stdout() -> Console:
-    """Return a console on standard output: colour and folding on a terminal only."""
-    terminal = sys.stdout.isatty()
-    return _Console(
-        force_terminal=terminal,
-        width=None if terminal else _WIDE,
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
+@dataclass(frozen=True)
+class Table:
+    """A table without lines."""
+
+    headers: Sequence[str]
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+
+    def add_row(self, *cells: str) -> None:
+        """Add one row, with a cell per header."""
+        self.rows.append(cells)
 
 
-def print_lines(console: Console, *lines: str) -> None:
+def stdout() -> Console | None:
+    """Return a console if standard output is a terminal, else None: plain text is enough."""
+    if not sys.stdout.isatty():
+        return None
+    from rich.console import Console
+
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:
+            """Raise the error again: the command line has an exit status for a closed pipe."""
+            raise
+
+    return Terminal(force_terminal=True, markup=False, emoji=False, highlight=False)
+
+
+def print_lines(console: Console | None, *lines: str) -> None:
     """Print each line whole, even if the terminal is narrow."""
     for line in lines:
-        console.print(Text(line), soft_wrap=True)
+        if console is None:
+            print(line)
+        else:
+            from rich.text import Text
+
+            console.print(Text(line), soft_wrap=True)
 
 
-def print_inspection(console: Console, inspection: Inspection) -> None:
+def print_table(console: Console | None, table: Table) -> None:
+    """Print ``table``. If a terminal is too narrow, the widest columns fold first."""
+    if console is None:
+        rows = (tuple(table.headers), *table.rows)
+        widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = zip(row, widths, strict=True)
+            print((" " * _GAP).join(cell + " " * (width - _width(cell)) for cell, width in cells))
+        return
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for header in table.headers:
+        shown.add_column(header, overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+    console.print(shown)
+
+
+def _style(cell: str) -> str:
+    return _COLOURS.get(cell, "") if isinstance(cell, Verdict) else ""
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal ``text`` takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def print_inspection(console: Console | None, inspection: Inspection) -> None:
     """Print the table of sites as `rewrite` would leave them, and the reasons."""
     _print_sites(console, inspection.source, inspection.sites, certified=False)
     print_lines(console, *dla_lines(inspection.sites))
@@ -90,16 +147,16 @@ def print_inspection(console: Console, inspection: Inspection) -> None:
         print_lines(console, "this is what rewrite --policy all would do; nothing was changed")
 
 
-def print_rewriting(console: Console, rewriting: Rewriting) -> None:
+def print_rewriting(console: Console | None, rewriting: Rewriting) -> None:
     """Print the table of sites, the reasons, the proof, the timing, and the written file."""
     _print_sites(console, rewriting.source, rewriting.sites, certified=True)
     print_lines(console, *target_lines(rewriting.sites))
     print_lines(console, *rewriting_lines(rewriting))
 
 
-def print_parity(console: Console, checks: Sequence[Parity]) -> None:
+def print_parity(console: Console | None, checks: Sequence[Parity]) -> None:
     """Print one row per output and backend, then one line per backend."""
-    table = make_table("backend", "output", "max |difference|", "relative", "tolerance", "verdict")
+    table = Table(("backend", "output", "max |difference|", "relative", "tolerance", "verdict"))
     for check in checks:
         for output in check.outputs:
             table.add_row(
@@ -108,32 +165,34 @@ def print_parity(console: Console, checks: Sequence[Parity]) -> None:
                 f"{output.max_abs:.3g}",
                 f"{output.max_rel:.3g}",
                 f"{output.tolerance:.3g}",
-                coloured("passed" if output.passed else "failed"),
+                Verdict("passed" if output.passed else "failed"),
             )
-    console.print(table)
+    print_table(console, table)
     print_lines(console, "", *map(parity_line, checks))
 
 
-def print_latency(console: Console, latencies: Sequence[Latency], models: Sequence[str]) -> None:
+def print_latency(
+    console: Console | None, latencies: Sequence[Latency], models: Sequence[str]
+) -> None:
     """Print the median and 95th percentile of each named model, and what ran them."""
-    table = make_table("backend", "model", "median", "p95", "runs")
+    table = Table(("backend", "model", "median", "p95", "runs"))
     for latency in latencies:
         quantiles = filter(None, (latency.before_ms, latency.after_ms))
         for name, times in zip(models, quantiles, strict=True):
             median, p95 = milliseconds(times.median), milliseconds(times.p95)
             table.add_row(latency.backend, one_line(name), median, p95, str(latency.runs))
-    console.print(table)
+    print_table(console, table)
     print_lines(console, "", *map(latency_line, latencies))
     print_lines(console, *dict.fromkeys(f"{one.machine}; {one.runtime}" for one in latencies))
     for latency in latencies:
         _print_profiles(console, latency, models)
 
 
-def _print_profiles(console: Console, latency: Latency, models: Sequence[str]) -> None:
+def _print_profiles(console: Console | None, latency: Latency, models: Sequence[str]) -> None:
     """Print the time of each model's layers, grouped by site; layers of no site come last."""
     if not latency.profiles:
         return
-    table = make_table("model", "layers", "time", "share", "site")
+    table = Table(("model", "layers", "time", "share", "site"))
     for name, profile in zip(models, latency.profiles, strict=True):
         total = sum(group.ms for group in profile.sites)
         for group in profile.sites:
@@ -146,43 +205,46 @@ def _print_profiles(console: Console, latency: Latency, models: Sequence[str]) -
             )
     runs = latency.profiles[0].runs
     print_lines(console, "", f"profile on {latency.backend}, means of {count(runs, 'run')}:", "")
-    console.print(table)
+    print_table(console, table)
 
 
-def print_check(console: Console, check: ModelCheck) -> None:
+def print_check(console: Console | None, check: ModelCheck) -> None:
     """Print the verdict on one model. The path comes last, as it may be long."""
     outcome = "-"
     if check.rewriting is not None:
         sites = check.rewriting.sites
         rewritten = sum(site.status == "rewritten" for site in sites)
         outcome = f"{rewritten} of {count(sites, 'site')} rewritten"
-    row = Text()
-    row.append(f"{check.status:<8}", style=_COLOURS[check.status])
-    row.append(f"{check.seconds:7.1f} s  ")
-    row.append(f"{outcome:<24}")
-    row.append(one_line(check.path))
-    console.print(row, soft_wrap=True)
+    status = f"{check.status:<8}"
+    rest = f"{check.seconds:7.1f} s  {outcome:<24}{one_line(check.path)}"
+    if console is None:
+        print(status + rest)
+    else:
+        from rich.text import Text
+
+        row = Text().append(status, style=_COLOURS[check.status]).append(rest)
+        console.print(row, soft_wrap=True)
     if check.message:
         print_lines(console, f"{'':8}{one_line(check.message)}")
 
 
-def print_build(console: Console, report: BuildReport) -> None:
+def print_build(console: Console | None, report: BuildReport) -> None:
     """Print one row per target with the kernels, and TensorRT's message for a failed build."""
     name = one_line(report.source.path) if report.source.path else "model in memory"
     print_lines(console, f"{name}: {report.runtime}", "")
     columns = ("target", "verdict", "build", "engine", "weights", "activations", "kernels")
-    table = make_table(*columns)
+    table = Table(columns)
     for built in report.targets:
         table.add_row(
             built.target or "this GPU",
-            coloured("builds" if built.builds else "failed"),
+            Verdict("builds" if built.builds else "failed"),
             _seconds(built.stage("build").seconds),
             _bytes(built.engine_bytes),
             _bytes(built.weights_bytes),
             _bytes(built.activation_bytes),
             _kernels(built),
         )
-    console.print(table)
+    print_table(console, table)
     print_lines(console, "")
     for bound in report.shapes:
         print_lines(console, f"input {one_line(bound.name)}: {_range(bound)}")
@@ -224,12 +286,12 @@ def _seconds(value: float | None) -> str:
 
 
 def _print_sites(
-    console: Console, source: ModelInfo, sites: Sequence[SiteReport], *, certified: bool
+    console: Console | None, source: ModelInfo, sites: Sequence[SiteReport], *, certified: bool
 ) -> None:
     name = one_line(source.path) if source.path else "model in memory"
     print_lines(console, f"{name}: opset {source.opset}, IR version {source.ir_version}", "")
     if sites:
-        console.print(_site_table(sites, certified=certified))
+        print_table(console, _site_table(sites, certified=certified))
         print_lines(console, "")
     for site in sites:
         if site.reason is not None:
@@ -248,19 +310,19 @@ def _site_table(sites: Sequence[SiteReport], *, certified: bool) -> Table:
     headers = ["site", "layer", "status", "form", "conv", "macs / input pixel"]
     lint = any(site.dla for site in sites)
     extra = [*(["certificate"] if certified else []), *(["DLA"] if lint else [])]
-    table = make_table(*headers, *extra)
+    table = Table((*headers, *extra))
     for site in sites:
         macs = f"{site.macs.before:,} -> {site.macs.after:,}" if site.macs else "-"
-        cells: list[str | Text] = [
+        cells: list[str] = [
             one_line(site.id),
             one_line(f"{site.pattern} {_geometry(site)}"),
-            coloured(site.status),
+            Verdict(site.status),
             ", ".join(filter(None, (site.form, site.shuffle))) or "-",
             _times(site.conv_kernel) or "-",
             macs,
         ]
         if certified:
-            cells.append(coloured(site.certificate) if site.certificate else "-")
+            cells.append(Verdict(site.certificate) if site.certificate else "-")
         if lint:
             cells.append(dla_cell(site.dla) if site.dla else "-")
         table.add_row(*cells)
@@ -282,16 +344,3 @@ def _geometry(site: SiteReport) -> str:
 
 def _times(sizes: Iterable[int] | None) -> str:
     return "x".join(map(str, sizes or ()))
-
-
-def make_table(*headers: str) -> Table:
-    """Return a table without lines. If space is short, the widest columns fold first."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    return table
-
-
-def coloured(word: str) -> Text:
-    """Return ``word`` in the colour of that verdict; in no colour if it is no verdict."""
-    return Text(word, style=_COLOURS.get(word, ""))

@@ -19,7 +19,7 @@ LONG_ID = "main/" + "/".join(f"very_long_scope_name_{index}" for index in range(
 
 
 @pytest.fixture
-def out(capsys: pytest.CaptureFixture[str]) -> Console:
+def out(capsys: pytest.CaptureFixture[str]) -> Console | None:
     return console.stdout()
 
 
@@ -27,7 +27,7 @@ def terminal(columns: int) -> Console:
     return Console(file=io.StringIO(), force_terminal=True, width=columns, markup=False)
 
 
-def test_rewriting(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rewriting(out: Console | None, capsys: pytest.CaptureFixture[str]) -> None:
     console.print_rewriting(out, samples.REWRITING)
     printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert printed[0] == "net.onnx: opset 17, IR version 8"
@@ -50,7 +50,7 @@ def test_rewriting(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_candidates_stand_under_their_site(
-    out: Console, capsys: pytest.CaptureFixture[str]
+    out: Console | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     console.print_rewriting(out, samples.FASTEST)
     printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
@@ -65,7 +65,7 @@ def test_candidates_stand_under_their_site(
     ]
 
 
-def test_a_profile_by_site(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_profile_by_site(out: Console | None, capsys: pytest.CaptureFixture[str]) -> None:
     console.print_latency(out, [samples.PROFILED], ["a.onnx", "b.onnx"])
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     header = printed.index(["model", "layers", "time", "share", "site"])
@@ -79,7 +79,7 @@ def test_a_profile_by_site(out: Console, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_no_terminal_means_no_colour_and_no_cut(
-    out: Console, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    out: Console | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "40")
@@ -88,6 +88,21 @@ def test_no_terminal_means_no_colour_and_no_cut(
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
     assert any(line.startswith(LONG_ID + " ") for line in printed.splitlines())
+
+
+@pytest.mark.parametrize("name", ["main/up", "main/\u4e0a\u91c7\u6837", ""])
+def test_plain_text_is_what_rich_prints(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sites = (replace(samples.REWRITTEN, id=name), samples.KEPT)
+    rich = Console(file=io.StringIO(), width=10_000, markup=False, highlight=False, emoji=False)
+    for where in (None, rich):
+        console.print_rewriting(where, replace(samples.REWRITING, sites=sites))
+        console.print_parity(where, [samples.FAILED_PARITY])
+        console.print_latency(where, [samples.PROFILED], ["a.onnx", "b.onnx"])
+        console.print_build(where, samples.BUILD_REPORT)
+        for model in samples.CHECK_REPORT.models:
+            console.print_check(where, model)
+    assert isinstance(rich.file, io.StringIO)
+    assert capsys.readouterr().out == rich.file.getvalue()
 
 
 @pytest.mark.parametrize("columns", [60, 80, 132])
@@ -104,21 +119,23 @@ def test_a_narrow_terminal_folds_the_id(columns: int) -> None:
     assert "…" not in printed
 
 
-def test_no_site(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_site(out: Console | None, capsys: pytest.CaptureFixture[str]) -> None:
     console.print_rewriting(out, samples.WITHOUT_SITES)
     printed = capsys.readouterr().out
     assert "no upsampling layer found: nothing to rewrite" in printed
     assert "certificate: not run - no site was rewritten" in printed
 
 
-def test_inspection_promises_nothing(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspection_promises_nothing(
+    out: Console | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     console.print_inspection(out, samples.INSPECTION)
     printed = capsys.readouterr().out
     assert "nothing was changed" in printed
     assert "certificate" not in printed
 
 
-def test_verdicts_of_parity(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verdicts_of_parity(out: Console | None, capsys: pytest.CaptureFixture[str]) -> None:
     console.print_parity(out, [samples.FAILED_PARITY])
     printed = capsys.readouterr().out.splitlines()
     assert printed[1].split() == ["ort", "y", "1.25e-07", "3e-07", "1e-05", "passed"]
@@ -126,7 +143,9 @@ def test_verdicts_of_parity(out: Console, capsys: pytest.CaptureFixture[str]) ->
     assert printed[-1].startswith("parity: failed on ort")
 
 
-def test_latency_names_models_and_machine(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
+def test_latency_names_models_and_machine(
+    out: Console | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     console.print_latency(out, [samples.LATENCY], ["a.onnx", "b.onnx"])
     printed = capsys.readouterr().out.splitlines()
     assert printed[1].split() == ["ort", "a.onnx", "5.41", "ms", "5.90", "ms", "30"]
@@ -134,7 +153,7 @@ def test_latency_names_models_and_machine(out: Console, capsys: pytest.CaptureFi
     assert printed[-1] == "x86_64, 2 cores; onnxruntime 1.32.0"
 
 
-def test_rows_of_check(out: Console, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_of_check(out: Console | None, capsys: pytest.CaptureFixture[str]) -> None:
     for model in samples.CHECK_REPORT.models:
         console.print_check(out, model)
     printed = capsys.readouterr().out.splitlines()
