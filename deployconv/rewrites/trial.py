@@ -37,6 +37,7 @@ SCALES = 8
 AFFORDABLE = 200_000_000
 """Multiplications up to which a layer is run at its own size; larger ones are run smaller."""
 _LARGEST_DRAW = 64
+_SMALL_DRAW = 4
 _CONVERTED = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
@@ -90,7 +91,9 @@ class Draws:
         bound = bound_for(terms, growth, multiplied)
         if bound:
             return cls(bound, opset, rng)
-        return cls(max(1, bound_for(terms, 1, multiplied)), opset, rng, plain=True)
+        # Sums and reductions of other layers still enlarge values: small integers leave them room.
+        bound = min(_SMALL_DRAW, bound_for(terms, 1, multiplied))
+        return cls(max(1, bound), opset, rng, plain=True)
 
     def integers(self, shape: Sequence[int]) -> Array:
         """Random integers, none of them 0; if they are few, no two are equal."""

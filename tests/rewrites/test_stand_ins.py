@@ -374,6 +374,15 @@ def test_layers_that_enlarge_too_much_are_left_out_and_listed(
     assert labels(f"{UP} r = Relu(a) y = Clip(r, zero, six)", choice) == []
 
 
+def test_integers_are_small_where_no_bound_holds_for_all_sums() -> None:
+    """What other layers enlarge is left out, as far as it can be; sums and reductions stay."""
+    rng = np.random.default_rng(0)
+    fits = trial.Draws.fitting(rng, 20, [64], growth=8, multiplied=2)
+    beyond = trial.Draws.fitting(rng, 20, [64], growth=1 << 20, multiplied=2)
+    assert (fits.bound, fits.plain) == (64, False)
+    assert (beyond.bound, beyond.plain) == (4, True)
+
+
 # --- Layers between inserted zeros and the Conv
 
 
