@@ -26,6 +26,10 @@ class AbsorbedLayer(Absorbed, Protocol):
         """By how much its stand-in may enlarge values."""
 
     @property
+    def plain_growth(self) -> int:
+        """The same if layers that scale values are replaced by Identity."""
+
+    @property
     def values(self) -> Mapping[str, Array]:
         """The constants that its nodes read, by name."""
 

@@ -153,6 +153,7 @@ class Chain:
             [*own.terms, *(term for terms in weights for term in terms)],
             own.growth * prod(step.growth for step in self.steps),
             2 + len(weights),
+            own.plain_growth * prod(step.plain_growth for step in self.steps),
         )
         drawn = own.draw(draws)
         steps = tuple(step.on_integers(draws, ()) for step in self.steps)
@@ -174,6 +175,7 @@ class Chain:
             constants,
             {head.site.input: x},
             [*drawn.parity_only, *missed],
+            draws.exact,
         )
 
     def _order_after(self, steps: Sequence[ChainStep], layout: Array) -> Array:

@@ -44,7 +44,7 @@ from deployconv.rewrites.conv_emit import emit_conv
 from deployconv.rewrites.emit import Emitter, requantized
 from deployconv.rewrites.shuffles import SHUFFLES, Layout, choose_shuffle
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
-from deployconv.rewrites.trial import AFFORDABLE, Draws, build_trial, trial_sizes
+from deployconv.rewrites.trial import AFFORDABLE, build_trial, trial_sizes
 
 Array = NDArray[Any]
 
@@ -160,7 +160,7 @@ class PolyphaseConv(OfOneLayer):
         most = max(self.macs.before, self.macs.after)
         sizes = trial_sizes(site, self.axes, most, original)
         own = SiteOnIntegers.of(site)
-        draws = Draws.fitting(rng, site.scope.opset, own.terms, own.growth, 2)
+        draws = own.draws(rng, 2)
         channels = site.channels[1]
         if prod(sizes) * most > AFFORDABLE and site.group == 1:
             # All output channels are computed alike: the first ones do.
@@ -169,7 +169,12 @@ class PolyphaseConv(OfOneLayer):
         x = draws.image((*(original.batch_and_channels or (2, site.channels[0])), *sizes))
         rewrite = exact.on(drawn.site, channels).at_sizes(sizes)
         return build_trial(
-            rewrite, drawn.nodes, drawn.constants, {site.input: x}, drawn.parity_only
+            rewrite,
+            drawn.nodes,
+            drawn.constants,
+            {site.input: x},
+            drawn.parity_only,
+            draws.exact,
         )
 
     def with_float_weights(self) -> PolyphaseConv:

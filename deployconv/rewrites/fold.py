@@ -52,6 +52,10 @@ class AffineFold:
         return growth(self.node, self.constants)
 
     @property
+    def plain_growth(self) -> int:
+        return growth(self.node, self.constants, plain=True)
+
+    @property
     def values(self) -> Mapping[str, Array]:
         """The constants that its nodes read, by name."""
         return {known.name: known.read() for known in self.constants.values()}
@@ -96,6 +100,7 @@ class MeanFold:
     constants: Mapping[int, Constant]
     parity_only: tuple[gs.Node, ...] = ()
     crops: bool = False
+    plain_growth: int = 1
 
     @property
     def nodes(self) -> tuple[gs.Node, ...]:

@@ -13,7 +13,7 @@ from deployconv.match import Original, UpsampleSite
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.emit import Emitter, finite
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
-from deployconv.rewrites.trial import Draws, build_trial
+from deployconv.rewrites.trial import build_trial
 
 Array = NDArray[Any]
 
@@ -46,7 +46,7 @@ class FoldedLayer(OfOneLayer):
         protos = tuple(site.scope.proto.node[site.scope.index(node)] for node in layers)
         original = Original(protos, site.original().constants)
         own = SiteOnIntegers.of(replace(site, pointwise_before=(), base=base), original)
-        draws = Draws.fitting(rng, site.scope.opset, own.terms, own.growth, 2)
+        draws = own.draws(rng, 2)
         drawn = own.draw(draws)
         taps = zip(site.geometry.kernel or (), site.geometry.dilation or (), strict=True)
         sizes = [spread * (count - 1) + 4 + at for at, (count, spread) in enumerate(taps)]
@@ -57,6 +57,7 @@ class FoldedLayer(OfOneLayer):
             drawn.constants,
             {layer.inputs[0].name: x},
             drawn.parity_only,
+            draws.exact,
         )
 
 

@@ -142,6 +142,7 @@ class Region:
             ],
             max(own.growth for own in owns) * prod(step.growth for step in self.steps),
             2 + len(weights),
+            max(own.plain_growth for own in owns) * prod(step.plain_growth for step in self.steps),
         )
         drawn = [own.draw(draws) for own in owns]
         axes = self.head.site.axes
@@ -170,7 +171,12 @@ class Region:
         )
         rewrite = replace(self, heads=heads, steps=steps)
         return build_trial(
-            rewrite.at_sizes(sizes), [*nodes.values(), *exported], constants, feeds, missed
+            rewrite.at_sizes(sizes),
+            [*nodes.values(), *exported],
+            constants,
+            feeds,
+            missed,
+            draws.exact,
         )
 
     def _trial_sizes(self, owns: Sequence[SiteOnIntegers]) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ from deployconv.rewrites.conv_emit import emit_conv
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.factors import factors
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
-from deployconv.rewrites.trial import Draws, build_trial, trial_sizes
+from deployconv.rewrites.trial import build_trial, trial_sizes
 
 Array = NDArray[Any]
 
@@ -125,7 +125,7 @@ def product_trial(planned: ByFactors, rng: np.random.Generator, alike: bool) -> 
     # A term of a sum is the product of one integer per axis and one of the image.
     taps = [axis.taps for axis in site.axes]
     own = SiteOnIntegers.of(site)
-    draws = Draws.fitting(rng, site.scope.opset, own.terms, own.growth, site.rank + 1)
+    draws = own.draws(rng, site.rank + 1)
     draws = replace(draws, alike=alike)
     weight = draws.product((site.base or site).weight, taps)
     drawn = own.draw(draws, weight=weight)
@@ -136,6 +136,7 @@ def product_trial(planned: ByFactors, rng: np.random.Generator, alike: bool) -> 
         drawn.constants,
         {site.input: x},
         drawn.parity_only,
+        draws.exact,
     )
 
 

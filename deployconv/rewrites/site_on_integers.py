@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
@@ -44,12 +45,14 @@ class SiteOnIntegers:
         original: its nodes as they stand.
         terms: how many products each of its sums has.
         growth: by how much the layers before its Conv and the absorbed ones may enlarge values.
+        plain_growth: the same if those that scale values are replaced by Identity.
     """
 
     site: UpsampleSite
     original: Original
     terms: tuple[int, ...]
     growth: int
+    plain_growth: int
 
     @classmethod
     def of(cls, site: UpsampleSite, original: Original | None = None) -> SiteOnIntegers:
@@ -58,8 +61,17 @@ class SiteOnIntegers:
         taps = prod(axis.taps for axis in site.axes)
         scales = SCALES if site.weight.quantized is not None else 1
         terms = (site.channels[0] // site.group * taps, scales)
-        absorbed = prod(layer.growth for layer in absorbed_layers(site))
-        return cls(site, original, terms, growth_before_conv(site, original.constants) * absorbed)
+        growth = growth_before_conv(site, original.constants)
+        plain_growth = growth_before_conv(site, original.constants, plain=True)
+        for layer in absorbed_layers(site):
+            growth *= layer.growth
+            plain_growth *= layer.plain_growth
+        return cls(site, original, terms, growth, plain_growth)
+
+    def draws(self, rng: np.random.Generator, multiplied: int) -> Draws:
+        """The integers for a trial of this layer alone, see `Draws.fitting`."""
+        opset = self.site.scope.opset
+        return Draws.fitting(rng, opset, self.terms, self.growth, multiplied, self.plain_growth)
 
     def draw(
         self, draws: Draws, channels: int | None = None, weight: Parameter | None = None

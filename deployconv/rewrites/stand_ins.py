@@ -63,13 +63,16 @@ class StandIn:
         return {known.name: known.read() for known in self.constants.values()}
 
 
-def growth(node: gs.Node, constants: Iterable[int]) -> int:
+def growth(node: gs.Node, constants: Iterable[int], plain: bool = False) -> int:
     """By how much the stand-in of ``node`` may enlarge values, fractions of two counted as well.
 
-    ``constants`` are the positions of its constant inputs.
+    ``constants`` are the positions of its constant inputs. With ``plain`` a node that scales values
+    is replaced by Identity.
     """
     known = set(constants)
     data = sum(bool(tensor.name) for at, tensor in enumerate(node.inputs) if at not in known)
+    if plain and data < 2 and node.op not in ("Add", "Sub"):
+        return 1
     if node.op == "BatchNormalization":
         return 10  # half or twice the value, and two more integers
     if node.op == "PRelu":
@@ -191,10 +194,12 @@ def swapped(original: Original, stand_ins: Iterable[gs.Node]) -> list[NodeProto]
 # --- Pointwise layers between an upsampling and its Conv, which move to the low resolution
 
 
-def growth_before_conv(site: UpsampleSite, constants: Mapping[str, Array]) -> int:
+def growth_before_conv(
+    site: UpsampleSite, constants: Mapping[str, Array], plain: bool = False
+) -> int:
     """By how much the pointwise layers before the Conv may enlarge values."""
     nodes = (node for layers in site.pointwise_before for node in layers.nodes)
-    return prod(growth(node, _positions(node, constants)) for node in nodes)
+    return prod(growth(node, _positions(node, constants), plain) for node in nodes)
 
 
 def with_integers_before_conv(

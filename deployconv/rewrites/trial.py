@@ -37,7 +37,6 @@ SCALES = 8
 AFFORDABLE = 200_000_000
 """Multiplications up to which a layer is run at its own size; larger ones are run smaller."""
 _LARGEST_DRAW = 64
-_SMALL_DRAW = 4
 _CONVERTED = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
@@ -64,7 +63,8 @@ class Draws:
         bound: the largest magnitude that is drawn.
         opset: version of the ONNX operators in the trial.
         rng: the random numbers.
-        plain: True if layers that enlarge values must be replaced by Identity.
+        plain: True if layers that scale values must be replaced by Identity.
+        exact: False if sums may be too large to be exact even so.
         alike: True if every channel must get the same factors.
         keeps_zero: True if a zero must stay a zero: additive constants are then zero.
         known: what was drawn for a name; layers that share a weight get the same integers.
@@ -74,6 +74,7 @@ class Draws:
     opset: int
     rng: np.random.Generator
     plain: bool = False
+    exact: bool = True
     alike: bool = False
     keeps_zero: bool = False
     known: dict[str, Array] = field(default_factory=dict)
@@ -86,14 +87,17 @@ class Draws:
         terms: Sequence[int],
         growth: int,
         multiplied: int,
+        plain_growth: int = 1,
     ) -> Draws:
-        """Choose the range of integers in which all sums are exact."""
+        """Choose the range of integers in which all sums are exact.
+
+        ``plain_growth`` is the growth if no layer scales values; the others as in `bound_for`.
+        """
         bound = bound_for(terms, growth, multiplied)
         if bound:
             return cls(bound, opset, rng)
-        # Sums and reductions of other layers still enlarge values: small integers leave them room.
-        bound = min(_SMALL_DRAW, bound_for(terms, 1, multiplied))
-        return cls(max(1, bound), opset, rng, plain=True)
+        bound = bound_for(terms, plain_growth, multiplied)
+        return cls(max(1, bound), opset, rng, plain=True, exact=bound > 0)
 
     def integers(self, shape: Sequence[int]) -> Array:
         """Random integers, none of them 0; if they are few, no two are equal."""
@@ -227,6 +231,7 @@ def build_trial(
     constants: Mapping[str, Array],
     feeds: Mapping[str, Array],
     parity_only: Iterable[str] = (),
+    exact: bool = True,
 ) -> Trial:
     """Both models of a trial.
 
@@ -236,8 +241,11 @@ def build_trial(
         constants: by name, what the old nodes read, and what the new ones share with them.
         feeds: inputs by name.
         parity_only: labels of nodes that the trial does not cover.
+        exact: False if its sums may be rounded: then it covers no node for certain.
     """
     opset, (output,) = rewrite.scope.opset, rewrite.outputs
+    if not exact:
+        parity_only = map(rewrite.scope.label, rewrite.nodes)
     old = _model(nodes, constants, opset, output, feeds)
     number = count()
     emitter = Emitter(opset, lambda suffix: f"certificate/{suffix}_{next(number)}")

@@ -44,6 +44,7 @@ class Trim:
     static: bool
     crops: bool = True
     growth: int = 1
+    plain_growth: int = 1
     parity_only: tuple[gs.Node, ...] = ()
 
     @property

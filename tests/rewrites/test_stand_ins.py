@@ -374,13 +374,24 @@ def test_layers_that_enlarge_too_much_are_left_out_and_listed(
     assert labels(f"{UP} r = Relu(a) y = Clip(r, zero, six)", choice) == []
 
 
-def test_integers_are_small_where_no_bound_holds_for_all_sums() -> None:
-    """What other layers enlarge is left out, as far as it can be; sums and reductions stay."""
+def test_integers_leave_room_for_what_other_layers_add_up() -> None:
+    """Scales are left out if they enlarge too much; sums and reductions cannot be."""
     rng = np.random.default_rng(0)
     fits = trial.Draws.fitting(rng, 20, [64], growth=8, multiplied=2)
-    beyond = trial.Draws.fitting(rng, 20, [64], growth=1 << 20, multiplied=2)
-    assert (fits.bound, fits.plain) == (64, False)
-    assert (beyond.bound, beyond.plain) == (4, True)
+    scaled = trial.Draws.fitting(rng, 20, [64], growth=1 << 20, multiplied=2, plain_growth=1 << 10)
+    beyond = trial.Draws.fitting(rng, 20, [64], growth=1 << 20, multiplied=2, plain_growth=1 << 18)
+    assert (fits.bound, fits.plain, fits.exact) == (64, False, True)
+    assert (scaled.bound, scaled.plain, scaled.exact) == (11, True, True)
+    assert (beyond.bound, beyond.plain, beyond.exact) == (1, True, False)
+
+
+def test_sums_that_may_be_rounded_certify_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a trial still compares both models, but every node is listed."""
+    monkeypatch.setattr(trial, "EXACT", 1)
+    planning = planned(model_of(f"{UP} y = Relu(a)", "2,2,5,3"))
+    (site,) = certify_sites(planning, seed=0).sites
+    assert site.report.certificate == "exact"
+    assert site.report.parity_only == site.report.nodes
 
 
 # --- Layers between inserted zeros and the Conv

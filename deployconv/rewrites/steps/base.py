@@ -44,6 +44,10 @@ class Step(Protocol):
         """By how much its stand-in may enlarge values, apart from drawn weights."""
 
     @property
+    def plain_growth(self) -> int:
+        """The same if layers that scale values are replaced by Identity."""
+
+    @property
     def terms(self) -> tuple[int, ...]:
         """How many products with drawn weights each of its sums has; empty if it has no weights."""
 
@@ -146,6 +150,10 @@ class Defaults:
     @property
     def growth(self) -> int:
         return 1
+
+    @property
+    def plain_growth(self) -> int:
+        return self.growth
 
     @property
     def terms(self) -> tuple[int, ...]:

@@ -103,6 +103,12 @@ class Pixelwise(NodeStep):
             return self.channels_read
         return growth(self.node, self.constants)
 
+    @property
+    def plain_growth(self) -> int:
+        if self.node.op in _REDUCTIONS:
+            return self.channels_read
+        return growth(self.node, self.constants, plain=True)
+
     def channels_after(self, channels: int) -> int:
         return channels
 
