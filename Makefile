@@ -19,7 +19,7 @@ demo: $(VENV)/.installed-cpu
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
 
 test: lint types
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --quiet .
