@@ -7,18 +7,16 @@ expected output, put through the Conv, is what they are held against.
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 
 import numpy as np
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 from onnx.backend.test.case.test_case import TestCase
-from onnx.backend.test.loader import load_model_tests
 
 from deployconv.errors import DeployconvError
 from tests.build import Array, integers, rewrite, run
-from tests.test_backend_cases import contents
+from tests.test_backend_cases import contents, node_cases
 
 OPERATORS = ("depthtospace", "resize", "upsample")
 
@@ -32,10 +30,7 @@ DIFFERENT = {
 
 @cache
 def cases() -> dict[str, TestCase]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        found = load_model_tests(kind="node")
-    names = {case.name: case for case in found}
+    names = {case.name: case for case in node_cases(*OPERATORS)}
     return {
         name: case
         for name, case in names.items()

@@ -53,14 +53,6 @@ def test_one_model(script: str, name: str, order: str, tmp_path: Path) -> None:
     assert table.stdout.splitlines()[2].startswith(f"| {name} | ")
 
 
-@pytest.mark.parametrize("script", ["bench_int8.py", "quantize_models.py"])
-def test_a_name_that_no_model_has(script: str) -> None:
-    pytest.importorskip("torch", reason="the decoders are listed with the torch extra")
-    done = bench(script, "--only", "nothing")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "no model is called nothing" in done.stderr
-
-
 def test_the_recipe_takes_every_sample_that_can_be_quantized() -> None:
     names = [subject.name for subject in float_samples()]
     assert {"dcgan_generator", "espcn_x3", "vae_block", "subpixel_figure"} <= set(names)

@@ -63,12 +63,6 @@ def test_one_small_model(tmp_path: Path) -> None:
     assert table.stdout.splitlines()[2].startswith(f"| {name} | ")
 
 
-def test_a_name_that_no_model_has() -> None:
-    done = bench("--only", "nothing")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "no model is called nothing" in done.stderr
-
-
 def test_what_goes_wrong_is_a_row_of_its_own(tmp_path: Path) -> None:
     missing = Subject("gone", {}, tmp_path / "gone.onnx")
     rates = Rates(threads=1, matmul=1.0, conv=0.5, bytes={1: 1.0})

@@ -13,7 +13,7 @@ import pytest
 from deployconv.errors import BackendUnavailable
 from deployconv.results import StageResult
 from deployconv.runtimes.tensorrt import compile as compiling
-from deployconv.runtimes.tensorrt import installation
+from deployconv.runtimes.tensorrt import installation, process
 from deployconv.runtimes.tensorrt.binding import BuildSettings
 from deployconv.runtimes.tensorrt.process import (
     Done,
@@ -97,8 +97,9 @@ def test_one_worker_answers_several_requests() -> None:
     ],
 )  # fmt: skip
 def test_whatever_happens_to_the_worker_is_one_error_with_a_reason(
-    code: str, limits: dict[str, Any], reason: str
+    code: str, limits: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(process, "_GRACE_SECONDS", 0.5)
     start = time.monotonic()
     with pytest.raises(WorkerFailed, match=reason) as caught:
         ask(code, **limits)
