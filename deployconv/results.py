@@ -272,6 +272,12 @@ class Latency:
     """Whether each run was the launch of a captured CUDA graph."""
     profiles: tuple[Profile, ...] = ()
     """One per model, if they were asked for."""
+    low: float | None = None
+    """Lower end of the 95 % confidence interval of ``ratio``; None if there were too few runs."""
+    high: float | None = None
+    """Upper end of that interval."""
+    note: str | None = None
+    """What the times suffered from: more was running than there are processors."""
 
 
 # --- Builds: what TensorRT compiles a model to ----------------------------------------------

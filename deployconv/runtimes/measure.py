@@ -37,6 +37,9 @@ _BRIEF = 20.0
 _COUNTED_RUNS = 2
 """How many runs are counted after one that is not, if runs are brief."""
 _CPUINFO = Path("/proc/cpuinfo")
+_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+_OWN_LOAD = 0.5
+"""The load may be this much above the number of processors if nothing else is running."""
 _MEMORY_RUNS = 3
 """onnxruntime takes more memory in the second run, by a plan that it makes of the first."""
 _MEMORY_TIMEOUT = 600.0
@@ -66,16 +69,40 @@ def time_interleaved(
         Milliseconds: one list per session, all of one length. The i-th entries were taken one
         right after the other.
     """
+    elapsed = warm_up(sessions, feeds, warmup)
+    brief = is_brief(sessions, elapsed)
+    if runs is None:
+        runs = runs_within(seconds, elapsed, brief, _FEWEST_RUNS, _MOST_RUNS)
+    return take_turns(sessions, feeds, runs, brief)
+
+
+def warm_up(sessions: Sequence[Session], feeds: Feeds, runs: int) -> float:
+    """Run each session at least once; return the milliseconds of their last runs together."""
     elapsed = 0.0
     for session in sessions:
-        for _ in range(max(warmup, 1)):
+        for _ in range(max(runs, 1)):
             last = _milliseconds(session, feeds)
         elapsed += last
-    brief = elapsed < _BRIEF * len(sessions)
+    return elapsed
+
+
+def is_brief(sessions: Sequence[Session], elapsed: float) -> bool:
+    """Whether runs are so short that it matters what the caches hold when they begin."""
+    return elapsed < _BRIEF * len(sessions)
+
+
+def runs_within(seconds: float, elapsed: float, brief: bool, fewest: int, most: int) -> int:
+    """How many runs of each session ``seconds`` allow if one of each takes ``elapsed`` ms."""
     turn = _COUNTED_RUNS if brief else 1
-    if runs is None:
-        each = elapsed * (turn + brief) / turn
-        runs = round(min(max(1e3 * seconds / max(each, 1e-3), _FEWEST_RUNS), _MOST_RUNS))
+    each = elapsed * (turn + brief) / turn
+    return round(min(max(1e3 * seconds / max(each, 1e-3), fewest), most))
+
+
+def take_turns(
+    sessions: Sequence[Session], feeds: Feeds, runs: int, brief: bool
+) -> list[list[float]]:
+    """Time ``runs`` runs of each session in turns, see `time_interleaved`."""
+    turn = _COUNTED_RUNS if brief else 1
     times: list[list[float]] = [[] for _ in sessions]
     turns = list(zip(sessions, times, strict=True))
     for first in range(0, runs, turn):
@@ -105,6 +132,29 @@ def describe_machine() -> str:
     name = _processor_name(_CPUINFO) or platform.processor() or platform.machine()
     cpus = usable_cpus()
     return f"{name}, {cpus} {'CPU' if cpus == 1 else 'CPUs'}"
+
+
+def granted_cpus(limit: Path = _CPU_LIMIT) -> float:
+    """Count the logical processors that this process may use at once, by a control group too."""
+    cpus = float(usable_cpus())
+    try:
+        quota, period = limit.read_text(encoding="ascii").split()
+        return min(cpus, int(quota) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):  # no limit, or another kind of system
+        return cpus
+
+
+def busy_machine() -> str | None:
+    """Say that more is running than there are processors; None if not, or if it is not known."""
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+    cpus = granted_cpus()
+    if load <= cpus + _OWN_LOAD:
+        return None
+    noun = "processor" if cpus == 1 else "processors"
+    return f"the machine is busy: a load of {load:.1f} on {cpus:g} {noun}"
 
 
 def _processor_name(cpuinfo: Path) -> str | None:
