@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class FoldedLayer(OfOneLayer):
+class FoldedLayer(OfOneLayer[UpsampleSite]):
     """The node of an upsampling layer with a new weight and bias."""
 
     @property
