@@ -86,7 +86,8 @@ class Candidate:
 
     ``ms`` is the time of the whole model; ``ratio`` is the time with the site as it was / the
     time in this form, with 95 % confidence between ``low`` and ``high``. A form may be ``chosen``
-    by a comparison of several sites together.
+    by a comparison of several sites together. With ``alone``, all these are times of the layers
+    that any form of the site replaces, run without the rest of the model.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Candidate:
     low: float
     high: float
     chosen: bool
+    alone: bool = False
 
 
 @dataclass(frozen=True)

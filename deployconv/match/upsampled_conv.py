@@ -207,7 +207,7 @@ def _zero_point(node: gs.Node, scope: Scope, view: View) -> float:
 def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
     """Why this Conv cannot run at low resolution together with the upsampling before it."""
     if any(stride > 1 for stride in conv.strides):
-        return Reason("strided-conv", "the Conv behind the upsampling has a stride of its own")
+        return Reason("strided-conv", "the Conv after the upsampling has a stride above 1")
     if conv.auto_pad != "NOTSET" and any(conv.pads):
         return Reason("ambiguous-same-pads", "the Conv has both auto_pad and pads")
     pads = conv.explicit_pads
@@ -319,7 +319,7 @@ def _why_it_stays(node: gs.Node, factors: list[float] | None, scope: Scope, view
     padding = _padding_before_conv(node)
     if padding is not None:
         return Reason("non-zero-padding", f"padding by {padding} stands between it and the Conv")
-    return Reason("no-conv", "no Conv stands directly behind it")
+    return Reason("no-conv", "no Conv follows directly after it")
 
 
 def _is_upsampling(node: gs.Node, scope: Scope, view: View, rank: int) -> bool:

@@ -150,6 +150,11 @@ class ReferenceFloor:
     expected: Mapping[str, Array]
     threads: int | None
 
+    @property
+    def measured(self) -> bool:
+        """Whether the noise has been measured, which takes the longest."""
+        return "noise" in vars(self)
+
     @cached_property
     def types(self) -> Mapping[str, str]:
         """The low-precision types that outputs are computed in."""

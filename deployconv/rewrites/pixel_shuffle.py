@@ -136,7 +136,9 @@ def plan_reshuffle(site: ShuffleSite, shuffle: Shuffle = "auto") -> Reshuffle | 
             return Reason("already-lowered", "it is a DepthToSpace already")
         if possible:
             return Reshuffle(site, name, layout, reorders)
-    return Reason("already-lowered", "DepthToSpace does not fit; this is its cheapest spelling")
+    return Reason(
+        "already-lowered", "DepthToSpace does not fit, and no other way to write it does less work"
+    )
 
 
 def chain_from(

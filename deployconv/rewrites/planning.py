@@ -182,8 +182,9 @@ def _rewritten(found: Site, site: Site, rewrite: Rewrite) -> PlannedSite:
 
 
 def _kept_as_faster(item: PlannedSite, options: RewriteOptions) -> PlannedSite:
-    how = "predicted" if options.policy == "cost" else "measured"
-    reason = Reason("slower", f"no other form of it was {how} to be faster")
+    measured = "no other form was measured to be faster"
+    predicted = "no other form is predicted to save enough"
+    reason = Reason("slower", predicted if options.policy == "cost" else measured)
     folded = folded_in_place(item.site) if isinstance(item.site, UpsampleSite) else None
     status: Status = "kept" if folded is None else "folded"
     kept = replace(_report(item.found, status, reason), nodes=item.report.nodes)

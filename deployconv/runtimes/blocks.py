@@ -34,6 +34,8 @@ _NARROW = 0.02
 """An interval of this width, relative to 1, needs no more blocks."""
 _CLEAR = 0.5
 """Nor does one of this width, relative to its distance from 1."""
+_LOADING = 0.5
+"""The part of the time limit that loading models anew may take."""
 _SESSION = 1.04
 """Two sessions of one model differ by up to this factor, for as long as they live."""
 _WARM_UP = 2
@@ -158,7 +160,7 @@ def time_in_blocks(
     else:
         counts = [(runs + block) // blocks for block in range(blocks)]
     renewing = load_seconds + _WARM_UP * elapsed / 1e3
-    anew = prepare if prepare and FEWEST_RATIOS * renewing <= limit else None
+    anew = prepare if prepare and FEWEST_RATIOS * renewing <= _LOADING * limit else None
     uncertain = 1.0 if anew or not prepare else _SESSION
     taken: list[tuple[tuple[float, ...], ...]] = []
     orders: list[Sequence[int]] = []

@@ -171,7 +171,11 @@ def _processor_name(cpuinfo: Path) -> str | None:
 
 
 def peak_memory(
-    model: Path, feeds: Feeds, threads: int, runtime: str = DEFAULT_RUNTIME
+    model: Path,
+    feeds: Feeds,
+    threads: int,
+    runtime: str = DEFAULT_RUNTIME,
+    timeout: float = _MEMORY_TIMEOUT,
 ) -> int | None:
     """Measure the peak memory of loading ``model`` and running it on ``feeds``, in bytes.
 
@@ -180,10 +184,11 @@ def peak_memory(
         feeds: its inputs by name.
         threads: how many the runtime may use.
         runtime: a name in `registry.RUNTIMES` whose row says ``measures_memory``.
+        timeout: seconds after which the process is ended.
 
     Returns:
         None if it cannot be measured: the system does not report it, NumPy does not save the
-        inputs, or the process fails.
+        inputs, or the process fails or takes too long.
     """
     with temporary_folder() as folder:
         path = folder / "feeds.npz"
@@ -195,9 +200,7 @@ def peak_memory(
         # The new process imports from the same folders as this one.
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, env=env, timeout=_MEMORY_TIMEOUT
-            )
+            done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=timeout)
         except (OSError, subprocess.TimeoutExpired):
             return None
     return int(done.stdout) if done.returncode == 0 else None
