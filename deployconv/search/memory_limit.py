@@ -42,7 +42,8 @@ def confirm_within_memory_limit(
             break
         over_limit |= kept.keys() - within.keys()
         # Forms that were timed by themselves, if there is no time to compare the whole again.
-        kept = confirm(bench, [Finalist(within)], timings) if bench.fits(0.0) else within
+        compare = bool(within) and bench.fits(0.0)
+        kept = confirm(bench, [Finalist(within)], timings) if compare else within
     return kept, over_limit
 
 
