@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 _HIGHEST_OPSET = max(shuffle.min_opset for shuffle in SHUFFLES.values())
 """The first opset that has all shuffles."""
+_UNCONFIRMED = (
+    "--policy fastest: there was no time to compare the model with the original, so what is"
+    " predicted to be faster was taken: give a larger --budget"
+)
 
 
 def plan_by_policy(
@@ -66,6 +70,8 @@ def plan_by_policy(
             tuned = tune(candidates, original, tuner, predict if fitted else None)
         except FormFailed as failure:
             raise CheckFailed(str(failure), _failed(candidates, failure, warnings)) from failure
+        if tuned.choices.keys() - tuned.compared:
+            warnings += (_UNCONFIRMED,)
     elif options.policy == "cost":
         tuned = predict(candidates, tuner)
         if doubt := _doubt(runtime, tuner):
@@ -145,8 +151,7 @@ def _measured(site: str, candidates: Sequence[Candidate | Prediction], tuned: De
         return Reason("slower", "together with the other sites it was not measured to be faster")
     if candidates and site not in tuned.predicted:
         return Reason("slower", "no other form is predicted to save enough")
-    found = "one form is predicted to be faster, but" if candidates else "no form was timed:"
-    return Reason("no-time", f"{found} there was no time to measure it: give a larger --budget")
+    return Reason("no-time", "there was no time to measure any form: give a larger --budget")
 
 
 def _needs_later_opset(planning: Planning, model: LoadedModel) -> bool:

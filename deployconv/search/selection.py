@@ -152,15 +152,18 @@ def confirm(bench: Workbench, last: Sequence[Finalist], timings: Timings) -> Cho
 
     A later one takes the place of an earlier one only if it was measured to be faster and is at
     most slightly slower. If none is faster than the original, the choices of the first one with the
-    smallest gains are dropped, while there is time. Without time for a comparison nothing changes.
+    smallest gains are dropped, while there is time. Without time for any comparison the first one
+    is taken, if it is likely to be faster.
     """
+    if not last:
+        return {}
     fastest = bench.fastest(last)
-    if fastest or not last:
-        return fastest
+    if fastest is None:
+        return last[0].choices if last[0].likely else {}
     left = Selection.of(last[0].choices, timings)
-    smallest_first = sorted(left.choices, key=left.speedups.__getitem__)
-    for name in smallest_first[:-1]:
+    for name in sorted(left.choices, key=left.speedups.__getitem__)[:-1]:
+        if fastest or fastest is None:
+            break
         left = left.without(name)
-        if fastest := bench.fastest([Finalist(left.choices)]):
-            return fastest
-    return {}
+        fastest = bench.fastest([Finalist(left.choices)])
+    return fastest or {}

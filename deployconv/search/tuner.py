@@ -147,18 +147,17 @@ class _Race:
             others = {site: choice for site, choice in self.choices.items() if site != name}
             variants = [others, *({**others, name: choice} for choice in likely.values())]
             timings = bench.compare(variants, seconds)
-        if not timings:
-            return ()
-        timed = tuple(
-            Candidate(label, one.median_ms, one.ratio, one.low, one.high, False, by_itself)
-            for label, one in zip((AS_IT_WAS, *likely), timings, strict=True)
-        )
-        if likely == self.forms:  # else a call with more time can find out more
+        found = {
+            label: Candidate(label, one.median_ms, one.ratio, one.low, one.high, False, by_itself)
+            for label, one in zip((AS_IT_WAS, *likely), timings, strict=False)
+        }
+        timed = tuple(found[label] for label in (AS_IT_WAS, *self.forms) if label in found)
+        if found.keys() >= self.forms.keys():  # else a call with more time can find out more
             bench.store_timings(name, timed)
         return timed
 
     def _likely(self, seconds: float, part: float) -> Mapping[str, Choice]:
-        """The forms to time: all, or if there is time for a few only, the likely fastest.
+        """The forms to time, the likely fastest first: as many as there is time for.
 
         ``part`` is the part of the time of the model that the site takes, if it is timed alone.
         """
@@ -166,8 +165,6 @@ class _Race:
         most = len(self.forms)
         while most and _least_runs(most) * run + (most + 1) * build > seconds:
             most -= 1
-        if most == len(self.forms):
-            return self.forms
         taken = str(self.choices.get(self.planned.id, AS_IT_WAS))
         best_first = sorted(
             self.forms, key=lambda name: (name != taken, self.predicted_ms.get(name, inf))

@@ -40,7 +40,7 @@ _PROCESS_SECONDS = 1.0
 """How long a process takes to start that measures memory, roughly."""
 _MEMORY_RUNS = 3
 """The runs in such a process."""
-_SHORT_RUN = 0.02
+_SHORT_RUN = 0.04
 """A run that takes less than this part of the budget is timed twice more."""
 _MOST_CONFIRMATION = 4.0
 """Seconds for the runs of the first eight blocks, at the most."""
@@ -178,16 +178,21 @@ class Workbench:
         return {planned.id for planned in sites if planned.joined is not None}
 
     def compare(self, variants: Sequence[Choices], seconds: float) -> list[Timing]:
-        """Time the model with each of these choices against the first.
+        """Time the model with each of these choices against the first, the likely fastest first.
 
-        Returns no timings if making the variants has taken too long.
+        Returns as many timings as there was time to make variants for; none if not even for two.
 
         Raises FormFailed for a variant that computes something else than the original.
         """
         end = time.monotonic() + seconds
         with ExitStack() as stack:
-            sessions = [self._variant(choices, stack)[1] for choices in variants]
-            if not self.fits(FIRST_RUNS * len(sessions) * self.run_seconds, variants=0):
+            sessions: list[Session] = []
+            for choices in variants:
+                runs = FIRST_RUNS * (len(sessions) + 1) * self.run_seconds
+                if time.monotonic() + self.clock.build_seconds + runs > end:
+                    break
+                sessions.append(self._variant(choices, stack)[1])
+            if len(sessions) < 2:
                 return []
             return time_against_first(sessions, self.feeds, end - time.monotonic())
 
@@ -222,8 +227,8 @@ class Workbench:
             return []
         return time_against_first(sessions, feeds, end - time.monotonic())
 
-    def fastest(self, finalists: Sequence[Finalist]) -> Choices:
-        """Which of ``finalists`` is faster than the original; nothing if none is, or no time.
+    def fastest(self, finalists: Sequence[Finalist]) -> Choices | None:
+        """Which of ``finalists`` is faster than the original; empty if none is, None without time.
 
         The first one has to be measured to be faster, one that is not likely to be beyond doubt.
         A later one takes its place only if it was measured to be faster still, and is at most
@@ -237,7 +242,7 @@ class Workbench:
                 if self.fits(2 * (len(made) + 2) * self.run_seconds):
                     made.append((one, *self._variant(one.choices, stack)))
             if not made:
-                return {}
+                return None
             backend, threads = get_backend(self.tuner.backend), self.tuner.threads
             paths = [self.source, *(path for _, path, _ in made)]
             blocks = time_in_blocks(

@@ -163,9 +163,12 @@ class Bench:
     """A `Workbench` in which the sites that ``hold`` are faster, if no other site changes."""
 
     hold: set[str]
+    time: bool = True
     asked: list[list[str]] = field(default_factory=list)
 
-    def fastest(self, last: Sequence[Finalist]) -> Choices:
+    def fastest(self, last: Sequence[Finalist]) -> Choices | None:
+        if not self.time:
+            return None
         self.asked += [sorted(one.choices) for one in last]
         return next((one.choices for one in last if one.choices.keys() <= self.hold), {})
 
@@ -198,3 +201,9 @@ def test_without_a_finalist_nothing_is_timed() -> None:
     bench = Bench(set())
     assert confirm(cast(Workbench, bench), [], {}) == {}
     assert bench.asked == []
+
+
+@pytest.mark.parametrize(("likely", "taken"), [(True, ["a"]), (False, [])])
+def test_without_time_the_first_is_taken_if_it_is_likely(likely: bool, taken: list[str]) -> None:
+    last = [Finalist({"a": COL2IM}, likely), Finalist({"b": COL2IM})]
+    assert list(confirm(cast(Workbench, Bench(set(), time=False)), last, {})) == taken
