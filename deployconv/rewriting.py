@@ -141,6 +141,7 @@ def _with_latency(result: Rewriting, candidate: Path, request: Request) -> Rewri
         latency = measure_latency(
             *(request.source, candidate, tuner.backend, tuner.feed, tuner.threads),
             budget=min(DEFAULT_BENCH_SECONDS, tuner.budget / 4),
+            strict=request.options.policy == "fastest",
         )
     except BackendUnavailable as missing:
         # The parity check passed, perhaps with float32 twins: only the timing is missing.

@@ -53,7 +53,6 @@ def predict(candidates: Candidates, tuner: TunerOptions) -> Decision:
         threads=tuner.threads or usable_cpus(),
         shapes=_shapes(planning, input_shapes(input_specs(model.proto), tuner.feed)),
         static=not view.shapes.dynamic,
-        measured=planning.options.policy == "fastest",
         fresh=_fresh(Names(view.names).maker("cost")),
     )
     predicted: dict[str, _SitePrediction] = {}
@@ -172,8 +171,6 @@ class _Predictor:
     threads: int
     shapes: Instance
     static: bool
-    measured: bool
-    """Whether the choice is measured afterwards; then a form may need more memory."""
     fresh: Callable[[str], str]
     graphs: dict[tuple[Scope, int], CostGraph] = field(default_factory=dict)
     """The graphs as they were, by scope and size of the blocks of channels."""
@@ -200,7 +197,7 @@ class _Predictor:
             saved = self._ms(before) - self._ms(after)
             least = self.table.margin * sum(map(self._ms, gone.values()))
             worth = needed or saved > max(least, sum(others.values()))
-            worth = worth and (self.measured or not option.needs_measurement)
+            worth = worth and not option.needs_measurement
             savings.append(_Saving(option.choice, saved, others, worth))
         total: Work = {}
         for work in replaced.values():

@@ -76,7 +76,7 @@ def tune(
         if tuner.on_progress is not None:
             tuner.on_progress((position + 1) / (len(raced) + 1))
     last = finalists(predicted.choices, timings)
-    kept, over_limit = confirm_within_memory_limit(bench, last, timings)
+    kept, over_limit = confirm_within_memory_limit(bench, last, timings, predicted.choices)
     names = {name: str(kept.get(name, AS_IT_WAS)) for name in timings}
     names |= dict.fromkeys(bench.joined(kept), "none of its own")
     reported = {
