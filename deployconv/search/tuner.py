@@ -20,6 +20,7 @@ from deployconv.options import FeedOptions
 from deployconv.results import Candidate, Prediction
 from deployconv.rewrites.planning import PlannedSite
 from deployconv.runtimes.base import ModelSource
+from deployconv.search.alone import SmallModels
 from deployconv.search.candidates import Candidates
 from deployconv.search.choice import AS_IT_WAS, Choice, Choices, Decision, TunerOptions
 from deployconv.search.measure import Timing
@@ -60,13 +61,13 @@ def tune(
         candidates.planning.default, key=lambda site: _size(site, predicted), reverse=True
     )
     raced = [(site, options) for site in sites if (options := candidates.of_site(site))]
-    best = dict(predicted.choices)
+    alone, best = SmallModels(bench), dict(predicted.choices)
     timings: dict[str, SiteTimings] = {}
     for position, (planned, options) in enumerate(raced):
         name = planned.id
         if name not in bench.joined(best):
             forms = {str(option.choice): option.choice for option in options}
-            race = _Race(bench, planned, forms, _predicted_ms(predicted, name), best)
+            race = _Race(bench, alone, planned, forms, _predicted_ms(predicted, name), best)
             timings[name] = SiteTimings(
                 forms, race.run(bench.race_seconds / (len(raced) - position))
             )
@@ -115,7 +116,8 @@ class _Race:
     """The forms of one site, timed against each other.
 
     Attributes:
-        bench: times them.
+        bench: times them within the whole model.
+        alone: times them without the rest of it.
         planned: the site.
         forms: its forms, by name.
         predicted_ms: their predicted milliseconds, and those of the site as it was.
@@ -123,6 +125,7 @@ class _Race:
     """
 
     bench: Workbench
+    alone: SmallModels
     planned: PlannedSite
     forms: Mapping[str, Choice]
     predicted_ms: Mapping[str, float]
@@ -140,7 +143,7 @@ class _Race:
         if part < _DROWNS or len(likely) < len(self.forms):
             alone = self._likely(seconds - bench.clock.build_seconds, min(part, 1.0))
             if len(alone) >= len(likely) and alone:
-                timings = bench.compare_alone(self.planned, list(alone.values()), seconds)
+                timings = self.alone.compare(self.planned, list(alone.values()), seconds)
                 likely = alone if timings else likely
         by_itself = bool(timings)
         if not timings and likely:
