@@ -27,6 +27,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from deployconv.errors import ModelError
 from deployconv.graph.float32_twin import TWINNED, float32_twin, has_element_types
+from deployconv.graph.order import sort_nodes
 from deployconv.graph.tensors import all_tensors, byte_size, graph_attributes, is_external
 from deployconv.runtimes.base import Array, ModelSource
 from deployconv.runtimes.shapes import read_structure
@@ -83,13 +84,18 @@ def _read_whole(source: ModelSource) -> ModelProto | None:
     """A model with the values of all its tensors; None if over 1 GiB or unreadable."""
     try:
         if isinstance(source, bytes):
-            return onnx.load_model_from_string(source)
-        size = source.stat().st_size
-        if size > _LARGEST:
-            return None
-        tensors = all_tensors(read_structure(source))
-        size += sum(byte_size(tensor) or 0 for tensor in tensors if is_external(tensor))
-        return onnx.load(source) if size <= _LARGEST else None
+            model = onnx.load_model_from_string(source)
+        else:
+            size = source.stat().st_size
+            if size > _LARGEST:
+                return None
+            tensors = all_tensors(read_structure(source))
+            size += sum(byte_size(tensor) or 0 for tensor in tensors if is_external(tensor))
+            if size > _LARGEST:
+                return None
+            model = onnx.load(source)
+        sort_nodes(model, "the model")
+        return model
     except (OSError, ValueError, DecodeError, ModelError, onnx.checker.ValidationError):
         return None
 
