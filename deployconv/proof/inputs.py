@@ -34,8 +34,9 @@ def make_feeds(specs: Sequence[TensorSpec], options: FeedOptions) -> PreparedFee
 
     Floats are standard normal, so of both signs; integers are 0 to 9; booleans are True and
     False equally often. Dynamic sizes come from ``options.shapes``; without one a batch is 1 and
-    any other size 64 (32 for three spatial axes). Equal dimension names get equal sizes. An
-    input of shape ``()`` takes any given shape, as it is a scalar or of unknown rank.
+    any other size 64 (32 for three spatial axes). Sizes of one name of two inputs are equal, unless
+    the caller gave others. An input of shape ``()`` takes any given shape, as it is a scalar or of
+    unknown rank.
 
     Raises:
         UsageError: shapes or arrays do not fit what the model declares, or the model takes

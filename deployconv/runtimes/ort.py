@@ -21,6 +21,7 @@ import numpy as np
 import onnxruntime as ort
 
 from deployconv.errors import BackendUnavailable, DeployconvError, ModelError, UsageError
+from deployconv.graph.tensors import open_sizes
 from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec, label_of
 from deployconv.runtimes.measure import usable_cpus
 
@@ -201,7 +202,7 @@ def _session_options(threads: int, optimise: bool) -> Any:
 
 
 def _spec(arg: Any) -> TensorSpec:
-    return TensorSpec(arg.name, _DTYPES.get(arg.type, _NOT_A_TENSOR), tuple(arg.shape))
+    return TensorSpec(arg.name, _DTYPES.get(arg.type, _NOT_A_TENSOR), open_sizes(arg.shape))
 
 
 def _to_ort_value(array: Array, device: str = "cpu") -> Any:
