@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from deployconv.errors import UsageError
-from deployconv.options import FeedOptions, Inputs
+from deployconv.options import FeedOptions, Inputs, Shapes
 from deployconv.runtimes.base import Array, Session, TensorSpec
 from deployconv.runtimes.shapes import check_shape, choose_shapes, listed, shown
 
@@ -55,10 +55,16 @@ def make_feeds(specs: Sequence[TensorSpec], options: FeedOptions) -> PreparedFee
                 "give --inputs FILE.npz"
             )
     shapes, note = choose_shapes(specs, options.shapes)
-    generator = np.random.default_rng(options.seed)
-    return PreparedFeeds(
-        {spec.name: _random(generator, spec, shapes[spec.name]) for spec in specs}, note
-    )
+    return PreparedFeeds(random_arrays(specs, shapes, options.seed), note)
+
+
+def random_arrays(specs: Sequence[TensorSpec], shapes: Shapes, seed: int) -> dict[str, Array]:
+    """Random arrays of these shapes, see `make_feeds`; a size may be 0.
+
+    Raises UsageError if an array cannot be allocated.
+    """
+    generator = np.random.default_rng(seed)
+    return {spec.name: _random(generator, spec, shapes[spec.name]) for spec in specs}
 
 
 def input_shapes(specs: Sequence[TensorSpec], options: FeedOptions) -> dict[str, tuple[int, ...]]:

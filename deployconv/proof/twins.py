@@ -17,7 +17,7 @@ elements. Without the rounding, two models that compute the same differ by float
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from deployconv.errors import ModelError
 from deployconv.graph.float32_twin import TWINNED, float32_twin, has_element_types
 from deployconv.graph.order import sort_nodes
 from deployconv.graph.tensors import all_tensors, byte_size, graph_attributes, is_external
-from deployconv.runtimes.base import Array, ModelSource
+from deployconv.runtimes.base import Array, ModelSource, TensorSpec
 from deployconv.runtimes.shapes import read_structure
 
 _LARGEST = 1 << 30
@@ -66,6 +66,23 @@ def twin_of(source: ModelSource) -> Twin | None:
         if value.type.tensor_type.elem_type in TWINNED
     }
     return Twin(serialized, dtypes)
+
+
+def as_declared(
+    specs: Sequence[TensorSpec], original_dtypes: Mapping[str, np.dtype[Any]]
+) -> list[TensorSpec]:
+    """The inputs of a twin as the original declares them."""
+    return [replace(spec, dtype=original_dtypes.get(spec.name, spec.dtype)) for spec in specs]
+
+
+def widened(arrays: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Arrays in the original's dtypes, converted to those of a twin, which takes ``specs``."""
+    return {
+        spec.name: arrays[spec.name]
+        if spec.dtype.kind in "OU"
+        else arrays[spec.name].astype(spec.dtype, copy=False)
+        for spec in specs
+    }
 
 
 def without_rounding(source: ModelSource) -> bytes | None:

@@ -81,13 +81,16 @@ def _size(
     repeated = "" if dim is None else dim.partition("#")[0]
     if repeated in stated:
         return stated[repeated]
-    if axis == 0 or (dim is not None and "batch" in dim.lower()):
-        size = _BATCH
-    else:
-        size = _EXTENT if len(spec.shape) < 5 else _VOLUME_EXTENT
+    extent = _EXTENT if len(spec.shape) < 5 else _VOLUME_EXTENT
+    size = _BATCH if is_batch(axis, dim) else extent
     if dim:
         sizes[dim] = size
     return size
+
+
+def is_batch(axis: int, dim: str | None) -> bool:
+    """Whether a dynamic axis is taken for the batch: the first one, or one of such a name."""
+    return axis == 0 or (dim is not None and "batch" in dim.lower())
 
 
 def check_shape(what: str, shape: tuple[int, ...], spec: TensorSpec, sizes: dict[str, int]) -> None:
@@ -106,6 +109,11 @@ def check_shape(what: str, shape: tuple[int, ...], spec: TensorSpec, sizes: dict
 def shown(name: str, shape: Sequence[Dim]) -> str:
     """Write a shape as ``--shape`` takes it: ``x:1,3,H,W``; ``?`` for a size without a name."""
     return f"{name}:{','.join('?' if dim in (None, '') else str(dim) for dim in shape)}"
+
+
+def all_shown(shapes: Shapes) -> str:
+    """Write the shapes of several inputs: ``x:1,3,64,64 mask:1,1,64,64``."""
+    return " ".join(shown(name, shape) for name, shape in shapes.items())
 
 
 def listed(names: Sequence[str] | Mapping[str, TensorSpec]) -> str:

@@ -170,7 +170,9 @@ class Workbench:
             # The difference may be the model's own rounding, which `check_parity` measures.
             feed, threads = self.tuner.feed, self.tuner.threads
             backend, allowed = self.tuner.backend, self.candidates.planning.options.allow_requantize
-            outputs = check_parity(self.source, path, backend, feed, threads, allowed).outputs
+            outputs = check_parity(
+                self.source, path, backend, feed, threads, allowed, other_sizes=False
+            ).outputs
         for output in outputs:
             if not output.passed:
                 made = ", ".join(f"{name} ({choice})" for name, choice in choices.items())
