@@ -75,6 +75,8 @@ class Decision:
     choices: Choices = field(default_factory=dict)
     candidates: Mapping[str, tuple[Candidate | Prediction, ...]] = field(default_factory=dict)
     over_memory: frozenset[str] = frozenset()
+    not_observed: str | None = None
+    """Why one run did not give the sizes that a prediction needs; None if there was no need."""
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,8 @@ def _with_findings(
     reason = report.reason
     if slower and policy == "cost" and not candidates:
         text = "sizes that the prediction needs do not follow from those of the inputs"
+        if tuned.not_observed is not None:
+            text += f", nor does one run show them: {tuned.not_observed}"
         reason = Reason("unpredicted", text)
     if slower and policy == "fastest" and _only_predicted(candidates):
         text = "predicted to be slower, or not measured to be faster beside other sites"
