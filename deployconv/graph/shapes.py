@@ -23,7 +23,7 @@ from deployconv.graph import symbolic
 from deployconv.graph.constants import Constants
 from deployconv.graph.scope import Scope
 from deployconv.graph.symbolic import FEW, Known, Size, Unproven
-from deployconv.graph.tensors import nested
+from deployconv.graph.tensors import declared_sizes, nested
 
 Instance = Mapping[str, tuple[int, ...]]
 """Tensor name -> concrete shape, for one choice of the dynamic sizes."""
@@ -180,15 +180,17 @@ class OpenShapes:
     def _inputs(self, scope: Scope) -> Iterator[tuple[str, Known]]:
         if isinstance(scope.proto, FunctionProto):
             return  # a function is called on tensors of any shape
+        named: set[int | str | None] = set()
         for value in scope.proto.input:
             kind = value.type.tensor_type
             if not kind.HasField("shape"):
                 continue
             sizes: list[int | str | None] = []
-            for dim in kind.shape.dim:
-                # Equal names are equal sizes for a caller; a loop runs its body many times.
-                name = dim.dim_param if scope.parent is None else None
-                sizes.append(dim.dim_value if dim.HasField("dim_value") else name or None)
+            for size in declared_sizes(value):
+                # Two inputs may have sizes of one name, but no runtime demands that they are equal.
+                own = scope.parent is None and size not in named
+                sizes.append(size if own or isinstance(size, int) else None)
+                named.add(size)
             yield value.name, Known(self._opened(sizes))
 
     def _run(self, node: gs.Node, scope: Scope, known: dict[str, Known]) -> None:

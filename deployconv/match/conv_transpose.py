@@ -97,7 +97,10 @@ RECOGNISERS = (Recogniser("conv_transpose", _recognise),)
 
 @dataclass(frozen=True)
 class _Attributes(ConvAttributes):
-    """The attributes of a ConvTranspose; ``output_shape`` is None if it is not stated."""
+    """The attributes of a ConvTranspose; ``output_shape`` is None if it is not stated.
+
+    It may have more or fewer values than spatial axes if the rank of the input is not known.
+    """
 
     output_padding: tuple[int, ...]
     output_shape: tuple[int, ...] | None
@@ -106,11 +109,13 @@ class _Attributes(ConvAttributes):
     def of(cls, node: gs.Node, weight: Constant, name: str) -> _Attributes:
         reader = AttributeReader(node, name)
         conv = reader.conv(weight, grouped_axis=0)
-        stated = bool(node.attrs.get("output_shape"))
+        stated = node.attrs.get("output_shape")
+        # Runtimes take batch and channels in it too if they do not know the rank of the input.
+        values = conv.rank if node.inputs[0].shape is not None else len(stated or ())
         return cls(
             **vars(conv),
             output_padding=reader.ints("output_padding", conv.rank, 0, 0),
-            output_shape=reader.ints("output_shape", conv.rank, 1, 1) if stated else None,
+            output_shape=reader.ints("output_shape", values, 1, 1) if stated else None,
         )
 
 
