@@ -245,6 +245,7 @@ class PhaseImage:
         sizes: spatial sizes of one phase, None if dynamic.
         stride: phases per axis.
         dtype: element type.
+        batch: N, None if dynamic.
         last: the polyphase form of each axis of the Conv that ends the region, if one does.
         name: what errors call the region.
     """
@@ -252,6 +253,7 @@ class PhaseImage:
     sizes: tuple[int | None, ...]
     stride: tuple[int, ...]
     dtype: str
+    batch: int | None
     last: tuple[Polyphase, ...]
     name: str
 
@@ -269,10 +271,24 @@ class PhaseImage:
         first, *others = self.sizes
         return [None if first is None else first * self.phases, *others]
 
+    def on_pixels(self, emitter: Emitter, phased: gs.Tensor, channels: int) -> gs.Tensor:
+        """Reshape phases to rows: ``[N, C * P, m_1, ..]`` to ``[N, C, P * m_1, ..]``."""
+        return self._reshaped(emitter, phased, channels, self.spatial[0], "Mul")
+
     def stacked(self, emitter: Emitter, image: gs.Tensor, channels: int) -> gs.Tensor:
         """Reshape phases to channels: ``[N, C, P * m_1, ..]`` to ``[N, C * P, m_1, ..]``."""
+        return self._reshaped(emitter, image, channels, self.sizes[0], "Div")
+
+    def _reshaped(
+        self, emitter: Emitter, image: gs.Tensor, channels: int, first: int | None, op: str
+    ) -> gs.Tensor:
+        """Move the phases between channels and first axis; ``op`` gives its size if unknown."""
+        size: int | gs.Tensor = -1 if first is None else first
+        if first is None and not self.batch:  # beside an empty batch a -1 cannot be resolved
+            read = emitter.slice(emitter.add("Shape", [image]), [2], [3], [0])
+            size = emitter.add(op, [read, emitter.ints("phases", [self.phases])])
         # A 0 keeps the size at its place, whatever it is.
-        return emitter.reshape(image, [0, channels, -1, *(0,) * (self.rank - 1)])
+        return emitter.reshape(image, [0, channels, size, *(0,) * (self.rank - 1)])
 
     def product(
         self, emitter: Emitter, matrix: gs.Tensor, image: gs.Tensor, rows: int
@@ -280,5 +296,11 @@ class PhaseImage:
         """``matrix``, ``[T, C]`` or ``[N, T, C]``, times ``image``, ``[N, C, P * m_1, ..]``."""
         if self.rank == 1:
             return emitter.add("MatMul", [matrix, image])
-        made = emitter.add("MatMul", [matrix, emitter.reshape(image, [0, 0, -1])])
-        return emitter.reshape_to_image(made, [0, rows], self.spatial, image)
+        known = [size for size in self.spatial if size is not None]
+        sizes: list[int | gs.Tensor] = [*known]
+        pixels: int | gs.Tensor = prod(known)
+        if len(known) < self.rank:
+            sizes = [emitter.spatial_shape(image)]
+            pixels = -1 if self.batch else emitter.add("ReduceProd", sizes)
+        made = emitter.add("MatMul", [matrix, emitter.reshape(image, [0, 0, pixels])])
+        return emitter.reshape(made, [0, rows, *sizes])

@@ -87,7 +87,7 @@ class Product(Defaults):
         flat, whole = (f"certificate/{shape}/{self.output}" for shape in ("flat", "whole"))
         constants = (
             constant_of(self.matrix.name, draws.of(self.matrix.name, self._matrix_shape)),
-            constant_of(flat, np.array([0, 0, -1])),
+            constant_of(flat, np.array([0, 0, prod(image)])),
             constant_of(whole, np.array([0, self.channels, *image])),
         )
         features, result = self.flatten.inputs[0], self.product.outputs[0]
