@@ -102,13 +102,29 @@ class Emitter:
         target = parts[0] if len(parts) == 1 else self.add("Concat", parts, axis=0)
         return self.add("Reshape", [tensor, target])
 
-    def unsqueeze(self, tensor: gs.Tensor, axis: int) -> gs.Tensor:
-        """Unsqueeze; before opset 13 the axes are an attribute."""
-        return self._with_axes("Unsqueeze", tensor, [axis])
+    def reshape_by(
+        self, tensor: gs.Tensor, measured: gs.Tensor, factors: Ints, added: Ints
+    ) -> gs.Tensor:
+        """Reshape to the sizes of ``measured`` times ``factors`` plus ``added``, from opset 7 on.
 
-    def squeeze(self, tensor: gs.Tensor, axis: int) -> gs.Tensor:
+        A size that comes to 0 stays as it is. Sizes are not concatenated: onnxruntime 1.32 would
+        make a -1 of one that is computed, and cannot resolve that if the batch is empty.
+        """
+        scaled = self.add("Mul", [self.add("Shape", [measured]), self.ints("factors", factors)])
+        return self.reshape(tensor, [self.add("Add", [scaled, self.ints("added", added)])])
+
+    def flatten_pixels(self, tensor: gs.Tensor, channels: int) -> gs.Tensor:
+        """Reshape ``[N, C, i_1 .. i_n]`` to ``[N, C, i_1 * .. * i_n]``; N may be 0."""
+        pixels = self.unsqueeze(self.add("Flatten", [tensor], axis=2), [1])
+        return self.reshape(pixels, [-1, channels, 0])
+
+    def unsqueeze(self, tensor: gs.Tensor, axes: Ints) -> gs.Tensor:
+        """Unsqueeze; before opset 13 the axes are an attribute."""
+        return self._with_axes("Unsqueeze", tensor, axes)
+
+    def squeeze(self, tensor: gs.Tensor, axes: Ints) -> gs.Tensor:
         """Squeeze; before opset 13 the axes are an attribute."""
-        return self._with_axes("Squeeze", tensor, [axis])
+        return self._with_axes("Squeeze", tensor, axes)
 
     def _with_axes(self, op: str, tensor: gs.Tensor, axes: Ints) -> gs.Tensor:
         if self.opset < 13:

@@ -238,6 +238,7 @@ class Region:
                 output = first.output
                 done.add(output)
             made[output] = image.on_pixels(emitter, phased, head.site.channels[1])
+            image = replace(image, phased=phased)
         for step in self.steps:
             if step.output not in done:
                 made[step.output] = step.emit_on_pixels(emitter, made, image)

@@ -231,25 +231,25 @@ def _write_transpose(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.
         order.append(2 + len(blocks) + axis)
         if axis in strided:
             order.append(2 + strided.index(axis))
-    sizes: list[int | gs.Tensor]
-    merged: list[int | gs.Tensor]
+    channels, front = layout.channels, [0, layout.channels, *blocks]
     if layout.computed:
-        spatial = emitter.spatial_shape(tensor)
-        sizes, merged = [spatial], [_scaled(emitter, spatial, layout)]
+        # In an image with as many more axes a 0 keeps each size at its place.
+        apart = emitter.unsqueeze(tensor, [2 + at for at in range(len(blocks))])
+        phased = emitter.reshape(apart, [*front, *(0,) * layout.rank])
     else:
         sizes = [-1 if size is None else size for size in layout.sizes]
-        merged = [
-            -1 if size is None else size * stride
-            for size, stride in zip(layout.sizes, layout.stride, strict=True)
-        ]
-    phased = emitter.reshape(tensor, [0, layout.channels, *blocks, *sizes])
+        phased = emitter.reshape(tensor, [*front, *sizes])
     moved = emitter.add("Transpose", [phased], "shuffle", perm=order)
-    return emitter.reshape(moved, [0, layout.channels, *merged])
-
-
-def _scaled(emitter: Emitter, spatial: gs.Tensor, layout: Layout) -> gs.Tensor:
-    """Spatial sizes that are read as the model runs, times the stride."""
-    return emitter.add("Mul", [spatial, emitter.ints("stride", layout.stride)])
+    if layout.computed and layout.rank == 1:
+        return emitter.flatten_pixels(moved, channels)
+    if layout.computed:
+        added = [0, channels, *(0,) * layout.rank]
+        return emitter.reshape_by(moved, tensor, [0, 0, *layout.stride], added)
+    merged = [
+        -1 if size is None else size * stride
+        for size, stride in zip(layout.sizes, layout.stride, strict=True)
+    ]
+    return emitter.reshape(moved, [0, channels, *merged])
 
 
 def _write_two_step(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
@@ -271,14 +271,11 @@ def _write_two_step(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.T
 def _write_channels_last(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
     rank, channels = layout.rank, layout.channels
     behind, front = [0, *range(2, rank + 2), 1], [0, rank + 1, *range(1, rank + 1)]
-    merged: list[int | gs.Tensor]
-    if layout.static is not None:
-        merged = [-1, *(m * s for m, s in zip(layout.static, layout.stride, strict=True)), channels]
-    elif layout.computed:
-        merged = [0, _scaled(emitter, emitter.spatial_shape(tensor), layout), channels]
-    else:
-        merged = [0, -1, channels]
     tensor = emitter.add("Transpose", [tensor], perm=behind)
+    if layout.static is None:
+        merged = [0, -1, channels]
+    else:
+        merged = [-1, *(m * s for m, s in zip(layout.static, layout.stride, strict=True)), channels]
     if rank > 1:
         assert layout.static is not None
         # [N * m_1, m_2 .. m_n, s_1 .. s_n * C] -> each m followed by its phases.
@@ -286,7 +283,11 @@ def _write_channels_last(emitter: Emitter, tensor: gs.Tensor, layout: Layout) ->
         tensor = emitter.reshape(tensor, [-1, *layout.static[1:], *blocks])
         order = [place for axis in range(rank) for place in (axis, rank + axis)]
         tensor = emitter.add("Transpose", [tensor], "shuffle", perm=order)
-    tensor = emitter.reshape(tensor, merged)
+    if layout.computed:
+        factors, added = [0, *layout.stride, 0], [0, 0, channels]
+        tensor = emitter.reshape_by(tensor, tensor, factors, added)
+    else:
+        tensor = emitter.reshape(tensor, merged)
     return emitter.add("Transpose", [tensor], perm=front)
 
 
@@ -303,18 +304,22 @@ def _write_col2im(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Ten
     crop = layout.crop if _col2im_crops(layout) else ((0, 0),) * layout.rank
     cropped = [sum(ends) for ends in crop]
     image: gs.Tensor
-    pixels: int | gs.Tensor
+    channels = layout.channels * prod(layout.stride)
     if layout.static is not None:
         sizes = zip(layout.static, layout.stride, cropped, strict=True)
         image = emitter.ints("image", [size * stride - crop for size, stride, crop in sizes])
-        pixels = prod(layout.static)
     else:
         spatial = emitter.spatial_shape(tensor)
-        image = _scaled(emitter, spatial, layout)
+        image = emitter.add("Mul", [spatial, emitter.ints("stride", layout.stride)])
         if any(cropped):
             image = emitter.add("Sub", [image, emitter.ints("crop", cropped)])
-        pixels = -1 if layout.batch else emitter.add("ReduceProd", [spatial])
-    columns = emitter.reshape(tensor, [0, layout.channels * prod(layout.stride), pixels])
+    if layout.rank == 1:
+        columns = tensor
+    elif layout.static is None and not layout.batch:
+        columns = emitter.flatten_pixels(tensor, channels)
+    else:
+        pixels = -1 if layout.static is None else prod(layout.static)
+        columns = emitter.reshape(tensor, [0, channels, pixels])
     block = emitter.ints("block", layout.stride)
     begins, ends = zip(*crop, strict=True)
     return emitter.add(
@@ -352,7 +357,7 @@ _ROWS = (
     Shuffle(
         "transpose",
         _write_transpose,
-        fits=lambda layout: layout.reshapes,
+        fits=lambda layout: layout.reshapes or layout.rank == 1,
         portable=True,
         search_rank=4,
         fused_rank=2,

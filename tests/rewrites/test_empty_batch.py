@@ -16,6 +16,7 @@ from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.proof.certificate import certify
 from deployconv.rewrites.planning import apply, plan_model
 from deployconv.rewrites.shuffles import Layout
+from deployconv.runtimes import get_backend
 from deployconv.search.choice import Choice, FusionScope
 from tests.build import Size, conv_transpose, integers, ops, reasons, rewrite, run
 from tests.match.graphs import NEAREST, floats, ints, parsed
@@ -45,13 +46,20 @@ def upsampler(
 
 def assert_same_on_any_batch(original: ModelProto, after: ModelProto, rounding: float = 0) -> None:
     """Both give the same for no image and for two, at two sizes if these are dynamic."""
+    backend, written = get_backend("ort"), after.SerializeToString()
+    sessions = [
+        backend.prepare(written, threads=1, optimise=optimise) for optimise in (True, False)
+    ]
     dims = original.graph.input[0].type.tensor_type.shape.dim[1:]
     for batch, more in ((0, 0), (2, 0), (0, 3)):
         sizes = [dim.dim_value or size + more for dim, size in zip(dims, (2, *SIZES), strict=False)]
         feeds = {"x": integers(batch, *sizes)}
-        expected, actual = run(original, feeds)["y"], run(after, feeds)["y"]
-        assert actual.shape == expected.shape
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=rounding)
+        expected = run(original, feeds)["y"]
+        # What onnxruntime makes of a Reshape may fail where the Reshape as written does not.
+        for session in sessions:
+            actual = session.run(feeds)["y"]
+            assert actual.shape == expected.shape
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize("form", ["auto", "split"])
@@ -178,9 +186,12 @@ def test_every_opset_that_changed_an_operator(opset: int) -> None:
 
 
 def test_before_opset_7_no_size_can_be_computed_beside_a_dynamic_batch() -> None:
-    assert reasons(upsampler((2,), (None,), opset=6), verify=False) == ["dynamic-sizes-old-opset"]
-    _, after = rewrite(upsampler((2,), (5,), opset=6), verify=False)
-    assert "ConvTranspose" not in ops(after)
+    dynamic = upsampler((2, 3), (None, 4), opset=6)
+    assert reasons(dynamic, verify=False) == ["dynamic-sizes-old-opset"]
+    for original in (upsampler((2, 3), (3, 4), opset=6), upsampler((2,), (None,), opset=4)):
+        _, after = rewrite(original, verify=False)
+        assert "ConvTranspose" not in ops(after)
+        assert_same_on_any_batch(original, after)
 
 
 def test_a_static_batch_needs_no_arithmetic() -> None:

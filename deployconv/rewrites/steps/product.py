@@ -80,7 +80,9 @@ class Product(Defaults):
     def emit_on_pixels(
         self, emitter: Emitter, made: Mapping[str, gs.Tensor], image: PhaseImage
     ) -> gs.Tensor:
-        return image.product(emitter, self.matrix, made[self.reads[0]], self.channels)
+        return image.product(
+            emitter, self.matrix, made[self.reads[0]], self.channels, self.channels_read
+        )
 
     def on_integers(self, draws: Draws, image: Sequence[int]) -> Product:
         """The product with a drawn matrix; its shapes take any number of images."""
