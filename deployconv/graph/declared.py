@@ -7,16 +7,15 @@ node into a constant if the size that it reads is declared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import onnx_graphsurgeon as gs
 from onnx import GraphProto, ModelProto, ValueInfoProto
 
 from deployconv.graph.scope import Scope
+from deployconv.graph.symbolic import Unproven
 from deployconv.graph.tensors import nested
 from deployconv.graph.view import View
-
-Size = int | str | None
 
 
 def forget_unconfirmed_sizes(view: View, proto: ModelProto) -> None:
@@ -26,27 +25,27 @@ def forget_unconfirmed_sizes(view: View, proto: ModelProto) -> None:
     sizes stay: no runtime takes them for numbers.
     """
     for scope in view.scopes:
-        inferred = dict(_inferred(scope))
         graph = scope.in_copy(proto)
+        made = {tensor.name: tensor for node in scope.nodes for tensor in node.outputs}
         read = {name for owner in nested(graph) for node in owner.node for name in node.input}
         outputs = graph.output if isinstance(graph, GraphProto) else ()
         for value in (*graph.value_info, *(value for value in outputs if value.name in read)):
-            _forget(value, inferred)
+            if value.name in made and value.type.tensor_type.HasField("shape"):
+                _forget(value, _sizes(made[value.name], scope, view))
 
 
-def _inferred(scope: Scope) -> Iterator[tuple[str, Sequence[Size]]]:
-    """Name and inferred shape of every tensor that a node of ``scope`` makes."""
-    for node in scope.nodes:
-        for tensor in node.outputs:
-            if isinstance(tensor, gs.Variable) and tensor.shape is not None:
-                yield tensor.name, tensor.shape
+def _sizes(tensor: gs.Tensor, scope: Scope, view: View) -> Sequence[object]:
+    """The sizes that follow from the inputs, None for each that depends on an open size."""
+    try:
+        return [size.constant for size in view.open_shapes.of(tensor, scope).shape]
+    except Unproven:
+        return ()
 
 
-def _forget(value: ValueInfoProto, inferred: Mapping[str, Sequence[Size]]) -> None:
-    if not value.type.tensor_type.HasField("shape"):
-        return
+def _forget(value: ValueInfoProto, confirmed: Sequence[object]) -> None:
+    """Remove each declared number that is not ``confirmed``."""
     dims = value.type.tensor_type.shape.dim
-    confirmed = inferred.get(value.name, ())
-    for dim, size in zip(dims, [*confirmed, *[None] * len(dims)], strict=False):
-        if dim.HasField("dim_value") and dim.dim_value != size:
+    for at, dim in enumerate(dims):
+        agrees = at < len(confirmed) and dim.dim_value == confirmed[at]
+        if dim.HasField("dim_value") and not agrees:
             dim.ClearField("dim_value")

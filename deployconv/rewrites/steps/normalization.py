@@ -136,8 +136,8 @@ class Normalization(Defaults):
         flatten, unflatten = self.flatten, self.unflatten
         if flatten is not None and unflatten is not None:
             flat, whole = f"{own}/flat", f"{own}/whole"
-            elements = self.channels // self.groups * prod(image)
-            constants.append(constant_of(flat, np.array([0, self.groups, elements])))
+            # It fails on an empty batch, as what exporters write does.
+            constants.append(constant_of(flat, np.array([0, self.groups, -1])))
             constants.append(constant_of(whole, np.array([0, self.channels, *image])))
             flatten = _node("Reshape", [flatten.inputs[0].name, flat], source)
             unflatten = _node("Reshape", [result, whole], self.output)
