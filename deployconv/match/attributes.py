@@ -174,6 +174,12 @@ def has_references(node: gs.Node) -> bool:
     return any(isinstance(value, gs.Node.AttributeRef) for value in node.attrs.values())
 
 
+def batch_size(tensor: gs.Tensor) -> int | None:
+    """N of ``[N, C, i_1 .. i_n]``; None if it is dynamic or unknown."""
+    size = tensor.shape[0] if tensor.shape else None
+    return size if isinstance(size, int) else None
+
+
 def spatial_sizes(tensor: gs.Tensor, rank: int) -> tuple[int | None, ...]:
     """The sizes ``i_1 .. i_n`` of ``[N, C, i_1 .. i_n]``; None for each dynamic or unknown one."""
     if tensor.shape is None:

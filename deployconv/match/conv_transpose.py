@@ -20,6 +20,7 @@ from deployconv.graph.view import View
 from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
+    batch_size,
     has_references,
     is_standard,
     spatial_sizes,
@@ -86,6 +87,7 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
         weight=parameters.weight,
         transposed=True,
         bias=parameters.bias,
+        batch=batch_size(node.inputs[0]),
         sizes=sizes,
         original=lambda: Original((scope.proto.node[scope.index(node)],), {}, static),
         explicit_attributes=_explicit(attributes, padding),

@@ -32,6 +32,7 @@ from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
     Geometry,
+    batch_size,
     has_references,
     is_standard,
     spatial_sizes,
@@ -190,6 +191,7 @@ def _site(
         order=order,
         dtype=dtype_name(source.dtype) or (conv.weight.dtype.name if conv else None),
         channels=_channels(movement, conv),
+        batch=batch_size(source),
         sizes=spatial_sizes(source, len(stride)),
         composite=len(movement.nodes) > 0,
         conv=conv,
@@ -249,6 +251,7 @@ def _layer(
         weight=parameters.weight,
         transposed=False,
         bias=parameters.bias,
+        batch=batch_size(x),
         sizes=spatial_sizes(x, conv.rank),
         original=lambda: Original((scope.proto.node[scope.index(node)],), {}),
     )

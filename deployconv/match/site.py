@@ -120,6 +120,7 @@ class UpsampleSite(BaseSite):
             ``[C_out, C_in/group, ...]``.
         transposed: True for a ConvTranspose, False for a Conv.
         bias: ``[C_out]`` or None.
+        batch: N of the input; None if it does not follow from the model, and so may be 0.
         sizes: the input's spatial sizes; None for each that does not follow from the model.
         original: returns the nodes as the model has them, for the certificate.
         pointwise_before: pointwise layers between the upsampling and the Conv, which will run
@@ -141,6 +142,7 @@ class UpsampleSite(BaseSite):
     weight: Parameter
     transposed: bool
     bias: Parameter | None
+    batch: int | None
     sizes: tuple[int | None, ...]
     original: Callable[[], Original]
     pointwise_before: tuple[Pointwise, ...] = ()
@@ -259,6 +261,7 @@ class ShuffleSite(BaseSite):
         order: which runs fastest in the channels: the phase (CRD) or the channel (DCR).
         dtype: element type of ``source``, None if unknown.
         channels: ``C * s_1 * .. * s_n``, None if unknown.
+        batch: N of ``source``; None if it does not follow from the model, and so may be 0.
         sizes: spatial sizes of ``source``; None for each that does not follow from the model.
         composite: True for several nodes, as Reshape and Transpose; False for a DepthToSpace.
         conv: the Conv before the shuffle.
@@ -274,6 +277,7 @@ class ShuffleSite(BaseSite):
     order: ChannelOrder
     dtype: str | None
     channels: int | None
+    batch: int | None
     sizes: tuple[int | None, ...]
     composite: bool
     conv: ConvBefore | None

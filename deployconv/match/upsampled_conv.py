@@ -37,6 +37,7 @@ from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
     Geometry,
+    batch_size,
     has_references,
     is_standard,
     spatial_sizes,
@@ -132,6 +133,7 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
         weight=parameters.weight,
         transposed=False,
         bias=parameters.bias,
+        batch=batch_size(x),
         sizes=spatial_sizes(x, conv.rank),
         original=lambda: _original(found.movement, node, channels[0], conv.rank + 2),
         pointwise_before=tuple(

@@ -54,8 +54,6 @@ _FIRST_UPSAMPLE = 7
 """The first opset that can repeat pixels."""
 _FIRST_CONCAT = 4
 """The first opset whose Concat runtimes have."""
-_FIRST_RESHAPE_INPUT = 5
-"""The first opset whose Reshape takes the shape as an input."""
 _MOST_CONVS = 16
 """More Convs than this cost more to call than any taps are worth."""
 _LARGE_IMAGE = 1 << 20
@@ -175,6 +173,7 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
             {site.input: x},
             drawn.parity_only,
             draws.exact,
+            site.batch,
         )
 
     def with_float_weights(self) -> PolyphaseConv:
@@ -267,12 +266,9 @@ def _fits_volume(planned: PolyphaseConv) -> bool:
 
 
 def _fits_split(site: UpsampleSite) -> bool:
-    """Whether there are few phases, float weights, and shapes that a Reshape can state."""
-    few = 1 < site.phases <= _MOST_CONVS and site.weight.quantized is None
-    if site.scope.opset < _FIRST_CONCAT:
-        return False
-    stated = sum(size is None for size in site.sizes) <= 1
-    return few and (stated or site.scope.opset >= _FIRST_RESHAPE_INPUT)
+    """Whether there are few phases, float weights, and a Concat."""
+    few = 1 < site.phases <= _MOST_CONVS
+    return few and site.weight.quantized is None and site.scope.opset >= _FIRST_CONCAT
 
 
 def _weight_bytes(site: UpsampleSite) -> int:
@@ -302,6 +298,7 @@ def _layout(site: UpsampleSite, axes: tuple[Polyphase, ...]) -> Layout:
         group=site.group,
         opset=site.scope.opset,
         dtype=site.weight.dtype.name,
+        batch=site.batch,
     )
 
 
