@@ -7,8 +7,8 @@ reference evaluator folds these chains. A plain tensor is not read before it is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -21,6 +21,7 @@ from onnx import NodeProto, SparseTensorProto, TensorProto
 
 from deployconv.graph.evaluate import run_reference
 from deployconv.graph.load import LoadedModel
+from deployconv.graph.origins import Origins, Place
 from deployconv.graph.scope import Scope
 from deployconv.graph.shape_parts import (
     followed,
@@ -84,8 +85,9 @@ class Constants:
     ``frozen`` is True if the defaults of graph inputs are never overridden.
     """
 
-    def __init__(self, model: LoadedModel, frozen: bool = False) -> None:
+    def __init__(self, model: LoadedModel, scopes: Sequence[Scope], frozen: bool = False) -> None:
         self._model = model
+        self._origins = Origins(scopes)
         self.frozen = frozen
         self._folded: dict[int, dict[str, Constant]] = {}
         self._partly_known: dict[int, Known] = {}
@@ -96,6 +98,12 @@ class Constants:
 
     def of(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
         """The constant that ``tensor``, as seen from ``scope``, holds; None if it varies."""
+        origin = self._origins.of(tensor, scope)
+        if origin is None:
+            return None
+        if origin[0] is not tensor:
+            constant = self.of(*origin)
+            return None if constant is None else replace(constant, name=tensor.name)
         if isinstance(tensor, gs.Constant):
             return self._initializer(tensor.name, scope)
         source = _producer(tensor, scope)
@@ -104,6 +112,29 @@ class Constants:
         if id(source[0]) not in self._folded:
             self._fold_in_order(*source)
         return self._folded[id(source[0])].get(tensor.name)
+
+    def follows_argument(self, tensor: gs.Tensor, scope: Scope) -> bool:
+        """Whether ``tensor`` follows from arguments that the calls of a function pass differently.
+
+        False if it depends on anything else that varies.
+        """
+        waiting, seen, differs = [(tensor, scope)], {id(tensor)}, False
+        while waiting:
+            tensor, scope = waiting.pop()
+            if self.of(tensor, scope) is not None:
+                continue
+            source = _producer(tensor, scope)
+            if source is not None and _is_function(source[0]):
+                found: list[Place | None] = [(part, source[1]) for part in source[0].inputs]
+            else:
+                found = self._origins.arguments(tensor, scope)
+                differs = True
+            if not found or None in found:
+                return False
+            places = [place for place in found if place and id(place[0]) not in seen]
+            seen |= {id(place[0]) for place in places}
+            waiting += [place for place in places if place[0].name]
+        return differs
 
     def fixed(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
         """The same, but None for a default that a caller may override, unless ``frozen``."""

@@ -91,7 +91,7 @@ def view(model: LoadedModel, freeze_initializers: bool = False) -> View:
     with _no_garbage_collection():
         inferred = infer_shapes(model.skeleton, model.name)
         scopes = tuple(_scopes(_imported(inferred, model.name), model))
-    constants = Constants(model, freeze_initializers)
+    constants = Constants(model, scopes, freeze_initializers)
     free = DataFree(constants)
     return View(model, scopes, constants, free, Shapes(model.skeleton), OpenShapes(constants))
 

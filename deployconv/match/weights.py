@@ -36,6 +36,7 @@ _INTEGERS = ("int8", "uint8", "int32")
 """Inputs of DequantizeLinear since its first version; int32 is for a bias only."""
 _FIRST_AXIS_OPSET = 13
 """Before this opset DequantizeLinear has one scale per tensor."""
+_DIFFERS = "calls of its local function pass different values as its {}: inline the function"
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,9 @@ def find_weight(node: gs.Node, scope: Scope, view: View) -> Constant | Reason:
     if constant is not None:
         return constant
     found = _dequantized(node.inputs[1], scope, view)
+    varies = found is None or (isinstance(found, Reason) and found.code == "runtime-weight")
+    if varies and view.constants.follows_argument(node.inputs[1], scope):
+        return Reason("function-argument", _DIFFERS.format("weight"))
     return found or Reason("runtime-weight", "its weight is computed while the model runs")
 
 
@@ -129,6 +133,8 @@ def find_parameters(
             made = _dequantized(node.inputs[2], scope, view)
             if isinstance(made, Reason) and made.code != "runtime-weight":
                 return made
+            if made is None and view.constants.follows_argument(node.inputs[2], scope):
+                return Reason("function-argument", _DIFFERS.format("bias"))
             if not isinstance(made, _Dequantized):
                 return Reason("runtime-bias", "its bias is computed while the model runs")
             bias = made
