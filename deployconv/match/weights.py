@@ -1,8 +1,7 @@
 """Find the weight and bias of a convolution: constants of a float type, maybe made of integers.
 
     constant -> Conv, ConvTranspose
-    integers, scale, (zero point) -> DequantizeLinear -> Conv, ConvTranspose
-    floats, scale, (zero point) -> QuantizeLinear -> DequantizeLinear -> Conv, ConvTranspose
+    integers -> DequantizeLinear -> Conv, ConvTranspose         (`dequantized`)
 
 Integers stay integers: each value is ``(integer - zero_point) * scale``. A Conv can have one
 scale per tensor or one per output channel. What has more scales than that, or is computed
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,20 +20,15 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.graph.constants import Constant
-from deployconv.graph.quantization import GRIDS, along, dequantize, quantize
+from deployconv.graph.quantization import GRIDS
 from deployconv.graph.scope import Scope
-from deployconv.graph.tensors import dtype_name
 from deployconv.graph.view import View
-from deployconv.match.attributes import is_standard
+from deployconv.match.dequantized import Dequantized, dequantized
 from deployconv.results import Reason
 
 Array = NDArray[Any]
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
-_INTEGERS = ("int8", "uint8", "int32")
-"""Inputs of DequantizeLinear since its first version; int32 is for a bias only."""
-_FIRST_AXIS_OPSET = 13
-"""Before this opset DequantizeLinear has one scale per tensor."""
 _DIFFERS = "calls of its local function pass different values as its {}: inline the function"
 
 
@@ -115,7 +108,7 @@ def find_weight(node: gs.Node, scope: Scope, view: View) -> Constant | Reason:
     constant = view.constants.of(node.inputs[1], scope)
     if constant is not None:
         return constant
-    found = _dequantized(node.inputs[1], scope, view)
+    found = dequantized(node.inputs[1], scope, view)
     varies = found is None or (isinstance(found, Reason) and found.code == "runtime-weight")
     if varies and view.constants.follows_argument(node.inputs[1], scope):
         return Reason("function-argument", _DIFFERS.format("weight"))
@@ -130,12 +123,12 @@ def find_parameters(
     if len(node.inputs) > 2 and node.inputs[2].name:
         bias = view.constants.of(node.inputs[2], scope)
         if bias is None:
-            made = _dequantized(node.inputs[2], scope, view)
+            made = dequantized(node.inputs[2], scope, view)
             if isinstance(made, Reason) and made.code != "runtime-weight":
                 return made
             if made is None and view.constants.follows_argument(node.inputs[2], scope):
                 return Reason("function-argument", _DIFFERS.format("bias"))
-            if not isinstance(made, _Dequantized):
+            if not isinstance(made, Dequantized):
                 return Reason("runtime-bias", "its bias is computed while the model runs")
             bias = made
     if weight.dtype.name not in _DTYPES:
@@ -150,79 +143,19 @@ def find_parameters(
             "its weight or bias is a graph input with a default that a caller may override;"
             " --freeze-initializers takes the default as constant",
         )
-    if not isinstance(weight, _Dequantized):
+    if not isinstance(weight, Dequantized):
         # A float layer: TensorRT accepts no int32 bias in it, so the values of the bias are read.
         return Parameters(Parameter.of(weight), None if bias is None else Parameter.of(bias))
     transposed, group = node.op == "ConvTranspose", node.attrs.get("group", 1)
     held = _quantized_weight(weight, transposed, group)
     if isinstance(held, Reason):
         return held
-    if isinstance(bias, _Dequantized):
+    if isinstance(bias, Dequantized):
         return Parameters(held, _quantized_bias(bias))
     return Parameters(held, None if bias is None else Parameter.of(bias))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Dequantized(Constant):
-    """The result of a DequantizeLinear that reads constants; ``read`` returns its values.
-
-    Attributes:
-        integers: its input.
-        scale: ``[]``, or one value per index of ``axis``.
-        zero_point: of the same shape, of the dtype of the integers; None if the node has none.
-        axis: along which the scales vary, at least 0.
-    """
-
-    integers: Constant
-    scale: Array
-    zero_point: Array | None
-    axis: int
-
-
-def _dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> _Dequantized | Reason | None:
-    """The values of ``tensor`` if DequantizeLinear makes it, or the reason why not to use them.
-
-    None if DequantizeLinear does not make it.
-    """
-    node = _producer(tensor, "DequantizeLinear", scope)
-    if node is None:
-        return None
-    integers = _integers(node.inputs[0], scope, view)
-    if integers is None:
-        return Reason("runtime-weight", "the integers of its weight are computed while it runs")
-    if isinstance(integers, Reason):
-        return integers
-    if integers.dtype.name not in _INTEGERS:
-        return Reason(
-            "quantized-weight", f"its weight or bias is quantized to {integers.dtype.name}"
-        )
-    found = _scale_of(node, integers.shape, scope, view)
-    if isinstance(found, Reason):
-        return found
-    if found.dtype not in (None, found.scale.dtype.name):
-        return Reason("quantized-weight", f"its weight or bias is dequantized to {found.dtype}")
-    scale, zero_point, axis = found.scale, found.zero_point, found.axis
-
-    def read() -> Array:
-        values = integers.read()
-        return dequantize(
-            values, along(scale, axis, values.ndim), along(zero_point, axis, values.ndim)
-        )
-
-    return _Dequantized(
-        name=tensor.name,
-        shape=integers.shape,
-        dtype=scale.dtype,
-        read=read,
-        overridable=integers.overridable or found.overridable,
-        integers=integers,
-        scale=scale,
-        zero_point=zero_point,
-        axis=axis,
-    )
-
-
-def _quantized_weight(found: _Dequantized, transposed: bool, group: int) -> Parameter | Reason:
+def _quantized_weight(found: Dequantized, transposed: bool, group: int) -> Parameter | Reason:
     """The weight with one scale, or with one scale per output channel.
 
     One scale per input channel cannot be a Conv's, unless each output channel reads the input
@@ -262,90 +195,9 @@ def _quantized_weight(found: _Dequantized, transposed: bool, group: int) -> Para
     return Parameter(found.name, shape, found.dtype, found.read, quantized)
 
 
-def _quantized_bias(found: _Dequantized) -> Parameter:
+def _quantized_bias(found: Dequantized) -> Parameter:
     """The bias ``[C_out]``, with the integers that it is made of."""
     quantized = Quantized(
         found.integers.dtype, found.integers.read, found.scale, found.zero_point, None
     )
     return Parameter(found.name, found.shape, found.dtype, found.read, quantized)
-
-
-@dataclass(frozen=True)
-class _Scale:
-    scale: Array
-    zero_point: Array | None
-    axis: int
-    dtype: str | None
-    overridable: bool
-
-
-def _scale_of(node: gs.Node, shape: tuple[int, ...], scope: Scope, view: View) -> _Scale | Reason:
-    """Scale and zero point of a QuantizeLinear or DequantizeLinear, or why they cannot be used."""
-    given = [tensor for tensor in node.inputs[1:] if tensor.name]
-    constants = [view.constants.of(tensor, scope) for tensor in given]
-    known = [constant for constant in constants if constant is not None]
-    if len(known) < len(given) or not known:
-        return Reason("runtime-weight", "the scale of its weight or bias is computed while it runs")
-    if node.attrs.get("block_size", 0):
-        return Reason("quantized-weight", "its weight or bias is quantized in blocks")
-    if "precision" in node.attrs:
-        return Reason("quantized-weight", "its QuantizeLinear states a precision of its own")
-    scale, *rest = [constant.read() for constant in known]
-    if scale.dtype.name not in ("float32", "float16", "bfloat16"):
-        return Reason("quantized-weight", f"the scale of its weight or bias is {scale.dtype.name}")
-    zero_point = rest[0] if rest else None
-    axis = node.attrs.get("axis", 1)
-    axis = axis + len(shape) if axis < 0 else axis
-    sizes = {scale.size, scale.size if zero_point is None else zero_point.size}
-    by_axis = scale.ndim == 1 and 0 <= axis < len(shape) and scale.size == shape[axis]
-    if len(sizes) > 1 or (scale.size != 1 and not by_axis):
-        return Reason("quantized-weight", "its scales are neither one nor one per channel")
-    if scale.size != 1 and scope.opset < _FIRST_AXIS_OPSET:
-        return Reason("quantized-weight", f"opset {scope.opset} has one scale per tensor only")
-    if scale.size == 1:
-        scale = scale.reshape(())
-        zero_point = None if zero_point is None else zero_point.reshape(())
-    dtype = dtype_name(node.attrs.get("output_dtype") or None)
-    return _Scale(scale, zero_point, axis, dtype, any(c.overridable for c in known))
-
-
-def _integers(tensor: gs.Tensor, scope: Scope, view: View) -> Constant | Reason | None:
-    """The constant integers of ``tensor``, which QuantizeLinear may make of constant floats.
-
-    None if they are no constant, or the reason why they cannot be used.
-    """
-    constant = view.constants.of(tensor, scope)
-    node = _producer(tensor, "QuantizeLinear", scope)
-    if constant is not None or node is None:
-        return constant
-    floats = view.constants.of(node.inputs[0], scope)
-    if floats is None:
-        return None
-    found = _scale_of(node, floats.shape, scope, view)
-    if isinstance(found, Reason):
-        return found
-    zero_point = found.zero_point
-    if zero_point is None:
-        zero_point = np.zeros((), found.dtype or np.uint8)
-    if zero_point.dtype.name not in GRIDS:
-        return Reason(
-            "quantized-weight", f"its weight or bias is quantized to {zero_point.dtype.name}"
-        )
-    values, rank = floats.read(), len(floats.shape)
-    integers = quantize(
-        values, along(found.scale, found.axis, rank), along(zero_point, found.axis, rank)
-    )
-    if integers is None:
-        text = "runtimes quantize its weight to different integers"
-        return Reason("quantized-weight", text)
-    overridable = floats.overridable or found.overridable
-    read = partial(np.asarray, integers)
-    return Constant(tensor.name, floats.shape, integers.dtype, read, True, overridable)
-
-
-def _producer(tensor: gs.Tensor, op: str, scope: Scope) -> gs.Node | None:
-    """The node that makes ``tensor``, if it is a standard ``op`` in ``scope`` or around it."""
-    node = tensor.inputs[0] if tensor.inputs else None
-    if node is None or not is_standard(node, op):
-        return None
-    return node if any(place.holds(node) for place in scope.ancestors()) else None
