@@ -14,7 +14,8 @@ the Conv reads ``h = o - p + d*t``. So output ``o`` and tap ``t`` read input
 
 Before a QLinearConv or ConvInteger both are listed and left as they are. Their weights could be
 moved as those after DequantizeLinear are, but models in this format are the end of a toolchain:
-the same tools write Q/DQ, which every runtime here reads.
+the same tools write Q/DQ, which every runtime here reads. Before a FusedConv, which onnxruntime
+makes of Conv and activation when it optimises a model for itself, they are listed as well.
 
 A Resize or Upsample that is part of no layer of this kind is listed with the reason.
 """
@@ -80,9 +81,14 @@ def upsampling_before(node: gs.Node, scope: Scope, view: View) -> Upsampling | N
     """The upsampling whose result the convolution ``node`` reads; None for any other node."""
     if is_standard(node, *_INTEGER_CONVS):
         return _before_integer_conv(node, scope, view)
-    if is_standard(node, "Conv") and not has_references(node):
+    if (is_standard(node, "Conv") or _is_fused(node)) and not has_references(node):
         return _before_conv(node, scope, view)
     return None
+
+
+def _is_fused(node: gs.Node) -> bool:
+    """Whether ``node`` is a Conv and an activation in one operator, as onnxruntime writes them."""
+    return bool(node.op == "FusedConv" and node.domain == "com.microsoft")
 
 
 def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Pattern) -> Site | None:
@@ -102,6 +108,9 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     if node.op in _INTEGER_CONVS:
         text = f"it ends in a {node.op}; quantize the model in the Q/DQ format instead"
         return skip(reason=Reason("quantized-operator", text))
+    if _is_fused(node):
+        text = "it ends in a FusedConv of onnxruntime; rewrite the model before it is optimised"
+        return skip(reason=Reason("fused-operator", text))
     weight = find_weight(node, scope, view)
     if isinstance(weight, Reason):
         return skip(reason=weight)

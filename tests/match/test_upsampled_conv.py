@@ -413,3 +413,16 @@ def test_a_cast_between_upsampling_and_conv(body: str, dtype: Any) -> None:
     assert not {"Resize", "Pad"} & set(ops(after))
     x = integers(1, 2, 4, 3, dtype=dtype)
     assert_equal(run(original, {"x": x}), run(after, {"x": x}))
+
+
+def test_before_a_fused_conv_it_is_listed() -> None:
+    """As onnxruntime saves an optimised model."""
+    original = parsed(f"z = Resize<{NEAREST}>(x, , scales) {CONV}", {"scales": floats(1, 1, 2, 2)})
+    (conv,) = (proto for proto in original.graph.node if proto.op_type == "Conv")
+    conv.op_type, conv.domain = "FusedConv", "com.microsoft"
+    conv.attribute.append(helper.make_attribute("activation", "Relu"))
+    original.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    assert run(original, {"x": integers(1, 2, 4, 3)})["y"].shape == (1, 3, 8, 6)
+    (site,) = deployconv.inspect(original).sites
+    assert site.reason is not None
+    assert (site.pattern, site.reason.code) == ("nearest_resize", "fused-operator")
