@@ -4,6 +4,9 @@
 
 An output element ``o`` reads input ``(o + p - d*t) / s`` through tap ``t`` if that is whole
 (ONNX operator ConvTranspose). `_padding` finds ``p`` for all ways to state it.
+
+ConvTransposeWithDynamicPads of onnxruntime has its pads as an input, before the bias. It is the
+same layer if they are the same at all sizes.
 """
 
 from __future__ import annotations
@@ -12,10 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import onnx
 import onnx_graphsurgeon as gs
+from onnx import NodeProto
 
 from deployconv.graph.constants import Constant
 from deployconv.graph.scope import Scope
+from deployconv.graph.symbolic import Unproven
 from deployconv.graph.view import View
 from deployconv.match.attributes import (
     AttributeReader,
@@ -41,7 +47,8 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
 
     Raises ModelError for a node that no runtime could accept.
     """
-    if not is_standard(node, "ConvTranspose"):
+    padded = node.op == "ConvTransposeWithDynamicPads" and node.domain == "com.microsoft"
+    if not padded and not is_standard(node, "ConvTranspose"):
         return None
     skip = partial(SkippedSite, id=name, pattern="conv_transpose", scope=scope, nodes=(node,))
     if has_references(node):
@@ -50,7 +57,10 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
     weight = find_weight(node, scope, view)
     if isinstance(weight, Reason):
         return skip(reason=weight)
-    attributes = _Attributes.of(node, weight, name)
+    pads = _computed_pads(node, scope, view) if padded else None
+    if isinstance(pads, Reason):
+        return skip(reason=pads)
+    attributes = _Attributes.of(node, weight, name, pads)
     geometry = attributes.geometry
     parameters = find_parameters(node, scope, view, weight)
     if isinstance(parameters, Reason):
@@ -87,9 +97,34 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
         transposed=True,
         bias=parameters.bias,
         sizes=sizes,
-        original=lambda: Original((scope.proto.node[scope.index(node)],), {}, static),
+        original=lambda: Original((_plain(node, scope, pads),), {}, static),
         explicit_attributes=_explicit(attributes, padding),
     )
+
+
+def _computed_pads(node: gs.Node, scope: Scope, view: View) -> list[int] | Reason:
+    """The pads that ``node`` has as an input, or the reason why they are not known."""
+    given = node.inputs[2]
+    constant = view.constants.of(given, scope)
+    if constant is not None and constant.overridable and not view.constants.frozen:
+        return Reason(
+            "overridable-initializer", "its pads are a default that a caller may override"
+        )
+    try:
+        return view.open_shapes.of(given, scope).ints()
+    except Unproven:
+        return Reason("runtime-pads", "its pads are computed while the model runs")
+
+
+def _plain(node: gs.Node, scope: Scope, pads: list[int] | None) -> NodeProto:
+    """The NodeProto of ``node``, with ``pads`` as an attribute if they are an input."""
+    proto = NodeProto()
+    proto.CopyFrom(scope.proto.node[scope.index(node)])
+    if pads is not None:
+        proto.op_type, proto.domain = "ConvTranspose", ""
+        del proto.input[2]
+        proto.attribute.append(onnx.helper.make_attribute("pads", pads))
+    return proto
 
 
 RECOGNISERS = (Recogniser("conv_transpose", _recognise),)
@@ -103,8 +138,9 @@ class _Attributes(ConvAttributes):
     output_shape: tuple[int, ...] | None
 
     @classmethod
-    def of(cls, node: gs.Node, weight: Constant, name: str) -> _Attributes:
-        reader = AttributeReader(node, name)
+    def of(cls, node: gs.Node, weight: Constant, name: str, pads: list[int] | None) -> _Attributes:
+        """The attributes of ``node``, with the ``pads`` that it has as an input, if it has."""
+        reader = AttributeReader(node, name, {} if pads is None else {"pads": pads})
         conv = reader.conv(weight, grouped_axis=0)
         stated = bool(node.attrs.get("output_shape"))
         return cls(

@@ -129,6 +129,10 @@ class UpsampleSite(BaseSite):
             before the pixels are repeated.
         requantize: True if the caller allows new scales for an integer weight whose taps have
             to be added.
+        channel_group: number of channel groups if the kernel has zeros between more groups than
+            the node states; None if it does not.
+        stored: makes the weight of the node of ``weight``, if the node has it in another layout;
+            None if it has it as it is.
         absorbed: the layers at the end of ``nodes`` that have become part of the axes, of the
             weight and of the bias.
         base: this layer without what it absorbed; None if that is nothing.
@@ -147,6 +151,8 @@ class UpsampleSite(BaseSite):
     channels_in_batch: bool = False
     repeats: bool = False
     requantize: bool = False
+    channel_group: int | None = None
+    stored: Callable[[Array], Array] | None = None
     absorbed: tuple[Absorbed, ...] = ()
     base: UpsampleSite | None = None
 
@@ -174,7 +180,7 @@ class UpsampleSite(BaseSite):
     @property
     def group(self) -> int:
         """Number of channel groups."""
-        return self.geometry.group or 1
+        return self.channel_group or self.geometry.group or 1
 
     @property
     def channels(self) -> tuple[int, int]:
@@ -328,7 +334,7 @@ def _layer_operators(site: UpsampleSite) -> Operators:
         stride=site.stride if transposed else (1,) * site.rank,
         dilation=tuple(abs(axis.step) for axis in site.axes),
         pads=tuple(map(transposed_pads, site.axes)) if transposed else stated_pads(site.layer),
-        group=site.group,
+        group=site.geometry.group or 1,
         channels=site.channels,
         dtype=site.dtype,
     )

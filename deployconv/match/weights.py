@@ -29,6 +29,8 @@ from deployconv.results import Reason
 Array = NDArray[Any]
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
+TRANSPOSED = ("ConvTranspose", "ConvTransposeWithDynamicPads")
+"""Operators whose weight has the input channels first."""
 _DIFFERS = "calls of its local function pass different values as its {}: inline the function"
 
 
@@ -103,6 +105,12 @@ class Parameters:
     bias: Parameter | None
 
 
+def bias_of(node: gs.Node) -> gs.Tensor | None:
+    """The bias of ``node``, a Conv or ConvTranspose; None if it has none."""
+    place = 3 if node.op == "ConvTransposeWithDynamicPads" else 2
+    return node.inputs[place] if len(node.inputs) > place and node.inputs[place].name else None
+
+
 def find_weight(node: gs.Node, scope: Scope, view: View) -> Constant | Reason:
     """The weight of ``node``, a Conv or ConvTranspose, or the reason why it cannot be used."""
     constant = view.constants.of(node.inputs[1], scope)
@@ -119,14 +127,14 @@ def find_parameters(
     node: gs.Node, scope: Scope, view: View, weight: Constant
 ) -> Parameters | Reason:
     """Weight and bias of ``node``, a Conv or ConvTranspose, whose weight is the given constant."""
-    bias = None
-    if len(node.inputs) > 2 and node.inputs[2].name:
-        bias = view.constants.of(node.inputs[2], scope)
+    bias, given = None, bias_of(node)
+    if given is not None:
+        bias = view.constants.of(given, scope)
         if bias is None:
-            made = dequantized(node.inputs[2], scope, view)
+            made = dequantized(given, scope, view)
             if isinstance(made, Reason) and made.code != "runtime-weight":
                 return made
-            if made is None and view.constants.follows_argument(node.inputs[2], scope):
+            if made is None and view.constants.follows_argument(given, scope):
                 return Reason("function-argument", _DIFFERS.format("bias"))
             if not isinstance(made, Dequantized):
                 return Reason("runtime-bias", "its bias is computed while the model runs")
@@ -146,7 +154,7 @@ def find_parameters(
     if not isinstance(weight, Dequantized):
         # A float layer: TensorRT accepts no int32 bias in it, so the values of the bias are read.
         return Parameters(Parameter.of(weight), None if bias is None else Parameter.of(bias))
-    transposed, group = node.op == "ConvTranspose", node.attrs.get("group", 1)
+    transposed, group = node.op in TRANSPOSED, node.attrs.get("group", 1)
     held = _quantized_weight(weight, transposed, group)
     if isinstance(held, Reason):
         return held

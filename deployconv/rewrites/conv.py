@@ -308,7 +308,8 @@ def _layout(site: UpsampleSite, axes: tuple[Polyphase, ...]) -> Layout:
 def _macs(site: UpsampleSite, after: int) -> Macs:
     """Multiplications per input pixel; a ConvTranspose multiplies each input with each tap once."""
     c_in, c_out = site.channels
+    stated = c_in // (site.geometry.group or 1) * c_out
     pairs = c_in // site.group * c_out
     taps = prod(axis.taps for axis in site.axes)
     before = taps if site.transposed else taps * site.phases
-    return Macs(pairs * before, pairs * after)
+    return Macs(stated * before, pairs * after)

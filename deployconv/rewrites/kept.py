@@ -62,7 +62,12 @@ class FoldedLayer(OfOneLayer):
 
 
 def folded_in_place(site: UpsampleSite) -> FoldedLayer | None:
-    """Keep the layer with new weights that include the layers folded into it."""
+    """Keep the layer with new weights that include the layers folded into it.
+
+    None if there is nothing to fold, or if its node has no such weight and bias.
+    """
+    if site.stored is not None or site.layer.op not in ("Conv", "ConvTranspose"):
+        return None
     if not site.absorbed or any(layer.crops for layer in site.absorbed):
         return None
     return FoldedLayer(site)
