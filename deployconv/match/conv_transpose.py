@@ -7,16 +7,21 @@ An output element ``o`` reads input ``(o + p - d*t) / s`` through tap ``t`` if t
 
 ConvTransposeWithDynamicPads of onnxruntime has its pads as an input, before the bias. It is the
 same layer if they are the same at all sizes.
+
+A kernel that is zero between different channels, as FCN's bilinear ones are, is that of a depthwise
+layer. It is taken as one: with as many groups as channels, and without the zeros.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 from onnx import NodeProto
 
 from deployconv.graph.constants import Constant
@@ -37,9 +42,11 @@ from deployconv.match.site import (
     SkippedSite,
     UpsampleSite,
 )
-from deployconv.match.weights import find_parameters, find_weight
+from deployconv.match.weights import Parameter, find_parameters, find_weight
 from deployconv.polyphase import Axis
 from deployconv.results import Reason
+
+Array = NDArray[Any]
 
 
 def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
@@ -81,6 +88,7 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
     for axis, size in zip(axes, sizes, strict=True):
         if size is not None and axis.output_size(size) < 1:
             raise reader.invalid(f"attribute 'pads' leaves no output of an input of size {size}")
+    diagonal = _diagonal(parameters.weight, attributes.group)
     # With output_shape the node runs with one input size only.
     known = tuple(size for size in sizes if size is not None)
     static = known if attributes.output_shape is not None else None
@@ -93,13 +101,40 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
         output=node.outputs[0].name,
         axes=axes,
         geometry=geometry,
-        weight=parameters.weight,
+        weight=diagonal or parameters.weight,
         transposed=True,
         bias=parameters.bias,
         sizes=sizes,
         original=lambda: Original((_plain(node, scope, pads),), {}, static),
         explicit_attributes=_explicit(attributes, padding),
+        channel_group=channels[0] if diagonal is not None else None,
+        stored=_dense if diagonal is not None else None,
     )
+
+
+def _diagonal(weight: Parameter, group: int) -> Parameter | None:
+    """The kernels ``[C, 1, k_1 .. k_n]`` of a ``weight`` that mixes no channels; None if it does.
+
+    Integers stay as they are.
+    """
+    c_in, c_out = weight.shape[:2]
+    if group > 1 or c_in != c_out or c_in == 1 or weight.quantized is not None:
+        return None
+    values, channels = weight.read(), range(c_in)
+    if values.shape != weight.shape or (values[0, 1:] != 0).any():
+        return None
+    kept = values[channels, channels][:, None]
+    if not np.array_equal(_dense(kept), values):
+        return None
+    return replace(weight, shape=kept.shape, read=lambda: kept)
+
+
+def _dense(kernels: Array) -> Array:
+    """The weight ``[C, C, k_1 .. k_n]`` whose diagonal is ``kernels``, ``[C, 1, k_1 .. k_n]``."""
+    channels = range(len(kernels))
+    dense = np.zeros((len(kernels), *kernels[:, 0].shape), kernels.dtype)
+    dense[channels, channels] = kernels[:, 0]
+    return dense
 
 
 def _computed_pads(node: gs.Node, scope: Scope, view: View) -> list[int] | Reason:
