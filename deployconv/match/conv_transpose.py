@@ -1,6 +1,7 @@
 """ConvTranspose with any attributes.
 
     x, W, (B) -> ConvTranspose -> y
+    x -> Conv 1x1 -> Reshape -> Col2Im -> y      (`col2im`)
 
 An output element ``o`` reads input ``(o + p - d*t) / s`` through tap ``t`` if that is whole
 (ONNX operator ConvTranspose). `_padding` finds ``p`` for all ways to state it.
@@ -35,6 +36,7 @@ from deployconv.match.attributes import (
     is_standard,
     spatial_sizes,
 )
+from deployconv.match.col2im import overlapping_blocks
 from deployconv.match.site import (
     Original,
     Recogniser,
@@ -54,6 +56,8 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
 
     Raises ModelError for a node that no runtime could accept.
     """
+    if is_standard(node, "Col2Im"):
+        return overlapping_blocks(node, scope, view, name)
     padded = node.op == "ConvTransposeWithDynamicPads" and node.domain == "com.microsoft"
     if not padded and not is_standard(node, "ConvTranspose"):
         return None

@@ -203,7 +203,7 @@ class UpsampleSite(BaseSite):
     @property
     def conv_transpose(self) -> UpsampleSite | None:
         """The site itself if its layer is a ConvTranspose; None otherwise."""
-        return self if self.pattern == "conv_transpose" else None
+        return self if self.layer.op == "ConvTranspose" else None
 
     @property
     def operators(self) -> Operators:
@@ -326,6 +326,8 @@ class Recogniser:
 
 def _layer_operators(site: UpsampleSite) -> Operators:
     """The operators of an upsampling layer as it stands in the model."""
+    if site.layer.op == "Col2Im":
+        return Operators(None, ranked(site.nodes), site.dtype)
     transposed = site.pattern == "conv_transpose"
     is_resize = any(node.op in ("Resize", "Upsample") for node in site.nodes)
     window = Window(
