@@ -73,7 +73,7 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
         return skip(reason=pads)
     attributes = _Attributes.of(node, weight, name, pads)
     geometry = attributes.geometry
-    parameters = find_parameters(node, scope, view, weight)
+    parameters = find_parameters(node, scope, view, weight, any_scales=True)
     if isinstance(parameters, Reason):
         return skip(reason=parameters, geometry=geometry, dtype=weight.dtype.name)
     channels = weight.shape[0], weight.shape[1] * attributes.group

@@ -129,6 +129,7 @@ class UpsampleSite(BaseSite):
             before the pixels are repeated.
         requantize: True if the caller allows new scales for an integer weight whose taps have
             to be added.
+        dequantized: True if integers of the weight have become floats, as the caller allows.
         channel_group: number of channel groups if the kernel has zeros between more groups than
             the node states; None if it does not.
         stored: makes the weight of the node of ``weight``, if the node has it in another layout;
@@ -151,6 +152,7 @@ class UpsampleSite(BaseSite):
     channels_in_batch: bool = False
     repeats: bool = False
     requantize: bool = False
+    dequantized: bool = False
     channel_group: int | None = None
     stored: Callable[[Array], Array] | None = None
     absorbed: tuple[Absorbed, ...] = ()

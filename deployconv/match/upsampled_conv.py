@@ -117,7 +117,7 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     reader = AttributeReader(node, name)
     conv = reader.conv(weight, grouped_axis=0)
     geometry = Geometry(strides, conv.kernel, conv.dilations, conv.group)
-    parameters = find_parameters(node, scope, view, weight)
+    parameters = find_parameters(node, scope, view, weight, any_scales=True)
     if isinstance(parameters, Reason):
         return skip(reason=parameters, geometry=geometry)
     channels = weight.shape[1] * conv.group, weight.shape[0]

@@ -4,7 +4,8 @@
     integers -> DequantizeLinear -> Conv, ConvTranspose         (`dequantized`)
 
 Integers stay integers: each value is ``(integer - zero_point) * scale``. A Conv can have one
-scale per tensor or one per output channel. What has more scales than that, or is computed
+scale per tensor or one per output channel. What has other scales than that is used only where the
+caller takes new scales or floats instead. What is computed
 differently by different runtimes, is refused with a reason; so is a weight that is computed while
 the model runs or that a caller may override.
 """
@@ -20,7 +21,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.graph.constants import Constant
-from deployconv.graph.quantization import GRIDS
+from deployconv.graph.quantization import GRIDS, along
 from deployconv.graph.scope import Scope
 from deployconv.graph.view import View
 from deployconv.match.dequantized import Dequantized, dequantized
@@ -41,10 +42,12 @@ class Quantized:
     Attributes:
         dtype: of the integers.
         read: returns them, in the layout of the parameter.
-        scale: ``[]``, or ``[C_out]`` for one per output channel.
+        scale: ``[]``, or ``[C_out]`` for one per output channel; else see ``by_output``.
         zero_point: of the same shape, and of ``dtype``; None if the model states none.
         group: number of groups of a ConvTranspose, whose weight is ``[C_in, C_out/group, ..]``;
             None if axis 0 has the output channels.
+        by_output: False if the scales belong to the input channels or to the taps, so that no new
+            Conv can have them. Then they broadcast to the parameter as they are.
     """
 
     dtype: np.dtype[Any]
@@ -52,10 +55,11 @@ class Quantized:
     scale: Array
     zero_point: Array | None
     group: int | None
+    by_output: bool = True
 
     def along(self, values: Array, shape: Sequence[int]) -> Array:
-        """``values``, ``[]`` or ``[C_out]``, as they broadcast to a parameter of ``shape``."""
-        if values.ndim == 0:
+        """``values``, a scale or zero point, as they broadcast to a parameter of ``shape``."""
+        if values.ndim == 0 or not self.by_output:
             return values
         rest = [1] * (len(shape) - 2)
         if self.group is None:
@@ -124,9 +128,12 @@ def find_weight(node: gs.Node, scope: Scope, view: View) -> Constant | Reason:
 
 
 def find_parameters(
-    node: gs.Node, scope: Scope, view: View, weight: Constant
+    node: gs.Node, scope: Scope, view: View, weight: Constant, any_scales: bool = False
 ) -> Parameters | Reason:
-    """Weight and bias of ``node``, a Conv or ConvTranspose, whose weight is the given constant."""
+    """Weight and bias of ``node``, a Conv or ConvTranspose, whose weight is the given constant.
+
+    With ``any_scales`` the weight may have scales that no new Conv can have.
+    """
     bias, given = None, bias_of(node)
     if given is not None:
         bias = view.constants.of(given, scope)
@@ -155,7 +162,7 @@ def find_parameters(
         # A float layer: TensorRT accepts no int32 bias in it, so the values of the bias are read.
         return Parameters(Parameter.of(weight), None if bias is None else Parameter.of(bias))
     transposed, group = node.op in TRANSPOSED, node.attrs.get("group", 1)
-    held = _quantized_weight(weight, transposed, group)
+    held = _quantized_weight(weight, transposed, group, any_scales)
     if isinstance(held, Reason):
         return held
     if isinstance(bias, Dequantized):
@@ -163,7 +170,9 @@ def find_parameters(
     return Parameters(held, None if bias is None else Parameter.of(bias))
 
 
-def _quantized_weight(found: Dequantized, transposed: bool, group: int) -> Parameter | Reason:
+def _quantized_weight(
+    found: Dequantized, transposed: bool, group: int, any_scales: bool
+) -> Parameter | Reason:
     """The weight with one scale, or with one scale per output channel.
 
     One scale per input channel cannot be a Conv's, unless each output channel reads the input
@@ -192,13 +201,23 @@ def _quantized_weight(found: Dequantized, transposed: bool, group: int) -> Param
 
     scale = by_channel(found.scale)
     zero_point = None if found.zero_point is None else by_channel(found.zero_point)
-    if scale is None or (found.zero_point is not None and zero_point is None):
+    by_output = scale is not None and (found.zero_point is None or zero_point is not None)
+    if not by_output and not any_scales:
         text = "its weight has a scale or zero point for each input channel"
         return Reason("per-input-channel-scale", text)
+    if scale is None or not by_output:
+        rank = len(shape)
+        scale = along(found.scale, found.axis, rank)
+        zero_point = None if found.zero_point is None else along(found.zero_point, found.axis, rank)
     if zero_point is not None:  # both per channel, or both per tensor
         scale, zero_point = np.broadcast_arrays(scale, zero_point)
     quantized = Quantized(
-        found.integers.dtype, found.integers.read, scale, zero_point, group if transposed else None
+        found.integers.dtype,
+        found.integers.read,
+        scale,
+        zero_point,
+        group if transposed else None,
+        by_output,
     )
     return Parameter(found.name, shape, found.dtype, found.read, quantized)
 
