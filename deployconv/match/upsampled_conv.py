@@ -42,6 +42,7 @@ from deployconv.match.attributes import (
     is_standard,
     spatial_sizes,
 )
+from deployconv.match.baked_sizes import baked_upsampling
 from deployconv.match.index_map import AxisMap, Upsampling, upsampling_of
 from deployconv.match.movement import ZERO, Movement, Segment, movements
 from deployconv.match.pointwise import keeps_zero
@@ -97,6 +98,8 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     Raises ModelError for a Conv that no runtime could accept.
     """
     found = upsampling_before(node, scope, view)
+    baked = baked_upsampling(node, scope, view) if found is None else None
+    found = found or baked
     if found is None or found.pattern != pattern:
         return None
     nodes = (*found.movement.nodes, node)
@@ -108,6 +111,9 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     if node.op in _INTEGER_CONVS:
         text = f"it ends in a {node.op}; quantize the model in the Q/DQ format instead"
         return skip(reason=Reason("quantized-operator", text))
+    if baked is not None:
+        text = "its shapes are those of one image, while the sizes of its input are dynamic"
+        return skip(reason=Reason("baked-sizes", text))
     if _is_fused(node):
         text = "it ends in a FusedConv of onnxruntime; rewrite the model before it is optimised"
         return skip(reason=Reason("fused-operator", text))
