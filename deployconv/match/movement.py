@@ -25,7 +25,7 @@ from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
 from deployconv.graph.view import View, remembered
 from deployconv.match.attributes import is_standard
-from deployconv.match.pointwise import is_pointwise
+from deployconv.match.pointwise import is_float_cast, is_pointwise
 
 Array = NDArray[Any]
 
@@ -285,6 +285,8 @@ class Movement:
 @remembered
 def _is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
     """Whether ``node`` is pointwise, and no product with a mask that is made of sizes."""
+    if is_float_cast(node):
+        return True
     return is_pointwise(node, scope, view) and not any(
         view.constants.of(tensor, scope) is None and view.is_data_free(tensor, scope)
         for tensor in node.inputs

@@ -35,6 +35,7 @@ _WITH_CONSTANTS = frozenset(
         "Sub",
     ]
 )
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 def is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
@@ -99,3 +100,9 @@ def keeps_zero(
     except Exception:  # what cannot be run is not known to keep zeros
         return False
     return not np.asarray(result, np.float64).any()
+
+
+def is_float_cast(node: gs.Node) -> bool:
+    """Whether ``node`` is a Cast from one float type to another."""
+    kinds = dtype_name(node.inputs[0].dtype), dtype_name(node.attrs.get("to"))
+    return node.op == "Cast" and all(kind in _FLOATS for kind in kinds)

@@ -130,6 +130,11 @@ class UpsampleSite(BaseSite):
             before the pixels are repeated.
         requantize: True if the caller allows new scales for an integer weight whose taps have
             to be added.
+        dequantized: True if integers of the weight have become floats, as the caller allows.
+        channel_group: number of channel groups if the kernel has zeros between more groups than
+            the node states; None if it does not.
+        stored: makes the weight of the node of ``weight``, if the node has it in another layout;
+            None if it has it as it is.
         absorbed: the layers at the end of ``nodes`` that have become part of the axes, of the
             weight and of the bias.
         base: this layer without what it absorbed; None if that is nothing.
@@ -149,6 +154,9 @@ class UpsampleSite(BaseSite):
     channels_in_batch: bool = False
     repeats: bool = False
     requantize: bool = False
+    dequantized: bool = False
+    channel_group: int | None = None
+    stored: Callable[[Array], Array] | None = None
     absorbed: tuple[Absorbed, ...] = ()
     base: UpsampleSite | None = None
 
@@ -176,7 +184,7 @@ class UpsampleSite(BaseSite):
     @property
     def group(self) -> int:
         """Number of channel groups."""
-        return self.geometry.group or 1
+        return self.channel_group or self.geometry.group or 1
 
     @property
     def channels(self) -> tuple[int, int]:
@@ -199,7 +207,7 @@ class UpsampleSite(BaseSite):
     @property
     def conv_transpose(self) -> UpsampleSite | None:
         """The site itself if its layer is a ConvTranspose; None otherwise."""
-        return self if self.pattern == "conv_transpose" else None
+        return self if self.layer.op == "ConvTranspose" else None
 
     @property
     def operators(self) -> Operators:
@@ -324,6 +332,8 @@ class Recogniser:
 
 def _layer_operators(site: UpsampleSite) -> Operators:
     """The operators of an upsampling layer as it stands in the model."""
+    if site.layer.op == "Col2Im":
+        return Operators(None, ranked(site.nodes), site.dtype)
     transposed = site.pattern == "conv_transpose"
     is_resize = any(node.op in ("Resize", "Upsample") for node in site.nodes)
     window = Window(
@@ -332,7 +342,7 @@ def _layer_operators(site: UpsampleSite) -> Operators:
         stride=site.stride if transposed else (1,) * site.rank,
         dilation=tuple(abs(axis.step) for axis in site.axes),
         pads=tuple(map(transposed_pads, site.axes)) if transposed else stated_pads(site.layer),
-        group=site.group,
+        group=site.geometry.group or 1,
         channels=site.channels,
         dtype=site.dtype,
     )

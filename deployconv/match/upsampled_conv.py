@@ -14,7 +14,8 @@ the Conv reads ``h = o - p + d*t``. So output ``o`` and tap ``t`` read input
 
 Before a QLinearConv or ConvInteger both are listed and left as they are. Their weights could be
 moved as those after DequantizeLinear are, but models in this format are the end of a toolchain:
-the same tools write Q/DQ, which every runtime here reads.
+the same tools write Q/DQ, which every runtime here reads. Before a FusedConv, which onnxruntime
+makes of Conv and activation when it optimises a model for itself, they are listed as well.
 
 A Resize or Upsample that is part of no layer of this kind is listed with the reason.
 """
@@ -42,6 +43,7 @@ from deployconv.match.attributes import (
     is_standard,
     spatial_sizes,
 )
+from deployconv.match.baked_sizes import baked_upsampling
 from deployconv.match.index_map import AxisMap, Upsampling, upsampling_of
 from deployconv.match.movement import ZERO, Movement, Segment, movements
 from deployconv.match.pointwise import keeps_zero
@@ -81,9 +83,14 @@ def upsampling_before(node: gs.Node, scope: Scope, view: View) -> Upsampling | N
     """The upsampling whose result the convolution ``node`` reads; None for any other node."""
     if is_standard(node, *_INTEGER_CONVS):
         return _before_integer_conv(node, scope, view)
-    if is_standard(node, "Conv") and not has_references(node):
+    if (is_standard(node, "Conv") or _is_fused(node)) and not has_references(node):
         return _before_conv(node, scope, view)
     return None
+
+
+def _is_fused(node: gs.Node) -> bool:
+    """Whether ``node`` is a Conv and an activation in one operator, as onnxruntime writes them."""
+    return bool(node.op == "FusedConv" and node.domain == "com.microsoft")
 
 
 def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Pattern) -> Site | None:
@@ -92,6 +99,8 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     Raises ModelError for a Conv that no runtime could accept.
     """
     found = upsampling_before(node, scope, view)
+    baked = baked_upsampling(node, scope, view) if found is None else None
+    found = found or baked
     if found is None or found.pattern != pattern:
         return None
     nodes = (*found.movement.nodes, node)
@@ -103,13 +112,19 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     if node.op in _INTEGER_CONVS:
         text = f"it ends in a {node.op}; quantize the model in the Q/DQ format instead"
         return skip(reason=Reason("quantized-operator", text))
+    if baked is not None:
+        text = "its shapes are those of one image, while the sizes of its input are dynamic"
+        return skip(reason=Reason("baked-sizes", text))
+    if _is_fused(node):
+        text = "it ends in a FusedConv of onnxruntime; rewrite the model before it is optimised"
+        return skip(reason=Reason("fused-operator", text))
     weight = find_weight(node, scope, view)
     if isinstance(weight, Reason):
         return skip(reason=weight)
     reader = AttributeReader(node, name)
     conv = reader.conv(weight, grouped_axis=0)
     geometry = Geometry(strides, conv.kernel, conv.dilations, conv.group)
-    parameters = find_parameters(node, scope, view, weight)
+    parameters = find_parameters(node, scope, view, weight, any_scales=True)
     if isinstance(parameters, Reason):
         return skip(reason=parameters, geometry=geometry)
     channels = weight.shape[1] * conv.group, weight.shape[0]
