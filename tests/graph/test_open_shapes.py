@@ -19,6 +19,7 @@ SIZES = [(1, 1), (2, 3), (4, 7), (5, 2), (9, 12), (16, 16)]
 SHAPED = {
     "Conv": "y = Conv<pads=[1,0,1,2]>(x, w, b)",
     "Conv, dilated": "y = Conv<pads=[2,2,2,2], dilations=[2,2]>(x, w, b)",
+    "SAME padding": 'y = Conv<auto_pad="SAME_LOWER">(x, w, b)',
     "pooling": "y = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(x)",
     "average": "y = AveragePool<kernel_shape=[2,2], pads=[1,1,0,0]>(x)",
     "ConvTranspose": "y = ConvTranspose<strides=[2,3], pads=[1,0,0,1], output_padding=[1,0]>(x, v)",
@@ -42,7 +43,7 @@ UNKNOWN = {
     "rounded": "y = MaxPool<kernel_shape=[2,2], strides=[2,2], pads=[1,1,0,0]>(x)",
     "rounded up": "y = MaxPool<kernel_shape=[1,1], strides=[2,2], ceil_mode=1>(x)",
     "Conv with a stride": "y = Conv<pads=[1,1,1,1], strides=[2,2]>(x, w, b)",
-    "SAME padding": 'y = Conv<auto_pad="SAME_UPPER">(x, w, b)',
+    "SAME padding and a stride": 'y = Conv<auto_pad="SAME_UPPER", strides=[2,2]>(x, w, b)',
     "corners": 'y = Resize<coordinate_transformation_mode="align_corners">(x, , scales)',
     "a scale that rounds": "y = Resize(x, , uneven)",
     "one ratio for all axes": "s = Shape(x) t = Mul(s, unlike)"

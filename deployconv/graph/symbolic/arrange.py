@@ -31,6 +31,7 @@ _UNBOUNDED = 2**31 - 1
 """A Slice to here or beyond goes to the end: no dimension is as long."""
 _SIZE_TYPES = {
     TensorProto.BOOL: True,
+    TensorProto.INT32: True,
     TensorProto.INT64: True,
     TensorProto.FLOAT: False,
     TensorProto.DOUBLE: False,
