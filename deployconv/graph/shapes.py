@@ -234,7 +234,7 @@ class OpenShapes:
             return
         try:
             inputs = [self.of(tensor, scope) if tensor.name else None for tensor in node.inputs]
-            result = symbolic.run(scope.proto.node[scope.index(node)], inputs)
+            results = symbolic.run(scope.proto.node[scope.index(node)], inputs)
         except Unproven:
             for tensor in node.outputs:
                 if tensor.shape is not None:
@@ -242,7 +242,7 @@ class OpenShapes:
                     known[tensor.name] = Known(self._opened(sizes))
         else:
             self._proven.add(id(node))
-            known[node.outputs[0].name] = result
+            known |= {tensor.name: one for tensor, one in zip(node.outputs, results, strict=False)}
 
     def _opened(self, sizes: Sequence[int | str | None]) -> tuple[Size, ...]:
         """Sizes with a symbol for each that is no number, a new symbol if it has no name."""

@@ -144,19 +144,23 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
 
 
 def _before_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
-    """The farthest movement that upsamples, one that is proven at all sizes if there is any."""
+    """The farthest movement that upsamples, of those that have the least against them.
+
+    One that crops the image before it enlarges it gives way to one that begins behind the crop,
+    unless the Conv reads no zeros where the pixels were cut off.
+    """
     found_weight = find_weight(node, scope, view)
     weight = None if isinstance(found_weight, Reason) else found_weight
     channels, rank = _input_of(node, weight)
     dtype = "float32" if weight is None else weight.dtype.name
-    farthest: Upsampling | None = None
-    for movement in _sources(node.inputs[0], scope, view):
-        found = upsampling_of(movement, channels, rank, dtype)
-        if not _enlarges(found):
-            continue
-        if farthest is None or found.proven or not farthest.proven:
-            farthest = found
-    return farthest
+    tried = [
+        upsampling_of(one, channels, rank, dtype) for one in _sources(node.inputs[0], scope, view)
+    ]
+    found = [one for one in tried if _enlarges(one)]
+    if len(found) > 1 and weight is not None:
+        conv = AttributeReader(node, scope.label(node)).conv(weight, grouped_axis=0)
+        found = [one for one in found if _obstacle(one, conv) is None] or found
+    return next((one for one in reversed(found) if one.proven), found[-1] if found else None)
 
 
 def _before_integer_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:

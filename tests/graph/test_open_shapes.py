@@ -33,6 +33,9 @@ SHAPED = {
     "layers that keep it": "p = Relu(x) q = Softmax(p) r = Sigmoid(q) y = Dropout(r)",
     "Reshape": "y = Reshape(x, joined)",
     "Slice": "y = Slice(x, first, last, rows)",
+    "Split": "s = Shape(x) nc, hw = Split<axis=0, num_outputs=2>(s) t = Mul(hw, hw)"
+    " u = Concat<axis=0>(nc, t) y = Expand(one, u)",
+    "Split of sizes": "s = Shape(x) n, chw = Split<axis=-1>(s, parts) y = Expand(one, chw)",
     "Gather": "y = Gather<axis=1>(x, swapped)",
     "Transpose": "y = Transpose(x)",
     "back where it was": "d = Conv(x, w1) p = Pad(d, pads) y = Slice(p, first, last, rows)",
@@ -73,6 +76,8 @@ def layered(body: str) -> ModelProto:
         "rows": ints(2),
         "threes": ints(3),
         "swapped": ints(1, 0, 1),
+        "one": floats(1),
+        "parts": ints(1, 3),
     }
     if body.startswith("c = Concat"):
         body = body.replace("(x, x)", "(x, x, x, x)")
