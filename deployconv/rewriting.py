@@ -75,6 +75,7 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
         sites = [planned.found for planned in planning.sites]
         result = with_target_notes(result, sites, before, request.targets)
     after = apply(planning)
+    result = replace(result, changed=after.changed)
     output = None if command.dry_run else command.output
     with staged(after.proto, loaded.folder, output, after.added, external) as candidate:
         result = replace(result, model=after.proto if output is None else candidate.proto)
@@ -129,8 +130,8 @@ def _with_latency(result: Rewriting, candidate: Path, request: Request) -> Rewri
     tuner = request.tuner
     if absent := _no_gpu(request):
         return _with_not_run(result, "latency", reason=absent)
-    if not any(site.status == "rewritten" for site in result.sites):
-        return _with_not_run(result, "latency", reason="no site was rewritten")
+    if not result.changed:
+        return _with_not_run(result, "latency", reason="nothing was changed")
     from deployconv.proof.latency import measure_latency
 
     try:

@@ -50,6 +50,7 @@ _COLOURS = {
     "exact": "green",
     "passed": "green",
     "builds": "green",
+    "folded": "green",
     "kept": "yellow",
     "skipped": "yellow",
     "not-run": "yellow",
