@@ -174,6 +174,8 @@ def _conv_before(found: FoundShuffle, name: str) -> ConvBefore | None:
     if isinstance(parameters, Reason):
         return None
     conv = AttributeReader(node, name).conv(weight, grouped_axis=0)
+    if conv.cropping is not None:
+        return None
     return ConvBefore(
         node=node,
         attributes=conv,

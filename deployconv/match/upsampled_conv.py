@@ -214,6 +214,10 @@ def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
         return Reason("strided-conv", "the Conv behind the upsampling has a stride of its own")
     if conv.auto_pad != "NOTSET" and any(conv.pads):
         return Reason("ambiguous-same-pads", "the Conv has both auto_pad and pads")
+    if conv.cropping is not None:
+        meant = f"pads {list(conv.allowed_pads)} and a Slice before it that cuts off"
+        text = f"the pads {list(conv.pads)} of the Conv are negative: {meant}"
+        return Reason("negative-pads", f"{text} {list(conv.cropping)} mean the same")
     pads = conv.explicit_pads
     for axis, (begin, end) in zip(found.maps, pads, strict=True):
         beyond = (*range(-begin, 0), *range(axis.size, axis.size + end))

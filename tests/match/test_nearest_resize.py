@@ -140,6 +140,14 @@ def test_cut_off_where_the_conv_pads_with_zeros() -> None:
     assert codes(assert_never_wrong(original)) == ["cropped-upsampling"]
 
 
+def test_negative_pads_of_the_conv_mean_a_crop_before_it() -> None:
+    body = f"z = Resize<{NEAREST}>(x, , scales) y = Conv<pads=[0,-1,1,0]>(z, w, b)"
+    (site,) = deployconv.inspect(parsed(body, {"scales": DOUBLE})).sites
+    assert site.reason is not None
+    assert site.reason.code == "negative-pads"
+    assert "pads [0, 0, 1, 0] and a Slice before it that cuts off [0, 1, 0, 0]" in site.reason.text
+
+
 @pytest.mark.parametrize("name", ["scales", "w"])
 def test_a_default_that_a_caller_may_override(name: str) -> None:
     body = f"z = Resize<{NEAREST}>(x, , scales) {CONV}"
