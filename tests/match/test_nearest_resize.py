@@ -43,6 +43,15 @@ REASONS = {
         f'r = Resize<{NEAREST}>(x, , scales) z = Pad<mode="edge">(r, pads)',
         "non-zero-padding",
     ),
+    "reflected as a volume": (
+        f"r = Resize<{NEAREST}>(x, , scales) u = Unsqueeze(r, two)"
+        ' p = Pad<mode="reflect">(u, pads3) z = Squeeze(p, two)',
+        "non-zero-padding",
+    ),
+    "corners aligned, by three": (
+        f"z = Resize<{modes('nearest', 'align_corners', 'round_prefer_ceil')}>(x, , threes)",
+        "unsupported-rounding",
+    ),
     "ones around": (
         f"r = Resize<{NEAREST}>(x, , scales) z = Pad(r, pads, one)",
         "non-zero-padding",
@@ -67,6 +76,9 @@ CONSTANTS = {
     "nearly": floats(1, 1, 2, 2.0000002),
     "between": ints(1, 2, 7, 6),
     "pads": ints(0, 0, 1, 1, 0, 0, 1, 1),
+    "pads3": ints(0, 0, 0, 1, 1, 0, 0, 0, 1, 1),
+    "two": ints(2),
+    "threes": floats(1, 1, 3, 3),
     "one": np.float32(1),
     "gains": np.where(np.indices((8, 6)).sum(0) % 2 == 0, 2, 0.5).astype(np.float32),
 }
@@ -210,6 +222,9 @@ def test_zeros_inserted_into_ones() -> None:
     constants = {
         "tall": ints(1, 2, 4, 1, 3, 1),
         "pads": ints(0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1),
+        "pads3": ints(0, 0, 0, 1, 1, 0, 0, 0, 1, 1),
+        "two": ints(2),
+        "threes": floats(1, 1, 3, 3),
         "one": np.float32(1),
         "flat": ints(1, 2, 8, 6),
     }
