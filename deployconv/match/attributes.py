@@ -41,7 +41,7 @@ class Geometry:
 class ConvAttributes:
     """The attributes that Conv and ConvTranspose share, one value per spatial axis.
 
-    ``pads`` has the beginnings of all axes, then the ends.
+    ``pads`` has the beginnings of all axes, then the ends. They may be negative.
     """
 
     strides: tuple[int, ...]
@@ -60,6 +60,17 @@ class ConvAttributes:
     def geometry(self) -> Geometry:
         """The attributes that reports show."""
         return Geometry(self.strides, self.kernel, self.dilations, self.group)
+
+    @property
+    def cropping(self) -> tuple[int, ...] | None:
+        """By how much ``pads`` are below zero, in the same order; None if none is."""
+        below = tuple(max(-pad, 0) for pad in self.pads)
+        return below if any(below) else None
+
+    @property
+    def allowed_pads(self) -> tuple[int, ...]:
+        """``pads`` with 0 for those below zero."""
+        return tuple(max(pad, 0) for pad in self.pads)
 
     @property
     def explicit_pads(self) -> tuple[tuple[int, int], ...]:
@@ -135,7 +146,7 @@ class AttributeReader:
             self.ints("strides", rank, 1, 1),
             kernel,
             self.ints("dilations", rank, 1, 1),
-            self.ints("pads", 2 * rank, 0, 0),
+            self.ints("pads", 2 * rank, 0, -_LARGEST),
             auto_pad,
             group,
         )

@@ -81,7 +81,7 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
     reader = AttributeReader(node, name)
     reader.check_operands(node.inputs[0], weight, parameters.bias, channels)
     sizes = spatial_sizes(node.inputs[0], attributes.rank)
-    padding = _padding(attributes, sizes)
+    padding = _negative(attributes) or _padding(attributes, sizes)
     if isinstance(padding, Reason):
         return skip(reason=padding, geometry=geometry, dtype=weight.dtype.name)
     axes = tuple(
@@ -203,6 +203,25 @@ class _Padding:
     begin: int
     end: int
     output_padding: int
+
+
+def _negative(attributes: _Attributes) -> Reason | None:
+    """The reason for negative pads, with the attributes or nodes that mean the same; None if none.
+
+    They enlarge the output. onnxruntime refuses them, the ONNX reference evaluator does not.
+    """
+    grown = attributes.cropping
+    if grown is None:
+        return None
+    rank, pads = attributes.rank, list(attributes.allowed_pads)
+    extra = [more + end for more, end in zip(attributes.output_padding, grown[rank:], strict=True)]
+    steps = zip(attributes.strides, attributes.dilations, strict=True)
+    fits = all(more < max(step) for more, step in zip(extra, steps, strict=True))
+    if not any(grown[:rank]) and fits:
+        meant = f"pads {pads} and output_padding {extra} mean the same"
+    else:
+        meant = f"pads {pads} and a Pad by {list(grown)} after it, before a bias, mean the same"
+    return Reason("negative-pads", f"its pads {list(attributes.pads)} are negative: {meant}")
 
 
 def _padding(attributes: _Attributes, sizes: tuple[int | None, ...]) -> list[_Padding] | Reason:

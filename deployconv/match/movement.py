@@ -51,6 +51,7 @@ _MOVES = frozenset(
         "ScatterElements",
         "ScatterND",
         "Slice",
+        "Split",
         "Squeeze",
         "Tile",
         "Transpose",
@@ -62,7 +63,9 @@ _MOVES = frozenset(
 """Operators that can copy, repeat or drop elements, and set others to a constant."""
 
 _LONGEST = 64
-"""The most nodes on the way of the data; then the search ends."""
+"""The most nodes on the way of the data one after the other; then the search ends."""
+_MOST_NODES = 512
+"""The most nodes from one tensor to the next; a Split may have a Tile for every column."""
 _BASE = {"float16": 1000, "bfloat16": 200, "int8": 100, "uint8": 200}
 """How many integers each element type holds exactly; the other types hold a million and more."""
 _SHIFT = 1 << 22
@@ -305,7 +308,7 @@ def movements(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]
         if found is None:
             return
         segments.insert(0, found)
-        length += len(found.nodes)
+        length += min(len(found.nodes), _LONGEST // 4)  # a Split with a Tile for each row
         source = found.source
         yield Movement(view, scope, source, target, tuple(segments))
 
@@ -346,7 +349,7 @@ class _Walk:
                 if any(pointwise) != all(pointwise):
                     return None
                 return Segment(tuple(nodes), frontier[0], target, all(pointwise))
-            if not frontier or len(nodes) > _LONGEST:
+            if not frontier or len(nodes) > _MOST_NODES:
                 return None
 
     def _copies(self, node: gs.Node) -> bool:

@@ -267,11 +267,15 @@ class ShuffleSite(BaseSite):
         output: name of the result, ``[N, C, s_1 * i_1 .. s_n * i_n]``.
         stride: ``s_1 .. s_n``.
         order: which runs fastest in the channels: the phase (CRD) or the channel (DCR).
+        channel_map: the channel of ``source`` at each place of ``order``; None if that is the
+            channel of the same number. There is a ``conv`` then.
         dtype: element type of ``source``, None if unknown.
         channels: ``C * s_1 * .. * s_n``, None if unknown.
         batch: N of ``source``; None if it does not follow from the model, and so may be 0.
         sizes: spatial sizes of ``source``; None for each that does not follow from the model.
         composite: True for several nodes, as Reshape and Transpose; False for a DepthToSpace.
+        movable: False if the channels of ``source`` are its last axis: then it stays as it is.
+        channels_last: True if ``output`` is ``[N, s_1 * i_1 .. s_n * i_n, C]``.
         conv: the Conv before the shuffle.
         original: returns the nodes of the shuffle as the model has them, for the certificate.
         original_from: returns the same nodes, with the sizes, batch and channels of a tensor
@@ -283,14 +287,22 @@ class ShuffleSite(BaseSite):
     geometry: Geometry
     stride: tuple[int, ...]
     order: ChannelOrder
+    channel_map: tuple[int, ...] | None
     dtype: str | None
     channels: int | None
     batch: int | None
     sizes: tuple[int | None, ...]
     composite: bool
+    movable: bool
+    channels_last: bool
     conv: ConvBefore | None
     original: Callable[[], Original]
     original_from: Callable[[gs.Tensor], Original | None]
+
+    @property
+    def is_depth_to_space(self) -> bool:
+        """Whether it does what a DepthToSpace does, and nothing more."""
+        return self.movable and not self.channels_last and self.channel_map is None
 
     @property
     def operators(self) -> Operators:

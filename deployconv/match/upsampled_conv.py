@@ -56,6 +56,13 @@ _MOST_SOURCES = 24
 """Possible low-resolution inputs that are tried for one convolution."""
 _ANY_CHANNELS = 3
 """A number of channels to try a layer on that does the same to every channel."""
+_CROPS = frozenset(["Gather", "GatherND", "Pad", "Slice", "Split"])
+"""Operators that can cut off the border of an image; a Pad can with negative numbers."""
+_UNEVEN = "its rounding repeats the pixels unevenly"
+_RANKS = frozenset(["Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
+"""Operators that may stand around a Pad, such as one of 3-D images."""
+_MOST_BEFORE_CONV = 16
+"""The most nodes that are looked at for a Pad between a Resize and a Conv."""
 _INTEGER_CONVS = {"QLinearConv": 3, "ConvInteger": 1}
 """Which input is the weight."""
 _ZERO_POINT = 2
@@ -161,19 +168,23 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
 
 
 def _before_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
-    """The farthest movement that upsamples, one that is proven at all sizes if there is any."""
+    """The farthest movement that upsamples, of those that have the least against them.
+
+    One that crops the image before it enlarges it gives way to one that begins behind the crop,
+    unless the Conv reads no zeros where the pixels were cut off.
+    """
     found_weight = find_weight(node, scope, view)
     weight = None if isinstance(found_weight, Reason) else found_weight
     channels, rank = _input_of(node, weight)
     dtype = "float32" if weight is None else weight.dtype.name
-    farthest: Upsampling | None = None
-    for movement in _sources(node.inputs[0], scope, view):
-        found = upsampling_of(movement, channels, rank, dtype)
-        if not _enlarges(found):
-            continue
-        if farthest is None or found.proven or not farthest.proven:
-            farthest = found
-    return farthest
+    tried = [
+        upsampling_of(one, channels, rank, dtype) for one in _sources(node.inputs[0], scope, view)
+    ]
+    found = [one for one in tried if _enlarges(one)]
+    if len(found) > 1 and weight is not None:
+        conv = AttributeReader(node, scope.label(node)).conv(weight, grouped_axis=0)
+        found = [one for one in found if _obstacle(one, conv) is None] or found
+    return next((one for one in reversed(found) if one.proven), found[-1] if found else None)
 
 
 def _before_integer_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
@@ -227,10 +238,16 @@ def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
         return Reason("strided-conv", "the Conv after the upsampling has a stride above 1")
     if conv.auto_pad != "NOTSET" and any(conv.pads):
         return Reason("ambiguous-same-pads", "the Conv has both auto_pad and pads")
+    if conv.cropping is not None:
+        meant = f"pads {list(conv.allowed_pads)} and a Slice before it that cuts off"
+        text = f"the pads {list(conv.pads)} of the Conv are negative: {meant}"
+        return Reason("negative-pads", f"{text} {list(conv.cropping)} mean the same")
     pads = conv.explicit_pads
     for axis, (begin, end) in zip(found.maps, pads, strict=True):
         beyond = (*range(-begin, 0), *range(axis.size, axis.size + end))
         if any(axis.source(index) != ZERO for index in beyond):
+            if not any(node.op in _CROPS for node in found.movement.nodes):
+                return Reason("unsupported-rounding", _UNEVEN)
             text = "the upsampled tensor is cropped where the Conv pads it with zeros again"
             return Reason("cropped-upsampling", text)
     if not found.proven:
@@ -332,7 +349,7 @@ def _why_it_stays(node: gs.Node, factors: list[float] | None, scope: Scope, view
         shown = " x ".join(f"{factor:g}" for factor in factors)
         return Reason("non-integer-scale", f"its scale is {shown}")
     if not _is_upsampling(node, scope, view, len(factors)):
-        return Reason("unsupported-rounding", "its rounding repeats the pixels unevenly")
+        return Reason("unsupported-rounding", _UNEVEN)
     padding = _padding_before_conv(node)
     if padding is not None:
         return Reason("non-zero-padding", f"padding by {padding} stands between it and the Conv")
@@ -350,8 +367,16 @@ def _is_upsampling(node: gs.Node, scope: Scope, view: View, rank: int) -> bool:
 
 def _padding_before_conv(node: gs.Node) -> str | None:
     """The mode of a Pad between ``node`` and a Conv; zero padding would be part of a site."""
-    for consumer in node.outputs[0].outputs:
-        feeds_conv = any(after.op == "Conv" for out in consumer.outputs for after in out.outputs)
-        if consumer.op == "Pad" and feeds_conv:
-            return str(consumer.attrs.get("mode", "constant"))
+    waiting: list[tuple[gs.Node, str | None]] = [(node, None)]
+    for _ in range(_MOST_BEFORE_CONV):
+        if not waiting:
+            break
+        last, mode = waiting.pop(0)
+        for consumer in (after for out in last.outputs for after in out.outputs):
+            if consumer.op == "Conv" and mode is not None:
+                return mode
+            if consumer.op == "Pad":
+                waiting.append((consumer, str(consumer.attrs.get("mode", "constant"))))
+            elif consumer.op in _RANKS:
+                waiting.append((consumer, mode))
     return None

@@ -221,7 +221,11 @@ def plan_form(site: UpsampleSite, form: Form, shuffle: Shuffle) -> Rewrite | Rea
 
 
 def absorbing(site: UpsampleSite, seen: View) -> UpsampleSite:
-    """``site`` with the Slices and affine layers after it, in whatever order they come."""
+    """``site`` with the Slices and affine layers after it, in whatever order they come.
+
+    An Identity between them is taken in as well, one after the last of them is not.
+    """
+    longest = site
     while True:
         trim = trim_after(site, seen)
         fold = fold_after(site, seen) if trim is None else None
@@ -230,7 +234,9 @@ def absorbing(site: UpsampleSite, seen: View) -> UpsampleSite:
         elif fold is not None:
             site = fold.into(site)
         else:
-            return site
+            return longest
+        if site.nodes[-1].op != "Identity":
+            longest = site
 
 
 def _report(site: Site, status: Status, reason: Reason | None) -> SiteReport:
