@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ from numpy.typing import NDArray
 from deployconv.graph.shapes import Instance
 from deployconv.graph.symbolic import Spread, Unproven
 from deployconv.graph.tensors import dtype_name
+from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
 from deployconv.match.movement import ZERO, Movement, Segment
-from deployconv.match.pointwise import per_channel
+from deployconv.match.pointwise import values_along
 from deployconv.results import Pattern
 
 Array = NDArray[Any]
@@ -71,6 +73,8 @@ class Upsampling:
 
     movement: Movement
     maps: tuple[AxisMap, ...]
+    axes: ImageAxes
+    """Which axes of the source are batch, channels and spatial axes."""
     channels_in_batch: bool
     """True if the movement makes every channel a batch element of its own."""
     proven: bool = True
@@ -84,8 +88,13 @@ class Upsampling:
     @property
     def invariant(self) -> tuple[object, ...]:
         """What must not depend on the sizes."""
-        axes = ((found.stride, found.begin, found.hold, found.tail) for found in self.maps)
-        return self.channels_in_batch, *axes
+        maps = ((found.stride, found.begin, found.hold, found.tail) for found in self.maps)
+        return self.axes, self.channels_in_batch, *maps
+
+    @property
+    def stride(self) -> int:
+        """How many elements each element of the source becomes, all axes together."""
+        return prod(found.stride for found in self.maps)
 
     @property
     def sets_zeros(self) -> bool:
@@ -118,55 +127,127 @@ def upsampling_of(
     agreed: Upsampling | None = None
     for instance in movement.instances(channels, rank):
         shape = instance[movement.source.name]
-        if len(instance.get(movement.target.name, shape)) != len(shape):
+        if not _may_be_image(instance.get(movement.target.name), shape):
             return None  # without making the map, which takes long for large images
         sources = movement.index_map(instance, dtype, zero)
-        if sources is None or not 3 <= sources.ndim <= 5 or sources.ndim != len(shape):
+        if sources is None or not 3 <= sources.ndim <= 5:
             return None
-        if not all(_commutes(segment, movement, instance) for segment in movement.pointwise):
+        in_batch = sources.shape[:2] == (prod(shape[:2]), 1) and shape[1] > 1
+        axes = AS_THEY_ARE if in_batch else image_axes(sources, shape)
+        if axes is None:
             return None
-        in_batch = sources.shape[:2] == (shape[0] * shape[1], 1) and shape[1] > 1
-        maps = fit_axes(sources, _with_channels_in_batch(shape) if in_batch else shape)
+        others = [
+            segment
+            for segment in movement.pointwise
+            if not _commutes(segment, movement, instance, axes)
+        ]
+        if others:  # values per row, say: a mask of zeros and ones moves elements
+            moving = movement.counting(others)
+            return upsampling_of(moving, channels, rank, dtype, zero) if moving else None
+        maps = fit_axes(*_as_image(sources, shape, axes, in_batch))
         if maps is None:
             return None
-        found = Upsampling(movement, maps, in_batch)
+        found = Upsampling(movement, maps, axes, in_batch)
         if agreed is not None and agreed.invariant != found.invariant:
             return None
         agreed = found
     if agreed is None or not movement.dynamic:
         return agreed
-    maps, in_batch = agreed.maps, agreed.channels_in_batch
+    maps, axes, in_batch = agreed.maps, agreed.axes, agreed.channels_in_batch
 
     def is_same(sources: Array, shape: tuple[int, ...]) -> bool:
-        return fits(sources, maps, _with_channels_in_batch(shape) if in_batch else shape)
+        sources, shape = _as_image(sources, shape, axes, in_batch)
+        return fits(sources, maps, shape)
 
     return replace(agreed, proven=holds_at_all_sizes(movement, dtype, is_same))
 
 
-def _with_channels_in_batch(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape ``[N, C, ..]`` as ``[N * C, 1, ..]``."""
-    batch, channels, *sizes = shape
-    return batch * channels, 1, *sizes
+def _may_be_image(target: Sequence[int] | None, source: Sequence[int]) -> bool:
+    """Whether a result of this shape, None if unknown, may have the axes of the source.
+
+    It may have more axes only if these are of size 1.
+    """
+    if target is None or len(target) == len(source):
+        return True
+    longer = [sum(size > 1 for size in shape) for shape in (source, target)]
+    return len(target) > len(source) and longer[0] >= longer[1]
 
 
-def _commutes(segment: Segment, movement: Movement, instance: Instance) -> bool:
+def image_axes(sources: Array, shape: Sequence[int]) -> ImageAxes | None:
+    """Which axis of the source each axis of a result follows.
+
+    Args:
+        sources: flat input index of each output element, or ZERO.
+        shape: of the source.
+
+    Returns:
+        Axes that fit the elements on one line per axis; whether the other elements agree is
+        another question. None if there are none.
+    """
+    filled = sources != ZERO
+    if not filled.any():
+        return None
+    place = [int(at[0]) for at in np.nonzero(filled)]
+    order: list[int | None] = []
+    for axis in range(sources.ndim):
+        line = np.moveaxis(sources, axis, -1)[tuple(place[:axis] + place[axis + 1 :])]
+        coordinates = np.unravel_index(line[line != ZERO], tuple(shape))
+        changing = [at for at, along in enumerate(coordinates) if (along != along[0]).any()]
+        if len(changing) > 1:
+            return None
+        order.append(changing[0] if changing else None)
+    followed = [axis for axis in order if axis is not None]
+    # An axis of size 1 does not show what it follows: any that is left is right.
+    left = [axis for axis in range(len(shape)) if axis not in followed]
+    if len(set(followed)) < len(followed) or len(followed) + len(left) > len(order):
+        return None
+    rest = iter(left)
+    return ImageAxes.of([next(rest, None) if axis is None else axis for axis in order])
+
+
+def _as_image(
+    sources: Array, shape: Sequence[int], axes: ImageAxes, channels_in_batch: bool
+) -> tuple[Array, tuple[int, ...]]:
+    """The index map as that of a source ``[N, C, ..]``, and the shape of this source."""
+    if channels_in_batch:
+        batch, channels, *sizes = shape
+        return sources, (batch * channels, 1, *sizes)
+    image = axes.of_tensor(shape)
+    if not axes.order:
+        return sources, image
+    filled = sources != ZERO
+    coordinates = np.unravel_index(np.where(filled, sources, 0), tuple(shape))
+    ordered = [0 * sources if axis is None else coordinates[axis] for axis in axes.order]
+    return np.where(filled, np.ravel_multi_index(ordered, image), ZERO), image
+
+
+def _commutes(segment: Segment, movement: Movement, instance: Instance, axes: ImageAxes) -> bool:
     """Whether a pointwise ``segment`` does the same to the source of the movement.
 
     Values that it has per channel must meet the same channels there.
     """
     view, scope, shape = movement.view, movement.scope, instance[movement.source.name]
-    layers = [per_channel(node, scope, view) for node in segment.nodes]
-    if any(rank > len(shape) for _, rank in layers):
+    layers = [values_along(node, scope, view) for node in segment.nodes]
+    if any(rank > len(instance.get(segment.source.name, shape)) for _, rank in layers):
         return False
-    if not any(by_channel for by_channel, _ in layers):
+    varying = {axis for axis, _ in layers if axis is not None}
+    if not varying:
         return True
-    before = movement.until(segment)
+    before, channels = movement.until(segment), axes.channels
     sources = before.index_map(instance, dtype_name(segment.source.dtype) or "float32")
-    if sources is None or sources.ndim != len(shape):
+    if sources is None or channels is None:
         return False
-    channels = np.unravel_index(np.maximum(sources, 0), shape)[1]
-    expected = np.arange(sources.shape[1]).reshape(-1, *[1] * (len(shape) - 2))
-    return bool((channels == expected)[sources != ZERO].all())
+    met = np.unravel_index(np.maximum(sources, 0), shape)[channels]
+    return all(
+        -sources.ndim <= axis < sources.ndim
+        and _counts(np.moveaxis(met, axis, -1), np.moveaxis(sources, axis, -1))
+        for axis in varying
+    )
+
+
+def _counts(channels: Array, sources: Array) -> bool:
+    """Whether ``channels`` are 0, 1, 2 .. along the last axis, wherever there is a source."""
+    return bool((channels == np.arange(channels.shape[-1]))[sources != ZERO].all())
 
 
 def fit_axes(sources: Array, input_shape: Sequence[int]) -> tuple[AxisMap, ...] | None:
@@ -182,17 +263,8 @@ def fit_axes(sources: Array, input_shape: Sequence[int]) -> tuple[AxisMap, ...] 
     """
     if sources.ndim != len(input_shape) or sources.shape[:2] != tuple(input_shape[:2]):
         return None
-    filled = sources >= 0
-    if not filled.any():
-        return None
-    coordinates = np.unravel_index(np.where(filled, sources, 0), tuple(input_shape))
-    vectors = []
-    for axis in range(sources.ndim):
-        others = tuple(other for other in range(sources.ndim) if other != axis)
-        along = np.where(filled, coordinates[axis], ZERO)
-        vectors.append(along.max(axis=others))
-    # Put together again from its axes, the map must be the one that was measured.
-    if not np.array_equal(_combined(vectors, input_shape), sources):
+    vectors = _separated(sources, input_shape)
+    if vectors is None:
         return None
     for axis in (0, 1):
         if not np.array_equal(vectors[axis], np.arange(input_shape[axis])):
@@ -202,6 +274,38 @@ def fit_axes(sources: Array, input_shape: Sequence[int]) -> tuple[AxisMap, ...] 
     ]
     fitted = tuple(found for found in maps if found is not None)
     return fitted if len(fitted) == len(maps) else None
+
+
+def _separated(sources: Array, shape: Sequence[int]) -> list[Array] | None:
+    """The input index along each axis, if all of ``sources`` follows from these; else None."""
+    filled = sources >= 0
+    if not filled.any():
+        return None
+    coordinates = np.unravel_index(np.where(filled, sources, 0), tuple(shape))
+    vectors = []
+    for axis in range(sources.ndim):
+        others = tuple(other for other in range(sources.ndim) if other != axis)
+        along = np.where(filled, coordinates[axis], ZERO)
+        vectors.append(along.max(axis=others))
+    # Put together again from its axes, the map must be the one that was measured.
+    return vectors if np.array_equal(_combined(vectors, shape), sources) else None
+
+
+def is_even(movement: Movement, channels: int, rank: int, dtype: str) -> bool:
+    """Whether ``movement`` repeats each element equally often, along all axes of its source.
+
+    The arguments are those of `upsampling_of`.
+    """
+    instances = movement.instances(channels, rank)
+    for instance in instances:
+        shape = instance[movement.source.name]
+        sources = movement.index_map(instance, dtype)
+        vectors = None
+        if sources is not None and sources.ndim == len(shape):
+            vectors = _separated(sources, shape)
+        if vectors is None or None in map(fit_axis, vectors, shape):
+            return False
+    return bool(instances)
 
 
 def fits(sources: Array, maps: Sequence[AxisMap], input_shape: Sequence[int]) -> bool:

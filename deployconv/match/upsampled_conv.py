@@ -41,9 +41,9 @@ from deployconv.match.attributes import (
     is_standard,
     spatial_sizes,
 )
-from deployconv.match.index_map import AxisMap, Upsampling, upsampling_of
+from deployconv.match.index_map import AxisMap, Upsampling, is_even, upsampling_of
 from deployconv.match.movement import ZERO, Movement, Segment, movements
-from deployconv.match.pointwise import keeps_zero
+from deployconv.match.pointwise import for_image, keeps_zero
 from deployconv.match.site import Original, Pointwise, Recogniser, Site, SkippedSite, UpsampleSite
 from deployconv.match.weights import find_parameters, find_weight
 from deployconv.polyphase import Axis
@@ -132,31 +132,36 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
         weight=parameters.weight,
         transposed=False,
         bias=parameters.bias,
-        sizes=spatial_sizes(x, conv.rank),
-        original=lambda: _original(found.movement, node, channels[0], conv.rank + 2),
-        pointwise_before=tuple(
-            Pointwise(segment.nodes, segment.source.name, segment.target.name)
-            for segment in found.movement.pointwise
-        ),
+        sizes=spatial_sizes(x, conv.rank, found.axes),
+        original=lambda: _original(found, node, channels[0], conv.rank + 2),
+        pointwise_before=tuple(_pointwise(found.movement, conv.rank + 2)),
+        input_axes=found.axes,
         channels_in_batch=found.channels_in_batch,
         repeats=found.only_repeats and set(conv.kernel) == {1} and not any(conv.pads),
     )
 
 
 def _before_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
-    """The farthest movement that upsamples, one that is proven at all sizes if there is any."""
+    """The movement before a Conv that upsamples most, of those that are proven at all sizes.
+
+    Of several, it is the farthest one whose source the Conv can read without a Transpose, if there
+    is one.
+    """
     found_weight = find_weight(node, scope, view)
     weight = None if isinstance(found_weight, Reason) else found_weight
     channels, rank = _input_of(node, weight)
     dtype = "float32" if weight is None else weight.dtype.name
-    farthest: Upsampling | None = None
+    best: Upsampling | None = None
     for movement in _sources(node.inputs[0], scope, view):
         found = upsampling_of(movement, channels, rank, dtype)
-        if not _enlarges(found):
-            continue
-        if farthest is None or found.proven or not farthest.proven:
-            farthest = found
-    return farthest
+        if _enlarges(found) and (best is None or _rank(found) >= _rank(best)):
+            best = found
+    return best
+
+
+def _rank(found: Upsampling) -> tuple[bool, int, bool]:
+    """The larger, the more suitable is ``found`` for a layer."""
+    return found.proven, found.stride, not found.axes.order
 
 
 def _before_integer_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
@@ -192,7 +197,7 @@ def _sources(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]:
 
 
 def _enlarges(found: Upsampling | None) -> TypeGuard[Upsampling]:
-    return found is not None and any(axis.stride > 1 for axis in found.maps)
+    return found is not None and found.stride > 1
 
 
 def _zero_point(node: gs.Node, scope: Scope, view: View) -> float:
@@ -252,15 +257,25 @@ def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Ax
     )
 
 
-def _original(movement: Movement, conv: gs.Node, channels: int, rank: int) -> Original:
+def _pointwise(movement: Movement, rank: int) -> Iterator[Pointwise]:
+    """The pointwise layers on the way, for an image of ``rank`` dimensions."""
+    for segment in movement.pointwise:
+        reshaped: dict[str, Constant] = {}
+        for node in segment.nodes:
+            reshaped |= for_image(node, movement.scope, movement.view, rank)
+        yield Pointwise(segment.nodes, segment.source.name, segment.target.name, reshaped)
+
+
+def _original(found: Upsampling, conv: gs.Node, channels: int, rank: int) -> Original:
     """The nodes of the layer, with the first sizes that were tried."""
+    movement = found.movement
     instance = movement.instances(channels, rank)[0]
     nodes, constants, target = movement.runnable(instance, pointwise=True)
     last = NodeProto()
     last.CopyFrom(movement.scope.proto.node[movement.scope.index(conv)])
     last.input[0] = target
     nodes.append(last)
-    batch, depth, *sizes = instance[movement.source.name]
+    batch, depth, *sizes = found.axes.of_tensor(instance[movement.source.name])
     return Original(tuple(nodes), constants, tuple(sizes), (batch, depth))
 
 
@@ -328,7 +343,7 @@ def _is_upsampling(node: gs.Node, scope: Scope, view: View, rank: int) -> bool:
     if movement is None or movement.source is not node.inputs[0]:
         return False
     dtype = dtype_name(node.inputs[0].dtype) or "float32"
-    return upsampling_of(movement, _ANY_CHANNELS, rank, dtype) is not None
+    return is_even(movement, _ANY_CHANNELS, rank, dtype)
 
 
 def _padding_before_conv(node: gs.Node) -> str | None:

@@ -117,6 +117,12 @@ class Emitter:
         inputs = [self.ints(name, values) for name, values in bounds.items()]
         return self.add("Slice", [tensor, *inputs])
 
+    def unsqueeze(self, tensor: gs.Tensor, axes: Ints) -> gs.Tensor:
+        """Add axes of size 1; before opset 13 they are an attribute."""
+        if self.opset < 13:
+            return self.add("Unsqueeze", [tensor], axes=list(axes))
+        return self.add("Unsqueeze", [tensor, self.ints("axes", axes)])
+
     def spatial_shape(self, tensor: gs.Tensor) -> gs.Tensor:
         """The sizes of the spatial axes, read as the model runs."""
         return self.slice(self.add("Shape", [tensor]), [2], [INT64_MAX], [0])

@@ -160,10 +160,7 @@ class Region:
             missed += [self.scope.label(node) for node in step.parity_only]
         exported = [OnnxExporter.export_node(node) for step in steps for node in step.nodes]
         feeds = {
-            own.site.input: draws.image(
-                (*(own.original.batch_and_channels or (2, own.site.channels[0])), *sizes)
-            )
-            for own in owns
+            own.site.input: draws.image(own.site.input_shape(own.original, sizes)) for own in owns
         }
         heads = tuple(
             head.on(layer.site, head.layout.channels)
