@@ -350,7 +350,8 @@ def _step_at(
 
 def _alike(site: UpsampleSite, peer: UpsampleSite) -> bool:
     """Whether two layers put the same phases at the same pixels."""
-    same_input = site.input == peer.input or (None not in site.sizes and site.sizes == peer.sizes)
+    inputs = [(one.input, one.input_axes) for one in (site, peer)]
+    same_input = inputs[0] == inputs[1] or (None not in site.sizes and site.sizes == peer.sizes)
     extras = ([axis.extra for axis in one.axes] for one in (site, peer))
     return (
         peer is not site

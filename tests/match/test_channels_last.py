@@ -145,6 +145,34 @@ UPSAMPLED = {
             "w": W1.reshape(3, 2, 1, 3),
         },
     ),
+    "a row of pixels that is neither batch nor channels": Case(
+        f"r = Resize<{NEAREST}>(x, , by) z = Unsqueeze(r, front) y = Conv<pads=[1,1,1,1]>(z, w, b)",
+        ((4, 3), (1, 5), (9, 2)),
+        "h,w",
+        constants={
+            "by": floats(2, 3),
+            "front": ints(0, 1),
+            "w": integers(3, 1, 3, 3, seed=1),
+        },
+    ),
+    "height and width exchanged": Case(
+        f"r = Resize<{NEAREST}>(x, , by) z = Transpose<perm=[0,3,2,1]>(r) {CONV}",
+        DYNAMIC,
+        "n,h,w,2",
+        constants={"by": NHWC},
+    ),
+    "one channel": Case(
+        f"u = Resize<{NEAREST}>(x, , by) {FIRST} {CONV}",
+        ((1, 4, 3, 1), (2, 1, 5, 1)),
+        "n,h,w,1",
+        constants={"by": NHWC, "w": integers(3, 1, 3, 3, seed=1)},
+    ),
+    "a Conv of one tap": Case(
+        f"u = Resize<{NEAREST}>(x, , by) {FIRST} y = Conv(z, w, b)",
+        DYNAMIC,
+        "n,h,w,2",
+        constants={"by": NHWC, "w": integers(3, 2, 1, 1, seed=1)},
+    ),
     "three dimensions": Case(
         f"u = Resize<{NEAREST}>(x, , by) z = Transpose<perm=[0,4,1,2,3]>(u)"
         " y = Conv<pads=[1,1,1,1,1,1]>(z, w, b)",
@@ -161,11 +189,19 @@ def test_channels_last_image(case: Case) -> None:
     assert codes(assert_never_wrong(case.model, case.shapes)) == [None]
 
 
-def test_a_transpose_takes_the_place_of_the_upsampling() -> None:
-    _, after = rewrite(UPSAMPLED["resize by scales"].model)
-    assert ops(after) == {"Transpose": 1, "Conv": 1, "DepthToSpace": 1} or ops(after)["Resize"] == 0
-    first = after.graph.node[0]
+def test_a_transpose_of_the_small_image_comes_first() -> None:
+    _, after = rewrite(static(f"u = Resize<{NEAREST}>(x, , by)", by=floats(1, 2, 2, 1)).model)
+    first, *others = after.graph.node
     assert (first.op_type, list(first.attribute[0].ints)) == ("Transpose", [0, 3, 1, 2])
+    assert [node.op_type for node in others] == ["Conv", "DepthToSpace", "Slice"]
+
+
+def test_two_layers_of_one_image() -> None:
+    body = f"u = Resize<{NEAREST}>(x, , by) {FIRST} p = Conv<pads=[1,1,1,1]>(z, w, b)"
+    constants = {"by": NHWC, "v": integers(3, 2, 5, 5, seed=4)}
+    body += " q = Conv<pads=[2,2,2,2]>(z, v, b) y = Concat<axis=1>(p, q)"
+    case = Case(body, DYNAMIC, "n,h,w,2", constants=constants)
+    assert codes(assert_never_wrong(case.model, case.shapes)) == [None, None]
 
 
 RESIZED = f"r = Resize<{NEAREST}>(x, , by)"
