@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TypeVar
 
 Size = TypeVar("Size")
@@ -57,6 +58,12 @@ class ImageAxes:
             return tuple(sizes)
         known = dict(zip(self.order, sizes, strict=True))
         return tuple(known[axis] for axis in range(len(self.perm)))
+
+    def steps(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """How far apart in a tensor of this shape neighbours along each axis of the image are."""
+        apart = [prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
+        order = self.order or range(len(sizes))
+        return tuple(0 if axis is None else apart[axis] for axis in order)
 
     @property
     def channels(self) -> int | None:

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from deployconv.graph.shapes import Instance
 from deployconv.graph.symbolic import Spread, Unproven
 from deployconv.graph.tensors import dtype_name
-from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
+from deployconv.match.axis_map import AxisMap, fit_axes, fit_axis, fits, separated
+from deployconv.match.image_axes import ImageAxes
 from deployconv.match.movement import ZERO, Movement, Segment
 from deployconv.match.pointwise import values_along
 from deployconv.results import Pattern
@@ -35,36 +36,6 @@ _SIZES = ((1, 1, 1, 1), (3, 5, 7, 2), (7, 2, 5, 3), (11, 13, 4, 6))
 """Given to the first, second, .. dynamic dimension, in addition to the sizes of `Shapes`."""
 _LONGEST_PERIOD = 16
 """The longest period of indices that repeat: far below the sizes of `Shapes`."""
-
-
-@dataclass(frozen=True)
-class AxisMap:
-    """Along one axis, output ``o`` reads input ``(o - begin) / stride``.
-
-    Attributes:
-        stride: 1 if the axis is not upsampled.
-        begin: the first output index that reads input 0; negative if the beginning is cut off.
-        hold: True if the division rounds down, False if a remainder reads a zero.
-        size: output elements.
-        input_size: input elements.
-    """
-
-    stride: int
-    begin: int
-    hold: bool
-    size: int
-    input_size: int
-
-    def source(self, index: int) -> int:
-        """The input index that output ``index``, any integer, reads; ZERO if it reads none."""
-        source, remainder = divmod(index - self.begin, self.stride)
-        inside = 0 <= source < self.input_size
-        return source if inside and (self.hold or remainder == 0) else ZERO
-
-    @property
-    def tail(self) -> int:
-        """Output size minus stride times input size."""
-        return self.size - self.stride * self.input_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,20 +104,14 @@ def upsampling_of(
         if sources is None or not 3 <= sources.ndim <= 5:
             return None
         in_batch = sources.shape[:2] == (prod(shape[:2]), 1) and shape[1] > 1
-        axes = AS_THEY_ARE if in_batch else image_axes(sources, shape)
-        if axes is None:
+        fitted = fit_axes(sources, _with_channels_in_batch(shape) if in_batch else shape)
+        if fitted is None or (in_batch and fitted[0].order):
             return None
-        others = [
-            segment
-            for segment in movement.pointwise
-            if not _commutes(segment, movement, instance, axes)
-        ]
+        axes, maps = fitted
+        others = [*_others(movement, instance, axes.channels)]
         if others:  # values per row, say: a mask of zeros and ones moves elements
             moving = movement.counting(others)
             return upsampling_of(moving, channels, rank, dtype, zero) if moving else None
-        maps = fit_axes(*_as_image(sources, shape, axes, in_batch))
-        if maps is None:
-            return None
         found = Upsampling(movement, maps, axes, in_batch)
         if agreed is not None and agreed.invariant != found.invariant:
             return None
@@ -156,10 +121,15 @@ def upsampling_of(
     maps, axes, in_batch = agreed.maps, agreed.axes, agreed.channels_in_batch
 
     def is_same(sources: Array, shape: tuple[int, ...]) -> bool:
-        sources, shape = _as_image(sources, shape, axes, in_batch)
-        return fits(sources, maps, shape)
+        return fits(sources, maps, _with_channels_in_batch(shape) if in_batch else shape, axes)
 
     return replace(agreed, proven=holds_at_all_sizes(movement, dtype, is_same))
+
+
+def _with_channels_in_batch(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape ``[N, C, ..]`` as ``[N * C, 1, ..]``."""
+    batch, channels, *sizes = shape
+    return batch * channels, 1, *sizes
 
 
 def _may_be_image(target: Sequence[int] | None, source: Sequence[int]) -> bool:
@@ -173,122 +143,41 @@ def _may_be_image(target: Sequence[int] | None, source: Sequence[int]) -> bool:
     return len(target) > len(source) and longer[0] >= longer[1]
 
 
-def image_axes(sources: Array, shape: Sequence[int]) -> ImageAxes | None:
-    """Which axis of the source each axis of a result follows.
+def _others(movement: Movement, instance: Instance, channels: int | None) -> Iterator[Segment]:
+    """The pointwise segments that would do something else to the source of the movement.
 
-    Args:
-        sources: flat input index of each output element, or ZERO.
-        shape: of the source.
-
-    Returns:
-        Axes that fit the elements on one line per axis; whether the other elements agree is
-        another question. None if there are none.
-    """
-    filled = sources != ZERO
-    if not filled.any():
-        return None
-    place = [int(at[0]) for at in np.nonzero(filled)]
-    order: list[int | None] = []
-    for axis in range(sources.ndim):
-        line = np.moveaxis(sources, axis, -1)[tuple(place[:axis] + place[axis + 1 :])]
-        coordinates = np.unravel_index(line[line != ZERO], tuple(shape))
-        changing = [at for at, along in enumerate(coordinates) if (along != along[0]).any()]
-        if len(changing) > 1:
-            return None
-        order.append(changing[0] if changing else None)
-    followed = [axis for axis in order if axis is not None]
-    # An axis of size 1 does not show what it follows: any that is left is right.
-    left = [axis for axis in range(len(shape)) if axis not in followed]
-    if len(set(followed)) < len(followed) or len(followed) + len(left) > len(order):
-        return None
-    rest = iter(left)
-    return ImageAxes.of([next(rest, None) if axis is None else axis for axis in order])
-
-
-def _as_image(
-    sources: Array, shape: Sequence[int], axes: ImageAxes, channels_in_batch: bool
-) -> tuple[Array, tuple[int, ...]]:
-    """The index map as that of a source ``[N, C, ..]``, and the shape of this source."""
-    if channels_in_batch:
-        batch, channels, *sizes = shape
-        return sources, (batch * channels, 1, *sizes)
-    image = axes.of_tensor(shape)
-    if not axes.order:
-        return sources, image
-    filled = sources != ZERO
-    coordinates = np.unravel_index(np.where(filled, sources, 0), tuple(shape))
-    ordered = [0 * sources if axis is None else coordinates[axis] for axis in axes.order]
-    return np.where(filled, np.ravel_multi_index(ordered, image), ZERO), image
-
-
-def _commutes(segment: Segment, movement: Movement, instance: Instance, axes: ImageAxes) -> bool:
-    """Whether a pointwise ``segment`` does the same to the source of the movement.
-
-    Values that it has per channel must meet the same channels there.
+    Values that they have per channel must meet the same ``channels``, an axis of the source, there.
     """
     view, scope, shape = movement.view, movement.scope, instance[movement.source.name]
-    layers = [values_along(node, scope, view) for node in segment.nodes]
-    if any(rank > len(instance.get(segment.source.name, shape)) for _, rank in layers):
+    for run in movement.pointwise_runs:
+        met: Array | None = None
+        for segment in run:
+            layers = [values_along(node, scope, view) for node in segment.nodes]
+            varying = {axis for axis, _ in layers if axis is not None}
+            known = len(instance.get(segment.source.name, shape))
+            if varying and met is None and channels is not None:
+                met = _channels_met(movement.until(run[0]), instance, channels)
+            if any(rank > known for _, rank in layers) or not all(
+                met is not None and _counts(met, axis) for axis in varying
+            ):
+                yield segment
+
+
+def _channels_met(movement: Movement, instance: Instance, channels: int) -> Array | None:
+    """The channel of the source that each element of the target is from, or ZERO."""
+    shape = instance[movement.source.name]
+    sources = movement.index_map(instance, dtype_name(movement.target.dtype) or "float32")
+    if sources is None:
+        return None
+    return np.where(sources == ZERO, ZERO, sources // prod(shape[channels + 1 :]) % shape[channels])
+
+
+def _counts(met: Array, axis: int) -> bool:
+    """Whether indices are 0, 1, 2 .. along ``axis``, wherever they are not ZERO."""
+    if not -met.ndim <= axis < met.ndim:
         return False
-    varying = {axis for axis, _ in layers if axis is not None}
-    if not varying:
-        return True
-    before, channels = movement.until(segment), axes.channels
-    sources = before.index_map(instance, dtype_name(segment.source.dtype) or "float32")
-    if sources is None or channels is None:
-        return False
-    met = np.unravel_index(np.maximum(sources, 0), shape)[channels]
-    return all(
-        -sources.ndim <= axis < sources.ndim
-        and _counts(np.moveaxis(met, axis, -1), np.moveaxis(sources, axis, -1))
-        for axis in varying
-    )
-
-
-def _counts(channels: Array, sources: Array) -> bool:
-    """Whether ``channels`` are 0, 1, 2 .. along the last axis, wherever there is a source."""
-    return bool((channels == np.arange(channels.shape[-1]))[sources != ZERO].all())
-
-
-def fit_axes(sources: Array, input_shape: Sequence[int]) -> tuple[AxisMap, ...] | None:
-    """The map of each spatial axis, if ``sources`` consists of one map per axis.
-
-    Args:
-        sources: ``[N, C, o_1 .. o_n]``, flat input index of each output element, or ZERO.
-        input_shape: ``[N, C, i_1 .. i_n]``.
-
-    Returns:
-        One map per spatial axis; None if elements change their batch element or channel, or if
-        the axes do not separate.
-    """
-    if sources.ndim != len(input_shape) or sources.shape[:2] != tuple(input_shape[:2]):
-        return None
-    vectors = _separated(sources, input_shape)
-    if vectors is None:
-        return None
-    for axis in (0, 1):
-        if not np.array_equal(vectors[axis], np.arange(input_shape[axis])):
-            return None
-    maps = [
-        fit_axis(vector, size) for vector, size in zip(vectors[2:], input_shape[2:], strict=True)
-    ]
-    fitted = tuple(found for found in maps if found is not None)
-    return fitted if len(fitted) == len(maps) else None
-
-
-def _separated(sources: Array, shape: Sequence[int]) -> list[Array] | None:
-    """The input index along each axis, if all of ``sources`` follows from these; else None."""
-    filled = sources >= 0
-    if not filled.any():
-        return None
-    coordinates = np.unravel_index(np.where(filled, sources, 0), tuple(shape))
-    vectors = []
-    for axis in range(sources.ndim):
-        others = tuple(other for other in range(sources.ndim) if other != axis)
-        along = np.where(filled, coordinates[axis], ZERO)
-        vectors.append(along.max(axis=others))
-    # Put together again from its axes, the map must be the one that was measured.
-    return vectors if np.array_equal(_combined(vectors, shape), sources) else None
+    along = np.moveaxis(met, axis, -1)
+    return bool(((along == np.arange(along.shape[-1])) | (along == ZERO)).all())
 
 
 def is_even(movement: Movement, channels: int, rank: int, dtype: str) -> bool:
@@ -300,58 +189,13 @@ def is_even(movement: Movement, channels: int, rank: int, dtype: str) -> bool:
     for instance in instances:
         shape = instance[movement.source.name]
         sources = movement.index_map(instance, dtype)
-        vectors = None
-        if sources is not None and sources.ndim == len(shape):
-            vectors = _separated(sources, shape)
-        if vectors is None or None in map(fit_axis, vectors, shape):
+        found = None if sources is None else separated(sources, shape)
+        if found is None:
+            return False
+        axes, vectors = found
+        if None in map(fit_axis, vectors, axes.of_tensor(shape)):
             return False
     return bool(instances)
-
-
-def fits(sources: Array, maps: Sequence[AxisMap], input_shape: Sequence[int]) -> bool:
-    """Whether ``maps``, found at other sizes, give ``sources`` for ``input_shape``."""
-    resized = [
-        replace(found, size=found.tail + found.stride * size, input_size=size)
-        for found, size in zip(maps, input_shape[2:], strict=True)
-    ]
-    spatial = [np.array([found.source(o) for o in range(found.size)], int) for found in resized]
-    vectors = [*map(np.arange, input_shape[:2]), *spatial]
-    return np.array_equal(_combined(vectors, input_shape), sources)
-
-
-def _combined(vectors: Sequence[Array], input_shape: Sequence[int]) -> Array:
-    """The flat input index of each output element, from its index along each axis."""
-    expected, valid, step = np.zeros((), np.int64), np.ones((), bool), 1
-    for axis, vector in reversed(list(enumerate(vectors))):
-        along = vector.reshape(-1, *[1] * (len(vectors) - 1 - axis))
-        expected, valid = expected + along * step, valid & (along >= 0)
-        step *= input_shape[axis]
-    return np.where(valid, expected, ZERO)
-
-
-def fit_axis(vector: Array, input_size: int) -> AxisMap | None:
-    """The AxisMap of the smallest stride that gives ``vector``; None if there is none."""
-    filled = np.flatnonzero(vector >= 0)
-    if not filled.size:
-        return None
-    first = int(filled[0])
-    for stride in _strides(vector, filled):
-        for hold in (False, True):
-            # The first block of repeated elements may be cut short, then it begins earlier.
-            for cut in range(stride if hold else 1):
-                begin = first - stride * int(vector[first]) - cut
-                fitted = AxisMap(stride, begin, hold and stride > 1, len(vector), input_size)
-                if all(fitted.source(o) == vector[o] for o in range(len(vector))):
-                    return fitted
-    return None
-
-
-def _strides(vector: Array, filled: Array) -> list[int]:
-    """Strides worth trying: distances between new sources, and the longest block of equal ones."""
-    _, firsts, lengths = np.unique(vector[filled], return_index=True, return_counts=True)
-    gaps = np.diff(filled[firsts])
-    candidates = {1, int(lengths.max())} | {int(gap) for gap in gaps[:3] if gap > 0}
-    return sorted(candidates)
 
 
 def holds_at_all_sizes(

@@ -102,6 +102,17 @@ class Movement:
         """The segments of pointwise layers."""
         return tuple(segment for segment in self.segments if segment.pointwise)
 
+    @property
+    def pointwise_runs(self) -> list[list[Segment]]:
+        """The same, consecutive ones in one list: together they may keep zeros if one does not."""
+        runs: list[list[Segment]] = []
+        for segment in self.pointwise:
+            if runs and runs[-1][-1].target is segment.source:
+                runs[-1].append(segment)
+            else:
+                runs.append([segment])
+        return runs
+
     def until(self, segment: Segment) -> Movement:
         """The part before ``segment``, one of its own."""
         before = self.segments[: self.segments.index(segment)]

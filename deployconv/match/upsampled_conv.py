@@ -21,7 +21,7 @@ A Resize or Upsample that is part of no layer of this kind is listed with the re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from typing import TypeGuard
@@ -41,8 +41,9 @@ from deployconv.match.attributes import (
     is_standard,
     spatial_sizes,
 )
-from deployconv.match.index_map import AxisMap, Upsampling, is_even, upsampling_of
-from deployconv.match.movement import ZERO, Movement, Segment, movements
+from deployconv.match.axis_map import AxisMap
+from deployconv.match.index_map import Upsampling, is_even, upsampling_of
+from deployconv.match.movement import ZERO, Movement, movements
 from deployconv.match.pointwise import for_image, keeps_zero
 from deployconv.match.site import Original, Pointwise, Recogniser, Site, SkippedSite, UpsampleSite
 from deployconv.match.weights import find_parameters, find_weight
@@ -225,24 +226,13 @@ def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
         text = "what it moves where is not shown to be the same at all sizes"
         return Reason("unproven-dynamic-sizes", text)
     if found.sets_zeros:
-        for run in _runs(found.movement.pointwise):
+        for run in found.movement.pointwise_runs:
             view, scope = found.movement.view, found.movement.scope
             nodes = [node for segment in run for node in segment.nodes]
             if not keeps_zero(nodes, run[0].source, run[-1].target, scope, view):
                 text = "a layer between the inserted zeros and the Conv makes them other values"
                 return Reason("shifted-zeros", text)
     return None
-
-
-def _runs(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Consecutive segments in one list each: together they may keep zeros if one does not."""
-    runs: list[list[Segment]] = []
-    for segment in segments:
-        if runs and runs[-1][-1].target is segment.source:
-            runs[-1].append(segment)
-        else:
-            runs.append([segment])
-    return runs
 
 
 def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Axis:
