@@ -72,10 +72,10 @@ def followed(node: gs.Node, proto: NodeProto, inputs: Sequence[Known | None]) ->
     if node.op not in _FOLLOWED or node.attrs.get("to") == TensorProto.BOOL:
         return None
     try:
-        result = symbolic.run(proto, inputs)
+        result, *others = symbolic.run(proto, inputs)
     except Unproven:
         return None
-    return result if isinstance(result.elements, np.ndarray) else None
+    return result if isinstance(result.elements, np.ndarray) and not others else None
 
 
 def values_of(known: Known, tensor: gs.Tensor) -> Array | None:

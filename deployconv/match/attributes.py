@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from deployconv.errors import ModelError
 from deployconv.graph.constants import Constant
 from deployconv.graph.tensors import dtype_name, is_onnx
+from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
 
 _AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
@@ -192,14 +193,24 @@ def has_references(node: gs.Node) -> bool:
     return any(isinstance(value, gs.Node.AttributeRef) for value in node.attrs.values())
 
 
-def batch_size(tensor: gs.Tensor) -> int | None:
-    """N of ``[N, C, i_1 .. i_n]``; None if it is dynamic or unknown."""
-    size = tensor.shape[0] if tensor.shape else None
+def batch_size(tensor: gs.Tensor, axes: ImageAxes = AS_THEY_ARE) -> int | None:
+    """N of ``[N, C, i_1 .. i_n]``; None if it is dynamic or unknown.
+
+    The ``axes`` say which axes of ``tensor`` these are.
+    """
+    size = axes.of_tensor(tensor.shape)[0] if tensor.shape else None
     return size if isinstance(size, int) else None
 
 
-def spatial_sizes(tensor: gs.Tensor, rank: int) -> tuple[int | None, ...]:
-    """The sizes ``i_1 .. i_n`` of ``[N, C, i_1 .. i_n]``; None for each dynamic or unknown one."""
+def spatial_sizes(
+    tensor: gs.Tensor, rank: int, axes: ImageAxes = AS_THEY_ARE
+) -> tuple[int | None, ...]:
+    """The sizes ``i_1 .. i_n`` of ``[N, C, i_1 .. i_n]``; None for each dynamic or unknown one.
+
+    The ``axes`` say which axes of ``tensor`` these are.
+    """
     if tensor.shape is None:
         return (None,) * rank
-    return tuple(size if isinstance(size, int) else None for size in tensor.shape[2:])
+    return tuple(
+        size if isinstance(size, int) else None for size in axes.of_tensor(tensor.shape)[2:]
+    )

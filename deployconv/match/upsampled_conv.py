@@ -22,7 +22,7 @@ A Resize or Upsample that is part of no layer of this kind is listed with the re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from typing import TypeGuard
@@ -43,10 +43,11 @@ from deployconv.match.attributes import (
     is_standard,
     spatial_sizes,
 )
+from deployconv.match.axis_map import AxisMap
 from deployconv.match.baked_sizes import baked_upsampling
-from deployconv.match.index_map import AxisMap, Upsampling, upsampling_of
-from deployconv.match.movement import ZERO, Movement, Segment, movements
-from deployconv.match.pointwise import keeps_zero
+from deployconv.match.index_map import Upsampling, is_even, upsampling_of
+from deployconv.match.movement import ZERO, Movement, movements
+from deployconv.match.pointwise import for_image, keeps_zero
 from deployconv.match.site import Original, Pointwise, Recogniser, Site, SkippedSite, UpsampleSite
 from deployconv.match.weights import find_parameters, find_weight
 from deployconv.polyphase import Axis
@@ -155,23 +156,23 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
         weight=parameters.weight,
         transposed=False,
         bias=parameters.bias,
-        batch=batch_size(x),
-        sizes=spatial_sizes(x, conv.rank),
-        original=lambda: _original(found.movement, node, channels[0], conv.rank + 2),
-        pointwise_before=tuple(
-            Pointwise(segment.nodes, segment.source.name, segment.target.name)
-            for segment in found.movement.pointwise
-        ),
+        batch=batch_size(x, found.axes),
+        sizes=spatial_sizes(x, conv.rank, found.axes),
+        original=lambda: _original(found, node, channels[0], conv.rank + 2),
+        pointwise_before=tuple(_pointwise(found.movement, conv.rank + 2)),
+        input_axes=found.axes,
         channels_in_batch=found.channels_in_batch,
         repeats=found.only_repeats and set(conv.kernel) == {1} and not any(conv.pads),
     )
 
 
 def _before_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
-    """The farthest movement that upsamples, of those that have the least against them.
+    """The movement before a Conv that upsamples most, of those that have the least against them.
 
-    One that crops the image before it enlarges it gives way to one that begins behind the crop,
-    unless the Conv reads no zeros where the pixels were cut off.
+    One that is proven at all sizes comes first. One that crops the image before it enlarges it
+    gives way to one that begins behind the crop, unless the Conv reads no zeros where the pixels
+    were cut off. Of several, it is the farthest one whose source the Conv can read without a
+    Transpose, if there is one.
     """
     found_weight = find_weight(node, scope, view)
     weight = None if isinstance(found_weight, Reason) else found_weight
@@ -184,7 +185,12 @@ def _before_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
     if len(found) > 1 and weight is not None:
         conv = AttributeReader(node, scope.label(node)).conv(weight, grouped_axis=0)
         found = [one for one in found if _obstacle(one, conv) is None] or found
-    return next((one for one in reversed(found) if one.proven), found[-1] if found else None)
+    return max(reversed(found), key=_rank, default=None)
+
+
+def _rank(found: Upsampling) -> tuple[bool, int, bool]:
+    """The larger, the more suitable is ``found`` for a layer."""
+    return found.proven, found.stride, not found.axes.order
 
 
 def _before_integer_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
@@ -220,7 +226,7 @@ def _sources(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]:
 
 
 def _enlarges(found: Upsampling | None) -> TypeGuard[Upsampling]:
-    return found is not None and any(axis.stride > 1 for axis in found.maps)
+    return found is not None and found.stride > 1
 
 
 def _zero_point(node: gs.Node, scope: Scope, view: View) -> float:
@@ -254,24 +260,13 @@ def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
         text = "what it moves where is not shown to be the same at all sizes"
         return Reason("unproven-dynamic-sizes", text)
     if found.sets_zeros:
-        for run in _runs(found.movement.pointwise):
+        for run in found.movement.pointwise_runs:
             view, scope = found.movement.view, found.movement.scope
             nodes = [node for segment in run for node in segment.nodes]
             if not keeps_zero(nodes, run[0].source, run[-1].target, scope, view):
                 text = "a layer between the inserted zeros and the Conv makes them other values"
                 return Reason("shifted-zeros", text)
     return None
-
-
-def _runs(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Consecutive segments in one list each: together they may keep zeros if one does not."""
-    runs: list[list[Segment]] = []
-    for segment in segments:
-        if runs and runs[-1][-1].target is segment.source:
-            runs[-1].append(segment)
-        else:
-            runs.append([segment])
-    return runs
 
 
 def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Axis:
@@ -286,15 +281,25 @@ def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Ax
     )
 
 
-def _original(movement: Movement, conv: gs.Node, channels: int, rank: int) -> Original:
+def _pointwise(movement: Movement, rank: int) -> Iterator[Pointwise]:
+    """The pointwise layers on the way, for an image of ``rank`` dimensions."""
+    for segment in movement.pointwise:
+        reshaped: dict[str, Constant] = {}
+        for node in segment.nodes:
+            reshaped |= for_image(node, movement.scope, movement.view, rank)
+        yield Pointwise(segment.nodes, segment.source.name, segment.target.name, reshaped)
+
+
+def _original(found: Upsampling, conv: gs.Node, channels: int, rank: int) -> Original:
     """The nodes of the layer, with the first sizes that were tried."""
+    movement = found.movement
     instance = movement.instances(channels, rank)[0]
     nodes, constants, target = movement.runnable(instance, pointwise=True)
     last = NodeProto()
     last.CopyFrom(movement.scope.proto.node[movement.scope.index(conv)])
     last.input[0] = target
     nodes.append(last)
-    batch, depth, *sizes = instance[movement.source.name]
+    batch, depth, *sizes = found.axes.of_tensor(instance[movement.source.name])
     return Original(tuple(nodes), constants, tuple(sizes), (batch, depth))
 
 
@@ -362,7 +367,7 @@ def _is_upsampling(node: gs.Node, scope: Scope, view: View, rank: int) -> bool:
     if movement is None or movement.source is not node.inputs[0]:
         return False
     dtype = dtype_name(node.inputs[0].dtype) or "float32"
-    return upsampling_of(movement, _ANY_CHANNELS, rank, dtype) is not None
+    return is_even(movement, _ANY_CHANNELS, rank, dtype)
 
 
 def _padding_before_conv(node: gs.Node) -> str | None:

@@ -131,7 +131,11 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
             others=shuffle.operators(site.stride) if shuffle is not None else (),
             resize=self.repeat,
             pointwise_before=tuple(
-                (node.op, None) for layers in site.pointwise_before for node in layers.nodes
+                (op, None)
+                for op in (
+                    *site.input_axes.operators,
+                    *(node.op for layers in site.pointwise_before for node in layers.nodes),
+                )
             ),
             sizes=site.known_sizes,
             channels_to_batch=site.channels_in_batch,
@@ -165,7 +169,7 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
             # All output channels are computed alike: the first ones do.
             channels = max(1, channels * AFFORDABLE // (prod(sizes) * most))
         drawn = own.draw(draws, channels)
-        x = draws.image((*(original.batch_and_channels or (2, site.channels[0])), *sizes))
+        x = draws.image(site.input_shape(original, sizes))
         rewrite = exact.on(drawn.site, channels).at_sizes(sizes)
         return build_trial(
             rewrite,
