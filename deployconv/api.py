@@ -119,6 +119,7 @@ def rewrite(
     dump: str | Path | None = None,
     freeze_initializers: bool = False,
     allow_requantize: bool = False,
+    dequantize_weights: bool = False,
     force: bool = False,
     dry_run: bool = False,
     upgrade_opset: bool | None = None,
@@ -153,8 +154,11 @@ def rewrite(
         strict: a site that is left alone is a failure.
         dump: folder for the two models and the inputs of a certificate that fails.
         freeze_initializers: treat the defaults of graph inputs as constants.
-        allow_requantize: give an integer weight new scales if its taps have to be added, as
-            after a nearest Resize; the result is then close, not equal, and says how close.
+        allow_requantize: give an integer weight new scales if it cannot keep its own: if its taps
+            have to be added, as after a nearest Resize, or if it has one for each input channel.
+            The result is then close, not equal, and says how close.
+        dequantize_weights: store such a weight as floats instead. The result is equal, but the
+            weight is larger and the layer runs in floats. It goes before ``allow_requantize``.
         force: replace an existing output.
         dry_run: do everything but write the output.
         upgrade_opset: raise a model below opset 18 to it if that changes nothing, so that
@@ -197,6 +201,7 @@ def rewrite(
         dump=_path(dump),
         freeze_initializers=freeze_initializers,
         allow_requantize=allow_requantize,
+        dequantize_weights=dequantize_weights,
         force=force,
         dry_run=dry_run,
         upgrade_opset=upgrade_opset,

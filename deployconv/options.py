@@ -164,7 +164,14 @@ class SiteOptions:
     allow_requantize: bool = field(
         default=False,
         metadata=_flag(
-            "Give integer weights new scales if taps have to be added: close, not equal."
+            "Give integer weights that cannot keep their scales, as when taps have to be added, "
+            "new ones: close, not equal."
+        ),
+    )
+    dequantize_weights: bool = field(
+        default=False,
+        metadata=_flag(
+            "Store integer weights that cannot keep their scales as floats: equal, but larger."
         ),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,14 +14,16 @@ import numpy as np
 
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.graph.quantization import GRIDS
-from deployconv.options import DEFAULT_RUNTIME, FeedOptions
+from deployconv.options import DEFAULT_RUNTIME, FeedOptions, Shapes
 from deployconv.proof.compare import REQUANTIZED, RTOL, compare_outputs
-from deployconv.proof.inputs import PreparedFeeds, common_inputs, make_feeds
+from deployconv.proof.inputs import PreparedFeeds, common_inputs, make_feeds, random_arrays
+from deployconv.proof.other_sizes import check_other_sizes, trials_after
 from deployconv.proof.tolerance import low_precision_types, quantization_steps
-from deployconv.proof.twins import twin_of, without_rounding
-from deployconv.results import OutputParity, Parity
+from deployconv.proof.twins import as_declared, twin_of, widened, without_rounding
+from deployconv.results import OutputParity, Parity, SizeParity
 from deployconv.runtimes import get_backend, get_runtime
 from deployconv.runtimes.base import Array, Backend, ModelSource, Session, TensorSpec
+from deployconv.runtimes.shapes import read_structure
 
 _NO_FEED = FeedOptions()
 
@@ -32,6 +35,7 @@ def check_parity(
     feed: FeedOptions = _NO_FEED,
     threads: int | None = None,
     requantized: bool = False,
+    other_sizes: bool = True,
 ) -> Parity:
     """Run both models on the same inputs and compare all outputs, see `compare_outputs`.
 
@@ -59,6 +63,9 @@ def check_parity(
             user allowed, so that it does not compute the same. If all else fails, its outputs may
             differ by a tenth of their magnitude (`REQUANTIZED`), which finds gross errors only;
             step 3 is left out.
+        other_sizes: whether models with dynamic inputs are also compared at other sizes and on an
+            empty batch, see `other_sizes`: unless ``feed`` has arrays, which may depend on each
+            other, and where the backend runs any size.
 
     Returns:
         The verdict on every output. A candidate that the backend refuses, though it runs the
@@ -91,10 +98,12 @@ def check_parity(
     feeds = _feeds(specs, models.input_dtypes, feed)
     if feeds.note is not None:
         notes.append(feeds.note)
+    start = time.monotonic()
     try:
         expected = models.session.run(feeds.arrays)
     except BackendUnavailable as error:
         raise BackendUnavailable("; ".join((str(error), *notes))) from error
+    seconds = time.monotonic() - start
     given = _narrowed(feeds.arrays, models.input_dtypes) if narrow else feeds.arrays
     try:
         actual = rewritten.run(given)
@@ -115,7 +124,23 @@ def check_parity(
             "nothing was compared: every output is empty or nowhere finite on these inputs: "
             "give --shape or --inputs"
         )
-    return Parity(backend_name, passed, outputs, "; ".join((*notes, *reasons)) or None)
+    shapes = {name: array.shape for name, array in feeds.arrays.items()}
+    dynamic = not all(spec.is_static for spec in specs)
+    if dynamic and feed.inputs is not None:
+        notes.append("compared at the sizes of the given inputs only")
+    others: tuple[SizeParity, ...] = ()
+    if dynamic and other_sizes and passed and feed.inputs is None and _runs_any_size(backend):
+        others = _other_sizes(
+            floor, models, (backend, rewritten), specs, feed.seed, seconds, requantized
+        )
+    return Parity(
+        backend_name,
+        passed and all(size.status != "failed" for size in others),
+        outputs,
+        "; ".join((*notes, *reasons)) or None,
+        shapes,
+        others,
+    )
 
 
 @dataclass(frozen=True)
@@ -241,6 +266,37 @@ def compare_with_floor(
     return outputs, notes
 
 
+def _other_sizes(
+    floor: ReferenceFloor,
+    models: _Models,
+    rewritten: tuple[Backend, Session],
+    specs: Sequence[TensorSpec],
+    seed: int,
+    seconds: float,
+    requantized: bool,
+) -> tuple[SizeParity, ...]:
+    """The verdicts at other sizes; ``seconds`` is how long the reference ran at the first."""
+    backend, session = rewritten
+    declared = as_declared(specs, models.input_dtypes)
+
+    def make(shapes: Shapes) -> dict[str, Array]:
+        return widened(random_arrays(declared, shapes, seed), specs)
+
+    def compare(
+        arrays: Mapping[str, Array], expected: Mapping[str, Array], actual: Mapping[str, Array]
+    ) -> tuple[tuple[OutputParity, ...], list[str]]:
+        here = replace(floor, arrays=arrays, expected=expected)
+        return compare_with_floor(here, models.candidate, actual, backend, requantized)
+
+    first = {name: array.shape for name, array in floor.arrays.items()}
+    trials = trials_after(specs, first, seconds, read_structure(models.reference))
+    return check_other_sizes(trials, (models.session, session), make, compare)
+
+
+def _runs_any_size(backend: Backend) -> bool:
+    return get_runtime(backend.name).runs_any_size
+
+
 def _reference_backend(backend: Backend) -> Backend:
     """What runs the reference: ``backend``, or the default runtime if ``backend`` should not."""
     if get_runtime(backend.name).runs_reference:
@@ -299,15 +355,8 @@ def _feeds(
     specs: Sequence[TensorSpec], original_dtypes: Mapping[str, np.dtype[Any]], feed: FeedOptions
 ) -> PreparedFeeds:
     """Arrays for ``specs``; those of a twin are made in the original's dtype, then widened."""
-    declared = [replace(spec, dtype=original_dtypes.get(spec.name, spec.dtype)) for spec in specs]
-    feeds = make_feeds(declared, feed)
-    widened = {
-        spec.name: feeds.arrays[spec.name].astype(spec.dtype)
-        if spec.name in original_dtypes
-        else feeds.arrays[spec.name]
-        for spec in specs
-    }
-    return replace(feeds, arrays=widened)
+    feeds = make_feeds(as_declared(specs, original_dtypes), feed)
+    return replace(feeds, arrays=widened(feeds.arrays, specs))
 
 
 def _compare_without_rounding(

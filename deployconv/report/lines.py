@@ -6,7 +6,7 @@ A step that did not run is called ``not run``, with the reason; it is never call
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from deployconv.results import (
     Candidate,
@@ -21,6 +21,7 @@ from deployconv.results import (
     Prediction,
     Rewriting,
     SiteReport,
+    SizeParity,
     TargetBuild,
 )
 
@@ -45,9 +46,11 @@ def rewriting_lines(rewriting: Rewriting) -> list[str]:
     return [
         certificate_line(rewriting.sites, rewriting.not_run),
         *parity_only_lines(rewriting.sites),
-        parity_line(rewriting.parity)
-        if rewriting.parity
-        else _not_run("parity", rewriting.not_run),
+        *(
+            [parity_line(rewriting.parity), *size_lines(rewriting.parity)]
+            if rewriting.parity
+            else [_not_run("parity", rewriting.not_run)]
+        ),
         latency_line(rewriting.latency)
         if rewriting.latency
         else _not_run("latency", rewriting.not_run),
@@ -115,13 +118,55 @@ def parity_line(parity: Parity) -> str:
     line = f"parity: {verdict} on {parity.backend}"
     if not parity.outputs:
         return f"{line}, no output was compared"
-    worst = max(parity.outputs, key=_severity)
-    if worst.problem:
-        line += f", output {one_line(worst.name)}: {one_line(worst.problem)}"
-    else:
-        where = "" if parity.passed else f"output {one_line(worst.name)}: "
-        line += f", {where}max |difference| {worst.max_abs:.3g} (tolerance {worst.tolerance:.3g})"
+    agree = all(output.passed for output in parity.outputs)
+    worst = _worst(parity.outputs, agree)
+    line += f", {worst}" if agree is parity.passed else f"; at the first sizes {worst}"
     return f"{line}; {one_line(parity.note)}" if parity.note else line
+
+
+def _worst(outputs: Sequence[OutputParity], passed: bool) -> str:
+    """The difference of the output that is closest to its tolerance."""
+    worst = max(outputs, key=_severity)
+    if worst.problem:
+        return f"output {one_line(worst.name)}: {one_line(worst.problem)}"
+    where = "" if passed else f"output {one_line(worst.name)}: "
+    return f"{where}max |difference| {worst.max_abs:.3g} (tolerance {worst.tolerance:.3g})"
+
+
+def size_lines(parity: Parity) -> list[str]:
+    """Say for each other size whether the outputs agree there, or why the original did not run."""
+    return [one_line(f"parity at {_sizes(size)}: {_at_size(size)}") for size in parity.other_sizes]
+
+
+def sizes_line(parity: Parity) -> str | None:
+    """List the sizes that a model with dynamic inputs was run at; None for any other model."""
+    if not parity.other_sizes:
+        return None
+    ran = [_sizes(size) for size in parity.other_sizes if size.status != "not-run"]
+    missed = [
+        f"{_sizes(size)} (not run)" for size in parity.other_sizes if size.status == "not-run"
+    ]
+    return one_line(f"parity at {'; '.join((_shown(parity.shapes), *ran, *missed))}")
+
+
+def _sizes(size: SizeParity) -> str:
+    return _shown(size.shapes)
+
+
+def _shown(shapes: Mapping[str, Sequence[int]]) -> str:
+    """Write shapes as ``--shape`` takes them."""
+    return " ".join(f"{name}:{','.join(map(str, shape))}" for name, shape in shapes.items())
+
+
+def _at_size(size: SizeParity) -> str:
+    if size.status == "not-run":
+        return f"not run - {size.reason or _NO_REASON}"
+    if not size.outputs:
+        return f"{size.status}, {size.reason}"
+    passed = size.status == "passed"
+    empty = any(0 in shape for shape in size.shapes.values())
+    worst = "outputs of the same shapes" if passed and empty else _worst(size.outputs, passed)
+    return f"{size.status}, {worst}" + (f"; {size.reason}" if size.reason else "")
 
 
 def latency_line(latency: Latency) -> str:

@@ -92,6 +92,8 @@ class Decision:
     over_memory: frozenset[str] = frozenset()
     compared: frozenset[str] = frozenset()
     predicted: frozenset[str] = frozenset()
+    not_observed: str | None = None
+    """Why one run did not give the sizes that a prediction needs; None if there was no need."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def _refused_by_tensorrt(site: UpsampleSite) -> bool:
     """Whether TensorRT cannot build a ConvTranspose: in bfloat16, or with stride and dilation."""
     dilated = any(step > 1 for step in site.geometry.dilation or ())
     spread = dilated and any(step > 1 for step in site.stride)
-    return site.pattern == "conv_transpose" and (spread or site.weight.dtype.name == "bfloat16")
+    return site.conv_transpose is not None and (spread or site.weight.dtype.name == "bfloat16")
 
 
 @dataclass(frozen=True)

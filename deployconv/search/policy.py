@@ -134,6 +134,8 @@ def _with_findings(
     reason = report.reason
     if slower and policy == "cost" and not candidates:
         text = "sizes that the prediction needs do not follow from those of the inputs"
+        if tuned.not_observed is not None:
+            text += f", nor does one run show them: {tuned.not_observed}"
         reason = Reason("unpredicted", text)
     if slower and policy == "fastest":
         reason = _measured(report.id, candidates, tuned)

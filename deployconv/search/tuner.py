@@ -13,10 +13,9 @@ Nothing begins that is not expected to end within the budget.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil, inf
 
-from deployconv.options import FeedOptions
 from deployconv.results import Candidate, Prediction
 from deployconv.rewrites.planning import PlannedSite
 from deployconv.runtimes.base import ModelSource
@@ -91,8 +90,7 @@ def _predicted(bench: Workbench, predict: Predict | None) -> Decision:
     """What the cost model chooses for the sizes that are timed; nothing without a cost model."""
     if predict is None:
         return Decision()
-    shapes = {name: array.shape for name, array in bench.feeds.items()}
-    return predict(bench.candidates, replace(bench.tuner, feed=FeedOptions(shapes)))
+    return predict(bench.candidates, bench.tuner)
 
 
 def _predicted_ms(predicted: Decision, site: str) -> dict[str, float]:

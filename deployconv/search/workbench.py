@@ -317,7 +317,8 @@ class Workbench:
             parity = Parity(backend.name, passed, outputs, "; ".join(notes) or None)
         else:
             parity = check_parity(
-                *(self.source, path, backend.name, self.tuner.feed, self.tuner.threads, requantize)
+                *(self.source, path, backend.name, self.tuner.feed, self.tuner.threads, requantize),
+                other_sizes=False,
             )
         for output in parity.outputs:
             if not output.passed:

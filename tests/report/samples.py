@@ -27,6 +27,7 @@ from deployconv.results import (
     ShapeRange,
     SiteReport,
     SiteTime,
+    SizeParity,
     StageResult,
     TargetBuild,
 )
@@ -98,6 +99,11 @@ NAN_OUTPUT = OutputParity(
 )
 
 PARITY = Parity(backend="ort", passed=True, outputs=(EXACT_OUTPUT,))
+OTHER_SIZES = (
+    SizeParity({"x": (2, 3, 32, 96)}, "passed", (EXACT_OUTPUT,)),
+    SizeParity({"x": (0, 3, 64, 64)}, "not-run", reason="the original does not run there: why"),
+)
+DYNAMIC_PARITY = replace(PARITY, shapes={"x": (1, 3, 64, 64)}, other_sizes=OTHER_SIZES)
 FAILED_PARITY = Parity(backend="ort", passed=False, outputs=(EXACT_OUTPUT, WRONG_OUTPUT))
 
 LATENCY = Latency(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from deployconv.report import lines
 from deployconv.report.lines import one_line
-from deployconv.results import Latency, NotRun, Parity, Quantiles
+from deployconv.results import Latency, NotRun, Parity, Quantiles, SizeParity
 from tests.report import samples
 
 
@@ -89,6 +89,36 @@ def test_the_output_closest_to_its_tolerance_stands_for_all() -> None:
     assert lines.parity_line(parity) == (
         "parity: passed on ort, max |difference| 1.25e-07 (tolerance 1e-05); compared as float32"
     )
+
+
+def test_sizes_that_were_run() -> None:
+    assert lines.size_lines(samples.DYNAMIC_PARITY) == [
+        "parity at x:2,3,32,96: passed, max |difference| 1.25e-07 (tolerance 1e-05)",
+        "parity at x:0,3,64,64: not run - the original does not run there: why",
+    ]
+    assert lines.sizes_line(samples.DYNAMIC_PARITY) == (
+        "parity at x:1,3,64,64; x:2,3,32,96; x:0,3,64,64 (not run)"
+    )
+    assert (lines.size_lines(samples.PARITY), lines.sizes_line(samples.PARITY)) == ([], None)
+
+
+def test_what_differs_at_another_size() -> None:
+    shapes = {"x": (0, 3, 8, 8), "mask": (1, 8)}
+    sizes = (
+        SizeParity(shapes, "failed", (samples.WRONG_OUTPUT,), "computed in float16"),
+        SizeParity(shapes, "failed", reason="the candidate does not run"),
+        SizeParity(shapes, "passed", (samples.EXACT_OUTPUT,)),
+    )
+    parity = replace(samples.PARITY, passed=False, other_sizes=sizes)
+    assert lines.parity_line(parity) == (
+        "parity: failed on ort; at the first sizes max |difference| 1.25e-07 (tolerance 1e-05)"
+    )
+    where = "parity at x:0,3,8,8 mask:1,8"
+    assert lines.size_lines(parity) == [
+        f"{where}: failed, output z: max |difference| 0.5 (tolerance 1e-05); computed in float16",
+        f"{where}: failed, the candidate does not run",
+        f"{where}: passed, outputs of the same shapes",
+    ]
 
 
 def test_parity_without_outputs_is_called_so() -> None:
