@@ -20,7 +20,7 @@ from deployconv.results import Candidate, OutputParity, Parity
 from deployconv.rewrites.planning import apply
 from deployconv.runtimes import get_backend, get_runtime
 from deployconv.runtimes.base import Array, GpuSession, ModelSource, Session
-from deployconv.runtimes.blocks import GROUP, time_in_blocks
+from deployconv.runtimes.blocks import GROUP, Interval, time_in_blocks
 from deployconv.runtimes.measure import describe_machine, peak_memory
 from deployconv.search.cache import Key, TimingCache
 from deployconv.search.candidates import Candidates
@@ -225,13 +225,13 @@ class Workbench:
         self._compared.update(name for one, _, _ in made for name in one.choices)
         best: int | None = None
         for position, (one, _, _) in enumerate(made, 1):
-            found = blocks.interval(position, first=best or 0)
+            found = Interval.of(blocks.ratios(position, first=best or 0))
             if best is not None:
                 better = found.ratio > 1.0 and found.low > 1.0 - MARGIN
             elif one.likely:
                 better = found.ratio > 1.0 and not found.slower
             else:
-                better = found.low > 1.0 + MARGIN
+                better = blocks.interval(position).low > 1.0 + MARGIN
             if better:
                 best = position
         return {} if best is None else made[best - 1][0].choices
