@@ -19,6 +19,7 @@ from deployconv.options import FeedOptions
 from deployconv.proof.latency import measure_latency
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.blocks import Interval, time_in_blocks
+from deployconv.runtimes.measure import usable_cpus
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -158,7 +159,9 @@ def rewrite(model: Path, output: Path, shapes: Shapes, threads: int, call: Call)
         for part in ("--shape", f"{name}:{','.join(map(str, shape))}")
     ]
     command = [sys.executable, "-m", "deployconv", "rewrite", str(model), "-o", str(output)]
-    command += [*call.options, *sizes, "--threads", str(threads), "--no-bench", "--force"]
+    command += [*call.options, *sizes, "--no-bench", "--force"]
+    if threads != usable_cpus():  # the default, also of versions without that option
+        command += ["--threads", str(threads)]
     environment = {**os.environ, "PYTHONPATH": str(call.checkout)}
     start = time.monotonic()
     done = subprocess.run(
