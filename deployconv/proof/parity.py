@@ -63,7 +63,7 @@ def check_parity(
             differ by a tenth of their magnitude (`REQUANTIZED`), which finds gross errors only;
             step 3 is left out.
         other_sizes: whether models with dynamic inputs are also compared at other sizes and on an
-            empty batch, see `other_sizes`: unless ``feed`` has arrays, which may depend on each
+            empty batch, see `proof.other_sizes`: unless ``feed`` has arrays, which may depend on each
             other, and where the backend runs any size.
 
     Returns:
