@@ -87,7 +87,8 @@ class Candidate:
 
     ``ms`` is the time of the whole model; ``ratio`` is the time with the site as it was / the
     time in this form, with 95 % confidence between ``low`` and ``high``. A form may be ``chosen``
-    by a comparison of several sites together.
+    by a comparison of several sites together. With ``alone``, all these are times of the layers
+    that any form of the site replaces, run without the rest of the model.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Candidate:
     low: float
     high: float
     chosen: bool
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -302,6 +304,12 @@ class Latency:
     """Whether each run was the launch of a captured CUDA graph."""
     profiles: tuple[Profile, ...] = ()
     """One per model, if they were asked for."""
+    low: float | None = None
+    """Lower end of the 95 % confidence interval of ``ratio``; None if there were too few runs."""
+    high: float | None = None
+    """Upper end of that interval."""
+    note: str | None = None
+    """What the times suffered from: more was running than there are processors."""
 
 
 # --- Builds: what TensorRT compiles a model to ----------------------------------------------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from deployconv.errors import BackendUnavailable, CheckFailed
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.save import needs_external_data, refuse_existing, refuse_inputs, staged
-from deployconv.options import RewriteCommand, RewriteOptions
+from deployconv.options import DEFAULT_BENCH_SECONDS, RewriteCommand, RewriteOptions
 from deployconv.proof.certificate import certify_sites, failed_certificates
 from deployconv.results import NotRun, Parity, Rewriting, Step
 from deployconv.rewrites.planning import apply
@@ -155,7 +155,8 @@ def _with_latency(result: Rewriting, candidate: Path, request: Request) -> Rewri
 
     try:
         latency = measure_latency(
-            request.source, candidate, tuner.backend, tuner.feed, tuner.threads
+            *(request.source, candidate, tuner.backend, tuner.feed, tuner.threads),
+            budget=min(DEFAULT_BENCH_SECONDS, tuner.budget / 4),
         )
     except BackendUnavailable as missing:
         # The parity check passed, perhaps with float32 twins: only the timing is missing.

@@ -25,9 +25,6 @@ from deployconv.results import (
     TargetBuild,
 )
 
-_NOISE = 0.02
-"""A model timed in turns with itself has a ratio within 2 % of 1."""
-
 _NO_REASON = "no reason was given"
 _NAMED = 4
 """Layers that one line names."""
@@ -175,14 +172,20 @@ def latency_line(latency: Latency) -> str:
     graph = ", CUDA graph" if latency.cuda_graph else ""
     threads = count(latency.threads, "thread")
     where = f"({latency.backend}, {latency.provider}, {threads}{graph})"
+    note = f"; {one_line(latency.note)}" if latency.note else ""
     before = milliseconds(latency.before_ms.median)
     if latency.after_ms is None or latency.ratio is None:
-        return f"latency: {before} {where}"
+        return f"latency: {before} {where}{note}"
     line = f"latency: {before} -> {milliseconds(latency.after_ms.median)}, "
-    line += f"{latency.ratio:.2f} times as fast {where}"
-    if latency.ratio < 1 - _NOISE:
-        return f"{line}; slower here: --policy fastest keeps what is measured to be faster"
-    return line if latency.ratio > 1 + _NOISE else f"{line}; no difference beyond noise"
+    line += f"{latency.ratio:.2f} times as fast"
+    if latency.low is None or latency.high is None:
+        return f"{line} {where}; too few runs to tell a difference from noise{note}"
+    line += f", {latency.low:.2f} to {latency.high:.2f} with 95 % confidence {where}"
+    if latency.high < 1:
+        line += "; slower here: --policy fastest keeps what is measured to be faster"
+    elif latency.low <= 1:
+        line += "; no difference beyond noise"
+    return f"{line}{note}"
 
 
 def compiled_line(compiled: Compilation) -> str:

@@ -132,7 +132,7 @@ def _shapes(
     for site in (planned.site for planned in planning.default):
         if not isinstance(site, UpsampleSite) or site.output in known or site.input not in known:
             continue
-        batch, _, *sizes = known[site.input]
+        batch, _, *sizes = site.input_axes.of_tensor(known[site.input])
         made = [s * axis.stride + axis.extra for s, axis in zip(sizes, site.axes, strict=True)]
         dtype = helper.np_dtype_to_tensor_dtype(site.weight.dtype)
         shape = (batch, site.channels[1], *made)

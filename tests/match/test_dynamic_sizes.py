@@ -63,6 +63,16 @@ THRESHOLDS = {
     "cut short": f"{DOUBLED} hw = Slice(new, k0, two_to_31)",
 }
 
+CHAINS = {
+    "Slice": "old# = Slice(s#, k2, k4) hw# = Mul(old#, k2)",
+    "Identity": "i# = Identity(s#) old# = Slice(i#, k2, k4) hw# = Mul(old#, k2)",
+    "int32": "i# = Cast<to=6>(s#) old# = Slice(i#, k2, k4) new# = Mul(old#, int32_two)"
+    " hw# = Cast<to=7>(new#)",
+    "float": "old# = Slice(s#, k2, k4) f# = Cast<to=1>(old#) g# = Mul(f#, two)"
+    " hw# = Cast<to=7>(g#)",
+}
+"""Ways to compute the sizes of the Resize number #, whose input has the shape s#."""
+
 CONSTANTS: dict[str, Array] = {
     "large": ints(1000),
     "seven": ints(7),
@@ -72,6 +82,7 @@ CONSTANTS: dict[str, Array] = {
     "huge": ints(2**62),
     "two_to_31": ints(2**31 - 2),
     "two": np.array([2], np.float32),
+    "int32_two": np.array([2], np.int32),
     "tenth": np.array([0.1], np.float32),
     "twenty": np.array([20], np.float32),
 }
@@ -145,3 +156,26 @@ def test_open_sizes_of_one_name_or_of_none(size: int | str | None, nodes: str) -
     for shape in [(1, 2, 4, 9), (3, 2, 6, 1)]:
         feeds = {"x": integers(*shape)}
         assert_equal(run(original, feeds), run(after, feeds))
+
+
+@pytest.mark.parametrize("dims", ["n,2,h,w", "1,2,4,3"], ids=["dynamic", "static"])
+@pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("conv", ["pads=[1,1,1,1]", 'auto_pad="SAME_UPPER"'], ids=["pads", "same"])
+def test_each_of_two_layers_whose_sizes_are_computed(dims: str, chain: str, conv: str) -> None:
+    """The input of the second Resize has the size that the first one computes."""
+
+    def enlarged(number: int, x: str) -> str:
+        body = (
+            f"s# = Shape({x}) nc# = Slice(s#, k0, k2) {chain} to# = Concat<axis=0>(nc#, hw#)"
+            f" z# = Resize<{NEAREST}>({x}, , , to#)"
+        )
+        return body.replace("#", str(number))
+
+    body = (
+        f"{enlarged(1, 'x')} c = Conv<{conv}>(z1, w, b) r = Relu(c)"
+        f" {enlarged(2, 'r')} y = Conv<{conv}>(z2, v)"
+    )
+    constants = {**{f"k{number}": ints(number) for number in (0, 2, 4)}, **CONSTANTS}
+    original = parsed(body, {**constants, "v": integers(2, 3, 3, 3)}, dims)
+    sites = assert_never_wrong(original, dynamic_shapes() if "h" in dims else ())
+    assert codes(sites) == [None, None]

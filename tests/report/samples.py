@@ -116,6 +116,8 @@ LATENCY = Latency(
     before_ms=Quantiles(median=5.41, p95=5.9),
     after_ms=Quantiles(median=3.32, p95=3.5),
     ratio=5.41 / 3.32,
+    low=1.58,
+    high=1.7,
 )
 
 CONV = LayerTime("up + relu", ms=1.5, nodes=("up", "relu"))

@@ -27,7 +27,8 @@ def test_all_is_well() -> None:
     assert lines.rewriting_lines(samples.REWRITING) == [
         "certificate: exact (1 site)",
         "parity: passed on ort, max |difference| 1.25e-07 (tolerance 1e-05)",
-        "latency: 5.41 ms -> 3.32 ms, 1.63 times as fast (ort, CPUExecutionProvider, 2 threads)",
+        "latency: 5.41 ms -> 3.32 ms, 1.63 times as fast, 1.58 to 1.70 with 95 % confidence"
+        " (ort, CPUExecutionProvider, 2 threads)",
         "wrote net.deploy.onnx",
     ]
 
@@ -125,15 +126,32 @@ def test_parity_without_outputs_is_called_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "ending"),
+    ("low", "high", "ending"),
     [
-        (2.0, 1.0, "2.00 times as fast (ort, CPUExecutionProvider, 2 threads)"),
+        (1.9, 2.1, " times as fast, 1.90 to 2.10 with 95 % confidence (ort, CPUExecutionProvider,"),
+        (1.001, 1.01, "CPUExecutionProvider, 2 threads)"),
+        (0.9, 2.1, "2 threads); no difference beyond noise"),
         (1.0, 1.01, "2 threads); no difference beyond noise"),
-        (1.0, 2.0, "--policy fastest keeps what is measured to be faster"),
+        (0.9, 0.99, "--policy fastest keeps what is measured to be faster"),
+        (None, None, "2 threads); too few runs to tell a difference from noise"),
     ],
 )
-def test_latency(before: float, after: float, ending: str) -> None:
-    assert lines.latency_line(timed(before, after)).endswith(ending)
+def test_a_difference_is_claimed_if_the_interval_says_so(
+    low: float | None, high: float | None, ending: str
+) -> None:
+    latency = replace(timed(2.0, 1.0), low=low, high=high)
+    assert ending in lines.latency_line(latency)
+    claimed = "no difference" not in ending and "too few" not in ending
+    line = lines.latency_line(latency)
+    assert ("no difference" not in line and "too few" not in line) is claimed
+
+
+@pytest.mark.parametrize("ratio", [1.63, None], ids=["two models", "one model"])
+def test_a_busy_machine_is_told(ratio: float | None) -> None:
+    busy = "the machine is busy: a load of 5.0 on 2 processors"
+    latency = replace(samples.LATENCY, ratio=ratio)
+    line = lines.latency_line(latency)
+    assert lines.latency_line(replace(latency, note=busy)) == f"{line}; {busy}"
 
 
 def test_latency_of_one_model() -> None:
