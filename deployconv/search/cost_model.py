@@ -49,8 +49,8 @@ def predict(candidates: Candidates, tuner: TunerOptions) -> Decision:
     Raises UsageError if the inputs of ``tuner`` do not fit the model.
     """
     view = candidates.planning.view
-    specs = input_specs(view.model.proto)
-    shapes = _shapes(candidates.planning, input_shapes(specs, tuner.feed))
+    given = input_shapes(input_specs(view.model.proto), tuner.feed)
+    shapes = _shapes(candidates.planning, given)
     predictor = _Predictor(
         table=TABLES[get_runtime(tuner.backend).cost_table],
         threads=tuner.threads or usable_cpus(),
@@ -65,7 +65,8 @@ def predict(candidates: Candidates, tuner: TunerOptions) -> Decision:
         if isinstance(observed, str):
             not_observed = observed
         else:
-            predictor = replace(predictor, shapes={**observed, **shapes}, graphs={})
+            shapes = _shapes(candidates.planning, given, observed)
+            predictor = replace(predictor, shapes=shapes, graphs={})
             predicted = _predict_sites(candidates, predictor)
     choices: dict[str, Choice] = {}
     taken: set[str] = set()
@@ -98,11 +99,12 @@ def _predict_sites(candidates: Candidates, predictor: _Predictor) -> dict[str, _
 
 
 def _lack_sizes(candidates: Candidates, predicted: Mapping[str, _SitePrediction]) -> bool:
-    """Whether a site of the main graph could not be predicted, so that a run may help."""
+    """Whether a site outside of functions could not be predicted, so that a run may help."""
     return any(
-        planned.id in predicted and not predicted[planned.id].savings
+        planned.id in predicted
+        and not predicted[planned.id].savings
+        and not any(scope.is_function for scope in planned.site.scope.ancestors())
         for planned in candidates.planning.default
-        if planned.site.scope.parent is None and not planned.site.scope.is_function
     )
 
 
@@ -112,10 +114,20 @@ def _fresh(name: Callable[[str], str]) -> Callable[[str], str]:
     return lambda suffix: name(f"{next(number)}/{suffix}")
 
 
-def _shapes(planning: Planning, given: Instance) -> Instance:
-    """All shapes that follow from those of the inputs, and from the geometry of the sites."""
+def _shapes(
+    planning: Planning, given: Instance, observed: Sequence[ValueInfoProto] = ()
+) -> Instance:
+    """All shapes that follow from those of the inputs, and from the geometry of the sites.
+
+    ``observed`` are tensors of the main graph with the shapes that they had in a run.
+    """
     shapes = planning.view.shapes
-    known, inside = shapes.at(given), []
+    inside = [value for value in observed if value.type.tensor_type.elem_type]
+    seen = {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in observed
+    }
+    known = {**seen, **(shapes.at(given, inside) or shapes.at(given))}
     for site in (planned.site for planned in planning.default):
         if not isinstance(site, UpsampleSite) or site.output in known or site.input not in known:
             continue
@@ -124,7 +136,7 @@ def _shapes(planning: Planning, given: Instance) -> Instance:
         dtype = helper.np_dtype_to_tensor_dtype(site.weight.dtype)
         shape = (batch, site.channels[1], *made)
         inside.append(helper.make_tensor_value_info(site.output, dtype, shape))
-        known = shapes.at(given, inside)
+        known = {**seen, **shapes.at(given, inside)}
     return known
 
 
