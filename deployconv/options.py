@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -18,6 +19,9 @@ from deployconv.results import ShuffleName
 
 DEFAULT_RUNTIME = "ort"
 """Runs models if no runtime was asked for, or if the one that was should not run them."""
+
+DEFAULT_BENCH_SECONDS = 10.0
+"""Seconds that the comparison of two models may take if noise hides their ratio."""
 
 Capability = Literal["profiles_layers", "captures_graphs", "compiles"]
 """What only some runtimes can do, and an option may need; fields of `runtimes.Runtime`."""
@@ -32,6 +36,9 @@ Shuffle = Literal["auto", ShuffleName]
 Shapes = Mapping[str, tuple[int, ...]]
 """Input name -> concrete shape, e.g. ``{"x": (1, 3, 64, 64)}``."""
 
+Inputs = Path | Mapping[str, Any]
+"""Arrays by input name: an ``.npz`` file, or the arrays themselves."""
+
 ShapeRanges = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 """Input name -> smallest, optimal and largest shape that an engine is built for."""
 
@@ -45,6 +52,7 @@ class Flag:
         metavar: placeholder of the value in the help; None for the type or the choices.
         short: a second name of one letter, such as ``-o``.
         minimum: the smallest value that is allowed.
+        maximum: the largest.
         capability: what a runtime must be able to do for this option; the help lists those that
             can.
     """
@@ -53,6 +61,7 @@ class Flag:
     metavar: str | None = None
     short: str | None = None
     minimum: float | None = None
+    maximum: float | None = None
     capability: Capability | None = None
 
 
@@ -62,10 +71,11 @@ def _flag(
     *,
     short: str | None = None,
     minimum: float | None = None,
+    maximum: float | None = None,
     capability: Capability | None = None,
 ) -> dict[str, Flag]:
     """Return the metadata of a dataclass field that is an option."""
-    return {"flag": Flag(help, metavar, short, minimum, capability)}
+    return {"flag": Flag(help, metavar, short, minimum, maximum, capability)}
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,7 @@ class FeedOptions:
     """What the models are run on: the user's own arrays, or seeded random ones."""
 
     shapes: Shapes = field(default_factory=dict)
-    inputs: Path | None = None
+    inputs: Inputs | None = None
     seed: int = 0
 
 
@@ -116,7 +126,7 @@ _INPUTS = _flag(
     "Run the models on these arrays, named as the inputs, instead of random ones.", "FILE.npz"
 )
 _SEED = _flag("Seed of the random inputs.", "N", minimum=0)
-_THREADS = _flag("Threads of the runtime. Default: all processors.", "N", minimum=1)
+_THREADS = _flag("Threads of the runtime. Default: all processors.", "N", minimum=1, maximum=1024)
 _FREEZE_INITIALIZERS = _flag("Treat initializers that are also graph inputs as constants.")
 
 
@@ -154,7 +164,14 @@ class SiteOptions:
     allow_requantize: bool = field(
         default=False,
         metadata=_flag(
-            "Give integer weights new scales if taps have to be added: close, not equal."
+            "Give integer weights that cannot keep their scales, as when taps have to be added, "
+            "new ones: close, not equal."
+        ),
+    )
+    dequantize_weights: bool = field(
+        default=False,
+        metadata=_flag(
+            "Store integer weights that cannot keep their scales as floats: equal, but larger."
         ),
     )
 
@@ -165,6 +182,8 @@ class RewriteOptions(SiteOptions):
 
     float_bias: bool = False
     """Turn the int32 bias of rewritten layers into a float one: TensorRT parses no other."""
+    may_match_nothing: bool = False
+    """Whether ``only`` and ``skip`` may name no site, as they are meant for several models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +191,7 @@ class Command:
     """The options of one call of a command.
 
     Raises:
-        UsageError: a value is none of the choices, or below the minimum.
+        UsageError: a value is none of the choices, or out of its range.
     """
 
     def __post_init__(self) -> None:
@@ -213,7 +232,7 @@ class RewriteCommand(Command, SiteOptions):
         ),
     )
     shape: Shapes | None = field(default=None, metadata=_SHAPE)
-    inputs: Path | None = field(default=None, metadata=_INPUTS)
+    inputs: Inputs | None = field(default=None, metadata=_INPUTS)
     seed: int = field(default=0, metadata=_SEED)
     threads: int | None = field(default=None, metadata=_THREADS)
     verify: bool = field(default=True, metadata=_flag("Run neither certificate nor parity check."))
@@ -254,7 +273,7 @@ class RunCommand(Command):
 
     backend: tuple[str, ...] = field(default=(DEFAULT_RUNTIME,), metadata=_BACKENDS)
     shape: Shapes | None = field(default=None, metadata=_SHAPE)
-    inputs: Path | None = field(default=None, metadata=_INPUTS)
+    inputs: Inputs | None = field(default=None, metadata=_INPUTS)
     seed: int = field(default=0, metadata=_SEED)
     threads: int | None = field(default=None, metadata=_THREADS)
 
@@ -269,6 +288,14 @@ class BenchCommand(RunCommand):
     """The options of ``bench``."""
 
     runs: int | None = field(default=None, metadata=_flag("Timed runs per model.", "N", minimum=1))
+    budget: float = field(
+        default=DEFAULT_BENCH_SECONDS,
+        metadata=_flag(
+            "How long two models may be compared if their ratio is uncertain.",
+            "SECONDS",
+            minimum=1,
+        ),
+    )
     profile: bool = field(
         default=False,
         metadata=_flag(
@@ -325,7 +352,31 @@ class CheckCommand(Command):
     """The options of ``check``."""
 
     backend: str = field(default=DEFAULT_RUNTIME, metadata=_BACKEND)
+    skip: tuple[str, ...] = field(
+        default=(),
+        metadata=_flag("Leave sites alone whose id or node name matches. Repeatable.", "GLOB"),
+    )
+    shape: Shapes | None = field(
+        default=None,
+        metadata=_flag(
+            "Shape of a dynamic input, for every model that has an input of this name. Repeatable.",
+            "NAME:1,3,H,W",
+        ),
+    )
+    inputs: Inputs | None = field(default=None, metadata=_INPUTS)
     seed: int = field(default=0, metadata=_SEED)
+    strict: bool = field(
+        default=False, metadata=_flag("Fail each model with a site that is not rewritten.")
+    )
+
+
+def path_of(given: object) -> Path:
+    """Return a path as it was given. Raises UsageError if it is none, or empty."""
+    if not isinstance(given, (str, Path)):
+        raise UsageError(f"{type(given).__name__} is neither a path nor a model: name a file")
+    if not str(given):
+        raise UsageError("a path is empty: name a file")
+    return Path(given)
 
 
 def choices_of(kind: Any) -> tuple[str, ...]:
@@ -338,7 +389,9 @@ def _check(one: Option, value: Any) -> None:
     if choices and value not in choices:
         listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
         raise UsageError(f"{one.name} '{value}' is not known: choose {listed}")
-    least = one.flag.minimum
-    if least is not None and value is not None and not value >= least:
-        unbounded = ", or infinity" if one.type is float else ""
-        raise UsageError(f"{one.name} is {value}: give a number from {least:g} on{unbounded}")
+    least, most = one.flag.minimum, one.flag.maximum
+    if least is None or value is None or least <= value <= (inf if most is None else most):
+        return
+    unbounded = ", or infinity" if one.type is float else ""
+    limit = f"on{unbounded}" if most is None else f"to {most:g}"
+    raise UsageError(f"{one.name} is {value}: give a number from {least:g} {limit}")

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from deployconv.errors import BackendUnavailable, CheckFailed
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.save import needs_external_data, refuse_existing, refuse_inputs, staged
-from deployconv.options import RewriteCommand, RewriteOptions
+from deployconv.options import DEFAULT_BENCH_SECONDS, RewriteCommand, RewriteOptions
 from deployconv.proof.certificate import certify_sites, failed_certificates
-from deployconv.results import NotRun, Rewriting, Step
+from deployconv.results import NotRun, Parity, Rewriting, Step
 from deployconv.rewrites.planning import apply
 from deployconv.runtimes.base import ModelSource
+from deployconv.runtimes.shapes import all_shown
 from deployconv.search.choice import TunerOptions
 from deployconv.search.policy import plan_by_policy
 
@@ -75,6 +76,7 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
         sites = [planned.found for planned in planning.sites]
         result = with_target_notes(result, sites, before, request.targets)
     after = apply(planning)
+    result = replace(result, changed=after.changed)
     output = None if command.dry_run else command.output
     with staged(after.proto, loaded.folder, output, after.added, external) as candidate:
         result = replace(result, model=after.proto if output is None else candidate.proto)
@@ -93,9 +95,11 @@ def _raise_for_sites(result: Rewriting, request: Request) -> None:
     """Raise CheckFailed for a failed certificate, or under ``strict`` for a site left alone."""
     failed = failed_certificates(result.sites)
     if failed:
+        result = _with_not_run(result, "parity", "latency", reason="a certificate failed")
         raise CheckFailed(f"certificate failed: {', '.join(failed)}: nothing was written", result)
     left = [site.id for site in result.sites if site.left_alone]
     if request.command.strict and left:
+        result = _with_not_run(result, "parity", "latency", reason="a site was left alone")
         raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", result)
 
 
@@ -114,12 +118,22 @@ def _with_parity(result: Rewriting, candidate: Path, request: Request) -> Rewrit
     )
     result = replace(result, parity=parity)
     if not parity.passed:
-        worst = next(output for output in parity.outputs if not output.passed)
-        why = worst.problem or f"max |difference| {worst.max_abs:.3g} > {worst.tolerance:.3g}"
-        raise CheckFailed(
-            f"parity failed: output '{worst.name}': {why}: nothing was written", result
-        )
+        result = _with_not_run(result, "latency", reason="parity failed")
+        raise CheckFailed(f"parity failed: {_difference(parity)}: nothing was written", result)
     return result
+
+
+def _difference(parity: Parity) -> str:
+    """What differs by too much: an output, and at which sizes if not at the first ones."""
+    outputs, where = parity.outputs, ""
+    if all(output.passed for output in outputs):
+        size = next(size for size in parity.other_sizes if size.status == "failed")
+        outputs, where = size.outputs, f"at {all_shown(size.shapes)}: "
+        if not outputs:
+            return f"{where}{size.reason}"
+    worst = next(output for output in outputs if not output.passed)
+    why = worst.problem or f"max |difference| {worst.max_abs:.3g} > {worst.tolerance:.3g}"
+    return f"{where}output '{worst.name}': {why}"
 
 
 def _with_latency(result: Rewriting, candidate: Path, request: Request) -> Rewriting:
@@ -129,13 +143,14 @@ def _with_latency(result: Rewriting, candidate: Path, request: Request) -> Rewri
     tuner = request.tuner
     if absent := _no_gpu(request):
         return _with_not_run(result, "latency", reason=absent)
-    if not any(site.status == "rewritten" for site in result.sites):
-        return _with_not_run(result, "latency", reason="no site was rewritten")
+    if not result.changed:
+        return _with_not_run(result, "latency", reason="nothing was changed")
     from deployconv.proof.latency import measure_latency
 
     try:
         latency = measure_latency(
-            request.source, candidate, tuner.backend, tuner.feed, tuner.threads
+            *(request.source, candidate, tuner.backend, tuner.feed, tuner.threads),
+            budget=min(DEFAULT_BENCH_SECONDS, tuner.budget / 4),
         )
     except BackendUnavailable as missing:
         # The parity check passed, perhaps with float32 twins: only the timing is missing.

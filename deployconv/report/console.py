@@ -24,6 +24,8 @@ from deployconv.report.lines import (
     parity_line,
     rewriting_lines,
     sites_line,
+    size_lines,
+    sizes_line,
     target_lines,
 )
 from deployconv.results import (
@@ -50,6 +52,7 @@ _COLOURS = {
     "exact": "green",
     "passed": "green",
     "builds": "green",
+    "folded": "green",
     "kept": "yellow",
     "skipped": "yellow",
     "not-run": "yellow",
@@ -168,7 +171,8 @@ def print_parity(console: Console | None, checks: Sequence[Parity]) -> None:
                 Verdict("passed" if output.passed else "failed"),
             )
     print_table(console, table)
-    print_lines(console, "", *map(parity_line, checks))
+    lines = [line for check in checks for line in (parity_line(check), *size_lines(check))]
+    print_lines(console, "", *lines)
 
 
 def print_latency(
@@ -216,7 +220,7 @@ def print_check(console: Console | None, check: ModelCheck) -> None:
         rewritten = sum(site.status == "rewritten" for site in sites)
         outcome = f"{rewritten} of {count(sites, 'site')} rewritten"
     status = f"{check.status:<8}"
-    rest = f"{check.seconds:7.1f} s  {outcome:<24}{one_line(check.path)}"
+    rest = f"{check.seconds:7.1f} s  {outcome:<22}  {one_line(check.path)}"
     if console is None:
         print(status + rest)
     else:
@@ -224,8 +228,10 @@ def print_check(console: Console | None, check: ModelCheck) -> None:
 
         row = Text().append(status, style=_COLOURS[check.status]).append(rest)
         console.print(row, soft_wrap=True)
-    if check.message:
-        print_lines(console, f"{'':8}{one_line(check.message)}")
+    lines = [check.message] if check.message else []
+    if check.rewriting is not None and check.rewriting.parity is not None:
+        lines += filter(None, [sizes_line(check.rewriting.parity)])
+    print_lines(console, *(f"{'':8}{one_line(line)}" for line in lines))
 
 
 def print_build(console: Console | None, report: BuildReport) -> None:
@@ -293,21 +299,27 @@ def _print_sites(
     if sites:
         print_table(console, _site_table(sites, certified=certified))
         print_lines(console, "")
+    would = "" if certified else "would be "
     for site in sites:
         if site.reason is not None:
-            print_lines(
-                console,
-                one_line(f"{site.id}: {site.status} - {site.reason.code}: {site.reason.text}"),
-            )
+            why = f"{site.reason.code}: {site.reason.text}"
+            print_lines(console, one_line(f"{site.id}: {would}{site.status} - {why}"))
         elif site.candidates:
             print_lines(console, one_line(f"{site.id}: {site.status} - in the form marked *"))
         for candidate in site.candidates:
             print_lines(console, candidate_line(candidate))
-    print_lines(console, sites_line(sites))
+    print_lines(console, sites_line(sites, done=certified))
 
 
 def _site_table(sites: Sequence[SiteReport], *, certified: bool) -> Table:
-    headers = ["site", "layer", "status", "form", "conv", "macs / input pixel"]
+    headers = [
+        "site",
+        "layer",
+        "status" if certified else "would be",
+        "form",
+        "conv",
+        "macs / input pixel",
+    ]
     lint = any(site.dla for site in sites)
     extra = [*(["certificate"] if certified else []), *(["DLA"] if lint else [])]
     table = Table((*headers, *extra))

@@ -58,6 +58,7 @@ def of_rewriting(rewriting: Rewriting) -> Document:
         compiled=_of_compilation(rewriting.compiled) if rewriting.compiled else None,
         not_run=[asdict(step) for step in rewriting.not_run],
         warnings=rewriting.warnings,
+        changed=rewriting.changed,
     )
 
 
@@ -205,7 +206,14 @@ def _latency(fields: Mapping[str, Any]) -> Latency:
         ratio=None if after is None else float(fields["ratio"]),
         cuda_graph=bool(fields.get("cuda_graph", False)),
         profiles=tuple(map(_profile, fields.get("profiles", ()))),
+        low=_optional(fields.get("low")),
+        high=_optional(fields.get("high")),
+        note=fields.get("note"),
     )
+
+
+def _optional(number: Any) -> float | None:
+    return None if number is None else float(number)
 
 
 def _profile(fields: Mapping[str, Any]) -> Profile:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
 from deployconv.errors import UsageError
+from deployconv.report.lines import parity_line, size_lines
 from deployconv.results import CheckReport, ModelCheck
+from deployconv.temporary import temporary_folder
 
 # XML 1.0 cannot write these characters, not even as a character reference.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -18,7 +19,10 @@ _ELEMENTS = {"failed": "failure", "error": "error", "not-run": "skipped"}
 
 
 def junit_xml(report: CheckReport) -> ElementTree.ElementTree[ElementTree.Element]:
-    """Return the report as an XML tree; a model that could not be run is ``skipped``."""
+    """Return the report as an XML tree; a model that could not be run is ``skipped``.
+
+    The output of a model with dynamic inputs lists the sizes that it was run at.
+    """
     statuses = [check.status for check in report.models]
     totals = {
         "tests": str(len(statuses)),
@@ -43,8 +47,8 @@ def write_junit(report: CheckReport, path: Path) -> None:
     """
     try:
         # In a folder beside ``path``, so that a rename puts the whole file in place.
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            whole = Path(folder, path.name)
+        with temporary_folder(path.parent) as folder:
+            whole = folder / path.name
             with whole.open("wb") as file:
                 junit_xml(report).write(file, encoding="utf-8", xml_declaration=True)
                 file.flush()
@@ -70,6 +74,10 @@ def _add_case(suite: ElementTree.Element, check: ModelCheck) -> None:
         message = _clean(check.message or check.status)
         element = ElementTree.SubElement(case, _ELEMENTS[check.status], {"message": message})
         element.text = message
+    parity = check.rewriting.parity if check.rewriting is not None else None
+    if parity is not None and parity.other_sizes:
+        lines = "\n".join((parity_line(parity), *size_lines(parity)))
+        ElementTree.SubElement(case, "system-out").text = _clean(lines)
 
 
 def _clean(text: str) -> str:

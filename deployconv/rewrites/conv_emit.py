@@ -16,7 +16,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from deployconv.match import Pointwise, UpsampleSite
+from deployconv.match import ImageAxes, Pointwise, UpsampleSite
 from deployconv.polyphase import Polyphase, phase_weights
 from deployconv.results import FormName, ShuffleName
 from deployconv.rewrites.channel_layout import in_order, shuffle_order
@@ -194,7 +194,7 @@ def _phase_biases(emitter: Emitter, site: UpsampleSite, part: slice) -> list[lis
 
 def conv_input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:
     """The input of the Conv, after the pointwise layers that run before the upsampling."""
-    tensor: gs.Tensor = gs.Variable(site.input)
+    tensor = _image(emitter, gs.Variable(site.input), site.input_axes)
     for layers in site.pointwise_before:
         tensor = _moved(emitter, layers, tensor)
     if site.channels_in_batch:
@@ -202,9 +202,24 @@ def conv_input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:
     return tensor
 
 
+def _image(emitter: Emitter, tensor: gs.Tensor, axes: ImageAxes) -> gs.Tensor:
+    """The image ``[N, C, i_1 .. i_n]`` that ``tensor`` holds in these axes."""
+    for op in axes.operators:
+        if op == "Transpose":
+            tensor = emitter.add(op, [tensor], perm=list(axes.perm))
+        else:
+            tensor = emitter.unsqueeze(tensor, axes.added)
+    return tensor
+
+
 def _moved(emitter: Emitter, layers: Pointwise, tensor: gs.Tensor) -> gs.Tensor:
-    """Copy pointwise layers so that they read ``tensor``; their constants are shared."""
+    """Copy pointwise layers so that they read ``tensor``.
+
+    They share their constants with the old layers, if these fit the image.
+    """
     made = {layers.source: tensor}
+    for name, constant in layers.reshaped.items():
+        made[name] = emitter.constant("constant", constant.read())
     for node in layers.nodes:
         inputs = [made.get(given.name, given) for given in node.inputs]
         copy = emitter.add(node.op, inputs, **node.attrs)

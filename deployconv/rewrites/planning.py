@@ -19,7 +19,7 @@ from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, SiteReport, Status
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.chain import chain_after
-from deployconv.rewrites.conv import PolyphaseConv, plan_conv
+from deployconv.rewrites.conv import PolyphaseConv, has_integer_form, plan_conv
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.fold import fold_after
 from deployconv.rewrites.kept import folded_in_place
@@ -40,7 +40,8 @@ class PlannedSite:
         found: the layer as it was recognised.
         site: the same, with the layers after it that it absorbs if it is rewritten.
         report: what is known of it so far.
-        rewrite: what takes its place; None if it is left alone or belongs to another rewrite.
+        rewrite: what takes its place, which may be the same layer with folded weights; None if it
+            is left alone or belongs to another rewrite.
         joined: id of the site whose rewrite replaces this one too.
     """
 
@@ -58,14 +59,6 @@ class PlannedSite:
     def selected(self) -> bool:
         """False if ``--only`` or ``--skip`` leaves it alone."""
         return self.report.reason is None or self.report.reason.code != "not-selected"
-
-    @property
-    def kept_layer(self) -> Rewrite | None:
-        """The layer with folded weights, if the site is kept because it is faster as it was."""
-        reason = self.report.reason
-        if self.joined is not None or reason is None or reason.code != "slower":
-            return None
-        return folded_in_place(self.site) if isinstance(self.site, UpsampleSite) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +103,8 @@ def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
     """
     seen = view(model, options.freeze_initializers)
     sites = tuple(_as_asked(site, options) for site in find_sites(seen))
-    _check_globs((*options.only, *options.skip), sites)
+    if not options.may_match_nothing:
+        _check_globs((*options.only, *options.skip), sites)
     default = tuple(_plan(site, options, seen) for site in sites)
     planning = Planning(seen, options, default, default)
     # An integer layer takes in its QuantizeLinear, or it would be no integer layer.
@@ -133,12 +127,11 @@ def apply(planning: Planning) -> Spliced:
     edits: list[Replacement | AttributeEdit] = []
     for planned in planning.sites:
         scope, layer = planned.found.scope, planned.found.layer
-        rewrite = planned.rewrite or planned.kept_layer
-        if rewrite is not None:
+        if planned.rewrite is not None:
             emitter = Emitter(scope.opset, names.maker(scope.label(layer)))
-            rewrite.emit(emitter)
+            planned.rewrite.emit(emitter)
             # The nodes before the last one go too, unless something else reads them (`splice`).
-            edits.append(Replacement(scope, rewrite.nodes[-1:], emitter.nodes))
+            edits.append(Replacement(scope, planned.rewrite.nodes[-1:], emitter.nodes))
         elif planned.joined is None and planned.found.explicit_attributes is not None:
             place = scope.index(layer)
             edits.append(AttributeEdit(scope, place, planned.found.explicit_attributes))
@@ -170,7 +163,7 @@ def _planning(
         elif not keep_others and item.rewrite is not None:
             item = _kept_as_faster(item, options)
         sites.append(item)
-    warnings = (*_fallbacks(sites, options), *_requantized(sites))
+    warnings = (*_fallbacks(sites, options), *_requantized(sites), *_dequantized(sites))
     return Planning(seen, options, tuple(sites), default, warnings)
 
 
@@ -189,10 +182,13 @@ def _rewritten(found: Site, site: Site, rewrite: Rewrite) -> PlannedSite:
 
 
 def _kept_as_faster(item: PlannedSite, options: RewriteOptions) -> PlannedSite:
-    how = "predicted" if options.policy == "cost" else "measured"
-    reason = Reason("slower", f"no other form of it was {how} to be faster")
-    kept = replace(_report(item.found, "kept", reason), nodes=item.report.nodes)
-    return replace(item, report=kept, rewrite=None)
+    measured = "no other form was measured to be faster"
+    predicted = "no other form is predicted to save enough"
+    reason = Reason("slower", predicted if options.policy == "cost" else measured)
+    folded = folded_in_place(item.site) if isinstance(item.site, UpsampleSite) else None
+    status: Status = "kept" if folded is None else "folded"
+    kept = replace(_report(item.found, status, reason), nodes=item.report.nodes)
+    return replace(item, report=kept, rewrite=folded)
 
 
 def _plan(site: Site, options: RewriteOptions, seen: View) -> PlannedSite:
@@ -225,7 +221,11 @@ def plan_form(site: UpsampleSite, form: Form, shuffle: Shuffle) -> Rewrite | Rea
 
 
 def absorbing(site: UpsampleSite, seen: View) -> UpsampleSite:
-    """``site`` with the Slices and affine layers after it, in whatever order they come."""
+    """``site`` with the Slices and affine layers after it, in whatever order they come.
+
+    An Identity between them is taken in as well, one after the last of them is not.
+    """
+    longest = site
     while True:
         trim = trim_after(site, seen)
         fold = fold_after(site, seen) if trim is None else None
@@ -234,7 +234,9 @@ def absorbing(site: UpsampleSite, seen: View) -> UpsampleSite:
         elif fold is not None:
             site = fold.into(site)
         else:
-            return site
+            return longest
+        if site.nodes[-1].op != "Identity":
+            longest = site
 
 
 def _report(site: Site, status: Status, reason: Reason | None) -> SiteReport:
@@ -275,8 +277,12 @@ def _as_asked(site: Site, options: RewriteOptions) -> Site:
     """Apply the options for integer weights and biases to a site."""
     if not isinstance(site, UpsampleSite):
         return site
-    bias = site.bias
-    if options.float_bias and bias is not None:
+    bias, integers = site.bias, site.weight.quantized is not None
+    as_floats = options.dequantize_weights and integers and not has_integer_form(site)
+    if as_floats:
+        site = replace(site, weight=replace(site.weight, quantized=None), dequantized=True)
+    # The scale of an integer bias belongs to that of the weight.
+    if bias is not None and (options.float_bias or as_floats):
         bias = replace(bias, quantized=None)
     return replace(site, requantize=options.allow_requantize, bias=bias)
 
@@ -291,8 +297,20 @@ def _requantized(planned: Iterable[PlannedSite]) -> list[str]:
     ]
 
 
-def _fallbacks(planned: Iterable[PlannedSite], options: RewriteOptions) -> Iterator[str]:
-    """Warn about each requested form or shuffle that did not fit."""
+def _dequantized(planned: Iterable[PlannedSite]) -> list[str]:
+    """Warnings about integer weights that became floats, as the call allowed."""
+    return [
+        f"{item.report.id}: its weight is stored as {item.site.dtype} and the layer runs in it, as"
+        " --dequantize-weights says"
+        for item in planned
+        if isinstance(item.site, UpsampleSite) and item.site.dequantized and item.rewrite
+    ]
+
+
+def _fallbacks(planned: Sequence[PlannedSite], options: RewriteOptions) -> Iterator[str]:
+    """Warn about each requested form or shuffle that did not fit, or was of no use."""
+    if options.shuffle != "auto" and not any(item.report.shuffle for item in planned):
+        yield f"shuffle '{options.shuffle}' has no effect: no layer is rewritten with a shuffle"
     for item in planned:
         found = {"form": item.report.form, "shuffle": item.report.shuffle}
         asked = {

@@ -161,10 +161,7 @@ class Region:
             missed += [self.scope.label(node) for node in step.parity_only]
         exported = [OnnxExporter.export_node(node) for step in steps for node in step.nodes]
         feeds = {
-            own.site.input: draws.image(
-                (*(own.original.batch_and_channels or (2, own.site.channels[0])), *sizes)
-            )
-            for own in owns
+            own.site.input: draws.image(own.site.input_shape(own.original, sizes)) for own in owns
         }
         heads = tuple(
             head.on(layer.site, head.layout.channels)
@@ -354,7 +351,8 @@ def _step_at(
 
 def _alike(site: UpsampleSite, peer: UpsampleSite) -> bool:
     """Whether two layers put the same phases at the same pixels."""
-    same_input = site.input == peer.input or (None not in site.sizes and site.sizes == peer.sizes)
+    inputs = [(one.input, one.input_axes) for one in (site, peer)]
+    same_input = inputs[0] == inputs[1] or (None not in site.sizes and site.sizes == peer.sizes)
     extras = ([axis.extra for axis in one.axes] for one in (site, peer))
     return (
         peer is not site

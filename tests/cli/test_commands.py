@@ -57,7 +57,8 @@ def test_verify_fails_if_one_backend_does(api: FakeApi, capsys: pytest.CaptureFi
 def test_bench(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "a.onnx", "b.onnx", "--threads", "2", "--runs", "9"]) == 0
     options = {"backend": ("ort",), "shape": {}, "inputs": None, "seed": 0, "threads": 2, "runs": 9}
-    assert api.calls == [("bench", (A, B), {**options, "profile": False, "cuda_graph": False})]
+    options |= {"budget": 10.0, "profile": False, "cuda_graph": False}
+    assert api.calls == [("bench", (A, B), options)]
     assert "1.63 times as fast" in capsys.readouterr().out
 
 
@@ -97,7 +98,10 @@ def test_check_statuses(
 ) -> None:
     api.answers["check"] = CheckReport(models)  # type: ignore[arg-type]
     assert main(["check", "a.onnx", "models"]) == status
-    options = {"backend": "ort", "seed": 0}
+    options = {
+        **{"backend": "ort", "skip": (), "shape": {}},
+        **{"inputs": None, "seed": 0, "strict": False},
+    }
     assert api.calls == [("check", ([A, Path("models")],), options)]
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1].startswith(f"{len(models)} model")
@@ -105,8 +109,12 @@ def test_check_statuses(
 
 
 def test_check_flags(api: FakeApi) -> None:
-    assert main(["check", "models", "--backend", "ort:cuda", "--seed", "3"]) == 1
-    assert api.options == {"backend": "ort:cuda", "seed": 3}
+    given = ["--backend", "ort:cuda", "--seed", "3", "--skip", "a*", "--skip", "b", "--strict"]
+    assert main(["check", "models", *given, "--shape", "x:1,3", "--inputs", "i.npz"]) == 1
+    assert api.options == {
+        **{"backend": "ort:cuda", "seed": 3, "skip": ("a*", "b"), "strict": True},
+        **{"shape": {"x": (1, 3)}, "inputs": Path("i.npz")},
+    }
 
 
 def test_check_json_and_junit(
