@@ -113,6 +113,10 @@ class Constants:
             self._fold_in_order(*source)
         return self._folded[id(source[0])].get(tensor.name)
 
+    def origin(self, tensor: gs.Tensor, scope: Scope) -> Place:
+        """Where ``tensor`` comes from, if it is handed on unchanged; else it is that itself."""
+        return self._origins.of(tensor, scope) or (tensor, scope)
+
     def follows_argument(self, tensor: gs.Tensor, scope: Scope) -> bool:
         """Whether ``tensor`` follows from arguments that the calls of a function pass differently.
 
