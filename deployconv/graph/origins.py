@@ -128,7 +128,10 @@ def _keeps(node: gs.Node, scope: Scope, body: GraphProto, index: int) -> bool:
         states -= node.attrs.get("num_scan_inputs", states)
     if not 0 <= state < states or index >= len(node.inputs) or not node.inputs[index].name:
         return False
-    name = body.output[state + _FIRST_STATE_OUTPUT[node.op]].name
+    output = state + _FIRST_STATE_OUTPUT[node.op]
+    if output >= len(body.output):
+        return False
+    name = body.output[output].name
     identities = {
         made.output[0]: made.input[0]
         for made in body.node
