@@ -90,7 +90,7 @@ class Constants:
         self._origins = Origins(scopes)
         self.frozen = frozen
         self._folded: dict[int, dict[str, Constant]] = {}
-        self._partly_known: dict[int, Known] = {}
+        self._partly_known: dict[tuple[int, str], Known] = {}
         self._initializers: dict[tuple[int, str], Constant] = {}
         has_defaults = model.proto.ir_version >= _FIRST_IR_WITH_DEFAULTS
         inputs = model.proto.graph.input if has_defaults else ()
@@ -171,7 +171,8 @@ class Constants:
             source = None if isinstance(tensor, gs.Constant) else _producer(tensor, home)
             if source is not None and id(source[0]) not in self._folded:
                 return source
-            known = self.of(tensor, home) or self._partly_known.get(id(source and source[0]))
+            part = None if source is None else (id(source[0]), tensor.name)
+            known = self.of(tensor, home) or (self._partly_known.get(part) if part else None)
             if known is not None:
                 found[tensor.name] = known
             elif node.op != "Shape":
@@ -239,19 +240,19 @@ class Constants:
             sizes = [Size.of(size) for size in known.shape]
             return self._partly(node, picked_sizes(node, sizes), known.overridable)
         inferred = inferred_sizes(node.inputs[0]) if known is None else list(known.shape)
-        return self._partly(node, None if inferred is None else picked_sizes(node, inferred))
+        return self._partly(node, () if inferred is None else picked_sizes(node, inferred))
 
     def _partly(
-        self, node: gs.Node, known: Known | None, overridable: bool = False
+        self, node: gs.Node, known: Sequence[Known], overridable: bool = False
     ) -> tuple[Constant, ...]:
-        """The output of ``node`` if all of it is ``known``; else what is known is remembered."""
-        if known is None:
-            return ()
-        values = values_of(known, node.outputs[0])
-        if values is not None:
-            return (_folded(node.outputs[0].name, values, overridable),)
-        self._partly_known[id(node)] = known
-        return ()
+        """The outputs of ``node`` that are ``known`` as a whole; the others are remembered."""
+        found = []
+        for tensor, output in zip(node.outputs, known, strict=False):
+            values = values_of(output, tensor)
+            if values is not None:
+                found.append(_folded(tensor.name, values, overridable))
+            self._partly_known[id(node), tensor.name] = output
+        return tuple(found)
 
     def _constant_node(self, node: gs.Node, proto: NodeProto) -> tuple[Constant, ...]:
         name = node.outputs[0].name
@@ -360,14 +361,14 @@ def _likeness(node: gs.Node) -> dict[str, Array]:
     return {} if like is None or dtype is None else {like.name: np.zeros(1, dtype)}
 
 
-def _follow(node: gs.Node, proto: NodeProto, known: _Inputs) -> Known | None:
-    """What follows from inputs that are ``known`` in part; None if nothing does."""
+def _follow(node: gs.Node, proto: NodeProto, known: _Inputs) -> Sequence[Known]:
+    """What is known of the outputs of ``node``, from inputs that are ``known`` in part."""
     inputs: list[Known | None] = []
     for tensor in node.inputs:
         value = known.get(tensor.name)
         if isinstance(value, Constant):
             if prod(value.shape) > FEW or value.overridable:
-                return None
+                return ()
             value = Known.of(value.read())
         inputs.append(value)
     return followed(node, proto, inputs)
