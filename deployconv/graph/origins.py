@@ -40,11 +40,14 @@ class Origins:
 
         None if it is the parameter of a function whose calls do not all pass the same tensor.
         """
-        while True:
+        seen: set[int] = set()
+        while id(tensor) not in seen:
+            seen.add(id(tensor))
             found = self._step(tensor, scope)
-            if found is None or found[0] is tensor:
-                return found
+            if found is None:
+                return None
             tensor, scope = found
+        return tensor, scope
 
     def arguments(self, tensor: gs.Tensor, scope: Scope) -> list[Place | None]:
         """What each call of a function passes as its parameter ``tensor``, None for nothing.
