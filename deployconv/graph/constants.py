@@ -167,7 +167,7 @@ class Constants:
         if not _foldable(node):
             return None
         found: _Inputs = {}
-        for tensor in _values_read(node):
+        for tensor in self._values_read(node, home):
             source = None if isinstance(tensor, gs.Constant) else _producer(tensor, home)
             if source is not None and id(source[0]) not in self._folded:
                 return source
@@ -227,7 +227,9 @@ class Constants:
         names = [tensor.name for tensor in node.outputs if tensor.name]
         try:
             feeds = {name: constant.read() for name, constant in given.items()}
-            arrays = run_reference([proto], home.opset, {**feeds, **_likeness(node)}, names)
+            arrays = run_reference(
+                [proto], home.opset, {**feeds, **self._likeness(node, home)}, names
+            )
         except Exception:  # what the reference evaluator cannot run is no constant here
             return ()
         return tuple(
@@ -248,11 +250,34 @@ class Constants:
         """The outputs of ``node`` that are ``known`` as a whole; the others are remembered."""
         found = []
         for tensor, output in zip(node.outputs, known, strict=False):
-            values = values_of(output, tensor)
+            values = values_of(output, node, tensor)
             if values is not None:
                 found.append(_folded(tensor.name, values, overridable))
             self._partly_known[id(node), tensor.name] = output
         return tuple(found)
+
+    def _values_read(self, node: gs.Node, home: Scope) -> list[gs.Tensor]:
+        """The inputs of ``node`` whose values decide its outputs."""
+        if node.op == "CastLike" and self._element_type(node.inputs[1], home) is not None:
+            return list(node.inputs[:1])
+        if node.op == "Shape" and _is_inferred(node.inputs[0]):
+            return []
+        return [tensor for tensor in node.inputs if tensor.name]
+
+    def _likeness(self, node: gs.Node, home: Scope) -> dict[str, Array]:
+        """A tensor of the element type that CastLike casts to; nothing for other operators."""
+        if node.op != "CastLike":
+            return {}
+        dtype = self._element_type(node.inputs[1], home)
+        return {} if dtype is None else {node.inputs[1].name: np.zeros(1, dtype)}
+
+    def _element_type(self, tensor: gs.Tensor, scope: Scope) -> str | None:
+        """The element type of ``tensor``; for an argument, the one that all calls pass."""
+        if tensor.dtype is not None:
+            return dtype_name(tensor.dtype)
+        places = self._origins.arguments(tensor, scope)
+        types = {self._element_type(*place) if place else None for place in places}
+        return types.pop() if len(types) == 1 else None
 
     def _constant_node(self, node: gs.Node, proto: NodeProto) -> tuple[Constant, ...]:
         name = node.outputs[0].name
@@ -340,25 +365,9 @@ def _folded(name: str, array: Array, overridable: bool) -> Constant:
     return Constant(name, array.shape, array.dtype, lambda: array, True, overridable)
 
 
-def _values_read(node: gs.Node) -> list[gs.Tensor]:
-    """The inputs of ``node`` whose values decide its outputs."""
-    if node.op == "CastLike" and dtype_name(node.inputs[1].dtype) is not None:
-        return list(node.inputs[:1])
-    if node.op == "Shape" and _is_inferred(node.inputs[0]):
-        return []
-    return [tensor for tensor in node.inputs if tensor.name]
-
-
 def _is_inferred(tensor: gs.Tensor) -> bool:
     """Whether inference knows the shape: that of an initializer may be overridden."""
     return not isinstance(tensor, gs.Constant) and has_static_shape(tensor)
-
-
-def _likeness(node: gs.Node) -> dict[str, Array]:
-    """A tensor of the element type that CastLike casts to; nothing for other operators."""
-    like = node.inputs[1] if node.op == "CastLike" else None
-    dtype = None if like is None else dtype_name(like.dtype)
-    return {} if like is None or dtype is None else {like.name: np.zeros(1, dtype)}
 
 
 def _follow(node: gs.Node, proto: NodeProto, known: _Inputs) -> Sequence[Known]:

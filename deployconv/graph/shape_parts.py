@@ -78,9 +78,12 @@ def followed(node: gs.Node, proto: NodeProto, inputs: Sequence[Known | None]) ->
         return ()
 
 
-def values_of(known: Known, tensor: gs.Tensor) -> Array | None:
-    """The values of ``tensor``; None if one depends on a size that is open."""
-    dtype = dtype_name(tensor.dtype)
+def values_of(known: Known, node: gs.Node, tensor: gs.Tensor) -> Array | None:
+    """The values of ``tensor``, which ``node`` makes; None if one depends on a size that is open.
+
+    None as well if its element type is not known.
+    """
+    dtype = "int64" if node.op == "Shape" else dtype_name(tensor.dtype)
     if dtype is None or not isinstance(known.elements, np.ndarray):
         return None
     constants = [size.constant if size is not None else None for size in known.elements.ravel()]

@@ -309,3 +309,26 @@ def test_integers_whose_values_a_call_passes_stay_integers() -> None:
     original.graph.initializer.extend(QUANTIZED)
     after = assert_rewritten(original, {"x": integers(*SHAPE)})
     assert "DequantizeLinear" in [made.op_type for made in after.functions[0].node]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_bias_that_a_function_casts_like_its_argument(dtype: type) -> None:
+    """The element type of an argument is known from the calls alone."""
+    nodes = [
+        node("Constant", [], ["zero"], value_float=1.0),
+        node("CastLike", ["zero", "a"], ["cast"]),
+        node("Shape", ["w"], ["width"], start=1, end=2),
+        node("Expand", ["cast", "width"], ["b"]),
+        node("ConvTranspose", ["a", "w", "b"], ["c"], name="up", strides=[2, 2]),
+    ]
+    opset = [helper.make_opsetid("", 18)]
+    function = helper.make_function("local", "Up", ["a", "w"], ["c"], nodes, opset)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    body = graph(
+        [node("Up", ["x", "w"], ["y"], name="call", domain="local")],
+        [value("x", kind, SHAPE)],
+        [value("y", kind, [None] * 4)],
+        [tensor("w", integers(*CARRIED, dtype=dtype))],
+    )
+    original = model(body, opset=18, domains=["local"], functions=[function])
+    assert_rewritten(original, {"x": integers(*SHAPE, dtype=dtype)})

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from onnx import ModelProto, helper
 
 from tests.build import (
@@ -20,6 +21,7 @@ from tests.build import (
     ops,
     reasons,
     rewrite,
+    run,
     tensor,
     value,
 )
@@ -64,6 +66,14 @@ def test_the_new_conv_has_a_group_for_each_channel(name: str, form: str) -> None
         convs = [proto for proto in after.graph.node if proto.op_type == "Conv"]
         groups = [helper.get_node_attr_value(proto, "group") for proto in convs]
         assert set(groups) == {len(kernels)}
+
+
+def test_the_result_is_that_of_pytorch() -> None:
+    kernels, x = integers(CHANNELS, 4, 4), integers(2, CHANNELS, 5, 6)
+    dense = torch.from_numpy(diagonal(kernels))
+    expected = torch.nn.functional.conv_transpose2d(torch.from_numpy(x), dense, None, 2, 1)
+    _, after = rewrite(layer(kernels, bias=False), verify=False)
+    np.testing.assert_array_equal(run(after, {"x": x})["y"], expected.numpy())
 
 
 def test_the_multiplications_saved_are_counted() -> None:
