@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployconv.errors import DeployconvError, UsageError
 from deployconv.options import (
+    DEFAULT_BENCH_SECONDS,
     DEFAULT_RUNTIME,
     BenchCommand,
     BuildCommand,
@@ -268,6 +269,7 @@ def bench(
     seed: int = 0,
     threads: int | None = None,
     runs: int | None = None,
+    budget: float = DEFAULT_BENCH_SECONDS,
     profile: bool = False,
     cuda_graph: bool = False,
 ) -> tuple[Latency, ...]:
@@ -281,7 +283,9 @@ def bench(
         inputs: arrays by input name, or an ``.npz`` file of them, instead of random ones.
         seed: seed of the random inputs.
         threads: threads of the backend; None for all processors.
-        runs: timed runs per model; None for a number that fits the time of a run.
+        runs: timed runs per model; None for a number that fits the time of a run, and for two
+            models the noise.
+        budget: seconds that two models may be compared if their ratio is uncertain.
         profile: add the time of each layer, grouped by site, if the backend profiles layers.
         cuda_graph: time launches of captured CUDA graphs, if the backend captures them.
 
@@ -299,6 +303,7 @@ def bench(
         seed=seed,
         threads=threads,
         runs=runs,
+        budget=budget,
         profile=profile,
         cuda_graph=cuda_graph,
     )
@@ -310,7 +315,7 @@ def bench(
     pair = _source(model), None if other is None else _source(other)
     feed = _feed(options)
     return tuple(
-        measure_latency(*pair, name, feed, threads, runs, profile, cuda_graph)
+        measure_latency(*pair, name, feed, threads, runs, profile, cuda_graph, budget)
         for name in options.backend
     )
 

@@ -73,7 +73,7 @@ def followed(node: gs.Node, proto: NodeProto, inputs: Sequence[Known | None]) ->
     if node.op not in _FOLLOWED or node.attrs.get("to") == TensorProto.BOOL:
         return ()
     try:
-        return (symbolic.run(proto, inputs),)
+        return symbolic.run(proto, inputs)
     except Unproven:
         return ()
 

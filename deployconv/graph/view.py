@@ -61,13 +61,21 @@ class View:
         return self.data_free.holds(tensor, scope)
 
     def instances(self, scope: Scope, *tensors: gs.Tensor) -> tuple[Instance, ...]:
-        """Shapes for which all of ``tensors`` of ``scope`` have one (`Shapes.instances`).
+        """Shapes of one trial (`Shapes.trials`) in which all of ``tensors`` of ``scope`` have one.
 
         None in a function, which may be called on tensors of any shape.
         """
         if any(around.is_function for around in scope.ancestors()):
             return ()
-        return self.shapes.instances(*(tensor.name for tensor in tensors))
+        found = self.shapes.instances(*(tensor.name for tensor in tensors))
+        if found:
+            return found
+        for trial in self.shapes.trials():
+            completed = [self.open_shapes.completed(one, scope, tensors) for one in trial]
+            known = tuple(one for one in completed if one is not None)
+            if len(known) == len(trial):
+                return known
+        return ()
 
 
 Result = TypeVar("Result")

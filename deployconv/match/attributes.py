@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from deployconv.errors import ModelError
 from deployconv.graph.constants import Constant
 from deployconv.graph.tensors import dtype_name, is_onnx
+from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
 
 _AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
@@ -41,7 +42,7 @@ class Geometry:
 class ConvAttributes:
     """The attributes that Conv and ConvTranspose share, one value per spatial axis.
 
-    ``pads`` has the beginnings of all axes, then the ends.
+    ``pads`` has the beginnings of all axes, then the ends. They may be negative.
     """
 
     strides: tuple[int, ...]
@@ -60,6 +61,17 @@ class ConvAttributes:
     def geometry(self) -> Geometry:
         """The attributes that reports show."""
         return Geometry(self.strides, self.kernel, self.dilations, self.group)
+
+    @property
+    def cropping(self) -> tuple[int, ...] | None:
+        """By how much ``pads`` are below zero, in the same order; None if none is."""
+        below = tuple(max(-pad, 0) for pad in self.pads)
+        return below if any(below) else None
+
+    @property
+    def allowed_pads(self) -> tuple[int, ...]:
+        """``pads`` with 0 for those below zero."""
+        return tuple(max(pad, 0) for pad in self.pads)
 
     @property
     def explicit_pads(self) -> tuple[tuple[int, int], ...]:
@@ -135,7 +147,7 @@ class AttributeReader:
             self.ints("strides", rank, 1, 1),
             kernel,
             self.ints("dilations", rank, 1, 1),
-            self.ints("pads", 2 * rank, 0, 0),
+            self.ints("pads", 2 * rank, 0, -_LARGEST),
             auto_pad,
             group,
         )
@@ -181,8 +193,24 @@ def has_references(node: gs.Node) -> bool:
     return any(isinstance(value, gs.Node.AttributeRef) for value in node.attrs.values())
 
 
-def spatial_sizes(tensor: gs.Tensor, rank: int) -> tuple[int | None, ...]:
-    """The sizes ``i_1 .. i_n`` of ``[N, C, i_1 .. i_n]``; None for each dynamic or unknown one."""
+def batch_size(tensor: gs.Tensor, axes: ImageAxes = AS_THEY_ARE) -> int | None:
+    """N of ``[N, C, i_1 .. i_n]``; None if it is dynamic or unknown.
+
+    The ``axes`` say which axes of ``tensor`` these are.
+    """
+    size = axes.of_tensor(tensor.shape)[0] if tensor.shape else None
+    return size if isinstance(size, int) else None
+
+
+def spatial_sizes(
+    tensor: gs.Tensor, rank: int, axes: ImageAxes = AS_THEY_ARE
+) -> tuple[int | None, ...]:
+    """The sizes ``i_1 .. i_n`` of ``[N, C, i_1 .. i_n]``; None for each dynamic or unknown one.
+
+    The ``axes`` say which axes of ``tensor`` these are.
+    """
     if tensor.shape is None:
         return (None,) * rank
-    return tuple(size if isinstance(size, int) else None for size in tensor.shape[2:])
+    return tuple(
+        size if isinstance(size, int) else None for size in axes.of_tensor(tensor.shape)[2:]
+    )

@@ -17,7 +17,9 @@ from deployconv.graph.scope import Scope
 from deployconv.graph.symbolic import Unproven
 from deployconv.graph.view import View, remembered
 from deployconv.match.attributes import is_standard
-from deployconv.match.index_map import Upsampling, fit_axes
+from deployconv.match.axis_map import fit_axes
+from deployconv.match.image_axes import AS_THEY_ARE
+from deployconv.match.index_map import Upsampling
 from deployconv.match.movement import Movement, movements
 
 _FACTORS = range(2, 9)
@@ -64,7 +66,11 @@ def _from_open_source(movement: Movement, large: tuple[int, ...]) -> Upsampling 
         ):
             continue
         sources = movement.index_map({movement.source.name: small}, "float32")
-        maps = None if sources is None else fit_axes(sources, small)
-        if maps is not None and all(axis.stride == factor for axis in maps):
-            return Upsampling(movement, maps, channels_in_batch=False, proven=False)
+        fitted = None if sources is None else fit_axes(sources, small)
+        if fitted is None or fitted[0] != AS_THEY_ARE:
+            continue
+        if all(axis.stride == factor for axis in fitted[1]):
+            return Upsampling(
+                movement, fitted[1], AS_THEY_ARE, channels_in_batch=False, proven=False
+            )
     return None

@@ -28,6 +28,7 @@ from deployconv.graph.view import View
 from deployconv.match.attributes import (
     AttributeReader,
     Geometry,
+    batch_size,
     has_references,
     is_standard,
     spatial_sizes,
@@ -105,6 +106,7 @@ def overlapping_blocks(node: gs.Node, scope: Scope, view: View, name: str) -> Si
         ),
         transposed=True,
         bias=None,
+        batch=batch_size(conv.inputs[0]),
         sizes=spatial_sizes(conv.inputs[0], len(kernel)),
         original=lambda: _original(conv, node, axes, scope),
         stored=partial(_pointwise, group=group),

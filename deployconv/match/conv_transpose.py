@@ -32,6 +32,7 @@ from deployconv.graph.view import View
 from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
+    batch_size,
     has_references,
     is_standard,
     spatial_sizes,
@@ -80,7 +81,7 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
     reader = AttributeReader(node, name)
     reader.check_operands(node.inputs[0], weight, parameters.bias, channels)
     sizes = spatial_sizes(node.inputs[0], attributes.rank)
-    padding = _padding(attributes, sizes)
+    padding = _negative(attributes) or _padding(attributes, sizes)
     if isinstance(padding, Reason):
         return skip(reason=padding, geometry=geometry, dtype=weight.dtype.name)
     axes = tuple(
@@ -108,6 +109,7 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
         weight=diagonal or parameters.weight,
         transposed=True,
         bias=parameters.bias,
+        batch=batch_size(node.inputs[0]),
         sizes=sizes,
         original=lambda: Original((_plain(node, scope, pads),), {}, static),
         explicit_attributes=_explicit(attributes, padding),
@@ -195,7 +197,10 @@ RECOGNISERS = (Recogniser("conv_transpose", _recognise),)
 
 @dataclass(frozen=True)
 class _Attributes(ConvAttributes):
-    """The attributes of a ConvTranspose; ``output_shape`` is None if it is not stated."""
+    """The attributes of a ConvTranspose; ``output_shape`` is None if it is not stated.
+
+    It may have more or fewer values than spatial axes if the rank of the input is not known.
+    """
 
     output_padding: tuple[int, ...]
     output_shape: tuple[int, ...] | None
@@ -205,11 +210,13 @@ class _Attributes(ConvAttributes):
         """The attributes of ``node``, with the ``pads`` that it has as an input, if it has."""
         reader = AttributeReader(node, name, {} if pads is None else {"pads": pads})
         conv = reader.conv(weight, grouped_axis=0)
-        stated = bool(node.attrs.get("output_shape"))
+        stated = node.attrs.get("output_shape")
+        # Runtimes take batch and channels in it too if they do not know the rank of the input.
+        values = conv.rank if node.inputs[0].shape is not None else len(stated or ())
         return cls(
             **vars(conv),
             output_padding=reader.ints("output_padding", conv.rank, 0, 0),
-            output_shape=reader.ints("output_shape", conv.rank, 1, 1) if stated else None,
+            output_shape=reader.ints("output_shape", values, 1, 1) if stated else None,
         )
 
 
@@ -220,6 +227,25 @@ class _Padding:
     begin: int
     end: int
     output_padding: int
+
+
+def _negative(attributes: _Attributes) -> Reason | None:
+    """The reason for negative pads, with the attributes or nodes that mean the same; None if none.
+
+    They enlarge the output. onnxruntime refuses them, the ONNX reference evaluator does not.
+    """
+    grown = attributes.cropping
+    if grown is None:
+        return None
+    rank, pads = attributes.rank, list(attributes.allowed_pads)
+    extra = [more + end for more, end in zip(attributes.output_padding, grown[rank:], strict=True)]
+    steps = zip(attributes.strides, attributes.dilations, strict=True)
+    fits = all(more < max(step) for more, step in zip(extra, steps, strict=True))
+    if not any(grown[:rank]) and fits:
+        meant = f"pads {pads} and output_padding {extra} mean the same"
+    else:
+        meant = f"pads {pads} and a Pad by {list(grown)} after it, before a bias, mean the same"
+    return Reason("negative-pads", f"its pads {list(attributes.pads)} are negative: {meant}")
 
 
 def _padding(attributes: _Attributes, sizes: tuple[int | None, ...]) -> list[_Padding] | Reason:

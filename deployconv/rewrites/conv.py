@@ -55,8 +55,6 @@ _FIRST_UPSAMPLE = 7
 """The first opset that can repeat pixels."""
 _FIRST_CONCAT = 4
 """The first opset whose Concat runtimes have."""
-_FIRST_RESHAPE_INPUT = 5
-"""The first opset whose Reshape takes the shape as an input."""
 _MOST_CONVS = 16
 """More Convs than this cost more to call than any taps are worth."""
 _LARGE_IMAGE = 1 << 20
@@ -133,7 +131,11 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
             others=shuffle.operators(site.stride) if shuffle is not None else (),
             resize=self.repeat,
             pointwise_before=tuple(
-                (node.op, None) for layers in site.pointwise_before for node in layers.nodes
+                (op, None)
+                for op in (
+                    *site.input_axes.operators,
+                    *(node.op for layers in site.pointwise_before for node in layers.nodes),
+                )
             ),
             sizes=site.known_sizes,
             channels_to_batch=site.channels_in_batch,
@@ -167,7 +169,7 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
             # All output channels are computed alike: the first ones do.
             channels = max(1, channels * AFFORDABLE // (prod(sizes) * most))
         drawn = own.draw(draws, channels)
-        x = draws.image((*(original.batch_and_channels or (2, site.channels[0])), *sizes))
+        x = draws.image(site.input_shape(original, sizes))
         rewrite = exact.on(drawn.site, channels).at_sizes(sizes)
         return build_trial(
             rewrite,
@@ -176,6 +178,7 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
             {site.input: x},
             drawn.parity_only,
             draws.exact,
+            site.batch,
         )
 
     def with_float_weights(self) -> PolyphaseConv:
@@ -279,12 +282,9 @@ def _fits_volume(planned: PolyphaseConv) -> bool:
 
 
 def _fits_split(site: UpsampleSite) -> bool:
-    """Whether there are few phases, float weights, and shapes that a Reshape can state."""
-    few = 1 < site.phases <= _MOST_CONVS and site.weight.quantized is None
-    if site.scope.opset < _FIRST_CONCAT:
-        return False
-    stated = sum(size is None for size in site.sizes) <= 1
-    return few and (stated or site.scope.opset >= _FIRST_RESHAPE_INPUT)
+    """Whether there are few phases, float weights, and a Concat."""
+    few = 1 < site.phases <= _MOST_CONVS
+    return few and site.weight.quantized is None and site.scope.opset >= _FIRST_CONCAT
 
 
 def _weight_bytes(site: UpsampleSite) -> int:
@@ -314,6 +314,7 @@ def _layout(site: UpsampleSite, axes: tuple[Polyphase, ...]) -> Layout:
         group=site.group,
         opset=site.scope.opset,
         dtype=site.weight.dtype.name,
+        batch=site.batch,
     )
 
 

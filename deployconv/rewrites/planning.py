@@ -182,8 +182,9 @@ def _rewritten(found: Site, site: Site, rewrite: Rewrite) -> PlannedSite:
 
 
 def _kept_as_faster(item: PlannedSite, options: RewriteOptions) -> PlannedSite:
-    how = "predicted" if options.policy == "cost" else "measured"
-    reason = Reason("slower", f"no other form of it was {how} to be faster")
+    measured = "no other form was measured to be faster"
+    predicted = "no other form is predicted to save enough"
+    reason = Reason("slower", predicted if options.policy == "cost" else measured)
     folded = folded_in_place(item.site) if isinstance(item.site, UpsampleSite) else None
     status: Status = "kept" if folded is None else "folded"
     kept = replace(_report(item.found, status, reason), nodes=item.report.nodes)
@@ -220,7 +221,11 @@ def plan_form(site: UpsampleSite, form: Form, shuffle: Shuffle) -> Rewrite | Rea
 
 
 def absorbing(site: UpsampleSite, seen: View) -> UpsampleSite:
-    """``site`` with the Slices and affine layers after it, in whatever order they come."""
+    """``site`` with the Slices and affine layers after it, in whatever order they come.
+
+    An Identity between them is taken in as well, one after the last of them is not.
+    """
+    longest = site
     while True:
         trim = trim_after(site, seen)
         fold = fold_after(site, seen) if trim is None else None
@@ -229,7 +234,9 @@ def absorbing(site: UpsampleSite, seen: View) -> UpsampleSite:
         elif fold is not None:
             site = fold.into(site)
         else:
-            return site
+            return longest
+        if site.nodes[-1].op != "Identity":
+            longest = site
 
 
 def _report(site: Site, status: Status, reason: Reason | None) -> SiteReport:
