@@ -244,11 +244,6 @@ class OpenShapes:
                 named.add(size)
             yield value.name, Known(self._opened(sizes))
 
-    def inputs(self, main: Scope) -> dict[str, Known]:
-        """What is known of the inputs of ``main``, the main graph, by name."""
-        known = self._graph(main)
-        return {name: known[name] for name in self._fed if name in known}
-
     def _run(self, node: gs.Node, scope: Scope, known: dict[str, Known]) -> None:
         if self._constants.of(node.outputs[0], scope) is not None:
             return
