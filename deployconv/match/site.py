@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,13 @@ class Original:
     constants: Mapping[str, Array]
     sizes: tuple[int, ...] | None = None
     batch_and_channels: tuple[int, int] | None = None
+
+
+class AxisMove(NamedTuple):
+    """A Transpose, Squeeze or Unsqueeze: its operator, and its permutation or axes."""
+
+    op: str
+    axes: tuple[int, ...]
 
 
 class Absorbed(Protocol):
@@ -114,7 +121,7 @@ class UpsampleSite(BaseSite):
 
     Attributes:
         input: name of the low-resolution tensor, ``[N, C_in, i_1 .. i_n]``.
-        output: name of the result, ``[N, C_out, o_1 .. o_n]``.
+        output: name of the result, ``[N, C_out, o_1 .. o_n]`` before ``tail``.
         axes: per spatial axis, which input a tap reads.
         weight: the kernel, ``[C_in, C_out/group, ...]`` if ``transposed``, else
             ``[C_out, C_in/group, ...]``.
@@ -131,6 +138,7 @@ class UpsampleSite(BaseSite):
             to be added.
         absorbed: the layers at the end of ``nodes`` that have become part of the axes, of the
             weight and of the bias.
+        tail: what arranges the axes of the result anew; only a bias may follow it.
         base: this layer without what it absorbed; None if that is nothing.
     """
 
@@ -148,6 +156,7 @@ class UpsampleSite(BaseSite):
     repeats: bool = False
     requantize: bool = False
     absorbed: tuple[Absorbed, ...] = ()
+    tail: tuple[AxisMove, ...] = ()
     base: UpsampleSite | None = None
 
     @property
