@@ -94,9 +94,11 @@ def _raise_for_sites(result: Rewriting, request: Request) -> None:
     """Raise CheckFailed for a failed certificate, or under ``strict`` for a site left alone."""
     failed = failed_certificates(result.sites)
     if failed:
+        result = _with_not_run(result, "parity", "latency", reason="a certificate failed")
         raise CheckFailed(f"certificate failed: {', '.join(failed)}: nothing was written", result)
     left = [site.id for site in result.sites if site.left_alone]
     if request.command.strict and left:
+        result = _with_not_run(result, "parity", "latency", reason="a site was left alone")
         raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", result)
 
 
@@ -116,6 +118,7 @@ def _with_parity(result: Rewriting, candidate: Path, request: Request) -> Rewrit
     result = replace(result, parity=parity)
     if not parity.passed:
         worst = next(output for output in parity.outputs if not output.passed)
+        result = _with_not_run(result, "latency", reason="parity failed")
         why = worst.problem or f"max |difference| {worst.max_abs:.3g} > {worst.tolerance:.3g}"
         raise CheckFailed(
             f"parity failed: output '{worst.name}': {why}: nothing was written", result

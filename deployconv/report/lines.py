@@ -197,11 +197,12 @@ def _codes(obstacles: Sequence[Obstacle]) -> str:
     return ", ".join(dict.fromkeys(one.code for one in obstacles)) or "fits"
 
 
-def sites_line(sites: Sequence[SiteReport]) -> str:
-    """Count the sites by what became of them."""
+def sites_line(sites: Sequence[SiteReport], *, done: bool = True) -> str:
+    """Count the sites by what became of them, or what would become of them."""
     if not sites:
         return "no upsampling layer found: nothing to rewrite"
-    return f"{count(sites, 'site')}: {_tally(site.status for site in sites)}"
+    would = "" if done else "would be "
+    return f"{count(sites, 'site')}: {would}{_tally(site.status for site in sites)}"
 
 
 def check_summary(report: CheckReport) -> str:

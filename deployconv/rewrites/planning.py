@@ -104,7 +104,8 @@ def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
     """
     seen = view(model, options.freeze_initializers)
     sites = tuple(_as_asked(site, options) for site in find_sites(seen))
-    _check_globs((*options.only, *options.skip), sites)
+    if not options.may_match_nothing:
+        _check_globs((*options.only, *options.skip), sites)
     default = tuple(_plan(site, options, seen) for site in sites)
     planning = Planning(seen, options, default, default)
     # An integer layer takes in its QuantizeLinear, or it would be no integer layer.
@@ -290,8 +291,10 @@ def _requantized(planned: Iterable[PlannedSite]) -> list[str]:
     ]
 
 
-def _fallbacks(planned: Iterable[PlannedSite], options: RewriteOptions) -> Iterator[str]:
-    """Warn about each requested form or shuffle that did not fit."""
+def _fallbacks(planned: Sequence[PlannedSite], options: RewriteOptions) -> Iterator[str]:
+    """Warn about each requested form or shuffle that did not fit, or was of no use."""
+    if options.shuffle != "auto" and not any(item.report.shuffle for item in planned):
+        yield f"shuffle '{options.shuffle}' has no effect: no layer is rewritten with a shuffle"
     for item in planned:
         found = {"form": item.report.form, "shuffle": item.report.shuffle}
         asked = {
