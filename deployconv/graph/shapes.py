@@ -23,7 +23,7 @@ from deployconv.graph import symbolic
 from deployconv.graph.constants import Constants
 from deployconv.graph.scope import Scope
 from deployconv.graph.symbolic import FEW, Known, Size, Unproven
-from deployconv.graph.tensors import nested
+from deployconv.graph.tensors import declared_sizes, nested
 
 Instance = Mapping[str, tuple[int, ...]]
 """Tensor name -> concrete shape, for one choice of the dynamic sizes."""
@@ -147,10 +147,14 @@ def _known(graph: GraphProto) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 class OpenShapes:
-    """What is known of the tensors of a model at all sizes; graphs are run when first needed."""
+    """What is known of the tensors of a model at all sizes; graphs are run when first needed.
 
-    def __init__(self, constants: Constants) -> None:
+    ``bare`` is the skeleton of the model, whose inputs have the sizes that are known.
+    """
+
+    def __init__(self, constants: Constants, bare: ModelProto) -> None:
         self._constants = constants
+        self._fed = {value.name: value for value in bare.graph.input}
         self._known: dict[int, dict[str, Known]] = {}
         self._proven: set[int] = set()
         self._unknowns = 0
@@ -218,16 +222,25 @@ class OpenShapes:
     def _inputs(self, scope: Scope) -> Iterator[tuple[str, Known]]:
         if isinstance(scope.proto, FunctionProto):
             return  # a function is called on tensors of any shape
+        named: set[int | str | None] = set()
         for value in scope.proto.input:
+            if scope.parent is None:
+                value = self._fed.get(value.name, value)
             kind = value.type.tensor_type
             if not kind.HasField("shape"):
                 continue
             sizes: list[int | str | None] = []
-            for dim in kind.shape.dim:
-                # Equal names are equal sizes for a caller; a loop runs its body many times.
-                name = dim.dim_param if scope.parent is None else None
-                sizes.append(dim.dim_value if dim.HasField("dim_value") else name or None)
+            for size in declared_sizes(value):
+                # Two inputs may have sizes of one name, but no runtime demands that they are equal.
+                own = scope.parent is None and size not in named
+                sizes.append(size if own or isinstance(size, int) else None)
+                named.add(size)
             yield value.name, Known(self._opened(sizes))
+
+    def inputs(self, main: Scope) -> dict[str, Known]:
+        """What is known of the inputs of ``main``, the main graph, by name."""
+        known = self._graph(main)
+        return {name: known[name] for name in self._fed if name in known}
 
     def _run(self, node: gs.Node, scope: Scope, known: dict[str, Known]) -> None:
         if self._constants.of(node.outputs[0], scope) is not None:

@@ -21,6 +21,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from deployconv.errors import ModelError
 from deployconv.graph.constants import Constants, DataFree
+from deployconv.graph.fixed_sizes import fixed_sizes, with_fixed_sizes
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance, OpenShapes, Shapes
@@ -96,12 +97,23 @@ def remembered(function: Question[Result]) -> Question[Result]:
 
 def view(model: LoadedModel, freeze_initializers: bool = False) -> View:
     """Build the view. Raises ModelError for a model that contradicts itself."""
+    seen = _view(model, model.skeleton, freeze_initializers)
+    if not seen.shapes.dynamic:
+        return seen
+    fixed = fixed_sizes(seen.scopes[0], seen.constants, seen.open_shapes)
+    if not fixed:
+        return seen
+    return _view(model, with_fixed_sizes(model.skeleton, fixed), freeze_initializers)
+
+
+def _view(model: LoadedModel, bare: ModelProto, frozen: bool) -> View:
+    """The view of ``model``, whose skeleton ``bare`` has the sizes of the inputs."""
     with _no_garbage_collection():
-        inferred = infer_shapes(model.skeleton, model.name)
+        inferred = infer_shapes(bare, model.name)
         scopes = tuple(_scopes(_imported(inferred, model.name), model))
-    constants = Constants(model, freeze_initializers)
-    free = DataFree(constants)
-    return View(model, scopes, constants, free, Shapes(model.skeleton), OpenShapes(constants))
+    constants = Constants(model, scopes, frozen)
+    shapes, open_shapes = Shapes(bare), OpenShapes(constants, bare)
+    return View(model, scopes, constants, DataFree(constants), shapes, open_shapes)
 
 
 def _imported(inferred: ModelProto, name: str) -> gs.Graph:

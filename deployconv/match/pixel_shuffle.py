@@ -37,6 +37,7 @@ from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
     Geometry,
+    batch_size,
     has_references,
     is_standard,
     spatial_sizes,
@@ -144,6 +145,7 @@ def _site(name: str, nodes: tuple[gs.Node, ...], found: FoundShuffle) -> Shuffle
         channel_map=found.channels,
         dtype=dtype_name(source.dtype) or (conv.weight.dtype.name if conv else None),
         channels=None if found.kept else _channels(movement, conv),
+        batch=None if found.kept else batch_size(source),
         sizes=(None,) * len(stride) if found.kept else spatial_sizes(source, len(stride)),
         composite=len(movement.nodes) > 0,
         movable=not found.kept,
@@ -208,6 +210,7 @@ def _layer(
         weight=parameters.weight,
         transposed=False,
         bias=parameters.bias,
+        batch=batch_size(x),
         sizes=spatial_sizes(x, conv.rank),
         original=lambda: Original((scope.proto.node[scope.index(node)],), {}),
     )

@@ -14,14 +14,15 @@ the Conv reads ``h = o - p + d*t``. So output ``o`` and tap ``t`` read input
 
 Before a QLinearConv or ConvInteger both are listed and left as they are. Their weights could be
 moved as those after DequantizeLinear are, but models in this format are the end of a toolchain:
-the same tools write Q/DQ, which every runtime here reads.
+the same tools write Q/DQ, which every runtime here reads. Before a FusedConv, which onnxruntime
+makes of Conv and activation when it optimises a model for itself, they are listed as well.
 
 A Resize or Upsample that is part of no layer of this kind is listed with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from typing import TypeGuard
@@ -37,13 +38,16 @@ from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
     Geometry,
+    batch_size,
     has_references,
     is_standard,
     spatial_sizes,
 )
-from deployconv.match.index_map import AxisMap, Upsampling, upsampling_of
-from deployconv.match.movement import ZERO, Movement, Segment, movements
-from deployconv.match.pointwise import keeps_zero
+from deployconv.match.axis_map import AxisMap
+from deployconv.match.baked_sizes import baked_upsampling
+from deployconv.match.index_map import Upsampling, is_even, upsampling_of
+from deployconv.match.movement import ZERO, Movement, movements
+from deployconv.match.pointwise import for_image, keeps_zero
 from deployconv.match.site import Original, Pointwise, Recogniser, Site, SkippedSite, UpsampleSite
 from deployconv.match.weights import find_parameters, find_weight
 from deployconv.polyphase import Axis
@@ -87,9 +91,14 @@ def upsampling_before(node: gs.Node, scope: Scope, view: View) -> Upsampling | N
     """The upsampling whose result the convolution ``node`` reads; None for any other node."""
     if is_standard(node, *_INTEGER_CONVS):
         return _before_integer_conv(node, scope, view)
-    if is_standard(node, "Conv") and not has_references(node):
+    if (is_standard(node, "Conv") or _is_fused(node)) and not has_references(node):
         return _before_conv(node, scope, view)
     return None
+
+
+def _is_fused(node: gs.Node) -> bool:
+    """Whether ``node`` is a Conv and an activation in one operator, as onnxruntime writes them."""
+    return bool(node.op == "FusedConv" and node.domain == "com.microsoft")
 
 
 def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Pattern) -> Site | None:
@@ -98,6 +107,8 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     Raises ModelError for a Conv that no runtime could accept.
     """
     found = upsampling_before(node, scope, view)
+    baked = baked_upsampling(node, scope, view) if found is None else None
+    found = found or baked
     if found is None or found.pattern != pattern:
         return None
     nodes = (*found.movement.nodes, node)
@@ -109,13 +120,19 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     if node.op in _INTEGER_CONVS:
         text = f"it ends in a {node.op}; quantize the model in the Q/DQ format instead"
         return skip(reason=Reason("quantized-operator", text))
+    if baked is not None:
+        text = "its shapes are those of one image, while the sizes of its input are dynamic"
+        return skip(reason=Reason("baked-sizes", text))
+    if _is_fused(node):
+        text = "it ends in a FusedConv of onnxruntime; rewrite the model before it is optimised"
+        return skip(reason=Reason("fused-operator", text))
     weight = find_weight(node, scope, view)
     if isinstance(weight, Reason):
         return skip(reason=weight)
     reader = AttributeReader(node, name)
     conv = reader.conv(weight, grouped_axis=0)
     geometry = Geometry(strides, conv.kernel, conv.dilations, conv.group)
-    parameters = find_parameters(node, scope, view, weight)
+    parameters = find_parameters(node, scope, view, weight, any_scales=True)
     if isinstance(parameters, Reason):
         return skip(reason=parameters, geometry=geometry)
     channels = weight.shape[1] * conv.group, weight.shape[0]
@@ -139,22 +156,23 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
         weight=parameters.weight,
         transposed=False,
         bias=parameters.bias,
-        sizes=spatial_sizes(x, conv.rank),
-        original=lambda: _original(found.movement, node, channels[0], conv.rank + 2),
-        pointwise_before=tuple(
-            Pointwise(segment.nodes, segment.source.name, segment.target.name)
-            for segment in found.movement.pointwise
-        ),
+        batch=batch_size(x, found.axes),
+        sizes=spatial_sizes(x, conv.rank, found.axes),
+        original=lambda: _original(found, node, channels[0], conv.rank + 2),
+        pointwise_before=tuple(_pointwise(found.movement, conv.rank + 2)),
+        input_axes=found.axes,
         channels_in_batch=found.channels_in_batch,
         repeats=found.only_repeats and set(conv.kernel) == {1} and not any(conv.pads),
     )
 
 
 def _before_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
-    """The farthest movement that upsamples, of those that have the least against them.
+    """The movement before a Conv that upsamples most, of those that have the least against them.
 
-    One that crops the image before it enlarges it gives way to one that begins behind the crop,
-    unless the Conv reads no zeros where the pixels were cut off.
+    One that is proven at all sizes comes first. One that crops the image before it enlarges it
+    gives way to one that begins behind the crop, unless the Conv reads no zeros where the pixels
+    were cut off. Of several, it is the farthest one whose source the Conv can read without a
+    Transpose, if there is one.
     """
     found_weight = find_weight(node, scope, view)
     weight = None if isinstance(found_weight, Reason) else found_weight
@@ -167,7 +185,12 @@ def _before_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
     if len(found) > 1 and weight is not None:
         conv = AttributeReader(node, scope.label(node)).conv(weight, grouped_axis=0)
         found = [one for one in found if _obstacle(one, conv) is None] or found
-    return next((one for one in reversed(found) if one.proven), found[-1] if found else None)
+    return max(reversed(found), key=_rank, default=None)
+
+
+def _rank(found: Upsampling) -> tuple[bool, int, bool]:
+    """The larger, the more suitable is ``found`` for a layer."""
+    return found.proven, found.stride, not found.axes.order
 
 
 def _before_integer_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
@@ -203,7 +226,7 @@ def _sources(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]:
 
 
 def _enlarges(found: Upsampling | None) -> TypeGuard[Upsampling]:
-    return found is not None and any(axis.stride > 1 for axis in found.maps)
+    return found is not None and found.stride > 1
 
 
 def _zero_point(node: gs.Node, scope: Scope, view: View) -> float:
@@ -218,7 +241,7 @@ def _zero_point(node: gs.Node, scope: Scope, view: View) -> float:
 def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
     """Why this Conv cannot run at low resolution together with the upsampling before it."""
     if any(stride > 1 for stride in conv.strides):
-        return Reason("strided-conv", "the Conv behind the upsampling has a stride of its own")
+        return Reason("strided-conv", "the Conv after the upsampling has a stride above 1")
     if conv.auto_pad != "NOTSET" and any(conv.pads):
         return Reason("ambiguous-same-pads", "the Conv has both auto_pad and pads")
     if conv.cropping is not None:
@@ -237,24 +260,13 @@ def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
         text = "what it moves where is not shown to be the same at all sizes"
         return Reason("unproven-dynamic-sizes", text)
     if found.sets_zeros:
-        for run in _runs(found.movement.pointwise):
+        for run in found.movement.pointwise_runs:
             view, scope = found.movement.view, found.movement.scope
             nodes = [node for segment in run for node in segment.nodes]
             if not keeps_zero(nodes, run[0].source, run[-1].target, scope, view):
                 text = "a layer between the inserted zeros and the Conv makes them other values"
                 return Reason("shifted-zeros", text)
     return None
-
-
-def _runs(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Consecutive segments in one list each: together they may keep zeros if one does not."""
-    runs: list[list[Segment]] = []
-    for segment in segments:
-        if runs and runs[-1][-1].target is segment.source:
-            runs[-1].append(segment)
-        else:
-            runs.append([segment])
-    return runs
 
 
 def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Axis:
@@ -269,15 +281,25 @@ def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Ax
     )
 
 
-def _original(movement: Movement, conv: gs.Node, channels: int, rank: int) -> Original:
+def _pointwise(movement: Movement, rank: int) -> Iterator[Pointwise]:
+    """The pointwise layers on the way, for an image of ``rank`` dimensions."""
+    for segment in movement.pointwise:
+        reshaped: dict[str, Constant] = {}
+        for node in segment.nodes:
+            reshaped |= for_image(node, movement.scope, movement.view, rank)
+        yield Pointwise(segment.nodes, segment.source.name, segment.target.name, reshaped)
+
+
+def _original(found: Upsampling, conv: gs.Node, channels: int, rank: int) -> Original:
     """The nodes of the layer, with the first sizes that were tried."""
+    movement = found.movement
     instance = movement.instances(channels, rank)[0]
     nodes, constants, target = movement.runnable(instance, pointwise=True)
     last = NodeProto()
     last.CopyFrom(movement.scope.proto.node[movement.scope.index(conv)])
     last.input[0] = target
     nodes.append(last)
-    batch, depth, *sizes = instance[movement.source.name]
+    batch, depth, *sizes = found.axes.of_tensor(instance[movement.source.name])
     return Original(tuple(nodes), constants, tuple(sizes), (batch, depth))
 
 
@@ -336,7 +358,7 @@ def _why_it_stays(node: gs.Node, factors: list[float] | None, scope: Scope, view
     padding = _padding_before_conv(node)
     if padding is not None:
         return Reason("non-zero-padding", f"padding by {padding} stands between it and the Conv")
-    return Reason("no-conv", "no Conv stands directly behind it")
+    return Reason("no-conv", "no Conv follows directly after it")
 
 
 def _is_upsampling(node: gs.Node, scope: Scope, view: View, rank: int) -> bool:
@@ -345,7 +367,7 @@ def _is_upsampling(node: gs.Node, scope: Scope, view: View, rank: int) -> bool:
     if movement is None or movement.source is not node.inputs[0]:
         return False
     dtype = dtype_name(node.inputs[0].dtype) or "float32"
-    return upsampling_of(movement, _ANY_CHANNELS, rank, dtype) is not None
+    return is_even(movement, _ANY_CHANNELS, rank, dtype)
 
 
 def _padding_before_conv(node: gs.Node) -> str | None:

@@ -95,7 +95,11 @@ class Reshuffle(OfOneLayer[ShuffleSite]):
                 (*(original.batch_and_channels or (2, site.channels or 1)), *sizes)
             )
             return build_trial(
-                self.at_sizes(sizes), original.nodes, original.constants, {site.source: x}
+                self.at_sizes(sizes),
+                original.nodes,
+                original.constants,
+                {site.source: x},
+                batch=site.batch,
             )
         conv = site.conv
         original = conv.original()
@@ -115,6 +119,7 @@ class Reshuffle(OfOneLayer[ShuffleSite]):
             original.nodes,
             constants,
             {conv.node.inputs[0].name: x},
+            batch=site.batch,
         )
 
 
@@ -133,6 +138,7 @@ def plan_reshuffle(site: ShuffleSite, shuffle: Shuffle = "auto") -> Reshuffle | 
         group=site.conv.attributes.group if site.conv else 1,
         opset=site.scope.opset,
         dtype=site.dtype,
+        batch=site.batch,
     )
     named: ShuffleName = "crd" if site.order == "CRD" else "dcr"
     asked: tuple[ShuffleName, ...] = (named,) if shuffle == "auto" else (shuffle, named)
@@ -143,7 +149,9 @@ def plan_reshuffle(site: ShuffleSite, shuffle: Shuffle = "auto") -> Reshuffle | 
             return Reason("already-lowered", "it is a DepthToSpace already")
         if possible:
             return Reshuffle(site, name, layout, reorders)
-    return Reason("already-lowered", "DepthToSpace does not fit; this is its cheapest spelling")
+    return Reason(
+        "already-lowered", "DepthToSpace does not fit, and no other way to write it does less work"
+    )
 
 
 def chain_from(

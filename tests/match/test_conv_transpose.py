@@ -28,6 +28,7 @@ from tests.build import (
     rewrite,
     run,
     run_reference,
+    tensor,
     upsampler,
     value,
 )
@@ -120,6 +121,21 @@ def test_negative_pads_are_refused_with_what_they_mean(
 def test_output_shape_needs_static_sizes(sizes: tuple[Any, ...]) -> None:
     original = upsampler(sizes, pads=[0] * 4, output_shape=[8, 10])
     assert reasons(original, verify=False) == ["dynamic-output-shape"]
+
+
+@pytest.mark.parametrize("shape", [[1, 3, 8, 10], [8, 10], [8]])
+def test_output_shape_of_any_length_where_the_rank_is_not_known(shape: list[int]) -> None:
+    """Runtimes take it with batch and channels there; the other layers are rewritten."""
+    original = upsampler((4, 5), pads=[0] * 4, output_shape=shape)
+    original.graph.input[0].type.tensor_type.ClearField("shape")
+    original.graph.node.append(node("ConvTranspose", ["y", "v"], ["z"], name="next"))
+    original.graph.initializer.append(tensor("v", integers(3, 2, 2, 2)))
+    original.graph.output[0].name = "z"
+    statuses = [
+        (site.status, site.reason and site.reason.code)
+        for site in deployconv.inspect(original).sites
+    ]
+    assert statuses == [("skipped", "dynamic-output-shape"), ("rewritten", None)]
 
 
 def test_output_shape_with_a_dynamic_batch() -> None:

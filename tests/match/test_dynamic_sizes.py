@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from tests.build import Array, integers
+from tests.build import Array, assert_equal, integers, rewrite, run
 from tests.match.graphs import (
+    CONV,
     NEAREST,
     assert_never_wrong,
     codes,
     dynamic_shapes,
+    floats,
     ints,
     parsed,
     resize,
@@ -132,6 +134,28 @@ def test_the_sizes_after_a_conv_are_known() -> None:
         original = upsampled(body, v=np.ones((2, 2, 3, 3), np.float32), **numbers)
         found = codes(assert_never_wrong(original, dynamic_shapes()))
         assert found in ([code], ["dynamic-scale"]) if code else found == [None]
+
+
+@pytest.mark.parametrize("size", [-1, "?", "-1", "N", None], ids=str)
+@pytest.mark.parametrize(
+    "nodes",
+    ["y = ConvTranspose<strides=[2,2]>(x, v)", f"z = Resize<{NEAREST}>(x, , scales) {CONV}"],
+)
+def test_open_sizes_of_one_name_or_of_none(size: int | str | None, nodes: str) -> None:
+    """Batch, height and width may have one name; onnxruntime takes any sizes then."""
+    original = parsed(nodes, {"v": integers(2, 2, 4, 4), "scales": floats(1, 1, 2, 2)})
+    dims = original.graph.input[0].type.tensor_type.shape.dim
+    for axis in (0, 2, 3):
+        dims[axis].Clear()
+        if isinstance(size, int):
+            dims[axis].dim_value = size
+        elif size is not None:
+            dims[axis].dim_param = size
+    done, after = rewrite(original, shape={"x": (2, 2, 7, 5)})
+    assert [site.status for site in done.sites] == ["rewritten"]
+    for shape in [(1, 2, 4, 9), (3, 2, 6, 1)]:
+        feeds = {"x": integers(*shape)}
+        assert_equal(run(original, feeds), run(after, feeds))
 
 
 @pytest.mark.parametrize("dims", ["n,2,h,w", "1,2,4,3"], ids=["dynamic", "static"])
