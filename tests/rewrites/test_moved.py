@@ -131,7 +131,7 @@ def test_a_line_that_was_an_image_of_one_row(dims: str) -> None:
     model = parsed(body, {**CONSTANTS, "v": integers(2, 3, 1, 4)}, dims)
     shapes = [(1 + at, 2, 1, size) for at, size in enumerate((1, 2, 5, 9))] if "n" in dims else ()
     assert codes(assert_never_wrong(model, shapes)) == [None]
-    assert ops(rewrite(model)[1])["Add"] == 0
+    assert "c1" not in {name for node in rewrite(model)[1].graph.node for name in node.input}
 
 
 def test_an_axis_that_may_be_longer_is_not_taken_out() -> None:
