@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,13 @@ class Original:
     batch_and_channels: tuple[int, int] | None = None
 
 
+class AxisMove(NamedTuple):
+    """A Transpose, Squeeze or Unsqueeze: its operator, and its permutation or axes."""
+
+    op: str
+    axes: tuple[int, ...]
+
+
 class Absorbed(Protocol):
     """A layer after an upsampling layer that becomes part of it, as a crop or a scale does."""
 
@@ -125,7 +132,7 @@ class UpsampleSite(BaseSite):
     Attributes:
         input: name of the low-resolution tensor, ``[N, C_in, i_1 .. i_n]`` or the same in other
             ``input_axes``.
-        output: name of the result, ``[N, C_out, o_1 .. o_n]``.
+        output: name of the result, ``[N, C_out, o_1 .. o_n]`` before ``tail``.
         axes: per spatial axis, which input a tap reads.
         weight: the kernel, ``[C_in, C_out/group, ...]`` if ``transposed``, else
             ``[C_out, C_in/group, ...]``.
@@ -149,6 +156,7 @@ class UpsampleSite(BaseSite):
             None if it has it as it is.
         absorbed: the layers at the end of ``nodes`` that have become part of the axes, of the
             weight and of the bias.
+        tail: what arranges the axes of the result anew; only a bias may follow it.
         base: this layer without what it absorbed; None if that is nothing.
     """
 
@@ -171,6 +179,7 @@ class UpsampleSite(BaseSite):
     channel_group: int | None = None
     stored: Callable[[Array], Array] | None = None
     absorbed: tuple[Absorbed, ...] = ()
+    tail: tuple[AxisMove, ...] = ()
     base: UpsampleSite | None = None
 
     @property

@@ -41,7 +41,7 @@ from deployconv.polyphase import (
 from deployconv.results import FormName, Macs, Reason, Requantization, ShuffleName
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.conv_emit import emit_conv
-from deployconv.rewrites.emit import Emitter, requantized
+from deployconv.rewrites.emit import Emitter, finish_layer, requantized
 from deployconv.rewrites.shuffles import SHUFFLES, Layout, choose_shuffle
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
 from deployconv.rewrites.trial import AFFORDABLE, build_trial, trial_sizes
@@ -143,7 +143,7 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
 
     def emit(self, emitter: Emitter) -> None:
         emit_conv(emitter, self)
-        emitter.finish(self.site.output)
+        finish_layer(emitter, self.site)
 
     def at_sizes(self, sizes: Sequence[int]) -> PolyphaseConv:
         """The same for an input of other spatial sizes; what is dynamic stays so."""

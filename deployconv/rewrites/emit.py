@@ -18,7 +18,8 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from deployconv.errors import ModelError
-from deployconv.match import Parameter, Quantized
+from deployconv.match import Parameter, Quantized, UpsampleSite
+from deployconv.match.site import AxisMove
 
 Array = NDArray[Any]
 Ints = Sequence[int]
@@ -172,10 +173,27 @@ class Emitter:
             roi = self.constant("roi", np.zeros(0, np.float32))
         return self.add("Resize", [tensor, roi, given], "repeat", mode="nearest", **modes)
 
+    def move_axes(self, tensor: gs.Tensor, move: AxisMove) -> gs.Tensor:
+        """Transpose, Squeeze or Unsqueeze; before opset 13 all axes are attributes."""
+        axes = list(move.axes)
+        if move.op == "Transpose":
+            return self.add("Transpose", [tensor], perm=axes)
+        if self.opset < 13:
+            return self.add(move.op, [tensor], axes=axes)
+        return self.add(move.op, [tensor, self.ints("axes", axes)])
+
     def finish(self, output: str) -> list[gs.Node]:
         """Return all nodes; the output of the last one is named ``output``."""
         self.nodes[-1].outputs[0].name = output
         return self.nodes
+
+
+def finish_layer(emitter: Emitter, site: UpsampleSite) -> None:
+    """Write the moves of axes that ``site`` ends in, and name the last output."""
+    tensor = emitter.nodes[-1].outputs[0]
+    for move in site.tail:
+        tensor = emitter.move_axes(tensor, move)
+    emitter.finish(site.output)
 
 
 def conv_attributes(

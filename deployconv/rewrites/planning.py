@@ -24,6 +24,7 @@ from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.fold import fold_after
 from deployconv.rewrites.kept import folded_in_place
 from deployconv.rewrites.matrix import plan_matrix
+from deployconv.rewrites.moved import MOVES, moved_after
 from deployconv.rewrites.pixel_shuffle import plan_reshuffle
 from deployconv.rewrites.separable import plan_separable
 from deployconv.rewrites.trim import trim_after
@@ -223,19 +224,17 @@ def plan_form(site: UpsampleSite, form: Form, shuffle: Shuffle) -> Rewrite | Rea
 def absorbing(site: UpsampleSite, seen: View) -> UpsampleSite:
     """``site`` with the Slices and affine layers after it, in whatever order they come.
 
-    An Identity between them is taken in as well, one after the last of them is not.
+    What stands between them and only moves the axes, or does nothing, is taken in as well. After
+    the last of them it is only if it undoes a move.
     """
     longest = site
     while True:
-        trim = trim_after(site, seen)
-        fold = fold_after(site, seen) if trim is None else None
-        if trim is not None:
-            site = trim.into(site)
-        elif fold is not None:
-            site = fold.into(site)
-        else:
+        layer = trim_after(site, seen) or fold_after(site, seen) or moved_after(site, seen)
+        if layer is None:
             return longest
-        if site.nodes[-1].op != "Identity":
+        site = layer.into(site)
+        op = site.nodes[-1].op
+        if op != "Identity" and (op not in MOVES or not site.tail):
             longest = site
 
 

@@ -273,7 +273,6 @@ def _model(
     feeds: Mapping[str, Array],
 ) -> ModelProto:
     read = {name for node in nodes for name in node.input}
-    rank = max(x.ndim for x in feeds.values())
     graph = onnx.helper.make_graph(
         nodes,
         "certificate",
@@ -281,7 +280,7 @@ def _model(
             onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, *x.shape[1:]])
             for name, x in feeds.items()
         ],
-        [onnx.helper.make_tensor_value_info(output, TensorProto.FLOAT, [None] * rank)],
+        [onnx.helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
         [
             onnx.numpy_helper.from_array(array, name)
             for name, array in constants.items()

@@ -129,7 +129,9 @@ def _shapes(
     }
     known = {**seen, **(shapes.at(given, inside) or shapes.at(given))}
     for site in (planned.site for planned in planning.default):
-        if not isinstance(site, UpsampleSite) or site.output in known or site.input not in known:
+        if not isinstance(site, UpsampleSite) or site.tail:
+            continue
+        if site.output in known or site.input not in known:
             continue
         batch, _, *sizes = site.input_axes.of_tensor(known[site.input])
         made = [s * axis.stride + axis.extra for s, axis in zip(sizes, site.axes, strict=True)]
