@@ -25,6 +25,7 @@ from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
 from deployconv.graph.view import View, remembered
 from deployconv.match.attributes import is_standard
+from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
 from deployconv.match.pointwise import is_pointwise
 
 Array = NDArray[Any]
@@ -60,6 +61,9 @@ _MOVES = frozenset(
     ]
 )
 """Operators that can copy, repeat or drop elements, and set others to a constant."""
+
+_KEEPS_ALL = frozenset(["Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
+"""Those whose result has each element of their input exactly once."""
 
 _LONGEST = 64
 """The most nodes on the way of the data; then the search ends."""
@@ -103,6 +107,12 @@ class Movement:
         return tuple(segment for segment in self.segments if segment.pointwise)
 
     @property
+    def may_enlarge(self) -> bool:
+        """False if the target has each element of the source exactly once."""
+        moving = (segment.nodes for segment in self.segments if not segment.pointwise)
+        return any(node.op not in _KEEPS_ALL for nodes in moving for node in nodes)
+
+    @property
     def pointwise_runs(self) -> list[list[Segment]]:
         """The same, consecutive ones in one list: together they may keep zeros if one does not."""
         runs: list[list[Segment]] = []
@@ -133,14 +143,16 @@ class Movement:
         """True if sizes are dynamic, so that the movement is tried at some of them only."""
         return self.view.shapes.dynamic and not self._any_size()
 
-    def instances(self, channels: int | None, rank: int | None) -> tuple[Instance, ...]:
+    def instances(
+        self, channels: int | None, rank: int | None, axes: ImageAxes = AS_THEY_ARE
+    ) -> tuple[Instance, ...]:
         """Concrete shapes of everything that the movement depends on.
 
         A Resize by constant scales does the same at every size. Small sizes are enough for it,
-        with the ``channels`` and ``rank`` that the Conv reads.
+        with the ``channels`` and ``rank`` that the Conv reads, in these ``axes``.
         """
         if channels is not None and rank is not None and self._any_size():
-            return ({self.source.name: (2, channels, 5, 6, 7)[:rank]},)
+            return ({self.source.name: axes.to_tensor((2, channels, 5, 6, 7)[:rank])},)
         return self.view.instances(self.scope, self.source, *self.outside())
 
     def _any_size(self) -> bool:
@@ -151,7 +163,7 @@ class Movement:
         )
 
     def _by_scales(self, node: gs.Node) -> bool:
-        if node.op == "Upsample" or node.op == "Identity":
+        if node.op in ("Identity", "Transpose", "Upsample"):
             known = [self.view.constants.of(tensor, self.scope) for tensor in node.inputs[1:]]
             return all(constant is not None for constant in known)
         if node.op != "Resize" or (len(node.inputs) > 3 and node.inputs[3].name):
