@@ -204,7 +204,7 @@ class Movement:
             sources, power = np.zeros((), np.int64), 1
             while power == 1 or power < count:
                 digits = moved(np.arange(count) // power % base + 1)
-                if digits.size > LARGEST or not np.isin(digits % 1, 0).all():
+                if digits.size > LARGEST or (digits % 1).any():
                     return None
                 sources = sources + (digits.astype(np.int64) - 1) * power
                 filled = digits != 0
