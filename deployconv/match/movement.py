@@ -26,7 +26,7 @@ from deployconv.graph.shapes import Instance
 from deployconv.graph.view import View, remembered
 from deployconv.match.attributes import is_standard
 from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
-from deployconv.match.pointwise import is_pointwise
+from deployconv.match.pointwise import is_float_cast, is_pointwise
 
 Array = NDArray[Any]
 
@@ -52,6 +52,7 @@ _MOVES = frozenset(
         "ScatterElements",
         "ScatterND",
         "Slice",
+        "Split",
         "Squeeze",
         "Tile",
         "Transpose",
@@ -66,7 +67,9 @@ _KEEPS_ALL = frozenset(["Flatten", "Identity", "Reshape", "Squeeze", "Transpose"
 """Those whose result has each element of their input exactly once."""
 
 _LONGEST = 64
-"""The most nodes on the way of the data; then the search ends."""
+"""The most nodes on the way of the data one after the other; then the search ends."""
+_MOST_NODES = 512
+"""The most nodes from one tensor to the next; a Split may have a Tile for every column."""
 _BASE = {"float16": 1000, "bfloat16": 200, "int8": 100, "uint8": 200}
 """How many integers each element type holds exactly; the other types hold a million and more."""
 _SHIFT = 1 << 22
@@ -318,6 +321,8 @@ class Movement:
 @remembered
 def _is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
     """Whether ``node`` is pointwise, and no product with a mask that is made of sizes."""
+    if is_float_cast(node):
+        return True
     return is_pointwise(node, scope, view) and not any(
         view.constants.of(tensor, scope) is None and view.is_data_free(tensor, scope)
         for tensor in node.inputs
@@ -336,7 +341,7 @@ def movements(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]
         if found is None:
             return
         segments.insert(0, found)
-        length += len(found.nodes)
+        length += min(len(found.nodes), _LONGEST // 4)  # a Split with a Tile for each row
         source = found.source
         yield Movement(view, scope, source, target, tuple(segments))
 
@@ -378,7 +383,7 @@ class _Walk:
                 if not moving and not all(pointwise):
                     return None
                 return Segment(tuple(nodes), frontier[0], target, all(pointwise))
-            if not frontier or len(nodes) > _LONGEST:
+            if not frontier or len(nodes) > _MOST_NODES:
                 return None
 
     def _copies(self, node: gs.Node) -> bool:

@@ -37,6 +37,7 @@ _WITH_CONSTANTS = frozenset(
         "Sub",
     ]
 )
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _BY_ATTRIBUTE = frozenset(["DequantizeLinear", "QuantizeLinear"])
 """Operators that name the axis of their constants in an attribute."""
 _FIRST_BROADCAST = 7
@@ -131,3 +132,9 @@ def keeps_zero(
     except Exception:  # what cannot be run is not known to keep zeros
         return False
     return not np.asarray(result, np.float64).any()
+
+
+def is_float_cast(node: gs.Node) -> bool:
+    """Whether ``node`` is a Cast from one float type to another."""
+    kinds = dtype_name(node.inputs[0].dtype), dtype_name(node.attrs.get("to"))
+    return node.op == "Cast" and all(kind in _FLOATS for kind in kinds)

@@ -176,6 +176,7 @@ class Chain:
             {head.site.input: x},
             [*drawn.parity_only, *missed],
             draws.exact,
+            self.layout.batch,
         )
 
     def _order_after(self, steps: Sequence[ChainStep], layout: Array) -> Array:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise, product
-from math import prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -113,9 +112,7 @@ def low_resolution_conv(emitter: Emitter, plan: ConvPlan, order: Array | None = 
 
 def image_of(emitter: Emitter, plan: ConvPlan, tensor: gs.Tensor) -> gs.Tensor:
     """The result of the Conv without the axis that a volume has and an image has not."""
-    if not plan.volume:
-        return tensor
-    return emitter.add("Squeeze", [tensor, emitter.ints("depth", [_DEPTH])])
+    return emitter.squeeze(tensor, [_DEPTH]) if plan.volume else tensor
 
 
 def _parts(plan: ConvPlan) -> list[slice]:
@@ -142,10 +139,14 @@ def split_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> 
     made = phase_convs(emitter, x, plan, part)
     if SHUFFLES[plan.shuffle].channel_order == "DCR":
         return emitter.add("Concat", made, axis=1)
-    columns = [emitter.reshape(tensor, [0, channels, 1, -1]) for tensor in made]
-    stacked = emitter.add("Concat", columns, axis=2)
-    leading = [0, channels * prod(plan.site.stride)]
-    return emitter.reshape_to_image(stacked, leading, plan.layout.sizes, made[0])
+    # [N, C, 1, m_1 ..] of each phase -> [N, C, P, m_1 ..] -> [N, C * P, m_1 ..]
+    images = [emitter.unsqueeze(tensor, [2]) for tensor in made]
+    stacked = emitter.add("Concat", images, axis=2)
+    leading, sizes = [0, channels * plan.site.phases], plan.layout.static
+    if sizes is not None:
+        return emitter.reshape(stacked, [*leading, *sizes])
+    # A 0 keeps the size at its place, whatever it is.
+    return emitter.squeeze(emitter.reshape(stacked, [*leading, 1, *(0,) * plan.site.rank]), [2])
 
 
 def phase_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> list[gs.Tensor]:

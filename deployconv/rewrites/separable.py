@@ -137,6 +137,7 @@ def product_trial(planned: ByFactors, rng: np.random.Generator, alike: bool) -> 
         {site.input: x},
         drawn.parity_only,
         draws.exact,
+        site.batch,
     )
 
 

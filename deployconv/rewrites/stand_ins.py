@@ -31,7 +31,21 @@ from deployconv.rewrites.trial import Draws, constant_of
 Array = NDArray[Any]
 
 _EXACT = frozenset(
-    ("Abs", "Add", "Ceil", "Concat", "Floor", "Max", "Min", "Neg", "Relu", "Round", "Sub", "Sum")
+    (
+        "Abs",
+        "Add",
+        "Cast",
+        "Ceil",
+        "Concat",
+        "Floor",
+        "Max",
+        "Min",
+        "Neg",
+        "Relu",
+        "Round",
+        "Sub",
+        "Sum",
+    )
 )
 """Operators that are exact on integers, and on halves and quarters."""
 _SUMS = frozenset(("Mean", "Sum"))
