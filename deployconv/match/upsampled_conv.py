@@ -221,7 +221,8 @@ def _input_of(node: gs.Node, weight: Constant | None) -> tuple[int | None, int |
 def _sources(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]:
     """The movements to ``target`` that may upsample, from the nearest source to the farthest."""
     for movement in islice(movements(target, scope, view), _MOST_SOURCES):
-        if not movement.segments[0].pointwise:  # else it runs at low resolution already
+        # A layer at the front runs at low resolution already.
+        if movement.may_enlarge and not movement.segments[0].pointwise:
             yield movement
 
 
@@ -293,7 +294,7 @@ def _pointwise(movement: Movement, rank: int) -> Iterator[Pointwise]:
 def _original(found: Upsampling, conv: gs.Node, channels: int, rank: int) -> Original:
     """The nodes of the layer, with the first sizes that were tried."""
     movement = found.movement
-    instance = movement.instances(channels, rank)[0]
+    instance = movement.instances(channels, rank, found.axes)[0]
     nodes, constants, target = movement.runnable(instance, pointwise=True)
     last = NodeProto()
     last.CopyFrom(movement.scope.proto.node[movement.scope.index(conv)])
