@@ -45,6 +45,7 @@ class AxisMap:
         hold: True if the division rounds down, False if a remainder reads a zero.
         size: output elements.
         input_size: input elements.
+        edge: True if outputs before input 0 and behind the last input read the nearest one.
     """
 
     stride: int
@@ -52,10 +53,13 @@ class AxisMap:
     hold: bool
     size: int
     input_size: int
+    edge: bool = False
 
     def source(self, index: int) -> int:
         """The input index that output ``index``, any integer, reads; ZERO if it reads none."""
         source, remainder = divmod(index - self.begin, self.stride)
+        if self.edge:
+            return min(max(source, 0), self.input_size - 1) if 0 <= index < self.size else ZERO
         inside = 0 <= source < self.input_size
         return source if inside and (self.hold or remainder == 0) else ZERO
 
@@ -84,7 +88,9 @@ class Upsampling:
     @property
     def invariant(self) -> tuple[object, ...]:
         """What must not depend on the sizes."""
-        axes = ((found.stride, found.begin, found.hold, found.tail) for found in self.maps)
+        axes = (
+            (found.stride, found.begin, found.hold, found.tail, found.edge) for found in self.maps
+        )
         return self.channels_in_batch, *axes
 
     @property
@@ -126,7 +132,8 @@ def upsampling_of(
         if not all(_commutes(segment, movement, instance) for segment in movement.pointwise):
             return None
         in_batch = sources.shape[:2] == (shape[0] * shape[1], 1) and shape[1] > 1
-        maps = fit_axes(sources, _with_channels_in_batch(shape) if in_batch else shape)
+        kept = _with_channels_in_batch(shape) if in_batch else shape
+        maps = fit_axes(sources, kept, movement.pads_with_edges)
         if maps is None:
             return None
         found = Upsampling(movement, maps, in_batch)
@@ -169,12 +176,15 @@ def _commutes(segment: Segment, movement: Movement, instance: Instance) -> bool:
     return bool((channels == expected)[sources != ZERO].all())
 
 
-def fit_axes(sources: Array, input_shape: Sequence[int]) -> tuple[AxisMap, ...] | None:
+def fit_axes(
+    sources: Array, input_shape: Sequence[int], edges: bool = False
+) -> tuple[AxisMap, ...] | None:
     """The map of each spatial axis, if ``sources`` consists of one map per axis.
 
     Args:
         sources: ``[N, C, o_1 .. o_n]``, flat input index of each output element, or ZERO.
         input_shape: ``[N, C, i_1 .. i_n]``.
+        edges: whether the elements at the ends of an axis may be repeated beyond it.
 
     Returns:
         One map per spatial axis; None if elements change their batch element or channel, or if
@@ -198,7 +208,8 @@ def fit_axes(sources: Array, input_shape: Sequence[int]) -> tuple[AxisMap, ...] 
         if not np.array_equal(vectors[axis], np.arange(input_shape[axis])):
             return None
     maps = [
-        fit_axis(vector, size) for vector, size in zip(vectors[2:], input_shape[2:], strict=True)
+        fit_axis(vector, size, edges)
+        for vector, size in zip(vectors[2:], input_shape[2:], strict=True)
     ]
     fitted = tuple(found for found in maps if found is not None)
     return fitted if len(fitted) == len(maps) else None
@@ -225,8 +236,11 @@ def _combined(vectors: Sequence[Array], input_shape: Sequence[int]) -> Array:
     return np.where(valid, expected, ZERO)
 
 
-def fit_axis(vector: Array, input_size: int) -> AxisMap | None:
-    """The AxisMap of the smallest stride that gives ``vector``; None if there is none."""
+def fit_axis(vector: Array, input_size: int, edges: bool = False) -> AxisMap | None:
+    """The AxisMap of the smallest stride that gives ``vector``; None if there is none.
+
+    One that repeats the elements at the ends is tried last, and only with ``edges``.
+    """
     filled = np.flatnonzero(vector >= 0)
     if not filled.size:
         return None
@@ -239,6 +253,32 @@ def fit_axis(vector: Array, input_size: int) -> AxisMap | None:
                 fitted = AxisMap(stride, begin, hold and stride > 1, len(vector), input_size)
                 if all(fitted.source(o) == vector[o] for o in range(len(vector))):
                     return fitted
+    return _fit_edges(vector, input_size) if edges and len(filled) == len(vector) else None
+
+
+def _fit_edges(vector: Array, input_size: int) -> AxisMap | None:
+    """The same for an axis whose elements at the ends are repeated beyond it.
+
+    Let ``z[h] = x[floor(h / s)]`` be the axis repeated ``s`` times, for ``0 <= h < s*I``. Edge
+    padding continues it by ``z[h] = z[0] = x[0]`` for ``h < 0`` and by ``z[h] = z[s*I - 1] =
+    x[I - 1]`` for ``h >= s*I``. That is ``x[clamp(floor(h / s))]``, so it is a crop of the
+    repetition of ``x`` that is itself padded with its edges, by ``ceil(p / s)`` elements for a
+    padding of ``p``.
+
+    Reflection continues it by ``z[-j] = z[j] = x[floor(j / s)]`` for ``j >= 1``, which is ``x[0]``
+    for each ``j < s``; and by ``z[s*I - 1 + j] = z[s*I - 1 - j]``, which is ``x[I - 1]`` for each
+    ``j < s``. So reflection by fewer than ``s`` elements is edge padding. By ``s`` and more it
+    reads ``x[1]``, and no map of this kind fits.
+    """
+    values, firsts = np.unique(vector, return_index=True)
+    if len(values) < 2:
+        return None
+    for stride in _strides(vector, np.arange(len(vector))):
+        begin = int(firsts[1]) - stride * int(values[1])
+        hold = stride > 1
+        fitted = AxisMap(stride, begin, hold, len(vector), input_size, edge=True)
+        if all(fitted.source(o) == vector[o] for o in range(len(vector))):
+            return fitted
     return None
 
 

@@ -102,6 +102,12 @@ class Movement:
         """The segments of pointwise layers."""
         return tuple(segment for segment in self.segments if segment.pointwise)
 
+    @property
+    def pads_with_edges(self) -> bool:
+        """True if a Pad may repeat the elements at the ends of an axis beyond it."""
+        modes = (node.attrs.get("mode") for node in self.nodes if node.op == "Pad")
+        return any(mode in ("edge", "reflect") for mode in modes)
+
     def until(self, segment: Segment) -> Movement:
         """The part before ``segment``, one of its own."""
         before = self.segments[: self.segments.index(segment)]

@@ -81,6 +81,8 @@ class BaseSite:
         scope: the graph that the nodes are in.
         nodes: the nodes that make up the layer, in graph order.
         reason: why it cannot be rewritten; None if it can.
+        unless_faster: why it stays as it is under a policy that does not ask what is faster;
+            None for a layer that is rewritten whenever it can be.
         explicit_attributes: for a node that stays, attributes with the same meaning as those it
             has, in the form that every runtime reads alike; None if none are needed.
     """
@@ -90,6 +92,7 @@ class BaseSite:
     scope: Scope
     nodes: tuple[gs.Node, ...]
     reason: Reason | None = None
+    unless_faster: Reason | None = None
     explicit_attributes: dict[str, Any] | None = None
 
     @property

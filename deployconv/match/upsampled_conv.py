@@ -55,6 +55,11 @@ _ANY_CHANNELS = 3
 """A number of channels to try a layer on that does the same to every channel."""
 _INTEGER_CONVS = {"QLinearConv": 3, "ConvInteger": 1}
 """Which input is the weight."""
+_PADDED = Reason(
+    "non-zero-padding",
+    "a Pad between it and the Conv repeats the edge of the image; --policy cost and fastest pad the"
+    " small image instead if that is faster",
+)
 _ZERO_POINT = 2
 """Which input of a QLinearConv or ConvInteger is the zero point of its input."""
 
@@ -140,6 +145,7 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
         ),
         channels_in_batch=found.channels_in_batch,
         repeats=found.only_repeats and set(conv.kernel) == {1} and not any(conv.pads),
+        unless_faster=_PADDED if any(axis.edge for axis in found.maps) else None,
     )
 
 
@@ -212,6 +218,9 @@ def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
         return Reason("ambiguous-same-pads", "the Conv has both auto_pad and pads")
     pads = conv.explicit_pads
     for axis, (begin, end) in zip(found.maps, pads, strict=True):
+        if axis.edge and (begin or end):
+            text = "the Conv pads with zeros what a Pad has padded with other values"
+            return Reason("non-zero-padding", text)
         beyond = (*range(-begin, 0), *range(axis.size, axis.size + end))
         if any(axis.source(index) != ZERO for index in beyond):
             text = "the upsampled tensor is cropped where the Conv pads it with zeros again"
@@ -249,6 +258,7 @@ def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Ax
         origin=-pads[0] - found.begin,
         extra=size - found.stride * found.input_size,
         hold=found.hold,
+        edge=found.edge,
     )
 
 

@@ -127,9 +127,10 @@ class PolyphaseConv(OfOneLayer):
             dtype=site.dtype,
         )
         shuffle = SHUFFLES[self.shuffle] if self.shuffle is not None else None
+        padded = [("Pad", site.rank + 2)] if any(any(form.edge_pads) for form in self.axes) else []
         return Operators(
             window,
-            others=shuffle.operators(site.stride) if shuffle is not None else (),
+            others=(*padded, *(shuffle.operators(site.stride) if shuffle is not None else ())),
             resize=self.repeat,
             pointwise_before=tuple(
                 (node.op, None) for layers in site.pointwise_before for node in layers.nodes

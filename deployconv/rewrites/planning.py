@@ -202,6 +202,8 @@ def _plan(site: Site, options: RewriteOptions, seen: View) -> PlannedSite:
     if not _selected(site, options):
         reason = Reason("not-selected", "left alone by --only or --skip")
         return PlannedSite(site, site, _report(site, "kept", reason))
+    if options.policy == "all" and site.unless_faster is not None:
+        return PlannedSite(site, site, _report(site, "kept", site.unless_faster))
     if isinstance(site, ShuffleSite):
         planned = plan_reshuffle(site, options.shuffle)
         if isinstance(planned, Reason):
