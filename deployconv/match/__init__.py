@@ -13,6 +13,8 @@ from importlib import import_module
 from deployconv.graph.view import View
 from deployconv.match.attributes import Geometry
 from deployconv.match.site import (
+    ConcatInput,
+    ConcatSite,
     Original,
     Pointwise,
     Recogniser,
@@ -30,7 +32,7 @@ def _recognisers() -> Iterator[Recogniser]:
 
 
 RECOGNISERS = tuple(_recognisers())
-"""One per pattern, in any order: no two of them accept the same node."""
+"""One or more per pattern, in any order: no two of them accept the same node."""
 
 
 def find_sites(view: View) -> tuple[Site, ...]:
@@ -61,6 +63,8 @@ def _all_sites(view: View) -> Iterator[Site]:
 
 __all__ = [
     "RECOGNISERS",
+    "ConcatInput",
+    "ConcatSite",
     "Geometry",
     "Original",
     "Parameter",

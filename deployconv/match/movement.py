@@ -116,7 +116,7 @@ class Movement:
     @property
     def dynamic(self) -> bool:
         """True if sizes are dynamic, so that the movement is tried at some of them only."""
-        return self.view.shapes.dynamic and not self._any_size()
+        return self.view.shapes.dynamic and not self.any_size
 
     def instances(self, channels: int | None, rank: int | None) -> tuple[Instance, ...]:
         """Concrete shapes of everything that the movement depends on.
@@ -124,11 +124,12 @@ class Movement:
         A Resize by constant scales does the same at every size. Small sizes are enough for it,
         with the ``channels`` and ``rank`` that the Conv reads.
         """
-        if channels is not None and rank is not None and self._any_size():
+        if channels is not None and rank is not None and self.any_size:
             return ({self.source.name: (2, channels, 5, 6, 7)[:rank]},)
         return self.view.instances(self.scope, self.source, *self.outside())
 
-    def _any_size(self) -> bool:
+    @property
+    def any_size(self) -> bool:
         """Whether no node can depend on the size of its input."""
         return all(
             segment.pointwise or all(self._by_scales(node) for node in segment.nodes)

@@ -1,14 +1,15 @@
 """The layers that recognisers find: each can be rewritten, or has a reason why it cannot.
 
-A layer found in a model is a site. There are three types. An `UpsampleSite` has axes and weights
-from which a rewrite is made. A `ShuffleSite` is a pixel shuffle. A `SkippedSite` has a reason.
-What all three have is in `BaseSite`, besides ``geometry``, ``dtype`` and ``operators``.
+A layer found in a model is a site. There are four types. An `UpsampleSite` has axes and weights
+from which a rewrite is made. A `ConcatSite` is a Conv that reads several images, of which some are
+upsampled. A `ShuffleSite` is a pixel shuffle. A `SkippedSite` has a reason. What all of them have
+is in `BaseSite`, besides ``geometry``, ``dtype`` and ``operators``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from deployconv.graph.scope import Scope
     from deployconv.graph.view import View
+    from deployconv.match.index_map import AxisMap
     from deployconv.match.weights import Parameter
 
 Array = NDArray[Any]
@@ -305,7 +307,74 @@ class SkippedSite(BaseSite):
         return _skipped_operators(self)
 
 
-Site = UpsampleSite | ShuffleSite | SkippedSite
+@dataclass(frozen=True, eq=False)
+class ConcatInput:
+    """One input of a Concat of channels, and the smaller image that it is repeated from, if any.
+
+    Attributes:
+        source: name of the smaller image, or of the input itself.
+        channels: which channels of the Concat it becomes.
+        maps: along each spatial axis, which element of ``source`` an element of the input is.
+        sizes: spatial sizes of ``source``; None for each that does not follow from the model.
+        only_repeats: True if each element of ``source`` becomes a block of equal ones.
+        layers: names of the results of the pointwise layers between ``source`` and the Concat.
+    """
+
+    source: str
+    channels: range
+    maps: tuple[AxisMap, ...]
+    sizes: tuple[int | None, ...]
+    only_repeats: bool
+    layers: tuple[str, ...]
+
+    @property
+    def repetition(self) -> tuple[tuple[int, int, int, bool, bool], ...]:
+        """How ``source`` is repeated along each axis, the same at all sizes."""
+        return tuple((one.stride, one.begin, one.tail, one.hold, one.edge) for one in self.maps)
+
+    @property
+    def upsampled(self) -> bool:
+        """True if ``source`` is smaller than the input."""
+        return any(found.stride > 1 for found in self.maps)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ConcatSite(BaseSite):
+    """A Conv that reads a Concat of channels in which at least one image is upsampled.
+
+    Attributes:
+        conv: the Conv alone, as an upsampling layer of stride 1 that reads the result of the
+            Concat. Its pointwise layers are those before and after the Concat.
+        inputs: what the Concat joins, in its order.
+        after: name of the result of the pointwise layers after the Concat, if there are any.
+    """
+
+    conv: UpsampleSite
+    inputs: tuple[ConcatInput, ...]
+    after: tuple[str, ...]
+
+    @property
+    def layer(self) -> gs.Node:
+        """The Conv."""
+        return self.conv.layer
+
+    @property
+    def geometry(self) -> Geometry:
+        """The attributes of the Conv, and the stride of the first image that is upsampled."""
+        return self.conv.geometry
+
+    @property
+    def dtype(self) -> str:
+        """Element type of the weight."""
+        return self.conv.dtype
+
+    @property
+    def operators(self) -> Operators:
+        """The operators of the layer as it stands in the model."""
+        return replace(self.conv.operators, others=ranked(self.nodes[:-1]))
+
+
+Site = UpsampleSite | ConcatSite | ShuffleSite | SkippedSite
 """A layer found in a model."""
 
 

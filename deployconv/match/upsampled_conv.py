@@ -121,7 +121,7 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     if found.movement.overridable():
         text = "a caller may override a graph input that decides what it moves where"
         return skip(reason=Reason("overridable-initializer", text), geometry=geometry)
-    obstacle = _obstacle(found, conv)
+    obstacle = obstacle_to(found, conv)
     if obstacle is not None:
         return skip(reason=obstacle, geometry=geometry)
     pads = conv.explicit_pads
@@ -132,7 +132,7 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
         nodes=nodes,
         input=x.name,
         output=node.outputs[0].name,
-        axes=tuple(map(_axis, found.maps, conv.kernel, conv.dilations, pads)),
+        axes=tuple(map(axis_of, found.maps, conv.kernel, conv.dilations, pads)),
         geometry=geometry,
         weight=parameters.weight,
         transposed=False,
@@ -155,8 +155,23 @@ def _before_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
     weight = None if isinstance(found_weight, Reason) else found_weight
     channels, rank = _input_of(node, weight)
     dtype = "float32" if weight is None else weight.dtype.name
+    return farthest_upsampling(node.inputs[0], channels, rank, dtype, scope, view)
+
+
+def farthest_upsampling(
+    target: gs.Tensor,
+    channels: int | None,
+    rank: int | None,
+    dtype: str,
+    scope: Scope,
+    view: View,
+) -> Upsampling | None:
+    """The farthest movement to ``target`` that upsamples, a proven one if there is any.
+
+    ``channels`` and ``rank`` are those of ``target``, None if not known.
+    """
     farthest: Upsampling | None = None
-    for movement in _sources(node.inputs[0], scope, view):
+    for movement in _sources(target, scope, view):
         found = upsampling_of(movement, channels, rank, dtype)
         if not _enlarges(found):
             continue
@@ -210,7 +225,7 @@ def _zero_point(node: gs.Node, scope: Scope, view: View) -> float:
     return float(constant.read().reshape(()))
 
 
-def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
+def obstacle_to(found: Upsampling, conv: ConvAttributes) -> Reason | None:
     """Why this Conv cannot run at low resolution together with the upsampling before it."""
     if any(stride > 1 for stride in conv.strides):
         return Reason("strided-conv", "the Conv behind the upsampling has a stride of its own")
@@ -249,7 +264,8 @@ def _runs(segments: Sequence[Segment]) -> list[list[Segment]]:
     return runs
 
 
-def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Axis:
+def axis_of(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Axis:
+    """Which input element a tap of a Conv reads behind the movement ``found``."""
     size = found.size + sum(pads) - dilation * (taps - 1)
     return Axis(
         stride=found.stride,

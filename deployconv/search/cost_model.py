@@ -21,7 +21,7 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance, inferred_shapes
 from deployconv.graph.splice import Names
-from deployconv.match import Site, UpsampleSite
+from deployconv.match import ConcatSite, Site, UpsampleSite
 from deployconv.proof.inputs import input_shapes
 from deployconv.results import Prediction
 from deployconv.rewrites.base import Rewrite
@@ -216,7 +216,8 @@ class _Predictor:
     def _graph(self, site: Site) -> CostGraph:
         """The graph that has ``site``, as it was; in a function no size is known."""
         # Float16 is computed in float32, one node at a time, and never on blocks.
-        blocked = not isinstance(site, UpsampleSite) or site.weight.dtype == np.float32
+        conv = site.conv if isinstance(site, ConcatSite) else site
+        blocked = not isinstance(conv, UpsampleSite) or conv.weight.dtype == np.float32
         key = site.scope, self.table.block if blocked else 0
         if key not in self.graphs:
             scopes = list(site.scope.ancestors())
