@@ -7,12 +7,13 @@ for editors and type checkers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from deployconv.errors import UsageError
+from deployconv.errors import DeployconvError, UsageError
 from deployconv.options import (
     DEFAULT_RUNTIME,
     BenchCommand,
@@ -20,6 +21,7 @@ from deployconv.options import (
     CheckCommand,
     FeedOptions,
     Form,
+    Inputs,
     InspectCommand,
     Policy,
     RewriteCommand,
@@ -30,6 +32,7 @@ from deployconv.options import (
     Shuffle,
     SiteOptions,
     VerifyCommand,
+    path_of,
 )
 from deployconv.results import (
     BuildReport,
@@ -48,10 +51,12 @@ if TYPE_CHECKING:
     from deployconv.rewriting import Request
     from deployconv.runtimes.base import ModelSource
 
-    Model = str | Path | onnx.ModelProto
+    Model = str | Path | bytes | onnx.ModelProto
 
 ShapeMap = Mapping[str, Sequence[int]]
 """Input name -> concrete shape."""
+ArrayMap = Mapping[str, Any]
+"""Input name -> array."""
 RangeMap = Mapping[str, Sequence[int] | Sequence[Sequence[int]]]
 """Input name -> one shape, or the smallest, the optimal and the largest one."""
 
@@ -62,7 +67,7 @@ def inspect(
     """List every upsampling layer with the status it would get from `rewrite`.
 
     Args:
-        model: a file, or a ModelProto, which is left untouched.
+        model: a file, its bytes, or a ModelProto, which is left untouched.
         target: ``dla`` to say of each layer what keeps it off the DLA of a Jetson, as exported
             and rewritten; nothing is compiled for that.
         freeze_initializers: treat the defaults of graph inputs as constants.
@@ -105,7 +110,7 @@ def rewrite(
     skip: str | Sequence[str] = (),
     target: str | Sequence[str] = (),
     shape: ShapeMap | None = None,
-    inputs: str | Path | None = None,
+    inputs: str | Path | ArrayMap | None = None,
     seed: int = 0,
     verify: bool = True,
     bench: bool = True,
@@ -125,7 +130,7 @@ def rewrite(
     """Rewrite upsampling layers as Conv, pixel shuffle and crop; check, time and write the model.
 
     Args:
-        model: a file, or a ModelProto, which is left untouched.
+        model: a file, its bytes, or a ModelProto, which is left untouched.
         output: where to write the rewritten model; None writes nothing.
         policy: which layers are rewritten: ``all`` that can be rewritten exactly; or those, and
             in the form, that a static model of their ``cost`` predicts, or measurement shows, to
@@ -140,7 +145,7 @@ def rewrite(
         target: compute capabilities such as ``sm89`` to compile both models for with TensorRT,
             which needs no GPU: the rewritten one must build wherever the original does.
         shape: sizes for dynamic inputs, by input name.
-        inputs: an ``.npz`` with one array per input, instead of random ones.
+        inputs: arrays by input name, or an ``.npz`` file of them, instead of random ones.
         seed: seed of the random inputs.
         verify: certify each site and check the parity of the whole model.
         bench: time both models, interleaved.
@@ -183,7 +188,7 @@ def rewrite(
         skip=_names(skip),
         target=_names(target),
         shape=_shapes(shape),
-        inputs=_path(inputs),
+        inputs=_inputs(inputs),
         seed=seed,
         verify=verify,
         bench=bench,
@@ -211,18 +216,18 @@ def verify(
     *,
     backend: str | Sequence[str] = DEFAULT_RUNTIME,
     shape: ShapeMap | None = None,
-    inputs: str | Path | None = None,
+    inputs: str | Path | ArrayMap | None = None,
     seed: int = 0,
     threads: int | None = None,
 ) -> tuple[Parity, ...]:
     """Compare the outputs of two models with the same interface, once per backend.
 
     Args:
-        reference: the model to match: a file, or a ModelProto.
+        reference: the model to match: a file, its bytes, or a ModelProto.
         candidate: the model to check.
         backend: what runs the models, one name or several.
         shape: sizes for dynamic inputs, by input name.
-        inputs: an ``.npz`` with one array per input, instead of random ones.
+        inputs: arrays by input name, or an ``.npz`` file of them, instead of random ones.
         seed: seed of the random inputs.
         threads: threads of the backend; None for all processors.
 
@@ -236,7 +241,7 @@ def verify(
     options = VerifyCommand(
         backend=_names(backend),
         shape=_shapes(shape),
-        inputs=_path(inputs),
+        inputs=_inputs(inputs),
         seed=seed,
         threads=threads,
     )
@@ -254,7 +259,7 @@ def bench(
     *,
     backend: str | Sequence[str] = DEFAULT_RUNTIME,
     shape: ShapeMap | None = None,
-    inputs: str | Path | None = None,
+    inputs: str | Path | ArrayMap | None = None,
     seed: int = 0,
     threads: int | None = None,
     runs: int | None = None,
@@ -264,11 +269,11 @@ def bench(
     """Time one model, or two interleaved, once per backend; times are milliseconds.
 
     Args:
-        model: a file, or a ModelProto.
+        model: a file, its bytes, or a ModelProto.
         other: a second model, timed in turns with the first.
         backend: what runs the models, one name or several.
         shape: sizes for dynamic inputs, by input name.
-        inputs: an ``.npz`` with one array per input, instead of random ones.
+        inputs: arrays by input name, or an ``.npz`` file of them, instead of random ones.
         seed: seed of the random inputs.
         threads: threads of the backend; None for all processors.
         runs: timed runs per model; None for a number that fits the time of a run.
@@ -285,7 +290,7 @@ def bench(
     options = BenchCommand(
         backend=_names(backend),
         shape=_shapes(shape),
-        inputs=_path(inputs),
+        inputs=_inputs(inputs),
         seed=seed,
         threads=threads,
         runs=runs,
@@ -318,7 +323,7 @@ def build(
     """Compile a model with TensorRT: compile evidence, no execution.
 
     Args:
-        model: a file, or a ModelProto, which is left untouched.
+        model: a file, its bytes, or a ModelProto, which is left untouched.
         target: compute capabilities such as ``sm89``, for which no GPU is needed; none for the
             GPU of this machine.
         backend: ``tensorrt-rtx`` or ``tensorrt``; None for the first that is installed.
@@ -359,7 +364,11 @@ def check(
     paths: Iterable[str | Path],
     *,
     backend: str = DEFAULT_RUNTIME,
+    skip: str | Sequence[str] = (),
+    shape: ShapeMap | None = None,
+    inputs: str | Path | ArrayMap | None = None,
     seed: int = 0,
+    strict: bool = False,
     on_result: Callable[[ModelCheck], None] | None = None,
 ) -> CheckReport:
     """Rewrite and prove models in memory; nothing is written.
@@ -368,19 +377,65 @@ def check(
         paths: model files, or folders that are searched for ``*.onnx``, without
             ``*.deploy.onnx``.
         backend: what runs the models.
+        skip: leave the sites that match one of these globs alone.
+        shape: sizes for dynamic inputs, by input name; each is used for the models that have it.
+        inputs: arrays by input name, or an ``.npz`` file of them, instead of random ones.
         seed: seed of the random inputs.
+        strict: a model with a site that is left alone fails.
         on_result: called with each verdict as it is known.
 
     Raises:
-        UsageError: a path does not exist, or a folder holds no model.
+        UsageError: a path does not exist, a folder holds no model, or no model has an input that
+            ``shape`` names.
         BackendUnavailable: the backend is not available.
     """
-    from deployconv.gate import check_models
+    from deployconv.gate import check_models, model_files
 
-    options = CheckCommand(backend=backend, seed=seed)
+    options = CheckCommand(
+        backend=backend,
+        skip=_names(skip),
+        shape=_shapes(shape),
+        inputs=_inputs(inputs),
+        seed=seed,
+        strict=strict,
+    )
     get_backend(options.backend)  # a missing library is reported before any work
-    rewritten = partial(rewrite, backend=options.backend, seed=options.seed, bench=False)
-    return check_models(paths, rewritten, on_result)
+    files = model_files(paths)
+    _check_names(options.shape or {}, files)
+    return check_models(files, partial(_proved, options), on_result)
+
+
+def _proved(options: CheckCommand, path: Path) -> Rewriting:
+    """Rewrite and prove one of several models, with those of the options that concern it."""
+    from deployconv.graph.load import load
+    from deployconv.rewriting import rewrite_model
+
+    loaded = load(path)
+    names = {given.name for given in loaded.proto.graph.input}
+    command = RewriteCommand(
+        backend=options.backend,
+        skip=options.skip,
+        shape={name: sizes for name, sizes in (options.shape or {}).items() if name in names},
+        inputs=options.inputs,
+        seed=options.seed,
+        strict=options.strict,
+        bench=False,
+    )
+    request = _request(path, command, None)
+    lenient = replace(request.options, may_match_nothing=True)
+    return rewrite_model(loaded, replace(request, options=lenient))
+
+
+def _check_names(shapes: Shapes, files: Sequence[Path]) -> None:
+    """Raise UsageError for the shape of an input that no model has."""
+    from deployconv.graph.load import load
+
+    unknown = set(shapes)
+    for file in files if unknown else ():
+        with suppress(DeployconvError):  # the check of this model says what is wrong with it
+            unknown -= {given.name for given in load(file).proto.graph.input}
+    if unknown:
+        raise UsageError(f"--shape {sorted(unknown)[0]}: no model has an input of this name")
 
 
 def _request(
@@ -418,7 +473,10 @@ def _request(
 
 def _source(model: Model) -> ModelSource:
     """What a backend loads: the file itself, or the serialized model."""
-    return Path(model) if isinstance(model, (str, Path)) else model.SerializeToString()
+    serialize = getattr(model, "SerializeToString", None)
+    if serialize is not None:
+        return bytes(serialize())
+    return model if isinstance(model, bytes) else path_of(model)
 
 
 def _feed(options: RewriteCommand | RunCommand) -> FeedOptions:
@@ -426,7 +484,7 @@ def _feed(options: RewriteCommand | RunCommand) -> FeedOptions:
 
 
 def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
+    return None if given is None else path_of(given)
 
 
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -434,7 +492,17 @@ def _names(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _shapes(shape: ShapeMap | None) -> Shapes:
-    return {name: tuple(sizes) for name, sizes in (shape or {}).items()}
+    given: Any = {} if shape is None else shape
+    wrong = not isinstance(given, Mapping) or any(
+        isinstance(sizes, str) or not isinstance(sizes, Iterable) for sizes in given.values()
+    )
+    if wrong:
+        raise UsageError(f"shape is {given!r}: give sizes by input name: {{'x': (1, 3, 64, 64)}}")
+    return {name: tuple(sizes) for name, sizes in given.items()}
+
+
+def _inputs(given: str | Path | ArrayMap | None) -> Inputs | None:
+    return given if isinstance(given, Mapping) else _path(given)
 
 
 def _ranges(shape: RangeMap | None) -> ShapeRanges:

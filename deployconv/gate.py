@@ -11,22 +11,19 @@ from deployconv.results import CheckReport, ModelCheck, Rewriting, Verdict
 
 
 def check_models(
-    paths: Iterable[str | Path],
+    files: Iterable[Path],
     rewrite: Callable[[Path], Rewriting],
     on_result: Callable[[ModelCheck], None] | None = None,
 ) -> CheckReport:
     """Rewrite and check every model.
 
     Args:
-        paths: model files, or folders that are searched for models.
+        files: the model files.
         rewrite: rewrites and checks one model; raises if that fails.
         on_result: called with each verdict as it is known.
-
-    Raises:
-        UsageError: a path does not exist, or a folder holds no model.
     """
     checks = []
-    for path in tuple(_model_files(paths)):
+    for path in files:
         checked = _check(path, rewrite)
         checks.append(checked)
         if on_result is not None:
@@ -51,8 +48,15 @@ def _check(path: Path, rewrite: Callable[[Path], Rewriting]) -> ModelCheck:
     return ModelCheck(str(path), status, time.perf_counter() - start, result, message)
 
 
+def model_files(paths: Iterable[str | Path]) -> tuple[Path, ...]:
+    """The files among ``paths``, and the models below the folders, sorted by path.
+
+    Raises UsageError if a path does not exist, or a folder holds no model.
+    """
+    return tuple(_model_files(paths))
+
+
 def _model_files(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """The files among ``paths``, and the models below the folders, sorted by path."""
     for path in map(Path, paths):
         if not path.is_dir():
             if not path.exists():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -32,6 +33,9 @@ Shuffle = Literal["auto", ShuffleName]
 Shapes = Mapping[str, tuple[int, ...]]
 """Input name -> concrete shape, e.g. ``{"x": (1, 3, 64, 64)}``."""
 
+Inputs = Path | Mapping[str, Any]
+"""Arrays by input name: an ``.npz`` file, or the arrays themselves."""
+
 ShapeRanges = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 """Input name -> smallest, optimal and largest shape that an engine is built for."""
 
@@ -45,6 +49,7 @@ class Flag:
         metavar: placeholder of the value in the help; None for the type or the choices.
         short: a second name of one letter, such as ``-o``.
         minimum: the smallest value that is allowed.
+        maximum: the largest.
         capability: what a runtime must be able to do for this option; the help lists those that
             can.
     """
@@ -53,6 +58,7 @@ class Flag:
     metavar: str | None = None
     short: str | None = None
     minimum: float | None = None
+    maximum: float | None = None
     capability: Capability | None = None
 
 
@@ -62,10 +68,11 @@ def _flag(
     *,
     short: str | None = None,
     minimum: float | None = None,
+    maximum: float | None = None,
     capability: Capability | None = None,
 ) -> dict[str, Flag]:
     """Return the metadata of a dataclass field that is an option."""
-    return {"flag": Flag(help, metavar, short, minimum, capability)}
+    return {"flag": Flag(help, metavar, short, minimum, maximum, capability)}
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ class FeedOptions:
     """What the models are run on: the user's own arrays, or seeded random ones."""
 
     shapes: Shapes = field(default_factory=dict)
-    inputs: Path | None = None
+    inputs: Inputs | None = None
     seed: int = 0
 
 
@@ -116,7 +123,7 @@ _INPUTS = _flag(
     "Run the models on these arrays, named as the inputs, instead of random ones.", "FILE.npz"
 )
 _SEED = _flag("Seed of the random inputs.", "N", minimum=0)
-_THREADS = _flag("Threads of the runtime. Default: all processors.", "N", minimum=1)
+_THREADS = _flag("Threads of the runtime. Default: all processors.", "N", minimum=1, maximum=1024)
 _FREEZE_INITIALIZERS = _flag("Treat initializers that are also graph inputs as constants.")
 
 
@@ -165,6 +172,8 @@ class RewriteOptions(SiteOptions):
 
     float_bias: bool = False
     """Turn the int32 bias of rewritten layers into a float one: TensorRT parses no other."""
+    may_match_nothing: bool = False
+    """Whether ``only`` and ``skip`` may name no site, as they are meant for several models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +181,7 @@ class Command:
     """The options of one call of a command.
 
     Raises:
-        UsageError: a value is none of the choices, or below the minimum.
+        UsageError: a value is none of the choices, or out of its range.
     """
 
     def __post_init__(self) -> None:
@@ -213,7 +222,7 @@ class RewriteCommand(Command, SiteOptions):
         ),
     )
     shape: Shapes | None = field(default=None, metadata=_SHAPE)
-    inputs: Path | None = field(default=None, metadata=_INPUTS)
+    inputs: Inputs | None = field(default=None, metadata=_INPUTS)
     seed: int = field(default=0, metadata=_SEED)
     threads: int | None = field(default=None, metadata=_THREADS)
     verify: bool = field(default=True, metadata=_flag("Run neither certificate nor parity check."))
@@ -254,7 +263,7 @@ class RunCommand(Command):
 
     backend: tuple[str, ...] = field(default=(DEFAULT_RUNTIME,), metadata=_BACKENDS)
     shape: Shapes | None = field(default=None, metadata=_SHAPE)
-    inputs: Path | None = field(default=None, metadata=_INPUTS)
+    inputs: Inputs | None = field(default=None, metadata=_INPUTS)
     seed: int = field(default=0, metadata=_SEED)
     threads: int | None = field(default=None, metadata=_THREADS)
 
@@ -325,7 +334,31 @@ class CheckCommand(Command):
     """The options of ``check``."""
 
     backend: str = field(default=DEFAULT_RUNTIME, metadata=_BACKEND)
+    skip: tuple[str, ...] = field(
+        default=(),
+        metadata=_flag("Leave sites alone whose id or node name matches. Repeatable.", "GLOB"),
+    )
+    shape: Shapes | None = field(
+        default=None,
+        metadata=_flag(
+            "Shape of a dynamic input, for every model that has an input of this name. Repeatable.",
+            "NAME:1,3,H,W",
+        ),
+    )
+    inputs: Inputs | None = field(default=None, metadata=_INPUTS)
     seed: int = field(default=0, metadata=_SEED)
+    strict: bool = field(
+        default=False, metadata=_flag("Fail each model with a site that is not rewritten.")
+    )
+
+
+def path_of(given: object) -> Path:
+    """Return a path as it was given. Raises UsageError if it is none, or empty."""
+    if not isinstance(given, (str, Path)):
+        raise UsageError(f"{type(given).__name__} is neither a path nor a model: name a file")
+    if not str(given):
+        raise UsageError("a path is empty: name a file")
+    return Path(given)
 
 
 def choices_of(kind: Any) -> tuple[str, ...]:
@@ -338,7 +371,9 @@ def _check(one: Option, value: Any) -> None:
     if choices and value not in choices:
         listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
         raise UsageError(f"{one.name} '{value}' is not known: choose {listed}")
-    least = one.flag.minimum
-    if least is not None and value is not None and not value >= least:
-        unbounded = ", or infinity" if one.type is float else ""
-        raise UsageError(f"{one.name} is {value}: give a number from {least:g} on{unbounded}")
+    least, most = one.flag.minimum, one.flag.maximum
+    if least is None or value is None or least <= value <= (inf if most is None else most):
+        return
+    unbounded = ", or infinity" if one.type is float else ""
+    limit = f"on{unbounded}" if most is None else f"to {most:g}"
+    raise UsageError(f"{one.name} is {value}: give a number from {least:g} {limit}")

@@ -43,7 +43,8 @@ FormName = Literal["crop", "pad", "split", "separable", "matrix", "conv"]
 ShuffleName = Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
 """The ways to move the phases from channels into space."""
 Pattern = Literal["conv_transpose", "zero_insertion", "nearest_resize", "pixel_shuffle"]
-Status = Literal["rewritten", "kept", "skipped"]
+Status = Literal["rewritten", "folded", "kept", "skipped"]
+"""What became of a layer; a folded one stays, with affine layers after it in its weights."""
 Certificate = Literal["exact", "failed"]
 DlaCode = Literal[
     "channels",
@@ -176,6 +177,11 @@ class SiteReport:
     candidates: tuple[Candidate | Prediction, ...] = ()
     requantized: Requantization | None = None
     """Set if the weights got new scales, as the call allowed."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether the layer is another one now, or the same with other weights."""
+        return self.status in ("rewritten", "folded")
 
     @property
     def left_alone(self) -> bool:
@@ -451,6 +457,8 @@ class Rewriting:
     output: OutputFile | None = None
     not_run: tuple[NotRun, ...] = ()
     warnings: tuple[str, ...] = ()
+    changed: bool = True
+    """False if the model that was written is a copy of the original."""
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
         sites = [planned.found for planned in planning.sites]
         result = with_target_notes(result, sites, before, request.targets)
     after = apply(planning)
+    result = replace(result, changed=after.changed)
     output = None if command.dry_run else command.output
     with staged(after.proto, loaded.folder, output, after.added, external) as candidate:
         result = replace(result, model=after.proto if output is None else candidate.proto)
@@ -93,9 +94,11 @@ def _raise_for_sites(result: Rewriting, request: Request) -> None:
     """Raise CheckFailed for a failed certificate, or under ``strict`` for a site left alone."""
     failed = failed_certificates(result.sites)
     if failed:
+        result = _with_not_run(result, "parity", "latency", reason="a certificate failed")
         raise CheckFailed(f"certificate failed: {', '.join(failed)}: nothing was written", result)
     left = [site.id for site in result.sites if site.left_alone]
     if request.command.strict and left:
+        result = _with_not_run(result, "parity", "latency", reason="a site was left alone")
         raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", result)
 
 
@@ -115,6 +118,7 @@ def _with_parity(result: Rewriting, candidate: Path, request: Request) -> Rewrit
     result = replace(result, parity=parity)
     if not parity.passed:
         worst = next(output for output in parity.outputs if not output.passed)
+        result = _with_not_run(result, "latency", reason="parity failed")
         why = worst.problem or f"max |difference| {worst.max_abs:.3g} > {worst.tolerance:.3g}"
         raise CheckFailed(
             f"parity failed: output '{worst.name}': {why}: nothing was written", result
@@ -129,8 +133,8 @@ def _with_latency(result: Rewriting, candidate: Path, request: Request) -> Rewri
     tuner = request.tuner
     if absent := _no_gpu(request):
         return _with_not_run(result, "latency", reason=absent)
-    if not any(site.status == "rewritten" for site in result.sites):
-        return _with_not_run(result, "latency", reason="no site was rewritten")
+    if not result.changed:
+        return _with_not_run(result, "latency", reason="nothing was changed")
     from deployconv.proof.latency import measure_latency
 
     try:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "deployconv"
 
 ORDER = (
     ("results", "_version"),
-    ("errors",),
+    ("errors", "temporary"),
     ("options",),
     ("polyphase",),
     ("graph",),
@@ -31,8 +31,8 @@ ORDER = (
 """The modules and folders of the package; each may import only what stands before it."""
 
 ALLOWED = {
-    "report": {"_version", "errors", "options", "results"},
-    "runtimes": {"_version", "errors", "options", "results", "polyphase", "graph"},
+    "report": {"_version", "errors", "options", "results", "temporary"},
+    "runtimes": {"_version", "errors", "options", "results", "temporary", "polyphase", "graph"},
 }
 """Folders that may import less than what stands before them."""
 

@@ -7,13 +7,15 @@
 | 2 | the call or the model is at fault, or deployconv itself |
 | 3 | a backend that was asked for is not available or cannot run the model |
 
-130 and 141 are what a shell reports for a program ended by Ctrl-C and by a closed pipe.
+129, 130, 141 and 143 are what a shell reports for a program ended by a closed terminal (SIGHUP),
+by Ctrl-C, by a closed pipe and by SIGTERM.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -34,11 +36,16 @@ from deployconv.cli.terminal import diagnose
 from deployconv.cli.verify import verify
 from deployconv.errors import DeployconvError
 
-_INTERRUPTED = 130
+_SIGNALLED = 128
+"""Plus the number of the signal that ended the program."""
 _BROKEN_PIPE = 141
 _FAULT = 2
 _NEW_OBJECTS = 100_000
 """How many more objects there are when Python next looks for garbage."""
+
+
+class Terminated(BaseException):
+    """A signal asked the program to end; its argument is the signal."""
 
 
 @dataclass
@@ -87,9 +94,27 @@ def run() -> NoReturn:
     # Nearly all objects of a command live until it ends. Looking for garbage among them, while
     # they are made and once more at the end, takes as long as the rewrite of a small model.
     gc.set_threshold(_NEW_OBJECTS)
+    _end_by_exception("SIGTERM", "SIGHUP")
     status = main()
     gc.freeze()
     sys.exit(status)
+
+
+def _end_by_exception(*names: str) -> None:
+    """Let these signals raise `Terminated`, as Ctrl-C raises KeyboardInterrupt.
+
+    What the program has begun is then cleaned up. A signal that is ignored, as under ``nohup``,
+    stays ignored.
+    """
+
+    def end(number: int, frame: object) -> NoReturn:
+        del frame
+        raise Terminated(signal.Signals(number))
+
+    for name in names:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return _BROKEN_PIPE
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, Terminated) as error:
         if session.debug:
             traceback.print_exc()
         return _report(error)
@@ -143,7 +168,11 @@ def _report(error: BaseException) -> int:
         return _FAULT
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         diagnose("error", "interrupted")
-        return _INTERRUPTED
+        return _SIGNALLED + signal.SIGINT
+    if isinstance(error, Terminated):
+        (number,) = error.args
+        diagnose("error", f"ended by {number.name}")
+        return int(_SIGNALLED + number)
     what = f"{type(error).__name__}: {error}".rstrip(": ")
     diagnose("internal error", f"{what} (rerun as deployconv --debug ... for the traceback)")
     return _FAULT

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deployconv.cli.parameters import Json, arguments, with_options
+from deployconv.cli.parameters import Json, arguments, as_path, model_from, with_options
 from deployconv.cli.terminal import progress
 from deployconv.errors import UsageError
 from deployconv.options import BenchCommand
@@ -17,10 +17,16 @@ from deployconv.options import BenchCommand
 def bench(
     context: typer.Context,
     options: BenchCommand,
-    model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="ONNX model file.")] = None,
+    model: Annotated[
+        Path | None, typer.Argument(metavar="MODEL", help="ONNX model file.", parser=as_path)
+    ] = None,
     other: Annotated[
         Path | None,
-        typer.Argument(metavar="OTHER", help="A second model, timed alternately with the first."),
+        typer.Argument(
+            metavar="OTHER",
+            help="A second model, timed alternately with the first.",
+            parser=as_path,
+        ),
     ] = None,
     saved: Annotated[
         Path | None,
@@ -29,6 +35,7 @@ def bench(
             metavar="FILE.json",
             help="Show a timing taken elsewhere, as --json printed it or scripts/bench_jetson.sh "
             "wrote it, and time nothing.",
+            parser=as_path,
         ),
     ] = None,
     json: Json = False,
@@ -46,7 +53,7 @@ def bench(
 
     models = [str(path) for path in (model, other) if path is not None]
     with progress(f"timing {' and '.join(models)}"):
-        latencies = api.bench(model, other, **arguments(options))
+        latencies = api.bench(model_from(model), other and model_from(other), **arguments(options))
     if json:
         document.write(document.of_timing(latencies, models))
     else:

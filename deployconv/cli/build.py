@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployconv.cli.parameters import Json, Model, arguments, with_options
+from deployconv.cli.parameters import Json, Model, arguments, model_from, with_options
 from deployconv.cli.terminal import progress
 from deployconv.errors import CheckFailed
 from deployconv.options import BuildCommand
@@ -16,7 +16,7 @@ def build(model: Model, options: BuildCommand, json: Json = False) -> None:
     from deployconv.report.lines import failure_line
 
     with progress(f"compiling {model}"):
-        report = api.build(model, **arguments(options))
+        report = api.build(model_from(model), **arguments(options))
     if json:
         document.write(document.of_build(report))
     else:

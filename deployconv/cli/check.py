@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployconv.cli.parameters import Json, arguments, with_options
+from deployconv.cli.parameters import Json, arguments, as_path, with_options
 from deployconv.cli.terminal import diagnose
 from deployconv.errors import UsageError
 from deployconv.options import CheckCommand
@@ -20,12 +20,19 @@ if TYPE_CHECKING:
 def check(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH", help="Models, or folders that are searched for them."),
+        typer.Argument(
+            metavar="PATH", help="Models, or folders that are searched for them.", parser=as_path
+        ),
     ],
     options: CheckCommand,
     junit: Annotated[
         Path | None,
-        typer.Option("--junit", metavar="FILE.xml", help="Write a JUnit XML report as well."),
+        typer.Option(
+            "--junit",
+            metavar="FILE.xml",
+            help="Write a JUnit XML report as well.",
+            parser=as_path,
+        ),
     ] = None,
     json: Json = False,
 ) -> int:

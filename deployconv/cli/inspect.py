@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployconv.cli.parameters import Json, Model, arguments, with_options
+from deployconv.cli.parameters import Json, Model, arguments, model_from, with_options
 from deployconv.cli.terminal import progress
 from deployconv.options import InspectCommand
 
@@ -14,7 +14,7 @@ def inspect(model: Model, options: InspectCommand, json: Json = False) -> None:
     from deployconv.report import console, document
 
     with progress(f"reading {model}"):
-        inspection = api.inspect(model, **arguments(options))
+        inspection = api.inspect(model_from(model), **arguments(options))
     if json:
         document.write(document.of_inspection(inspection))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -11,12 +12,30 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from deployconv.errors import UsageError
-from deployconv.options import Command, Flag, Option, ShapeRanges, Shapes, options_of
+from deployconv.options import (
+    Command,
+    Flag,
+    Inputs,
+    Option,
+    ShapeRanges,
+    Shapes,
+    options_of,
+    path_of,
+)
 from deployconv.runtimes import names_with
 
 R = TypeVar("R")
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX model file.")]
+
+def as_path(text: str) -> Path:
+    """The path that an argument names. Raises UsageError if it is empty."""
+    return path_of(text)
+
+
+Model = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="ONNX model file; - for standard input.", parser=as_path),
+]
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output instead.")
@@ -51,6 +70,11 @@ def with_options(command: type[Command]) -> Callable[[Callable[..., R]], Callabl
     return decorate
 
 
+def model_from(path: Path) -> Path | bytes:
+    """What a MODEL argument names: a file, or the bytes of standard input for ``-``."""
+    return sys.stdin.buffer.read() if str(path) == "-" else path
+
+
 def arguments(options: Command) -> dict[str, Any]:
     """Return the options as keyword arguments of the Python function of the command."""
     return {one.name: getattr(options, one.name) for one in options_of(type(options))}
@@ -68,11 +92,18 @@ def _parameter(option: Option) -> inspect.Parameter:
         kind, default = list[str], list(default)
     elif kind in _PARSERS:
         kind = list[str] | None
+    elif kind == Inputs | None:
+        kind = Path | None
     elif option.negated:
         default = False
     flag = option.flag
     info = typer.Option(
-        *option.flag_names, metavar=flag.metavar, help=help_text(flag), min=flag.minimum
+        *option.flag_names,
+        metavar=flag.metavar,
+        help=help_text(flag),
+        min=flag.minimum,
+        max=flag.maximum,
+        parser=as_path if kind == Path | None else None,
     )
     return inspect.Parameter(
         _argument(option),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployconv.cli.parameters import Json, Model, arguments, with_options
+from deployconv.cli.parameters import Json, Model, arguments, model_from, with_options
 from deployconv.cli.terminal import progress, warn
-from deployconv.errors import CheckFailed
+from deployconv.errors import CheckFailed, UsageError
 from deployconv.options import RewriteCommand
 
 if TYPE_CHECKING:
@@ -18,19 +21,53 @@ if TYPE_CHECKING:
 @with_options(RewriteCommand)
 def rewrite(model: Model, options: RewriteCommand, json: Json = False) -> None:
     """Rewrite a model, prove and time the result, write it."""
-    # A path without a name is a folder, which is refused when it is read.
-    if options.output is None and not options.dry_run and model.name:
-        options = replace(options, output=default_output(model))
+    streamed = str(options.output) == "-"
+    if streamed:
+        _check_stream(json)
+        options = replace(options, output=None)
+    elif options.output is None and not options.dry_run:
+        if str(model) == "-":
+            raise UsageError("a model from standard input has no name: give -o OUT, or -o -")
+        # A path without a name is a folder, which is refused when it is read.
+        options = replace(options, output=default_output(model) if model.name else None)
     from deployconv import api
 
-    try:
-        with progress(f"rewriting {model}") as advance:
-            rewriting = api.rewrite(model, **arguments(options), on_progress=advance)
-    except CheckFailed as failure:
-        if failure.result is not None:
-            _show(failure.result, as_json=json)
-        raise
-    _show(rewriting, as_json=json)
+    # Where the model goes to standard output, the report goes to standard error.
+    with redirect_stdout(sys.stderr) if streamed else nullcontext():
+        try:
+            with progress(f"rewriting {model}") as advance:
+                done = api.rewrite(model_from(model), **arguments(options), on_progress=advance)
+        except CheckFailed as failure:
+            if failure.result is not None:
+                _show(failure.result, as_json=json)
+            raise
+        if streamed and not options.dry_run:
+            done = _streamed(done)
+        _show(done, as_json=json)
+
+
+def _check_stream(json: bool) -> None:
+    """Raise UsageError if the model cannot be written to standard output."""
+    if json:
+        raise UsageError("-o - and --json would both write to standard output: name a file")
+    if sys.stdout.isatty():
+        raise UsageError("-o - would write the model to the terminal: redirect it, or name a file")
+
+
+def _streamed(done: Rewriting) -> Rewriting:
+    """Write the model to standard output. Raises UsageError if part of it is in other files."""
+    from deployconv.graph.save import needs_external_data
+    from deployconv.results import OutputFile
+
+    assert done.model is not None
+    if needs_external_data(done.model):
+        raise UsageError("-o -: the model has external data, which needs a file: name one")
+    raw = done.model.SerializeToString()
+    stdout = sys.__stdout__
+    assert stdout is not None
+    stdout.buffer.write(raw)
+    stdout.buffer.flush()
+    return replace(done, output=OutputFile("-", sha256(raw).hexdigest()))
 
 
 def default_output(model: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deployconv.cli.parameters import Json, arguments, with_options
+from deployconv.cli.parameters import Json, arguments, as_path, model_from, with_options
 from deployconv.cli.terminal import progress
 from deployconv.errors import CheckFailed
 from deployconv.options import VerifyCommand
@@ -15,10 +15,17 @@ from deployconv.options import VerifyCommand
 
 @with_options(VerifyCommand)
 def verify(
-    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="The model to match.")],
+    reference: Annotated[
+        Path,
+        typer.Argument(metavar="REFERENCE", help="The model to match.", parser=as_path),
+    ],
     candidate: Annotated[
         Path,
-        typer.Argument(metavar="CANDIDATE", help="The model to check; the same inputs, outputs."),
+        typer.Argument(
+            metavar="CANDIDATE",
+            help="The model to check; the same inputs, outputs.",
+            parser=as_path,
+        ),
     ],
     options: VerifyCommand,
     json: Json = False,
@@ -29,7 +36,7 @@ def verify(
     from deployconv.report.lines import parity_line
 
     with progress(f"comparing {candidate} with {reference}"):
-        checks = api.verify(reference, candidate, **arguments(options))
+        checks = api.verify(model_from(reference), model_from(candidate), **arguments(options))
     if json:
         document.write(document.of_verification(checks))
     else:

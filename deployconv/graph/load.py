@@ -24,9 +24,12 @@ from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, ValueIn
 from deployconv.errors import ModelError, UsageError
 from deployconv.graph.skeleton import skeleton
 from deployconv.graph.tensors import ExternalData, all_tensors, byte_size, is_external, is_onnx
+from deployconv.options import path_of
 from deployconv.results import ModelInfo
 
 _FIRST_IR_WITH_OPSETS = 3
+_LFS_POINTER = b"version https://git-lfs.github.com/"
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _NODE = re.compile(r"Name: (.*?) OpType: (\S+)", re.DOTALL)
 
 
@@ -247,21 +250,24 @@ class LoadedModel:
         return tuple(self.folder / location for location in sorted(locations))
 
 
-def load(source: str | Path | ModelProto) -> LoadedModel:
-    """Load and validate a model from a file, or from a ModelProto, which is copied.
+def load(source: str | Path | bytes | ModelProto) -> LoadedModel:
+    """Load and validate a model from a file, from its bytes, or from a ModelProto, which is copied.
 
     Raises:
-        UsageError: the file does not exist or is no file.
+        UsageError: the file does not exist or is no file, or ``source`` is nothing of these.
         ModelError: it is not a valid ONNX model of an opset that the installed onnx knows.
     """
-    if isinstance(source, ModelProto):
-        proto = ModelProto()
-        proto.CopyFrom(source)
+    if isinstance(source, (bytes, ModelProto)):
+        if isinstance(source, bytes):
+            proto = _parsed(source, "the model")
+        else:
+            proto = ModelProto()
+            proto.CopyFrom(source)
         info = ModelInfo(None, None, checked_opset(proto, "the model"), proto.ir_version)
         loaded = LoadedModel(proto, None, None, info)
         check_model(loaded)
         return loaded
-    path = Path(source)
+    path = path_of(source)
     proto, digest = _read(path)
     info = ModelInfo(str(path), digest, checked_opset(proto, str(path)), proto.ir_version)
     folder = path.parent.resolve()
@@ -275,21 +281,32 @@ def _read(path: Path) -> tuple[ModelProto, str]:
     """The model in a file, and the SHA-256 of the file."""
     try:
         if not path.exists():
+            if _URL.match(str(path)):
+                raise UsageError(f"{path}: is a URL: download the file and name it")
             raise UsageError(f"{path}: no such file: check the path")
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder: name an .onnx file")
         if not path.is_file():
             raise UsageError(f"{path}: not a file: name an .onnx file")
         raw = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}): check the file") from error
+    return _parsed(raw, str(path)), hashlib.sha256(raw).hexdigest()
+
+
+def _parsed(raw: bytes, name: str) -> ModelProto:
     if not raw:
-        raise ModelError(f"{path}: is empty: copy or export it again")
+        raise ModelError(f"{name}: is empty: copy or export it again")
+    if raw.startswith(_LFS_POINTER):
+        raise ModelError(f"{name}: is a Git LFS pointer, not the model: run git lfs pull")
     try:
-        return ModelProto.FromString(raw), hashlib.sha256(raw).hexdigest()
+        proto: ModelProto = ModelProto.FromString(raw)
+        return proto
     except (DecodeError, ValueError, RuntimeError) as error:
         if "MaxDepth" in str(error):
             raise ModelError(
-                f"{path}: its graphs are nested deeper than a model file may be: export it again"
+                f"{name}: its graphs are nested deeper than a model file may be: export it again"
             ) from error
         raise ModelError(
-            f"{path}: not an ONNX model, or cut short: copy or export it again"
+            f"{name}: not an ONNX model, or cut short: copy or export it again"
         ) from error

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from deployconv.errors import ModelError, UsageError
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.tensors import ExternalData, all_tensors, byte_size, is_external
 from deployconv.results import OutputFile
+from deployconv.temporary import temporary_folder
 
 _PROTO_LIMIT = (1 << 31) - (1 << 20)
 _PAGE = 1 << 16
@@ -149,14 +148,12 @@ def staged(
         UsageError: the folder of ``output`` cannot be written.
         ModelError: the model is over 2 GB even with its weights in another file.
     """
-    parent = None if output is None else output.parent
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=".deployconv-", dir=parent))
-    except OSError as error:
-        raise _cannot_write(output or Path(tempfile.gettempdir()), error) from error
-    try:
-        path = temporary / ("model.onnx" if output is None else output.name)
+    with contextlib.ExitStack() as stack:
+        path = Path("a temporary model")
         try:
+            place = temporary_folder(None if output is None else output.parent)
+            temporary = stack.enter_context(place)
+            path = temporary / ("model.onnx" if output is None else output.name)
             durable = output is not None
             if external or needs_external_data(proto):
                 written = _write_external(proto, folder, path, new, durable)
@@ -165,8 +162,6 @@ def staged(
         except OSError as error:
             raise _cannot_write(output or path, error) from error
         yield written
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_whole(proto: ModelProto, path: Path, durable: bool) -> StagedModel:

@@ -63,10 +63,12 @@ class Spliced:
     Attributes:
         proto: the copy.
         added: names of the tensors in it that hold new weights and constants.
+        changed: False if there was nothing to edit.
     """
 
     proto: ModelProto
     added: frozenset[str]
+    changed: bool
 
 
 class Names:
@@ -126,7 +128,7 @@ def splice(view: View, edits: Iterable[Replacement | AttributeEdit]) -> Spliced:
         _sweep(proto.graph, orphans, _training_reads(proto))
         for function in proto.functions:
             _sweep(function, orphans)
-    return Spliced(proto, frozenset(shared.added))
+    return Spliced(proto, frozenset(shared.added), bool(edits))
 
 
 class _SharedInitializers:

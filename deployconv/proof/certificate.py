@@ -96,10 +96,9 @@ def certify_sites(planning: Planning, seed: int, dump: Path | None = None) -> Pl
     folders: set[str] = set()
     reports: dict[str, SiteReport] = {}
     for planned in planning.sites:
-        rewrite = planned.rewrite or planned.kept_layer
         report = planned.report
-        if rewrite is not None:
-            found = certify(rewrite, planned.id, seed)
+        if planned.rewrite is not None:
+            found = certify(planned.rewrite, planned.id, seed)
             if dump is not None and found.failure is not None:
                 found.dump(dump / folder_name(planned.id, folders))
             report = replace(

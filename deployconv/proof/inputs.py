@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from deployconv.errors import UsageError
-from deployconv.options import FeedOptions
+from deployconv.options import FeedOptions, Inputs
 from deployconv.runtimes.base import Array, Session, TensorSpec
 from deployconv.runtimes.shapes import check_shape, choose_shapes, listed, shown
 
@@ -44,10 +44,9 @@ def make_feeds(specs: Sequence[TensorSpec], options: FeedOptions) -> PreparedFee
     if options.inputs is not None:
         if options.shapes:
             raise UsageError(
-                f"--shape and --inputs {options.inputs} exclude each other: "
-                "the arrays in the file already have their shapes"
+                "--shape and --inputs exclude each other: the arrays already have their shapes"
             )
-        return PreparedFeeds(_load(options.inputs, specs))
+        return PreparedFeeds(_checked(options.inputs, specs))
     for spec in specs:
         if spec.dtype.kind in "OUV" and not _is_float(spec.dtype):
             raise UsageError(
@@ -101,12 +100,41 @@ def _random(generator: np.random.Generator, spec: TensorSpec, shape: tuple[int, 
         ) from error
 
 
-def _load(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """The arrays of an ``.npz`` file, checked against the inputs; nothing is cast.
+def _checked(inputs: Inputs, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """The user's arrays, checked against the inputs; nothing is cast.
 
     Raises:
-        UsageError: the file cannot be read, or its arrays are not what the model takes.
+        UsageError: a file cannot be read, or the arrays are not what the model takes.
     """
+    if isinstance(inputs, Path):
+        what, arrays = f"--inputs {inputs}", _load(inputs)
+    else:
+        what, arrays = "inputs", {name: np.asarray(array) for name, array in inputs.items()}
+    declared = {spec.name: spec for spec in specs}
+    for problem, names in (
+        ("lacks", declared.keys() - arrays.keys()),
+        ("has what is no input of the model:", arrays.keys() - declared.keys()),
+    ):
+        if names:
+            raise UsageError(
+                f"{what} {problem} {listed(sorted(names))}; the model takes {listed(declared)}"
+            )
+    sizes: dict[str, int] = {}
+    checked = {}
+    for name, spec in declared.items():
+        array = _with_declared_type(arrays[name], spec)
+        where = f"{what}: {shown(name, array.shape)}"
+        if array.dtype != spec.dtype and not array.dtype.kind == spec.dtype.kind == "U":
+            raise UsageError(f"{where} is {array.dtype}, but the model takes {spec.dtype}")
+        if array.size == 0:
+            raise UsageError(f"{where} has no element: nothing would be compared")
+        check_shape(where, array.shape, spec, sizes)
+        checked[name] = array
+    return checked
+
+
+def _load(path: Path) -> dict[str, Array]:
+    """The arrays of an ``.npz`` file. Raises UsageError if it cannot be read."""
     try:
         # Pickles are refused: a file of arrays must not be able to run code.
         archive = np.load(path, allow_pickle=False)
@@ -115,34 +143,12 @@ def _load(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
                 f"--inputs {path}: a single array, not an .npz: write it with np.savez"
             )
         with archive:
-            arrays = {name: np.asarray(archive[name]) for name in archive.files}
+            return {name: np.asarray(archive[name]) for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
         raise UsageError(
             f"--inputs {path}: cannot be read as an .npz of plain arrays "
             f"({' '.join(str(error).split())}): write it with np.savez"
         ) from error
-    declared = {spec.name: spec for spec in specs}
-    for problem, names in (
-        ("lacks", declared.keys() - arrays.keys()),
-        ("has what is no input of the model:", arrays.keys() - declared.keys()),
-    ):
-        if names:
-            raise UsageError(
-                f"--inputs {path} {problem} {listed(sorted(names))}; "
-                f"the model takes {listed(declared)}"
-            )
-    sizes: dict[str, int] = {}
-    checked = {}
-    for name, spec in declared.items():
-        array = _with_declared_type(arrays[name], spec)
-        what = f"--inputs {path}: {shown(name, array.shape)}"
-        if array.dtype != spec.dtype and not array.dtype.kind == spec.dtype.kind == "U":
-            raise UsageError(f"{what} is {array.dtype}, but the model takes {spec.dtype}")
-        if array.size == 0:
-            raise UsageError(f"{what} has no element: nothing would be compared")
-        check_shape(what, array.shape, spec, sizes)
-        checked[name] = array
-    return checked
 
 
 def _with_declared_type(array: Array, spec: TensorSpec) -> Array:

@@ -50,6 +50,7 @@ _COLOURS = {
     "exact": "green",
     "passed": "green",
     "builds": "green",
+    "folded": "green",
     "kept": "yellow",
     "skipped": "yellow",
     "not-run": "yellow",
@@ -216,7 +217,7 @@ def print_check(console: Console | None, check: ModelCheck) -> None:
         rewritten = sum(site.status == "rewritten" for site in sites)
         outcome = f"{rewritten} of {count(sites, 'site')} rewritten"
     status = f"{check.status:<8}"
-    rest = f"{check.seconds:7.1f} s  {outcome:<24}{one_line(check.path)}"
+    rest = f"{check.seconds:7.1f} s  {outcome:<22}  {one_line(check.path)}"
     if console is None:
         print(status + rest)
     else:
@@ -293,21 +294,27 @@ def _print_sites(
     if sites:
         print_table(console, _site_table(sites, certified=certified))
         print_lines(console, "")
+    would = "" if certified else "would be "
     for site in sites:
         if site.reason is not None:
-            print_lines(
-                console,
-                one_line(f"{site.id}: {site.status} - {site.reason.code}: {site.reason.text}"),
-            )
+            why = f"{site.reason.code}: {site.reason.text}"
+            print_lines(console, one_line(f"{site.id}: {would}{site.status} - {why}"))
         elif site.candidates:
             print_lines(console, one_line(f"{site.id}: {site.status} - in the form marked *"))
         for candidate in site.candidates:
             print_lines(console, candidate_line(candidate))
-    print_lines(console, sites_line(sites))
+    print_lines(console, sites_line(sites, done=certified))
 
 
 def _site_table(sites: Sequence[SiteReport], *, certified: bool) -> Table:
-    headers = ["site", "layer", "status", "form", "conv", "macs / input pixel"]
+    headers = [
+        "site",
+        "layer",
+        "status" if certified else "would be",
+        "form",
+        "conv",
+        "macs / input pixel",
+    ]
     lint = any(site.dla for site in sites)
     extra = [*(["certificate"] if certified else []), *(["DLA"] if lint else [])]
     table = Table((*headers, *extra))

@@ -58,6 +58,7 @@ def of_rewriting(rewriting: Rewriting) -> Document:
         compiled=_of_compilation(rewriting.compiled) if rewriting.compiled else None,
         not_run=[asdict(step) for step in rewriting.not_run],
         warnings=rewriting.warnings,
+        changed=rewriting.changed,
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
 from deployconv.errors import UsageError
 from deployconv.results import CheckReport, ModelCheck
+from deployconv.temporary import temporary_folder
 
 # XML 1.0 cannot write these characters, not even as a character reference.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -43,8 +43,8 @@ def write_junit(report: CheckReport, path: Path) -> None:
     """
     try:
         # In a folder beside ``path``, so that a rename puts the whole file in place.
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            whole = Path(folder, path.name)
+        with temporary_folder(path.parent) as folder:
+            whole = folder / path.name
             with whole.open("wb") as file:
                 junit_xml(report).write(file, encoding="utf-8", xml_declaration=True)
                 file.flush()

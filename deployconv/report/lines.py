@@ -55,8 +55,15 @@ def rewriting_lines(rewriting: Rewriting) -> list[str]:
         if rewriting.latency
         else _not_run("latency", rewriting.not_run),
         *([compiled_line(rewriting.compiled)] if rewriting.compiled else []),
-        f"wrote {one_line(rewriting.output.path)}" if rewriting.output else "wrote no model",
+        _written_line(rewriting),
     ]
+
+
+def _written_line(rewriting: Rewriting) -> str:
+    if rewriting.output is None:
+        return "wrote no model"
+    copy = "" if rewriting.changed else ", a copy: nothing was changed"
+    return f"wrote {one_line(rewriting.output.path)}{copy}"
 
 
 def candidate_line(candidate: Candidate | Prediction) -> str:
@@ -75,20 +82,18 @@ def certificate_line(sites: Sequence[SiteReport], not_run: Sequence[NotRun] = ()
 
     A kept layer that takes its neighbours into its weights is changed, too.
     """
-    rewritten = [site for site in sites if site.status == "rewritten" or site.certificate]
-    if not rewritten:
-        return "certificate: not run - no site was rewritten"
+    changed = [site for site in sites if site.changed]
+    if not changed:
+        return "certificate: not run - no site was changed"
     failed = [site.id for site in sites if site.certificate == "failed"]
     if failed:
         names = one_line(", ".join(failed))
-        return f"certificate: failed ({len(failed)} of {count(rewritten, 'site')}: {names})"
-    exact = [site for site in rewritten if site.certificate == "exact"]
+        return f"certificate: failed ({len(failed)} of {count(changed, 'site')}: {names})"
+    exact = [site for site in changed if site.certificate == "exact"]
     if not exact:
         return _not_run("certificate", not_run)
-    if len(exact) < len(rewritten):
-        return (
-            f"certificate: exact ({len(exact)} of {count(rewritten, 'site')}; not run for others)"
-        )
+    if len(exact) < len(changed):
+        return f"certificate: exact ({len(exact)} of {count(changed, 'site')}; not run for others)"
     return f"certificate: exact ({count(exact, 'site')})"
 
 
@@ -192,11 +197,12 @@ def _codes(obstacles: Sequence[Obstacle]) -> str:
     return ", ".join(dict.fromkeys(one.code for one in obstacles)) or "fits"
 
 
-def sites_line(sites: Sequence[SiteReport]) -> str:
-    """Count the sites by what became of them."""
+def sites_line(sites: Sequence[SiteReport], *, done: bool = True) -> str:
+    """Count the sites by what became of them, or what would become of them."""
     if not sites:
         return "no upsampling layer found: nothing to rewrite"
-    return f"{count(sites, 'site')}: {_tally(site.status for site in sites)}"
+    would = "" if done else "would be "
+    return f"{count(sites, 'site')}: {would}{_tally(site.status for site in sites)}"
 
 
 def check_summary(report: CheckReport) -> str:

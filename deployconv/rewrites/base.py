@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from deployconv.graph.scope import Scope
-    from deployconv.match import UpsampleSite
+    from deployconv.match import ShuffleSite, UpsampleSite
     from deployconv.match.operators import Operators
     from deployconv.rewrites.emit import Emitter
 
 Array = NDArray[Any]
+Site = TypeVar("Site", "UpsampleSite", "ShuffleSite")
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,10 @@ class Rewrite(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class OfOneLayer:
-    """What all rewrites of a single upsampling layer have in common."""
+class OfOneLayer(Generic[Site]):
+    """What all rewrites of a single layer have in common."""
 
-    site: UpsampleSite
+    site: Site
 
     @property
     def scope(self) -> Scope:

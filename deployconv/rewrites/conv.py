@@ -65,7 +65,7 @@ _MANY_INPUTS, _MANY_OUTPUTS = 32, 128
 
 
 @dataclass(frozen=True, eq=False)
-class PolyphaseConv(OfOneLayer):
+class PolyphaseConv(OfOneLayer[UpsampleSite]):
     """One upsampling layer as a low-resolution Conv, a shuffle and a crop.
 
     Attributes:

@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class FoldedLayer(OfOneLayer):
+class FoldedLayer(OfOneLayer[UpsampleSite]):
     """The node of an upsampling layer with a new weight and bias."""
 
     @property
@@ -62,7 +62,13 @@ class FoldedLayer(OfOneLayer):
 
 
 def folded_in_place(site: UpsampleSite) -> FoldedLayer | None:
-    """Keep the layer with new weights that include the layers folded into it."""
+    """Keep the layer with new weights that include the layers folded into it.
+
+    A weight that other nodes read too is not copied for this: the model would grow by a weight to
+    save one pass over an image.
+    """
     if not site.absorbed or any(layer.crops for layer in site.absorbed):
+        return None
+    if len(site.layer.inputs[1].outputs) > 1:
         return None
     return FoldedLayer(site)

@@ -38,7 +38,7 @@ _BLOCK = 8
 
 
 @dataclass(frozen=True, eq=False)
-class MatrixProduct(OfOneLayer):
+class MatrixProduct(OfOneLayer[UpsampleSite]):
     """One upsampling layer as a product of matrices along each axis.
 
     Attributes:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -23,7 +23,7 @@ from deployconv.match.pixel_shuffle import shuffled_conv
 from deployconv.match.site import ConvBefore
 from deployconv.options import Form, Shuffle
 from deployconv.results import Reason, ShuffleName
-from deployconv.rewrites.base import Summary, Trial
+from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.chain import Chain, ChainScope, chain_after
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.emit import Emitter, write_parameter
@@ -31,16 +31,13 @@ from deployconv.rewrites.region import Region, region_after
 from deployconv.rewrites.shuffles import SHUFFLES, Layout
 from deployconv.rewrites.trial import Draws, build_trial
 
-if TYPE_CHECKING:
-    from deployconv.graph.scope import Scope
-
 Array = NDArray[Any]
 
 _UNEQUAL_SIZES = (5, 6, 7)
 
 
 @dataclass(frozen=True, eq=False)
-class Reshuffle:
+class Reshuffle(OfOneLayer[ShuffleSite]):
     """A pixel shuffle in a new encoding.
 
     Attributes:
@@ -50,22 +47,9 @@ class Reshuffle:
         reorders: True if the output channels of the Conv are permuted.
     """
 
-    site: ShuffleSite
     shuffle: ShuffleName
     layout: Layout
     reorders: bool
-
-    @property
-    def scope(self) -> Scope:
-        return self.site.scope
-
-    @property
-    def nodes(self) -> tuple[gs.Node, ...]:
-        return self.site.nodes
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return (self.site.output,)
 
     @property
     def summary(self) -> Summary:

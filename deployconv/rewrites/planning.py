@@ -41,7 +41,8 @@ class PlannedSite:
         found: the layer as it was recognised.
         site: the same, with the layers after it that it absorbs if it is rewritten.
         report: what is known of it so far.
-        rewrite: what takes its place; None if it is left alone or belongs to another rewrite.
+        rewrite: what takes its place, which may be the same layer with folded weights; None if it
+            is left alone or belongs to another rewrite.
         joined: id of the site whose rewrite replaces this one too.
     """
 
@@ -59,14 +60,6 @@ class PlannedSite:
     def selected(self) -> bool:
         """False if ``--only`` or ``--skip`` leaves it alone."""
         return self.report.reason is None or self.report.reason.code != "not-selected"
-
-    @property
-    def kept_layer(self) -> Rewrite | None:
-        """The layer with folded weights, if the site is kept because it is faster as it was."""
-        reason = self.report.reason
-        if self.joined is not None or reason is None or reason.code != "slower":
-            return None
-        return folded_in_place(self.site) if isinstance(self.site, UpsampleSite) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +104,8 @@ def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
     """
     seen = view(model, options.freeze_initializers)
     sites = tuple(_as_asked(site, options) for site in find_sites(seen))
-    _check_globs((*options.only, *options.skip), sites)
+    if not options.may_match_nothing:
+        _check_globs((*options.only, *options.skip), sites)
     default = tuple(_plan(site, options, seen) for site in sites)
     planning = Planning(seen, options, default, default)
     # An integer layer takes in its QuantizeLinear, or it would be no integer layer.
@@ -134,12 +128,11 @@ def apply(planning: Planning) -> Spliced:
     edits: list[Replacement | AttributeEdit] = []
     for planned in planning.sites:
         scope, layer = planned.found.scope, planned.found.layer
-        rewrite = planned.rewrite or planned.kept_layer
-        if rewrite is not None:
+        if planned.rewrite is not None:
             emitter = Emitter(scope.opset, names.maker(scope.label(layer)))
-            rewrite.emit(emitter)
+            planned.rewrite.emit(emitter)
             # The nodes before the last one go too, unless something else reads them (`splice`).
-            edits.append(Replacement(scope, rewrite.nodes[-1:], emitter.nodes))
+            edits.append(Replacement(scope, planned.rewrite.nodes[-1:], emitter.nodes))
         elif planned.joined is None and planned.found.explicit_attributes is not None:
             place = scope.index(layer)
             edits.append(AttributeEdit(scope, place, planned.found.explicit_attributes))
@@ -192,8 +185,10 @@ def _rewritten(found: Site, site: Site, rewrite: Rewrite) -> PlannedSite:
 def _kept_as_faster(item: PlannedSite, options: RewriteOptions) -> PlannedSite:
     how = "predicted" if options.policy == "cost" else "measured"
     reason = Reason("slower", f"no other form of it was {how} to be faster")
-    kept = replace(_report(item.found, "kept", reason), nodes=item.report.nodes)
-    return replace(item, report=kept, rewrite=None)
+    folded = folded_in_place(item.site) if isinstance(item.site, UpsampleSite) else None
+    status: Status = "kept" if folded is None else "folded"
+    kept = replace(_report(item.found, status, reason), nodes=item.report.nodes)
+    return replace(item, report=kept, rewrite=folded)
 
 
 def _plan(site: Site, options: RewriteOptions, seen: View) -> PlannedSite:
@@ -301,8 +296,10 @@ def _requantized(planned: Iterable[PlannedSite]) -> list[str]:
     ]
 
 
-def _fallbacks(planned: Iterable[PlannedSite], options: RewriteOptions) -> Iterator[str]:
-    """Warn about each requested form or shuffle that did not fit."""
+def _fallbacks(planned: Sequence[PlannedSite], options: RewriteOptions) -> Iterator[str]:
+    """Warn about each requested form or shuffle that did not fit, or was of no use."""
+    if options.shuffle != "auto" and not any(item.report.shuffle for item in planned):
+        yield f"shuffle '{options.shuffle}' has no effect: no layer is rewritten with a shuffle"
     for item in planned:
         found = {"form": item.report.form, "shuffle": item.report.shuffle}
         asked = {

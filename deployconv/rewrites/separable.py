@@ -42,7 +42,7 @@ _DTYPES = ("float16", "float32", "float64")
 
 
 @dataclass(frozen=True, eq=False)
-class SeparableConv(OfOneLayer):
+class SeparableConv(OfOneLayer[UpsampleSite]):
     """One upsampling layer as a polyphase Conv per axis, the last axis first.
 
     ``axes`` and ``macs`` are those of the whole layer, the latter for one input pixel.

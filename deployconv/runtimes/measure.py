@@ -16,7 +16,6 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -27,6 +26,7 @@ import numpy as np
 from deployconv.options import DEFAULT_RUNTIME
 from deployconv.runtimes.base import Feeds, Session
 from deployconv.runtimes.registry import get_backend
+from deployconv.temporary import temporary_folder
 
 _SECONDS = 2.0
 _WARMUP = 2
@@ -135,8 +135,8 @@ def peak_memory(
         None if it cannot be measured: the system does not report it, NumPy does not save the
         inputs, or the process fails.
     """
-    with tempfile.TemporaryDirectory(prefix="deployconv-") as folder:
-        path = Path(folder) / "feeds.npz"
+    with temporary_folder() as folder:
+        path = folder / "feeds.npz"
         # Numbered, as the name of an input may be that of a parameter of savez.
         arrays = {f"feed{number}": array for number, array in enumerate(feeds.values())}
         np.savez(path, names=np.array(list(feeds), np.str_), **arrays)  # type: ignore[arg-type]

@@ -83,7 +83,7 @@ def _with_findings(
     if slower and policy == "fastest" and _only_predicted(candidates):
         text = "predicted to be slower, or not measured to be faster beside other sites"
         reason = Reason("slower", f"{text}: no time for a race of its own")
-    if report.id in tuned.over_memory and report.status == "kept":
+    if report.id in tuned.over_memory and report.status != "rewritten":
         text = f"faster forms take the model more than {tuner.max_memory:g} times the memory"
         reason = Reason("slower", text)
     return replace(planned, report=replace(report, reason=reason, candidates=candidates))

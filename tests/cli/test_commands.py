@@ -97,7 +97,10 @@ def test_check_statuses(
 ) -> None:
     api.answers["check"] = CheckReport(models)  # type: ignore[arg-type]
     assert main(["check", "a.onnx", "models"]) == status
-    options = {"backend": "ort", "seed": 0}
+    options = {
+        **{"backend": "ort", "skip": (), "shape": {}},
+        **{"inputs": None, "seed": 0, "strict": False},
+    }
     assert api.calls == [("check", ([A, Path("models")],), options)]
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1].startswith(f"{len(models)} model")
@@ -105,8 +108,12 @@ def test_check_statuses(
 
 
 def test_check_flags(api: FakeApi) -> None:
-    assert main(["check", "models", "--backend", "ort:cuda", "--seed", "3"]) == 1
-    assert api.options == {"backend": "ort:cuda", "seed": 3}
+    given = ["--backend", "ort:cuda", "--seed", "3", "--skip", "a*", "--skip", "b", "--strict"]
+    assert main(["check", "models", *given, "--shape", "x:1,3", "--inputs", "i.npz"]) == 1
+    assert api.options == {
+        **{"backend": "ort:cuda", "seed": 3, "skip": ("a*", "b"), "strict": True},
+        **{"shape": {"x": (1, 3)}, "inputs": Path("i.npz")},
+    }
 
 
 def test_check_json_and_junit(

@@ -258,6 +258,10 @@ def test_a_failed_certificate_writes_nothing(
     assert raised.value.status == 1
     assert raised.value.result is not None
     assert [site.certificate for site in raised.value.result.sites] == ["failed"]
+    assert [(step.step, step.reason) for step in raised.value.result.not_run] == [
+        ("parity", "a certificate failed"),
+        ("latency", "a certificate failed"),
+    ]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -123,7 +123,7 @@ def test_no_site(out: Console | None, capsys: pytest.CaptureFixture[str]) -> Non
     console.print_rewriting(out, samples.WITHOUT_SITES)
     printed = capsys.readouterr().out
     assert "no upsampling layer found: nothing to rewrite" in printed
-    assert "certificate: not run - no site was rewritten" in printed
+    assert "certificate: not run - no site was changed" in printed
 
 
 def test_inspection_promises_nothing(

@@ -60,7 +60,7 @@ def test_a_missing_reason_does_not_turn_into_a_pass() -> None:
         (("exact", "failed"), "certificate: failed (1 of 2 sites: main/1)"),
         (("exact", None), "certificate: exact (1 of 2 sites; not run for others)"),
         ((None, None), "certificate: not run - asked not to"),
-        ((), "certificate: not run - no site was rewritten"),
+        ((), "certificate: not run - no site was changed"),
     ],
 )
 def test_certificate(verdicts: tuple[str | None, ...], expected: str) -> None:

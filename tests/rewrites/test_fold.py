@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
 
+import deployconv
 from deployconv.graph.load import load
 from deployconv.options import RewriteOptions
+from deployconv.report.lines import rewriting_lines
 from deployconv.rewrites.planning import apply, plan_model
+from deployconv.search.cost_table import TABLES, CostTable, Rate
 from tests.build import Array, ops, rewrite, run
 from tests.match.graphs import feeds, floats, parsed
 
@@ -179,7 +183,7 @@ def test_the_element_type_is_kept_and_products_are_rounded_once(dtype: Any) -> N
 def kept(model: ModelProto) -> ModelProto:
     """``model`` under a policy that has found no form to be faster."""
     planning = plan_model(load(model), RewriteOptions()).with_rewrites({})
-    assert [site.status for site in planning.reports] == ["kept"]
+    assert [site.status for site in planning.reports] == ["folded"]
     return apply(planning).proto
 
 
@@ -200,3 +204,51 @@ def test_a_layer_that_the_call_leaves_alone_takes_nothing() -> None:
     planning = plan_model(load(model), RewriteOptions(skip=("*",)))
     after = apply(planning).proto
     assert after.SerializeToString(deterministic=True) == before
+
+
+@pytest.fixture
+def nothing_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever replaces a layer costs more than the layer."""
+    slow: Any = dict.fromkeys(
+        ("depth_to_space", "transposed", "transposed_axis", "transposed_rows", "col2im_pairs"),
+        Rate(0.0, 1e6),
+    )
+    monkeypatch.setitem(TABLES, "ort", CostTable(slow, block=0, margin=0.0, fitted=True))
+
+
+@pytest.mark.usefixtures("nothing_wins")
+def test_a_layer_that_stays_and_takes_its_neighbour_is_folded_certified_and_timed() -> None:
+    model = parsed(f"{UP} {BATCH_NORM}", CONSTANTS, "1,2,4,3")
+    done = deployconv.rewrite(model, policy="cost")
+    (site,) = done.sites
+    assert site.reason is not None
+    assert (site.status, site.reason.code, site.certificate) == ("folded", "slower", "exact")
+    assert (done.changed, done.latency is not None, site.left_alone) == (True, True, True)
+    lines = rewriting_lines(done)
+    assert lines[0] == "certificate: exact (1 site)"
+
+
+@pytest.mark.usefixtures("nothing_wins")
+def test_a_weight_that_two_layers_share_is_not_copied_for_a_fold() -> None:
+    norm = BATCH_NORM.replace("y =", "n =")
+    other = "o = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(x, w) y = Add(n, o)"
+    model = parsed(f"{UP} {norm} {other}", CONSTANTS, "1,2,4,3")
+    done, after = rewrite(model, policy="cost")
+    assert [site.status for site in done.sites] == ["kept", "kept"]
+    assert after == model
+
+
+@pytest.mark.usefixtures("nothing_wins")
+def test_a_model_that_stays_as_it_is_is_said_to_be_a_copy(tmp_path: Path) -> None:
+    done = deployconv.rewrite(
+        parsed("y = ConvTranspose<strides=[2,2]>(x, w)", CONSTANTS, "1,2,4,3"),
+        output=tmp_path / "out.onnx",
+        policy="cost",
+    )
+    assert not done.changed
+    certificate, _, latency, wrote = rewriting_lines(done)
+    assert (certificate, latency, wrote) == (
+        "certificate: not run - no site was changed",
+        "latency: not run - nothing was changed",
+        f"wrote {tmp_path / 'out.onnx'}, a copy: nothing was changed",
+    )

@@ -10,10 +10,9 @@ here before TensorRT sees it; loading refuses the rest, such as unknown opsets.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +43,7 @@ from deployconv.runtimes.tensorrt.process import (
     Worker,
     WorkerFailed,
 )
+from deployconv.temporary import temporary_folder
 
 _DEFAULT_LIMITS = Limits()
 _NOT_ASKED = "a build ends with the engine"
@@ -105,13 +105,13 @@ def _build(
     """Compile for one target; the engine is written to ``file`` completely or not at all."""
     if file is None:
         return compile_model(model, backend, settings, checked=checked)
-    try:
-        # In the same folder, so that a rename puts the whole file in place.
-        folder = tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent)
-    except OSError as error:
-        raise UsageError(f"--engine {file}: cannot be written ({error.strerror})") from error
-    with folder as name:
-        whole = Path(name, file.name)
+    with ExitStack() as stack:
+        try:
+            # In the same folder, so that a rename puts the whole file in place.
+            folder = stack.enter_context(temporary_folder(file.parent))
+        except OSError as error:
+            raise UsageError(f"--engine {file}: cannot be written ({error.strerror})") from error
+        whole = folder / file.name
         done = compile_model(model, backend, settings, engine=whole, checked=checked)
         if not done.builds:
             return done
@@ -191,8 +191,8 @@ def model_file(source: ModelSource) -> Iterator[Path]:
     if isinstance(source, Path):
         yield source
         return
-    with tempfile.TemporaryDirectory(prefix="deployconv-") as folder:
-        path = Path(folder, "model.onnx")
+    with temporary_folder() as folder:
+        path = folder / "model.onnx"
         path.write_bytes(source)
         yield path
 

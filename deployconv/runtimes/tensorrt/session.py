@@ -5,7 +5,6 @@ Both models of a comparison run in one worker: the CUDA contexts of two would ta
 
 from __future__ import annotations
 
-import tempfile
 import weakref
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -40,6 +39,7 @@ from deployconv.runtimes.tensorrt.process import (
     Worker,
     WorkerFailed,
 )
+from deployconv.temporary import temporary_folder
 
 _PREFERRED_TARGET = "sm89"
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -170,8 +170,8 @@ class TensorRtSession:
     def run(self, feeds: Feeds) -> dict[str, Array]:
         """Run once and return every output by name. Raises BackendUnavailable if it cannot."""
         self._bind(feeds)
-        with tempfile.TemporaryDirectory(prefix="deployconv-") as folder:
-            value = self._ask("run", folder=folder)
+        with temporary_folder() as folder:
+            value = self._ask("run", folder=str(folder))
             return {one["name"]: _array(one) for one in value["outputs"]}
 
     def timed_run(self, feeds: Feeds) -> float:
@@ -205,9 +205,9 @@ class TensorRtSession:
         wanted = {name: shape for name, shape in shapes.items() if name not in fixed}
         if self._number is None or wanted != self._built_for:
             self._build(wanted)
-        with tempfile.TemporaryDirectory(prefix="deployconv-") as folder:
+        with temporary_folder() as folder:
             inputs = [
-                _written(Path(folder, f"input_{number}"), name, array)
+                _written(folder / f"input_{number}", name, array)
                 for number, (name, array) in enumerate(feeds.items())
             ]
             self._ask("bind", inputs=inputs)

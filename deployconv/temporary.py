@@ -1,0 +1,64 @@
+"""Temporary folders that do not outlive their process, even if it is killed.
+
+A folder is locked while its process lives. The system releases the lock of a process that ends in
+whatever way, so a folder whose lock is free was left behind, and the next process removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_PREFIX = ".deployconv-"
+_LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
+    """Make a folder in ``parent``, or in the system's folder for such, and remove it at the end.
+
+    First removes the folders that killed processes have left there. Raises OSError if no folder
+    can be made.
+    """
+    place = Path(tempfile.gettempdir()) if parent is None else parent
+    _remove_abandoned(place)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+    try:
+        with _locked(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of ``folder``, if the file system has locks."""
+    # Locked under another name: whoever sees the lock file sees it locked.
+    new = folder / f"{_LOCK}.new"
+    with new.open("wb") as file:
+        with contextlib.suppress(OSError):
+            _take(file)
+            new.rename(folder / _LOCK)
+        yield
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Remove the folders in ``place`` whose lock nobody holds."""
+    for lock in place.glob(f"{_PREFIX}*/{_LOCK}"):
+        with contextlib.suppress(OSError), lock.open("rb+") as file:
+            _take(file)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+def _take(file: BinaryIO) -> None:
+    """Lock ``file`` until it is closed. Raises OSError if it is locked, or cannot be."""
+    if sys.platform == "win32":
+        raise OSError("folders are not locked on Windows, and so none is removed later")
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
+    flock(file, LOCK_EX | LOCK_NB)

@@ -1,0 +1,86 @@
+"""Temporary folders are gone after whatever ends the process that made them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deployconv.temporary import temporary_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from deployconv.temporary import temporary_folder
+with temporary_folder(Path(sys.argv[1])) as folder:
+    (folder / "large").write_bytes(b"x" * 1000)
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_it_is_gone_at_the_end(tmp_path: Path) -> None:
+    with temporary_folder(tmp_path) as folder:
+        (folder / "file").touch()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the lock is that of POSIX")
+def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        assert process.stdout is not None
+        left = Path(process.stdout.readline().strip())
+        (tmp_path / "mine.onnx").touch()
+        with temporary_folder(tmp_path):
+            assert (left / "large").exists(), "a process that lives keeps its folder"
+        process.kill()
+    assert (left / "large").exists()
+    with temporary_folder(tmp_path) as folder:
+        assert sorted(tmp_path.iterdir()) == sorted([folder, tmp_path / "mine.onnx"])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_cleans_up_and_is_the_exit_status(name: str, tmp_path: Path) -> None:
+    program = """
+import time
+from deployconv.cli import app
+from deployconv.temporary import temporary_folder
+def slow(*given):
+    with temporary_folder():
+        print("begun", flush=True)
+        time.sleep(60)
+app._run = slow
+app.run()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        while not list(tmp_path.iterdir()):
+            time.sleep(0.01)
+        process.send_signal(signal.Signals[name])
+        _, errors = process.communicate()
+    said = "interrupted" if name == "SIGINT" else f"ended by {name}"
+    assert (process.returncode, errors) == (
+        128 + signal.Signals[name],
+        f"deployconv: error: {said}\n",
+    )
+    assert list(tmp_path.iterdir()) == []
