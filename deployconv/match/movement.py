@@ -137,15 +137,27 @@ class Movement:
         )
 
     def _by_scales(self, node: gs.Node) -> bool:
-        if node.op == "Upsample" or node.op == "Identity":
-            known = [self.view.constants.of(tensor, self.scope) for tensor in node.inputs[1:]]
-            return all(constant is not None for constant in known)
+        if node.op in ("Identity", "Pad", "Upsample"):
+            given = [tensor for tensor in node.inputs[1:] if tensor.name]
+            known = [self.view.constants.of(tensor, self.scope) for tensor in given]
+            if any(constant is None for constant in known):
+                return False
+            return node.op != "Pad" or self._only_adds(node)
         if node.op != "Resize" or (len(node.inputs) > 3 and node.inputs[3].name):
             return False
         if node.attrs.get("coordinate_transformation_mode") == "align_corners":
             return False  # how often it repeats an element depends on the size
         scales = self.view.constants.of(node.inputs[-1], self.scope)
         return scales is not None and scales.shape != (0,)
+
+    def _only_adds(self, pad: gs.Node) -> bool:
+        """Whether a Pad of constant pads crops nothing, so that it fits any size."""
+        pads = pad.attrs.get("pads")
+        if pads is None and len(pad.inputs) > 1:
+            constant = self.view.constants.of(pad.inputs[1], self.scope)
+            pads = None if constant is None else constant.read()
+        added = pads is not None and all(amount >= 0 for amount in pads)
+        return added and pad.attrs.get("mode", "constant") != "wrap"
 
     def index_map(self, instance: Instance, dtype: str, zero: float = 0.0) -> Array | None:
         """For each element of the target the flat index of its source, or ZERO.
