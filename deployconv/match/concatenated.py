@@ -15,15 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from math import lcm
+from typing import Any
 
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 from onnx import NodeProto
 
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
-from deployconv.graph.tensors import dtype_name
 from deployconv.graph.view import View
 from deployconv.match.attributes import (
     AttributeReader,
@@ -33,10 +34,10 @@ from deployconv.match.attributes import (
     is_standard,
     spatial_sizes,
 )
-from deployconv.match.index_map import AxisMap, Upsampling
+from deployconv.match.index_map import AxisMap, ConcatInput, Upsampling
+from deployconv.match.movement import movements
 from deployconv.match.pointwise import is_pointwise, per_channel
 from deployconv.match.site import (
-    ConcatInput,
     ConcatSite,
     Original,
     Pointwise,
@@ -51,14 +52,20 @@ from deployconv.match.upsampled_conv import (
     obstacle_to,
     upsampling_before,
 )
-from deployconv.match.weights import find_parameters, find_weight
+from deployconv.match.weights import Parameter, find_parameters, find_weight
 from deployconv.results import Reason
+
+Array = NDArray[Any]
 
 _UNLESS_FASTER = Reason(
     "concatenated",
     "a Concat with other images stands between it and the Conv; --policy cost and fastest split the"
     " Conv if that is faster",
 )
+_REPEATS = frozenset(
+    ("Concat", "ConvTranspose", "Expand", "Gather", "GatherND", "Resize", "Tile", "Upsample")
+)
+"""Operators of which an image that is repeated needs one."""
 _MOST_LAYERS = 8
 """Pointwise layers between the Concat and the Conv that are followed."""
 _BEYOND = 3
@@ -73,97 +80,83 @@ def _concatenated(node: gs.Node, scope: Scope, view: View, name: str) -> Site | 
     if not is_standard(node, "Conv") or has_references(node):
         return None
     found = _concat_before(node, scope, view)
-    if found is None:
-        return None
+    weight = None if found is None else find_weight(node, scope, view)
+    if found is None or weight is None or isinstance(weight, Reason):
+        return None  # a Resize is listed by itself
     concat, between = found
-    weight = find_weight(node, scope, view)
-    if isinstance(weight, Reason) or not _joins_channels(concat, len(weight.shape)):
-        return None  # the Resize is listed by itself
+    if not _joins_channels(concat, len(weight.shape)):
+        return None
     reader = AttributeReader(node, name)
     conv = reader.conv(weight, grouped_axis=0)
-    channels = _channels(concat, weight.shape[1] * conv.group)
-    dtype = weight.dtype.name
-    upsampled = [
-        farthest_upsampling(tensor, count, conv.rank + 2, dtype, scope, view)
+    total = weight.shape[1] * conv.group
+    channels = _channels(concat, total)
+    usable = [
+        _usable(tensor, count, conv.rank + 2, weight.dtype.name, between, scope, view)
         for tensor, count in zip(concat.inputs, channels, strict=True)
     ]
-    usable = [one if one is not None and _is_usable(one, between) else None for one in upsampled]
-    obstacles = [one and obstacle_to(one, conv) for one in usable]
-    good = [
-        one if obstacle is None else None for one, obstacle in zip(usable, obstacles, strict=True)
-    ]
-    first = next(filter(None, good), None) or next(filter(None, usable), None)
+    first = next(filter(None, usable), None)
     if first is None or upsampling_before(node, scope, view) is not None:
         return None
-
-    nodes = _in_order(scope, [one for one in good if one] or [first], (concat, *between, node))
-    geometry = Geometry(
-        tuple(axis.stride for axis in first.maps), conv.kernel, conv.dilations, conv.group
-    )
+    obstacles = [None if one is None else obstacle_to(one, conv) for one in usable]
+    good = [None if obstacle else one for one, obstacle in zip(usable, obstacles, strict=True)]
+    read = [one for one in good if one is not None] or [first]
+    strides = tuple(axis.stride for axis in read[0].maps)
+    joined = (concat, *between, node)
+    nodes = _in_order(scope, read, joined)
+    geometry = Geometry(strides, conv.kernel, conv.dilations, conv.group)
     skip = partial(
         SkippedSite,
         id=name,
         pattern="nearest_resize",
         scope=scope,
         nodes=nodes,
-        dtype=dtype,
+        dtype=weight.dtype.name,
         geometry=geometry,
     )
-    made = {tensor.name for one in nodes for tensor in one.outputs}
-    sources = [one.movement.source for one in good if one]
-    plain = [tensor for tensor, one in zip(concat.inputs, good, strict=True) if one is None]
-    if sources and any(tensor.name in made for tensor in (*sources, *plain)):
-        return None  # one input of the Concat is a step on the way to another
     parameters = find_parameters(node, scope, view, weight)
     if isinstance(parameters, Reason):
         return skip(reason=parameters)
+    operands = total, weight.shape[0]
+    reader.check_operands(concat.outputs[0], weight, parameters.bias, operands)
+    inputs = tuple(_inputs(concat, channels, good, conv.rank))
     reason = next(filter(None, obstacles), None) if not any(good) else None
-    counts = [count for count in channels if count is not None]
-    inputs = tuple(
-        _input(tensor, first, last, one, conv.rank)
-        for tensor, (first, last), one in zip(
-            concat.inputs, pairwise(accumulate(counts, initial=0)), good, strict=False
-        )
-    )
-    reason = reason or _why_not(between, inputs, len(channels), conv, scope, view)
-    if reason is None and parameters.weight.quantized is not None:
-        text = "the weight of the Conv after the Concat is quantized: the sum of its parts would"
-        reason = Reason("concatenated", f"{text} be rounded more than once")
-    if reason is None and any(one.movement.overridable() for one in good if one):
+    reason = reason or _why_not(inputs, total, parameters.weight, between, conv, scope, view)
+    if reason is None and any(one.movement.overridable() for one in read):
         text = "a caller may override a graph input that decides what it moves where"
         reason = Reason("overridable-initializer", text)
     if reason is not None:
         return skip(reason=reason)
-    reader.check_operands(concat.outputs[0], weight, parameters.bias, (sum(counts), weight.shape[0]))
-    whole = concat.outputs[0]
-    last = [Pointwise(between, whole.name, node.inputs[0].name)] if between else []
-    moved = [layer for one in good if one for layer in _pointwise(one)]
+    made = {tensor.name for one in nodes for tensor in one.outputs}
+    if any(one.source in made for one in inputs):
+        return None  # one input of the Concat is a step on the way to another
+    whole, target = concat.outputs[0], node.inputs[0].name
+    after = [Pointwise(between, whole.name, target)] if between else []
+    layers = [*(layer for one in read for layer in _pointwise(one)), *after]
     same = [AxisMap(1, 0, False, 0, 0)] * conv.rank
-    layer = UpsampleSite(
-        id=name,
-        pattern="nearest_resize",
-        scope=scope,
-        nodes=(node,),
-        input=whole.name,
-        output=node.outputs[0].name,
-        axes=tuple(map(axis_of, same, conv.kernel, conv.dilations, conv.explicit_pads)),
-        geometry=geometry,
-        weight=parameters.weight,
-        transposed=False,
-        bias=parameters.bias,
-        sizes=spatial_sizes(whole, conv.rank),
-        original=partial(_original, inputs, tuple(good), (concat, *between, node), conv, scope, view),
-        pointwise_before=tuple({layer.target: layer for layer in (*moved, *last)}.values()),
-    )
     return ConcatSite(
         id=name,
         pattern="nearest_resize",
         scope=scope,
         nodes=nodes,
         unless_faster=_UNLESS_FASTER,
-        conv=layer,
+        conv=UpsampleSite(
+            id=name,
+            pattern="nearest_resize",
+            scope=scope,
+            nodes=(node,),
+            input=whole.name,
+            output=node.outputs[0].name,
+            axes=tuple(map(axis_of, same, conv.kernel, conv.dilations, conv.explicit_pads)),
+            geometry=geometry,
+            weight=parameters.weight,
+            transposed=False,
+            bias=parameters.bias,
+            sizes=spatial_sizes(whole, conv.rank),
+            original=partial(_original, inputs, read, joined, conv, scope, view),
+            pointwise_before=tuple({layer.target: layer for layer in layers}.values()),
+        ),
         inputs=inputs,
-        after=tuple(layer.target for layer in last),
+        after=tuple(layer.target for layer in after),
     )
 
 
@@ -181,7 +174,9 @@ def _concat_before(
             return None
         if node.op == "Concat":
             return node, tuple(between)
-        data = [given for given in node.inputs if given.name and not view.is_data_free(given, scope)]
+        data = [
+            given for given in node.inputs if given.name and not view.is_data_free(given, scope)
+        ]
         if len(data) != 1 or not is_pointwise(node, scope, view):
             return None
         between.insert(0, node)
@@ -205,45 +200,51 @@ def _channels(concat: gs.Node, total: int) -> list[int | None]:
     return found
 
 
-def _is_usable(found: Upsampling, between: Sequence[gs.Node]) -> bool:
-    """Whether an input of the Concat may be read before it was upsampled.
+def _usable(
+    tensor: gs.Tensor,
+    channels: int | None,
+    rank: int,
+    dtype: str,
+    between: Sequence[gs.Node],
+    scope: Scope,
+    view: View,
+) -> Upsampling | None:
+    """How an input of the Concat is repeated from a smaller image; None if it is not.
 
-    Zeros that the movement sets would have to pass layers that may change them.
+    Zeros that the movement sets would have to pass pointwise layers, which may change them.
     """
+    moved = (node.op for movement in movements(tensor, scope, view) for node in movement.nodes)
+    if not any(op in _REPEATS for op in moved):
+        return None
+    found = farthest_upsampling(tensor, channels, rank, dtype, scope, view)
+    if found is None or found.pattern != "nearest_resize" or found.channels_in_batch:
+        return None
     layers = bool(between) or bool(found.movement.pointwise)
-    plain = found.pattern == "nearest_resize" and not found.channels_in_batch
-    return plain and not (layers and found.sets_zeros)
+    return None if layers and found.sets_zeros else found
 
 
 def _why_not(
-    between: Sequence[gs.Node],
     inputs: Sequence[ConcatInput],
-    count: int,
+    total: int,
+    weight: Parameter,
+    between: Sequence[gs.Node],
     conv: ConvAttributes,
     scope: Scope,
     view: View,
 ) -> Reason | None:
-    """Why a Conv cannot be taken apart by the ``count`` inputs of the Concat before it.
-
-    ``inputs`` are those whose channels are known.
-    """
+    """Why a Conv of ``total`` channels cannot be taken apart by the inputs of the Concat."""
+    text = None
     split = [node.op for node in between if per_channel(node, scope, view)[0]]
-    if split:
-        text = f"{split[0]} with values per channel stands between the Concat and the Conv"
-        return Reason("concatenated", text)
-    if len(inputs) < count:
+    joins = [one for one, after in pairwise(inputs) if one.repetition != after.repetition]
+    if not inputs or inputs[-1].channels.stop != total:
         text = "the channels of the images that a Concat joins before the Conv are not known"
-        return Reason("concatenated", text)
-    in_group = inputs[-1].channels.stop // conv.group
-    ends = (
-        one.channels.stop
-        for one, after in pairwise(inputs)
-        if one.repetition != after.repetition
-    )
-    if conv.group > 1 and any(end % in_group for end in ends):
+    elif split:
+        text = f"{split[0]} with values per channel stands between the Concat and the Conv"
+    elif any(one.channels.stop % (total // conv.group) for one in joins) and conv.group > 1:
         text = "a group of the Conv reads channels of several images that a Concat joins before it"
-        return Reason("concatenated", text)
-    return None
+    elif weight.quantized is not None:
+        text = "the Conv after a Concat is quantized: the sum of its parts would be rounded again"
+    return None if text is None else Reason("concatenated", text)
 
 
 def _pointwise(found: Upsampling) -> Iterator[Pointwise]:
@@ -251,19 +252,24 @@ def _pointwise(found: Upsampling) -> Iterator[Pointwise]:
         yield Pointwise(segment.nodes, segment.source.name, segment.target.name)
 
 
-def _input(
-    tensor: gs.Tensor, first: int, last: int, found: Upsampling | None, rank: int
-) -> ConcatInput:
-    source = tensor if found is None else found.movement.source
-    maps = (AxisMap(1, 0, False, 0, 0),) * rank if found is None else found.maps
-    return ConcatInput(
-        source=source.name,
-        channels=range(first, last),
-        maps=maps,
-        sizes=spatial_sizes(source, rank),
-        only_repeats=found is not None and found.only_repeats,
-        layers=tuple(layer.target for layer in _pointwise(found)) if found else (),
-    )
+def _inputs(
+    concat: gs.Node, channels: Sequence[int | None], found: Sequence[Upsampling | None], rank: int
+) -> Iterator[ConcatInput]:
+    """The inputs of the Concat, up to one whose channels are not known."""
+    first = 0
+    for tensor, count, one in zip(concat.inputs, channels, found, strict=True):
+        if count is None:
+            return
+        source = tensor if one is None else one.movement.source
+        yield ConcatInput(
+            source=source.name,
+            channels=range(first, first + count),
+            maps=(AxisMap(1, 0, False, 0, 0),) * rank if one is None else one.maps,
+            sizes=spatial_sizes(source, rank),
+            only_repeats=one is not None and one.only_repeats,
+            layers=() if one is None else tuple(layer.target for layer in _pointwise(one)),
+        )
+        first += count
 
 
 def _in_order(
@@ -277,7 +283,7 @@ def _in_order(
 
 def _original(
     inputs: Sequence[ConcatInput],
-    found: Sequence[Upsampling | None],
+    found: Sequence[Upsampling],
     joined: Sequence[gs.Node],
     conv: ConvAttributes,
     scope: Scope,
@@ -287,19 +293,18 @@ def _original(
 
     ``joined`` are the nodes from the Concat to the Conv.
     """
-    movements = [one.movement for one in found if one is not None]
-    concat = joined[0]
+    moved, concat = [one.movement for one in found], joined[0]
     batch, sizes = 2, _trial_sizes(inputs, conv)
     instance: Instance = {}
-    if not all(movement.any_size for movement in movements):
-        needed = [tensor for movement in movements for tensor in movement.outside()]
-        sources = [movement.source for movement in movements]
+    if not all(movement.any_size for movement in moved):
+        needed = [tensor for movement in moved for tensor in movement.outside()]
+        sources = [movement.source for movement in moved]
         instance = view.instances(scope, concat.outputs[0], *sources, *needed)[0]
         batch, _, *image = instance[concat.outputs[0].name]
         sizes = tuple(image)
     protos: dict[str, NodeProto] = {}
-    constants = {}
-    for movement in movements:
+    constants: dict[str, Array] = {}
+    for movement in moved:
         made, known, _ = movement.runnable(instance, pointwise=True)
         protos |= {proto.output[0]: proto for proto in made}
         constants |= known

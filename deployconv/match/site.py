@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from deployconv.graph.scope import Scope
     from deployconv.graph.view import View
-    from deployconv.match.index_map import AxisMap
+    from deployconv.match.index_map import ConcatInput
     from deployconv.match.weights import Parameter
 
 Array = NDArray[Any]
@@ -305,37 +305,6 @@ class SkippedSite(BaseSite):
     def operators(self) -> Operators:
         """The operators as far as the nodes state them."""
         return _skipped_operators(self)
-
-
-@dataclass(frozen=True, eq=False)
-class ConcatInput:
-    """One input of a Concat of channels, and the smaller image that it is repeated from, if any.
-
-    Attributes:
-        source: name of the smaller image, or of the input itself.
-        channels: which channels of the Concat it becomes.
-        maps: along each spatial axis, which element of ``source`` an element of the input is.
-        sizes: spatial sizes of ``source``; None for each that does not follow from the model.
-        only_repeats: True if each element of ``source`` becomes a block of equal ones.
-        layers: names of the results of the pointwise layers between ``source`` and the Concat.
-    """
-
-    source: str
-    channels: range
-    maps: tuple[AxisMap, ...]
-    sizes: tuple[int | None, ...]
-    only_repeats: bool
-    layers: tuple[str, ...]
-
-    @property
-    def repetition(self) -> tuple[tuple[int, int, int, bool, bool], ...]:
-        """How ``source`` is repeated along each axis, the same at all sizes."""
-        return tuple((one.stride, one.begin, one.tail, one.hold, one.edge) for one in self.maps)
-
-    @property
-    def upsampled(self) -> bool:
-        """True if ``source`` is smaller than the input."""
-        return any(found.stride > 1 for found in self.maps)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -173,7 +173,10 @@ def phase_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> 
             for form, (first, last) in zip(plan.axes, needed, strict=True)
         ]
         edges, zeros = (
-            [pad if form.axis.edge == edge else (0, 0) for form, pad in zip(plan.axes, pads, strict=True)]
+            [
+                pad if form.axis.edge == edge else (0, 0)
+                for form, pad in zip(plan.axes, pads, strict=True)
+            ]
             for edge in (True, False)
         )
         spans = [last - first + 1 for first, last in needed]

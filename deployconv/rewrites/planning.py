@@ -14,7 +14,15 @@ from deployconv.errors import UsageError
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.splice import AttributeEdit, Names, Replacement, Spliced, splice
 from deployconv.graph.view import View, view
-from deployconv.match import ConcatSite, Geometry, ShuffleSite, Site, SkippedSite, UpsampleSite, find_sites
+from deployconv.match import (
+    ConcatSite,
+    Geometry,
+    ShuffleSite,
+    Site,
+    SkippedSite,
+    UpsampleSite,
+    find_sites,
+)
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, SiteReport, Status
 from deployconv.rewrites.base import Rewrite

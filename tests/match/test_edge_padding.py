@@ -104,9 +104,7 @@ REFUSED = {
     "reflection by the scale": padded("reflect", 2, 1, 1, 1),
     "reflection by the scale at the end": padded("reflect", 1, 1, 1, 2, dims=DYNAMIC),
     "periodic": padded("wrap", 1, 1, 1, 1, opset=19),
-    "zeros around the edge": padded(
-        "edge", 1, 1, 1, 1, conv="y = Conv<pads=[1,1,1,1]>(z, w, b)"
-    ),
+    "zeros around the edge": padded("edge", 1, 1, 1, 1, conv="y = Conv<pads=[1,1,1,1]>(z, w, b)"),
 }
 
 

@@ -236,8 +236,6 @@ def _replaced(parameter: Any, change: Any) -> Any:
     return replace(parameter, read=lambda: np.ascontiguousarray(change(parameter.read())))
 
 
-
-
 def _refused(between: str, conv: str, kernel: tuple[int, ...]) -> ModelProto:
     return joined(f"{HALF} {TWICE} {between} {conv}", kernel)
 
@@ -245,7 +243,9 @@ def _refused(between: str, conv: str, kernel: tuple[int, ...]) -> ModelProto:
 NOT_SPLIT = {
     "a group reads both images": (
         _refused(
-            "t = Concat<axis=1>(up, x, up)", "y = Conv<pads=[1,1,1,1], group=2>(t, k, b)", (4, 4, 3, 3)
+            "t = Concat<axis=1>(up, x, up)",
+            "y = Conv<pads=[1,1,1,1], group=2>(t, k, b)",
+            (4, 4, 3, 3),
         ),
         "concatenated",
     ),
