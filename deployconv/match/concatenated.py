@@ -58,7 +58,7 @@ from deployconv.results import Reason
 Array = NDArray[Any]
 
 _UNLESS_FASTER = Reason(
-    "concatenated",
+    "concat-before-conv",
     "a Concat with other images stands between it and the Conv; --policy cost and fastest split the"
     " Conv if that is faster",
 )
@@ -244,7 +244,7 @@ def _why_not(
         text = "a group of the Conv reads channels of several images that a Concat joins before it"
     elif weight.quantized is not None:
         text = "the Conv after a Concat is quantized: the sum of its parts would be rounded again"
-    return None if text is None else Reason("concatenated", text)
+    return None if text is None else Reason("concat-before-conv", text)
 
 
 def _pointwise(found: Upsampling) -> Iterator[Pointwise]:

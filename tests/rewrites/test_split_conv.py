@@ -136,7 +136,7 @@ def fed(original: ModelProto) -> list[Feeds]:
 def test_each_form_is_exact(body: str, kernel: tuple[int, ...]) -> None:
     original = joined(body, kernel)
     (site,) = assert_never_wrong(original)
-    assert (site.status, site.reason and site.reason.code) == ("kept", "concatenated")
+    assert (site.status, site.reason and site.reason.code) == ("kept", "concat-before-conv")
     assert assert_every_form(original, fed(original))
 
 
@@ -247,7 +247,7 @@ NOT_SPLIT = {
             "y = Conv<pads=[1,1,1,1], group=2>(t, k, b)",
             (4, 4, 3, 3),
         ),
-        "concatenated",
+        "concat-before-conv",
     ),
     "a Conv with a stride": (
         _refused("t = Concat<axis=1>(up, x)", "y = Conv<strides=[2,2]>(t, k, b)", (3, 5, 3, 3)),
@@ -276,7 +276,7 @@ def test_a_scale_per_channel_after_the_concat_is_named() -> None:
     body = f"{HALF} {TWICE} c = Concat<axis=1>(up, x) t = Mul(c, scales) {CONV}"
     constants = {**CONSTANTS, "scales": scales, "k": integers(3, 5, 3, 3), "b": integers(3)}
     (site,) = assert_never_wrong(parsed(body, constants, DYNAMIC), policy="cost")
-    assert (site.status, codes([site])) == ("skipped", ["concatenated"])
+    assert (site.status, codes([site])) == ("skipped", ["concat-before-conv"])
     assert site.reason is not None
     assert "Mul" in site.reason.text
 
@@ -288,7 +288,7 @@ def test_a_quantized_weight_is_named() -> None:
     )
     constants = {**CONSTANTS, "q": integers(3, 5, 3, 3, dtype=np.int8), "s": np.float32(0.5)}
     (site,) = assert_never_wrong(parsed(body, constants, DYNAMIC), policy="cost")
-    assert (site.status, codes([site])) == ("skipped", ["concatenated"])
+    assert (site.status, codes([site])) == ("skipped", ["concat-before-conv"])
     assert site.reason is not None
     assert "quantized" in site.reason.text
 
