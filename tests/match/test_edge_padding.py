@@ -114,6 +114,27 @@ def test_other_padding_is_refused(original: ModelProto) -> None:
     assert [site.status for site in deployconv.inspect(original).sites] == ["skipped"]
 
 
+def test_sizes_that_do_not_follow_from_the_input_do_not_matter() -> None:
+    """PyTorch's older exporter computes pads in a way that shape inference cannot follow."""
+    computed = (
+        "turned = Slice(pairs, last, first, rows, back) t = Transpose<perm=[1,0]>(turned)"
+        ' p = Reshape(t, flat) q = Pad<mode="reflect">(x, p)'
+    )
+    constants = {
+        "pairs": ints(1, 1, 1, 1, 0, 0, 0, 0).reshape(4, 2),
+        "last": ints(-1),
+        "first": ints(-(1 << 62)),
+        "rows": ints(0),
+        "back": ints(-1),
+        "flat": ints(-1),
+        "scales": floats(1, 1, 2, 2),
+        "pads": ints(0, 0, 1, 1, 0, 0, 1, 1),
+    }
+    body = f'{computed} m = Resize<{NEAREST}>(q, , scales) z = Pad<mode="edge">(m, pads)'
+    original = parsed(f"{body} y = Conv(z, w, b)", constants)
+    assert assert_every_form(original)
+
+
 def test_cost_pads_the_small_image_where_that_is_faster() -> None:
     original = padded("reflect", 1, 1, 1, 1, dims="1,64,h,w", conv="y = Conv(z, k)", opset=17)
     original.graph.initializer.append(tensor("k", integers(64, 64, 3, 3)))

@@ -14,7 +14,18 @@ from deployconv.options import RewriteOptions
 from deployconv.proof.certificate import certify
 from deployconv.rewrites.split_conv import SplitConv
 from deployconv.search.candidates import Candidates
-from tests.build import Array, Feeds, assert_equal, integers, ops, rewrite, run
+from tests.build import (
+    Array,
+    Feeds,
+    assert_equal,
+    graph,
+    integers,
+    node,
+    ops,
+    rewrite,
+    run,
+    tensor,
+)
 from tests.match.graphs import NEAREST, assert_never_wrong, codes, feeds, floats, ints, parsed
 from tests.search.forms import assert_every_form
 
@@ -26,6 +37,11 @@ QUARTER = "quarter = AveragePool<kernel_shape=[2,2], strides=[2,2]>(half)"
 TWICE = f"up = Resize<{NEAREST}>(half, , two)"
 CONV = "y = Conv<pads=[1,1,1,1]>(t, k, b)"
 BATCH_NORM = "gain, offset, mean, variance"
+NEAREST_MODES = {
+    "mode": "nearest",
+    "coordinate_transformation_mode": "asymmetric",
+    "nearest_mode": "floor",
+}
 
 CONSTANTS: dict[str, Array] = {
     "small": integers(3, 2, 3, 3, seed=5),
@@ -138,6 +154,61 @@ def test_each_form_is_exact(body: str, kernel: tuple[int, ...]) -> None:
     (site,) = assert_never_wrong(original)
     assert (site.status, site.reason and site.reason.code) == ("kept", "concat-before-conv")
     assert assert_every_form(original, fed(original))
+
+
+def test_with_an_image_that_is_constant() -> None:
+    body = f"{HALF} {TWICE} t = Concat<axis=1>(places, up) {CONV}"
+    places = integers(1, 2, 4, 8, seed=8)
+    constants = {**CONSTANTS, "places": places, "k": integers(3, 5, 3, 3), "b": integers(3)}
+    assert assert_every_form(parsed(body, constants, "1,2,4,8"))
+
+
+def test_in_a_branch_with_an_image_from_outside() -> None:
+    inner = graph(
+        [
+            node("Resize", ["half", "", "two"], ["up"], **NEAREST_MODES),
+            node("Concat", ["up", "x"], ["t"], axis=1),
+            node("Conv", ["t", "k"], ["c"], pads=[1] * 4),
+        ],
+        [],
+        [_output("c")],
+    )
+    outer = joined(f"{HALF} y = Neg(x)", (3, 5, 3, 3))
+    other = graph([node("Conv", ["x", "small"], ["d"], pads=[1] * 4)], [], [_output("d")])
+    del outer.graph.node[-1]
+    outer.graph.input.append(helper.make_tensor_value_info("flag", TensorProto.BOOL, []))
+    branches = {"then_branch": inner, "else_branch": other}
+    outer.graph.node.append(node("If", ["flag"], ["y"], **branches))
+    for name in ("two", "k"):
+        values = {**CONSTANTS, "k": integers(3, 5, 3, 3, seed=6)}[name]
+        outer.graph.initializer.append(tensor(name, values))
+    flags = [np.array(value) for value in (True, False)]
+    assert assert_every_form(outer, [{**feeds(1, 2, 6, 4), "flag": flag} for flag in flags])
+
+
+def test_a_conv_that_a_pixel_shuffle_follows_belongs_to_the_shuffle() -> None:
+    body = (
+        f"{HALF} {TWICE} t = Concat<axis=1>(x, up) c = Conv<pads=[1,1,1,1]>(t, k, b)"
+        " y = DepthToSpace<blocksize=2>(c)"
+    )
+    sites = deployconv.inspect(joined(body, (4, 5, 3, 3))).sites
+    assert [(site.pattern, *codes([site])) for site in sites] == [
+        ("nearest_resize", "no-conv"),
+        ("pixel_shuffle", "already-lowered"),
+    ]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_types_have_a_certificate(dtype: Any) -> None:
+    body = f"{HALF} {TWICE} r = Relu(up) t = Concat<axis=1>(x, r) {CONV}"
+    constants = {
+        **{name: values for name, values in CONSTANTS.items() if name == "two"},
+        "small": integers(3, 2, 3, 3, dtype=dtype),
+        "k": integers(3, 5, 3, 3, dtype=dtype),
+    }
+    original = parsed(body, constants, DYNAMIC, dtype=dtype)
+    made = forms(original)
+    assert {certify(one, "site").verdict for one in made} == {"exact"}
 
 
 @pytest.mark.parametrize("dims", ["1,2,8,12", "2,2,4,4"])

@@ -340,6 +340,8 @@ SPELLINGS = (
 
 LATER = (
     _spelling("scale2_concat_conv", lambda: Decoder(3, nn.Identity()), expect="concat-before-conv"),
-    _spelling("scale2_relu_concat_conv1x1", lambda: Decoder(1, nn.ReLU()), expect="concat-before-conv"),
+    _spelling(
+        "scale2_relu_concat_conv1x1", lambda: Decoder(1, nn.ReLU()), expect="concat-before-conv"
+    ),
 )
 """Added later: the opsets of a spelling follow from its place among all of them."""
