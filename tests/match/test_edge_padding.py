@@ -114,6 +114,21 @@ def test_other_padding_is_refused(original: ModelProto) -> None:
     assert [site.status for site in deployconv.inspect(original).sites] == ["skipped"]
 
 
+@pytest.mark.parametrize(
+    ("layers", "ends"),
+    [
+        ("d = Conv(r, k1) y = Relu(d)", {"chain", "region"}),
+        ("d = Conv(r, k1) e = Add(d, r) y = Conv<pads=[1,1,1,1]>(e, k3)", {"region + conv"}),
+    ],
+)
+def test_layers_after_it_run_at_low_resolution_too(layers: str, ends: set[str]) -> None:
+    original = padded("edge", 3, 0, 1, 2, conv=f"c = Conv(z, k3) r = Relu(c) {layers}")
+    original.graph.initializer.append(tensor("k3", integers(2, 2, 3, 3, seed=1)))
+    original.graph.initializer.append(tensor("k1", integers(2, 2, 1, 1, seed=4)))
+    fusions = {name.partition(" + ")[2] for name in assert_every_form(original)}
+    assert ends <= fusions
+
+
 def test_sizes_that_do_not_follow_from_the_input_do_not_matter() -> None:
     """PyTorch's older exporter computes pads in a way that shape inference cannot follow."""
     computed = (
