@@ -12,7 +12,8 @@ from importlib import import_module
 
 from deployconv.graph.view import View
 from deployconv.match.attributes import Geometry
-from deployconv.match.index_map import ConcatInput
+from deployconv.match.axis_map import ConcatInput
+from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
 from deployconv.match.site import (
     ConcatSite,
     Original,
@@ -67,10 +68,12 @@ def _all_sites(view: View) -> Iterator[Site]:
 
 
 __all__ = [
+    "AS_THEY_ARE",
     "RECOGNISERS",
     "ConcatInput",
     "ConcatSite",
     "Geometry",
+    "ImageAxes",
     "Original",
     "Parameter",
     "Pointwise",

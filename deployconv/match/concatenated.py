@@ -30,13 +30,15 @@ from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
     Geometry,
+    batch_size,
     has_references,
     is_standard,
     spatial_sizes,
 )
-from deployconv.match.index_map import AxisMap, ConcatInput, Upsampling
+from deployconv.match.axis_map import AxisMap, ConcatInput
+from deployconv.match.index_map import Upsampling
 from deployconv.match.movement import movements
-from deployconv.match.pointwise import is_pointwise, per_channel
+from deployconv.match.pointwise import is_pointwise, values_along
 from deployconv.match.site import (
     ConcatSite,
     Original,
@@ -48,8 +50,9 @@ from deployconv.match.site import (
 )
 from deployconv.match.upsampled_conv import (
     axis_of,
-    farthest_upsampling,
+    best_upsampling,
     obstacle_to,
+    pointwise_of,
     upsampling_before,
 )
 from deployconv.match.weights import Parameter, find_parameters, find_weight
@@ -91,7 +94,7 @@ def _concatenated(node: gs.Node, scope: Scope, view: View, name: str) -> Site | 
     total = weight.shape[1] * conv.group
     channels = _channels(concat, total)
     usable = [
-        _usable(tensor, count, conv.rank + 2, weight.dtype.name, between, scope, view)
+        _usable(tensor, (count, conv.rank + 2, weight.dtype.name), conv, between, scope, view)
         for tensor, count in zip(concat.inputs, channels, strict=True)
     ]
     first = next(filter(None, usable), None)
@@ -131,7 +134,8 @@ def _concatenated(node: gs.Node, scope: Scope, view: View, name: str) -> Site | 
         return None  # one input of the Concat is a step on the way to another
     whole, target = concat.outputs[0], node.inputs[0].name
     after = [Pointwise(between, whole.name, target)] if between else []
-    layers = [*(layer for one in read for layer in _pointwise(one)), *after]
+    moved = (pointwise_of(one.movement, conv.rank + 2) for one in read)
+    layers = [*(layer for each in moved for layer in each), *after]
     same = [AxisMap(1, 0, False, 0, 0)] * conv.rank
     return ConcatSite(
         id=name,
@@ -151,6 +155,7 @@ def _concatenated(node: gs.Node, scope: Scope, view: View, name: str) -> Site | 
             weight=parameters.weight,
             transposed=False,
             bias=parameters.bias,
+            batch=batch_size(whole),
             sizes=spatial_sizes(whole, conv.rank),
             original=partial(_original, inputs, read, joined, conv, scope, view),
             pointwise_before=tuple({layer.target: layer for layer in layers}.values()),
@@ -202,9 +207,8 @@ def _channels(concat: gs.Node, total: int) -> list[int | None]:
 
 def _usable(
     tensor: gs.Tensor,
-    channels: int | None,
-    rank: int,
-    dtype: str,
+    image: tuple[int | None, int | None, str],
+    conv: ConvAttributes,
     between: Sequence[gs.Node],
     scope: Scope,
     view: View,
@@ -216,8 +220,10 @@ def _usable(
     moved = (node.op for movement in movements(tensor, scope, view) for node in movement.nodes)
     if not any(op in _REPEATS for op in moved):
         return None
-    found = farthest_upsampling(tensor, channels, rank, dtype, scope, view)
-    if found is None or found.pattern != "nearest_resize" or found.channels_in_batch:
+    found = best_upsampling(tensor, image, lambda: conv, scope, view)
+    if found is None or found.pattern != "nearest_resize":
+        return None
+    if found.channels_in_batch or found.axes.order:
         return None
     layers = bool(between) or bool(found.movement.pointwise)
     return None if layers and found.sets_zeros else found
@@ -234,7 +240,8 @@ def _why_not(
 ) -> Reason | None:
     """Why a Conv of ``total`` channels cannot be taken apart by the inputs of the Concat."""
     text = None
-    split = [node.op for node in between if per_channel(node, scope, view)[0]]
+    values = [(node.op, *values_along(node, scope, view)) for node in between]
+    split = [op for op, axis, least in values if axis is not None or least > conv.rank + 2]
     joins = [one for one, after in pairwise(inputs) if one.repetition != after.repetition]
     if not inputs or inputs[-1].channels.stop != total:
         text = "the channels of the images that a Concat joins before the Conv are not known"
@@ -245,11 +252,6 @@ def _why_not(
     elif weight.quantized is not None:
         text = "the Conv after a Concat is quantized: the sum of its parts would be rounded again"
     return None if text is None else Reason("concat-before-conv", text)
-
-
-def _pointwise(found: Upsampling) -> Iterator[Pointwise]:
-    for segment in found.movement.pointwise:
-        yield Pointwise(segment.nodes, segment.source.name, segment.target.name)
 
 
 def _inputs(
@@ -267,7 +269,7 @@ def _inputs(
             maps=(AxisMap(1, 0, False, 0, 0),) * rank if one is None else one.maps,
             sizes=spatial_sizes(source, rank),
             only_repeats=one is not None and one.only_repeats,
-            layers=() if one is None else tuple(layer.target for layer in _pointwise(one)),
+            layers=tuple(part.target.name for part in one.movement.pointwise) if one else (),
         )
         first += count
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from deployconv.graph.scope import Scope
 from deployconv.match import ConcatInput, ConcatSite, Parameter, UpsampleSite
-from deployconv.match.index_map import AxisMap
+from deployconv.match.axis_map import AxisMap
 from deployconv.options import Form, Shuffle
 from deployconv.polyphase import Axis
 from deployconv.results import Macs, Reason

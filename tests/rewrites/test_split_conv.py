@@ -30,7 +30,7 @@ from tests.match.graphs import NEAREST, assert_never_wrong, codes, feeds, floats
 from tests.search.forms import assert_every_form
 
 DYNAMIC = "n,2,h,w"
-SIZES = ((1, 2, 4, 12), (2, 2, 8, 4), (3, 2, 16, 20))
+SIZES = ((1, 2, 4, 12), (2, 2, 8, 4), (0, 2, 4, 4), (3, 2, 16, 20))
 HALF = "half = Conv<pads=[1,1,1,1], strides=[2,2]>(x, small)"
 """Three channels of half the size."""
 QUARTER = "quarter = AveragePool<kernel_shape=[2,2], strides=[2,2]>(half)"
