@@ -126,9 +126,10 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
             dtype=site.dtype,
         )
         shuffle = SHUFFLES[self.shuffle] if self.shuffle is not None else None
+        padded = [("Pad", site.rank + 2)] if any(any(form.edge_pads) for form in self.axes) else []
         return Operators(
             window,
-            others=shuffle.operators(site.stride) if shuffle is not None else (),
+            others=(*padded, *(shuffle.operators(site.stride) if shuffle is not None else ())),
             resize=self.repeat,
             pointwise_before=tuple(
                 (op, None)

@@ -182,6 +182,19 @@ class Emitter:
             return self.add(move.op, [tensor], axes=axes)
         return self.add(move.op, [tensor, self.ints("axes", axes)])
 
+    def edge_pad(self, tensor: gs.Tensor, pads: Sequence[tuple[int, int]]) -> gs.Tensor:
+        """Pad the spatial axes by the nearest element; the image itself if there is nothing to pad.
+
+        ``pads`` has (begin, end) of each. Before opset 11 they are an attribute.
+        """
+        if not any(begin or end for begin, end in pads):
+            return tensor
+        begins, ends = zip(*pads, strict=True)
+        values = [0, 0, *begins, 0, 0, *ends]
+        if self.opset < 11:
+            return self.add("Pad", [tensor], "edges", mode="edge", pads=values)
+        return self.add("Pad", [tensor, self.ints("pads", values)], "edges", mode="edge")
+
     def finish(self, output: str) -> list[gs.Node]:
         """Return all nodes; the output of the last one is named ``output``."""
         self.nodes[-1].outputs[0].name = output

@@ -218,7 +218,7 @@ def trial_sizes(
     known = [size for size in site.sizes if size is not None]
     if len(known) == site.rank and prod(known) * macs <= AFFORDABLE:
         return tuple(known)
-    reach = [max(form.span, -form.low, form.pads[1]) for form in axes]
+    reach = [max(form.span, *form.reach) for form in axes]
     return tuple(
         size if size is not None and size < wanted else wanted
         for size, wanted in zip(site.sizes, (r + 3 + i for i, r in enumerate(reach)), strict=True)

@@ -10,19 +10,22 @@ at all only if together they save enough of the time of the whole model.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from math import prod
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from onnx import NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
+from deployconv.graph import symbolic
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance, inferred_shapes
 from deployconv.graph.splice import Names
-from deployconv.match import Site, UpsampleSite
+from deployconv.graph.symbolic import Known, Size, Unproven
+from deployconv.match import ConcatSite, Site, UpsampleSite
 from deployconv.proof.inputs import input_shapes
 from deployconv.results import Prediction
 from deployconv.rewrites.base import Rewrite
@@ -254,7 +257,8 @@ class _Predictor:
     def _graph(self, site: Site) -> CostGraph:
         """The graph that has ``site``, as it was; in a function no size is known."""
         # Float16 is computed in float32, one node at a time, and never on blocks.
-        blocked = not isinstance(site, UpsampleSite) or site.weight.dtype == np.float32
+        conv = site.conv if isinstance(site, ConcatSite) else site
+        blocked = not isinstance(conv, UpsampleSite) or conv.weight.dtype == np.float32
         key = site.scope, self.table.block if blocked else 0
         if key not in self.graphs:
             scopes = list(site.scope.ancestors())
@@ -305,8 +309,36 @@ def _shapes_made(
     ]
     outputs = [ValueInfoProto(name=name) for name in nodes[-1].output]
     graph = helper.make_graph(nodes, "form", inputs, outputs, [*map(_bare, given.values())])
-    opsets = [helper.make_opsetid("", opset)]
-    return inferred_shapes(helper.make_model(graph, opset_imports=opsets))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    found = inferred_shapes(model)
+    if _with_sizes_of_col2im(model.graph, found):
+        found = inferred_shapes(model)
+    return found
+
+
+def _with_sizes_of_col2im(graph: GraphProto, shapes: Instance) -> bool:
+    """Make computed sizes that a Col2Im reads into initializers; whether there are any.
+
+    Shape inference takes the size of its image from an initializer only.
+    """
+    computed = [node for node in graph.node if node.op_type == "Col2Im"]
+    computed = [node for node in computed if node.output[0] not in shapes]
+    if not computed:
+        return False
+    known = {name: Known(tuple(map(Size.of, shape))) for name, shape in shapes.items()}
+    for tensor in graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            known[tensor.name] = Known.of(numpy_helper.to_array(tensor))
+    for node in graph.node:
+        with suppress(Unproven, KeyError):
+            made = symbolic.run(node, [known[name] for name in node.input])
+            known.update(zip(node.output, made, strict=False))
+    for node in computed:
+        with suppress(Unproven, KeyError):
+            sizes = numpy_helper.from_array(np.array(known[node.input[1]].ints(), np.int64))
+            sizes.name = node.input[1] = f"{node.output[0]}/sizes"
+            graph.initializer.append(sizes)
+    return True
 
 
 def _bare(tensor: gs.Constant) -> TensorProto:
