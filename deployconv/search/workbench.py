@@ -14,8 +14,9 @@ from deployconv.errors import CheckFailed
 from deployconv.graph.save import staged
 from deployconv.proof.certificate import certify, folder_name
 from deployconv.proof.compare import compare_outputs
+from deployconv.proof.floor import ReferenceFloor, compare_with_floor
 from deployconv.proof.inputs import make_feeds
-from deployconv.proof.parity import ReferenceFloor, check_parity, compare_with_floor
+from deployconv.proof.parity import check_parity
 from deployconv.results import Candidate, OutputParity, Parity
 from deployconv.rewrites.planning import apply
 from deployconv.runtimes import get_backend, get_runtime
