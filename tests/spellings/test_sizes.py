@@ -17,7 +17,7 @@ from deployconv.graph.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.rewrites.planning import apply, plan_model
 from tests.spellings.compute import outputs
-from tests.spellings.corpus import Row, Shape, rows
+from tests.spellings.corpus import Row, Shape, framework_rows, rows
 
 ALL = bool(os.environ.get("ALL_SPELLING_SIZES"))
 FORMS: tuple[tuple[Form, Shuffle], ...] = (
@@ -32,7 +32,7 @@ FORMS: tuple[tuple[Form, Shuffle], ...] = (
 
 
 def cases() -> Iterator[tuple[Row, Form, Shuffle]]:
-    dynamic = [row for row in rows() if row.dynamic]
+    dynamic = [row for row in (*rows(), *framework_rows()) if row.dynamic]
     if ALL:
         yield from ((row, *form) for row in dynamic for form in FORMS)
         return
@@ -41,13 +41,19 @@ def cases() -> Iterator[tuple[Row, Form, Shuffle]]:
 
 
 def other_shapes(row: Row) -> list[tuple[Shape, ...]]:
-    """Shapes of the inputs: none, one and two images, at three sizes."""
+    """Shapes of the inputs: none, one and two images, at three sizes where these are dynamic."""
+    declared = [value.type.tensor_type.shape.dim for value in row.model().graph.input]
 
     def changed(batch: int, *more: int) -> tuple[Shape, ...]:
-        return tuple(
-            (batch, shape[1], *(size + extra for size, extra in zip(shape[2:], more, strict=False)))
-            for shape in row.runs[0].inputs
-        )
+        made = []
+        for shape, dims in zip(row.runs[0].inputs, declared, strict=True):
+            extra = iter(more)
+            spatial = (
+                size if dim.HasField("dim_value") else size + next(extra)
+                for size, dim in zip(shape[1:], dims[1:], strict=True)
+            )
+            made.append((batch, *spatial))
+        return tuple(made)
 
     return [changed(0, 0, 0, 0), changed(0, 1, 2, 1), changed(2, 1, 2, 1), changed(1, 3, 0, 2)]
 
