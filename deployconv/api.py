@@ -117,6 +117,7 @@ def rewrite(
     strict: bool = False,
     dump: str | Path | None = None,
     freeze_initializers: bool = False,
+    resample: bool = False,
     allow_requantize: bool = False,
     force: bool = False,
     dry_run: bool = False,
@@ -152,6 +153,8 @@ def rewrite(
         strict: a site that is left alone is a failure.
         dump: folder for the two models and the inputs of a certificate that fails.
         freeze_initializers: treat the defaults of graph inputs as constants.
+        resample: rewrite a Resize that interpolates too, as a product with a matrix per axis;
+            ``fastest`` considers that without it.
         allow_requantize: give an integer weight new scales if its taps have to be added, as
             after a nearest Resize; the result is then close, not equal, and says how close.
         force: replace an existing output.
@@ -195,6 +198,7 @@ def rewrite(
         strict=strict,
         dump=_path(dump),
         freeze_initializers=freeze_initializers,
+        resample=resample,
         allow_requantize=allow_requantize,
         force=force,
         dry_run=dry_run,

@@ -42,6 +42,7 @@ from deployconv.match.attributes import (
     spatial_sizes,
 )
 from deployconv.match.index_map import AxisMap, Upsampling, upsampling_of
+from deployconv.match.interpolating_resize import interpolates
 from deployconv.match.movement import ZERO, Movement, Segment, movements
 from deployconv.match.pointwise import keeps_zero
 from deployconv.match.site import Original, Pointwise, Recogniser, Site, SkippedSite, UpsampleSite
@@ -65,6 +66,8 @@ def _zero_insertion(node: gs.Node, scope: Scope, view: View, name: str) -> Site 
 
 def _nearest_resize(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
     if is_standard(node, "Resize", "Upsample"):
+        if interpolates(node):
+            return None
         return _resize(node, scope, view, name)
     return _layer_of(node, scope, view, name, "nearest_resize")
 
@@ -306,9 +309,6 @@ def _roi(node: gs.Node) -> gs.Tensor | None:
 
 
 def _why_it_stays(node: gs.Node, factors: list[float] | None, scope: Scope, view: View) -> Reason:
-    mode = node.attrs.get("mode", "nearest")
-    if mode != "nearest":
-        return Reason("interpolating-resize", f"it interpolates ({mode})")
     if factors is None:
         return Reason("dynamic-scale", "its scale is computed while the model runs")
     if any(factor != int(factor) for factor in factors):

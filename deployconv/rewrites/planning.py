@@ -14,7 +14,15 @@ from deployconv.errors import UsageError
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.splice import AttributeEdit, Names, Replacement, Spliced, splice
 from deployconv.graph.view import View, view
-from deployconv.match import Geometry, ShuffleSite, Site, SkippedSite, UpsampleSite, find_sites
+from deployconv.match import (
+    Geometry,
+    ResampleSite,
+    ShuffleSite,
+    Site,
+    SkippedSite,
+    UpsampleSite,
+    find_sites,
+)
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, SiteReport, Status
 from deployconv.rewrites.base import Rewrite
@@ -25,6 +33,7 @@ from deployconv.rewrites.fold import fold_after
 from deployconv.rewrites.kept import folded_in_place
 from deployconv.rewrites.matrix import plan_matrix
 from deployconv.rewrites.pixel_shuffle import plan_reshuffle
+from deployconv.rewrites.resample import plan_resample
 from deployconv.rewrites.separable import plan_separable
 from deployconv.rewrites.trim import trim_after
 
@@ -88,7 +97,7 @@ class Planning:
         return tuple(
             item.site
             for item in self.default
-            if item.selected and not isinstance(item.site, SkippedSite)
+            if item.selected and isinstance(item.site, (UpsampleSite, ShuffleSite))
         )
 
     def with_rewrites(self, chosen: Mapping[str, Rewrite]) -> Planning:
@@ -102,7 +111,7 @@ def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
     Raises UsageError if ``options.only`` or ``skip`` has a pattern that fits no site.
     """
     seen = view(model, options.freeze_initializers)
-    sites = tuple(_as_asked(site, options) for site in find_sites(seen))
+    sites = tuple(_as_asked(site, options) for site in find_sites(seen) if _listed(site, options))
     if not options.may_match_nothing:
         _check_globs((*options.only, *options.skip), sites)
     default = tuple(_plan(site, options, seen) for site in sites)
@@ -197,6 +206,15 @@ def _plan(site: Site, options: RewriteOptions, seen: View) -> PlannedSite:
     if not _selected(site, options):
         reason = Reason("not-selected", "left alone by --only or --skip")
         return PlannedSite(site, site, _report(site, "kept", reason))
+    if isinstance(site, ResampleSite):
+        if not _resamples(options):
+            text = f"it is {site.how.mode}: --resample writes it as products with matrices"
+            reason = Reason("interpolating-resize", text)
+            return PlannedSite(site, site, _report(site, "kept", reason))
+        product = plan_resample(site)
+        if isinstance(product, Reason):
+            return PlannedSite(site, site, _report(site, "skipped", product))
+        return _rewritten(site, site, product)
     if isinstance(site, ShuffleSite):
         planned = plan_reshuffle(site, options.shuffle)
         if isinstance(planned, Reason):
@@ -264,6 +282,16 @@ def _check_globs(globs: Sequence[str], sites: Sequence[Site]) -> None:
         if not any(_matches(site, glob) for site in sites):
             known = ", ".join(site.id for site in sites) or "none"
             raise UsageError(f"no site matches '{glob}': the model's sites are {known}")
+
+
+def _listed(site: Site, options: RewriteOptions) -> bool:
+    """False for a Resize that shrinks, unless it may be rewritten: it is no upsampling layer."""
+    return not isinstance(site, ResampleSite) or site.enlarges or _resamples(options)
+
+
+def _resamples(options: RewriteOptions) -> bool:
+    """Whether interpolating Resizes may be rewritten."""
+    return options.resample or options.policy == "fastest"
 
 
 def _as_asked(site: Site, options: RewriteOptions) -> Site:
