@@ -291,7 +291,7 @@ def _listed(site: Site, options: RewriteOptions) -> bool:
 
 def _resamples(options: RewriteOptions) -> bool:
     """Whether interpolating Resizes may be rewritten."""
-    return options.resample or options.policy == "fastest"
+    return options.resample or options.policy != "all"
 
 
 def _as_asked(site: Site, options: RewriteOptions) -> Site:
