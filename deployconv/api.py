@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployconv.errors import DeployconvError, UsageError
 from deployconv.options import (
+    DEFAULT_BENCH_SECONDS,
     DEFAULT_RUNTIME,
     BenchCommand,
     BuildCommand,
@@ -119,6 +120,7 @@ def rewrite(
     freeze_initializers: bool = False,
     resample: bool = False,
     allow_requantize: bool = False,
+    dequantize_weights: bool = False,
     force: bool = False,
     dry_run: bool = False,
     upgrade_opset: bool | None = None,
@@ -154,9 +156,12 @@ def rewrite(
         dump: folder for the two models and the inputs of a certificate that fails.
         freeze_initializers: treat the defaults of graph inputs as constants.
         resample: rewrite a Resize that interpolates too, as a product with a matrix per axis;
-            ``fastest`` considers that without it.
-        allow_requantize: give an integer weight new scales if its taps have to be added, as
-            after a nearest Resize; the result is then close, not equal, and says how close.
+            ``cost`` and ``fastest`` consider that without it.
+        allow_requantize: give an integer weight new scales if it cannot keep its own: if its taps
+            have to be added, as after a nearest Resize, or if it has one for each input channel.
+            The result is then close, not equal, and says how close.
+        dequantize_weights: store such a weight as floats instead. The result is equal, but the
+            weight is larger and the layer runs in floats. It goes before ``allow_requantize``.
         force: replace an existing output.
         dry_run: do everything but write the output.
         upgrade_opset: raise a model below opset 18 to it if that changes nothing, so that
@@ -200,6 +205,7 @@ def rewrite(
         freeze_initializers=freeze_initializers,
         resample=resample,
         allow_requantize=allow_requantize,
+        dequantize_weights=dequantize_weights,
         force=force,
         dry_run=dry_run,
         upgrade_opset=upgrade_opset,
@@ -267,6 +273,7 @@ def bench(
     seed: int = 0,
     threads: int | None = None,
     runs: int | None = None,
+    budget: float = DEFAULT_BENCH_SECONDS,
     profile: bool = False,
     cuda_graph: bool = False,
 ) -> tuple[Latency, ...]:
@@ -280,7 +287,9 @@ def bench(
         inputs: arrays by input name, or an ``.npz`` file of them, instead of random ones.
         seed: seed of the random inputs.
         threads: threads of the backend; None for all processors.
-        runs: timed runs per model; None for a number that fits the time of a run.
+        runs: timed runs per model; None for a number that fits the time of a run, and for two
+            models the noise.
+        budget: seconds that two models may be compared if their ratio is uncertain.
         profile: add the time of each layer, grouped by site, if the backend profiles layers.
         cuda_graph: time launches of captured CUDA graphs, if the backend captures them.
 
@@ -298,6 +307,7 @@ def bench(
         seed=seed,
         threads=threads,
         runs=runs,
+        budget=budget,
         profile=profile,
         cuda_graph=cuda_graph,
     )
@@ -309,7 +319,7 @@ def bench(
     pair = _source(model), None if other is None else _source(other)
     feed = _feed(options)
     return tuple(
-        measure_latency(*pair, name, feed, threads, runs, profile, cuda_graph)
+        measure_latency(*pair, name, feed, threads, runs, profile, cuda_graph, budget)
         for name in options.backend
     )
 

@@ -20,6 +20,9 @@ from deployconv.results import ShuffleName
 DEFAULT_RUNTIME = "ort"
 """Runs models if no runtime was asked for, or if the one that was should not run them."""
 
+DEFAULT_BENCH_SECONDS = 10.0
+"""Seconds that the comparison of two models may take if noise hides their ratio."""
+
 Capability = Literal["profiles_layers", "captures_graphs", "compiles"]
 """What only some runtimes can do, and an option may need; fields of `runtimes.Runtime`."""
 
@@ -165,7 +168,14 @@ class SiteOptions:
     allow_requantize: bool = field(
         default=False,
         metadata=_flag(
-            "Give integer weights new scales if taps have to be added: close, not equal."
+            "Give integer weights that cannot keep their scales, as when taps have to be added, "
+            "new ones: close, not equal."
+        ),
+    )
+    dequantize_weights: bool = field(
+        default=False,
+        metadata=_flag(
+            "Store integer weights that cannot keep their scales as floats: equal, but larger."
         ),
     )
 
@@ -282,6 +292,14 @@ class BenchCommand(RunCommand):
     """The options of ``bench``."""
 
     runs: int | None = field(default=None, metadata=_flag("Timed runs per model.", "N", minimum=1))
+    budget: float = field(
+        default=DEFAULT_BENCH_SECONDS,
+        metadata=_flag(
+            "How long two models may be compared if their ratio is uncertain.",
+            "SECONDS",
+            minimum=1,
+        ),
+    )
     profile: bool = field(
         default=False,
         metadata=_flag(

@@ -6,6 +6,7 @@ JUnit XML. The JSON keys are the names of the fields, in their order.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -88,7 +89,8 @@ class Candidate:
 
     ``ms`` is the time of the whole model; ``ratio`` is the time with the site as it was / the
     time in this form, with 95 % confidence between ``low`` and ``high``. A form may be ``chosen``
-    by a comparison of several sites together.
+    by a comparison of several sites together. With ``alone``, all these are times of the layers
+    that any form of the site replaces, run without the rest of the model.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Candidate:
     low: float
     high: float
     chosen: bool
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,14 +212,37 @@ class OutputParity:
 
 
 @dataclass(frozen=True)
+class SizeParity:
+    """Outputs of two models with dynamic inputs at other sizes than the first ones.
+
+    ``not-run`` if the original does not run at these sizes, which is no failure.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """By input name."""
+    status: Literal["passed", "failed", "not-run"]
+    outputs: tuple[OutputParity, ...] = ()
+    """Empty if one of the models did not run."""
+    reason: str | None = None
+    """Why a model did not run, or what had to be tolerated."""
+
+
+@dataclass(frozen=True)
 class Parity:
-    """Outputs of two models on the same inputs, as one backend computed them."""
+    """Outputs of two models on the same inputs, as one backend computed them.
+
+    ``outputs`` are those at the first sizes; ``passed`` counts the other sizes too.
+    """
 
     backend: str
     passed: bool
     outputs: tuple[OutputParity, ...]
     note: str | None = None
     """For example that a bfloat16 model was compared as its float32 twin."""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The first sizes, by input name."""
+    other_sizes: tuple[SizeParity, ...] = ()
+    """For a model with dynamic inputs, what was run besides."""
 
 
 # --- Latency --------------------------------------------------------------------------------
@@ -280,6 +306,12 @@ class Latency:
     """Whether each run was the launch of a captured CUDA graph."""
     profiles: tuple[Profile, ...] = ()
     """One per model, if they were asked for."""
+    low: float | None = None
+    """Lower end of the 95 % confidence interval of ``ratio``; None if there were too few runs."""
+    high: float | None = None
+    """Upper end of that interval."""
+    note: str | None = None
+    """What the times suffered from: more was running than there are processors."""
 
 
 # --- Builds: what TensorRT compiles a model to ----------------------------------------------

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from deployconv.errors import BackendUnavailable, CheckFailed
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.save import needs_external_data, refuse_existing, refuse_inputs, staged
-from deployconv.options import RewriteCommand, RewriteOptions
+from deployconv.options import DEFAULT_BENCH_SECONDS, RewriteCommand, RewriteOptions
 from deployconv.proof.certificate import certify_sites, failed_certificates
-from deployconv.results import NotRun, Rewriting, Step
+from deployconv.results import NotRun, Parity, Rewriting, Step
 from deployconv.rewrites.planning import apply
 from deployconv.runtimes.base import ModelSource
+from deployconv.runtimes.shapes import all_shown
 from deployconv.search.choice import TunerOptions
 from deployconv.search.policy import plan_by_policy
 
@@ -117,13 +118,22 @@ def _with_parity(result: Rewriting, candidate: Path, request: Request) -> Rewrit
     )
     result = replace(result, parity=parity)
     if not parity.passed:
-        worst = next(output for output in parity.outputs if not output.passed)
         result = _with_not_run(result, "latency", reason="parity failed")
-        why = worst.problem or f"max |difference| {worst.max_abs:.3g} > {worst.tolerance:.3g}"
-        raise CheckFailed(
-            f"parity failed: output '{worst.name}': {why}: nothing was written", result
-        )
+        raise CheckFailed(f"parity failed: {_difference(parity)}: nothing was written", result)
     return result
+
+
+def _difference(parity: Parity) -> str:
+    """What differs by too much: an output, and at which sizes if not at the first ones."""
+    outputs, where = parity.outputs, ""
+    if all(output.passed for output in outputs):
+        size = next(size for size in parity.other_sizes if size.status == "failed")
+        outputs, where = size.outputs, f"at {all_shown(size.shapes)}: "
+        if not outputs:
+            return f"{where}{size.reason}"
+    worst = next(output for output in outputs if not output.passed)
+    why = worst.problem or f"max |difference| {worst.max_abs:.3g} > {worst.tolerance:.3g}"
+    return f"{where}output '{worst.name}': {why}"
 
 
 def _with_latency(result: Rewriting, candidate: Path, request: Request) -> Rewriting:
@@ -139,7 +149,8 @@ def _with_latency(result: Rewriting, candidate: Path, request: Request) -> Rewri
 
     try:
         latency = measure_latency(
-            request.source, candidate, tuner.backend, tuner.feed, tuner.threads
+            *(request.source, candidate, tuner.backend, tuner.feed, tuner.threads),
+            budget=min(DEFAULT_BENCH_SECONDS, tuner.budget / 4),
         )
     except BackendUnavailable as missing:
         # The parity check passed, perhaps with float32 twins: only the timing is missing.

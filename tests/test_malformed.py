@@ -120,7 +120,7 @@ CASES = [
     Case("offset negative", external(offset="-4"), "'-4' as the offset"),
     Case("length contradicts", external(length="8"), "its shape needs 384"),
     # The graph
-    Case("cyclic", spoiled(cyclic), "topologically sorted"),
+    Case("cyclic", spoiled(cyclic), "in a circle, so none can run first: Conv"),
     Case("input that nobody makes", spoiled(nobody), "'nobody'"),
     Case("weight that nobody makes", spoiled(no_weight), "'w'"),
     Case("output made twice", spoiled(twice), "single static assignment"),

@@ -191,6 +191,7 @@ def test_what_keeps_a_layer_off_the_dla_is_listed() -> None:
         ("sites", [results.SiteReport]),
         ("candidates", [results.Candidate, results.Prediction]),
         ("parity", [results.Parity]),
+        ("other_sizes", [results.SizeParity]),
         ("outputs", [results.OutputParity]),
         ("latency", [results.Latency]),
         ("targets", [results.TargetBuild]),

@@ -7,9 +7,10 @@ reference evaluator folds these chains. A plain tensor is not read before it is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,17 @@ from onnx import NodeProto, SparseTensorProto, TensorProto
 
 from deployconv.graph.evaluate import run_reference
 from deployconv.graph.load import LoadedModel
+from deployconv.graph.origins import Origins, Place
 from deployconv.graph.scope import Scope
-from deployconv.graph.tensors import is_onnx, read_tensor
+from deployconv.graph.shape_parts import (
+    followed,
+    has_static_shape,
+    inferred_sizes,
+    picked_sizes,
+    values_of,
+)
+from deployconv.graph.symbolic import FEW, Known, Size
+from deployconv.graph.tensors import dtype_name, is_onnx, read_tensor
 
 Array = NDArray[Any]
 
@@ -66,6 +76,7 @@ class Constant:
 
 
 _Source = tuple[gs.Node, Scope]
+_Inputs = dict[str, Constant | Known]
 
 
 class Constants:
@@ -74,10 +85,12 @@ class Constants:
     ``frozen`` is True if the defaults of graph inputs are never overridden.
     """
 
-    def __init__(self, model: LoadedModel, frozen: bool = False) -> None:
+    def __init__(self, model: LoadedModel, scopes: Sequence[Scope], frozen: bool = False) -> None:
         self._model = model
+        self._origins = Origins(scopes)
         self.frozen = frozen
         self._folded: dict[int, dict[str, Constant]] = {}
+        self._partly_known: dict[int, Known] = {}
         self._initializers: dict[tuple[int, str], Constant] = {}
         has_defaults = model.proto.ir_version >= _FIRST_IR_WITH_DEFAULTS
         inputs = model.proto.graph.input if has_defaults else ()
@@ -85,6 +98,12 @@ class Constants:
 
     def of(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
         """The constant that ``tensor``, as seen from ``scope``, holds; None if it varies."""
+        origin = self._origins.of(tensor, scope)
+        if origin is None:
+            return None
+        if origin[0] is not tensor:
+            constant = self.of(*origin)
+            return None if constant is None else replace(constant, name=tensor.name)
         if isinstance(tensor, gs.Constant):
             return self._initializer(tensor.name, scope)
         source = _producer(tensor, scope)
@@ -93,6 +112,29 @@ class Constants:
         if id(source[0]) not in self._folded:
             self._fold_in_order(*source)
         return self._folded[id(source[0])].get(tensor.name)
+
+    def follows_argument(self, tensor: gs.Tensor, scope: Scope) -> bool:
+        """Whether ``tensor`` follows from arguments that the calls of a function pass differently.
+
+        False if it depends on anything else that varies.
+        """
+        waiting, seen, differs = [(tensor, scope)], {id(tensor)}, False
+        while waiting:
+            tensor, scope = waiting.pop()
+            if self.of(tensor, scope) is not None:
+                continue
+            source = _producer(tensor, scope)
+            if source is not None and _is_function(source[0]):
+                found: list[Place | None] = [(part, source[1]) for part in source[0].inputs]
+            else:
+                found = self._origins.arguments(tensor, scope)
+                differs = True
+            if not found or None in found:
+                return False
+            places = [place for place in found if place and id(place[0]) not in seen]
+            seen |= {id(place[0]) for place in places}
+            waiting += [place for place in places if place[0].name]
+        return differs
 
     def fixed(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
         """The same, but None for a default that a caller may override, unless ``frozen``."""
@@ -109,27 +151,27 @@ class Constants:
                 waiting[id(known[0])] = known
                 continue
             # In a cycle there is no constant.
-            results = self._fold(node, home, known) if isinstance(known, list) else ()
+            results = self._fold(node, home, known) if isinstance(known, dict) else ()
             self._folded[id(node)] = {constant.name: constant for constant in results}
             waiting.popitem()
 
-    def _inputs(self, node: gs.Node, home: Scope) -> list[Constant] | _Source | None:
-        """The constants that ``node`` reads; a node to fold before it; None if one varies."""
+    def _inputs(self, node: gs.Node, home: Scope) -> _Inputs | _Source | None:
+        """What is known of the tensors that ``node`` reads, by their names.
+
+        Or a node that has to be folded first; or None if a tensor varies.
+        """
         if not _foldable(node):
             return None
-        if node.op == "Shape" and not isinstance(node.inputs[0], gs.Constant):
-            return []
-        found: list[Constant] = []
-        for tensor in node.inputs:
-            if not tensor.name:
-                continue
+        found: _Inputs = {}
+        for tensor in _values_read(node):
             source = None if isinstance(tensor, gs.Constant) else _producer(tensor, home)
             if source is not None and id(source[0]) not in self._folded:
                 return source
-            constant = self.of(tensor, home)
-            if constant is None:
+            known = self.of(tensor, home) or self._partly_known.get(id(source and source[0]))
+            if known is not None:
+                found[tensor.name] = known
+            elif node.op != "Shape":
                 return None
-            found.append(constant)
         return found
 
     def _initializer(self, name: str, scope: Scope) -> Constant | None:
@@ -164,25 +206,48 @@ class Constants:
             dense[tuple(indices.T)] = values
         return dense
 
-    def _fold(self, node: gs.Node, home: Scope, known: list[Constant]) -> tuple[Constant, ...]:
-        """The constants that ``node`` makes of those ``known``; none if it cannot be folded."""
+    def _fold(self, node: gs.Node, home: Scope, known: _Inputs) -> tuple[Constant, ...]:
+        """The constants that ``node`` makes of what is ``known``; none if it cannot be folded."""
         proto = home.proto.node[home.index(node)]
         if node.op == "Constant":
             return self._constant_node(node, proto)
-        if node.op == "Shape" and not isinstance(node.inputs[0], gs.Constant):
-            return _static_shape(node)
+        if node.op == "Shape":
+            return self._shape(node, known.get(node.inputs[0].name))
         if not node.inputs:
             return ()
+        given = {name: value for name, value in known.items() if isinstance(value, Constant)}
+        overridable = any(constant.overridable for constant in given.values())
+        if len(given) < len(known):
+            return self._partly(node, _follow(node, proto, known))
         names = [tensor.name for tensor in node.outputs if tensor.name]
         try:
-            feeds = {constant.name: constant.read() for constant in known}
-            arrays = run_reference([proto], home.opset, feeds, names)
+            feeds = {name: constant.read() for name, constant in given.items()}
+            arrays = run_reference([proto], home.opset, {**feeds, **_likeness(node)}, names)
         except Exception:  # what the reference evaluator cannot run is no constant here
             return ()
-        overridable = any(constant.overridable for constant in known)
         return tuple(
             _folded(name, array, overridable) for name, array in zip(names, arrays, strict=True)
         )
+
+    def _shape(self, node: gs.Node, known: Constant | Known | None) -> tuple[Constant, ...]:
+        """The value of a Shape node whose input is ``known``, if it is known as well."""
+        if isinstance(known, Constant):
+            sizes = [Size.of(size) for size in known.shape]
+            return self._partly(node, picked_sizes(node, sizes), known.overridable)
+        inferred = inferred_sizes(node.inputs[0]) if known is None else list(known.shape)
+        return self._partly(node, None if inferred is None else picked_sizes(node, inferred))
+
+    def _partly(
+        self, node: gs.Node, known: Known | None, overridable: bool = False
+    ) -> tuple[Constant, ...]:
+        """The output of ``node`` if all of it is ``known``; else what is known is remembered."""
+        if known is None:
+            return ()
+        values = values_of(known, node.outputs[0])
+        if values is not None:
+            return (_folded(node.outputs[0].name, values, overridable),)
+        self._partly_known[id(node)] = known
+        return ()
 
     def _constant_node(self, node: gs.Node, proto: NodeProto) -> tuple[Constant, ...]:
         name = node.outputs[0].name
@@ -270,12 +335,35 @@ def _folded(name: str, array: Array, overridable: bool) -> Constant:
     return Constant(name, array.shape, array.dtype, lambda: array, True, overridable)
 
 
-def _static_shape(node: gs.Node) -> tuple[Constant, ...]:
-    """The value of a Shape node; none if a size is not known before the model runs."""
-    shape = node.inputs[0].shape
-    if shape is None or not all(isinstance(size, int) for size in shape):
-        return ()
-    start, end = node.attrs.get("start", 0), node.attrs.get("end", len(shape))
-    if not isinstance(start, int) or not isinstance(end, int):
-        return ()
-    return (_folded(node.outputs[0].name, np.array(shape[start:end], np.int64), False),)
+def _values_read(node: gs.Node) -> list[gs.Tensor]:
+    """The inputs of ``node`` whose values decide its outputs."""
+    if node.op == "CastLike" and dtype_name(node.inputs[1].dtype) is not None:
+        return list(node.inputs[:1])
+    if node.op == "Shape" and _is_inferred(node.inputs[0]):
+        return []
+    return [tensor for tensor in node.inputs if tensor.name]
+
+
+def _is_inferred(tensor: gs.Tensor) -> bool:
+    """Whether inference knows the shape: that of an initializer may be overridden."""
+    return not isinstance(tensor, gs.Constant) and has_static_shape(tensor)
+
+
+def _likeness(node: gs.Node) -> dict[str, Array]:
+    """A tensor of the element type that CastLike casts to; nothing for other operators."""
+    like = node.inputs[1] if node.op == "CastLike" else None
+    dtype = None if like is None else dtype_name(like.dtype)
+    return {} if like is None or dtype is None else {like.name: np.zeros(1, dtype)}
+
+
+def _follow(node: gs.Node, proto: NodeProto, known: _Inputs) -> Known | None:
+    """What follows from inputs that are ``known`` in part; None if nothing does."""
+    inputs: list[Known | None] = []
+    for tensor in node.inputs:
+        value = known.get(tensor.name)
+        if isinstance(value, Constant):
+            if prod(value.shape) > FEW or value.overridable:
+                return None
+            value = Known.of(value.read())
+        inputs.append(value)
+    return followed(node, proto, inputs)

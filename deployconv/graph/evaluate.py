@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto
 
-from deployconv.graph.nearest import resize, upsample
+from deployconv.graph.nearest import LARGEST, resize, upsample
 
 if TYPE_CHECKING:
     from onnx.reference.op_run import OpRun
@@ -61,9 +63,57 @@ def run_reference(
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     evaluator = ReferenceEvaluator(model, new_ops=operators)
+    for node in evaluator.rt_nodes_:
+        node.run = partial(_run_if_small, node.onnx_node, node.run)
     # Infinity and NaN are results like others.
     with np.errstate(all="ignore"):
         return [np.asarray(array) for array in evaluator.run(None, dict(feeds))]
+
+
+def _run_if_small(node: NodeProto, run: Callable[..., Any], *inputs: Array, **rest: Any) -> Any:
+    """Run one node; NotImplementedError if its result were far larger than what it reads."""
+    size = result_size(node, inputs)
+    if size > LARGEST and size > sum(np.size(given) for given in inputs if given is not None):
+        raise NotImplementedError(f"{node.op_type} with a result of {size} elements")
+    return run(*inputs, **rest)
+
+
+def result_size(node: NodeProto, inputs: Sequence[Array]) -> int:
+    """How many elements ``node`` makes of ``inputs``, if it may make many of few; else 0.
+
+    Raises ValueError for inputs that do not fit together.
+    """
+    op = node.op_type
+    if op == "ConstantOfShape":
+        return prod(map(int, inputs[0]))
+    if op == "Expand":
+        return prod(np.broadcast_shapes(inputs[0].shape, tuple(map(int, inputs[1]))))
+    if op == "Tile":
+        return inputs[0].size * prod(map(int, np.ravel(inputs[1])))
+    if op == "Range":
+        start, limit, step = (float(np.ravel(given)[0]) for given in inputs)
+        return ceil(abs((limit - start) / step)) if step else 0
+    if op == "Pad" and len(inputs) > 1:
+        pads = [int(pad) for pad in inputs[1]]
+        rank = len(pads) // 2
+        sizes = list(inputs[0].shape)
+        given = inputs[3] if len(inputs) > 3 else range(rank)
+        for axis, begin, end in zip(given, pads[:rank], pads[rank:], strict=True):
+            sizes[axis] += begin + end
+        return prod(sizes)
+    if op == "Gather":
+        (axis,) = [int(a.i) for a in node.attribute if a.name == "axis"] or [0]
+        return int(inputs[0].size // max(inputs[0].shape[axis], 1) * inputs[1].size)
+    if op in _BROADCAST:
+        return prod(np.broadcast_shapes(*(given.shape for given in inputs)))
+    return 0
+
+
+_BROADCAST = frozenset(
+    {"Add", "And", "BitShift", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+    | {"Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor"}
+)
+"""Operators whose result has the shape that their inputs have in common."""
 
 
 def _is_resize(node: NodeProto) -> bool:

@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, ValueInfoProto
 
 from deployconv.errors import ModelError, UsageError
+from deployconv.graph.order import sort_nodes
 from deployconv.graph.skeleton import skeleton
 from deployconv.graph.tensors import ExternalData, all_tensors, byte_size, is_external, is_onnx
 from deployconv.options import path_of
@@ -219,6 +220,7 @@ def _empty(tensor: TensorProto) -> None:
 class LoadedModel:
     """A valid model. Nothing edits it: a rewritten model is a copy (`splice`).
 
+    The nodes of ``proto`` are in an order in which they can run, also if those of the file are not.
     ``path`` is None for a model given in memory; ``folder`` is the folder of its external data.
     """
 
@@ -264,12 +266,14 @@ def load(source: str | Path | bytes | ModelProto) -> LoadedModel:
             proto = ModelProto()
             proto.CopyFrom(source)
         info = ModelInfo(None, None, checked_opset(proto, "the model"), proto.ir_version)
+        sort_nodes(proto, "the model")
         loaded = LoadedModel(proto, None, None, info)
         check_model(loaded)
         return loaded
     path = path_of(source)
     proto, digest = _read(path)
     info = ModelInfo(str(path), digest, checked_opset(proto, str(path)), proto.ir_version)
+    sort_nodes(proto, str(path))
     folder = path.parent.resolve()
     loaded = LoadedModel(proto, path, folder, info)
     # In a download cache model and data are links into one folder: as good as side by side.

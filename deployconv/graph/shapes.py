@@ -23,7 +23,7 @@ from deployconv.graph import symbolic
 from deployconv.graph.constants import Constants
 from deployconv.graph.scope import Scope
 from deployconv.graph.symbolic import FEW, Known, Size, Unproven
-from deployconv.graph.tensors import nested
+from deployconv.graph.tensors import declared_sizes, nested
 
 Instance = Mapping[str, tuple[int, ...]]
 """Tensor name -> concrete shape, for one choice of the dynamic sizes."""
@@ -45,13 +45,17 @@ class Shapes:
         """True if an input has a dimension that is not static."""
         return any(size is None for value in _fed(self._bare.graph) for size in _sizes(value))
 
-    def instances(self, *names: str) -> tuple[Instance, ...]:
+    def trials(self) -> Iterator[tuple[Instance, ...]]:
         """Shapes of all tensors, for two choices of the dynamic sizes, or once for a static model.
 
-        Empty if no trial gives each of ``names`` a shape.
+        There may be larger sizes to try if these do not suit.
         """
         for number in range(len(_TRIALS) if self.dynamic else 1):
-            trial = self._trial(number)
+            yield self._trial(number)
+
+    def instances(self, *names: str) -> tuple[Instance, ...]:
+        """The first trial that gives each of ``names`` a shape; empty if none does."""
+        for trial in self.trials():
             if all(name in instance for instance in trial for name in names):
                 return trial
         return ()
@@ -143,10 +147,14 @@ def _known(graph: GraphProto) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 class OpenShapes:
-    """What is known of the tensors of a model at all sizes; graphs are run when first needed."""
+    """What is known of the tensors of a model at all sizes; graphs are run when first needed.
 
-    def __init__(self, constants: Constants) -> None:
+    ``bare`` is the skeleton of the model, whose inputs have the sizes that are known.
+    """
+
+    def __init__(self, constants: Constants, bare: ModelProto) -> None:
         self._constants = constants
+        self._fed = {value.name: value for value in bare.graph.input}
         self._known: dict[int, dict[str, Known]] = {}
         self._proven: set[int] = set()
         self._unknowns = 0
@@ -164,6 +172,40 @@ class OpenShapes:
                 return known
         raise Unproven
 
+    def completed(
+        self, instance: Instance, scope: Scope, tensors: Sequence[gs.Tensor]
+    ) -> Instance | None:
+        """``instance`` with the shapes of ``tensors`` that it lacks; None if one is not known.
+
+        Shape inference ends at a shape that is computed by operators it does not run, such as an
+        Identity or a product of floats.
+        """
+        missing = [tensor for tensor in tensors if tensor.name not in instance]
+        added: dict[str, tuple[int, ...]] = {}
+        sizes = self._fed_sizes(instance, scope) if missing else {}
+        for tensor in missing:
+            try:
+                shape = self.of(tensor, scope).shape
+                found = [size.at(sizes) for size in shape]
+            except (Unproven, KeyError):
+                return None
+            if not all(size > 0 and size.denominator == 1 for size in found):
+                return None
+            added[tensor.name] = tuple(map(int, found))
+        return {**instance, **added}
+
+    def _fed_sizes(self, instance: Instance, scope: Scope) -> dict[str, int]:
+        """The size of each symbol in the shapes of the model's inputs, which ``instance`` has."""
+        *_, outermost = scope.ancestors()
+        known = self._graph(outermost)
+        fed = [
+            value.name for value in outermost.proto.input if value.name in instance.keys() & known
+        ]
+        pairs = (zip(known[name].shape, instance[name], strict=True) for name in fed)
+        return {
+            symbol: number for pair in pairs for size, number in pair for symbol in size.symbols
+        }
+
     def is_proven(self, node: gs.Node, scope: Scope) -> bool:
         """True if ``node`` does the same at all sizes."""
         self._graph(scope)
@@ -180,23 +222,32 @@ class OpenShapes:
     def _inputs(self, scope: Scope) -> Iterator[tuple[str, Known]]:
         if isinstance(scope.proto, FunctionProto):
             return  # a function is called on tensors of any shape
+        named: set[int | str | None] = set()
         for value in scope.proto.input:
+            if scope.parent is None:
+                value = self._fed.get(value.name, value)
             kind = value.type.tensor_type
             if not kind.HasField("shape"):
                 continue
             sizes: list[int | str | None] = []
-            for dim in kind.shape.dim:
-                # Equal names are equal sizes for a caller; a loop runs its body many times.
-                name = dim.dim_param if scope.parent is None else None
-                sizes.append(dim.dim_value if dim.HasField("dim_value") else name or None)
+            for size in declared_sizes(value):
+                # Two inputs may have sizes of one name, but no runtime demands that they are equal.
+                own = scope.parent is None and size not in named
+                sizes.append(size if own or isinstance(size, int) else None)
+                named.add(size)
             yield value.name, Known(self._opened(sizes))
+
+    def inputs(self, main: Scope) -> dict[str, Known]:
+        """What is known of the inputs of ``main``, the main graph, by name."""
+        known = self._graph(main)
+        return {name: known[name] for name in self._fed if name in known}
 
     def _run(self, node: gs.Node, scope: Scope, known: dict[str, Known]) -> None:
         if self._constants.of(node.outputs[0], scope) is not None:
             return
         try:
             inputs = [self.of(tensor, scope) if tensor.name else None for tensor in node.inputs]
-            result = symbolic.run(scope.proto.node[scope.index(node)], inputs)
+            results = symbolic.run(scope.proto.node[scope.index(node)], inputs)
         except Unproven:
             for tensor in node.outputs:
                 if tensor.shape is not None:
@@ -204,7 +255,7 @@ class OpenShapes:
                     known[tensor.name] = Known(self._opened(sizes))
         else:
             self._proven.add(id(node))
-            known[node.outputs[0].name] = result
+            known |= {tensor.name: one for tensor, one in zip(node.outputs, results, strict=False)}
 
     def _opened(self, sizes: Sequence[int | str | None]) -> tuple[Size, ...]:
         """Sizes with a symbol for each that is no number, a new symbol if it has no name."""

@@ -1,8 +1,9 @@
 """Copy a model without its weights: small enough for shape inference and for graphsurgeon.
 
 Shapes are inferred anew from the inputs. Declared intermediate shapes are left out: a stale
-or wrong value_info must not decide what a rewrite bakes into a Reshape. Declared element
-types stay; they are all that is known about the outputs of custom operators.
+or wrong value_info must not decide what a rewrite bakes into a Reshape. Open sizes of the inputs
+keep names only as far as these tell them apart (`declared_sizes`). Declared element types stay;
+they are all that is known about the outputs of custom operators.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from deployconv.errors import ModelError
-from deployconv.graph.tensors import is_onnx
+from deployconv.graph.tensors import declared_sizes, is_onnx
 
 _SMALL = 1024
 """Tensors of up to this many elements keep their values: shapes are computed from them."""
@@ -36,6 +37,13 @@ def skeleton(model: ModelProto) -> ModelProto:
     bare = ModelProto(ir_version=model.ir_version)
     bare.opset_import.extend(model.opset_import)
     _copy_graph(model.graph, bare.graph)
+    for value in bare.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        for dim, size in zip(dims, declared_sizes(value), strict=True):
+            if size is None:
+                dim.Clear()
+            elif isinstance(size, str):
+                dim.dim_param = size
     for function in model.functions:
         copy = bare.functions.add()
         for field in ("name", "domain", "overload"):

@@ -26,6 +26,7 @@ import onnx_graphsurgeon as gs
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
+from deployconv.graph.declared import forget_unconfirmed_sizes
 from deployconv.graph.scope import Scope
 from deployconv.graph.tensors import graph_attributes, is_onnx, nested
 from deployconv.graph.view import View
@@ -101,6 +102,9 @@ def splice(view: View, edits: Iterable[Replacement | AttributeEdit]) -> Spliced:
     edits = tuple(edits)
     proto = ModelProto()
     proto.CopyFrom(view.model.proto)
+    added = (node for edit in edits if isinstance(edit, Replacement) for node in edit.new)
+    if any(node.op == "Shape" for node in added):
+        forget_unconfirmed_sizes(view, proto)
     # Positions are those of the viewed model: each graph is looked up before any has changed.
     graphs = {edit.scope: edit.scope.in_copy(proto) for edit in edits}
     inserted: dict[Scope, dict[int, list[NodeProto]]] = {}

@@ -20,6 +20,7 @@ from onnx import (
     NodeProto,
     OperatorSetIdProto,
     TensorProto,
+    ValueInfoProto,
 )
 
 from deployconv.errors import ModelError
@@ -141,6 +142,32 @@ def used_names(model: ModelProto) -> frozenset[str]:
         else:
             names.update(owner.input, owner.output)
     return frozenset(names)
+
+
+def open_sizes(sizes: Iterable[int | str | None]) -> tuple[int | str | None, ...]:
+    """The declared sizes of one input: numbers, names of open sizes, None for those without one.
+
+    onnxruntime relates no sizes to each other. So a name that the input has several times, as some
+    exporters give one to batch, height and width, becomes different names: ``N``, ``N#2``. A
+    number below 0 and a name without a letter, such as ``?``, mean an open size without a name.
+    """
+    uses: dict[str, int] = {}
+    found: list[int | str | None] = []
+    for size in sizes:
+        if isinstance(size, str) and any(map(str.isalpha, size)):
+            uses[size] = uses.get(size, 0) + 1
+            found.append(size if uses[size] == 1 else f"{size}#{uses[size]}")
+        else:
+            found.append(size if isinstance(size, int) and size >= 0 else None)
+    return tuple(found)
+
+
+def declared_sizes(value: ValueInfoProto) -> tuple[int | str | None, ...]:
+    """The sizes that an input of tensor type declares, see `open_sizes`; empty if none."""
+    return open_sizes(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param
+        for dim in value.type.tensor_type.shape.dim
+    )
 
 
 def all_tensors(model: ModelProto) -> Iterator[TensorProto]:

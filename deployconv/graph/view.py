@@ -21,6 +21,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from deployconv.errors import ModelError
 from deployconv.graph.constants import Constants, DataFree
+from deployconv.graph.fixed_sizes import fixed_sizes, with_fixed_sizes
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance, OpenShapes, Shapes
@@ -60,13 +61,21 @@ class View:
         return self.data_free.holds(tensor, scope)
 
     def instances(self, scope: Scope, *tensors: gs.Tensor) -> tuple[Instance, ...]:
-        """Shapes for which all of ``tensors`` of ``scope`` have one (`Shapes.instances`).
+        """Shapes of one trial (`Shapes.trials`) in which all of ``tensors`` of ``scope`` have one.
 
         None in a function, which may be called on tensors of any shape.
         """
         if any(around.is_function for around in scope.ancestors()):
             return ()
-        return self.shapes.instances(*(tensor.name for tensor in tensors))
+        found = self.shapes.instances(*(tensor.name for tensor in tensors))
+        if found:
+            return found
+        for trial in self.shapes.trials():
+            completed = [self.open_shapes.completed(one, scope, tensors) for one in trial]
+            known = tuple(one for one in completed if one is not None)
+            if len(known) == len(trial):
+                return known
+        return ()
 
 
 Result = TypeVar("Result")
@@ -88,12 +97,23 @@ def remembered(function: Question[Result]) -> Question[Result]:
 
 def view(model: LoadedModel, freeze_initializers: bool = False) -> View:
     """Build the view. Raises ModelError for a model that contradicts itself."""
+    seen = _view(model, model.skeleton, freeze_initializers)
+    if not seen.shapes.dynamic:
+        return seen
+    fixed = fixed_sizes(seen.scopes[0], seen.constants, seen.open_shapes)
+    if not fixed:
+        return seen
+    return _view(model, with_fixed_sizes(model.skeleton, fixed), freeze_initializers)
+
+
+def _view(model: LoadedModel, bare: ModelProto, frozen: bool) -> View:
+    """The view of ``model``, whose skeleton ``bare`` has the sizes of the inputs."""
     with _no_garbage_collection():
-        inferred = infer_shapes(model.skeleton, model.name)
+        inferred = infer_shapes(bare, model.name)
         scopes = tuple(_scopes(_imported(inferred, model.name), model))
-    constants = Constants(model, freeze_initializers)
-    free = DataFree(constants)
-    return View(model, scopes, constants, free, Shapes(model.skeleton), OpenShapes(constants))
+    constants = Constants(model, scopes, frozen)
+    shapes, open_shapes = Shapes(bare), OpenShapes(constants, bare)
+    return View(model, scopes, constants, DataFree(constants), shapes, open_shapes)
 
 
 def _imported(inferred: ModelProto, name: str) -> gs.Graph:

@@ -12,6 +12,7 @@ from importlib import import_module
 
 from deployconv.graph.view import View
 from deployconv.match.attributes import Geometry
+from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
 from deployconv.match.site import (
     Original,
     Pointwise,
@@ -61,8 +62,10 @@ def _all_sites(view: View) -> Iterator[Site]:
 
 
 __all__ = [
+    "AS_THEY_ARE",
     "RECOGNISERS",
     "Geometry",
+    "ImageAxes",
     "Original",
     "Parameter",
     "Pointwise",

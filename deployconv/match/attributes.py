@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import onnx_graphsurgeon as gs
 from deployconv.errors import ModelError
 from deployconv.graph.constants import Constant
 from deployconv.graph.tensors import dtype_name, is_onnx
+from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
 
 _AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
@@ -40,7 +42,7 @@ class Geometry:
 class ConvAttributes:
     """The attributes that Conv and ConvTranspose share, one value per spatial axis.
 
-    ``pads`` has the beginnings of all axes, then the ends.
+    ``pads`` has the beginnings of all axes, then the ends. They may be negative.
     """
 
     strides: tuple[int, ...]
@@ -61,6 +63,17 @@ class ConvAttributes:
         return Geometry(self.strides, self.kernel, self.dilations, self.group)
 
     @property
+    def cropping(self) -> tuple[int, ...] | None:
+        """By how much ``pads`` are below zero, in the same order; None if none is."""
+        below = tuple(max(-pad, 0) for pad in self.pads)
+        return below if any(below) else None
+
+    @property
+    def allowed_pads(self) -> tuple[int, ...]:
+        """``pads`` with 0 for those below zero."""
+        return tuple(max(pad, 0) for pad in self.pads)
+
+    @property
     def explicit_pads(self) -> tuple[tuple[int, int], ...]:
         """Padding (begin, end) per axis of a Conv of stride 1; SAME_* keeps its input's size."""
         pairs = []
@@ -79,11 +92,17 @@ _LARGEST = (1 << 31) - 1
 
 
 class AttributeReader:
-    """Reads the attributes of ``node``; errors name it as ``name``."""
+    """Reads the attributes of ``node``; errors name it as ``name``.
 
-    def __init__(self, node: gs.Node, name: str) -> None:
+    ``inputs`` are attributes that the node has as inputs.
+    """
+
+    def __init__(
+        self, node: gs.Node, name: str, inputs: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
         self._node = node
         self._name = name
+        self._attributes = {**node.attrs, **(inputs or {})}
 
     def invalid(self, what: str) -> ModelError:
         """A ModelError which says ``what`` is wrong with the node."""
@@ -94,7 +113,7 @@ class AttributeReader:
 
         Raises ModelError if one is below ``least`` or larger than any runtime can hold.
         """
-        values = tuple(self._node.attrs.get(attribute, [default] * count))
+        values = tuple(self._attributes.get(attribute, [default] * count))
         if len(values) != count:
             raise self.invalid(f"attribute '{attribute}' has {len(values)} values, not {count}")
         if min(values) < least:
@@ -113,14 +132,14 @@ class AttributeReader:
         rank = len(kernel)
         if rank < 1 or 0 in weight.shape:
             raise self.invalid(f"weight '{weight.name}' has shape {list(weight.shape)}")
-        stated = self._node.attrs.get("kernel_shape")
+        stated = self._attributes.get("kernel_shape")
         if stated is not None and self.ints("kernel_shape", rank, 1, 1) != kernel:
             raise self.invalid(f"attribute 'kernel_shape' is {stated}, its weight's {list(kernel)}")
-        group = self._node.attrs.get("group", 1)
+        group = self._attributes.get("group", 1)
         channels = weight.shape[grouped_axis]
         if group < 1 or channels % group:
             raise self.invalid(f"attribute 'group' is {group} for {channels} channels")
-        auto_pad = self._node.attrs.get("auto_pad", "NOTSET")
+        auto_pad = self._attributes.get("auto_pad", "NOTSET")
         if auto_pad not in _AUTO_PADS:
             known = ", ".join(_AUTO_PADS)
             raise self.invalid(f"attribute 'auto_pad' is '{auto_pad}', none of {known}")
@@ -128,7 +147,7 @@ class AttributeReader:
             self.ints("strides", rank, 1, 1),
             kernel,
             self.ints("dilations", rank, 1, 1),
-            self.ints("pads", 2 * rank, 0, 0),
+            self.ints("pads", 2 * rank, 0, -_LARGEST),
             auto_pad,
             group,
         )
@@ -174,8 +193,24 @@ def has_references(node: gs.Node) -> bool:
     return any(isinstance(value, gs.Node.AttributeRef) for value in node.attrs.values())
 
 
-def spatial_sizes(tensor: gs.Tensor, rank: int) -> tuple[int | None, ...]:
-    """The sizes ``i_1 .. i_n`` of ``[N, C, i_1 .. i_n]``; None for each dynamic or unknown one."""
+def batch_size(tensor: gs.Tensor, axes: ImageAxes = AS_THEY_ARE) -> int | None:
+    """N of ``[N, C, i_1 .. i_n]``; None if it is dynamic or unknown.
+
+    The ``axes`` say which axes of ``tensor`` these are.
+    """
+    size = axes.of_tensor(tensor.shape)[0] if tensor.shape else None
+    return size if isinstance(size, int) else None
+
+
+def spatial_sizes(
+    tensor: gs.Tensor, rank: int, axes: ImageAxes = AS_THEY_ARE
+) -> tuple[int | None, ...]:
+    """The sizes ``i_1 .. i_n`` of ``[N, C, i_1 .. i_n]``; None for each dynamic or unknown one.
+
+    The ``axes`` say which axes of ``tensor`` these are.
+    """
     if tensor.shape is None:
         return (None,) * rank
-    return tuple(size if isinstance(size, int) else None for size in tensor.shape[2:])
+    return tuple(
+        size if isinstance(size, int) else None for size in axes.of_tensor(tensor.shape)[2:]
+    )

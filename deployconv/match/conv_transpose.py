@@ -1,29 +1,43 @@
 """ConvTranspose with any attributes.
 
     x, W, (B) -> ConvTranspose -> y
+    x -> Conv 1x1 -> Reshape -> Col2Im -> y      (`col2im`)
 
 An output element ``o`` reads input ``(o + p - d*t) / s`` through tap ``t`` if that is whole
 (ONNX operator ConvTranspose). `_padding` finds ``p`` for all ways to state it.
+
+ConvTransposeWithDynamicPads of onnxruntime has its pads as an input, before the bias. It is the
+same layer if they are the same at all sizes.
+
+A kernel that is zero between different channels, as FCN's bilinear ones are, is that of a depthwise
+layer. It is taken as one: with as many groups as channels, and without the zeros.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+from onnx import NodeProto
 
 from deployconv.graph.constants import Constant
 from deployconv.graph.scope import Scope
+from deployconv.graph.symbolic import Unproven
 from deployconv.graph.view import View
 from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
+    batch_size,
     has_references,
     is_standard,
     spatial_sizes,
 )
+from deployconv.match.col2im import overlapping_blocks
 from deployconv.match.site import (
     Original,
     Recogniser,
@@ -31,9 +45,11 @@ from deployconv.match.site import (
     SkippedSite,
     UpsampleSite,
 )
-from deployconv.match.weights import find_parameters, find_weight
+from deployconv.match.weights import Parameter, find_parameters, find_weight
 from deployconv.polyphase import Axis
 from deployconv.results import Reason
+
+Array = NDArray[Any]
 
 
 def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
@@ -41,7 +57,10 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
 
     Raises ModelError for a node that no runtime could accept.
     """
-    if not is_standard(node, "ConvTranspose"):
+    if is_standard(node, "Col2Im"):
+        return overlapping_blocks(node, scope, view, name)
+    padded = node.op == "ConvTransposeWithDynamicPads" and node.domain == "com.microsoft"
+    if not padded and not is_standard(node, "ConvTranspose"):
         return None
     skip = partial(SkippedSite, id=name, pattern="conv_transpose", scope=scope, nodes=(node,))
     if has_references(node):
@@ -50,16 +69,19 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
     weight = find_weight(node, scope, view)
     if isinstance(weight, Reason):
         return skip(reason=weight)
-    attributes = _Attributes.of(node, weight, name)
+    pads = _computed_pads(node, scope, view) if padded else None
+    if isinstance(pads, Reason):
+        return skip(reason=pads)
+    attributes = _Attributes.of(node, weight, name, pads)
     geometry = attributes.geometry
-    parameters = find_parameters(node, scope, view, weight)
+    parameters = find_parameters(node, scope, view, weight, any_scales=True)
     if isinstance(parameters, Reason):
         return skip(reason=parameters, geometry=geometry, dtype=weight.dtype.name)
     channels = weight.shape[0], weight.shape[1] * attributes.group
     reader = AttributeReader(node, name)
     reader.check_operands(node.inputs[0], weight, parameters.bias, channels)
     sizes = spatial_sizes(node.inputs[0], attributes.rank)
-    padding = _padding(attributes, sizes)
+    padding = _negative(attributes) or _padding(attributes, sizes)
     if isinstance(padding, Reason):
         return skip(reason=padding, geometry=geometry, dtype=weight.dtype.name)
     axes = tuple(
@@ -71,6 +93,7 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
     for axis, size in zip(axes, sizes, strict=True):
         if size is not None and axis.output_size(size) < 1:
             raise reader.invalid(f"attribute 'pads' leaves no output of an input of size {size}")
+    diagonal = _diagonal(parameters.weight, attributes.group)
     # With output_shape the node runs with one input size only.
     known = tuple(size for size in sizes if size is not None)
     static = known if attributes.output_shape is not None else None
@@ -83,13 +106,66 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
         output=node.outputs[0].name,
         axes=axes,
         geometry=geometry,
-        weight=parameters.weight,
+        weight=diagonal or parameters.weight,
         transposed=True,
         bias=parameters.bias,
+        batch=batch_size(node.inputs[0]),
         sizes=sizes,
-        original=lambda: Original((scope.proto.node[scope.index(node)],), {}, static),
+        original=lambda: Original((_plain(node, scope, pads),), {}, static),
         explicit_attributes=_explicit(attributes, padding),
+        channel_group=channels[0] if diagonal is not None else None,
+        stored=_dense if diagonal is not None else None,
     )
+
+
+def _diagonal(weight: Parameter, group: int) -> Parameter | None:
+    """The kernels ``[C, 1, k_1 .. k_n]`` of a ``weight`` that mixes no channels; None if it does.
+
+    Integers stay as they are.
+    """
+    c_in, c_out = weight.shape[:2]
+    if group > 1 or c_in != c_out or c_in == 1 or weight.quantized is not None:
+        return None
+    values, channels = weight.read(), range(c_in)
+    if values.shape != weight.shape or (values[0, 1:] != 0).any():
+        return None
+    kept = values[channels, channels][:, None]
+    if not np.array_equal(_dense(kept), values):
+        return None
+    return replace(weight, shape=kept.shape, read=lambda: kept)
+
+
+def _dense(kernels: Array) -> Array:
+    """The weight ``[C, C, k_1 .. k_n]`` whose diagonal is ``kernels``, ``[C, 1, k_1 .. k_n]``."""
+    channels = range(len(kernels))
+    dense = np.zeros((len(kernels), *kernels[:, 0].shape), kernels.dtype)
+    dense[channels, channels] = kernels[:, 0]
+    return dense
+
+
+def _computed_pads(node: gs.Node, scope: Scope, view: View) -> list[int] | Reason:
+    """The pads that ``node`` has as an input, or the reason why they are not known."""
+    given = node.inputs[2]
+    constant = view.constants.of(given, scope)
+    if constant is not None and constant.overridable and not view.constants.frozen:
+        return Reason(
+            "overridable-initializer", "its pads are a default that a caller may override"
+        )
+    try:
+        return view.open_shapes.of(given, scope).ints()
+    except Unproven:
+        return Reason("runtime-pads", "its pads are computed while the model runs")
+
+
+def _plain(node: gs.Node, scope: Scope, pads: list[int] | None) -> NodeProto:
+    """The NodeProto of ``node``, with ``pads`` as an attribute if they are an input."""
+    proto = NodeProto()
+    proto.CopyFrom(scope.proto.node[scope.index(node)])
+    if pads is not None:
+        proto.op_type, proto.domain = "ConvTranspose", ""
+        del proto.input[2]
+        proto.attribute.append(onnx.helper.make_attribute("pads", pads))
+    return proto
 
 
 RECOGNISERS = (Recogniser("conv_transpose", _recognise),)
@@ -97,20 +173,26 @@ RECOGNISERS = (Recogniser("conv_transpose", _recognise),)
 
 @dataclass(frozen=True)
 class _Attributes(ConvAttributes):
-    """The attributes of a ConvTranspose; ``output_shape`` is None if it is not stated."""
+    """The attributes of a ConvTranspose; ``output_shape`` is None if it is not stated.
+
+    It may have more or fewer values than spatial axes if the rank of the input is not known.
+    """
 
     output_padding: tuple[int, ...]
     output_shape: tuple[int, ...] | None
 
     @classmethod
-    def of(cls, node: gs.Node, weight: Constant, name: str) -> _Attributes:
-        reader = AttributeReader(node, name)
+    def of(cls, node: gs.Node, weight: Constant, name: str, pads: list[int] | None) -> _Attributes:
+        """The attributes of ``node``, with the ``pads`` that it has as an input, if it has."""
+        reader = AttributeReader(node, name, {} if pads is None else {"pads": pads})
         conv = reader.conv(weight, grouped_axis=0)
-        stated = bool(node.attrs.get("output_shape"))
+        stated = node.attrs.get("output_shape")
+        # Runtimes take batch and channels in it too if they do not know the rank of the input.
+        values = conv.rank if node.inputs[0].shape is not None else len(stated or ())
         return cls(
             **vars(conv),
             output_padding=reader.ints("output_padding", conv.rank, 0, 0),
-            output_shape=reader.ints("output_shape", conv.rank, 1, 1) if stated else None,
+            output_shape=reader.ints("output_shape", values, 1, 1) if stated else None,
         )
 
 
@@ -121,6 +203,25 @@ class _Padding:
     begin: int
     end: int
     output_padding: int
+
+
+def _negative(attributes: _Attributes) -> Reason | None:
+    """The reason for negative pads, with the attributes or nodes that mean the same; None if none.
+
+    They enlarge the output. onnxruntime refuses them, the ONNX reference evaluator does not.
+    """
+    grown = attributes.cropping
+    if grown is None:
+        return None
+    rank, pads = attributes.rank, list(attributes.allowed_pads)
+    extra = [more + end for more, end in zip(attributes.output_padding, grown[rank:], strict=True)]
+    steps = zip(attributes.strides, attributes.dilations, strict=True)
+    fits = all(more < max(step) for more, step in zip(extra, steps, strict=True))
+    if not any(grown[:rank]) and fits:
+        meant = f"pads {pads} and output_padding {extra} mean the same"
+    else:
+        meant = f"pads {pads} and a Pad by {list(grown)} after it, before a bias, mean the same"
+    return Reason("negative-pads", f"its pads {list(attributes.pads)} are negative: {meant}")
 
 
 def _padding(attributes: _Attributes, sizes: tuple[int | None, ...]) -> list[_Padding] | Reason:

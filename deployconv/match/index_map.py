@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from numpy.typing import NDArray
 from deployconv.graph.shapes import Instance
 from deployconv.graph.symbolic import Spread, Unproven
 from deployconv.graph.tensors import dtype_name
+from deployconv.match.axis_map import AxisMap, fit_axes, fit_axis, fits, separated
+from deployconv.match.image_axes import ImageAxes
 from deployconv.match.movement import ZERO, Movement, Segment
-from deployconv.match.pointwise import per_channel
+from deployconv.match.pointwise import values_along
 from deployconv.results import Pattern
 
 Array = NDArray[Any]
@@ -35,42 +38,14 @@ _LONGEST_PERIOD = 16
 """The longest period of indices that repeat: far below the sizes of `Shapes`."""
 
 
-@dataclass(frozen=True)
-class AxisMap:
-    """Along one axis, output ``o`` reads input ``(o - begin) / stride``.
-
-    Attributes:
-        stride: 1 if the axis is not upsampled.
-        begin: the first output index that reads input 0; negative if the beginning is cut off.
-        hold: True if the division rounds down, False if a remainder reads a zero.
-        size: output elements.
-        input_size: input elements.
-    """
-
-    stride: int
-    begin: int
-    hold: bool
-    size: int
-    input_size: int
-
-    def source(self, index: int) -> int:
-        """The input index that output ``index``, any integer, reads; ZERO if it reads none."""
-        source, remainder = divmod(index - self.begin, self.stride)
-        inside = 0 <= source < self.input_size
-        return source if inside and (self.hold or remainder == 0) else ZERO
-
-    @property
-    def tail(self) -> int:
-        """Output size minus stride times input size."""
-        return self.size - self.stride * self.input_size
-
-
 @dataclass(frozen=True, eq=False)
 class Upsampling:
     """A movement that upsamples, and the map of each spatial axis."""
 
     movement: Movement
     maps: tuple[AxisMap, ...]
+    axes: ImageAxes
+    """Which axes of the source are batch, channels and spatial axes."""
     channels_in_batch: bool
     """True if the movement makes every channel a batch element of its own."""
     proven: bool = True
@@ -84,8 +59,13 @@ class Upsampling:
     @property
     def invariant(self) -> tuple[object, ...]:
         """What must not depend on the sizes."""
-        axes = ((found.stride, found.begin, found.hold, found.tail) for found in self.maps)
-        return self.channels_in_batch, *axes
+        maps = ((found.stride, found.begin, found.hold, found.tail) for found in self.maps)
+        return self.axes, self.channels_in_batch, *maps
+
+    @property
+    def stride(self) -> int:
+        """How many elements each element of the source becomes, all axes together."""
+        return prod(found.stride for found in self.maps)
 
     @property
     def sets_zeros(self) -> bool:
@@ -118,27 +98,30 @@ def upsampling_of(
     agreed: Upsampling | None = None
     for instance in movement.instances(channels, rank):
         shape = instance[movement.source.name]
-        if len(instance.get(movement.target.name, shape)) != len(shape):
+        if not _may_be_image(instance.get(movement.target.name), shape):
             return None  # without making the map, which takes long for large images
         sources = movement.index_map(instance, dtype, zero)
-        if sources is None or not 3 <= sources.ndim <= 5 or sources.ndim != len(shape):
+        if sources is None or not 3 <= sources.ndim <= 5:
             return None
-        if not all(_commutes(segment, movement, instance) for segment in movement.pointwise):
+        in_batch = sources.shape[:2] == (prod(shape[:2]), 1) and shape[1] > 1
+        fitted = fit_axes(sources, _with_channels_in_batch(shape) if in_batch else shape)
+        if fitted is None or (in_batch and fitted[0].order):
             return None
-        in_batch = sources.shape[:2] == (shape[0] * shape[1], 1) and shape[1] > 1
-        maps = fit_axes(sources, _with_channels_in_batch(shape) if in_batch else shape)
-        if maps is None:
-            return None
-        found = Upsampling(movement, maps, in_batch)
+        axes, maps = fitted
+        others = [*_others(movement, instance, axes.channels)]
+        if others:  # values per row, say: a mask of zeros and ones moves elements
+            moving = movement.counting(others)
+            return upsampling_of(moving, channels, rank, dtype, zero) if moving else None
+        found = Upsampling(movement, maps, axes, in_batch)
         if agreed is not None and agreed.invariant != found.invariant:
             return None
         agreed = found
     if agreed is None or not movement.dynamic:
         return agreed
-    maps, in_batch = agreed.maps, agreed.channels_in_batch
+    maps, axes, in_batch = agreed.maps, agreed.axes, agreed.channels_in_batch
 
     def is_same(sources: Array, shape: tuple[int, ...]) -> bool:
-        return fits(sources, maps, _with_channels_in_batch(shape) if in_batch else shape)
+        return fits(sources, maps, _with_channels_in_batch(shape) if in_batch else shape, axes)
 
     return replace(agreed, proven=holds_at_all_sizes(movement, dtype, is_same))
 
@@ -149,105 +132,70 @@ def _with_channels_in_batch(shape: Sequence[int]) -> tuple[int, ...]:
     return batch * channels, 1, *sizes
 
 
-def _commutes(segment: Segment, movement: Movement, instance: Instance) -> bool:
-    """Whether a pointwise ``segment`` does the same to the source of the movement.
+def _may_be_image(target: Sequence[int] | None, source: Sequence[int]) -> bool:
+    """Whether a result of this shape, None if unknown, may have the axes of the source.
 
-    Values that it has per channel must meet the same channels there.
+    It may have more axes only if these are of size 1.
+    """
+    if target is None or len(target) == len(source):
+        return True
+    longer = [sum(size > 1 for size in shape) for shape in (source, target)]
+    return len(target) > len(source) and longer[0] >= longer[1]
+
+
+def _others(movement: Movement, instance: Instance, channels: int | None) -> Iterator[Segment]:
+    """The pointwise segments that would do something else to the source of the movement.
+
+    Values that they have per channel must meet the same ``channels``, an axis of the source, there.
     """
     view, scope, shape = movement.view, movement.scope, instance[movement.source.name]
-    layers = [per_channel(node, scope, view) for node in segment.nodes]
-    if any(rank > len(shape) for _, rank in layers):
+    for run in movement.pointwise_runs:
+        met: Array | None = None
+        for segment in run:
+            layers = [values_along(node, scope, view) for node in segment.nodes]
+            varying = {axis for axis, _ in layers if axis is not None}
+            known = len(instance.get(segment.source.name, shape))
+            if varying and met is None and channels is not None:
+                met = _channels_met(movement.until(run[0]), instance, channels)
+            if any(rank > known for _, rank in layers) or not all(
+                met is not None and _counts(met, axis) for axis in varying
+            ):
+                yield segment
+
+
+def _channels_met(movement: Movement, instance: Instance, channels: int) -> Array | None:
+    """The channel of the source that each element of the target is from, or ZERO."""
+    shape = instance[movement.source.name]
+    sources = movement.index_map(instance, dtype_name(movement.target.dtype) or "float32")
+    if sources is None:
+        return None
+    return np.where(sources == ZERO, ZERO, sources // prod(shape[channels + 1 :]) % shape[channels])
+
+
+def _counts(met: Array, axis: int) -> bool:
+    """Whether indices are 0, 1, 2 .. along ``axis``, wherever they are not ZERO."""
+    if not -met.ndim <= axis < met.ndim:
         return False
-    if not any(by_channel for by_channel, _ in layers):
-        return True
-    before = movement.until(segment)
-    sources = before.index_map(instance, dtype_name(segment.source.dtype) or "float32")
-    if sources is None or sources.ndim != len(shape):
-        return False
-    channels = np.unravel_index(np.maximum(sources, 0), shape)[1]
-    expected = np.arange(sources.shape[1]).reshape(-1, *[1] * (len(shape) - 2))
-    return bool((channels == expected)[sources != ZERO].all())
+    along = np.moveaxis(met, axis, -1)
+    return bool(((along == np.arange(along.shape[-1])) | (along == ZERO)).all())
 
 
-def fit_axes(sources: Array, input_shape: Sequence[int]) -> tuple[AxisMap, ...] | None:
-    """The map of each spatial axis, if ``sources`` consists of one map per axis.
+def is_even(movement: Movement, channels: int, rank: int, dtype: str) -> bool:
+    """Whether ``movement`` repeats each element equally often, along all axes of its source.
 
-    Args:
-        sources: ``[N, C, o_1 .. o_n]``, flat input index of each output element, or ZERO.
-        input_shape: ``[N, C, i_1 .. i_n]``.
-
-    Returns:
-        One map per spatial axis; None if elements change their batch element or channel, or if
-        the axes do not separate.
+    The arguments are those of `upsampling_of`.
     """
-    if sources.ndim != len(input_shape) or sources.shape[:2] != tuple(input_shape[:2]):
-        return None
-    filled = sources >= 0
-    if not filled.any():
-        return None
-    coordinates = np.unravel_index(np.where(filled, sources, 0), tuple(input_shape))
-    vectors = []
-    for axis in range(sources.ndim):
-        others = tuple(other for other in range(sources.ndim) if other != axis)
-        along = np.where(filled, coordinates[axis], ZERO)
-        vectors.append(along.max(axis=others))
-    # Put together again from its axes, the map must be the one that was measured.
-    if not np.array_equal(_combined(vectors, input_shape), sources):
-        return None
-    for axis in (0, 1):
-        if not np.array_equal(vectors[axis], np.arange(input_shape[axis])):
-            return None
-    maps = [
-        fit_axis(vector, size) for vector, size in zip(vectors[2:], input_shape[2:], strict=True)
-    ]
-    fitted = tuple(found for found in maps if found is not None)
-    return fitted if len(fitted) == len(maps) else None
-
-
-def fits(sources: Array, maps: Sequence[AxisMap], input_shape: Sequence[int]) -> bool:
-    """Whether ``maps``, found at other sizes, give ``sources`` for ``input_shape``."""
-    resized = [
-        replace(found, size=found.tail + found.stride * size, input_size=size)
-        for found, size in zip(maps, input_shape[2:], strict=True)
-    ]
-    spatial = [np.array([found.source(o) for o in range(found.size)], int) for found in resized]
-    vectors = [*map(np.arange, input_shape[:2]), *spatial]
-    return np.array_equal(_combined(vectors, input_shape), sources)
-
-
-def _combined(vectors: Sequence[Array], input_shape: Sequence[int]) -> Array:
-    """The flat input index of each output element, from its index along each axis."""
-    expected, valid, step = np.zeros((), np.int64), np.ones((), bool), 1
-    for axis, vector in reversed(list(enumerate(vectors))):
-        along = vector.reshape(-1, *[1] * (len(vectors) - 1 - axis))
-        expected, valid = expected + along * step, valid & (along >= 0)
-        step *= input_shape[axis]
-    return np.where(valid, expected, ZERO)
-
-
-def fit_axis(vector: Array, input_size: int) -> AxisMap | None:
-    """The AxisMap of the smallest stride that gives ``vector``; None if there is none."""
-    filled = np.flatnonzero(vector >= 0)
-    if not filled.size:
-        return None
-    first = int(filled[0])
-    for stride in _strides(vector, filled):
-        for hold in (False, True):
-            # The first block of repeated elements may be cut short, then it begins earlier.
-            for cut in range(stride if hold else 1):
-                begin = first - stride * int(vector[first]) - cut
-                fitted = AxisMap(stride, begin, hold and stride > 1, len(vector), input_size)
-                if all(fitted.source(o) == vector[o] for o in range(len(vector))):
-                    return fitted
-    return None
-
-
-def _strides(vector: Array, filled: Array) -> list[int]:
-    """Strides worth trying: distances between new sources, and the longest block of equal ones."""
-    _, firsts, lengths = np.unique(vector[filled], return_index=True, return_counts=True)
-    gaps = np.diff(filled[firsts])
-    candidates = {1, int(lengths.max())} | {int(gap) for gap in gaps[:3] if gap > 0}
-    return sorted(candidates)
+    instances = movement.instances(channels, rank)
+    for instance in instances:
+        shape = instance[movement.source.name]
+        sources = movement.index_map(instance, dtype)
+        found = None if sources is None else separated(sources, shape)
+        if found is None:
+            return False
+        axes, vectors = found
+        if None in map(fit_axis, vectors, axes.of_tensor(shape)):
+            return False
+    return bool(instances)
 
 
 def holds_at_all_sizes(

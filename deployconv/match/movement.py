@@ -8,8 +8,8 @@ of their own, and count as Identity here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -25,7 +25,7 @@ from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
 from deployconv.graph.view import View, remembered
 from deployconv.match.attributes import is_standard
-from deployconv.match.pointwise import is_pointwise
+from deployconv.match.pointwise import is_float_cast, is_pointwise
 
 Array = NDArray[Any]
 
@@ -51,6 +51,7 @@ _MOVES = frozenset(
         "ScatterElements",
         "ScatterND",
         "Slice",
+        "Split",
         "Squeeze",
         "Tile",
         "Transpose",
@@ -62,7 +63,9 @@ _MOVES = frozenset(
 """Operators that can copy, repeat or drop elements, and set others to a constant."""
 
 _LONGEST = 64
-"""The most nodes on the way of the data; then the search ends."""
+"""The most nodes on the way of the data one after the other; then the search ends."""
+_MOST_NODES = 512
+"""The most nodes from one tensor to the next; a Split may have a Tile for every column."""
 _BASE = {"float16": 1000, "bfloat16": 200, "int8": 100, "uint8": 200}
 """How many integers each element type holds exactly; the other types hold a million and more."""
 _SHIFT = 1 << 22
@@ -102,10 +105,31 @@ class Movement:
         """The segments of pointwise layers."""
         return tuple(segment for segment in self.segments if segment.pointwise)
 
+    @property
+    def pointwise_runs(self) -> list[list[Segment]]:
+        """The same, consecutive ones in one list: together they may keep zeros if one does not."""
+        runs: list[list[Segment]] = []
+        for segment in self.pointwise:
+            if runs and runs[-1][-1].target is segment.source:
+                runs[-1].append(segment)
+            else:
+                runs.append([segment])
+        return runs
+
     def until(self, segment: Segment) -> Movement:
         """The part before ``segment``, one of its own."""
         before = self.segments[: self.segments.index(segment)]
         return Movement(self.view, self.scope, self.source, segment.source, before)
+
+    def counting(self, segments: Sequence[Segment]) -> Movement | None:
+        """The same, with these pointwise segments as data movement; None if they cannot be that."""
+        if any(node.op not in _MOVES for segment in segments for node in segment.nodes):
+            return None
+        counted = (
+            replace(segment, pointwise=False) if segment in segments else segment
+            for segment in self.segments
+        )
+        return replace(self, segments=tuple(counted))
 
     @property
     def dynamic(self) -> bool:
@@ -285,6 +309,8 @@ class Movement:
 @remembered
 def _is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
     """Whether ``node`` is pointwise, and no product with a mask that is made of sizes."""
+    if is_float_cast(node):
+        return True
     return is_pointwise(node, scope, view) and not any(
         view.constants.of(tensor, scope) is None and view.is_data_free(tensor, scope)
         for tensor in node.inputs
@@ -303,7 +329,7 @@ def movements(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]
         if found is None:
             return
         segments.insert(0, found)
-        length += len(found.nodes)
+        length += min(len(found.nodes), _LONGEST // 4)  # a Split with a Tile for each row
         source = found.source
         yield Movement(view, scope, source, target, tuple(segments))
 
@@ -341,10 +367,11 @@ class _Walk:
                     frontier.append(tensor)
             if len(frontier) == 1:
                 pointwise = [_is_pointwise(node, self.scope, self.view) for node in nodes]
-                if any(pointwise) != all(pointwise):
+                moving = all(node.op in _MOVES for node in nodes)
+                if not moving and not all(pointwise):
                     return None
                 return Segment(tuple(nodes), frontier[0], target, all(pointwise))
-            if not frontier or len(nodes) > _LONGEST:
+            if not frontier or len(nodes) > _MOST_NODES:
                 return None
 
     def _copies(self, node: gs.Node) -> bool:

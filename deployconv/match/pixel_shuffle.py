@@ -2,10 +2,16 @@
 
     x -> (Conv) -> DepthToSpace -> y
     x -> (Conv) -> Reshape -> Transpose -> Reshape -> y
+    x -> (Conv) -> Transpose -> Reshape -> Transpose -> Reshape -> y, its channels last
+    x -> (Conv) -> Split -> DepthToSpace, one for each part -> Concat -> y
 
 ``y[n, c, s*i + q]`` is ``x[n, channel(c, q), i]``. If the phase ``q`` runs fastest in the
-channels (CRD) or slowest (DCR), this is DepthToSpace. Any other order is no pixel shuffle, and
-neither is the inverse. The index map decides, not the permutation of the Transpose.
+channels (CRD) or slowest (DCR), this is DepthToSpace. Any other order is a pixel shuffle only if a
+Conv makes the channels, which can be permuted there. The inverse is none. The index map decides,
+not the permutation of the Transpose.
+
+If the channels of x are its last axis, as behind a MatMul of tokens, the shuffle is listed and left
+as it is: a Conv and DepthToSpace would need a Transpose before and after them.
 
 A Conv before the shuffle is part of the site: its output channels can be put into another order.
 Both together are one upsampling layer (`ShuffledConv`), a ConvTranspose of stride s:
@@ -16,9 +22,8 @@ Both together are one upsampling layer (`ShuffledConv`), a ConvTranspose of stri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from math import prod
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -32,12 +37,13 @@ from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
     Geometry,
+    batch_size,
     has_references,
     is_standard,
     spatial_sizes,
 )
-from deployconv.match.index_map import holds_at_all_sizes
 from deployconv.match.movement import Movement, movements
+from deployconv.match.shuffle_map import FoundShuffle, shuffle_of
 from deployconv.match.site import (
     ChannelOrder,
     ConvBefore,
@@ -54,30 +60,56 @@ from deployconv.results import Reason
 
 Array = NDArray[Any]
 
-_MOVES = frozenset(
-    {"Einsum", "Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Flatten"}
-)
-_LONGEST = 8
-"""The most nodes of a shuffle that is not one DepthToSpace."""
+_REARRANGE = frozenset({"Einsum", "Transpose"})
+_JOIN = frozenset({"Concat", "DepthToSpace", "Slice", "Split"})
+"""Operators that move some of the channels only."""
+_MERGE = frozenset({"DepthToSpace", "Einsum", "Flatten", "Reshape"})
+"""Operators that make one axis of several; a shuffle needs one."""
+_MOVES = _REARRANGE | _JOIN | _MERGE | {"Identity", "Squeeze", "Unsqueeze"}
+_LAST = ("Concat", "DepthToSpace", "Reshape", "Transpose")
+"""Operators that a shuffle may end in."""
+_LONGEST = 12
+"""The most steps of a shuffle that is not one DepthToSpace."""
 
 
 def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
-    """The site that ends in ``node``, a DepthToSpace or the last Reshape of a shuffle."""
-    if not is_standard(node, "DepthToSpace", "Reshape") or has_references(node):
+    """The site that ends in ``node``, a DepthToSpace or the last node of a shuffle."""
+    if not is_standard(node, *_LAST) or has_references(node):
         return None
     if node.op == "DepthToSpace":
         return _depth_to_space(node, scope, view, name)
-    found = None
-    for movement in movements(node.outputs[0], scope, view):
-        ops = {part.op for part in movement.nodes}
-        if not ops <= _MOVES or len(movement.nodes) > _LONGEST:
-            break
-        if ops & {"Einsum", "Transpose"}:
-            found = _shuffle_of(movement) or found
+    found = _shuffle_before(node.outputs[0], scope, view)
     if found is None:
         return None
-    movement, stride, order = found
-    return _site(name, movement.nodes, movement, stride, order)
+    if node.op == "Transpose" and found.last:
+        # The channels may be moved to the end of a shuffle that is complete before.
+        inner = _shuffle_before(node.inputs[0], scope, view)
+        if inner is not None and not inner.last:
+            return None
+    return _site(name, found.movement.nodes, found)
+
+
+def _shuffle_before(target: gs.Tensor, scope: Scope, view: View) -> FoundShuffle | None:
+    """The shuffle that ends in ``target``: the longest that may become another one, or any."""
+    fitting: list[FoundShuffle] = []
+    for movement in islice(movements(target, scope, view), _LONGEST):
+        ops = {part.op for part in movement.nodes}
+        if not ops <= _MOVES:
+            break
+        if ops & (_REARRANGE | _JOIN) and ops & _MERGE:
+            found = shuffle_of(movement)
+            if found is not None and _is_listed(found, ops):
+                fitting.append(found)
+    movable = [found for found in fitting if not found.kept]
+    return next(reversed(movable or fitting), None)
+
+
+def _is_listed(found: FoundShuffle, ops: set[str]) -> bool:
+    """Whether a shuffle can be written as DepthToSpace, or is written as one usually is."""
+    if found.channels is None:
+        return not (found.kept and ops & _JOIN)
+    conv = _conv_before(found, found.movement.scope.path)
+    return conv is not None and conv.attributes.group == 1
 
 
 RECOGNISERS = (Recogniser("pixel_shuffle", _recognise),)
@@ -89,91 +121,13 @@ def _depth_to_space(node: gs.Node, scope: Scope, view: View, name: str) -> Site 
         return None
     order: ChannelOrder = "CRD" if node.attrs.get("mode", "DCR") == "CRD" else "DCR"
     movement = Movement(view, scope, node.inputs[0], node.outputs[0], ())
-    return _site(name, (node,), movement, (block, block), order)
+    return _site(name, (node,), FoundShuffle(movement, (block, block), order))
 
 
-_Found = tuple[Movement, tuple[int, ...], ChannelOrder]
-
-
-def _shuffle_of(movement: Movement) -> _Found | None:
-    """The shuffle that ``movement`` is; None if it is none, or not the same at all sizes."""
-    x, y = movement.source, movement.target
-    instances = movement.view.instances(movement.scope, x, *movement.outside())
-    dtype = dtype_name(x.dtype) or "float32"
-    agreed: tuple[tuple[int, ...], ChannelOrder] | None = None
-    if movement.overridable():
-        return None
-    for instance in instances:
-        # If the shape of the result is known, it rules out most others.
-        if y.name in instance and _stride(instance[x.name], instance[y.name]) is None:
-            return None
-        sources = movement.index_map(instance, dtype)
-        stride = None if sources is None else _stride(instance[x.name], sources.shape)
-        if sources is None or stride is None:
-            return None
-        order = fit_order(sources, instance[x.name], stride)
-        if order is None or (agreed is not None and agreed != (stride, order)):
-            return None
-        agreed = stride, order
-    if agreed is None:
-        return None
-    stride, order = agreed
-
-    def is_same(sources: Array, shape: tuple[int, ...]) -> bool:
-        same = _stride(shape, sources.shape) == stride
-        return same and fit_order(sources, shape, stride) == order
-
-    if movement.dynamic and not holds_at_all_sizes(movement, dtype, is_same):
-        return None
-    return movement, stride, order
-
-
-def _stride(before: Sequence[int], after: Sequence[int]) -> tuple[int, ...] | None:
-    """The factor of each spatial axis, if the two shapes are those of a shuffle."""
-    if len(before) != len(after) or not 3 <= len(before) <= 5 or before[0] != after[0]:
-        return None
-    if any(size % old for old, size in zip(before[2:], after[2:], strict=True)):
-        return None
-    stride = tuple(size // old for old, size in zip(before[2:], after[2:], strict=True))
-    return stride if prod(stride) > 1 and before[1] == after[1] * prod(stride) else None
-
-
-def fit_order(
-    sources: Array, input_shape: Sequence[int], stride: Sequence[int]
-) -> ChannelOrder | None:
-    """The channel order for which ``sources`` is a pixel shuffle; None if it is none.
-
-    Args:
-        sources: ``[N, C, s_1*i_1 ..]``, flat input index of each output element.
-        input_shape: ``[N, C * s_1 * .. * s_n, i_1 .. i_n]``.
-        stride: ``s_1 .. s_n``.
-    """
-    batch, depth, *sizes = input_shape
-    rank, phases = len(stride), prod(stride)
-    channels = depth // phases
-    flat = np.arange(prod(input_shape))
-    orders: tuple[tuple[ChannelOrder, list[int], list[int]], ...] = (
-        ("CRD", [channels, *stride], [1, *range(2, 2 + rank)]),
-        ("DCR", [*stride, channels], [1 + rank, *range(1, 1 + rank)]),
-    )
-    for order, split, (channel_axis, *phase_axes) in orders:
-        space_axes = range(2 + rank, 2 + 2 * rank)
-        interleaved = [axis for pair in zip(space_axes, phase_axes, strict=True) for axis in pair]
-        moved = flat.reshape(batch, *split, *sizes).transpose(0, channel_axis, *interleaved)
-        if np.array_equal(moved.reshape(sources.shape), sources):
-            return order
-    return None
-
-
-def _site(
-    name: str,
-    nodes: tuple[gs.Node, ...],
-    movement: Movement,
-    stride: tuple[int, ...],
-    order: ChannelOrder,
-) -> ShuffleSite:
+def _site(name: str, nodes: tuple[gs.Node, ...], found: FoundShuffle) -> ShuffleSite:
+    movement, stride = found.movement, found.stride
     source, scope = movement.source, movement.scope
-    conv = _conv_before(movement, name)
+    conv = _conv_before(found, name)
     geometry = Geometry(stride, None, None, None)
     if conv is not None:
         nodes = (conv.node, *nodes)
@@ -187,24 +141,29 @@ def _site(
         output=movement.target.name,
         geometry=geometry,
         stride=stride,
-        order=order,
+        order=found.order,
+        channel_map=found.channels,
         dtype=dtype_name(source.dtype) or (conv.weight.dtype.name if conv else None),
-        channels=_channels(movement, conv),
-        sizes=spatial_sizes(source, len(stride)),
+        channels=None if found.kept else _channels(movement, conv),
+        batch=None if found.kept else batch_size(source),
+        sizes=(None,) * len(stride) if found.kept else spatial_sizes(source, len(stride)),
         composite=len(movement.nodes) > 0,
+        movable=not found.kept,
+        channels_last=found.last,
         conv=conv,
         original=lambda: _original(movement),
         original_from=lambda x: _nodes_for(movement, x),
     )
 
 
-def _conv_before(movement: Movement, name: str) -> ConvBefore | None:
+def _conv_before(found: FoundShuffle, name: str) -> ConvBefore | None:
     """The Conv that makes the channels, if nothing but this shuffle reads them."""
+    movement = found.movement
     source, scope, view = movement.source, movement.scope, movement.view
     node = source.inputs[0] if source.inputs else None
     if node is None or not is_standard(node, "Conv") or not scope.holds(node):
         return None
-    if has_references(node):
+    if found.kept or has_references(node):
         return None
     if upsampling_before(node, scope, view) is not None:
         return None  # it ends a site of its own
@@ -217,6 +176,8 @@ def _conv_before(movement: Movement, name: str) -> ConvBefore | None:
     if isinstance(parameters, Reason):
         return None
     conv = AttributeReader(node, name).conv(weight, grouped_axis=0)
+    if conv.cropping is not None:
+        return None
     return ConvBefore(
         node=node,
         attributes=conv,
@@ -249,6 +210,7 @@ def _layer(
         weight=parameters.weight,
         transposed=False,
         bias=parameters.bias,
+        batch=batch_size(x),
         sizes=spatial_sizes(x, conv.rank),
         original=lambda: Original((scope.proto.node[scope.index(node)],), {}),
     )

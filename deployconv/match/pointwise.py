@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from deployconv.graph.symbolic.layers import UNARY
 from deployconv.graph.tensors import dtype_name
 
 if TYPE_CHECKING:
+    from deployconv.graph.constants import Constant
     from deployconv.graph.scope import Scope
     from deployconv.graph.view import View
 
@@ -35,45 +37,76 @@ _WITH_CONSTANTS = frozenset(
         "Sub",
     ]
 )
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_BY_ATTRIBUTE = frozenset(["DequantizeLinear", "QuantizeLinear"])
+"""Operators that name the axis of their constants in an attribute."""
+_FIRST_BROADCAST = 7
+"""The first opset that broadcasts as NumPy does."""
 
 
 def is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
     """Whether ``node`` computes each position from that position alone, by the same rule.
 
-    Its constants have one value, or one per channel. A Mul by a mask of zeros and ones is not
-    pointwise: it treats positions differently.
+    Its constants have one value, or several along one axis. Whether this is the axis of the
+    channels depends on where the layer stands.
     """
     if node.op in UNARY:
         return True
-    constants = [view.constants.of(tensor, scope) for tensor in node.inputs if tensor.name]
+    constants = _constants(node, scope, view)
     if node.op == "BatchNormalization":
         normal = not node.attrs.get("training_mode", 0) and len(node.outputs) == 1
-        return normal and all(constant is not None for constant in constants[1:])
+        return normal and all(at in constants for at in range(1, len(node.inputs)))
     if node.op not in _WITH_CONSTANTS:
         return False
-    data = [tensor for tensor, known in zip(node.inputs, constants, strict=False) if known is None]
-    ranks = {len(tensor.shape) for tensor in data if tensor.shape is not None}
-    rank = max(ranks, default=None)
-    return all(known is None or _per_channel(known.shape, rank) for known in constants)
-
-
-def per_channel(node: gs.Node, scope: Scope, view: View) -> tuple[bool, int]:
-    """Whether a pointwise ``node`` has values per channel, and the least rank of its input."""
-    if node.op == "BatchNormalization":
-        return True, 2
-    constants = [view.constants.of(tensor, scope) for tensor in node.inputs if tensor.name]
-    shapes = [constant.shape for constant in constants if constant is not None]
-    return any(prod(shape) > 1 for shape in shapes), max(map(len, shapes), default=0)
-
-
-def _per_channel(shape: Sequence[int], rank: int | None) -> bool:
-    """Whether a constant broadcasts to ``[N, C, ..]`` as one value, or as one per channel."""
-    if all(size == 1 for size in shape):
-        return True
-    if rank is None or rank < 3:
+    axes = {axis for known in constants.values() for axis in _varying(known.shape)}
+    if len(axes) > 1 or (axes and node.op in _BY_ATTRIBUTE):
         return False
-    padded = (1,) * (rank - len(shape)) + tuple(shape)
-    return len(padded) == rank and all(size == 1 for axis, size in enumerate(padded) if axis != 1)
+    return -1 not in axes or scope.opset >= _FIRST_BROADCAST
+
+
+def values_along(node: gs.Node, scope: Scope, view: View) -> tuple[int | None, int]:
+    """The axis along which a pointwise ``node`` has several values, and its input's least rank.
+
+    The axis counts from the end if it is negative. It is None if there are no such values.
+    """
+    if node.op == "BatchNormalization":
+        return 1, 2
+    shapes = [constant.shape for constant in _constants(node, scope, view).values()]
+    axes = [axis for shape in shapes for axis in _varying(shape)]
+    return next(iter(axes), None), max(map(len, shapes), default=0)
+
+
+def for_image(node: gs.Node, scope: Scope, view: View, rank: int) -> dict[str, Constant]:
+    """The constants of a pointwise ``node`` that need another shape in an image, by name.
+
+    They get that shape. The image is ``[N, C, ..]``, of ``rank`` dimensions.
+    """
+    found = {}
+    if node.op != "BatchNormalization":
+        for constant in _constants(node, scope, view).values():
+            if len(constant.shape) > rank or set(_varying(constant.shape)) - {1 - rank}:
+                found[constant.name] = by_channel(constant, rank)
+    return found
+
+
+def by_channel(constant: Constant, rank: int) -> Constant:
+    """``constant``, which has one value or one per channel, for an image of ``rank`` dimensions."""
+    count = prod(constant.shape)
+    shape = (count, *[1] * (rank - 2)) if count > 1 else ()
+    return replace(constant, shape=shape, read=lambda: constant.read().reshape(shape))
+
+
+def _constants(node: gs.Node, scope: Scope, view: View) -> dict[int, Constant]:
+    """The constant inputs of ``node``, by position."""
+    given = {
+        at: view.constants.of(tensor, scope) for at, tensor in enumerate(node.inputs) if tensor.name
+    }
+    return {at: constant for at, constant in given.items() if constant is not None}
+
+
+def _varying(shape: Sequence[int]) -> list[int]:
+    """The axes of more than one element, counted from the end."""
+    return [axis - len(shape) for axis, size in enumerate(shape) if size != 1]
 
 
 def keeps_zero(
@@ -99,3 +132,9 @@ def keeps_zero(
     except Exception:  # what cannot be run is not known to keep zeros
         return False
     return not np.asarray(result, np.float64).any()
+
+
+def is_float_cast(node: gs.Node) -> bool:
+    """Whether ``node`` is a Cast from one float type to another."""
+    kinds = dtype_name(node.inputs[0].dtype), dtype_name(node.attrs.get("to"))
+    return node.op == "Cast" and all(kind in _FLOATS for kind in kinds)

@@ -8,7 +8,7 @@ besides ``geometry``, ``dtype`` and ``operators``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployconv.match.attributes import ConvAttributes, Geometry
+from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
 from deployconv.match.operators import Operators, Window, ranked, stated_pads, transposed_pads
 from deployconv.polyphase import Axis
 from deployconv.resampling import Interpolation
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
     from onnx import NodeProto
 
+    from deployconv.graph.constants import Constant
     from deployconv.graph.scope import Scope
     from deployconv.graph.view import View
     from deployconv.match.weights import Parameter
@@ -37,11 +39,19 @@ ChannelOrder = Literal["CRD", "DCR"]
 
 @dataclass(frozen=True, eq=False)
 class Pointwise:
-    """Layers that do the same at every position, from one tensor to another, in graph order."""
+    """Layers that do the same at every position, from one tensor to another, in graph order.
+
+    Attributes:
+        nodes: the layers.
+        source: what the first one reads.
+        target: what the last one makes.
+        reshaped: constants that need another shape where the layers will run, by name, with it.
+    """
 
     nodes: tuple[gs.Node, ...]
     source: str
     target: str
+    reshaped: Mapping[str, Constant] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,22 +125,30 @@ class UpsampleSite(BaseSite):
     """One upsampling layer: the nodes that it replaces and what they compute.
 
     Attributes:
-        input: name of the low-resolution tensor, ``[N, C_in, i_1 .. i_n]``.
+        input: name of the low-resolution tensor, ``[N, C_in, i_1 .. i_n]`` or the same in other
+            ``input_axes``.
         output: name of the result, ``[N, C_out, o_1 .. o_n]``.
         axes: per spatial axis, which input a tap reads.
         weight: the kernel, ``[C_in, C_out/group, ...]`` if ``transposed``, else
             ``[C_out, C_in/group, ...]``.
         transposed: True for a ConvTranspose, False for a Conv.
         bias: ``[C_out]`` or None.
+        batch: N of the input; None if it does not follow from the model, and so may be 0.
         sizes: the input's spatial sizes; None for each that does not follow from the model.
         original: returns the nodes as the model has them, for the certificate.
         pointwise_before: pointwise layers between the upsampling and the Conv, which will run
             on the low-resolution input instead.
+        input_axes: which axes of the input are batch, channels and spatial axes.
         channels_in_batch: True if every channel becomes a batch element of its own first.
         repeats: True if every output pixel of a block is the same, so that the Conv can run
             before the pixels are repeated.
         requantize: True if the caller allows new scales for an integer weight whose taps have
             to be added.
+        dequantized: True if integers of the weight have become floats, as the caller allows.
+        channel_group: number of channel groups if the kernel has zeros between more groups than
+            the node states; None if it does not.
+        stored: makes the weight of the node of ``weight``, if the node has it in another layout;
+            None if it has it as it is.
         absorbed: the layers at the end of ``nodes`` that have become part of the axes, of the
             weight and of the bias.
         base: this layer without what it absorbed; None if that is nothing.
@@ -143,12 +161,17 @@ class UpsampleSite(BaseSite):
     weight: Parameter
     transposed: bool
     bias: Parameter | None
+    batch: int | None
     sizes: tuple[int | None, ...]
     original: Callable[[], Original]
     pointwise_before: tuple[Pointwise, ...] = ()
+    input_axes: ImageAxes = AS_THEY_ARE
     channels_in_batch: bool = False
     repeats: bool = False
     requantize: bool = False
+    dequantized: bool = False
+    channel_group: int | None = None
+    stored: Callable[[Array], Array] | None = None
     absorbed: tuple[Absorbed, ...] = ()
     base: UpsampleSite | None = None
 
@@ -176,7 +199,7 @@ class UpsampleSite(BaseSite):
     @property
     def group(self) -> int:
         """Number of channel groups."""
-        return self.geometry.group or 1
+        return self.channel_group or self.geometry.group or 1
 
     @property
     def channels(self) -> tuple[int, int]:
@@ -185,6 +208,12 @@ class UpsampleSite(BaseSite):
         if self.transposed:
             return first, second * self.group
         return second * self.group, first
+
+    def input_shape(self, original: Original, sizes: Sequence[int]) -> tuple[int, ...]:
+        """A shape of the input with the spatial ``sizes``, in which ``original`` runs."""
+        return self.input_axes.to_tensor(
+            (*(original.batch_and_channels or (2, self.channels[0])), *sizes)
+        )
 
     @property
     def stride(self) -> tuple[int, ...]:
@@ -199,7 +228,7 @@ class UpsampleSite(BaseSite):
     @property
     def conv_transpose(self) -> UpsampleSite | None:
         """The site itself if its layer is a ConvTranspose; None otherwise."""
-        return self if self.pattern == "conv_transpose" else None
+        return self if self.layer.op == "ConvTranspose" else None
 
     @property
     def operators(self) -> Operators:
@@ -259,10 +288,15 @@ class ShuffleSite(BaseSite):
         output: name of the result, ``[N, C, s_1 * i_1 .. s_n * i_n]``.
         stride: ``s_1 .. s_n``.
         order: which runs fastest in the channels: the phase (CRD) or the channel (DCR).
+        channel_map: the channel of ``source`` at each place of ``order``; None if that is the
+            channel of the same number. There is a ``conv`` then.
         dtype: element type of ``source``, None if unknown.
         channels: ``C * s_1 * .. * s_n``, None if unknown.
+        batch: N of ``source``; None if it does not follow from the model, and so may be 0.
         sizes: spatial sizes of ``source``; None for each that does not follow from the model.
         composite: True for several nodes, as Reshape and Transpose; False for a DepthToSpace.
+        movable: False if the channels of ``source`` are its last axis: then it stays as it is.
+        channels_last: True if ``output`` is ``[N, s_1 * i_1 .. s_n * i_n, C]``.
         conv: the Conv before the shuffle.
         original: returns the nodes of the shuffle as the model has them, for the certificate.
         original_from: returns the same nodes, with the sizes, batch and channels of a tensor
@@ -274,13 +308,22 @@ class ShuffleSite(BaseSite):
     geometry: Geometry
     stride: tuple[int, ...]
     order: ChannelOrder
+    channel_map: tuple[int, ...] | None
     dtype: str | None
     channels: int | None
+    batch: int | None
     sizes: tuple[int | None, ...]
     composite: bool
+    movable: bool
+    channels_last: bool
     conv: ConvBefore | None
     original: Callable[[], Original]
     original_from: Callable[[gs.Tensor], Original | None]
+
+    @property
+    def is_depth_to_space(self) -> bool:
+        """Whether it does what a DepthToSpace does, and nothing more."""
+        return self.movable and not self.channels_last and self.channel_map is None
 
     @property
     def operators(self) -> Operators:
@@ -367,6 +410,8 @@ class Recogniser:
 
 def _layer_operators(site: UpsampleSite) -> Operators:
     """The operators of an upsampling layer as it stands in the model."""
+    if site.layer.op == "Col2Im":
+        return Operators(None, ranked(site.nodes), site.dtype)
     transposed = site.pattern == "conv_transpose"
     is_resize = any(node.op in ("Resize", "Upsample") for node in site.nodes)
     window = Window(
@@ -375,7 +420,7 @@ def _layer_operators(site: UpsampleSite) -> Operators:
         stride=site.stride if transposed else (1,) * site.rank,
         dilation=tuple(abs(axis.step) for axis in site.axes),
         pads=tuple(map(transposed_pads, site.axes)) if transposed else stated_pads(site.layer),
-        group=site.group,
+        group=site.geometry.group or 1,
         channels=site.channels,
         dtype=site.dtype,
     )

@@ -14,14 +14,15 @@ the Conv reads ``h = o - p + d*t``. So output ``o`` and tap ``t`` read input
 
 Before a QLinearConv or ConvInteger both are listed and left as they are. Their weights could be
 moved as those after DequantizeLinear are, but models in this format are the end of a toolchain:
-the same tools write Q/DQ, which every runtime here reads.
+the same tools write Q/DQ, which every runtime here reads. Before a FusedConv, which onnxruntime
+makes of Conv and activation when it optimises a model for itself, they are listed as well.
 
 A Resize or Upsample that is part of no layer of this kind is listed with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from typing import TypeGuard
@@ -37,14 +38,17 @@ from deployconv.match.attributes import (
     AttributeReader,
     ConvAttributes,
     Geometry,
+    batch_size,
     has_references,
     is_standard,
     spatial_sizes,
 )
-from deployconv.match.index_map import AxisMap, Upsampling, upsampling_of
+from deployconv.match.axis_map import AxisMap
+from deployconv.match.baked_sizes import baked_upsampling
+from deployconv.match.index_map import Upsampling, is_even, upsampling_of
 from deployconv.match.interpolating_resize import interpolates
-from deployconv.match.movement import ZERO, Movement, Segment, movements
-from deployconv.match.pointwise import keeps_zero
+from deployconv.match.movement import ZERO, Movement, movements
+from deployconv.match.pointwise import for_image, keeps_zero
 from deployconv.match.site import Original, Pointwise, Recogniser, Site, SkippedSite, UpsampleSite
 from deployconv.match.weights import find_parameters, find_weight
 from deployconv.polyphase import Axis
@@ -54,6 +58,13 @@ _MOST_SOURCES = 24
 """Possible low-resolution inputs that are tried for one convolution."""
 _ANY_CHANNELS = 3
 """A number of channels to try a layer on that does the same to every channel."""
+_CROPS = frozenset(["Gather", "GatherND", "Pad", "Slice", "Split"])
+"""Operators that can cut off the border of an image; a Pad can with negative numbers."""
+_UNEVEN = "its rounding repeats the pixels unevenly"
+_RANKS = frozenset(["Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
+"""Operators that may stand around a Pad, such as one of 3-D images."""
+_MOST_BEFORE_CONV = 16
+"""The most nodes that are looked at for a Pad between a Resize and a Conv."""
 _INTEGER_CONVS = {"QLinearConv": 3, "ConvInteger": 1}
 """Which input is the weight."""
 _ZERO_POINT = 2
@@ -83,9 +94,14 @@ def upsampling_before(node: gs.Node, scope: Scope, view: View) -> Upsampling | N
     """The upsampling whose result the convolution ``node`` reads; None for any other node."""
     if is_standard(node, *_INTEGER_CONVS):
         return _before_integer_conv(node, scope, view)
-    if is_standard(node, "Conv") and not has_references(node):
+    if (is_standard(node, "Conv") or _is_fused(node)) and not has_references(node):
         return _before_conv(node, scope, view)
     return None
+
+
+def _is_fused(node: gs.Node) -> bool:
+    """Whether ``node`` is a Conv and an activation in one operator, as onnxruntime writes them."""
+    return bool(node.op == "FusedConv" and node.domain == "com.microsoft")
 
 
 def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Pattern) -> Site | None:
@@ -94,6 +110,8 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     Raises ModelError for a Conv that no runtime could accept.
     """
     found = upsampling_before(node, scope, view)
+    baked = baked_upsampling(node, scope, view) if found is None else None
+    found = found or baked
     if found is None or found.pattern != pattern:
         return None
     nodes = (*found.movement.nodes, node)
@@ -105,13 +123,19 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     if node.op in _INTEGER_CONVS:
         text = f"it ends in a {node.op}; quantize the model in the Q/DQ format instead"
         return skip(reason=Reason("quantized-operator", text))
+    if baked is not None:
+        text = "its shapes are those of one image, while the sizes of its input are dynamic"
+        return skip(reason=Reason("baked-sizes", text))
+    if _is_fused(node):
+        text = "it ends in a FusedConv of onnxruntime; rewrite the model before it is optimised"
+        return skip(reason=Reason("fused-operator", text))
     weight = find_weight(node, scope, view)
     if isinstance(weight, Reason):
         return skip(reason=weight)
     reader = AttributeReader(node, name)
     conv = reader.conv(weight, grouped_axis=0)
     geometry = Geometry(strides, conv.kernel, conv.dilations, conv.group)
-    parameters = find_parameters(node, scope, view, weight)
+    parameters = find_parameters(node, scope, view, weight, any_scales=True)
     if isinstance(parameters, Reason):
         return skip(reason=parameters, geometry=geometry)
     channels = weight.shape[1] * conv.group, weight.shape[0]
@@ -135,31 +159,41 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
         weight=parameters.weight,
         transposed=False,
         bias=parameters.bias,
-        sizes=spatial_sizes(x, conv.rank),
-        original=lambda: _original(found.movement, node, channels[0], conv.rank + 2),
-        pointwise_before=tuple(
-            Pointwise(segment.nodes, segment.source.name, segment.target.name)
-            for segment in found.movement.pointwise
-        ),
+        batch=batch_size(x, found.axes),
+        sizes=spatial_sizes(x, conv.rank, found.axes),
+        original=lambda: _original(found, node, channels[0], conv.rank + 2),
+        pointwise_before=tuple(_pointwise(found.movement, conv.rank + 2)),
+        input_axes=found.axes,
         channels_in_batch=found.channels_in_batch,
         repeats=found.only_repeats and set(conv.kernel) == {1} and not any(conv.pads),
     )
 
 
 def _before_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
-    """The farthest movement that upsamples, one that is proven at all sizes if there is any."""
+    """The movement before a Conv that upsamples most, of those that have the least against them.
+
+    One that is proven at all sizes comes first. One that crops the image before it enlarges it
+    gives way to one that begins behind the crop, unless the Conv reads no zeros where the pixels
+    were cut off. Of several, it is the farthest one whose source the Conv can read without a
+    Transpose, if there is one.
+    """
     found_weight = find_weight(node, scope, view)
     weight = None if isinstance(found_weight, Reason) else found_weight
     channels, rank = _input_of(node, weight)
     dtype = "float32" if weight is None else weight.dtype.name
-    farthest: Upsampling | None = None
-    for movement in _sources(node.inputs[0], scope, view):
-        found = upsampling_of(movement, channels, rank, dtype)
-        if not _enlarges(found):
-            continue
-        if farthest is None or found.proven or not farthest.proven:
-            farthest = found
-    return farthest
+    tried = [
+        upsampling_of(one, channels, rank, dtype) for one in _sources(node.inputs[0], scope, view)
+    ]
+    found = [one for one in tried if _enlarges(one)]
+    if len(found) > 1 and weight is not None:
+        conv = AttributeReader(node, scope.label(node)).conv(weight, grouped_axis=0)
+        found = [one for one in found if _obstacle(one, conv) is None] or found
+    return max(reversed(found), key=_rank, default=None)
+
+
+def _rank(found: Upsampling) -> tuple[bool, int, bool]:
+    """The larger, the more suitable is ``found`` for a layer."""
+    return found.proven, found.stride, not found.axes.order
 
 
 def _before_integer_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
@@ -195,7 +229,7 @@ def _sources(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]:
 
 
 def _enlarges(found: Upsampling | None) -> TypeGuard[Upsampling]:
-    return found is not None and any(axis.stride > 1 for axis in found.maps)
+    return found is not None and found.stride > 1
 
 
 def _zero_point(node: gs.Node, scope: Scope, view: View) -> float:
@@ -210,37 +244,32 @@ def _zero_point(node: gs.Node, scope: Scope, view: View) -> float:
 def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
     """Why this Conv cannot run at low resolution together with the upsampling before it."""
     if any(stride > 1 for stride in conv.strides):
-        return Reason("strided-conv", "the Conv behind the upsampling has a stride of its own")
+        return Reason("strided-conv", "the Conv after the upsampling has a stride above 1")
     if conv.auto_pad != "NOTSET" and any(conv.pads):
         return Reason("ambiguous-same-pads", "the Conv has both auto_pad and pads")
+    if conv.cropping is not None:
+        meant = f"pads {list(conv.allowed_pads)} and a Slice before it that cuts off"
+        text = f"the pads {list(conv.pads)} of the Conv are negative: {meant}"
+        return Reason("negative-pads", f"{text} {list(conv.cropping)} mean the same")
     pads = conv.explicit_pads
     for axis, (begin, end) in zip(found.maps, pads, strict=True):
         beyond = (*range(-begin, 0), *range(axis.size, axis.size + end))
         if any(axis.source(index) != ZERO for index in beyond):
+            if not any(node.op in _CROPS for node in found.movement.nodes):
+                return Reason("unsupported-rounding", _UNEVEN)
             text = "the upsampled tensor is cropped where the Conv pads it with zeros again"
             return Reason("cropped-upsampling", text)
     if not found.proven:
         text = "what it moves where is not shown to be the same at all sizes"
         return Reason("unproven-dynamic-sizes", text)
     if found.sets_zeros:
-        for run in _runs(found.movement.pointwise):
+        for run in found.movement.pointwise_runs:
             view, scope = found.movement.view, found.movement.scope
             nodes = [node for segment in run for node in segment.nodes]
             if not keeps_zero(nodes, run[0].source, run[-1].target, scope, view):
                 text = "a layer between the inserted zeros and the Conv makes them other values"
                 return Reason("shifted-zeros", text)
     return None
-
-
-def _runs(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Consecutive segments in one list each: together they may keep zeros if one does not."""
-    runs: list[list[Segment]] = []
-    for segment in segments:
-        if runs and runs[-1][-1].target is segment.source:
-            runs[-1].append(segment)
-        else:
-            runs.append([segment])
-    return runs
 
 
 def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Axis:
@@ -255,15 +284,25 @@ def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Ax
     )
 
 
-def _original(movement: Movement, conv: gs.Node, channels: int, rank: int) -> Original:
+def _pointwise(movement: Movement, rank: int) -> Iterator[Pointwise]:
+    """The pointwise layers on the way, for an image of ``rank`` dimensions."""
+    for segment in movement.pointwise:
+        reshaped: dict[str, Constant] = {}
+        for node in segment.nodes:
+            reshaped |= for_image(node, movement.scope, movement.view, rank)
+        yield Pointwise(segment.nodes, segment.source.name, segment.target.name, reshaped)
+
+
+def _original(found: Upsampling, conv: gs.Node, channels: int, rank: int) -> Original:
     """The nodes of the layer, with the first sizes that were tried."""
+    movement = found.movement
     instance = movement.instances(channels, rank)[0]
     nodes, constants, target = movement.runnable(instance, pointwise=True)
     last = NodeProto()
     last.CopyFrom(movement.scope.proto.node[movement.scope.index(conv)])
     last.input[0] = target
     nodes.append(last)
-    batch, depth, *sizes = instance[movement.source.name]
+    batch, depth, *sizes = found.axes.of_tensor(instance[movement.source.name])
     return Original(tuple(nodes), constants, tuple(sizes), (batch, depth))
 
 
@@ -315,11 +354,11 @@ def _why_it_stays(node: gs.Node, factors: list[float] | None, scope: Scope, view
         shown = " x ".join(f"{factor:g}" for factor in factors)
         return Reason("non-integer-scale", f"its scale is {shown}")
     if not _is_upsampling(node, scope, view, len(factors)):
-        return Reason("unsupported-rounding", "its rounding repeats the pixels unevenly")
+        return Reason("unsupported-rounding", _UNEVEN)
     padding = _padding_before_conv(node)
     if padding is not None:
         return Reason("non-zero-padding", f"padding by {padding} stands between it and the Conv")
-    return Reason("no-conv", "no Conv stands directly behind it")
+    return Reason("no-conv", "no Conv follows directly after it")
 
 
 def _is_upsampling(node: gs.Node, scope: Scope, view: View, rank: int) -> bool:
@@ -328,13 +367,21 @@ def _is_upsampling(node: gs.Node, scope: Scope, view: View, rank: int) -> bool:
     if movement is None or movement.source is not node.inputs[0]:
         return False
     dtype = dtype_name(node.inputs[0].dtype) or "float32"
-    return upsampling_of(movement, _ANY_CHANNELS, rank, dtype) is not None
+    return is_even(movement, _ANY_CHANNELS, rank, dtype)
 
 
 def _padding_before_conv(node: gs.Node) -> str | None:
     """The mode of a Pad between ``node`` and a Conv; zero padding would be part of a site."""
-    for consumer in node.outputs[0].outputs:
-        feeds_conv = any(after.op == "Conv" for out in consumer.outputs for after in out.outputs)
-        if consumer.op == "Pad" and feeds_conv:
-            return str(consumer.attrs.get("mode", "constant"))
+    waiting: list[tuple[gs.Node, str | None]] = [(node, None)]
+    for _ in range(_MOST_BEFORE_CONV):
+        if not waiting:
+            break
+        last, mode = waiting.pop(0)
+        for consumer in (after for out in last.outputs for after in out.outputs):
+            if consumer.op == "Conv" and mode is not None:
+                return mode
+            if consumer.op == "Pad":
+                waiting.append((consumer, str(consumer.attrs.get("mode", "constant"))))
+            elif consumer.op in _RANKS:
+                waiting.append((consumer, mode))
     return None

@@ -1,11 +1,11 @@
 """Find the weight and bias of a convolution: constants of a float type, maybe made of integers.
 
     constant -> Conv, ConvTranspose
-    integers, scale, (zero point) -> DequantizeLinear -> Conv, ConvTranspose
-    floats, scale, (zero point) -> QuantizeLinear -> DequantizeLinear -> Conv, ConvTranspose
+    integers -> DequantizeLinear -> Conv, ConvTranspose         (`dequantized`)
 
 Integers stay integers: each value is ``(integer - zero_point) * scale``. A Conv can have one
-scale per tensor or one per output channel. What has more scales than that, or is computed
+scale per tensor or one per output channel. What has other scales than that is used only where the
+caller takes new scales or floats instead. What is computed
 differently by different runtimes, is refused with a reason; so is a weight that is computed while
 the model runs or that a caller may override.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,20 +21,18 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.graph.constants import Constant
-from deployconv.graph.quantization import GRIDS, along, dequantize, quantize
+from deployconv.graph.quantization import GRIDS, along
 from deployconv.graph.scope import Scope
-from deployconv.graph.tensors import dtype_name
 from deployconv.graph.view import View
-from deployconv.match.attributes import is_standard
+from deployconv.match.dequantized import Dequantized, dequantized
 from deployconv.results import Reason
 
 Array = NDArray[Any]
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
-_INTEGERS = ("int8", "uint8", "int32")
-"""Inputs of DequantizeLinear since its first version; int32 is for a bias only."""
-_FIRST_AXIS_OPSET = 13
-"""Before this opset DequantizeLinear has one scale per tensor."""
+TRANSPOSED = ("ConvTranspose", "ConvTransposeWithDynamicPads")
+"""Operators whose weight has the input channels first."""
+_DIFFERS = "calls of its local function pass different values as its {}: inline the function"
 
 
 @dataclass(frozen=True)
@@ -45,10 +42,12 @@ class Quantized:
     Attributes:
         dtype: of the integers.
         read: returns them, in the layout of the parameter.
-        scale: ``[]``, or ``[C_out]`` for one per output channel.
+        scale: ``[]``, or ``[C_out]`` for one per output channel; else see ``by_output``.
         zero_point: of the same shape, and of ``dtype``; None if the model states none.
         group: number of groups of a ConvTranspose, whose weight is ``[C_in, C_out/group, ..]``;
             None if axis 0 has the output channels.
+        by_output: False if the scales belong to the input channels or to the taps, so that no new
+            Conv can have them. Then they broadcast to the parameter as they are.
     """
 
     dtype: np.dtype[Any]
@@ -56,10 +55,11 @@ class Quantized:
     scale: Array
     zero_point: Array | None
     group: int | None
+    by_output: bool = True
 
     def along(self, values: Array, shape: Sequence[int]) -> Array:
-        """``values``, ``[]`` or ``[C_out]``, as they broadcast to a parameter of ``shape``."""
-        if values.ndim == 0:
+        """``values``, a scale or zero point, as they broadcast to a parameter of ``shape``."""
+        if values.ndim == 0 or not self.by_output:
             return values
         rest = [1] * (len(shape) - 2)
         if self.group is None:
@@ -109,27 +109,41 @@ class Parameters:
     bias: Parameter | None
 
 
+def bias_of(node: gs.Node) -> gs.Tensor | None:
+    """The bias of ``node``, a Conv or ConvTranspose; None if it has none."""
+    place = 3 if node.op == "ConvTransposeWithDynamicPads" else 2
+    return node.inputs[place] if len(node.inputs) > place and node.inputs[place].name else None
+
+
 def find_weight(node: gs.Node, scope: Scope, view: View) -> Constant | Reason:
     """The weight of ``node``, a Conv or ConvTranspose, or the reason why it cannot be used."""
     constant = view.constants.of(node.inputs[1], scope)
     if constant is not None:
         return constant
-    found = _dequantized(node.inputs[1], scope, view)
+    found = dequantized(node.inputs[1], scope, view)
+    varies = found is None or (isinstance(found, Reason) and found.code == "runtime-weight")
+    if varies and view.constants.follows_argument(node.inputs[1], scope):
+        return Reason("function-argument", _DIFFERS.format("weight"))
     return found or Reason("runtime-weight", "its weight is computed while the model runs")
 
 
 def find_parameters(
-    node: gs.Node, scope: Scope, view: View, weight: Constant
+    node: gs.Node, scope: Scope, view: View, weight: Constant, any_scales: bool = False
 ) -> Parameters | Reason:
-    """Weight and bias of ``node``, a Conv or ConvTranspose, whose weight is the given constant."""
-    bias = None
-    if len(node.inputs) > 2 and node.inputs[2].name:
-        bias = view.constants.of(node.inputs[2], scope)
+    """Weight and bias of ``node``, a Conv or ConvTranspose, whose weight is the given constant.
+
+    With ``any_scales`` the weight may have scales that no new Conv can have.
+    """
+    bias, given = None, bias_of(node)
+    if given is not None:
+        bias = view.constants.of(given, scope)
         if bias is None:
-            made = _dequantized(node.inputs[2], scope, view)
+            made = dequantized(given, scope, view)
             if isinstance(made, Reason) and made.code != "runtime-weight":
                 return made
-            if not isinstance(made, _Dequantized):
+            if made is None and view.constants.follows_argument(given, scope):
+                return Reason("function-argument", _DIFFERS.format("bias"))
+            if not isinstance(made, Dequantized):
                 return Reason("runtime-bias", "its bias is computed while the model runs")
             bias = made
     if weight.dtype.name not in _DTYPES:
@@ -144,79 +158,21 @@ def find_parameters(
             "its weight or bias is a graph input with a default that a caller may override;"
             " --freeze-initializers takes the default as constant",
         )
-    if not isinstance(weight, _Dequantized):
+    if not isinstance(weight, Dequantized):
         # A float layer: TensorRT accepts no int32 bias in it, so the values of the bias are read.
         return Parameters(Parameter.of(weight), None if bias is None else Parameter.of(bias))
-    transposed, group = node.op == "ConvTranspose", node.attrs.get("group", 1)
-    held = _quantized_weight(weight, transposed, group)
+    transposed, group = node.op in TRANSPOSED, node.attrs.get("group", 1)
+    held = _quantized_weight(weight, transposed, group, any_scales)
     if isinstance(held, Reason):
         return held
-    if isinstance(bias, _Dequantized):
+    if isinstance(bias, Dequantized):
         return Parameters(held, _quantized_bias(bias))
     return Parameters(held, None if bias is None else Parameter.of(bias))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Dequantized(Constant):
-    """The result of a DequantizeLinear that reads constants; ``read`` returns its values.
-
-    Attributes:
-        integers: its input.
-        scale: ``[]``, or one value per index of ``axis``.
-        zero_point: of the same shape, of the dtype of the integers; None if the node has none.
-        axis: along which the scales vary, at least 0.
-    """
-
-    integers: Constant
-    scale: Array
-    zero_point: Array | None
-    axis: int
-
-
-def _dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> _Dequantized | Reason | None:
-    """The values of ``tensor`` if DequantizeLinear makes it, or the reason why not to use them.
-
-    None if DequantizeLinear does not make it.
-    """
-    node = _producer(tensor, "DequantizeLinear", scope)
-    if node is None:
-        return None
-    integers = _integers(node.inputs[0], scope, view)
-    if integers is None:
-        return Reason("runtime-weight", "the integers of its weight are computed while it runs")
-    if isinstance(integers, Reason):
-        return integers
-    if integers.dtype.name not in _INTEGERS:
-        return Reason(
-            "quantized-weight", f"its weight or bias is quantized to {integers.dtype.name}"
-        )
-    found = _scale_of(node, integers.shape, scope, view)
-    if isinstance(found, Reason):
-        return found
-    if found.dtype not in (None, found.scale.dtype.name):
-        return Reason("quantized-weight", f"its weight or bias is dequantized to {found.dtype}")
-    scale, zero_point, axis = found.scale, found.zero_point, found.axis
-
-    def read() -> Array:
-        values = integers.read()
-        return dequantize(
-            values, along(scale, axis, values.ndim), along(zero_point, axis, values.ndim)
-        )
-
-    return _Dequantized(
-        name=tensor.name,
-        shape=integers.shape,
-        dtype=scale.dtype,
-        read=read,
-        overridable=integers.overridable or found.overridable,
-        integers=integers,
-        scale=scale,
-        zero_point=zero_point,
-        axis=axis,
-    )
-
-
-def _quantized_weight(found: _Dequantized, transposed: bool, group: int) -> Parameter | Reason:
+def _quantized_weight(
+    found: Dequantized, transposed: bool, group: int, any_scales: bool
+) -> Parameter | Reason:
     """The weight with one scale, or with one scale per output channel.
 
     One scale per input channel cannot be a Conv's, unless each output channel reads the input
@@ -245,101 +201,30 @@ def _quantized_weight(found: _Dequantized, transposed: bool, group: int) -> Para
 
     scale = by_channel(found.scale)
     zero_point = None if found.zero_point is None else by_channel(found.zero_point)
-    if scale is None or (found.zero_point is not None and zero_point is None):
+    by_output = scale is not None and (found.zero_point is None or zero_point is not None)
+    if not by_output and not any_scales:
         text = "its weight has a scale or zero point for each input channel"
         return Reason("per-input-channel-scale", text)
+    if scale is None or not by_output:
+        rank = len(shape)
+        scale = along(found.scale, found.axis, rank)
+        zero_point = None if found.zero_point is None else along(found.zero_point, found.axis, rank)
     if zero_point is not None:  # both per channel, or both per tensor
         scale, zero_point = np.broadcast_arrays(scale, zero_point)
     quantized = Quantized(
-        found.integers.dtype, found.integers.read, scale, zero_point, group if transposed else None
+        found.integers.dtype,
+        found.integers.read,
+        scale,
+        zero_point,
+        group if transposed else None,
+        by_output,
     )
     return Parameter(found.name, shape, found.dtype, found.read, quantized)
 
 
-def _quantized_bias(found: _Dequantized) -> Parameter:
+def _quantized_bias(found: Dequantized) -> Parameter:
     """The bias ``[C_out]``, with the integers that it is made of."""
     quantized = Quantized(
         found.integers.dtype, found.integers.read, found.scale, found.zero_point, None
     )
     return Parameter(found.name, found.shape, found.dtype, found.read, quantized)
-
-
-@dataclass(frozen=True)
-class _Scale:
-    scale: Array
-    zero_point: Array | None
-    axis: int
-    dtype: str | None
-    overridable: bool
-
-
-def _scale_of(node: gs.Node, shape: tuple[int, ...], scope: Scope, view: View) -> _Scale | Reason:
-    """Scale and zero point of a QuantizeLinear or DequantizeLinear, or why they cannot be used."""
-    given = [tensor for tensor in node.inputs[1:] if tensor.name]
-    constants = [view.constants.of(tensor, scope) for tensor in given]
-    known = [constant for constant in constants if constant is not None]
-    if len(known) < len(given) or not known:
-        return Reason("runtime-weight", "the scale of its weight or bias is computed while it runs")
-    if node.attrs.get("block_size", 0):
-        return Reason("quantized-weight", "its weight or bias is quantized in blocks")
-    if "precision" in node.attrs:
-        return Reason("quantized-weight", "its QuantizeLinear states a precision of its own")
-    scale, *rest = [constant.read() for constant in known]
-    if scale.dtype.name not in ("float32", "float16", "bfloat16"):
-        return Reason("quantized-weight", f"the scale of its weight or bias is {scale.dtype.name}")
-    zero_point = rest[0] if rest else None
-    axis = node.attrs.get("axis", 1)
-    axis = axis + len(shape) if axis < 0 else axis
-    sizes = {scale.size, scale.size if zero_point is None else zero_point.size}
-    by_axis = scale.ndim == 1 and 0 <= axis < len(shape) and scale.size == shape[axis]
-    if len(sizes) > 1 or (scale.size != 1 and not by_axis):
-        return Reason("quantized-weight", "its scales are neither one nor one per channel")
-    if scale.size != 1 and scope.opset < _FIRST_AXIS_OPSET:
-        return Reason("quantized-weight", f"opset {scope.opset} has one scale per tensor only")
-    if scale.size == 1:
-        scale = scale.reshape(())
-        zero_point = None if zero_point is None else zero_point.reshape(())
-    dtype = dtype_name(node.attrs.get("output_dtype") or None)
-    return _Scale(scale, zero_point, axis, dtype, any(c.overridable for c in known))
-
-
-def _integers(tensor: gs.Tensor, scope: Scope, view: View) -> Constant | Reason | None:
-    """The constant integers of ``tensor``, which QuantizeLinear may make of constant floats.
-
-    None if they are no constant, or the reason why they cannot be used.
-    """
-    constant = view.constants.of(tensor, scope)
-    node = _producer(tensor, "QuantizeLinear", scope)
-    if constant is not None or node is None:
-        return constant
-    floats = view.constants.of(node.inputs[0], scope)
-    if floats is None:
-        return None
-    found = _scale_of(node, floats.shape, scope, view)
-    if isinstance(found, Reason):
-        return found
-    zero_point = found.zero_point
-    if zero_point is None:
-        zero_point = np.zeros((), found.dtype or np.uint8)
-    if zero_point.dtype.name not in GRIDS:
-        return Reason(
-            "quantized-weight", f"its weight or bias is quantized to {zero_point.dtype.name}"
-        )
-    values, rank = floats.read(), len(floats.shape)
-    integers = quantize(
-        values, along(found.scale, found.axis, rank), along(zero_point, found.axis, rank)
-    )
-    if integers is None:
-        text = "runtimes quantize its weight to different integers"
-        return Reason("quantized-weight", text)
-    overridable = floats.overridable or found.overridable
-    read = partial(np.asarray, integers)
-    return Constant(tensor.name, floats.shape, integers.dtype, read, True, overridable)
-
-
-def _producer(tensor: gs.Tensor, op: str, scope: Scope) -> gs.Node | None:
-    """The node that makes ``tensor``, if it is a standard ``op`` in ``scope`` or around it."""
-    node = tensor.inputs[0] if tensor.inputs else None
-    if node is None or not is_standard(node, op):
-        return None
-    return node if any(place.holds(node) for place in scope.ancestors()) else None

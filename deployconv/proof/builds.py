@@ -176,10 +176,11 @@ def _site_model(site: UpsampleSite) -> ModelProto:
     kind = onnx.helper.np_dtype_to_tensor_dtype(site.weight.dtype)
     batch_and_channels = original.batch_and_channels or (1, site.channels[0])
     sizes = original.sizes or tuple(size or _SIZE for size in site.sizes)
+    shape = site.input_axes.to_tensor([*batch_and_channels, *sizes])
     graph = onnx.helper.make_graph(
         original.nodes,
         "layer",
-        [onnx.helper.make_tensor_value_info(site.input, kind, [*batch_and_channels, *sizes])],
+        [onnx.helper.make_tensor_value_info(site.input, kind, shape)],
         [onnx.helper.make_tensor_value_info(site.output, kind, None)],
         [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -27,6 +28,7 @@ from deployconv.rewrites.base import Oracle, Rewrite, Trial
 from deployconv.rewrites.planning import Planning
 from deployconv.rewrites.trial import ORACLE_INPUT, ORACLE_OUTPUT
 from deployconv.runtimes import get_backend
+from deployconv.runtimes.base import Session
 
 Array = NDArray[Any]
 
@@ -74,12 +76,12 @@ def certify(rewrite: Rewrite, name: str, seed: int = 0) -> Certified:
     Raises BackendUnavailable if neither can run one of them.
     """
     trial = rewrite.trial(np.random.default_rng(seed))
-    expected, actual = (
-        _run(model, trial.feeds, trial.output, name) for model in (trial.old, trial.new)
-    )
-    failure = _first_difference(expected, actual)
+    old, new = (_Runner(model, trial.output, name) for model in (trial.old, trial.new))
+    failure = _first_difference(old.run(trial.feeds), new.run(trial.feeds))
+    if failure is None and trial.may_be_empty:
+        failure = _failure_on_empty_batch(old, new, trial.feeds)
     for oracle in trial.oracles if failure is None else ():
-        shown = _run(oracle.model, {ORACLE_INPUT: oracle.image}, ORACLE_OUTPUT, name)
+        shown = _Runner(oracle.model, ORACLE_OUTPUT, name).run({ORACLE_INPUT: oracle.image})
         failure = failure or _first_beyond(oracle, shown)
     return Certified("exact" if failure is None else "failed", trial, failure)
 
@@ -173,21 +175,53 @@ def folder_name(site: str, taken: set[str]) -> str:
     return name
 
 
-def _run(model: ModelProto, feeds: Mapping[str, Array], output: str, site: str) -> Array:
-    """Run one model of a trial and return its output."""
-    try:
+class _Runner:
+    """Runs one model of a trial; ``site`` is what errors call the layer."""
+
+    def __init__(self, model: ModelProto, output: str, site: str) -> None:
+        self._model, self._output, self._site = model, output, site
+
+    @cached_property
+    def _session(self) -> Session:
         backend = get_backend(DEFAULT_RUNTIME)
-        session = backend.prepare(model.SerializeToString(), optimise=False)
-        return session.run(feeds)[output]
-    except DeployconvError as refusal:
-        # onnxruntime is not installed, or refuses what ONNX allows.
+        return backend.prepare(self._model.SerializeToString(), optimise=False)
+
+    def run(self, feeds: Mapping[str, Array]) -> Array:
+        """Return the output. Raises BackendUnavailable if nothing here can run the model."""
         try:
-            return run_reference(model, feeds)[output]
-        except Exception as error:
-            raise BackendUnavailable(
-                f"{site}: no certificate, as neither onnxruntime ({refusal}) nor the ONNX"
-                f" reference evaluator ({type(error).__name__}) runs it: leave it out with --skip"
-            ) from error
+            return self.run_in_onnxruntime(feeds)
+        except DeployconvError as refusal:
+            # onnxruntime is not installed, or refuses what ONNX allows.
+            try:
+                return run_reference(self._model, feeds)[self._output]
+            except Exception as error:
+                raise BackendUnavailable(
+                    f"{self._site}: no certificate, as neither onnxruntime ({refusal}) nor the"
+                    f" ONNX reference evaluator ({type(error).__name__}) runs it: leave it out"
+                    f" with --skip"
+                ) from error
+
+    def run_in_onnxruntime(self, feeds: Mapping[str, Array]) -> Array:
+        """Return the output. Raises DeployconvError if onnxruntime cannot run the model."""
+        return self._session.run(feeds)[self._output]
+
+
+def _failure_on_empty_batch(old: _Runner, new: _Runner, feeds: Mapping[str, Array]) -> str | None:
+    """What fails on an empty batch, in words.
+
+    None if nothing does, and if onnxruntime cannot run the old nodes on one.
+    """
+    empty = {name: x[:0] for name, x in feeds.items()}
+    try:
+        expected = old.run_in_onnxruntime(empty)
+    except DeployconvError:
+        return None
+    try:
+        actual = new.run_in_onnxruntime(empty)
+    except DeployconvError as refusal:
+        return f"an empty batch: {refusal}"
+    failure = _first_difference(expected, actual)
+    return failure and f"an empty batch: {failure}"
 
 
 def run_reference(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from deployconv.errors import UsageError
-from deployconv.options import FeedOptions, Inputs
+from deployconv.options import FeedOptions, Inputs, Shapes
 from deployconv.runtimes.base import Array, Session, TensorSpec
 from deployconv.runtimes.shapes import check_shape, choose_shapes, listed, shown
 
@@ -34,8 +34,9 @@ def make_feeds(specs: Sequence[TensorSpec], options: FeedOptions) -> PreparedFee
 
     Floats are standard normal, so of both signs; integers are 0 to 9; booleans are True and
     False equally often. Dynamic sizes come from ``options.shapes``; without one a batch is 1 and
-    any other size 64 (32 for three spatial axes). Equal dimension names get equal sizes. An
-    input of shape ``()`` takes any given shape, as it is a scalar or of unknown rank.
+    any other size 64 (32 for three spatial axes). Sizes of one name of two inputs are equal, unless
+    the caller gave others. An input of shape ``()`` takes any given shape, as it is a scalar or of
+    unknown rank.
 
     Raises:
         UsageError: shapes or arrays do not fit what the model declares, or the model takes
@@ -54,10 +55,16 @@ def make_feeds(specs: Sequence[TensorSpec], options: FeedOptions) -> PreparedFee
                 "give --inputs FILE.npz"
             )
     shapes, note = choose_shapes(specs, options.shapes)
-    generator = np.random.default_rng(options.seed)
-    return PreparedFeeds(
-        {spec.name: _random(generator, spec, shapes[spec.name]) for spec in specs}, note
-    )
+    return PreparedFeeds(random_arrays(specs, shapes, options.seed), note)
+
+
+def random_arrays(specs: Sequence[TensorSpec], shapes: Shapes, seed: int) -> dict[str, Array]:
+    """Random arrays of these shapes, see `make_feeds`; a size may be 0.
+
+    Raises UsageError if an array cannot be allocated.
+    """
+    generator = np.random.default_rng(seed)
+    return {spec.name: _random(generator, spec, shapes[spec.name]) for spec in specs}
 
 
 def input_shapes(specs: Sequence[TensorSpec], options: FeedOptions) -> dict[str, tuple[int, ...]]:

@@ -8,25 +8,36 @@ the name of the site's last node.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deployconv.errors import UsageError
-from deployconv.options import DEFAULT_RUNTIME, Capability, FeedOptions
+from deployconv.options import (
+    DEFAULT_BENCH_SECONDS,
+    DEFAULT_RUNTIME,
+    Capability,
+    FeedOptions,
+)
 from deployconv.proof.inputs import common_inputs, make_feeds
 from deployconv.results import Latency, LayerTime, Profile, Quantiles, SiteTime
 from deployconv.runtimes import get_backend, names_with
 from deployconv.runtimes.base import Feeds, GpuSession, ModelSource, Session
-from deployconv.runtimes.measure import describe_machine, time_interleaved
+from deployconv.runtimes.blocks import time_in_blocks
+from deployconv.runtimes.measure import busy_machine, describe_machine, time_interleaved
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
 PROFILED_RUNS = 20
+_SECONDS = 2.0
+"""For the runs of two models, if that gives a narrow interval."""
 
 _NO_FEED = FeedOptions()
 
@@ -40,12 +51,14 @@ def measure_latency(
     runs: int | None = None,
     profile: bool = False,
     cuda_graph: bool = False,
+    budget: float = DEFAULT_BENCH_SECONDS,
 ) -> Latency:
     """Time one model, or two interleaved; the result names the machine and the runtime.
 
-    ``ratio`` is the median over pairs of adjacent runs of their ratio: a disturbance of both runs
-    cancels within the pair, and the median ignores the few pairs in which it met only one. The
-    ratio of the two medians would compare moments that may lie seconds apart.
+    ``ratio`` is the median of one ratio per block of runs, see `blocks`; a block's own is the
+    median over pairs of adjacent runs. A disturbance of both runs cancels within the pair, and the
+    median ignores the few pairs in which it met only one. The ratio of the two medians would
+    compare moments that may lie seconds apart.
 
     Args:
         reference: the model to time.
@@ -53,9 +66,11 @@ def measure_latency(
         backend_name: what runs them.
         feed: where the inputs come from.
         threads: of the CPU; None for the backend's default.
-        runs: timed runs per model; None for a number that fits the time of a run.
+        runs: timed runs per model; None for a number that fits the time of a run, and for two
+            models the noise.
         profile: also time each layer by itself, after the timing, which that would disturb.
         cuda_graph: time launches of a captured CUDA graph.
+        budget: seconds that the comparison of two models may take if their ratio is uncertain.
 
     Raises:
         UsageError: ``runs`` is not positive, the inputs do not fit, the interfaces differ, or
@@ -70,33 +85,48 @@ def measure_latency(
     if cuda_graph:
         _require("captures_graphs", "--cuda-graph", backend_name)
     backend = get_backend(backend_name)
-    before = backend.prepare(reference, threads=threads)
-    sessions = [before]
-    specs = tuple(before.inputs)
-    if candidate is not None:
-        sessions.append(backend.prepare(candidate, threads=threads))
-        specs = common_inputs(*sessions)
+    sources = [reference] if candidate is None else [reference, candidate]
+    busy = busy_machine()
+    start = time.monotonic()
+    sessions = [backend.prepare(source, threads=threads) for source in sources]
+    load_seconds = time.monotonic() - start
     for session in sessions:
         if isinstance(session, GpuSession):
             session.cuda_graph = cuda_graph
+    specs = tuple(sessions[0].inputs) if candidate is None else common_inputs(*sessions)
     arrays = make_feeds(specs, feed).arrays
-    times = time_interleaved(sessions, arrays, runs)
-    after_ms = ratio = None
-    if candidate is not None:
-        after_ms = _quantiles(times[1])
-        ratio = float(np.median(np.divide(times[0], times[1])))
+    if candidate is None:
+        (times,) = time_interleaved(sessions, arrays, runs)
+        compared = None
+    else:
+        on_gpu = any(isinstance(session, GpuSession) for session in sessions)
+        compared = time_in_blocks(
+            sessions,
+            None if on_gpu else [partial(backend.prepare, one, threads=threads) for one in sources],
+            arrays,
+            seconds=_SECONDS,
+            limit=budget,
+            load_seconds=load_seconds,
+            runs=runs,
+        )
+        times = compared.of_model(0)
+    found = compared.interval(1) if compared else None
+    known = found is not None and isfinite(found.high)
     return Latency(
         backend=backend_name,
-        provider=before.provider,
-        threads=before.threads,
-        runs=len(times[0]),
+        provider=sessions[0].provider,
+        threads=sessions[0].threads,
+        runs=len(times),
         machine=describe_machine(),
         runtime=backend.runtime,
-        before_ms=_quantiles(times[0]),
-        after_ms=after_ms,
-        ratio=ratio,
+        before_ms=_quantiles(times),
+        after_ms=_quantiles(compared.of_model(1)) if compared else None,
+        ratio=found.ratio if found else None,
         cuda_graph=cuda_graph,
-        profiles=_profiles(sessions, (reference, candidate), arrays) if profile else (),
+        profiles=_profiles(sessions, sources, arrays) if profile else (),
+        low=found.low if found and known else None,
+        high=found.high if found and known else None,
+        note=busy or busy_machine(),
     )
 
 
@@ -111,10 +141,10 @@ def _require(capability: Capability, option: str, backend_name: str) -> None:
 
 
 def _profiles(
-    sessions: Sequence[Session], sources: Sequence[ModelSource | None], feeds: Feeds
+    sessions: Sequence[Session], sources: Sequence[ModelSource], feeds: Feeds
 ) -> tuple[Profile, ...]:
     """One profile per session; in the second, nodes that replace a site count as that site."""
-    names = [SiteNames.of(source) for source in sources if source is not None]
+    names = [SiteNames.of(source) for source in sources]
     named = (names[0], *(one.with_ids_of(names[0]) for one in names[1:]))
     return tuple(
         take_profile(session, feeds, of)

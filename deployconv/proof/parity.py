@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import ml_dtypes
@@ -12,14 +14,16 @@ import numpy as np
 
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.graph.quantization import GRIDS
-from deployconv.options import DEFAULT_RUNTIME, FeedOptions
+from deployconv.options import DEFAULT_RUNTIME, FeedOptions, Shapes
 from deployconv.proof.compare import REQUANTIZED, RTOL, compare_outputs
-from deployconv.proof.inputs import PreparedFeeds, common_inputs, make_feeds
+from deployconv.proof.inputs import PreparedFeeds, common_inputs, make_feeds, random_arrays
+from deployconv.proof.other_sizes import check_other_sizes, trials_after
 from deployconv.proof.tolerance import low_precision_types, quantization_steps
-from deployconv.proof.twins import twin_of, without_rounding
-from deployconv.results import OutputParity, Parity
+from deployconv.proof.twins import as_declared, twin_of, widened, without_rounding
+from deployconv.results import OutputParity, Parity, SizeParity
 from deployconv.runtimes import get_backend, get_runtime
 from deployconv.runtimes.base import Array, Backend, ModelSource, Session, TensorSpec
+from deployconv.runtimes.shapes import read_structure
 
 _NO_FEED = FeedOptions()
 
@@ -31,6 +35,7 @@ def check_parity(
     feed: FeedOptions = _NO_FEED,
     threads: int | None = None,
     requantized: bool = False,
+    other_sizes: bool = True,
 ) -> Parity:
     """Run both models on the same inputs and compare all outputs, see `compare_outputs`.
 
@@ -58,6 +63,9 @@ def check_parity(
             user allowed, so that it does not compute the same. If all else fails, its outputs may
             differ by a tenth of their magnitude (`REQUANTIZED`), which finds gross errors only;
             step 3 is left out.
+        other_sizes: whether models with dynamic inputs are also compared at other sizes and on an
+            empty batch, see `other_sizes`: unless ``feed`` has arrays, which may depend on each
+            other, and where the backend runs any size.
 
     Returns:
         The verdict on every output. A candidate that the backend refuses, though it runs the
@@ -90,10 +98,12 @@ def check_parity(
     feeds = _feeds(specs, models.input_dtypes, feed)
     if feeds.note is not None:
         notes.append(feeds.note)
+    start = time.monotonic()
     try:
         expected = models.session.run(feeds.arrays)
     except BackendUnavailable as error:
         raise BackendUnavailable("; ".join((str(error), *notes))) from error
+    seconds = time.monotonic() - start
     given = _narrowed(feeds.arrays, models.input_dtypes) if narrow else feeds.arrays
     try:
         actual = rewritten.run(given)
@@ -104,15 +114,33 @@ def check_parity(
     if narrow:
         expected = _narrowed(expected, {name: array.dtype for name, array in actual.items()})
 
-    runs = _Runs(models, feeds.arrays, expected, actual, reference_backend, backend, threads)
-    outputs, reasons = _compare(runs, requantized)
+    floor = ReferenceFloor(
+        models.reference, models.session, reference_backend, feeds.arrays, expected, threads
+    )
+    outputs, reasons = compare_with_floor(floor, models.candidate, actual, backend, requantized)
     passed = all(output.passed for output in outputs)
     if passed and not any(_comparable(array) for array in expected.values()):
         raise UsageError(
             "nothing was compared: every output is empty or nowhere finite on these inputs: "
             "give --shape or --inputs"
         )
-    return Parity(backend_name, passed, outputs, "; ".join((*notes, *reasons)) or None)
+    shapes = {name: array.shape for name, array in feeds.arrays.items()}
+    dynamic = not all(spec.is_static for spec in specs)
+    if dynamic and feed.inputs is not None:
+        notes.append("compared at the sizes of the given inputs only")
+    others: tuple[SizeParity, ...] = ()
+    if dynamic and other_sizes and passed and feed.inputs is None and _runs_any_size(backend):
+        others = _other_sizes(
+            floor, models, (backend, rewritten), specs, feed.seed, seconds, requantized
+        )
+    return Parity(
+        backend_name,
+        passed and all(size.status != "failed" for size in others),
+        outputs,
+        "; ".join((*notes, *reasons)) or None,
+        shapes,
+        others,
+    )
 
 
 @dataclass(frozen=True)
@@ -127,39 +155,105 @@ class _Models:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Runs:
-    """Both models with their inputs and outputs, and what is needed to run them again."""
+@dataclass(frozen=True, eq=False)
+class ReferenceFloor:
+    """How exact the outputs of a reference are; each figure is measured once, when it is needed.
 
-    models: _Models
+    Attributes:
+        source: the reference.
+        session: the same, ready to run.
+        backend: what runs it.
+        arrays: its inputs.
+        expected: its outputs.
+        threads: of the CPU; None for the backend's default.
+    """
+
+    source: ModelSource
+    session: Session
+    backend: Backend
     arrays: Mapping[str, Array]
     expected: Mapping[str, Array]
-    actual: Mapping[str, Array]
-    reference_backend: Backend
-    backend: Backend
     threads: int | None
 
+    @property
+    def measured(self) -> bool:
+        """Whether the noise has been measured, which takes the longest."""
+        return "noise" in vars(self)
 
-def _compare(runs: _Runs, requantized: bool) -> tuple[tuple[OutputParity, ...], list[str]]:
-    """The verdict on every output, and notes on what had to be tolerated for it."""
-    expected, actual, reference = runs.expected, runs.actual, runs.models.reference
+    @cached_property
+    def types(self) -> Mapping[str, str]:
+        """The low-precision types that outputs are computed in."""
+        return low_precision_types(self.source)
+
+    @cached_property
+    def steps(self) -> Mapping[str, float]:
+        """The quantization steps of outputs."""
+        return quantization_steps(self.source)
+
+    @cached_property
+    def noise(self) -> dict[str, float]:
+        """How far each output moves by rounding alone.
+
+        Outputs for which this cannot be measured are left out.
+        """
+        try:
+            plain = self.backend.prepare(self.source, threads=self.threads, optimise=False)
+            nudged = {name: _nudged(array) for name, array in self.arrays.items()}
+            others = (plain.run(self.arrays), self.session.run(nudged))
+        except (BackendUnavailable, ModelError):
+            return {}
+        noise: dict[str, float] = {}
+        for other in others:
+            for output in compare_outputs(self.expected, other):
+                measured = output.problem is None or output.name in self.steps
+                if measured and math.isfinite(output.max_abs):
+                    noise[output.name] = max(output.max_abs, noise.get(output.name, 0.0))
+        return noise
+
+    @cached_property
+    def unrounded(self) -> Mapping[str, Array] | None:
+        """The outputs without the rounding of activations; None if there is none, or no run."""
+        return self.run_unrounded(self.source, self.backend)
+
+    def run_unrounded(self, source: ModelSource, backend: Backend) -> Mapping[str, Array] | None:
+        """Run a model without the rounding of its activations on the inputs of the reference."""
+        unrounded = without_rounding(source)
+        if unrounded is None:
+            return None
+        try:
+            return backend.prepare(unrounded, threads=self.threads).run(self.arrays)
+        except (BackendUnavailable, ModelError, UsageError):
+            return None
+
+
+def compare_with_floor(
+    floor: ReferenceFloor,
+    candidate: ModelSource,
+    actual: Mapping[str, Array],
+    backend: Backend,
+    requantized: bool = False,
+) -> tuple[tuple[OutputParity, ...], list[str]]:
+    """The verdict on every output of a candidate, and notes on what had to be tolerated for it.
+
+    See `check_parity`; ``actual`` are the outputs of ``candidate``, which ``backend`` runs.
+    """
+    expected = floor.expected
     notes = []
     outputs = compare_outputs(expected, actual)
     failed = [output for output in outputs if not output.passed]
-    types = low_precision_types(reference) if failed else {}
+    types = floor.types if failed else {}
     if any(output.name in types and output.problem is None for output in failed):
         outputs = compare_outputs(expected, actual, types=types)
         failed = [output for output in outputs if not output.passed]
         notes.append(_types_note(types))
-    steps = quantization_steps(reference) if failed else {}
+    steps = floor.steps if failed else {}
     if any(output.problem is None or output.name in steps for output in failed):
-        noise = _rounding_noise(runs, steps)
-        outputs = compare_outputs(expected, actual, noise, steps, types)
-        notes.append(_noise_note(noise))
+        outputs = compare_outputs(expected, actual, floor.noise, steps, types)
+        notes.append(_noise_note(floor.noise))
         if steps:
             notes.append(_steps_note(steps))
     if not requantized and any(not output.passed for output in outputs):
-        unrounded = _compare_without_rounding(runs)
+        unrounded = _compare_without_rounding(floor, candidate, actual, backend)
         if unrounded is not None:
             notes.append(_unrounded_note(outputs))
             outputs = unrounded
@@ -170,6 +264,37 @@ def _compare(runs: _Runs, requantized: bool) -> tuple[tuple[OutputParity, ...], 
             f" outputs may differ by {REQUANTIZED:.0%} of their magnitude"
         )
     return outputs, notes
+
+
+def _other_sizes(
+    floor: ReferenceFloor,
+    models: _Models,
+    rewritten: tuple[Backend, Session],
+    specs: Sequence[TensorSpec],
+    seed: int,
+    seconds: float,
+    requantized: bool,
+) -> tuple[SizeParity, ...]:
+    """The verdicts at other sizes; ``seconds`` is how long the reference ran at the first."""
+    backend, session = rewritten
+    declared = as_declared(specs, models.input_dtypes)
+
+    def make(shapes: Shapes) -> dict[str, Array]:
+        return widened(random_arrays(declared, shapes, seed), specs)
+
+    def compare(
+        arrays: Mapping[str, Array], expected: Mapping[str, Array], actual: Mapping[str, Array]
+    ) -> tuple[tuple[OutputParity, ...], list[str]]:
+        here = replace(floor, arrays=arrays, expected=expected)
+        return compare_with_floor(here, models.candidate, actual, backend, requantized)
+
+    first = {name: array.shape for name, array in floor.arrays.items()}
+    trials = trials_after(specs, first, seconds, read_structure(models.reference))
+    return check_other_sizes(trials, (models.session, session), make, compare)
+
+
+def _runs_any_size(backend: Backend) -> bool:
+    return get_runtime(backend.name).runs_any_size
 
 
 def _reference_backend(backend: Backend) -> Backend:
@@ -230,61 +355,26 @@ def _feeds(
     specs: Sequence[TensorSpec], original_dtypes: Mapping[str, np.dtype[Any]], feed: FeedOptions
 ) -> PreparedFeeds:
     """Arrays for ``specs``; those of a twin are made in the original's dtype, then widened."""
-    declared = [replace(spec, dtype=original_dtypes.get(spec.name, spec.dtype)) for spec in specs]
-    feeds = make_feeds(declared, feed)
-    widened = {
-        spec.name: feeds.arrays[spec.name].astype(spec.dtype)
-        if spec.name in original_dtypes
-        else feeds.arrays[spec.name]
-        for spec in specs
-    }
-    return replace(feeds, arrays=widened)
+    feeds = make_feeds(as_declared(specs, original_dtypes), feed)
+    return replace(feeds, arrays=widened(feeds.arrays, specs))
 
 
-def _rounding_noise(runs: _Runs, steps: Mapping[str, float]) -> dict[str, float]:
-    """How far each output of the reference moves by rounding alone.
-
-    Outputs for which this cannot be measured are left out.
-    """
-    models = runs.models
-    try:
-        plain = runs.reference_backend.prepare(
-            models.reference, threads=runs.threads, optimise=False
-        )
-        nudged = {name: _nudged(array) for name, array in runs.arrays.items()}
-        others = (plain.run(runs.arrays), models.session.run(nudged))
-    except (BackendUnavailable, ModelError):
-        return {}
-    noise: dict[str, float] = {}
-    for other in others:
-        for output in compare_outputs(runs.expected, other):
-            measured = output.problem is None or output.name in steps
-            if measured and math.isfinite(output.max_abs):
-                noise[output.name] = max(output.max_abs, noise.get(output.name, 0.0))
-    return noise
-
-
-def _compare_without_rounding(runs: _Runs) -> tuple[OutputParity, ...] | None:
+def _compare_without_rounding(
+    floor: ReferenceFloor, candidate: ModelSource, actual: Mapping[str, Array], backend: Backend
+) -> tuple[OutputParity, ...] | None:
     """The verdict on both models with their activations not rounded; None unless all passes.
 
     Besides, the root mean square difference between the outputs of the two quantized models must
     not be larger than between the reference with and without the rounding.
     """
-    before = without_rounding(runs.models.reference)
-    after = without_rounding(runs.models.candidate)
-    if before is None or after is None:
-        return None
-    try:
-        smooth, other = (
-            runs.backend.prepare(model, threads=runs.threads).run(runs.arrays)
-            for model in (before, after)
-        )
-    except (BackendUnavailable, ModelError, UsageError):
+    smooth = floor.unrounded
+    other = None if smooth is None else floor.run_unrounded(candidate, backend)
+    if smooth is None or other is None:
         return None
     outputs = compare_outputs(smooth, other)
     close = all(
-        _distance(array, runs.actual.get(name)) <= _distance(array, smooth[name])
-        for name, array in runs.expected.items()
+        _distance(array, actual.get(name)) <= _distance(array, smooth[name])
+        for name, array in floor.expected.items()
     )
     return outputs if close and all(output.passed for output in outputs) else None
 

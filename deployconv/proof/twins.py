@@ -17,7 +17,7 @@ elements. Without the rounding, two models that compute the same differ by float
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,9 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from deployconv.errors import ModelError
 from deployconv.graph.float32_twin import TWINNED, float32_twin, has_element_types
+from deployconv.graph.order import sort_nodes
 from deployconv.graph.tensors import all_tensors, byte_size, graph_attributes, is_external
-from deployconv.runtimes.base import Array, ModelSource
+from deployconv.runtimes.base import Array, ModelSource, TensorSpec
 from deployconv.runtimes.shapes import read_structure
 
 _LARGEST = 1 << 30
@@ -67,6 +68,23 @@ def twin_of(source: ModelSource) -> Twin | None:
     return Twin(serialized, dtypes)
 
 
+def as_declared(
+    specs: Sequence[TensorSpec], original_dtypes: Mapping[str, np.dtype[Any]]
+) -> list[TensorSpec]:
+    """The inputs of a twin as the original declares them."""
+    return [replace(spec, dtype=original_dtypes.get(spec.name, spec.dtype)) for spec in specs]
+
+
+def widened(arrays: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Arrays in the original's dtypes, converted to those of a twin, which takes ``specs``."""
+    return {
+        spec.name: arrays[spec.name]
+        if spec.dtype.kind in "OU"
+        else arrays[spec.name].astype(spec.dtype, copy=False)
+        for spec in specs
+    }
+
+
 def without_rounding(source: ModelSource) -> bytes | None:
     """The unrounded model of a quantized model file or serialized model, serialized.
 
@@ -83,13 +101,18 @@ def _read_whole(source: ModelSource) -> ModelProto | None:
     """A model with the values of all its tensors; None if over 1 GiB or unreadable."""
     try:
         if isinstance(source, bytes):
-            return onnx.load_model_from_string(source)
-        size = source.stat().st_size
-        if size > _LARGEST:
-            return None
-        tensors = all_tensors(read_structure(source))
-        size += sum(byte_size(tensor) or 0 for tensor in tensors if is_external(tensor))
-        return onnx.load(source) if size <= _LARGEST else None
+            model = onnx.load_model_from_string(source)
+        else:
+            size = source.stat().st_size
+            if size > _LARGEST:
+                return None
+            tensors = all_tensors(read_structure(source))
+            size += sum(byte_size(tensor) or 0 for tensor in tensors if is_external(tensor))
+            if size > _LARGEST:
+                return None
+            model = onnx.load(source)
+        sort_nodes(model, "the model")
+        return model
     except (OSError, ValueError, DecodeError, ModelError, onnx.checker.ValidationError):
         return None
 

@@ -24,6 +24,8 @@ from deployconv.report.lines import (
     parity_line,
     rewriting_lines,
     sites_line,
+    size_lines,
+    sizes_line,
     target_lines,
 )
 from deployconv.results import (
@@ -169,7 +171,8 @@ def print_parity(console: Console | None, checks: Sequence[Parity]) -> None:
                 Verdict("passed" if output.passed else "failed"),
             )
     print_table(console, table)
-    print_lines(console, "", *map(parity_line, checks))
+    lines = [line for check in checks for line in (parity_line(check), *size_lines(check))]
+    print_lines(console, "", *lines)
 
 
 def print_latency(
@@ -225,8 +228,10 @@ def print_check(console: Console | None, check: ModelCheck) -> None:
 
         row = Text().append(status, style=_COLOURS[check.status]).append(rest)
         console.print(row, soft_wrap=True)
-    if check.message:
-        print_lines(console, f"{'':8}{one_line(check.message)}")
+    lines = [check.message] if check.message else []
+    if check.rewriting is not None and check.rewriting.parity is not None:
+        lines += filter(None, [sizes_line(check.rewriting.parity)])
+    print_lines(console, *(f"{'':8}{one_line(line)}" for line in lines))
 
 
 def print_build(console: Console | None, report: BuildReport) -> None:

@@ -206,7 +206,14 @@ def _latency(fields: Mapping[str, Any]) -> Latency:
         ratio=None if after is None else float(fields["ratio"]),
         cuda_graph=bool(fields.get("cuda_graph", False)),
         profiles=tuple(map(_profile, fields.get("profiles", ()))),
+        low=_optional(fields.get("low")),
+        high=_optional(fields.get("high")),
+        note=fields.get("note"),
     )
+
+
+def _optional(number: Any) -> float | None:
+    return None if number is None else float(number)
 
 
 def _profile(fields: Mapping[str, Any]) -> Profile:

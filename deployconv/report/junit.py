@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from deployconv.errors import UsageError
+from deployconv.report.lines import parity_line, size_lines
 from deployconv.results import CheckReport, ModelCheck
 from deployconv.temporary import temporary_folder
 
@@ -18,7 +19,10 @@ _ELEMENTS = {"failed": "failure", "error": "error", "not-run": "skipped"}
 
 
 def junit_xml(report: CheckReport) -> ElementTree.ElementTree[ElementTree.Element]:
-    """Return the report as an XML tree; a model that could not be run is ``skipped``."""
+    """Return the report as an XML tree; a model that could not be run is ``skipped``.
+
+    The output of a model with dynamic inputs lists the sizes that it was run at.
+    """
     statuses = [check.status for check in report.models]
     totals = {
         "tests": str(len(statuses)),
@@ -70,6 +74,10 @@ def _add_case(suite: ElementTree.Element, check: ModelCheck) -> None:
         message = _clean(check.message or check.status)
         element = ElementTree.SubElement(case, _ELEMENTS[check.status], {"message": message})
         element.text = message
+    parity = check.rewriting.parity if check.rewriting is not None else None
+    if parity is not None and parity.other_sizes:
+        lines = "\n".join((parity_line(parity), *size_lines(parity)))
+        ElementTree.SubElement(case, "system-out").text = _clean(lines)
 
 
 def _clean(text: str) -> str:

@@ -6,7 +6,7 @@ A step that did not run is called ``not run``, with the reason; it is never call
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from deployconv.results import (
     Candidate,
@@ -21,11 +21,9 @@ from deployconv.results import (
     Prediction,
     Rewriting,
     SiteReport,
+    SizeParity,
     TargetBuild,
 )
-
-_NOISE = 0.02
-"""A model timed in turns with itself has a ratio within 2 % of 1."""
 
 _NO_REASON = "no reason was given"
 _NAMED = 4
@@ -48,9 +46,11 @@ def rewriting_lines(rewriting: Rewriting) -> list[str]:
     return [
         certificate_line(rewriting.sites, rewriting.not_run),
         *parity_only_lines(rewriting.sites),
-        parity_line(rewriting.parity)
-        if rewriting.parity
-        else _not_run("parity", rewriting.not_run),
+        *(
+            [parity_line(rewriting.parity), *size_lines(rewriting.parity)]
+            if rewriting.parity
+            else [_not_run("parity", rewriting.not_run)]
+        ),
         latency_line(rewriting.latency)
         if rewriting.latency
         else _not_run("latency", rewriting.not_run),
@@ -116,13 +116,55 @@ def parity_line(parity: Parity) -> str:
     line = f"parity: {verdict} on {parity.backend}"
     if not parity.outputs:
         return f"{line}, no output was compared"
-    worst = max(parity.outputs, key=_severity)
-    if worst.problem:
-        line += f", output {one_line(worst.name)}: {one_line(worst.problem)}"
-    else:
-        where = "" if parity.passed else f"output {one_line(worst.name)}: "
-        line += f", {where}max |difference| {worst.max_abs:.3g} (tolerance {worst.tolerance:.3g})"
+    agree = all(output.passed for output in parity.outputs)
+    worst = _worst(parity.outputs, agree)
+    line += f", {worst}" if agree is parity.passed else f"; at the first sizes {worst}"
     return f"{line}; {one_line(parity.note)}" if parity.note else line
+
+
+def _worst(outputs: Sequence[OutputParity], passed: bool) -> str:
+    """The difference of the output that is closest to its tolerance."""
+    worst = max(outputs, key=_severity)
+    if worst.problem:
+        return f"output {one_line(worst.name)}: {one_line(worst.problem)}"
+    where = "" if passed else f"output {one_line(worst.name)}: "
+    return f"{where}max |difference| {worst.max_abs:.3g} (tolerance {worst.tolerance:.3g})"
+
+
+def size_lines(parity: Parity) -> list[str]:
+    """Say for each other size whether the outputs agree there, or why the original did not run."""
+    return [one_line(f"parity at {_sizes(size)}: {_at_size(size)}") for size in parity.other_sizes]
+
+
+def sizes_line(parity: Parity) -> str | None:
+    """List the sizes that a model with dynamic inputs was run at; None for any other model."""
+    if not parity.other_sizes:
+        return None
+    ran = [_sizes(size) for size in parity.other_sizes if size.status != "not-run"]
+    missed = [
+        f"{_sizes(size)} (not run)" for size in parity.other_sizes if size.status == "not-run"
+    ]
+    return one_line(f"parity at {'; '.join((_shown(parity.shapes), *ran, *missed))}")
+
+
+def _sizes(size: SizeParity) -> str:
+    return _shown(size.shapes)
+
+
+def _shown(shapes: Mapping[str, Sequence[int]]) -> str:
+    """Write shapes as ``--shape`` takes them."""
+    return " ".join(f"{name}:{','.join(map(str, shape))}" for name, shape in shapes.items())
+
+
+def _at_size(size: SizeParity) -> str:
+    if size.status == "not-run":
+        return f"not run - {size.reason or _NO_REASON}"
+    if not size.outputs:
+        return f"{size.status}, {size.reason}"
+    passed = size.status == "passed"
+    empty = any(0 in shape for shape in size.shapes.values())
+    worst = "outputs of the same shapes" if passed and empty else _worst(size.outputs, passed)
+    return f"{size.status}, {worst}" + (f"; {size.reason}" if size.reason else "")
 
 
 def latency_line(latency: Latency) -> str:
@@ -130,14 +172,20 @@ def latency_line(latency: Latency) -> str:
     graph = ", CUDA graph" if latency.cuda_graph else ""
     threads = count(latency.threads, "thread")
     where = f"({latency.backend}, {latency.provider}, {threads}{graph})"
+    note = f"; {one_line(latency.note)}" if latency.note else ""
     before = milliseconds(latency.before_ms.median)
     if latency.after_ms is None or latency.ratio is None:
-        return f"latency: {before} {where}"
+        return f"latency: {before} {where}{note}"
     line = f"latency: {before} -> {milliseconds(latency.after_ms.median)}, "
-    line += f"{latency.ratio:.2f} times as fast {where}"
-    if latency.ratio < 1 - _NOISE:
-        return f"{line}; slower here: --policy fastest keeps what is measured to be faster"
-    return line if latency.ratio > 1 + _NOISE else f"{line}; no difference beyond noise"
+    line += f"{latency.ratio:.2f} times as fast"
+    if latency.low is None or latency.high is None:
+        return f"{line} {where}; too few runs to tell a difference from noise{note}"
+    line += f", {latency.low:.2f} to {latency.high:.2f} with 95 % confidence {where}"
+    if latency.high < 1:
+        line += "; slower here: --policy fastest keeps what is measured to be faster"
+    elif latency.low <= 1:
+        line += "; no difference beyond noise"
+    return f"{line}{note}"
 
 
 def compiled_line(compiled: Compilation) -> str:

@@ -62,6 +62,7 @@ class Trial:
 
     ``parity_only`` has the labels of nodes that compute nothing in either model: they have no
     exact stand-in on integers, so only the parity check of the whole model covers them.
+    ``may_be_empty`` is True if the batch, the first axis of every input, may be 0 in the model.
     """
 
     old: ModelProto
@@ -69,6 +70,7 @@ class Trial:
     feeds: Mapping[str, Array]
     output: str
     parity_only: tuple[str, ...] = ()
+    may_be_empty: bool = False
     oracles: tuple[Oracle, ...] = ()
     """Where the weights are those of an operator, the operator itself."""
 

@@ -167,7 +167,7 @@ class Chain:
                 nodes += [OnnxExporter.export_node(node) for node in step.nodes]
             constants |= step.values
         missed = [self.scope.label(node) for step in steps for node in step.parity_only]
-        x = draws.image((*(original.batch_and_channels or (2, head.site.channels[0])), *sizes))
+        x = draws.image(head.site.input_shape(original, sizes))
         rewrite = replace(self, head=head.on(drawn.site, head.layout.channels), steps=steps)
         return build_trial(
             rewrite.at_sizes(sizes),
@@ -176,6 +176,7 @@ class Chain:
             {head.site.input: x},
             [*drawn.parity_only, *missed],
             draws.exact,
+            self.layout.batch,
         )
 
     def _order_after(self, steps: Sequence[ChainStep], layout: Array) -> Array:
@@ -322,7 +323,13 @@ def _before_last_level(steps: tuple[ChainStep, ...]) -> tuple[ChainStep, ...]:
 def _original_of(site: UpsampleSite, step: PixelShuffle) -> Original | None:
     """The old nodes of a pixel shuffle, at sizes of the input of the chain."""
     inputs = (tensor for node in site.nodes for tensor in node.inputs)
-    return step.site.original_from(next(tensor for tensor in inputs if tensor.name == site.input))
+    x = next(tensor for tensor in inputs if tensor.name == site.input)
+    original = step.site.original_from(x)
+    if original is None or original.sizes is None or original.batch_and_channels is None:
+        return original
+    shape = (*original.batch_and_channels, *original.sizes)
+    batch, channels, *sizes = site.input_axes.of_tensor(shape)
+    return replace(original, sizes=tuple(sizes), batch_and_channels=(batch, channels))
 
 
 def _originals(site: UpsampleSite, steps: Iterable[ChainStep]) -> list[Original | None]:

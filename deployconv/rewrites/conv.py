@@ -48,14 +48,13 @@ from deployconv.rewrites.trial import AFFORDABLE, build_trial, trial_sizes
 
 Array = NDArray[Any]
 
+_HELP = "--allow-requantize gives it new scales, --dequantize-weights makes it floats"
 _LARGEST_BYTES = 1 << 31
 """Bytes of the largest tensor that a model file can hold."""
 _FIRST_UPSAMPLE = 7
 """The first opset that can repeat pixels."""
 _FIRST_CONCAT = 4
 """The first opset whose Concat runtimes have."""
-_FIRST_RESHAPE_INPUT = 5
-"""The first opset whose Reshape takes the shape as an input."""
 _MOST_CONVS = 16
 """More Convs than this cost more to call than any taps are worth."""
 _LARGE_IMAGE = 1 << 20
@@ -132,7 +131,11 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
             others=shuffle.operators(site.stride) if shuffle is not None else (),
             resize=self.repeat,
             pointwise_before=tuple(
-                (node.op, None) for layers in site.pointwise_before for node in layers.nodes
+                (op, None)
+                for op in (
+                    *site.input_axes.operators,
+                    *(node.op for layers in site.pointwise_before for node in layers.nodes),
+                )
             ),
             sizes=site.known_sizes,
             channels_to_batch=site.channels_in_batch,
@@ -166,7 +169,7 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
             # All output channels are computed alike: the first ones do.
             channels = max(1, channels * AFFORDABLE // (prod(sizes) * most))
         drawn = own.draw(draws, channels)
-        x = draws.image((*(original.batch_and_channels or (2, site.channels[0])), *sizes))
+        x = draws.image(site.input_shape(original, sizes))
         rewrite = exact.on(drawn.site, channels).at_sizes(sizes)
         return build_trial(
             rewrite,
@@ -175,6 +178,7 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
             {site.input: x},
             drawn.parity_only,
             draws.exact,
+            site.batch,
         )
 
     def with_float_weights(self) -> PolyphaseConv:
@@ -212,8 +216,12 @@ def plan_conv(
     portable one that does, and a form ``split`` to the one with fewer multiplications; the result
     says which. ``separable`` and ``matrix`` give way too: they are kinds of their own.
     """
+    new_scales = site.weight.quantized is not None and not site.weight.quantized.by_output
+    if new_scales and not site.requantize:
+        text = f"its integer weight has a scale for each input channel; {_HELP}"
+        return Reason("per-input-channel-scale", text)
     if site.repeats and site.scope.opset >= _FIRST_UPSAMPLE and form == shuffle == "auto":
-        return _conv_before_resize(site)
+        return replace(_conv_before_resize(site), new_scales=new_scales)
     if (needed := _weight_bytes(site)) > _LARGEST_BYTES:
         text = f"its low-resolution weight would take {needed / 1e9:.3g} GB"
         return Reason("too-large", text)
@@ -223,14 +231,13 @@ def plan_conv(
     axes = tuple(choose(axis) for axis in site.axes)
     sums = site.weight.quantized is not None and any(axis.sums for axis in axes)
     if sums and not site.requantize:
-        text = (
-            "several taps of its integer weight are added, and sums leave its grid;"
-            " --allow-requantize gives them new scales"
-        )
+        text = f"several taps of its integer weight are added, and sums leave its grid; {_HELP}"
         return Reason("needs-requantize", text)
+    new_scales = new_scales or sums
     layout = _layout(site, axes)
     if site.phases == 1:
-        return PolyphaseConv(site, "conv", None, axes, layout, _macs(site, multiplications(axes)))
+        macs = _macs(site, multiplications(axes))
+        return PolyphaseConv(site, "conv", None, axes, layout, macs, new_scales=new_scales)
     name = choose_shuffle(layout, shuffle)
     if isinstance(name, Reason):
         return name
@@ -238,9 +245,17 @@ def plan_conv(
     count = split_multiplications if form == "split" else multiplications
     chosen: FormName = named if form == "auto" else _as_named(form)
     planned = PolyphaseConv(
-        site, chosen, name, axes, layout, _macs(site, count(axes)), new_scales=sums
+        site, chosen, name, axes, layout, _macs(site, count(axes)), new_scales=new_scales
     )
     return replace(planned, volume=_fits_volume(planned))
+
+
+def has_integer_form(site: UpsampleSite) -> bool:
+    """Whether the integers of the weight can be those of a new Conv, with their own scales."""
+    quantized = site.weight.quantized
+    if quantized is None or not quantized.by_output:
+        return False
+    return not any(smallest_kernel(axis).sums for axis in site.axes)
 
 
 def _as_named(form: Form) -> FormName:
@@ -267,12 +282,9 @@ def _fits_volume(planned: PolyphaseConv) -> bool:
 
 
 def _fits_split(site: UpsampleSite) -> bool:
-    """Whether there are few phases, float weights, and shapes that a Reshape can state."""
-    few = 1 < site.phases <= _MOST_CONVS and site.weight.quantized is None
-    if site.scope.opset < _FIRST_CONCAT:
-        return False
-    stated = sum(size is None for size in site.sizes) <= 1
-    return few and (stated or site.scope.opset >= _FIRST_RESHAPE_INPUT)
+    """Whether there are few phases, float weights, and a Concat."""
+    few = 1 < site.phases <= _MOST_CONVS
+    return few and site.weight.quantized is None and site.scope.opset >= _FIRST_CONCAT
 
 
 def _weight_bytes(site: UpsampleSite) -> int:
@@ -302,13 +314,15 @@ def _layout(site: UpsampleSite, axes: tuple[Polyphase, ...]) -> Layout:
         group=site.group,
         opset=site.scope.opset,
         dtype=site.weight.dtype.name,
+        batch=site.batch,
     )
 
 
 def _macs(site: UpsampleSite, after: int) -> Macs:
     """Multiplications per input pixel; a ConvTranspose multiplies each input with each tap once."""
     c_in, c_out = site.channels
+    stated = c_in // (site.geometry.group or 1) * c_out
     pairs = c_in // site.group * c_out
     taps = prod(axis.taps for axis in site.axes)
     before = taps if site.transposed else taps * site.phases
-    return Macs(pairs * before, pairs * after)
+    return Macs(stated * before, pairs * after)

@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise, product
-from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from deployconv.match import Pointwise, UpsampleSite
+from deployconv.match import ImageAxes, Pointwise, UpsampleSite
 from deployconv.polyphase import Polyphase, phase_weights
 from deployconv.results import FormName, ShuffleName
 from deployconv.rewrites.channel_layout import in_order, shuffle_order
@@ -95,7 +94,7 @@ def low_resolution_conv(emitter: Emitter, plan: ConvPlan, order: Array | None = 
     site = plan.site
     tensor = conv_input(emitter, site)
     if plan.volume:
-        tensor = emitter.add("Unsqueeze", [tensor, emitter.ints("depth", [_DEPTH])])
+        tensor = emitter.unsqueeze(tensor, [_DEPTH])
 
     def phased(values: Array) -> Array:
         repeated = site.phased(values, plan.copies).ravel()
@@ -113,9 +112,7 @@ def low_resolution_conv(emitter: Emitter, plan: ConvPlan, order: Array | None = 
 
 def image_of(emitter: Emitter, plan: ConvPlan, tensor: gs.Tensor) -> gs.Tensor:
     """The result of the Conv without the axis that a volume has and an image has not."""
-    if not plan.volume:
-        return tensor
-    return emitter.add("Squeeze", [tensor, emitter.ints("depth", [_DEPTH])])
+    return emitter.squeeze(tensor, [_DEPTH]) if plan.volume else tensor
 
 
 def _parts(plan: ConvPlan) -> list[slice]:
@@ -142,10 +139,14 @@ def split_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> 
     made = phase_convs(emitter, x, plan, part)
     if SHUFFLES[plan.shuffle].channel_order == "DCR":
         return emitter.add("Concat", made, axis=1)
-    columns = [emitter.reshape(tensor, [0, channels, 1, -1]) for tensor in made]
-    stacked = emitter.add("Concat", columns, axis=2)
-    leading = [0, channels * prod(plan.site.stride)]
-    return emitter.reshape_to_image(stacked, leading, plan.layout.sizes, made[0])
+    # [N, C, 1, m_1 ..] of each phase -> [N, C, P, m_1 ..] -> [N, C * P, m_1 ..]
+    images = [emitter.unsqueeze(tensor, [2]) for tensor in made]
+    stacked = emitter.add("Concat", images, axis=2)
+    leading, sizes = [0, channels * plan.site.phases], plan.layout.static
+    if sizes is not None:
+        return emitter.reshape(stacked, [*leading, *sizes])
+    # A 0 keeps the size at its place, whatever it is.
+    return emitter.squeeze(emitter.reshape(stacked, [*leading, 1, *(0,) * plan.site.rank]), [2])
 
 
 def phase_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> list[gs.Tensor]:
@@ -193,7 +194,7 @@ def _phase_biases(emitter: Emitter, site: UpsampleSite, part: slice) -> list[lis
 
 def conv_input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:
     """The input of the Conv, after the pointwise layers that run before the upsampling."""
-    tensor: gs.Tensor = gs.Variable(site.input)
+    tensor = _image(emitter, gs.Variable(site.input), site.input_axes)
     for layers in site.pointwise_before:
         tensor = _moved(emitter, layers, tensor)
     if site.channels_in_batch:
@@ -201,9 +202,24 @@ def conv_input(emitter: Emitter, site: UpsampleSite) -> gs.Tensor:
     return tensor
 
 
+def _image(emitter: Emitter, tensor: gs.Tensor, axes: ImageAxes) -> gs.Tensor:
+    """The image ``[N, C, i_1 .. i_n]`` that ``tensor`` holds in these axes."""
+    for op in axes.operators:
+        if op == "Transpose":
+            tensor = emitter.add(op, [tensor], perm=list(axes.perm))
+        else:
+            tensor = emitter.unsqueeze(tensor, axes.added)
+    return tensor
+
+
 def _moved(emitter: Emitter, layers: Pointwise, tensor: gs.Tensor) -> gs.Tensor:
-    """Copy pointwise layers so that they read ``tensor``; their constants are shared."""
+    """Copy pointwise layers so that they read ``tensor``.
+
+    They share their constants with the old layers, if these fit the image.
+    """
     made = {layers.source: tensor}
+    for name, constant in layers.reshaped.items():
+        made[name] = emitter.constant("constant", constant.read())
     for node in layers.nodes:
         inputs = [made.get(given.name, given) for given in node.inputs]
         copy = emitter.add(node.op, inputs, **node.attrs)

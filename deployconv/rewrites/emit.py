@@ -6,6 +6,7 @@ Below it stand the functions that write weights and biases, float or integer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from math import prod
 from typing import Any
 
@@ -86,13 +87,49 @@ class Emitter:
         """A 1-D int64 constant: shapes, axes, sizes."""
         return self.constant(suffix, np.array(values, np.int64))
 
-    def reshape(self, tensor: gs.Tensor, shape: Ints | gs.Tensor) -> gs.Tensor:
-        """Reshape; before opset 5 the shape is an attribute and so must be known."""
-        if isinstance(shape, gs.Tensor):
-            return self.add("Reshape", [tensor, shape])
+    def reshape(self, tensor: gs.Tensor, shape: Sequence[int | gs.Tensor]) -> gs.Tensor:
+        """Reshape; a tensor in ``shape`` is 1-D and stands for as many sizes as it holds.
+
+        Before opset 5 the shape is an attribute, so all sizes must be known. A -1 cannot be
+        resolved beside a size that is 0.
+        """
         if self.opset < 5:
             return self.add("Reshape", [tensor], shape=list(shape))
-        return self.add("Reshape", [tensor, self.ints("shape", shape)])
+        parts: list[gs.Tensor] = []
+        for computed, run in groupby(shape, lambda part: isinstance(part, gs.Tensor)):
+            sizes = list(run)
+            parts += sizes if computed else [self.ints("shape", sizes)]
+        target = parts[0] if len(parts) == 1 else self.add("Concat", parts, axis=0)
+        return self.add("Reshape", [tensor, target])
+
+    def reshape_by(
+        self, tensor: gs.Tensor, measured: gs.Tensor, factors: Ints, added: Ints
+    ) -> gs.Tensor:
+        """Reshape to the sizes of ``measured`` times ``factors`` plus ``added``, from opset 7 on.
+
+        A size that comes to 0 stays as it is. Sizes are not concatenated: onnxruntime 1.32 would
+        make a -1 of one that is computed, and cannot resolve that if the batch is empty.
+        """
+        scaled = self.add("Mul", [self.add("Shape", [measured]), self.ints("factors", factors)])
+        return self.reshape(tensor, [self.add("Add", [scaled, self.ints("added", added)])])
+
+    def flatten_pixels(self, tensor: gs.Tensor, channels: int) -> gs.Tensor:
+        """Reshape ``[N, C, i_1 .. i_n]`` to ``[N, C, i_1 * .. * i_n]``; N may be 0."""
+        pixels = self.unsqueeze(self.add("Flatten", [tensor], axis=2), [1])
+        return self.reshape(pixels, [-1, channels, 0])
+
+    def unsqueeze(self, tensor: gs.Tensor, axes: Ints) -> gs.Tensor:
+        """Unsqueeze; before opset 13 the axes are an attribute."""
+        return self._with_axes("Unsqueeze", tensor, axes)
+
+    def squeeze(self, tensor: gs.Tensor, axes: Ints) -> gs.Tensor:
+        """Squeeze; before opset 13 the axes are an attribute."""
+        return self._with_axes("Squeeze", tensor, axes)
+
+    def _with_axes(self, op: str, tensor: gs.Tensor, axes: Ints) -> gs.Tensor:
+        if self.opset < 13:
+            return self.add(op, [tensor], axes=list(axes))
+        return self.add(op, [tensor, self.ints("axes", axes)])
 
     def reshape_to_image(
         self, tensor: gs.Tensor, leading: Ints, sizes: Sequence[int | None], image: gs.Tensor
@@ -105,8 +142,7 @@ class Emitter:
             return self.reshape(
                 tensor, [*leading, *(-1 if size is None else size for size in sizes)]
             )
-        parts = [self.ints("front", leading), self.spatial_shape(image)]
-        return self.reshape(tensor, self.add("Concat", parts, axis=0))
+        return self.reshape(tensor, [*leading, self.spatial_shape(image)])
 
     def slice(self, tensor: gs.Tensor, starts: Ints, ends: Ints, axes: Ints) -> gs.Tensor:
         """Slice; before opset 10 the bounds are attributes."""

@@ -30,12 +30,15 @@ from deployconv.rewrites.trial import Draws
 
 Array = NDArray[Any]
 
-_OPERATORS = frozenset(["Add", "BatchNormalization", "Div", "Mul", "Sub"])
+_OPERATORS = frozenset(["Add", "BatchNormalization", "Div", "Identity", "Mul", "Sub"])
 
 
 @dataclass(frozen=True, eq=False)
 class AffineFold:
-    """A layer that scales and shifts each channel by constants (by input position)."""
+    """A layer that scales and shifts each channel by constants (by input position).
+
+    An Identity is one without any.
+    """
 
     node: gs.Node
     constants: Mapping[int, Constant]
@@ -204,6 +207,8 @@ def _affine_after(site: UpsampleSite, view: View) -> AffineFold | None:
     node = only_reader(tensor, scope)
     if node is None or node.op not in _OPERATORS or len(node.outputs) != 1:
         return None
+    if node.op == "Identity":
+        return AffineFold(node, {})
     given = {at: one for at, one in enumerate(node.inputs) if one is not tensor}
     if not all(map(is_stored, given.values())):
         return None  # what must be computed may take reading a large tensor

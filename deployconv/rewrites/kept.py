@@ -64,9 +64,12 @@ class FoldedLayer(OfOneLayer[UpsampleSite]):
 def folded_in_place(site: UpsampleSite) -> FoldedLayer | None:
     """Keep the layer with new weights that include the layers folded into it.
 
-    A weight that other nodes read too is not copied for this: the model would grow by a weight to
-    save one pass over an image.
+    None if there is nothing to fold, or if its node has no such weight and bias. A weight that
+    other nodes read too is not copied for this: the model would grow by a weight to save one pass
+    over an image.
     """
+    if site.stored is not None or site.layer.op not in ("Conv", "ConvTranspose"):
+        return None
     if not site.absorbed or any(layer.crops for layer in site.absorbed):
         return None
     if len(site.layer.inputs[1].outputs) > 1:

@@ -68,10 +68,11 @@ class MatrixProduct(OfOneLayer[UpsampleSite]):
             elif site.rank == 2:
                 tensor = _down(emitter, tensor, own, band)
             else:
-                tensor = emitter.reshape(tensor, [0, -1, image[axis], prod(image[axis + 1 :])])
+                lines = [site.channels[1] * prod(image[:axis]), image[axis]]
+                tensor = emitter.reshape(tensor, [0, *lines, prod(image[axis + 1 :])])
                 tensor = _down(emitter, tensor, own, band)
                 made = [*image[:axis], len(band), *image[axis + 1 :]]
-                tensor = emitter.reshape(tensor, [0, -1, *made])
+                tensor = emitter.reshape(tensor, [0, site.channels[1], *made])
             image[axis] = len(band)
         if site.bias is not None:
             by_channel = (-1, *(1,) * site.rank)

@@ -20,7 +20,7 @@ from deployconv.graph.view import View
 from deployconv.match import ShuffleSite
 from deployconv.match.operators import Operators
 from deployconv.match.pixel_shuffle import shuffled_conv
-from deployconv.match.site import ConvBefore
+from deployconv.match.site import ChannelOrder, ConvBefore
 from deployconv.options import Form, Shuffle
 from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
@@ -59,6 +59,8 @@ class Reshuffle(OfOneLayer[ShuffleSite]):
     def operators(self) -> Operators:
         conv = self.site.conv
         others = SHUFFLES[self.shuffle].operators(self.layout.stride)
+        if self.site.channels_last:
+            others = (*others, ("Transpose", len(self.site.stride) + 2))
         return Operators(conv.window if conv else None, others, self.site.dtype)
 
     def emit(self, emitter: Emitter) -> None:
@@ -66,13 +68,15 @@ class Reshuffle(OfOneLayer[ShuffleSite]):
         tensor: gs.Tensor = gs.Variable(site.source)
         if self.reorders and site.conv is not None:
             conv = site.conv
-            moved = partial(_permuted, site)
+            moved = partial(_permuted, site, SHUFFLES[self.shuffle].channel_order)
             weight = write_parameter(emitter, "weight", conv.weight, site.id, moved)
             inputs = [conv.node.inputs[0], weight]
             if conv.bias is not None:
                 inputs.append(write_parameter(emitter, "bias", conv.bias, site.id, moved))
             tensor = emitter.add("Conv", inputs, **conv.node.attrs)
-        SHUFFLES[self.shuffle].emit(emitter, tensor, self.layout)
+        made = SHUFFLES[self.shuffle].emit(emitter, tensor, self.layout)
+        if site.channels_last:
+            emitter.add("Transpose", [made], perm=[0, *range(2, 2 + len(site.stride)), 1])
         emitter.finish(site.output)
 
     def at_sizes(self, sizes: Sequence[int]) -> Reshuffle:
@@ -91,7 +95,11 @@ class Reshuffle(OfOneLayer[ShuffleSite]):
                 (*(original.batch_and_channels or (2, site.channels or 1)), *sizes)
             )
             return build_trial(
-                self.at_sizes(sizes), original.nodes, original.constants, {site.source: x}
+                self.at_sizes(sizes),
+                original.nodes,
+                original.constants,
+                {site.source: x},
+                batch=site.batch,
             )
         conv = site.conv
         original = conv.original()
@@ -111,11 +119,15 @@ class Reshuffle(OfOneLayer[ShuffleSite]):
             original.nodes,
             constants,
             {conv.node.inputs[0].name: x},
+            batch=site.batch,
         )
 
 
 def plan_reshuffle(site: ShuffleSite, shuffle: Shuffle = "auto") -> Reshuffle | Reason:
     """The new encoding of ``site``, or the reason why it stays as it is."""
+    if not site.movable:
+        text = "its channels are the last axis: a DepthToSpace would need Transposes around it"
+        return Reason("already-lowered", text)
     if site.channels is None or site.dtype is None:
         return Reason("already-lowered", "it is a pixel shuffle already, of unknown shape")
     layout = Layout(
@@ -126,17 +138,20 @@ def plan_reshuffle(site: ShuffleSite, shuffle: Shuffle = "auto") -> Reshuffle | 
         group=site.conv.attributes.group if site.conv else 1,
         opset=site.scope.opset,
         dtype=site.dtype,
+        batch=site.batch,
     )
     named: ShuffleName = "crd" if site.order == "CRD" else "dcr"
     asked: tuple[ShuffleName, ...] = (named,) if shuffle == "auto" else (shuffle, named)
     for name in (*asked, "dcr"):
-        reorders = SHUFFLES[name].channel_order != site.order
+        reorders = site.channel_map is not None or SHUFFLES[name].channel_order != site.order
         possible = SHUFFLES[name].takes(layout) and (not reorders or _reorderable(site))
         if possible and name == named and not site.composite:
             return Reason("already-lowered", "it is a DepthToSpace already")
         if possible:
             return Reshuffle(site, name, layout, reorders)
-    return Reason("already-lowered", "DepthToSpace does not fit; this is its cheapest spelling")
+    return Reason(
+        "already-lowered", "DepthToSpace does not fit, and no other way to write it does less work"
+    )
 
 
 def chain_from(
@@ -152,7 +167,7 @@ def chain_from(
     The Conv heads the chain as a layer of stride 1. None if nothing follows the shuffle.
     The arguments are those of `chain_after`.
     """
-    layer = site.conv.layer if site.conv is not None else None
+    layer = site.conv.layer if site.conv is not None and site.is_depth_to_space else None
     head = plan_conv(layer) if layer is not None else None
     if not isinstance(head, PolyphaseConv):
         return None
@@ -169,7 +184,7 @@ def region_from(
 
     The region ends in a Conv that mixes neighbouring pixels; None if there is no such.
     """
-    layer = shuffled_conv(site)
+    layer = shuffled_conv(site) if site.is_depth_to_space else None
     head = plan_conv(layer, form, shuffle) if layer is not None else None
     if not isinstance(head, PolyphaseConv):
         return None
@@ -197,10 +212,13 @@ def _reorderable(site: ShuffleSite) -> bool:
     return site.conv is not None and site.conv.attributes.group == 1
 
 
-def _permuted(site: ShuffleSite, values: Array) -> Array:
-    """The output channels, axis 0, in the other order."""
+def _permuted(site: ShuffleSite, order: ChannelOrder, values: Array) -> Array:
+    """The output channels, axis 0, in ``order``."""
     phases = prod(site.stride)
     channels = values.shape[0] // phases
-    split = (channels, phases) if site.order == "CRD" else (phases, channels)
-    swapped = values.reshape(*split, *values.shape[1:]).swapaxes(0, 1)
-    return np.ascontiguousarray(swapped.reshape(values.shape))
+    if site.channel_map is not None:
+        values = values[list(site.channel_map)]
+    if order != site.order:
+        split = (channels, phases) if site.order == "CRD" else (phases, channels)
+        values = values.reshape(*split, *values.shape[1:]).swapaxes(0, 1).reshape(values.shape)
+    return np.ascontiguousarray(values)

@@ -27,7 +27,7 @@ from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, SiteReport, Status
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.chain import chain_after
-from deployconv.rewrites.conv import PolyphaseConv, plan_conv
+from deployconv.rewrites.conv import PolyphaseConv, has_integer_form, plan_conv
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.fold import fold_after
 from deployconv.rewrites.kept import folded_in_place
@@ -172,7 +172,7 @@ def _planning(
         elif not keep_others and item.rewrite is not None:
             item = _kept_as_faster(item, options)
         sites.append(item)
-    warnings = (*_fallbacks(sites, options), *_requantized(sites))
+    warnings = (*_fallbacks(sites, options), *_requantized(sites), *_dequantized(sites))
     return Planning(seen, options, tuple(sites), default, warnings)
 
 
@@ -191,8 +191,9 @@ def _rewritten(found: Site, site: Site, rewrite: Rewrite) -> PlannedSite:
 
 
 def _kept_as_faster(item: PlannedSite, options: RewriteOptions) -> PlannedSite:
-    how = "predicted" if options.policy == "cost" else "measured"
-    reason = Reason("slower", f"no other form of it was {how} to be faster")
+    measured = "no other form was measured to be faster"
+    predicted = "no other form is predicted to save enough"
+    reason = Reason("slower", predicted if options.policy == "cost" else measured)
     folded = folded_in_place(item.site) if isinstance(item.site, UpsampleSite) else None
     status: Status = "kept" if folded is None else "folded"
     kept = replace(_report(item.found, status, reason), nodes=item.report.nodes)
@@ -238,7 +239,11 @@ def plan_form(site: UpsampleSite, form: Form, shuffle: Shuffle) -> Rewrite | Rea
 
 
 def absorbing(site: UpsampleSite, seen: View) -> UpsampleSite:
-    """``site`` with the Slices and affine layers after it, in whatever order they come."""
+    """``site`` with the Slices and affine layers after it, in whatever order they come.
+
+    An Identity between them is taken in as well, one after the last of them is not.
+    """
+    longest = site
     while True:
         trim = trim_after(site, seen)
         fold = fold_after(site, seen) if trim is None else None
@@ -247,7 +252,9 @@ def absorbing(site: UpsampleSite, seen: View) -> UpsampleSite:
         elif fold is not None:
             site = fold.into(site)
         else:
-            return site
+            return longest
+        if site.nodes[-1].op != "Identity":
+            longest = site
 
 
 def _report(site: Site, status: Status, reason: Reason | None) -> SiteReport:
@@ -298,8 +305,12 @@ def _as_asked(site: Site, options: RewriteOptions) -> Site:
     """Apply the options for integer weights and biases to a site."""
     if not isinstance(site, UpsampleSite):
         return site
-    bias = site.bias
-    if options.float_bias and bias is not None:
+    bias, integers = site.bias, site.weight.quantized is not None
+    as_floats = options.dequantize_weights and integers and not has_integer_form(site)
+    if as_floats:
+        site = replace(site, weight=replace(site.weight, quantized=None), dequantized=True)
+    # The scale of an integer bias belongs to that of the weight.
+    if bias is not None and (options.float_bias or as_floats):
         bias = replace(bias, quantized=None)
     return replace(site, requantize=options.allow_requantize, bias=bias)
 
@@ -311,6 +322,16 @@ def _requantized(planned: Iterable[PlannedSite]) -> list[str]:
         f" {error.max_error:.2%} of the largest ({error.rms_error:.2%} rms)"
         for item in planned
         if (error := item.report.requantized) is not None
+    ]
+
+
+def _dequantized(planned: Iterable[PlannedSite]) -> list[str]:
+    """Warnings about integer weights that became floats, as the call allowed."""
+    return [
+        f"{item.report.id}: its weight is stored as {item.site.dtype} and the layer runs in it, as"
+        " --dequantize-weights says"
+        for item in planned
+        if isinstance(item.site, UpsampleSite) and item.site.dequantized and item.rewrite
     ]
 
 

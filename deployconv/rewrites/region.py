@@ -107,6 +107,7 @@ class Region:
             sizes=self.head.layout.sizes,
             stride=self.layout.stride,
             dtype=self.layout.dtype,
+            batch=self.layout.batch,
             last=self.last_axes,
             name=self.head.site.id,
         )
@@ -160,10 +161,7 @@ class Region:
             missed += [self.scope.label(node) for node in step.parity_only]
         exported = [OnnxExporter.export_node(node) for step in steps for node in step.nodes]
         feeds = {
-            own.site.input: draws.image(
-                (*(own.original.batch_and_channels or (2, own.site.channels[0])), *sizes)
-            )
-            for own in owns
+            own.site.input: draws.image(own.site.input_shape(own.original, sizes)) for own in owns
         }
         heads = tuple(
             head.on(layer.site, head.layout.channels)
@@ -177,6 +175,7 @@ class Region:
             feeds,
             missed,
             draws.exact,
+            self.layout.batch,
         )
 
     def _trial_sizes(self, owns: Sequence[SiteOnIntegers]) -> tuple[int, ...]:
@@ -225,8 +224,6 @@ class Region:
     def _emit_on_pixels(self, emitter: Emitter) -> gs.Tensor:
         """The steps on ``[N, C, P * m_1, ..]``, and the result as ``[N, C * P, m_1, ..]``."""
         image = self.image
-        # A 0 keeps the size at its place, whatever it is.
-        others = (0,) * (image.rank - 1)
         made: dict[str, gs.Tensor] = {}
         done: set[str] = set()
         for head in self.heads:
@@ -237,7 +234,8 @@ class Region:
                 phased = first.emit_on_pixels(emitter, {output: phased}, image)
                 output = first.output
                 done.add(output)
-            made[output] = emitter.reshape(phased, [0, head.site.channels[1], -1, *others])
+            made[output] = image.on_pixels(emitter, phased, head.site.channels[1])
+            image = replace(image, phased=phased)
         for step in self.steps:
             if step.output not in done:
                 made[step.output] = step.emit_on_pixels(emitter, made, image)
@@ -353,7 +351,8 @@ def _step_at(
 
 def _alike(site: UpsampleSite, peer: UpsampleSite) -> bool:
     """Whether two layers put the same phases at the same pixels."""
-    same_input = site.input == peer.input or (None not in site.sizes and site.sizes == peer.sizes)
+    inputs = [(one.input, one.input_axes) for one in (site, peer)]
+    same_input = inputs[0] == inputs[1] or (None not in site.sizes and site.sizes == peer.sizes)
     extras = ([axis.extra for axis in one.axes] for one in (site, peer))
     return (
         peer is not site
@@ -410,7 +409,7 @@ def _planned(
         sizes = _sizes_after(layout.sizes, last_axes)
         crop = tuple(form.crop for form in last_axes)
         layout = replace(layout, sizes=sizes, crop=crop, group=1)
-    if not shuffle.takes(layout):
+    if not shuffle.takes(layout) or not head.layout.reshapes:
         return None
     return Region(tuple(heads), steps, head.shuffle, layout, head.summary, last_axes)
 

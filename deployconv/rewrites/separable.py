@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deployconv.match import Parameter, UpsampleSite
+from deployconv.match import AS_THEY_ARE, Parameter, UpsampleSite
 from deployconv.options import Shuffle
 from deployconv.polyphase import Axis, Polyphase
 from deployconv.results import Macs
@@ -129,7 +129,7 @@ def product_trial(planned: ByFactors, rng: np.random.Generator, alike: bool) -> 
     draws = replace(draws, alike=alike)
     weight = draws.product((site.base or site).weight, taps)
     drawn = own.draw(draws, weight=weight)
-    x = draws.image((*(original.batch_and_channels or (2, site.channels[0])), *sizes))
+    x = draws.image(site.input_shape(original, sizes))
     return build_trial(
         planned.on(drawn.site).at_sizes(sizes),
         drawn.nodes,
@@ -137,6 +137,7 @@ def product_trial(planned: ByFactors, rng: np.random.Generator, alike: bool) -> 
         {site.input: x},
         drawn.parity_only,
         draws.exact,
+        site.batch,
     )
 
 
@@ -183,6 +184,7 @@ def _steps(
         step = replace(
             step,
             pointwise_before=(),
+            input_axes=AS_THEY_ARE,
             channels_in_batch=False,
             geometry=replace(site.geometry, group=channels),
             sizes=tuple(None if size is None else own.output_size(size) for own, size in sizes),

@@ -36,6 +36,9 @@ from deployconv.options import Shuffle as ShuffleOption
 from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.emit import INT64_MAX, Emitter
 
+_FIRST_ARITHMETIC = 7
+"""The first opset in which sizes can be computed."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -49,6 +52,7 @@ class Layout:
         group: groups of the Conv.
         opset: version of the ONNX operators.
         dtype: element type.
+        batch: N, None if dynamic.
     """
 
     channels: int
@@ -58,6 +62,7 @@ class Layout:
     group: int
     opset: int
     dtype: str
+    batch: int | None = None
 
     @property
     def rank(self) -> int:
@@ -77,6 +82,19 @@ class Layout:
     @property
     def dynamic_axes(self) -> int:
         return sum(size is None for size in self.sizes)
+
+    @property
+    def computed(self) -> bool:
+        """Whether a Reshape needs sizes that are read as the model runs.
+
+        One unknown size may be a -1, but not beside a batch that may be empty.
+        """
+        return self.dynamic_axes > (1 if self.batch else 0)
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether a Reshape can state the sizes: onnxruntime multiplies int64 from opset 7 on."""
+        return not self.computed or self.opset >= _FIRST_ARITHMETIC
 
 
 def _reshape_and_transpose(stride: Sequence[int]) -> Ranked:
@@ -154,7 +172,8 @@ def choose_shuffle(layout: Layout, asked: ShuffleOption = "auto") -> ShuffleName
     for shuffle in SHUFFLES.values():
         if shuffle.portable and shuffle.takes(layout):
             return shuffle.name
-    text = f"opset {layout.opset} cannot reshape {layout.dynamic_axes} dynamic sizes"
+    batch = "" if layout.batch else " beside a dynamic batch"
+    text = f"opset {layout.opset} cannot reshape {layout.dynamic_axes} dynamic sizes{batch}"
     return Reason("dynamic-sizes-old-opset", text)
 
 
@@ -188,14 +207,10 @@ def _fits_dcr(layout: Layout) -> bool:
     return _is_square(layout) and layout.group == 1
 
 
-def _fits_transpose(layout: Layout) -> bool:
-    # One unknown size is a -1. More are computed, which onnxruntime can from opset 7 on.
-    return layout.dynamic_axes <= 1 or layout.opset >= 7
-
-
 def _fits_channels_last(layout: Layout) -> bool:
     # A run holds all channels of a phase; with groups these are not side by side.
-    return layout.group == 1 and (layout.static is not None or layout.rank == 1)
+    dynamic = layout.rank == 1 and layout.reshapes
+    return layout.group == 1 and (layout.static is not None or dynamic)
 
 
 def _write_dcr(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
@@ -216,25 +231,25 @@ def _write_transpose(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.
         order.append(2 + len(blocks) + axis)
         if axis in strided:
             order.append(2 + strided.index(axis))
-    split: list[int] | gs.Tensor
-    merged: list[int] | gs.Tensor
-    if layout.dynamic_axes <= 1:
-        sizes = [-1 if size is None else size for size in layout.sizes]
-        split = [0, layout.channels, *blocks, *sizes]
-        merged = [0, layout.channels] + [
-            -1 if size is None else size * stride
-            for size, stride in zip(layout.sizes, layout.stride, strict=True)
-        ]
+    channels, front = layout.channels, [0, layout.channels, *blocks]
+    if layout.computed:
+        # In an image with as many more axes a 0 keeps each size at its place.
+        apart = emitter.unsqueeze(tensor, [2 + at for at in range(len(blocks))])
+        phased = emitter.reshape(apart, [*front, *(0,) * layout.rank])
     else:
-        spatial = emitter.spatial_shape(tensor)
-        head = emitter.ints("split", [0, layout.channels, *blocks])
-        split = emitter.add("Concat", [head, spatial], axis=0)
-        scaled = emitter.add("Mul", [spatial, emitter.ints("stride", layout.stride)])
-        front = emitter.ints("merged", [0, layout.channels])
-        merged = emitter.add("Concat", [front, scaled], axis=0)
-    phased = emitter.reshape(tensor, split)
+        sizes = [-1 if size is None else size for size in layout.sizes]
+        phased = emitter.reshape(tensor, [*front, *sizes])
     moved = emitter.add("Transpose", [phased], "shuffle", perm=order)
-    return emitter.reshape(moved, merged)
+    if layout.computed and layout.rank == 1:
+        return emitter.flatten_pixels(moved, channels)
+    if layout.computed:
+        added = [0, channels, *(0,) * layout.rank]
+        return emitter.reshape_by(moved, tensor, [0, 0, *layout.stride], added)
+    merged = [
+        -1 if size is None else size * stride
+        for size, stride in zip(layout.sizes, layout.stride, strict=True)
+    ]
+    return emitter.reshape(moved, [0, channels, *merged])
 
 
 def _write_two_step(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
@@ -268,7 +283,11 @@ def _write_channels_last(emitter: Emitter, tensor: gs.Tensor, layout: Layout) ->
         tensor = emitter.reshape(tensor, [-1, *layout.static[1:], *blocks])
         order = [place for axis in range(rank) for place in (axis, rank + axis)]
         tensor = emitter.add("Transpose", [tensor], "shuffle", perm=order)
-    tensor = emitter.reshape(tensor, merged)
+    if layout.computed:
+        factors, added = [0, *layout.stride, 0], [0, 0, channels]
+        tensor = emitter.reshape_by(tensor, tensor, factors, added)
+    else:
+        tensor = emitter.reshape(tensor, merged)
     return emitter.add("Transpose", [tensor], perm=front)
 
 
@@ -285,6 +304,7 @@ def _write_col2im(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Ten
     crop = layout.crop if _col2im_crops(layout) else ((0, 0),) * layout.rank
     cropped = [sum(ends) for ends in crop]
     image: gs.Tensor
+    channels = layout.channels * prod(layout.stride)
     if layout.static is not None:
         sizes = zip(layout.static, layout.stride, cropped, strict=True)
         image = emitter.ints("image", [size * stride - crop for size, stride, crop in sizes])
@@ -293,7 +313,13 @@ def _write_col2im(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Ten
         image = emitter.add("Mul", [spatial, emitter.ints("stride", layout.stride)])
         if any(cropped):
             image = emitter.add("Sub", [image, emitter.ints("crop", cropped)])
-    columns = emitter.reshape(tensor, [0, layout.channels * prod(layout.stride), -1])
+    if layout.rank == 1:
+        columns = tensor
+    elif layout.static is None and not layout.batch:
+        columns = emitter.flatten_pixels(tensor, channels)
+    else:
+        pixels = -1 if layout.static is None else prod(layout.static)
+        columns = emitter.reshape(tensor, [0, channels, pixels])
     block = emitter.ints("block", layout.stride)
     begins, ends = zip(*crop, strict=True)
     return emitter.add(
@@ -331,7 +357,7 @@ _ROWS = (
     Shuffle(
         "transpose",
         _write_transpose,
-        fits=_fits_transpose,
+        fits=lambda layout: layout.reshapes or layout.rank == 1,
         portable=True,
         search_rank=4,
         fused_rank=2,

@@ -90,7 +90,8 @@ class SiteOnIntegers:
         known = self.original.constants
         site, made, stand_ins, parity_only = with_integers_before_conv(base, known, draws)
         site = replace(site, weight=weight, bias=bias)
-        constants = {**known, **made, weight.name: weight.read()}
+        values = weight.read() if base.stored is None else base.stored(weight.read())
+        constants = {**known, **made, weight.name: values}
         if bias is not None:
             constants[bias.name] = bias.read()
         for layer in absorbed_layers(self.site):

@@ -25,13 +25,27 @@ from onnx import NodeProto
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from deployconv.graph.constants import Constant
-from deployconv.match import Original, Pointwise, UpsampleSite
+from deployconv.match import Original, UpsampleSite
 from deployconv.rewrites.trial import Draws, constant_of
 
 Array = NDArray[Any]
 
 _EXACT = frozenset(
-    ("Abs", "Add", "Ceil", "Concat", "Floor", "Max", "Min", "Neg", "Relu", "Round", "Sub", "Sum")
+    (
+        "Abs",
+        "Add",
+        "Cast",
+        "Ceil",
+        "Concat",
+        "Floor",
+        "Max",
+        "Min",
+        "Neg",
+        "Relu",
+        "Round",
+        "Sub",
+        "Sum",
+    )
 )
 """Operators that are exact on integers, and on halves and quarters."""
 _SUMS = frozenset(("Mean", "Sum"))
@@ -221,7 +235,7 @@ def with_integers_before_conv(
     made: dict[str, Array] = {}
     nodes, parity_only, prelude = [], [], []
     for layers in site.pointwise_before:
-        replaced = []
+        replaced, reshaped = [], {}
         for node in layers.nodes:
             shapes = {
                 at: constants[node.inputs[at].name].shape for at in _positions(node, constants)
@@ -229,10 +243,15 @@ def with_integers_before_conv(
             found = stand_in(node, shapes, draws)
             made |= found.values
             replaced.append(found.node)
+            for at, constant in found.constants.items():
+                fitting = layers.reshaped.get(node.inputs[at].name)
+                if fitting is not None:
+                    values = constant.read().reshape(fitting.shape)
+                    reshaped[constant.name] = constant_of(constant.name, values)
             if not found.exact:
                 parity_only.append(site.scope.label(node))
         nodes += replaced
-        prelude.append(Pointwise(tuple(replaced), layers.source, layers.target))
+        prelude.append(replace(layers, nodes=tuple(replaced), reshaped=reshaped))
     return replace(site, pointwise_before=tuple(prelude)), made, nodes, parity_only
 
 

@@ -234,6 +234,7 @@ def build_trial(
     feeds: Mapping[str, Array],
     parity_only: Iterable[str] = (),
     exact: bool = True,
+    batch: int | None = 1,
 ) -> Trial:
     """Both models of a trial.
 
@@ -244,6 +245,7 @@ def build_trial(
         feeds: inputs by name.
         parity_only: labels of nodes that the trial does not cover.
         exact: False if its sums may be rounded: then it covers no node for certain.
+        batch: that of the layer in the model, None if dynamic.
     """
     opset, (output,) = rewrite.scope.opset, rewrite.outputs
     if not exact:
@@ -261,7 +263,8 @@ def build_trial(
             if isinstance(tensor, gs.Constant) and tensor.name not in made:
                 made[tensor.name] = tensor.values
     new = _model(exported, made, opset, output, feeds)
-    return Trial(old, new, feeds, output, tuple(dict.fromkeys(parity_only)))
+    missed = tuple(dict.fromkeys(parity_only))
+    return Trial(old, new, feeds, output, missed, may_be_empty=not batch)
 
 
 def oracle_model(
@@ -287,7 +290,7 @@ def _model(
         nodes,
         "certificate",
         [
-            onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, list(x.shape))
+            onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, *x.shape[1:]])
             for name, x in feeds.items()
         ],
         [onnx.helper.make_tensor_value_info(output, TensorProto.FLOAT, [None] * rank)],

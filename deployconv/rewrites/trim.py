@@ -1,10 +1,12 @@
 """Make a Slice after an upsampling layer part of where the layer's output begins and ends.
 
     layer -> Slice(rows 3 to -5)        becomes        the same layer, its origin 3 further on
+    layer -> Slice(computed) -> Pad(computed, 0)       the same, if they crop alike at every size
 
 FCN crops each upsampled score map to the size of the next one; causal 1-D decoders cut off what
 looks into the future. As part of the axes such a crop costs nothing, and often less: a whole
-low-resolution row is not computed at all.
+low-resolution row is not computed at all. TensorFlow's SAME padding of dynamic sizes becomes a
+Slice and a Pad of computed sizes. Which elements these keep is read from their index map.
 """
 
 from __future__ import annotations
@@ -17,39 +19,42 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
+from onnx import NodeProto
 
 from deployconv.graph.scope import Scope
 from deployconv.graph.view import View
 from deployconv.match import Original, UpsampleSite
+from deployconv.match.index_map import upsampling_of
+from deployconv.match.movement import movements
 from deployconv.polyphase import Axis
-from deployconv.rewrites.neighbours import only_reader
+from deployconv.rewrites.neighbours import leads_only_to, only_reader
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Trim:
-    """A Slice after an upsampling layer that crops it alike at every size.
+    """Nodes after an upsampling layer, such as a Slice, that crop it alike at every size.
 
     Attributes:
-        node: the Slice.
-        ends: elements that it removes per spatial axis, (begin, end).
-        values: what it reads besides the image, by name.
-        static: True if what it removes at the end follows from the static size of the input.
+        nodes: what the image passes.
+        ends: elements that they remove per spatial axis, (begin, end); negative for added zeros.
+        values: what they read besides the image, by name.
+        static: True if what they remove at the end follows from the static size of the input.
+        computed: the nodes with those that compute their bounds, if these are computed.
+        sizes: spatial sizes of the layer's input if ``values`` hold for no others.
     """
 
-    node: gs.Node
+    nodes: tuple[gs.Node, ...]
     ends: tuple[tuple[int, int], ...]
     values: Mapping[str, Array]
-    static: bool
+    static: bool = False
+    computed: tuple[NodeProto, ...] = ()
+    sizes: tuple[int, ...] | None = None
     crops: bool = True
     growth: int = 1
     plain_growth: int = 1
     parity_only: tuple[gs.Node, ...] = ()
-
-    @property
-    def nodes(self) -> tuple[gs.Node, ...]:
-        return (self.node,)
 
     def into(self, site: UpsampleSite) -> UpsampleSite:
         """``site`` with the crop in its axes."""
@@ -59,10 +64,10 @@ class Trim:
         )
         return replace(
             site,
-            nodes=(*site.nodes, self.node),
+            nodes=(*site.nodes, *self.nodes),
             absorbed=(*site.absorbed, self),
             base=site.base or site,
-            output=str(self.node.outputs[0].name),
+            output=str(self.nodes[-1].outputs[0].name),
             axes=axes,
             original=partial(self._original, site),
         )
@@ -74,18 +79,68 @@ class Trim:
 
     def _original(self, site: UpsampleSite) -> Original:
         original = site.original()
-        proto = site.scope.proto.node[site.scope.index(self.node)]
+        protos = (site.scope.proto.node[site.scope.index(node)] for node in self.nodes)
         known = tuple(size for size in site.sizes if size is not None)
         return replace(
             original,
-            nodes=(*original.nodes, proto),
+            nodes=(*original.nodes, *(self.computed or protos)),
             constants={**original.constants, **self.values},
-            sizes=known if self.static else original.sizes,
+            sizes=self.sizes or (known if self.static else original.sizes),
         )
 
 
 def trim_after(site: UpsampleSite, view: View) -> Trim | None:
-    """The Slice directly after ``site``, if it crops the same at every size."""
+    """The nodes directly after ``site`` that crop it, if they do the same at every size."""
+    return _stated(site, view) or _computed(site, view)
+
+
+def _computed(site: UpsampleSite, view: View) -> Trim | None:
+    """Slices and Pads after a ConvTranspose whose bounds are computed."""
+    tensor, scope = site.nodes[-1].outputs[0], site.scope
+    last = _last_of_computed(tensor, scope)
+    if last is None or site.conv_transpose is None or site.original().sizes is not None:
+        return None
+    found = (one for one in movements(last.outputs[0], scope, view) if one.source is tensor)
+    movement = next(found, None)
+    if movement is None or movement.pointwise or movement.overridable():
+        return None
+    channels, rank = site.channels[1], site.rank + 2
+    cropped = upsampling_of(movement, channels, rank, site.weight.dtype.name)
+    if cropped is None or not cropped.proven or cropped.channels_in_batch:
+        return None
+    if any(axis.stride > 1 for axis in cropped.maps):
+        return None
+    ends = tuple((-axis.begin, axis.begin - axis.tail) for axis in cropped.maps)
+    # Added zeros are no output of the layer if it has a bias.
+    if site.bias is not None and any(size < 0 for pair in ends for size in pair):
+        return None
+    x = site.layer.inputs[0]
+    for instance in view.instances(scope, movement.source, x, *movement.outside()):
+        protos, values, _ = movement.runnable(instance)
+        sizes = tuple(instance[x.name][2:])
+        return Trim(movement.nodes, ends, values, computed=tuple(protos), sizes=sizes)
+    return None
+
+
+def _last_of_computed(tensor: gs.Tensor, scope: Scope) -> gs.Node | None:
+    """The last of the Slices and Pads that all paths from ``tensor`` pass, one after the other."""
+    found, image = None, tensor
+    for _ in range(_MOST_CROPS):
+        cropping = [node for node in image.outputs if node.op in _CROPS and node.inputs[0] is image]
+        if len(cropping) != 1:
+            break
+        image = cropping[0].outputs[0]
+        if cropping[0].op != "Identity" and leads_only_to(tensor, cropping[0], scope):
+            found = cropping[0]
+    return found
+
+
+_CROPS = frozenset(["Identity", "Pad", "Slice"])
+_MOST_CROPS = 4
+
+
+def _stated(site: UpsampleSite, view: View) -> Trim | None:
+    """The Slice directly after ``site`` whose bounds are constants."""
     tensor, scope = site.nodes[-1].outputs[0], site.scope
     node = only_reader(tensor, scope)
     if node is None or node.op != "Slice" or node.inputs[0] is not tensor or site.repeats:
@@ -112,7 +167,7 @@ def trim_after(site: UpsampleSite, view: View) -> Trim | None:
         for given in node.inputs[1:]
         if given.name and (constant := view.constants.of(given, scope)) is not None
     }
-    return Trim(node, tuple(removed), constants, static)
+    return Trim((node,), tuple(removed), constants, static)
 
 
 _OPEN = (1 << 31) - 1

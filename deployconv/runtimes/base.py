@@ -75,6 +75,15 @@ class GpuSession(Session, Protocol):
         ...
 
 
+@runtime_checkable
+class InterruptibleSession(Session, Protocol):
+    """A session whose run can be stopped."""
+
+    def run_within(self, feeds: Feeds, seconds: float) -> dict[str, Array]:
+        """Like `run`, but stop with BackendUnavailable after ``seconds``, between two operators."""
+        ...
+
+
 class Backend(Protocol):
     """One runtime; `prepare` turns a model into a session."""
 

@@ -37,6 +37,9 @@ _BRIEF = 20.0
 _COUNTED_RUNS = 2
 """How many runs are counted after one that is not, if runs are brief."""
 _CPUINFO = Path("/proc/cpuinfo")
+_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+_OWN_LOAD = 0.5
+"""The load may be this much above the number of processors if nothing else is running."""
 _MEMORY_RUNS = 3
 """onnxruntime takes more memory in the second run, by a plan that it makes of the first."""
 _MEMORY_TIMEOUT = 600.0
@@ -66,16 +69,40 @@ def time_interleaved(
         Milliseconds: one list per session, all of one length. The i-th entries were taken one
         right after the other.
     """
+    elapsed = warm_up(sessions, feeds, warmup)
+    brief = is_brief(sessions, elapsed)
+    if runs is None:
+        runs = runs_within(seconds, elapsed, brief, _FEWEST_RUNS, _MOST_RUNS)
+    return take_turns(sessions, feeds, runs, brief)
+
+
+def warm_up(sessions: Sequence[Session], feeds: Feeds, runs: int) -> float:
+    """Run each session at least once; return the milliseconds of their last runs together."""
     elapsed = 0.0
     for session in sessions:
-        for _ in range(max(warmup, 1)):
+        for _ in range(max(runs, 1)):
             last = _milliseconds(session, feeds)
         elapsed += last
-    brief = elapsed < _BRIEF * len(sessions)
+    return elapsed
+
+
+def is_brief(sessions: Sequence[Session], elapsed: float) -> bool:
+    """Whether runs are so short that it matters what the caches hold when they begin."""
+    return elapsed < _BRIEF * len(sessions)
+
+
+def runs_within(seconds: float, elapsed: float, brief: bool, fewest: int, most: int) -> int:
+    """How many runs of each session ``seconds`` allow if one of each takes ``elapsed`` ms."""
     turn = _COUNTED_RUNS if brief else 1
-    if runs is None:
-        each = elapsed * (turn + brief) / turn
-        runs = round(min(max(1e3 * seconds / max(each, 1e-3), _FEWEST_RUNS), _MOST_RUNS))
+    each = elapsed * (turn + brief) / turn
+    return round(min(max(1e3 * seconds / max(each, 1e-3), fewest), most))
+
+
+def take_turns(
+    sessions: Sequence[Session], feeds: Feeds, runs: int, brief: bool
+) -> list[list[float]]:
+    """Time ``runs`` runs of each session in turns, see `time_interleaved`."""
+    turn = _COUNTED_RUNS if brief else 1
     times: list[list[float]] = [[] for _ in sessions]
     turns = list(zip(sessions, times, strict=True))
     for first in range(0, runs, turn):
@@ -107,6 +134,29 @@ def describe_machine() -> str:
     return f"{name}, {cpus} {'CPU' if cpus == 1 else 'CPUs'}"
 
 
+def granted_cpus(limit: Path = _CPU_LIMIT) -> float:
+    """Count the logical processors that this process may use at once, by a control group too."""
+    cpus = float(usable_cpus())
+    try:
+        quota, period = limit.read_text(encoding="ascii").split()
+        return min(cpus, int(quota) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):  # no limit, or another kind of system
+        return cpus
+
+
+def busy_machine() -> str | None:
+    """Say that more is running than there are processors; None if not, or if it is not known."""
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+    cpus = granted_cpus()
+    if load <= cpus + _OWN_LOAD:
+        return None
+    noun = "processor" if cpus == 1 else "processors"
+    return f"the machine is busy: a load of {load:.1f} on {cpus:g} {noun}"
+
+
 def _processor_name(cpuinfo: Path) -> str | None:
     """Return the first ``model name`` of a Linux cpuinfo file; None if there is none."""
     try:
@@ -121,7 +171,11 @@ def _processor_name(cpuinfo: Path) -> str | None:
 
 
 def peak_memory(
-    model: Path, feeds: Feeds, threads: int, runtime: str = DEFAULT_RUNTIME
+    model: Path,
+    feeds: Feeds,
+    threads: int,
+    runtime: str = DEFAULT_RUNTIME,
+    timeout: float = _MEMORY_TIMEOUT,
 ) -> int | None:
     """Measure the peak memory of loading ``model`` and running it on ``feeds``, in bytes.
 
@@ -130,10 +184,11 @@ def peak_memory(
         feeds: its inputs by name.
         threads: how many the runtime may use.
         runtime: a name in `registry.RUNTIMES` whose row says ``measures_memory``.
+        timeout: seconds after which the process is ended.
 
     Returns:
         None if it cannot be measured: the system does not report it, NumPy does not save the
-        inputs, or the process fails.
+        inputs, or the process fails or takes too long.
     """
     with temporary_folder() as folder:
         path = folder / "feeds.npz"
@@ -145,9 +200,7 @@ def peak_memory(
         # The new process imports from the same folders as this one.
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, env=env, timeout=_MEMORY_TIMEOUT
-            )
+            done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=timeout)
         except (OSError, subprocess.TimeoutExpired):
             return None
     return int(done.stdout) if done.returncode == 0 else None

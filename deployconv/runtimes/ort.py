@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 import onnxruntime as ort
 
 from deployconv.errors import BackendUnavailable, DeployconvError, ModelError, UsageError
+from deployconv.graph.tensors import open_sizes
 from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec, label_of
 from deployconv.runtimes.measure import usable_cpus
 
@@ -143,15 +145,34 @@ class OrtSession:
             UsageError: ``feeds`` do not fit the model's inputs.
             BackendUnavailable: an operator failed.
         """
+        return self._run(feeds, None)
+
+    def run_within(self, feeds: Feeds, seconds: float) -> dict[str, Array]:
+        """Like `run`, but stop with BackendUnavailable after ``seconds``, between two operators."""
+        options = ort.RunOptions()
+        timer = threading.Timer(seconds, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            return self._run(feeds, options)
+        except BackendUnavailable as error:
+            if not options.terminate:
+                raise
+            text = f"{self._label}: one run takes longer than {seconds:g} s: give a smaller --shape"
+            raise BackendUnavailable(text) from error
+        finally:
+            timer.cancel()
+
+    def _run(self, feeds: Feeds, options: Any) -> dict[str, Array]:
         names = [spec.name for spec in self.outputs]
         try:
             if any(spec.dtype == _BFLOAT16 for spec in (*self.inputs, *self.outputs)):
                 values = {name: _to_ort_value(array) for name, array in feeds.items()}
-                results = self._session.run_with_ort_values(names, values)
+                results = self._session.run_with_ort_values(names, values, options)
                 return {
                     name: _from_ort_value(value) for name, value in zip(names, results, strict=True)
                 }
-            results = self._session.run(names, dict(feeds))
+            results = self._session.run(names, dict(feeds), options)
         except Exception as error:
             raise translate(error, self._runtime, self._label, loading=False) from error
         return {
@@ -201,7 +222,7 @@ def _session_options(threads: int, optimise: bool) -> Any:
 
 
 def _spec(arg: Any) -> TensorSpec:
-    return TensorSpec(arg.name, _DTYPES.get(arg.type, _NOT_A_TENSOR), tuple(arg.shape))
+    return TensorSpec(arg.name, _DTYPES.get(arg.type, _NOT_A_TENSOR), open_sizes(arg.shape))
 
 
 def _to_ort_value(array: Array, device: str = "cpu") -> Any:

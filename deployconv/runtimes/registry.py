@@ -37,6 +37,7 @@ class Runtime:
         compiles: whether it compiles engines ahead of time, as ``deployconv build`` does.
         prefers_col2im: whether its Col2Im is so fast that a model is worth raising to opset 18.
         needs_float_bias: whether it refuses an int32 bias in a quantized layer.
+        runs_any_size: whether a session runs any size at once, without building a new engine.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Runtime:
     compiles: bool = False
     prefers_col2im: bool = False
     needs_float_bias: bool = False
+    runs_any_size: bool = False
 
     def load(self) -> Backend:
         """Import the runtime's library and return the backend that prepares models with it.
@@ -81,8 +83,16 @@ _ROWS = (
         cost_table="ort",
         measures_memory=True,
         prefers_col2im=True,
+        runs_any_size=True,
     ),
-    Runtime("ort:cuda", _ORT, "onnxruntime", _ORT_INSTALL, cost_table="not-fitted"),
+    Runtime(
+        "ort:cuda",
+        _ORT,
+        "onnxruntime",
+        _ORT_INSTALL,
+        cost_table="not-fitted",
+        runs_any_size=True,
+    ),
     Runtime(
         "ort:tensorrt",
         _ORT,

@@ -13,6 +13,7 @@ import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from deployconv.errors import UsageError
+from deployconv.graph.tensors import declared_sizes
 from deployconv.options import ShapeRanges, Shapes
 from deployconv.results import ShapeRange
 from deployconv.runtimes.base import ModelSource, TensorSpec
@@ -33,7 +34,7 @@ def choose_shapes(
 
     Raises:
         UsageError: a given shape names no input, is not positive, has the wrong rank, or
-            contradicts a declared size or a dimension of the same name.
+            contradicts a declared size.
     """
     by_name = {spec.name: spec for spec in specs}
     sizes: dict[str, int] = {}
@@ -45,6 +46,7 @@ def choose_shapes(
         if any(size < 1 for size in shape):
             raise UsageError(f"--shape {shown(name, shape)}: every size must be at least 1")
         check_shape(f"--shape {shown(name, shape)}", shape, by_name[name], sizes)
+    stated = dict(sizes)
     shapes: dict[str, tuple[int, ...]] = {}
     guessed: list[str] = []
     for spec in specs:
@@ -57,7 +59,7 @@ def choose_shapes(
             )
         unnamed = any(not isinstance(dim, int) and dim not in sizes for dim in spec.shape)
         shapes[spec.name] = tuple(
-            _size(spec, axis, dim, sizes) for axis, dim in enumerate(spec.shape)
+            _size(spec, axis, dim, sizes, stated) for axis, dim in enumerate(spec.shape)
         )
         if unnamed:
             guessed.append(shown(spec.name, shapes[spec.name]))
@@ -65,19 +67,30 @@ def choose_shapes(
     return shapes, note if guessed else None
 
 
-def _size(spec: TensorSpec, axis: int, dim: Dim, sizes: dict[str, int]) -> int:
-    """Choose the size of one dimension; that of a named one is recorded in ``sizes``."""
+def _size(
+    spec: TensorSpec, axis: int, dim: Dim, sizes: dict[str, int], stated: Mapping[str, int]
+) -> int:
+    """Choose the size of one dimension; that of a named one is recorded in ``sizes``.
+
+    ``stated`` has the sizes that the caller gave.
+    """
     if isinstance(dim, int):
         return dim
     if dim is not None and dim in sizes:
         return sizes[dim]
-    if axis == 0 or (dim is not None and "batch" in dim.lower()):
-        size = _BATCH
-    else:
-        size = _EXTENT if len(spec.shape) < 5 else _VOLUME_EXTENT
+    repeated = "" if dim is None else dim.partition("#")[0]
+    if repeated in stated:
+        return stated[repeated]
+    extent = _EXTENT if len(spec.shape) < 5 else _VOLUME_EXTENT
+    size = _BATCH if is_batch(axis, dim) else extent
     if dim:
         sizes[dim] = size
     return size
+
+
+def is_batch(axis: int, dim: str | None) -> bool:
+    """Whether a dynamic axis is taken for the batch: the first one, or one of such a name."""
+    return axis == 0 or (dim is not None and "batch" in dim.lower())
 
 
 def check_shape(what: str, shape: tuple[int, ...], spec: TensorSpec, sizes: dict[str, int]) -> None:
@@ -89,16 +102,18 @@ def check_shape(what: str, shape: tuple[int, ...], spec: TensorSpec, sizes: dict
         if isinstance(dim, int):
             if size != dim:
                 raise UsageError(f"{what}: axis {axis} has size {size}, but {declared}")
-        elif dim and sizes.setdefault(dim, size) != size:
-            raise UsageError(
-                f"{what}: axis {axis} has size {size}, but {declared} "
-                f"and {dim!r} is {sizes[dim]} elsewhere"
-            )
+        elif dim:
+            sizes.setdefault(dim, size)
 
 
 def shown(name: str, shape: Sequence[Dim]) -> str:
     """Write a shape as ``--shape`` takes it: ``x:1,3,H,W``; ``?`` for a size without a name."""
     return f"{name}:{','.join('?' if dim in (None, '') else str(dim) for dim in shape)}"
+
+
+def all_shown(shapes: Shapes) -> str:
+    """Write the shapes of several inputs: ``x:1,3,64,64 mask:1,1,64,64``."""
+    return " ".join(shown(name, shape) for name, shape in shapes.items())
 
 
 def listed(names: Sequence[str] | Mapping[str, TensorSpec]) -> str:
@@ -160,8 +175,4 @@ def _spec(value: ValueInfoProto) -> TensorSpec:
     dtype = _NO_TENSOR
     if tensor.elem_type not in (TensorProto.UNDEFINED, TensorProto.STRING):
         dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    dims = (
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-        for dim in tensor.shape.dim
-    )
-    return TensorSpec(value.name, dtype, tuple(dims))
+    return TensorSpec(value.name, dtype, declared_sizes(value))

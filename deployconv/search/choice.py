@@ -61,6 +61,19 @@ class Option:
 Choices = Mapping[str, Choice]
 """The form of each site that changes, by its id."""
 
+
+@dataclass(frozen=True)
+class Finalist:
+    """Choices for a whole model that are compared with the original at the end.
+
+    ``likely`` is False if some form is neither predicted nor measured to be faster by itself. Such
+    choices have to be clearly faster.
+    """
+
+    choices: Choices
+    likely: bool = True
+
+
 AS_IT_WAS = "as it was"
 """The name of the first candidate in every report: the site as it was."""
 
@@ -69,12 +82,18 @@ AS_IT_WAS = "as it was"
 class Decision:
     """The form of each site that changes, by its id, and the candidates of all sites.
 
-    ``over_memory`` has the sites that stay because their faster forms need too much memory.
+    ``over_memory`` has the sites that stay because their faster forms need too much memory,
+    ``compared`` those of which a form took part in a comparison of the whole model, and
+    ``predicted`` those of which a form was predicted to save enough.
     """
 
     choices: Choices = field(default_factory=dict)
     candidates: Mapping[str, tuple[Candidate | Prediction, ...]] = field(default_factory=dict)
     over_memory: frozenset[str] = frozenset()
+    compared: frozenset[str] = frozenset()
+    predicted: frozenset[str] = frozenset()
+    not_observed: str | None = None
+    """Why one run did not give the sizes that a prediction needs; None if there was no need."""
 
 
 @dataclass(frozen=True)

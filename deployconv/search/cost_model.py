@@ -1,6 +1,7 @@
 """`--policy cost`: choose for each site the form that a cost model predicts to be fastest.
 
-Nothing is run. Each form is written as nodes and put in place of the old ones. The work of the
+Nothing is run, unless sizes do not follow from those of the inputs: then one run of the original
+shows them. Each form is written as nodes and put in place of the old ones. The work of the
 graph (`cost_graph`) times the constants of the backend (`cost_table`) is its predicted time. A form
 is taken only if it saves a certain part of the time of the layers that it replaces. Forms are taken
 at all only if together they save enough of the time of the whole model.
@@ -9,7 +10,7 @@ at all only if together they save enough of the time of the whole model.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from math import prod
 
@@ -36,6 +37,7 @@ from deployconv.search.choice import AS_IT_WAS, Choice, Decision, Option, TunerO
 from deployconv.search.cost_graph import CostGraph, Position, add_work, graph_of
 from deployconv.search.cost_table import TABLES, CostTable
 from deployconv.search.cost_terms import Work
+from deployconv.search.observed_shapes import observed_shapes
 
 _SMALL = 64
 """Most elements of a constant that may be a shape."""
@@ -46,26 +48,29 @@ def predict(candidates: Candidates, tuner: TunerOptions) -> Decision:
 
     Raises UsageError if the inputs of ``tuner`` do not fit the model.
     """
-    planning = candidates.planning
-    view, model = planning.view, planning.view.model
+    view = candidates.planning.view
+    specs = input_specs(view.model.proto)
+    shapes = _shapes(candidates.planning, input_shapes(specs, tuner.feed))
     predictor = _Predictor(
         table=TABLES[get_runtime(tuner.backend).cost_table],
         threads=tuner.threads or usable_cpus(),
-        shapes=_shapes(planning, input_shapes(input_specs(model.proto), tuner.feed)),
+        shapes=shapes,
         static=not view.shapes.dynamic,
-        measured=planning.options.policy == "fastest",
+        measured=candidates.planning.options.policy == "fastest",
         fresh=_fresh(Names(view.names).maker("cost")),
     )
-    predicted: dict[str, _SitePrediction] = {}
-    # The last site first: the saving of a chain is compared with those of the sites in it.
-    for planned in reversed(planning.default):
-        found = candidates.of_site(planned)
-        if found:
-            joined = [_joined(option, planned, planning.default, predicted) for option in found]
-            predicted[planned.id] = predictor.predict(planned, found, joined)
+    predicted = _predict_sites(candidates, predictor)
+    not_observed = None
+    if _lack_sizes(candidates, predicted):
+        observed = observed_shapes(view.model, shapes, tuner)
+        if isinstance(observed, str):
+            not_observed = observed
+        else:
+            predictor = replace(predictor, shapes={**observed, **shapes}, graphs={})
+            predicted = _predict_sites(candidates, predictor)
     choices: dict[str, Choice] = {}
     taken: set[str] = set()
-    for planned in planning.default:
+    for planned in candidates.planning.default:
         name = planned.id
         best = predicted[name].best if name in predicted and name not in taken else None
         if best is not None and not best.joined.keys() & choices.keys():
@@ -77,7 +82,29 @@ def predict(candidates: Candidates, tuner: TunerOptions) -> Decision:
         name: found.predictions(choices.get(name), joins=name in taken)
         for name, found in predicted.items()
     }
-    return Decision(choices, shown)
+    return Decision(choices, shown, not_observed=not_observed)
+
+
+def _predict_sites(candidates: Candidates, predictor: _Predictor) -> dict[str, _SitePrediction]:
+    """What is predicted for every selected site that has forms, by its id."""
+    default = candidates.planning.default
+    predicted: dict[str, _SitePrediction] = {}
+    # The last site first: the saving of a chain is compared with those of the sites in it.
+    for planned in reversed(default):
+        found = candidates.of_site(planned)
+        if found:
+            joined = [_joined(option, planned, default, predicted) for option in found]
+            predicted[planned.id] = predictor.predict(planned, found, joined)
+    return predicted
+
+
+def _lack_sizes(candidates: Candidates, predicted: Mapping[str, _SitePrediction]) -> bool:
+    """Whether a site of the main graph could not be predicted, so that a run may help."""
+    return any(
+        planned.id in predicted and not predicted[planned.id].savings
+        for planned in candidates.planning.default
+        if planned.site.scope.parent is None and not planned.site.scope.is_function
+    )
 
 
 def _fresh(name: Callable[[str], str]) -> Callable[[str], str]:
@@ -93,7 +120,7 @@ def _shapes(planning: Planning, given: Instance) -> Instance:
     for site in (planned.site for planned in planning.default):
         if not isinstance(site, UpsampleSite) or site.output in known or site.input not in known:
             continue
-        batch, _, *sizes = known[site.input]
+        batch, _, *sizes = site.input_axes.of_tensor(known[site.input])
         made = [s * axis.stride + axis.extra for s, axis in zip(sizes, site.axes, strict=True)]
         dtype = helper.np_dtype_to_tensor_dtype(site.weight.dtype)
         shape = (batch, site.channels[1], *made)

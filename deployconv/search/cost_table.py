@@ -37,7 +37,7 @@ def _refused_by_tensorrt(site: UpsampleSite) -> bool:
     """Whether TensorRT cannot build a ConvTranspose: in bfloat16, or with stride and dilation."""
     dilated = any(step > 1 for step in site.geometry.dilation or ())
     spread = dilated and any(step > 1 for step in site.stride)
-    return site.pattern == "conv_transpose" and (spread or site.weight.dtype.name == "bfloat16")
+    return site.conv_transpose is not None and (spread or site.weight.dtype.name == "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class CostTable:
             worth another graph, which may take more memory.
         fitted: False if nothing was measured.
         needed: True for a site that the backend cannot run as it is.
+        most_threads: that were measured; None if nothing was.
     """
 
     rates: Mapping[Term, Rate]
@@ -60,6 +61,7 @@ class CostTable:
     margin: float
     fitted: bool
     needed: Callable[[UpsampleSite], bool] = lambda _: False
+    most_threads: int | None = None
     least: float = 0.0
 
     def milliseconds(self, work: Work, threads: int) -> float:
@@ -116,6 +118,7 @@ ORT_CPU = CostTable(
     margin=0.1,
     fitted=True,
     least=0.02,
+    most_threads=2,
 )
 
 # Not fitted: nothing was measured on these backends. The constants are chosen so that a rewrite has

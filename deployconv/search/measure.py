@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, exp, floor, log, sqrt
+from math import ceil, exp, floor, sqrt
 
 import numpy as np
 
@@ -20,15 +20,17 @@ from deployconv.runtimes.measure import time_interleaved
 MARGIN = 0.01
 """A gain below this is not worth another graph."""
 _FIRST_ROUNDS = 2
-"""Rounds before the first evaluation of more than two sessions."""
-_STUDENT = 12.7
-"""Half width of the 95 % confidence interval of a mean of two values, in standard errors."""
+"""Rounds before the first evaluation."""
+FIRST_RUNS = _FIRST_ROUNDS + 1
+"""The runs of each session until then."""
+_STUDENT = {2: 12.7, 3: 4.3, 4: 3.18, 5: 2.78}
+"""Half width of the 95 % confidence interval of a mean of so many values, in standard errors."""
+_BLOCKS = 12
+"""Ratios of so many rounds or more are taken in so many blocks: neighbours are not independent."""
 _ROUNDS = 6
 """Rounds between two later evaluations: the fewest that give a 95 % interval of the median."""
 _ENOUGH = 12
 """Rounds that distinguish small gains from noise; fewer if the time is short."""
-_SETTLED = 1.0
-"""Seconds before a decision: the state of the machine may favour one session for as long."""
 _NARROW = 0.01
 """An interval of this width, relative to 1, needs no more rounds."""
 _FAR_SLOWER = 0.8
@@ -43,7 +45,7 @@ class Timing:
         median_ms: median of its runs, in milliseconds.
         ratio: time of the first session divided by its own, the median over the turns.
         low: lower end of the 95 % confidence interval of the ratio: of the median of six ratios or
-            more, of the mean of two.
+            more, of the mean of fewer.
         high: upper end of that interval.
     """
 
@@ -56,18 +58,23 @@ class Timing:
     def of(cls, own: Sequence[float], first: Sequence[float]) -> Timing:
         """Compare runs with those of the first session in the same turns, all in milliseconds.
 
-        The interval comes from order statistics.
+        The interval comes from order statistics. At least two turns are needed.
         """
-        ratios = np.sort(np.divide(first, own))
+        ratios = np.divide(first, own)
         median_ms, ratio = float(np.median(own)), float(np.median(ratios))
-        if len(ratios) == _FIRST_ROUNDS:
-            middle, half = log(ratios[0] * ratios[1]) / 2, log(ratios[1] / ratios[0]) / 2
-            low, high = exp(middle - _STUDENT * half), exp(middle + _STUDENT * half)
+        if len(ratios) in _STUDENT:
+            logs = np.log(ratios)
+            error = float(logs.std(ddof=1)) / sqrt(len(logs))
+            middle, half = float(logs.mean()), _STUDENT[len(logs)] * error
+            low, high = exp(middle - half), exp(middle + half)
             return cls(median_ms, ratio, min(low, ratio), max(high, ratio))
+        if len(ratios) >= 2 * _BLOCKS:
+            ratios = np.array([np.median(block) for block in np.array_split(ratios, _BLOCKS)])
+        ordered = np.sort(ratios)
         # The number of ratios below the true median is binomial with probability 1/2.
-        begin = max(0, floor(len(ratios) / 2 - 0.98 * sqrt(len(ratios)) - 0.5))
-        low, high = ratios[begin], ratios[len(ratios) - 1 - begin]
-        return cls(median_ms, ratio, float(low), float(high))
+        begin = max(0, floor(len(ordered) / 2 - 0.98 * sqrt(len(ordered)) - 0.5))
+        low, high = ordered[begin], ordered[len(ordered) - 1 - begin]
+        return cls(median_ms, ratio, min(float(low), ratio), max(float(high), ratio))
 
     @property
     def faster(self) -> bool:
@@ -89,35 +96,24 @@ class Timing:
         """Whether it is faster with 95 % confidence, by enough to take the place of the first."""
         return self.low > 1.0 + MARGIN
 
-    @property
-    def likely(self) -> bool:
-        """Whether it was measured to be faster, and is at most slightly slower."""
-        return self.ratio > 1.0 and self.low > 1.0 - MARGIN
-
-    @property
-    def decided(self) -> bool:
-        """Whether more rounds cannot change if it is worth taking."""
-        return self.worth or self.slower or self.narrow
-
 
 def time_against_first(
     sessions: Sequence[Session],
     feeds: Feeds,
     seconds: float,
-    until_decided: bool = False,
 ) -> list[Timing]:
     """Time ``sessions`` against the first of them for at most about ``seconds``.
 
-    A session that is slower with 95 % confidence is dropped. Timing ends when the intervals of the
-    others are narrow. If runs take long for the time there is, sessions that are far slower are
-    dropped after two rounds, and only the better half goes on if the time is too short for all.
+    A session that is slower with 95 % confidence is dropped. The time is divided into equal stages,
+    and after each the worse half of the others is dropped, until one is left for the last stage
+    (successive halving). Timing ends early when the intervals of those that are left are narrow. If
+    runs take long for the time there is, sessions that are far slower are dropped after two rounds,
+    and only the better half goes on if the time is too short for all.
 
     Args:
         sessions: all take ``feeds``; the first is what the others are compared with.
         feeds: the inputs of every run.
         seconds: for all sessions together; at least one evaluation takes place.
-        until_decided: end as soon as it is known of each session whether it is worth taking, but
-            not within the first second.
 
     Returns:
         A timing per session, in their order; of a dropped session, from the runs that it had.
@@ -125,27 +121,38 @@ def time_against_first(
     times: list[list[float]] = [[] for _ in sessions]
     firsts: list[list[float]] = [[] for _ in sessions]
     running = list(range(len(sessions)))
+    stages, stages_done = len(sessions).bit_length(), 1
     start = time.monotonic()
+    rounds = _FIRST_ROUNDS
     while True:
-        rounds = _ROUNDS if times[0] or len(sessions) <= 2 else _FIRST_ROUNDS
+        before = time.monotonic()
         taken = time_interleaved([sessions[i] for i in running], feeds, runs=rounds, warmup=1)
         for position, i in enumerate(running):
             times[i] += taken[position]
             firsts[i] += taken[0]
         timings = [Timing.of(own, first) for own, first in zip(times, firsts, strict=True)]
-        spent = time.monotonic() - start
+        now = time.monotonic()
+        spent, one_run = now - start, (now - before) / ((rounds + 1) * len(running))
         judged = len(times[0]) >= _ROUNDS
-        if until_decided and spent < min(_SETTLED, seconds):
-            continue
         if judged:
             running = [i for i in running if i == 0 or not timings[i].slower]
+            if spent > stages_done * seconds / stages:
+                running = [0, *_better_half(timings, running[1:])]
+                stages_done += 1
         else:
             ratios = [np.divide(first, own) for own, first in zip(times, firsts, strict=True)]
             running = [0, *_promising(ratios, spent, seconds)]
-        known = [t.decided if until_decided else t.narrow for t in timings]
-        done = judged and (all(known[i] for i in running[1:]) or spent > seconds)
-        if done or len(running) == 1:
+        if len(running) == 1 or (judged and all(timings[i].narrow for i in running[1:])):
             return timings
+        rounds = min(_ROUNDS, int((seconds - spent) / max(one_run * len(running), 1e-9)) - 1)
+        if rounds < 1:
+            return timings
+
+
+def _better_half(timings: Sequence[Timing], others: Sequence[int]) -> list[int]:
+    """The sessions with the better ratios, in their order."""
+    best_first = sorted(others, key=lambda i: timings[i].ratio, reverse=True)
+    return sorted(best_first[: ceil(len(others) / 2)])
 
 
 def _promising(ratios: Sequence[Array], spent: float, seconds: float) -> list[int]:

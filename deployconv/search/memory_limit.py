@@ -9,12 +9,11 @@ most come first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from math import inf, isinf, prod
+from math import inf, prod
 
-from deployconv.runtimes import get_runtime
-from deployconv.search.choice import Choices
+from deployconv.search.choice import Choices, Finalist
 from deployconv.search.selection import Selection, Timings, confirm
 from deployconv.search.workbench import Workbench
 
@@ -28,22 +27,23 @@ _Replace = Callable[[Selection, str], Selection]
 
 
 def confirm_within_memory_limit(
-    bench: Workbench, selection: Selection, timings: Timings
+    bench: Workbench, last: Sequence[Finalist], timings: Timings
 ) -> tuple[Choices, frozenset[str]]:
     """Confirm that the whole model is faster than the original and needs no more than the limit.
 
     Returns the choices that hold, and the sites that stay as they were only because of the limit.
     The memory of a device is not measured.
     """
-    kept = confirm(bench, selection)
+    kept = confirm(bench, last, timings)
     over_limit: frozenset[str] = frozenset()
-    measures = get_runtime(bench.tuner.backend).measures_memory
-    while kept and measures and not isinf(bench.tuner.max_memory):
-        selection = _within_limit(bench, selection.only(kept.keys()), timings)
-        if selection.choices == kept:
+    while kept and bench.measures_memory:
+        within = _within_limit(bench, Selection.of(kept, timings), timings).choices
+        if within == kept:
             break
-        over_limit |= kept.keys() - selection.choices.keys()
-        kept = confirm(bench, selection)
+        over_limit |= kept.keys() - within.keys()
+        # Forms that were timed by themselves, if there is no time to compare the whole again.
+        compare = bool(within) and bench.fits(0.0)
+        kept = confirm(bench, [Finalist(within)], timings) if compare else within
     return kept, over_limit
 
 

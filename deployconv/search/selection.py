@@ -1,17 +1,12 @@
-"""Select a form for each site from measurements, first site by site, then for sites together.
-
-A site that takes one or two percent of a model's time cannot be told from the noise of the whole
-model. Several of them together can. The last comparison is with the original model.
-"""
+"""Select a form for each site from the timings of its forms, and confirm all of them together."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil
 
 from deployconv.results import Candidate, Prediction
-from deployconv.search.choice import Choice, Choices
+from deployconv.search.choice import Choice, Choices, Finalist
 from deployconv.search.measure import MARGIN
 from deployconv.search.workbench import Workbench
 
@@ -39,27 +34,35 @@ class SiteTimings:
         return [(self.forms[entry.name], entry.ratio) for entry in faster]
 
     @property
-    def most_promising(self) -> Candidate | None:
+    def most_promising(self) -> Choice | None:
         """The form with the largest ratio above 1, however wide its confidence interval is."""
         likely = [entry for entry in self._timed_forms if entry.ratio > 1.0]
-        return max(likely, key=lambda entry: entry.ratio, default=None)
-
-    @property
-    def undecided(self) -> bool:
-        """Whether no form is known to be faster, but a longer comparison may find one."""
-        return not self.faster and (not self.timed or self.most_promising is not None)
+        best = max(likely, key=lambda entry: entry.ratio, default=None)
+        return self.forms[best.name] if best is not None else None
 
     def of(self, choice: Choice | None) -> Candidate | None:
         """The timing of one form; None if it was not timed."""
         return next((entry for entry in self._timed_forms if entry.name == str(choice)), None)
 
-    def rules_out(self, choice: Choice, selected: Choice | None) -> bool:
-        """Whether ``choice`` was measured to be no faster than ``selected``.
+    def ratio(self, choice: Choice | None) -> float:
+        """How many times as fast a form is as the site as it was; 1 if it was not timed."""
+        found = self.of(choice)
+        return found.ratio if found is not None else 1.0
 
-        None for ``selected`` is the site as it was.
+    def best(self, predicted: Choice | None) -> Choice | None:
+        """The form to take; None leaves the site as it was.
+
+        It is the predicted one unless another one was measured to be faster than the site as it
+        was, and by more than the margin faster than the predicted one; or the predicted one was
+        measured to be slower than the site as it was.
         """
-        own, best = self.of(choice), self.of(selected)
-        return own is not None and own.high <= (best.low if best is not None else 1.0)
+        own = self.of(predicted)
+        slower = own is not None and own.high < 1.0
+        least = own.ratio * (1.0 + MARGIN) if own is not None and not slower else 1.0
+        if own is None and predicted is not None:
+            return predicted
+        first = next((choice for choice, ratio in self.faster if ratio > least), None)
+        return first or (None if slower else predicted)
 
     def reported(
         self, predictions: tuple[Candidate | Prediction, ...], selected: str
@@ -89,25 +92,23 @@ Timings = Mapping[str, SiteTimings]
 
 @dataclass(frozen=True)
 class Selection:
-    """The form of each site that changes.
-
-    ``speedups`` has the ratio of the comparison in which the form of a site was selected.
-    """
+    """The form of each site that changes, and how much faster each form is by itself."""
 
     choices: Choices = field(default_factory=dict)
     speedups: Mapping[str, float] = field(default_factory=dict)
 
-    def with_choices(self, choices: Choices, ratio: float) -> Selection:
-        """The selection of ``choices`` and no others; ``ratio`` is that of the new ones."""
+    @classmethod
+    def of(cls, choices: Choices, timings: Timings) -> Selection:
+        """A selection with the ratios that were measured; 1 for a form that was not timed."""
         speedups = {
-            name: self.speedups[name] if self.choices.get(name) == choice else ratio
+            name: timings[name].ratio(choice) if name in timings else 1.0
             for name, choice in choices.items()
         }
-        return Selection(choices, speedups)
+        return cls(choices, speedups)
 
     def with_choice(self, name: str, choice: Choice, ratio: float) -> Selection:
         """The selection with another form of one site."""
-        return self.with_choices({**self.choices, name: choice}, ratio)
+        return Selection({**self.choices, name: choice}, {**self.speedups, name: ratio})
 
     def only(self, names: Collection[str]) -> Selection:
         """The selection in which all sites but these are as they were."""
@@ -121,113 +122,48 @@ class Selection:
         return self.only(self.choices.keys() - {name})
 
 
-def select_jointly(
-    bench: Workbench, selection: Selection, timings: Timings, predicted: Choices
-) -> Selection:
-    """Add the forms that are faster when undecided sites are timed together.
+def finalists(predicted: Choices, timings: Timings) -> list[Finalist]:
+    """The choices that are worth a comparison with the original, the most certain first.
 
-    The selection is compared with two candidates. In the first, each undecided site has its most
-    promising form. In the second, sites have the forms that the cost model chooses, except those
-    that were measured to be slower. The faster one is selected if its confidence interval says so.
-
-    If something is selected already, less is asked of the second candidate: a prediction and a
-    measured ratio above 1 are enough, if the interval says that it is at most slightly slower. So a
-    gain that is too small to be measured with confidence can be taken, but never in place of the
-    original.
-
-    If neither is selected, the more promising half of the sites in question is compared, and then
-    the rest, while there is time.
-
-    Raises CheckFailed for a form that computes something else.
+    First what the cost model chooses, unless it chooses nothing. Then the best form of each site
+    by its timings. Last the same, with the most promising form of sites that are undecided.
     """
-    so_far = dict(selection.choices)
-    by_timing = {**so_far, **_most_promising(timings)}
-    by_prediction = {**so_far, **_not_ruled_out(predicted, so_far, timings)}
-    candidates = [by_timing] if by_timing != so_far else []
-    if by_prediction not in (so_far, by_timing):
-        candidates.append(by_prediction)
-    if not candidates:
-        return selection
-    precise = min(bench.seconds_left, bench.long_comparison)
-    seconds = max(bench.short_comparison, bench.seconds_left / 2, precise)
-    _, *results = bench.compare([so_far, *candidates], seconds, until_decided=True)
-    compared = list(zip(results, candidates, strict=True))
-    faster = [(result.ratio, candidate) for result, candidate in compared if result.worth]
-    if so_far and not faster:
-        faster = [
-            (result.ratio, candidate)
-            for result, candidate in compared
-            if candidate == by_prediction and result.likely
-        ]
-    if faster:
-        ratio, best = max(faster, key=lambda pair: pair[0])
-        return selection.with_choices(best, ratio)
-    return _select_by_halves(bench, selection, timings, {**by_timing, **by_prediction})
-
-
-def _select_by_halves(
-    bench: Workbench, selection: Selection, timings: Timings, choices: Choices
-) -> Selection:
-    """Add those halves of the new ``choices`` that are faster, while there is time.
-
-    A half that is not faster is halved again.
-    """
-    shortest = bench.short_comparison
-    waiting = _halves(choices, selection.choices, timings)
-    while waiting and bench.seconds_left >= shortest:
-        part = waiting.pop(0)
-        trial = {**selection.choices, **part}
-        seconds = max(shortest, bench.seconds_left / (len(waiting) + 1))
-        _, result = bench.compare([selection.choices, trial], seconds, until_decided=True)
-        if result.worth:
-            selection = selection.with_choices(trial, result.ratio)
+    best = dict(predicted)
+    for name, site in timings.items():
+        choice = site.best(predicted.get(name))
+        if choice is None:
+            best.pop(name, None)
         else:
-            waiting[:0] = _halves(part, selection.choices, timings)
-    return selection
-
-
-def confirm(bench: Workbench, selection: Selection) -> Choices:
-    """Compare the whole model with the original, and drop choices until it is faster.
-
-    The choices with the smallest speedups are dropped first.
-    """
-    kept = dict(selection.choices)
-    smallest_first = sorted(kept, key=selection.speedups.__getitem__)
-    for name in smallest_first:
-        seconds = bench.short_comparison + max(0.0, bench.seconds_left)
-        _, result = bench.compare([None, kept], seconds, until_decided=True)
-        if not result.slower and result.ratio > 1.0:
-            break
-        del kept[name]
-    return kept
-
-
-def _most_promising(timings: Timings) -> dict[str, Choice]:
-    """The most promising form of each undecided site."""
-    best = {name: site.most_promising for name, site in timings.items() if site.undecided}
-    return {name: timings[name].forms[entry.name] for name, entry in best.items() if entry}
-
-
-def _not_ruled_out(predicted: Choices, so_far: Choices, timings: Timings) -> dict[str, Choice]:
-    """The ``predicted`` choices without those that were measured to be no faster."""
-    return {
-        name: predicted[name]
+            best[name] = choice
+    hopeful = {
+        name: choice
         for name, site in timings.items()
-        if name in predicted and not site.rules_out(predicted[name], so_far.get(name))
+        if name not in best and (choice := site.most_promising) is not None
     }
+    found: list[Finalist] = []
+    for choices, likely in ((predicted, True), (best, True), ({**best, **hopeful}, False)):
+        if choices and all(choices != other.choices for other in found):
+            found.append(Finalist(dict(choices), likely))
+    return found
 
 
-def _halves(choices: Choices, so_far: Choices, timings: Timings) -> list[dict[str, Choice]]:
-    """The more and the less promising half of the new ``choices``; none if only one is new."""
-    new = [name for name in timings if name in choices and choices[name] != so_far.get(name)]
-    if len(new) < 2:
-        return []
+def confirm(bench: Workbench, last: Sequence[Finalist], timings: Timings) -> Choices:
+    """Compare the whole model in each of the ``last`` choices with the original; take the fastest.
 
-    def ratio(name: str) -> float:
-        timing = timings[name].of(choices[name])
-        return timing.ratio if timing is not None else 1.0
-
-    # Sites that were not timed stay in their order: the most work first.
-    new.sort(key=ratio, reverse=True)
-    middle = ceil(len(new) / 2)
-    return [{name: choices[name] for name in part} for part in (new[:middle], new[middle:])]
+    A later one takes the place of an earlier one only if it was measured to be faster and is at
+    most slightly slower. If none is faster than the original, the choices of the first one with the
+    smallest gains are dropped, while there is time. Without time for any comparison the first one
+    is taken, if it is likely to be faster.
+    """
+    if not last:
+        return {}
+    fastest = bench.fastest(last)
+    if fastest is None:
+        return last[0].choices if last[0].likely else {}
+    left = Selection.of(last[0].choices, timings)
+    for name in sorted(left.choices, key=left.speedups.__getitem__)[:-1]:
+        if fastest or fastest is None:
+            break
+        left = left.without(name)
+        fastest = bench.fastest([Finalist(left.choices)])
+    return fastest or {}

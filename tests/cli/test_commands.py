@@ -57,7 +57,8 @@ def test_verify_fails_if_one_backend_does(api: FakeApi, capsys: pytest.CaptureFi
 def test_bench(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "a.onnx", "b.onnx", "--threads", "2", "--runs", "9"]) == 0
     options = {"backend": ("ort",), "shape": {}, "inputs": None, "seed": 0, "threads": 2, "runs": 9}
-    assert api.calls == [("bench", (A, B), {**options, "profile": False, "cuda_graph": False})]
+    options |= {"budget": 10.0, "profile": False, "cuda_graph": False}
+    assert api.calls == [("bench", (A, B), options)]
     assert "1.63 times as fast" in capsys.readouterr().out
 
 

@@ -87,6 +87,26 @@ def scattered() -> ModelProto:
     return computed(nodes, [SHAPE, tensor("where", where), values])
 
 
+def reversed_by_indices() -> ModelProto:
+    """Reversed along two axes by Range and Gather, whose sizes Shape reads from the weight."""
+    nodes, source = [], "v"
+    for axis in (2, 3):
+        made = {name: f"{name}_{axis}" for name in ("shape", "part", "size", "last", "up", "down")}
+        nodes += [
+            node("Shape", [source], [made["shape"]]),
+            node("Gather", [made["shape"], f"axis_{axis}"], [made["part"]]),
+            node("Squeeze", [made["part"], "first"], [made["size"]]),
+            node("Sub", [made["size"], "one"], [made["last"]]),
+            node("Range", ["zero", made["size"], "one"], [made["up"]]),
+            node("Sub", [made["last"], made["up"]], [made["down"]]),
+            node("Gather", [source, made["down"]], [f"v_{axis}"], axis=axis),
+        ]
+        source = f"v_{axis}"
+    numbers = {"axis_2": [2], "axis_3": [3], "first": [0], "one": 1, "zero": 0}
+    held = [tensor(name, np.array(values)) for name, values in numbers.items()]
+    return computed([*nodes, node("Identity", [source], ["w"])], [tensor("v", WEIGHT), *held])
+
+
 FLAT = WEIGHT.ravel().tolist()
 SOURCES = {
     "initializer": computed([], [tensor("w", WEIGHT)]),
@@ -113,6 +133,8 @@ SOURCES = {
     "Cast": computed(
         [node("Cast", ["v"], ["w"], to=FLOAT)], [tensor("v", WEIGHT.astype(np.float16))]
     ),
+    "CastLike": computed([node("CastLike", ["v", "x"], ["w"])], [tensor("v", WEIGHT.astype(int))]),
+    "Shape, Range and Gather": reversed_by_indices(),
     "Transpose": computed(
         [node("Transpose", ["v"], ["w"], perm=[1, 0, 2, 3])], [tensor("v", integers(3, 2, 4, 4))]
     ),
@@ -180,6 +202,55 @@ def test_a_computed_bias_is_folded(nodes: list[NodeProto]) -> None:
     original.graph.node.extend([*nodes, site])
     after = assert_rewritten(original)
     assert set(ops(after)) == {"Conv", "DepthToSpace", "Slice"}
+
+
+BIASES = {
+    "CastLike, Expand to the width of the weight": [
+        node("CastLike", ["zero", "x"], ["cast"]),
+        node("Shape", ["w"], ["width"], start=1, end=2),
+        node("Expand", ["cast", "width"], ["b"]),
+    ],
+    "Expand to channels picked from the input's shape": [
+        node("Shape", ["x"], ["shape"]),
+        node("Gather", ["shape", "axis"], ["channels"]),
+        node("Sub", ["channels", "minus"], ["width"]),
+        node("Expand", ["zero", "width"], ["b"]),
+    ],
+    "ConstantOfShape of channels sliced from the input's shape": [
+        node("Shape", ["x"], ["channels"], start=1, end=2),
+        node("Sub", ["channels", "minus"], ["width"]),
+        node("ConstantOfShape", ["width"], ["b"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("sizes", [(5, 6), (1, 9)])
+@pytest.mark.parametrize("nodes", BIASES.values(), ids=list(BIASES))
+def test_a_bias_that_depends_on_static_channels_alone_is_folded(
+    nodes: list[NodeProto], sizes: tuple[int, int]
+) -> None:
+    """Batch, height and width are dynamic."""
+    original = upsampler(("h", "w_size"), batch="n", opset=18)
+    del original.graph.initializer[1]
+    held = {"zero": np.float32(0), "axis": np.array([1]), "minus": np.array([-1])}
+    original.graph.initializer.extend(tensor(name, array) for name, array in held.items())
+    site = original.graph.node.pop()
+    original.graph.node.extend([*nodes, site])
+    feeds = {"x": integers(2, 2, *sizes)}
+    after = assert_rewritten(original, feeds)
+    assert set(ops(after)) == {"Conv", "DepthToSpace", "Slice"}
+
+
+def test_a_bias_that_depends_on_dynamic_channels_is_a_run_time_bias() -> None:
+    original = upsampler(opset=18)
+    original.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "c"
+    held = {"axis": np.array([1]), "minus": np.array([-1]), "zero": np.float32(0)}
+    original.graph.initializer.extend(tensor(name, array) for name, array in held.items())
+    del original.graph.initializer[1]
+    site = original.graph.node.pop()
+    nodes = BIASES["Expand to channels picked from the input's shape"]
+    original.graph.node.extend([*nodes, site])
+    assert reasons(original, verify=False) == ["runtime-bias"]
 
 
 def test_a_random_weight_is_not_constant() -> None:

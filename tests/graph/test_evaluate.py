@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 
-from deployconv.graph.evaluate import evaluate
+from deployconv.graph.evaluate import evaluate, result_size
 from deployconv.graph.nearest import LARGEST
 from tests.build import Array, integers, run
 from tests.match.graphs import floats, ints, parsed
@@ -135,3 +135,73 @@ def test_no_resize_fills_the_memory(other: int) -> None:
     model = parsed("y = Resize(x, , scales)", {"scales": scales})
     with pytest.raises(NotImplementedError):
         evaluated(model, {"x": integers(1, 2, 4, 3), "scales": scales})
+
+
+@pytest.mark.parametrize("group", [1, 2])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("kernel", "attributes"),
+    [
+        (3, "strides={2}, pads={1}{0}, output_padding={1}"),
+        (2, "strides={3}, dilations={2}"),
+        (1, "strides={2}"),
+        (4, "pads={0}{2}"),
+    ],
+)
+def test_conv_transpose(kernel: int, attributes: str, rank: int, bias: bool, group: int) -> None:
+    constants: dict[str, Array] = {"w": integers(4, 3, *[kernel] * rank)}
+    if bias:
+        constants["b"] = integers(3 * group, seed=2)
+    stated = attributes
+    for number in range(4):
+        stated = stated.replace(f"{{{number}}}", f"[{','.join([str(number)] * rank)}]")
+    stated = stated.replace("][", ",")
+    body = f"y = ConvTranspose<group={group}, {stated}>({', '.join(['x', *constants])})"
+    sizes = (3, 2, 4)[:rank]
+    model = parsed(body, constants, ",".join(map(str, (2, 4, *sizes))))
+    assert_as_onnxruntime(model, constants, integers(2, 4, *sizes, seed=3))
+
+
+ENLARGING = {
+    "Tile": ("y = Tile(x, counts)", {"counts": ints(3, 2)}),
+    "Expand": ("y = Expand(x, shape)", {"shape": ints(5, 1, 3)}),
+    "ConstantOfShape": ("y = ConstantOfShape(shape)", {"shape": ints(5, 7)}),
+    "Range": ("y = Range(start, limit, step)",
+              {"start": np.int64(9), "limit": np.int64(-4), "step": np.int64(-3)}),
+    "Pad": ("y = Pad(x, pads)", {"pads": ints(1, 0, 2, 4)}),
+    "Pad of one axis": ("y = Pad(x, pads, , axes)", {"pads": ints(1, 6), "axes": ints(-1)}),
+    "Gather": ("y = Gather<axis=1>(x, at)", {"at": ints(0, 1, 1, 2, 0).reshape(1, 5)}),
+    "Mul": ("y = Mul(x, column)", {"column": floats(1, 2, 3, 4).reshape(4, 1, 1)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "constants"), ENLARGING.values(), ids=ENLARGING)
+def test_the_size_of_a_result_is_known_before_it_is_computed(
+    body: str, constants: dict[str, Array]
+) -> None:
+    model = parsed(body, constants, "2,3", opset=18)
+    feeds = {**constants, "x": integers(2, 3)}
+    (node,) = model.graph.node
+    expected = evaluated(model, feeds)
+    given = [np.asarray(feeds[name]) if name else None for name in node.input]
+    assert result_size(node, given) == expected.size
+
+
+@pytest.mark.parametrize(
+    ("body", "constants"),
+    [
+        ("y = Tile(x, counts)", {"counts": ints(1 << 20, 1 << 20)}),
+        ("y = Tile(x, counts)", {"counts": ints(*[1 << 10] * 5)}),
+        ("y = Expand(x, shape)", {"shape": ints(1 << 40, 2, 3)}),
+        ("y = ConstantOfShape(shape)", {"shape": ints(1 << 30, 1 << 30)}),
+        ("y = Pad(x, pads)", {"pads": ints(1 << 40, 0, 0, 0)}),
+    ],
+    ids=["Tile", "Tile of another rank", "Expand", "ConstantOfShape", "Pad"],
+)
+def test_a_result_far_larger_than_its_inputs_is_not_computed(
+    body: str, constants: dict[str, Array]
+) -> None:
+    model = parsed(body, constants, "2,3", opset=18)
+    with pytest.raises(NotImplementedError, match="elements"):
+        evaluated(model, {**constants, "x": integers(2, 3)})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from tests.build import (
     FLOAT,
@@ -16,6 +16,7 @@ from tests.build import (
     integers,
     model,
     node,
+    reasons,
     rewrite,
     tensor,
     value,
@@ -162,3 +163,119 @@ def test_a_weight_that_the_loop_carries_is_a_run_time_weight() -> None:
     original.graph.initializer.append(PARAMETERS[1])
     done, _ = rewrite(original, verify=False)
     assert [site.reason.code for site in done.sites if site.reason] == ["runtime-weight"]
+
+
+# --- weights that are handed on
+
+
+GOING = node("Identity", ["going"], ["still"])
+CARRIED = [2, 3, 4, 4]
+
+
+def carries(last: str, *nodes: NodeProto) -> NodeProto:
+    """A Loop that carries ``w_in`` as ``w`` and hands on ``last``, which ``nodes`` make."""
+    body = graph(
+        [GOING, *nodes, up("x", "slice")],
+        [value("round", INT64, []), value("going", BOOL, []), value("w", FLOAT, CARRIED)],
+        [value("still", BOOL, []), value(last, FLOAT, CARRIED), value("slice", FLOAT, UPSAMPLED)],
+    )
+    return node("Loop", ["count", "true", "w_in"], ["w_out", "z"], name="loop", body=body)
+
+
+def scans() -> NodeProto:
+    """A Scan over rows of ``x`` with ``w_in`` as its state."""
+    body = graph(
+        [up("frame", "slice"), node("Identity", ["w"], ["same"])],
+        [value("w", FLOAT, CARRIED), value("frame", FLOAT, SHAPE)],
+        [value("same", FLOAT, CARRIED), value("slice", FLOAT, UPSAMPLED)],
+    )
+    return node("Scan", ["w_in", "rows"], ["w_out", "z"], name="scan", body=body, num_scan_inputs=1)
+
+
+def with_weight(*nodes: NodeProto) -> ModelProto:
+    original = main(nodes, [None, *UPSAMPLED], True)
+    held = tensor("w_in", integers(*CARRIED))
+    original.graph.initializer.extend([held, PARAMETERS[1], tensor("axis", np.array([0]))])
+    return original
+
+
+ROWS = node("Unsqueeze", ["x", "axis"], ["rows"])
+IDENTITY = node("Identity", ["w"], ["same"])
+HANDED_ON = {
+    "by a Loop": [carries("w")],
+    "by a Loop, with Identity": [carries("same", IDENTITY)],
+    "by a Scan": [ROWS, scans()],
+}
+
+
+@pytest.mark.parametrize("nodes", HANDED_ON.values(), ids=list(HANDED_ON))
+def test_a_weight_that_is_handed_on_unchanged_is_constant(nodes: list[NodeProto]) -> None:
+    original = with_weight(*nodes)
+    assert_rewritten(original, {"x": feeds_for(original)["x"], "yes": np.array(True)})
+
+
+def test_a_weight_that_comes_out_of_a_loop_unchanged_is_constant() -> None:
+    loop = carries("same", IDENTITY)
+    after = up("x", "y")
+    after.input[1] = "w_out"
+    original = with_weight(loop, after)
+    original.graph.output.append(value("y", FLOAT, UPSAMPLED))
+    assert_rewritten(original, {"x": feeds_for(original)["x"], "yes": np.array(True)})
+
+
+def test_a_loop_that_exchanges_two_weights_makes_them_run_time_weights() -> None:
+    body = graph(
+        [GOING, up("x", "slice")],
+        [value("round", INT64, []), value("going", BOOL, [])]
+        + [value(name, FLOAT, CARRIED) for name in ("w", "v")],
+        [value("still", BOOL, [])]
+        + [value(name, FLOAT, CARRIED) for name in ("v", "w")]
+        + [value("slice", FLOAT, UPSAMPLED)],
+    )
+    inputs = ["count", "true", "w_in", "v_in"]
+    original = with_weight(node("Loop", inputs, ["", "", "z"], name="loop", body=body))
+    original.graph.initializer.append(tensor("v_in", integers(*CARRIED, seed=5)))
+    assert reasons(original, verify=False) == ["runtime-weight"]
+
+
+# --- weights that are arguments of functions
+
+
+def calls(*weights: str, computed: bool = False) -> ModelProto:
+    """``x`` -> a function called once for each of ``weights``, whose results are added -> ``y``."""
+    geometry = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
+    nodes = [node("Neg", ["p"], ["w"]) if computed else node("Identity", ["p"], ["w"])]
+    nodes.append(node("ConvTranspose", ["a", "w", "b"], ["c"], name="up", **geometry))
+    opset = [helper.make_opsetid("", 17)]
+    function = helper.make_function("local", "Up", ["a", "p", "b"], ["c"], nodes, opset)
+    made = [
+        node("Up", ["x", weight, "b"], [f"y{number}"], name=f"call{number}", domain="local")
+        for number, weight in enumerate(weights)
+    ]
+    total = node("Sum", [f"y{number}" for number in range(len(weights))], ["y"])
+    held = [tensor(name, integers(*CARRIED, seed=at)) for at, name in enumerate(("v", "w"))]
+    body = graph(
+        [*made, total],
+        [value("x", FLOAT, SHAPE)],
+        [value("y", FLOAT, UPSAMPLED)],
+        [*held, PARAMETERS[1]],
+    )
+    return model(body, domains=["local"], functions=[function])
+
+
+@pytest.mark.parametrize("weights", [["w"], ["w", "w"]], ids=["one call", "two calls"])
+@pytest.mark.parametrize("computed", [False, True])
+def test_a_weight_that_every_call_of_a_function_passes_is_constant(
+    weights: list[str], computed: bool
+) -> None:
+    original = calls(*weights, computed=computed)
+    assert_rewritten(original, {"x": integers(*SHAPE)})
+
+
+@pytest.mark.parametrize("computed", [False, True])
+def test_weights_that_differ_between_the_calls_of_a_function(computed: bool) -> None:
+    done, _ = rewrite(calls("w", "v", computed=computed), verify=False)
+    (site,) = done.sites
+    assert site.reason is not None
+    assert site.reason.code == "function-argument"
+    assert "inline the function" in site.reason.text

@@ -40,9 +40,13 @@ def test_a_dynamic_model_has_two_that_differ_in_every_open_size() -> None:
     )
 
 
-def test_equal_names_are_equal_sizes() -> None:
-    for instance in shapes(parsed("y = Relu(x)", dims="n,2,s,s")).instances("x"):
-        assert instance["x"][2] == instance["x"][3]
+def test_equal_names_of_two_inputs_are_equal_sizes() -> None:
+    model = parsed("y = Add(x, z)", dims="n,2,s,s")
+    model.graph.input.append(model.graph.input[0])
+    model.graph.input[1].name = "z"
+    for instance in shapes(model).instances("x", "z"):
+        assert instance["x"] == instance["z"]
+        assert instance["x"][2] != instance["x"][3]
 
 
 def test_sizes_without_a_name_are_unequal() -> None:

@@ -123,7 +123,7 @@ def test_it_holds_at_every_size(nodes: list[NodeProto]) -> None:
         if not all(name in claims for name in proto.input):
             continue
         try:
-            claims[output] = symbolic.run(proto, [claims[name] for name in proto.input])
+            (claims[output],) = symbolic.run(proto, [claims[name] for name in proto.input])
         except Unproven:
             event(f"{proto.op_type}: nothing is claimed")
             continue

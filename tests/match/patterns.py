@@ -1,6 +1,6 @@
 """One model of each kind of upsampling, in which every constant is a tensor of its own.
 
-Sixteen have static sizes, and sixteen compute shapes and indices from dynamic sizes.
+Half have static sizes, the others compute shapes and indices from dynamic sizes.
 """
 
 from __future__ import annotations
@@ -51,6 +51,11 @@ SIZES = (
     " v1 = Slice(s, k3, k4) h2 = Mul(h1, k2) v2 = Mul(v1, k2)"
 )
 """Every size of the input and its double, each in a vector of one."""
+
+SUMMED = "t = Transpose<perm=[0,2,3,1]>(x) l = Add(t, t)"
+"""A small image that has its channels last."""
+FIRST = "z = Transpose<perm=[0,3,1,2]>(u)"
+"""The image before the Conv, from one with its channels last."""
 
 STATIC: dict[str, Callable[[], ModelProto]] = {
     "resize": _static(f"z = Resize<{NEAREST}>(x, , scales)", scales=DOUBLE),
@@ -136,6 +141,23 @@ STATIC: dict[str, Callable[[], ModelProto]] = {
         ends=ints(8, 5),
         axes=ints(2, 3),
         steps=ints(1, 1),
+    ),
+    "masks of rows and columns": _static(
+        f"r = Resize<{NEAREST}>(x, , scales) m = Mul(r, mask) z = Mul(m, gain)",
+        scales=DOUBLE,
+        mask=np.tile(floats(1, 0), H).reshape(2 * H, 1),
+        gain=np.tile(floats(1, 0), W),
+    ),
+    "channels last": _static(
+        f"{SUMMED} a = Unsqueeze(l, axes) e = Tile(a, counts) m = Mul(e, factor)"
+        f" r = Reshape(m, flat) o = Add(r, offset) u = Clip(o, low, high) {FIRST}",
+        axes=ints(2, 4),
+        counts=ints(1, 1, 2, 1, 2, 1),
+        factor=floats(1, 2),
+        flat=ints(1, 2 * H, 2 * W, 2),
+        offset=floats(-1, 3).reshape(1, 1, 2),
+        low=np.float32(-1),
+        high=np.float32(2),
     ),
     "shuffle": _static(
         "c = Conv<pads=[1,1,1,1]>(x, w8) a = Reshape(c, tall) t = Transpose<perm=[0,1,4,2,5,3]>(a)"
@@ -230,6 +252,18 @@ DYNAMIC: dict[str, Callable[[], ModelProto]] = {
         starts=ints(0, 0),
         ends=ints(2**63 - 1, 2**31 - 1),
         axes=ints(2, 3),
+    ),
+    "channels last": _dynamic(
+        f"{SUMMED} a = Unsqueeze(l, axes) e = Tile(a, counts)"
+        " flat = Concat<axis=0>(n1, h2, v2, c1) r = Reshape(e, flat) m = Mul(r, factor)"
+        f" u = Add(offset, m) {FIRST}",
+        axes=ints(2, 4),
+        counts=ints(1, 1, 2, 1, 2, 1),
+        factor=floats(1, 2),
+        offset=floats(-1, 3),
+    ),
+    "channels last, a resize to sizes": _dynamic(
+        f"{SUMMED} to = Concat<axis=0>(n1, h2, v2, c1) u = Resize<{NEAREST}>(l, , , to) {FIRST}",
     ),
     "shuffle": _dynamic(
         "c = Conv<pads=[1,1,1,1]>(x, w8) tall = Concat<axis=0>(n1, k2, k2, k2, h1, v1)"

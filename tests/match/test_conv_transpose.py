@@ -28,6 +28,7 @@ from tests.build import (
     rewrite,
     run,
     run_reference,
+    tensor,
     upsampler,
     value,
 )
@@ -90,10 +91,51 @@ def test_what_runtimes_read_differently_is_refused(attributes: dict[str, Any], c
     assert reasons(original, verify=False) == [code]
 
 
+@pytest.mark.parametrize(
+    ("pads", "extra", "meant"),
+    [
+        ([0, 1, -1, -1], [0, 0], "pads [0, 1, 0, 0] and output_padding [1, 1] mean the same"),
+        ([0, 0, 0, -1], [1, 0], "pads [0, 0, 0, 0] and output_padding [1, 1] mean the same"),
+        ([-1, 0, 0, 0], [0, 0], "pads [0, 0, 0, 0] and a Pad by [1, 0, 0, 0] after it"),
+        ([0, 0, -2, 0], [0, 0], "pads [0, 0, 0, 0] and a Pad by [0, 0, 2, 0] after it"),
+    ],
+)
+def test_negative_pads_are_refused_with_what_they_mean(
+    pads: list[int], extra: list[int], meant: str
+) -> None:
+    """onnxruntime refuses them. The ONNX reference evaluator computes what the reason says."""
+    original = layer(3, pads=pads, output_padding=extra)
+    (site,) = deployconv.inspect(original).sites
+    assert site.reason is not None
+    assert site.reason.code == "negative-pads"
+    assert meant in site.reason.text
+    allowed = [max(pad, 0) for pad in pads]
+    given = feeds_for(original)
+    values = run_reference(original, given)["y"]
+    if "output_padding" in meant:
+        same = layer(3, pads=allowed, output_padding=[1, 1])
+        np.testing.assert_array_equal(run_reference(same, given)["y"], values)
+
+
 @pytest.mark.parametrize("sizes", [(None, 5), ("h", "w"), (4, None)])
 def test_output_shape_needs_static_sizes(sizes: tuple[Any, ...]) -> None:
     original = upsampler(sizes, pads=[0] * 4, output_shape=[8, 10])
     assert reasons(original, verify=False) == ["dynamic-output-shape"]
+
+
+@pytest.mark.parametrize("shape", [[1, 3, 8, 10], [8, 10], [8]])
+def test_output_shape_of_any_length_where_the_rank_is_not_known(shape: list[int]) -> None:
+    """Runtimes take it with batch and channels there; the other layers are rewritten."""
+    original = upsampler((4, 5), pads=[0] * 4, output_shape=shape)
+    original.graph.input[0].type.tensor_type.ClearField("shape")
+    original.graph.node.append(node("ConvTranspose", ["y", "v"], ["z"], name="next"))
+    original.graph.initializer.append(tensor("v", integers(3, 2, 2, 2)))
+    original.graph.output[0].name = "z"
+    statuses = [
+        (site.status, site.reason and site.reason.code)
+        for site in deployconv.inspect(original).sites
+    ]
+    assert statuses == [("skipped", "dynamic-output-shape"), ("rewritten", None)]
 
 
 def test_output_shape_with_a_dynamic_batch() -> None:

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from tests.build import Array
+from tests.build import Array, assert_equal, integers, rewrite, run
 from tests.match.graphs import (
+    CONV,
     NEAREST,
     assert_never_wrong,
     codes,
     dynamic_shapes,
+    floats,
     ints,
+    parsed,
     resize,
     upsampled,
 )
@@ -60,6 +63,16 @@ THRESHOLDS = {
     "cut short": f"{DOUBLED} hw = Slice(new, k0, two_to_31)",
 }
 
+CHAINS = {
+    "Slice": "old# = Slice(s#, k2, k4) hw# = Mul(old#, k2)",
+    "Identity": "i# = Identity(s#) old# = Slice(i#, k2, k4) hw# = Mul(old#, k2)",
+    "int32": "i# = Cast<to=6>(s#) old# = Slice(i#, k2, k4) new# = Mul(old#, int32_two)"
+    " hw# = Cast<to=7>(new#)",
+    "float": "old# = Slice(s#, k2, k4) f# = Cast<to=1>(old#) g# = Mul(f#, two)"
+    " hw# = Cast<to=7>(g#)",
+}
+"""Ways to compute the sizes of the Resize number #, whose input has the shape s#."""
+
 CONSTANTS: dict[str, Array] = {
     "large": ints(1000),
     "seven": ints(7),
@@ -69,6 +82,7 @@ CONSTANTS: dict[str, Array] = {
     "huge": ints(2**62),
     "two_to_31": ints(2**31 - 2),
     "two": np.array([2], np.float32),
+    "int32_two": np.array([2], np.int32),
     "tenth": np.array([0.1], np.float32),
     "twenty": np.array([20], np.float32),
 }
@@ -120,3 +134,48 @@ def test_the_sizes_after_a_conv_are_known() -> None:
         original = upsampled(body, v=np.ones((2, 2, 3, 3), np.float32), **numbers)
         found = codes(assert_never_wrong(original, dynamic_shapes()))
         assert found in ([code], ["dynamic-scale"]) if code else found == [None]
+
+
+@pytest.mark.parametrize("size", [-1, "?", "-1", "N", None], ids=str)
+@pytest.mark.parametrize(
+    "nodes",
+    ["y = ConvTranspose<strides=[2,2]>(x, v)", f"z = Resize<{NEAREST}>(x, , scales) {CONV}"],
+)
+def test_open_sizes_of_one_name_or_of_none(size: int | str | None, nodes: str) -> None:
+    """Batch, height and width may have one name; onnxruntime takes any sizes then."""
+    original = parsed(nodes, {"v": integers(2, 2, 4, 4), "scales": floats(1, 1, 2, 2)})
+    dims = original.graph.input[0].type.tensor_type.shape.dim
+    for axis in (0, 2, 3):
+        dims[axis].Clear()
+        if isinstance(size, int):
+            dims[axis].dim_value = size
+        elif size is not None:
+            dims[axis].dim_param = size
+    done, after = rewrite(original, shape={"x": (2, 2, 7, 5)})
+    assert [site.status for site in done.sites] == ["rewritten"]
+    for shape in [(1, 2, 4, 9), (3, 2, 6, 1)]:
+        feeds = {"x": integers(*shape)}
+        assert_equal(run(original, feeds), run(after, feeds))
+
+
+@pytest.mark.parametrize("dims", ["n,2,h,w", "1,2,4,3"], ids=["dynamic", "static"])
+@pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("conv", ["pads=[1,1,1,1]", 'auto_pad="SAME_UPPER"'], ids=["pads", "same"])
+def test_each_of_two_layers_whose_sizes_are_computed(dims: str, chain: str, conv: str) -> None:
+    """The input of the second Resize has the size that the first one computes."""
+
+    def enlarged(number: int, x: str) -> str:
+        body = (
+            f"s# = Shape({x}) nc# = Slice(s#, k0, k2) {chain} to# = Concat<axis=0>(nc#, hw#)"
+            f" z# = Resize<{NEAREST}>({x}, , , to#)"
+        )
+        return body.replace("#", str(number))
+
+    body = (
+        f"{enlarged(1, 'x')} c = Conv<{conv}>(z1, w, b) r = Relu(c)"
+        f" {enlarged(2, 'r')} y = Conv<{conv}>(z2, v)"
+    )
+    constants = {**{f"k{number}": ints(number) for number in (0, 2, 4)}, **CONSTANTS}
+    original = parsed(body, {**constants, "v": integers(2, 3, 3, 3)}, dims)
+    sites = assert_never_wrong(original, dynamic_shapes() if "h" in dims else ())
+    assert codes(sites) == [None, None]

@@ -43,6 +43,15 @@ REASONS = {
         f'r = Resize<{NEAREST}>(x, , scales) z = Pad<mode="edge">(r, pads)',
         "non-zero-padding",
     ),
+    "reflected as a volume": (
+        f"r = Resize<{NEAREST}>(x, , scales) u = Unsqueeze(r, two)"
+        ' p = Pad<mode="reflect">(u, pads3) z = Squeeze(p, two)',
+        "non-zero-padding",
+    ),
+    "corners aligned, by three": (
+        f"z = Resize<{modes('nearest', 'align_corners', 'round_prefer_ceil')}>(x, , threes)",
+        "unsupported-rounding",
+    ),
     "ones around": (
         f"r = Resize<{NEAREST}>(x, , scales) z = Pad(r, pads, one)",
         "non-zero-padding",
@@ -67,6 +76,9 @@ CONSTANTS = {
     "nearly": floats(1, 1, 2, 2.0000002),
     "between": ints(1, 2, 7, 6),
     "pads": ints(0, 0, 1, 1, 0, 0, 1, 1),
+    "pads3": ints(0, 0, 0, 1, 1, 0, 0, 0, 1, 1),
+    "two": ints(2),
+    "threes": floats(1, 1, 3, 3),
     "one": np.float32(1),
     "gains": np.where(np.indices((8, 6)).sum(0) % 2 == 0, 2, 0.5).astype(np.float32),
 }
@@ -141,6 +153,14 @@ def test_cut_off_where_the_conv_pads_with_zeros() -> None:
     assert codes(assert_never_wrong(original)) == ["cropped-upsampling"]
 
 
+def test_negative_pads_of_the_conv_mean_a_crop_before_it() -> None:
+    body = f"z = Resize<{NEAREST}>(x, , scales) y = Conv<pads=[0,-1,1,0]>(z, w, b)"
+    (site,) = deployconv.inspect(parsed(body, {"scales": DOUBLE})).sites
+    assert site.reason is not None
+    assert site.reason.code == "negative-pads"
+    assert "pads [0, 0, 1, 0] and a Slice before it that cuts off [0, 1, 0, 0]" in site.reason.text
+
+
 @pytest.mark.parametrize("name", ["scales", "w"])
 def test_a_default_that_a_caller_may_override(name: str) -> None:
     body = f"z = Resize<{NEAREST}>(x, , scales) {CONV}"
@@ -203,6 +223,9 @@ def test_zeros_inserted_into_ones() -> None:
     constants = {
         "tall": ints(1, 2, 4, 1, 3, 1),
         "pads": ints(0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1),
+        "pads3": ints(0, 0, 0, 1, 1, 0, 0, 0, 1, 1),
+        "two": ints(2),
+        "threes": floats(1, 1, 3, 3),
         "one": np.float32(1),
         "flat": ints(1, 2, 8, 6),
     }

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 import deployconv
-from deployconv.match.pixel_shuffle import fit_order
+from deployconv.match.shuffle_map import fit_order
 from tests.build import Array, integers, ops, rewrite
 from tests.match.graphs import assert_never_wrong, codes, dynamic_shapes, ints, parsed
 

@@ -8,7 +8,7 @@ import pytest
 from deployconv.graph.load import load
 from deployconv.graph.scope import Scope
 from deployconv.graph.view import View, view
-from deployconv.match.pointwise import is_pointwise, keeps_zero, per_channel
+from deployconv.match.pointwise import is_pointwise, keeps_zero, values_along
 from tests.build import Array
 from tests.match.graphs import floats, parsed
 
@@ -21,6 +21,8 @@ CONSTANTS: dict[str, Array] = {
     "batch": floats(2, 3).reshape(2, 1, 1, 1),
     "rows": np.arange(1, 5, dtype=np.float32).reshape(4, 1),
     "last": floats(1, 2, 3),
+    "mask": floats(1, 0, 1),
+    "plane": np.arange(12, dtype=np.float32).reshape(4, 3),
     "gains": floats(2, 3),
     "shifts": floats(0, 0),
     "ones": floats(1, 1),
@@ -68,9 +70,8 @@ MOVING = {
 
 OTHERS = [
     "Softmax(x)",
-    "Mul(x, rows)",
-    "Mul(x, last)",
-    "Mul(x, batch)",
+    "Mul(x, plane)",
+    "QuantizeLinear<axis=3>(x, last)",
     "CumSum(x, zero64)",
     "InstanceNormalization(x, gains, shifts)",
     "ReduceMean(x)",
@@ -92,7 +93,8 @@ def test_pointwise(call: str) -> None:
     seen, scope = layer(call)
     (node,) = scope.nodes
     assert is_pointwise(node, scope, seen)
-    assert per_channel(node, scope, seen)[0] == {**KEEPING, **MOVING}[call]
+    axis, _ = values_along(node, scope, seen)
+    assert (axis in (1, -3)) == {**KEEPING, **MOVING}[call]
     x = next(tensor for tensor in node.inputs if tensor.name == "x")
     kept = keeps_zero(scope.nodes, x, node.outputs[0], scope, seen)
     assert kept == (call in KEEPING)
@@ -115,7 +117,33 @@ def test_batch_normalization_that_is_still_training() -> None:
 )
 def test_the_least_rank_that_a_constant_fits(call: str, rank: int) -> None:
     seen, scope = layer(call)
-    assert per_channel(scope.nodes[0], scope, seen)[1] == rank
+    assert values_along(scope.nodes[0], scope, seen)[1] == rank
+
+
+@pytest.mark.parametrize(
+    ("call", "axis"),
+    [
+        ("Mul(x, last)", -1),
+        ("Add(x, mask)", -1),
+        ("PRelu(x, rows)", -2),
+        ("Mul(x, batch)", -4),
+        ("BatchNormalization(x, gains, shifts, shifts, ones)", 1),
+    ],
+)
+def test_the_axis_of_the_values(call: str, axis: int) -> None:
+    """Which axis has the channels depends on where the layer stands."""
+    seen, scope = layer(call)
+    assert is_pointwise(scope.nodes[0], scope, seen)
+    assert values_along(scope.nodes[0], scope, seen)[0] == axis
+
+
+@pytest.mark.parametrize(("opset", "alike"), [(6, False), (7, True)])
+def test_broadcasting_before_opset_7(opset: int, alike: bool) -> None:
+    """A slope of one dimension belonged to the channels, wherever they were."""
+    original = parsed("y = PRelu(x, last)", CONSTANTS, "1,2,4,3", opset=opset, ir_version=3)
+    seen = view(load(original))
+    scope = seen.scopes[0]
+    assert is_pointwise(scope.nodes[0], scope, seen) == alike
 
 
 def test_several_layers_keep_zero_together() -> None:

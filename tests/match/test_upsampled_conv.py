@@ -378,3 +378,51 @@ def test_dynamic_sizes_stay_dynamic() -> None:
     for shape in dynamic_shapes():
         output = session.run(feeds(*shape))["y"]
         assert output.shape == (shape[0], 3, 2 * shape[2], 2 * shape[3])
+
+
+CASTS = {
+    "behind the resize": f"r = Resize<{NEAREST}>(x, , scales) z = Cast<to=10>(r)",
+    "around the resize": f"a = Cast<to=1>(x) r = Resize<{NEAREST}>(a, , scales) z = Cast<to=10>(r)",
+    "with a layer": (
+        f"a = Cast<to=1>(x) r = Resize<{NEAREST}>(a, , scales) l = LeakyRelu<alpha=0.5>(r)"
+        " z = Cast<to=10>(l)"
+    ),
+    "behind zero insertion": (
+        "a = Cast<to=1>(x) u = Unsqueeze(a, axes) p = Pad(u, zeros) r = Reshape(p, doubled)"
+        " z = Cast<to=10>(r)"
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("body", CASTS.values(), ids=list(CASTS))
+def test_a_cast_between_upsampling_and_conv(body: str, dtype: Any) -> None:
+    """Islands of float16 in a float32 model, and of float32 in a float16 model."""
+    constants = {
+        "scales": floats(1, 1, 2, 2),
+        "axes": ints(3, 5),
+        "zeros": ints(*[0] * 9, 1, 0, 1),
+        "doubled": ints(0, 0, 8, 6),
+        "v": integers(3, 2, 3, 3).astype(np.float16),
+    }
+    tail = "c = Conv<pads=[1,1,1,1]>(z, v) y = Cast<to=1>(c)"
+    tail = tail if dtype is np.float32 else "y = Conv<pads=[1,1,1,1]>(z, v)"
+    original = parsed(f"{body} {tail}", constants, dtype=dtype)
+    done, after = rewrite(original)
+    assert [(site.status, site.certificate) for site in done.sites] == [("rewritten", "exact")]
+    assert not {"Resize", "Pad"} & set(ops(after))
+    x = integers(1, 2, 4, 3, dtype=dtype)
+    assert_equal(run(original, {"x": x}), run(after, {"x": x}))
+
+
+def test_before_a_fused_conv_it_is_listed() -> None:
+    """As onnxruntime saves an optimised model."""
+    original = parsed(f"z = Resize<{NEAREST}>(x, , scales) {CONV}", {"scales": floats(1, 1, 2, 2)})
+    (conv,) = (proto for proto in original.graph.node if proto.op_type == "Conv")
+    conv.op_type, conv.domain = "FusedConv", "com.microsoft"
+    conv.attribute.append(helper.make_attribute("activation", "Relu"))
+    original.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    assert run(original, {"x": integers(1, 2, 4, 3)})["y"].shape == (1, 3, 8, 6)
+    (site,) = deployconv.inspect(original).sites
+    assert site.reason is not None
+    assert (site.pattern, site.reason.code) == ("nearest_resize", "fused-operator")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from deployconv.graph.load import load
 from deployconv.graph.quantization import quantize
@@ -128,6 +129,98 @@ def test_dequantized_weights_are_those_of_the_original(group: int, kind: Any, fo
         phased = np.moveaxis(phased, 0, 2)
     arranged = phased.reshape(-1, 4 // group, 2, 2)
     np.testing.assert_array_equal(dequantized(after, "Conv"), arranged)
+
+
+# --- DequantizeLinear, then nodes that only move the values
+
+
+def moved(layer: Layer, before: Array | None, *nodes: NodeProto) -> ModelProto:
+    """``layer``, whose weight ``w`` the ``nodes`` make of ``d``: DequantizeLinear of ``before``.
+
+    The integers ``before``, if they are given, have the layout that the nodes need.
+    """
+    original = quantized(layer, opset=19)
+    for held in original.graph.initializer:
+        if held.name == "w_int" and before is not None:
+            held.CopyFrom(tensor("w_int", before))
+    made = next(n for n in original.graph.node if n.name == "dequantize")
+    made.output[0] = "d"
+    others = list(original.graph.node)
+    del original.graph.node[:]
+    at = others.index(made) + 1
+    original.graph.node.extend([*others[:at], *nodes, *others[at:]])
+    numbers = {"flat": [4, 6, 16], "kernel": [4, 6, 4, 4], "one": [0], "last": [3], "end": [-9]}
+    extra = {name: np.array(values) for name, values in numbers.items()} | {
+        "axis": np.array([2]),
+        "back": np.array([-1]),
+        "down": np.arange(3, -1, -1),
+    }
+    original.graph.initializer.extend(tensor(name, array) for name, array in extra.items())
+    return original
+
+
+def integers_of(layer: Layer) -> Array:
+    """The integers of the weight of ``layer``, in its own layout."""
+    held = next(t for t in quantized(layer).graph.initializer if t.name == "w_int")
+    return numpy_helper.to_array(held)
+
+
+def from_channels_last(weight: Weight) -> ModelProto:
+    """As TensorFlow keeps it: height, width, output and input channels."""
+    layer = Layer(weight)
+    before = np.ascontiguousarray(integers_of(layer).transpose(2, 3, 1, 0))
+    axis = None if weight.axis is None else 2
+    original = moved(layer, before, node("Transpose", ["d"], ["w"], perm=[3, 2, 0, 1]))
+    return original if axis is None else with_attribute(original, axis=axis)
+
+
+MOVED = {
+    "Transpose, per channel": lambda: from_channels_last(Weight()),
+    "Transpose, uint8": lambda: from_channels_last(Weight(np.uint8)),
+    "Transpose, per tensor": lambda: from_channels_last(Weight(axis=None)),
+    "Identity": lambda: moved(Layer(), integers_of(Layer()), node("Identity", ["d"], ["w"])),
+    "Reshape": lambda: moved(
+        Layer(),
+        integers_of(Layer()).reshape(4, 6, 16),
+        node("Reshape", ["d", "kernel"], ["w"]),
+    ),
+    "reversed by Slice and Gather": lambda: moved(
+        Layer(),
+        integers_of(Layer()),
+        node("Slice", ["d", "last", "end", "axis", "back"], ["d2"]),
+        node("Gather", ["d2", "down"], ["w"], axis=3),
+    ),
+    "channels reversed": lambda: moved(
+        Layer(channels=(4, 4)),
+        integers_of(Layer(channels=(4, 4))),
+        node("Gather", ["d", "down"], ["w"], axis=1),
+    ),
+    "quantized floats": lambda: moved(
+        Layer(Weight(constant_folded=True)),
+        None,
+        node("Identity", ["d"], ["w"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("build", MOVED.values(), ids=list(MOVED))
+def test_integers_that_are_moved_after_dequantizing(build: Callable[[], ModelProto]) -> None:
+    before = build()
+    after = assert_rewritten(before)
+    assert ops(after)["DequantizeLinear"] == ops(before)["DequantizeLinear"]
+    assert ops(after)["Transpose"] == 0
+
+
+def test_scales_that_no_axis_has_after_the_move() -> None:
+    """A Reshape that mixes channels and taps leaves scales that no DequantizeLinear can state."""
+    before = integers_of(Layer()).reshape(16, 6, 4)
+    original = moved(Layer(), before, node("Reshape", ["d", "kernel"], ["w"]))
+    assert reasons(original, verify=False) == ["quantized-weight"]
+
+
+def test_a_sum_after_dequantizing_is_no_move() -> None:
+    original = moved(Layer(), integers_of(Layer()), node("Add", ["d", "d"], ["w"]))
+    assert reasons(original, verify=False) == ["runtime-weight"]
 
 
 # --- what has no exact form

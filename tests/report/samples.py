@@ -27,6 +27,7 @@ from deployconv.results import (
     ShapeRange,
     SiteReport,
     SiteTime,
+    SizeParity,
     StageResult,
     TargetBuild,
 )
@@ -98,6 +99,11 @@ NAN_OUTPUT = OutputParity(
 )
 
 PARITY = Parity(backend="ort", passed=True, outputs=(EXACT_OUTPUT,))
+OTHER_SIZES = (
+    SizeParity({"x": (2, 3, 32, 96)}, "passed", (EXACT_OUTPUT,)),
+    SizeParity({"x": (0, 3, 64, 64)}, "not-run", reason="the original does not run there: why"),
+)
+DYNAMIC_PARITY = replace(PARITY, shapes={"x": (1, 3, 64, 64)}, other_sizes=OTHER_SIZES)
 FAILED_PARITY = Parity(backend="ort", passed=False, outputs=(EXACT_OUTPUT, WRONG_OUTPUT))
 
 LATENCY = Latency(
@@ -110,6 +116,8 @@ LATENCY = Latency(
     before_ms=Quantiles(median=5.41, p95=5.9),
     after_ms=Quantiles(median=3.32, p95=3.5),
     ratio=5.41 / 3.32,
+    low=1.58,
+    high=1.7,
 )
 
 CONV = LayerTime("up + relu", ms=1.5, nodes=("up", "relu"))

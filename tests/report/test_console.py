@@ -12,7 +12,7 @@ from rich.text import Text
 from deployconv.report import console
 from deployconv.report.console import print_build
 from deployconv.report.lines import failure_line
-from deployconv.results import BuildReport, StageResult
+from deployconv.results import BuildReport, ModelCheck, StageResult
 from tests.report import samples
 
 LONG_ID = "main/" + "/".join(f"very_long_scope_name_{index}" for index in range(12))
@@ -44,7 +44,8 @@ def test_rewriting(out: Console | None, capsys: pytest.CaptureFixture[str]) -> N
         "2 sites: 1 rewritten, 1 kept",
         "certificate: exact (1 site)",
         "parity: passed on ort, max |difference| 1.25e-07 (tolerance 1e-05)",
-        "latency: 5.41 ms -> 3.32 ms, 1.63 times as fast (ort, CPUExecutionProvider, 2 threads)",
+        "latency: 5.41 ms -> 3.32 ms, 1.63 times as fast, 1.58 to 1.70 with 95 % confidence"
+        " (ort, CPUExecutionProvider, 2 threads)",
         "wrote net.deploy.onnx",
     ]
 
@@ -163,6 +164,13 @@ def test_rows_of_check(out: Console | None, capsys: pytest.CaptureFixture[str]) 
     assert printed[3].split() == ["error", "0.0", "s", "-", "c.onnx"]
     assert "\x1b" not in "".join(printed)
     assert printed[-1].strip() == "ort:cuda is not available"
+
+
+def test_check_lists_the_sizes_of_a_dynamic_model(capsys: pytest.CaptureFixture[str]) -> None:
+    done = replace(samples.REWRITING, parity=samples.DYNAMIC_PARITY)
+    console.print_check(None, ModelCheck("a.onnx", "passed", 1.5, done))
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.strip() == "parity at x:1,3,64,64; x:2,3,32,96; x:0,3,64,64 (not run)"
 
 
 def printed(report: BuildReport) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from deployconv.errors import UsageError
 from deployconv.report.junit import write_junit
-from deployconv.results import CheckReport, ModelCheck
+from deployconv.results import CheckReport, ModelCheck, Rewriting
 from tests.report import samples
 
 
@@ -33,6 +33,15 @@ def test_one_case_a_model(tmp_path: Path) -> None:
         ("c.onnx", ["error"]),
         ("d.onnx", ["skipped"]),
     ]
+
+
+def test_the_sizes_that_were_run_are_the_output_of_a_case(tmp_path: Path) -> None:
+    done = Rewriting(samples.SOURCE, (), parity=samples.DYNAMIC_PARITY)
+    root = written(CheckReport((ModelCheck("a.onnx", "passed", 1.0, done),)), tmp_path)
+    (output,) = root.iter("system-out")
+    first, *others = (output.text or "").split("\n")
+    assert first.startswith("parity: passed on ort")
+    assert [line.partition(":")[0] for line in others] == ["parity at x", "parity at x"]
 
 
 def test_messages_survive_escaping(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from deployconv.report import lines
 from deployconv.report.lines import one_line
-from deployconv.results import Latency, NotRun, Parity, Quantiles
+from deployconv.results import Latency, NotRun, Parity, Quantiles, SizeParity
 from tests.report import samples
 
 
@@ -27,7 +27,8 @@ def test_all_is_well() -> None:
     assert lines.rewriting_lines(samples.REWRITING) == [
         "certificate: exact (1 site)",
         "parity: passed on ort, max |difference| 1.25e-07 (tolerance 1e-05)",
-        "latency: 5.41 ms -> 3.32 ms, 1.63 times as fast (ort, CPUExecutionProvider, 2 threads)",
+        "latency: 5.41 ms -> 3.32 ms, 1.63 times as fast, 1.58 to 1.70 with 95 % confidence"
+        " (ort, CPUExecutionProvider, 2 threads)",
         "wrote net.deploy.onnx",
     ]
 
@@ -90,20 +91,67 @@ def test_the_output_closest_to_its_tolerance_stands_for_all() -> None:
     )
 
 
+def test_sizes_that_were_run() -> None:
+    assert lines.size_lines(samples.DYNAMIC_PARITY) == [
+        "parity at x:2,3,32,96: passed, max |difference| 1.25e-07 (tolerance 1e-05)",
+        "parity at x:0,3,64,64: not run - the original does not run there: why",
+    ]
+    assert lines.sizes_line(samples.DYNAMIC_PARITY) == (
+        "parity at x:1,3,64,64; x:2,3,32,96; x:0,3,64,64 (not run)"
+    )
+    assert (lines.size_lines(samples.PARITY), lines.sizes_line(samples.PARITY)) == ([], None)
+
+
+def test_what_differs_at_another_size() -> None:
+    shapes = {"x": (0, 3, 8, 8), "mask": (1, 8)}
+    sizes = (
+        SizeParity(shapes, "failed", (samples.WRONG_OUTPUT,), "computed in float16"),
+        SizeParity(shapes, "failed", reason="the candidate does not run"),
+        SizeParity(shapes, "passed", (samples.EXACT_OUTPUT,)),
+    )
+    parity = replace(samples.PARITY, passed=False, other_sizes=sizes)
+    assert lines.parity_line(parity) == (
+        "parity: failed on ort; at the first sizes max |difference| 1.25e-07 (tolerance 1e-05)"
+    )
+    where = "parity at x:0,3,8,8 mask:1,8"
+    assert lines.size_lines(parity) == [
+        f"{where}: failed, output z: max |difference| 0.5 (tolerance 1e-05); computed in float16",
+        f"{where}: failed, the candidate does not run",
+        f"{where}: passed, outputs of the same shapes",
+    ]
+
+
 def test_parity_without_outputs_is_called_so() -> None:
     assert "no output was compared" in lines.parity_line(Parity("ort", True, ()))
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "ending"),
+    ("low", "high", "ending"),
     [
-        (2.0, 1.0, "2.00 times as fast (ort, CPUExecutionProvider, 2 threads)"),
+        (1.9, 2.1, " times as fast, 1.90 to 2.10 with 95 % confidence (ort, CPUExecutionProvider,"),
+        (1.001, 1.01, "CPUExecutionProvider, 2 threads)"),
+        (0.9, 2.1, "2 threads); no difference beyond noise"),
         (1.0, 1.01, "2 threads); no difference beyond noise"),
-        (1.0, 2.0, "--policy fastest keeps what is measured to be faster"),
+        (0.9, 0.99, "--policy fastest keeps what is measured to be faster"),
+        (None, None, "2 threads); too few runs to tell a difference from noise"),
     ],
 )
-def test_latency(before: float, after: float, ending: str) -> None:
-    assert lines.latency_line(timed(before, after)).endswith(ending)
+def test_a_difference_is_claimed_if_the_interval_says_so(
+    low: float | None, high: float | None, ending: str
+) -> None:
+    latency = replace(timed(2.0, 1.0), low=low, high=high)
+    assert ending in lines.latency_line(latency)
+    claimed = "no difference" not in ending and "too few" not in ending
+    line = lines.latency_line(latency)
+    assert ("no difference" not in line and "too few" not in line) is claimed
+
+
+@pytest.mark.parametrize("ratio", [1.63, None], ids=["two models", "one model"])
+def test_a_busy_machine_is_told(ratio: float | None) -> None:
+    busy = "the machine is busy: a load of 5.0 on 2 processors"
+    latency = replace(samples.LATENCY, ratio=ratio)
+    line = lines.latency_line(latency)
+    assert lines.latency_line(replace(latency, note=busy)) == f"{line}; {busy}"
 
 
 def test_latency_of_one_model() -> None:

@@ -57,6 +57,9 @@ FOLDED = {
     "sub": f"{UP} y = Sub(z, c)",
     "sub_from_the_left": f"{UP} y = Sub(c, z)",
     "div": f"{UP} y = Div(z, c4)",
+    "behind_an_identity": f"{UP} i = Identity(z) y = Add(i, c)",
+    "between_identities": f"{UP} i = Identity(z) j = Identity(i) k2 = Mul(j, c) l = Identity(k2)"
+    " y = Add(l, c)",
     "several": f"{UP} t = Mul(z, c) u = Add(t, s) y = Sub(c4, u)",
     "nearest_resize": f"{NEAREST} {BATCH_NORM}",
     "less_its_mean": f"{UP} {MEAN} y = Sub(z, m)",

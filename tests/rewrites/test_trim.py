@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from onnx import ModelProto
 
@@ -142,3 +143,79 @@ def test_a_chain_goes_on_behind_the_slice() -> None:
     sites = assert_never_wrong(model)
     assert codes(sites) == [None]
     assert len(sites[0].nodes) == 3
+
+
+SAME = (
+    "s = Shape(x) s32 = Cast<to=6>(s) sides = Slice(s32, k2, k4) twice = Mul(sides, two32)"
+    " wanted32 = Add(twice, more32) wanted = Cast<to=7>(wanted32)"
+    " u = Shape(z) made = Slice(u, k2, k4) beyond = Sub(made, wanted)"
+    " cut = Max(beyond, k0) starts = Div(cut, k2) ends = Add(starts, wanted)"
+    " axes = Concat<axis=0>(k2, k3) shorter = Slice(z, starts, ends, axes)"
+    " short = Neg(beyond) grown = Max(short, k0)"
+    " pads = Concat<axis=0>(k0, k0, k0, k0, k0, k0, grown) y = Pad(shorter, pads)"
+)
+"""TensorFlow's SAME padding: ``z`` cut, and filled up with zeros, to twice the size and more."""
+
+
+def behind(
+    kernel: int, dims: str, more: int = 0, bias: bool = True, after: str = ""
+) -> tuple[ModelProto, list[tuple[int, ...]]]:
+    """A ConvTranspose with SAME padding in computed sizes, and sizes that it runs at."""
+    inputs = "x, v, b" if bias else "x, v"
+    body = f"z = ConvTranspose<strides=[2,2]>({inputs}) {SAME}"
+    if after:
+        body = f"{body.replace('y = Pad', 'p = Pad')} {after}"
+    constants = {
+        **{f"k{number}": ints(number) for number in range(5)},
+        **{"v": integers(2, 3, kernel, kernel), "b": WEIGHTS["b"], "c": integers(3, 1, 1, seed=7)},
+        **{"two32": np.array(2, np.int32), "more32": np.array(more, np.int32)},
+    }
+    shapes = dynamic_shapes() if "h" in dims else [(1, 2, 4, 3)]
+    return parsed(body, constants, dims, opset=18), shapes
+
+
+@pytest.mark.parametrize("dims", ["1,2,4,3", "n,2,4,3", "n,2,h,w"])
+@pytest.mark.parametrize("kernel", [2, 3, 4, 5])
+def test_a_computed_slice_and_pad_that_crop_alike_at_every_size(kernel: int, dims: str) -> None:
+    model, shapes = behind(kernel, dims)
+    (site,) = assert_never_wrong(model, shapes)
+    assert (site.status, site.conv_kernel) == ("rewritten", ((kernel + 1) // 2,) * 2)
+    _, after = rewrite(model, verify=False)
+    assert not {"Shape", "Pad", "Max"} & set(ops(after))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_computed_pad_that_adds_zeros_is_part_of_a_layer_without_bias(bias: bool) -> None:
+    """With a bias the layer would add it to the zeros, which have none."""
+    model, shapes = behind(2, "n,2,h,w", more=1, bias=bias)
+    (site,) = assert_never_wrong(model, shapes)
+    assert site.status == "rewritten"
+    assert ("Pad" in ops(rewrite(model, verify=False)[1])) == bias
+
+
+@pytest.mark.parametrize("after", ["y = Add(p, c)", "i = Identity(p) y = Add(i, c)"])
+def test_a_bias_behind_a_computed_crop_is_part_of_the_layer(after: str) -> None:
+    model, shapes = behind(3, "n,2,h,w", bias=False, after=after)
+    assert codes(assert_never_wrong(model, shapes)) == [None]
+    assert not {"Add", "Identity"} & set(ops(rewrite(model, verify=False)[1]))
+
+
+def test_a_computed_crop_that_depends_on_the_size_stays() -> None:
+    """Half of the image is kept."""
+    body = (
+        "z = ConvTranspose<strides=[2,2]>(x, w, b) s = Shape(z) h = Slice(s, k2, k3)"
+        " half = Div(h, k2) y = Slice(z, k0, half, k2)"
+    )
+    numbers = {f"k{number}": ints(number) for number in (0, 2, 3)}
+    model = parsed(body, {**WEIGHTS, **numbers}, "n,2,h,w")
+    assert codes(assert_never_wrong(model, dynamic_shapes())) == [None]
+    assert ops(rewrite(model, verify=False)[1])["Div"] == 1
+
+
+def test_a_size_that_others_read_stays() -> None:
+    """The computed size of the layer's output leaves the model as well."""
+    model, shapes = behind(
+        3, "n,2,h,w", after="d = Cast<to=1>(u) m = ReduceMax<keepdims=0>(d) y = Add(p, m)"
+    )
+    assert codes(assert_never_wrong(model, shapes)) == [None]
+    assert ops(rewrite(model, verify=False)[1])["Max"] == 2

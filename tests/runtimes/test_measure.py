@@ -12,7 +12,13 @@ import pytest
 
 from deployconv.runtimes import measure
 from deployconv.runtimes.base import Array, Feeds, TensorSpec
-from deployconv.runtimes.measure import high_water, peak_memory, time_interleaved
+from deployconv.runtimes.measure import (
+    busy_machine,
+    granted_cpus,
+    high_water,
+    peak_memory,
+    time_interleaved,
+)
 from tests.build import conv_transpose, integers
 
 
@@ -168,3 +174,38 @@ def test_without_cpuinfo_the_platform_names_the_processor(
     monkeypatch.setattr("platform.processor", lambda: "arm")
     monkeypatch.setattr(measure, "usable_cpus", lambda: 1)
     assert measure.describe_machine() == "arm, 1 CPU"
+
+
+@pytest.mark.parametrize(
+    ("limit", "cpus"),
+    [("150000 100000\n", 1.5), ("max 100000\n", 4.0), ("900000 100000\n", 4.0), (None, 4.0)],
+    ids=["a control group", "no limit", "a limit above the processors", "no such file"],
+)
+def test_processors_that_may_be_used_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str | None, cpus: float
+) -> None:
+    monkeypatch.setattr(measure, "usable_cpus", lambda: 4)
+    path = tmp_path / "cpu.max"
+    if limit is not None:
+        path.write_text(limit)
+    assert granted_cpus(path) == cpus
+
+
+@pytest.mark.parametrize(
+    ("load", "told"),
+    [
+        (2.4, None),
+        (3.0, "the machine is busy: a load of 3.0 on 2 processors"),
+    ],
+)
+def test_a_load_above_the_processors_is_told(
+    monkeypatch: pytest.MonkeyPatch, load: float, told: str | None
+) -> None:
+    monkeypatch.setattr(measure, "granted_cpus", lambda: 2.0)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 9.0, 9.0))
+    assert busy_machine() == told
+
+
+def test_a_system_that_does_not_tell_its_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.getloadavg")
+    assert busy_machine() is None

@@ -11,9 +11,10 @@ import onnx
 import pytest
 from onnx import ModelProto
 
-from deployconv.runtimes import get_backend
+from deployconv.runtimes import blocks, get_backend
 from deployconv.runtimes.base import Array, Feeds, ModelSource, Session
-from deployconv.search import workbench
+from deployconv.runtimes.blocks import Blocks
+from deployconv.search import measure, workbench
 from deployconv.search.measure import Timing
 
 Cost = Callable[[ModelProto], float]
@@ -46,23 +47,25 @@ class ScriptedBackend:
     """Seconds that a comparison takes."""
     run_seconds: float = 0.0
     """Seconds that a run of any model takes."""
+    load_seconds: float = 0.0
+    """Seconds that loading any model takes."""
+    memory_seconds: float = 0.0
+    """Seconds that measuring the memory of a model takes."""
     comparisons: list[list[ModelProto]] = field(default_factory=list)
-    """The models of each comparison without the original: for one site or several together."""
-    finals: list[ModelProto] = field(default_factory=list)
-    """The models that were compared with the original."""
+    """The models of each comparison of the forms of one site."""
+    finals: list[list[ModelProto]] = field(default_factory=list)
+    """The models of each comparison with the original, which is not listed."""
     measured: list[ModelProto] = field(default_factory=list)
     """The models whose memory was measured."""
     budgets: list[float] = field(default_factory=list)
     """Seconds that each comparison was given."""
-    folder: Path = Path()
-    """The folder of the originals that are files."""
     _models: dict[int, ModelProto] = field(default_factory=dict)
-    _originals: set[int] = field(default_factory=set)
     _sessions: list[Session] = field(default_factory=list)
 
     def prepare(
         self, model: ModelSource, *, threads: int | None = None, optimise: bool = True
     ) -> Session:
+        self.now += self.load_seconds
         session = get_backend("ort").prepare(model, threads=1, optimise=optimise)
         proto = onnx.load(model) if isinstance(model, Path) else ModelProto.FromString(model)
         run = session.run
@@ -71,30 +74,46 @@ class ScriptedBackend:
             self.now += self.run_seconds
             return run(feeds)
 
+        def timed_run(feeds: Feeds) -> float:
+            self.now += self.run_seconds
+            return 1e3 * self.run_seconds * self.cost(proto)
+
         session.run = timed  # type: ignore[method-assign]
+        session.timed_run = timed_run  # type: ignore[method-assign]
         self._sessions.append(session)  # kept, so that no other gets its id
         self._models[id(session)] = proto
-        if not isinstance(model, Path) or model.parent == self.folder:
-            self._originals.add(id(session))
         return session
 
-    def compare(
-        self, sessions: Sequence[Session], feeds: Feeds, seconds: float, until_decided: bool
-    ) -> list[Timing]:
+    def compare(self, sessions: Sequence[Session], feeds: Feeds, seconds: float) -> list[Timing]:
         models = [self._models[id(session)] for session in sessions]
         self.now += self.comparison_seconds
         self.budgets.append(seconds)
-        cost = self.cost
-        if id(sessions[0]) in self._originals:
-            self.finals.append(models[1])
-            cost = self.final or self.cost
-        else:
-            self.comparisons.append(models)
-        return [self._timing(model, models[0], cost) for model in models]
+        self.comparisons.append(models)
+        return [self._timing(model, models[0], self.cost) for model in models]
 
-    def peak_memory(self, path: Path, feeds: Feeds, threads: int, runtime: str) -> int | None:
+    def compare_blocks(
+        self, sessions: Sequence[Session], prepare: object, feeds: Feeds, **options: float
+    ) -> Blocks:
+        models = [self._models[id(session)] for session in sessions]
+        self.now += self.comparison_seconds
+        self.budgets.append(options["limit"])
+        self.finals.append(models[1:])
+        cost = self.final or self.cost
+        # The ratio of every second block is too large, that of the others too small.
+        spread = [1.0 + sign * max(map(self.noise, models)) for sign in (-1, 1)]
+        return Blocks(
+            tuple(
+                tuple((cost(model) * (by if at == 0 else 1.0),) for at, model in enumerate(models))
+                for by in spread * 4
+            )
+        )
+
+    def peak_memory(
+        self, path: Path, feeds: Feeds, threads: int, runtime: str, timeout: float
+    ) -> int | None:
+        self.now += min(self.memory_seconds, timeout)
         self.measured.append(onnx.load(path))
-        return self.memory(self.measured[-1])
+        return self.memory(self.measured[-1]) if self.memory_seconds <= timeout else None
 
     def _timing(self, model: ModelProto, first: ModelProto, cost: Cost) -> Timing:
         ratio, noise = cost(first) / cost(model), self.noise(model)
@@ -103,13 +122,25 @@ class ScriptedBackend:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ScriptedBackend:
-    made = ScriptedBackend(folder=tmp_path)
+    made = ScriptedBackend()
     monkeypatch.setattr(workbench, "get_backend", lambda name: made)
     monkeypatch.setattr(workbench, "time_against_first", made.compare)
+    monkeypatch.setattr(workbench, "time_in_blocks", made.compare_blocks)
     monkeypatch.setattr(workbench, "peak_memory", made.peak_memory)
     monkeypatch.setattr(workbench, "time", SimpleNamespace(monotonic=lambda: made.now))
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "cache" / name)
     return made
+
+
+@pytest.fixture
+def clocked(scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
+    """The scripted backend with real comparisons, in which each run takes ``run_seconds``."""
+    clock = SimpleNamespace(monotonic=lambda: scripted.now)
+    for module in (measure, blocks):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(workbench, "time_against_first", measure.time_against_first)
+    monkeypatch.setattr(workbench, "time_in_blocks", blocks.time_in_blocks)
+    return scripted
 
 
 def by_operator(**milliseconds: float) -> Cost:

@@ -113,7 +113,7 @@ def test_a_narrow_interval_ends_the_timing(clock: Clock) -> None:
 def test_the_time_limit_ends_a_timing_with_much_noise(clock: Clock) -> None:
     sessions = start(clock, around(4.0, 0), around(4.0, 1))
     time_against_first(sessions, {}, seconds=3.0)
-    assert 3.0 < clock.now < 3.1
+    assert 2.9 < clock.now <= 3.0
 
 
 @pytest.mark.parametrize(("slowness", "runs"), [(1.3, 3), (1.2, 10)], ids=["far", "less so"])
@@ -130,7 +130,7 @@ def test_if_runs_take_long_far_slower_sessions_are_dropped_at_once(
 
 @pytest.mark.parametrize(
     ("seconds", "runs"),
-    [(30.0, [10, 3, 10, 10, 3]), (100.0, [10] * 5)],
+    [(30.0, [8, 3, 8, 8, 3]), (100.0, [10] * 5)],
     ids=["short of time", "time enough"],
 )
 def test_if_time_is_short_only_the_better_half_goes_on(
@@ -138,10 +138,10 @@ def test_if_time_is_short_only_the_better_half_goes_on(
 ) -> None:
     sessions = start(clock, 1000.0, 1020.0, 900.0, 980.0, 1010.0)
     timings = time_against_first(sessions, {}, seconds)
-    slower = [position for position, count in enumerate(runs) if count == 3]
     assert [session.runs for session in sessions] == runs
-    assert all(timings[position].slower for position in slower)
+    assert [timing.slower for timing in timings] == [False, True, False, False, True]
     assert timings[2].faster
+    assert clock.now <= seconds
 
 
 def test_two_runs_give_a_wide_interval(clock: Clock) -> None:
@@ -152,32 +152,23 @@ def test_two_runs_give_a_wide_interval(clock: Clock) -> None:
     assert timing.low < 1.0 < 1.6 < timing.high
 
 
-def test_two_sessions_are_first_evaluated_after_six_rounds(clock: Clock) -> None:
-    sessions = start(clock, 1000.0, 2000.0)
-    time_against_first(sessions, {}, seconds=10.0)
-    assert {session.runs for session in sessions} == {1 + 6}
+def test_without_time_two_rounds_are_timed(clock: Clock) -> None:
+    sessions = start(clock, 1000.0, 900.0)
+    _, timing = time_against_first(sessions, {}, seconds=-3.0)
+    assert {session.runs for session in sessions} == {1 + 2}
+    assert timing.ratio == pytest.approx(1 / 0.9)
 
 
-@pytest.mark.parametrize(
-    ("milliseconds", "until_decided", "lasts"),
-    [(3.0, False, 5.0), (3.0, True, 1.0), (5.0, True, 1.0), (4.0, True, 5.0)],
-    ids=["in full", "decided: faster", "decided: slower", "hidden by noise"],
-)
-def test_timing_may_end_when_it_is_decided(
-    clock: Clock, milliseconds: float, until_decided: bool, lasts: float
-) -> None:
-    """The ratio is known to within a few percent only."""
-    time_against_first(
-        start(clock, around(4.0, 0), around(milliseconds, 1)), {}, 5.0, until_decided
-    )
-    assert lasts < clock.now < lasts + 0.1
-
-
-def test_nothing_is_decided_within_the_first_second(clock: Clock) -> None:
-    """For its first ten runs the other session is slower, for whatever reason."""
-    other = chain([5.0] * 10, repeat(3.0))
-    _, timing = time_against_first(start(clock, 4.0, other), {}, 5.0, until_decided=True)
-    assert timing.worth
+def test_after_each_stage_the_worse_half_is_dropped(clock: Clock) -> None:
+    """Eight sessions: two are left for the third of four stages, and one for the last."""
+    sessions = start(clock, *(around(40.0, place, spread=0.3) for place in range(9)))
+    time_against_first(sessions, {}, seconds=80.0)
+    runs = sorted((session.runs for session in sessions[1:]), reverse=True)
+    assert runs[0] == sessions[0].runs
+    assert runs[0] > 1.5 * runs[1]
+    assert runs[1] > 1.5 * runs[2]
+    assert runs[2] == runs[3] > 1.5 * runs[4]
+    assert clock.now == pytest.approx(80.0, abs=1.0)
 
 
 def test_if_runs_are_short_a_few_slow_ones_do_not_matter(clock: Clock) -> None:
@@ -202,15 +193,27 @@ def test_a_slower_machine_does_not_move_the_ratio(clock: Clock) -> None:
     assert (timing.low, timing.ratio, timing.high) == (2.0, 2.0, 2.0)
 
 
-@pytest.mark.parametrize(
-    ("runs", "low", "high"), [(5, 0, 4), (6, 0, 5), (14, 2, 11), (26, 7, 18), (100, 39, 60)]
-)
+@pytest.mark.parametrize(("runs", "low", "high"), [(6, 0, 5), (14, 2, 11), (23, 6, 16)])
 def test_the_interval_is_between_two_order_statistics(runs: int, low: int, high: int) -> None:
     ratios = np.linspace(1.0, 2.0, runs)
     shuffled = np.random.default_rng(0).permutation(ratios)
     timing = Timing.of([1.0] * runs, list(shuffled))
     assert (timing.low, timing.high) == (ratios[low], ratios[high])
     assert timing.ratio == pytest.approx(1.5)
+
+
+def test_many_ratios_are_taken_in_blocks() -> None:
+    """A disturbance of 50 rounds is no 50 witnesses."""
+    ratios = [1.0] * 25 + [1.2] * 50 + [1.0] * 45
+    timing = Timing.of([1.0] * 120, ratios)
+    assert (timing.low, timing.ratio, timing.high) == (1.0, 1.0, 1.2)
+
+
+@pytest.mark.parametrize("runs", [2, 3, 4, 5])
+def test_few_ratios_give_a_wide_interval(runs: int) -> None:
+    timing = Timing.of([1.0] * runs, [1.1 + 0.1 * (place % 2) for place in range(runs)])
+    assert timing.low < 1.1 < timing.ratio + 1e-9
+    assert timing.high > 1.2
 
 
 def interval(runs: int) -> tuple[int, int]:
@@ -221,7 +224,7 @@ def interval(runs: int) -> tuple[int, int]:
 
 def test_the_interval_contains_the_median_with_95_percent() -> None:
     """Each ratio is below the median with probability 1/2, so their number is binomial."""
-    for runs in range(6, 200):
+    for runs in range(6, 24):
         low, high = interval(runs)
         inside = sum(comb(runs, below) for below in range(low + 1, high + 1))
         assert inside / 2**runs >= 0.95, runs

@@ -129,7 +129,7 @@ def test_a_form_above_the_limit_is_replaced_by_the_next_fastest(
     assert not found.over_memory
     marked = [entry.name for entry in found.candidates["main/up"] if entry.chosen]
     assert marked == [str(taken)]
-    assert [convs(final) for final in scripted.finals] == [4] if taken == ALL_PHASES else [4, 8]
+    assert [convs(final) for (final,) in scripted.finals] == [4] if taken == ALL_PHASES else [4, 8]
 
 
 def test_the_next_form_has_to_be_within_the_limit_as_well(scripted: ScriptedBackend) -> None:

@@ -13,13 +13,18 @@ from onnx import ModelProto
 import deployconv
 from deployconv.errors import CheckFailed, UsageError
 from deployconv.graph.view import View, view
-from deployconv.results import Candidate, Prediction, Rewriting
+from deployconv.proof.certificate import Certified
+from deployconv.results import Prediction, Rewriting
 from deployconv.rewrites import planning
-from deployconv.search import policy
+from deployconv.rewrites.conv import PolyphaseConv
+from deployconv.rewrites.emit import Emitter
+from deployconv.search import policy, workbench
+from deployconv.search.choice import Choice, Decision
 from tests.build import (
     FLOAT,
     assert_equal,
     assert_rewritten,
+    conv_transpose,
     feeds_for,
     graph,
     integers,
@@ -185,15 +190,111 @@ def test_what_is_slower_stays_with_its_reason_and_timings(
         assert [entry.name for entry in site.candidates if entry.chosen] == ["as it was"]
 
 
-def test_the_reason_says_that_there_was_no_time(scripted: ScriptedBackend) -> None:
-    """A run takes a second, and the two comparisons of whole models 28."""
+def reasons(done: Rewriting) -> list[tuple[str, str, str]]:
+    """Status, code and the beginning of the text of each site's reason."""
+    return [
+        (site.status, site.reason.code, site.reason.text[:20]) for site in done.sites if site.reason
+    ]
+
+
+@pytest.mark.parametrize(
+    ("forms", "taken", "budget", "code", "text"),
+    [
+        ((9.0, 8.9), False, 2.0, "slower", "no other form is pre"),
+        ((), False, 2.0, "no-time", "there was no time to"),
+        ((900.0, 500.0), True, 11.0, "slower", "together with the ot"),
+        ((900.0, 500.0), True, 90.0, "slower", "no other form was me"),
+    ],
+    ids=["predicted", "neither", "compared with the original", "raced"],
+)
+def test_what_is_neither_predicted_nor_raced_is_not_called_slower(
+    scripted: ScriptedBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    forms: tuple[float, ...],
+    taken: bool,
+    budget: float,
+    code: str,
+    text: str,
+) -> None:
+    """A run takes a second."""
     scripted.cost, scripted.run_seconds = NOTHING_WINS, 1.0
-    for site in fastest(pair(), budget=20.0).sites:
-        assert site.reason is not None
-        assert (site.status, site.reason.code) == ("kept", "slower")
-        assert site.reason.text.endswith("no time for a race of its own")
-        assert all(isinstance(entry, Prediction) for entry in site.candidates)
-        assert [entry.name for entry in site.candidates if entry.chosen] == ["as it was"]
+    names = zip(("as it was", "crop, dcr"), forms, strict=False)
+    shown = tuple(Prediction(name, ms, False) for name, ms in names)
+    choices = {"main/up": Choice("crop", "dcr")} if taken else {}
+    monkeypatch.setattr(policy, "predict", lambda *_: Decision(choices, {"main/up": shown}))
+    done = fastest(net(up("x", "y", "up")), budget=budget)
+    assert reasons(done) == [("kept", code, text)]
+
+
+@pytest.mark.parametrize(("budget", "told"), [(3.0, True), (60.0, False)])
+def test_without_time_what_is_predicted_is_taken_and_told(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, budget: float, told: bool
+) -> None:
+    """A run takes a second; so ``fastest`` is not slower than ``cost`` however short the time."""
+    scripted.cost, scripted.run_seconds = COL2IM_WINS, 1.0
+    shown = (Prediction("as it was", 900.0, False), Prediction("crop, col2im", 500.0, False))
+    decision = Decision({"main/up": Choice("crop", "col2im")}, {"main/up": shown})
+    monkeypatch.setattr(policy, "predict", lambda *_: decision)
+    done = fastest(net(up("x", "y", "up")), budget=budget)
+    assert [site.status for site in done.sites] == ["rewritten"]
+    assert any("no time to compare" in warning for warning in done.warnings) is told
+
+
+@pytest.mark.parametrize(("threads", "told"), [(2, False), (3, True)], ids=["as fitted", "more"])
+def test_cost_says_that_it_extrapolates_to_more_threads(threads: int, told: bool) -> None:
+    done = deployconv.rewrite(pair(), policy="cost", threads=threads, verify=False, bench=False)
+    assert any("extrapolates to 3" in warning for warning in done.warnings) is told
+
+
+# --- a form that fails its proof
+
+
+def spoiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All new Convs read other pixels than they should."""
+    emit = PolyphaseConv.emit
+
+    def wrong(rewrite: PolyphaseConv, emitter: Emitter) -> None:
+        emit(replace(rewrite, axes=rewrite.axes[::-1]), emitter)
+
+    monkeypatch.setattr(PolyphaseConv, "emit", wrong)
+
+
+def lopsided() -> ModelProto:
+    return conv_transpose(integers(2, 3, 4, 4), (5, 6), strides=[2, 2], pads=[1, 0, 2, 1], opset=18)
+
+
+def test_a_failed_certificate_has_a_report(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiled(monkeypatch)
+    with pytest.raises(CheckFailed, match="main/up: certificate failed for crop, ") as caught:
+        fastest(lopsided(), shuffle="dcr")
+    result = caught.value.result
+    assert result is not None
+    (site,) = result.sites
+    assert (site.status, site.form, site.certificate) == ("rewritten", "crop", "failed")
+    assert site.certificate_failure
+    assert result.parity is None
+    assert [(step.step, step.reason) for step in result.not_run] == [
+        ("parity", "a certificate failed"),
+        ("latency", "a certificate failed"),
+    ]
+
+
+def test_a_failed_parity_has_a_report(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiled(monkeypatch)
+    exact = Certified("exact", lambda: None)  # type: ignore[arg-type]
+    monkeypatch.setattr(workbench, "certify", lambda *_: exact)
+    with pytest.raises(CheckFailed, match="parity failed with main/up ") as caught:
+        fastest(lopsided(), shuffle="dcr")
+    result = caught.value.result
+    assert result is not None
+    assert [site.certificate for site in result.sites] == ["exact"]
+    assert result.parity is not None
+    assert not result.parity.passed
+    assert [(step.step, step.reason) for step in result.not_run] == [("latency", "parity failed")]
 
 
 def test_the_reason_says_that_it_is_the_memory(scripted: ScriptedBackend) -> None:
@@ -205,15 +306,15 @@ def test_the_reason_says_that_it_is_the_memory(scripted: ScriptedBackend) -> Non
     assert site.reason.text == "faster forms take the model more than 1.1 times the memory"
 
 
-@pytest.mark.parametrize(("fitted", "timed"), [(True, 0), (False, 5)], ids=["fitted", "not"])
+@pytest.mark.parametrize(("fitted", "shown"), [(True, 5), (False, 0)], ids=["fitted", "not"])
 def test_only_a_fitted_cost_model_replaces_measurements(
-    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, fitted: bool, timed: int
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, fitted: bool, shown: int
 ) -> None:
     scripted.cost, scripted.run_seconds = COL2IM_WINS, 1.0
     table = replace(policy.TABLES["ort"], fitted=fitted)
     monkeypatch.setattr(policy, "TABLES", {"ort": table})
     (site,) = fastest(net(up("x", "y", "up")), budget=5.0).sites
-    assert len([entry for entry in site.candidates if isinstance(entry, Candidate)]) == timed
+    assert len([entry for entry in site.candidates if isinstance(entry, Prediction)]) == shown
 
 
 def test_under_strict_a_slower_site_counts_as_left_alone(scripted: ScriptedBackend) -> None:

@@ -17,7 +17,7 @@ from deployconv.rewrites.conv import PolyphaseConv
 from deployconv.rewrites.emit import Emitter
 from deployconv.search import workbench
 from deployconv.search.candidates import Candidates
-from deployconv.search.choice import Choice, TunerOptions
+from deployconv.search.choice import Choice, Finalist, TunerOptions
 from deployconv.search.workbench import Workbench
 from tests.build import conv_transpose, integers
 from tests.search.conftest import ScriptedBackend, by_operator, left
@@ -43,9 +43,40 @@ def test_sets_of_choices_are_compared(scripted: ScriptedBackend) -> None:
     assert [timing.ratio for timing in timings] == pytest.approx([1.0, 7 / 5, 7 / 3])
 
 
-def test_the_original_itself_may_take_part(scripted: ScriptedBackend) -> None:
-    bench_of(net(up("x", "y", "up"))).compare([None, {"main/up": COL2IM}], 5.0)
-    assert [left(proto) for proto in scripted.finals] == [frozenset()]
+def test_the_fastest_choices_are_those_faster_than_the_original(scripted: ScriptedBackend) -> None:
+    scripted.cost = by_operator(ConvTranspose=3.0, Col2Im=1.0, DepthToSpace=2.0)
+    last = [Finalist({"main/up": DCR}), Finalist({"main/up": COL2IM})]
+    assert bench_of(net(up("x", "y", "up"))).fastest(last) == {"main/up": COL2IM}
+    assert len(scripted.finals[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "noise", "likely", "taken"),
+    [
+        (0.9, 0.05, False, True),
+        (0.9, 0.2, False, False),
+        (0.9, 0.2, True, True),
+        (0.995, 0.0, False, False),
+        (0.995, 0.0, True, True),
+        (1.0, 0.0, True, False),
+        (1.1, 0.2, True, False),
+    ],
+)
+def test_what_was_never_likely_has_to_be_faster_beyond_doubt(
+    scripted: ScriptedBackend, milliseconds: float, noise: float, likely: bool, taken: bool
+) -> None:
+    scripted.cost = lambda proto: 1.0 if left(proto) else milliseconds
+    scripted.noise = lambda proto: noise
+    last = [Finalist({"main/up": COL2IM}, likely)]
+    assert bool(bench_of(net(up("x", "y", "up"))).fastest(last)) is taken
+
+
+def test_without_time_nothing_is_known(scripted: ScriptedBackend) -> None:
+    scripted.cost, scripted.run_seconds = by_operator(ConvTranspose=3.0), 1.0
+    bench = bench_of(net(up("x", "y", "up")), budget=3.0)
+    assert bench.fastest([Finalist({"main/up": COL2IM})]) is None
+    assert bench.compared == frozenset()
+    assert scripted.finals == []
 
 
 def test_each_form_is_certified_once(
@@ -66,18 +97,18 @@ def test_each_form_is_certified_once(
 
 
 @pytest.mark.parametrize(
-    ("run_seconds", "short", "long", "left"),
-    [(0.001, 3.0, 1.0, 57.0), (0.1, 3.0, 2.6, 56.7), (1.0, 14.0, 26.0, 43.0)],
-    ids=["short", "longer", "long"],
+    ("run_seconds", "left", "for_races"),
+    [(0.001, 59.99, 56.0), (0.1, 59.7, 54.0), (1.0, 57.0, 23.0), (10.0, 50.0, 14.0)],
+    ids=["short", "longer", "long", "very long"],
 )
-def test_comparisons_last_as_long_as_runs_ask_for(
-    scripted: ScriptedBackend, run_seconds: float, short: float, long: float, left: float
+def test_time_is_kept_for_the_comparison_with_the_original_and_for_the_memory(
+    scripted: ScriptedBackend, run_seconds: float, left: float, for_races: float
 ) -> None:
-    """The original has run three times, and there must be time for a last comparison."""
+    """The original has run once, and twice more if that took no second."""
     scripted.run_seconds = run_seconds
     bench = bench_of(net(up("x", "y", "up")))
-    assert (bench.short_comparison, bench.long_comparison) == pytest.approx((short, long))
     assert bench.seconds_left == pytest.approx(left, abs=0.01)
+    assert bench.race_seconds == pytest.approx(for_races, abs=1.0)
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["--dump", "without"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import onnx
@@ -23,12 +23,17 @@ DATA = Path(__file__).parent / "data"
 MANIFEST = DATA / "manifest.json"
 GRAPHS = DATA / "graphs.tar.xz"
 """One file ``<id>.onnx`` a row: so alike that together they take a twentieth of their size."""
+FRAMEWORK_MANIFEST = DATA / "frameworks.json"
+FRAMEWORK_GRAPHS = DATA / "frameworks.tar.xz"
+"""The same for the exports of the other frameworks."""
 
-Family = Literal["zero_insertion", "nearest_resize", "pixel_shuffle", "negative"]
+Family = Literal["conv_transpose", "zero_insertion", "nearest_resize", "pixel_shuffle", "negative"]
 Exporter = Literal["dynamo", "legacy"]
 """``torch.onnx.export(..., dynamo=True)``, or ``dynamo=False`` (by TorchScript)."""
-Source = Literal["dynamo", "legacy", "handmade"]
-"""The exporter, or written as text for onnx.parser."""
+Framework = Literal["tensorflow", "keras", "jax", "paddle"]
+FRAMEWORKS: tuple[Framework, ...] = get_args(Framework)
+Source = Literal["dynamo", "legacy", "handmade", Framework]
+"""PyTorch's exporter, written as text for onnx.parser, or another framework's exporter."""
 
 Shape = tuple[int, ...]
 Array = NDArray[np.float32]
@@ -38,6 +43,8 @@ REWRITTEN = "rewritten"
 """`Spelling.expect`: recognised and replaced."""
 KEPT = "kept"
 """`Spelling.expect`: recognised, and already in its cheapest spelling."""
+FINAL = "final"
+"""`Row.expect`: rewritten, or recognised and already in its cheapest spelling."""
 SAME = "same"
 """`Spelling.expect_dynamic`: as the static export."""
 
@@ -106,7 +113,7 @@ def _id(name: str, source: Source, opset: int, dynamic: bool) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One committed graph: a spelling as one exporter writes it."""
+    """One committed graph: a spelling as one exporter writes it, with ``layers`` such layers."""
 
     name: str
     family: Family
@@ -117,6 +124,7 @@ class Row:
     rank: int
     expect: str | None
     runs: tuple[Run, ...]
+    layers: int = 1
 
     @property
     def id(self) -> str:
@@ -125,12 +133,12 @@ class Row:
 
     @property
     def file(self) -> str:
-        """Name of the graph in `GRAPHS`."""
+        """Name of the graph in its archive."""
         return f"{self.id}.onnx"
 
     def data(self) -> bytes:
         """The graph as a file holds it."""
-        return graphs()[self.file]
+        return graphs(FRAMEWORK_GRAPHS if self.source in FRAMEWORKS else GRAPHS)[self.file]
 
     def model(self) -> onnx.ModelProto:
         """The graph, read anew: the caller may edit it."""
@@ -172,11 +180,11 @@ def run_of(inputs: tuple[Shape, ...], output: Array) -> Run:
 
 
 @cache
-def graphs() -> Mapping[str, bytes]:
-    """What `GRAPHS` holds, by file name, in its order; read once."""
-    with tarfile.open(GRAPHS, "r:xz") as archive:
-        files = ((member.name, archive.extractfile(member)) for member in archive)
-        return {name: file.read() for name, file in files if file is not None}
+def graphs(archive: Path = GRAPHS) -> Mapping[str, bytes]:
+    """What an archive of graphs holds, by file name, in its order; read once."""
+    with tarfile.open(archive, "r:xz") as files:
+        members = ((member.name, files.extractfile(member)) for member in files)
+        return {name: file.read() for name, file in members if file is not None}
 
 
 def _shapes(values: Any) -> tuple[Shape, ...]:
@@ -184,31 +192,40 @@ def _shapes(values: Any) -> tuple[Shape, ...]:
 
 
 @cache
-def _manifest() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(MANIFEST.read_text(encoding="utf-8"))
+def _manifest(path: Path = MANIFEST) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return document
+
+
+def row_of(entry: dict[str, Any]) -> Row:
+    """A row as the manifest holds it."""
+    return Row(
+        name=entry["name"],
+        family=entry["family"],
+        source=entry["source"],
+        opset=entry["opset"],
+        dynamic=entry["dynamic"],
+        stride=tuple(entry["stride"]) if entry["stride"] else None,
+        rank=entry["rank"],
+        expect=entry["expect"],
+        runs=tuple(
+            Run(_shapes(run["inputs"]), tuple(run["output"]), run["sha256"])
+            for run in entry["runs"]
+        ),
+        layers=entry.get("layers", 1),
+    )
 
 
 @cache
 def rows() -> tuple[Row, ...]:
-    """Every committed graph, in the order of the manifest."""
-    return tuple(
-        Row(
-            name=entry["name"],
-            family=entry["family"],
-            source=entry["source"],
-            opset=entry["opset"],
-            dynamic=entry["dynamic"],
-            stride=tuple(entry["stride"]) if entry["stride"] else None,
-            rank=entry["rank"],
-            expect=entry["expect"],
-            runs=tuple(
-                Run(_shapes(run["inputs"]), tuple(run["output"]), run["sha256"])
-                for run in entry["runs"]
-            ),
-        )
-        for entry in _manifest()["rows"]
-    )
+    """Every committed graph of PyTorch's exporters or by hand, in the order of the manifest."""
+    return tuple(map(row_of, _manifest()["rows"]))
+
+
+@cache
+def framework_rows() -> tuple[Row, ...]:
+    """Every committed graph of the other frameworks' exporters."""
+    return tuple(map(row_of, _manifest(FRAMEWORK_MANIFEST)["rows"]))
 
 
 @cache

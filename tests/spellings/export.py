@@ -16,6 +16,7 @@ from torch import nn
 
 from tests.spellings.compute import compute
 from tests.spellings.corpus import Exporter, Run, Shape, Spelling, example, run_of
+from tests.spellings.strip import strip
 
 Examples = tuple[torch.Tensor, ...]
 
@@ -132,28 +133,6 @@ def _dynamo(
     )
     assert program is not None, "torch.onnx.export(dynamo=True) returns the program"
     return program.model_proto
-
-
-def _messages(message: Any) -> Iterator[Any]:
-    """A protobuf message and all messages inside it."""
-    yield message
-    for descriptor, value in message.ListFields():
-        if descriptor.message_type is not None:
-            for child in value if isinstance(value, Iterable) else (value,):
-                yield from _messages(child)
-
-
-def strip(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without doc_strings, metadata and inferred shapes: traces, paths, most of the bytes.
-
-    What is computed, and every name, stays.
-    """
-    for message in _messages(model):
-        for name in ("doc_string", "metadata_props"):
-            if name in message.DESCRIPTOR.fields_by_name:
-                message.ClearField(name)
-    del model.graph.value_info[:]
-    return model
 
 
 @cache

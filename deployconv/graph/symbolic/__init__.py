@@ -19,8 +19,8 @@ from deployconv.graph.tensors import is_onnx
 _OPERATORS = {**layers.OPERATORS, **arrange.OPERATORS, **elementwise.OPERATORS}
 
 
-def run(node: NodeProto, inputs: Sequence[Known | None]) -> Known:
-    """The output of ``node``.
+def run(node: NodeProto, inputs: Sequence[Known | None]) -> tuple[Known, ...]:
+    """The outputs of ``node``: all of a Split, the first one of every other operator.
 
     Args:
         node: a node of any operator.
@@ -32,9 +32,11 @@ def run(node: NodeProto, inputs: Sequence[Known | None]) -> Known:
     if not is_onnx(node.domain) or any(a.ref_attr_name for a in node.attribute):
         raise Unproven
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    call = Call(node.op_type, inputs, attributes)
+    call = Call(node.op_type, inputs, attributes, len(node.output))
     try:
-        return _OPERATORS[node.op_type](call)
+        if node.op_type == "Split":
+            return arrange.split(call)
+        return (_OPERATORS[node.op_type](call),)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise Unproven from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import accumulate
 from math import lcm
 
 import numpy as np
@@ -31,6 +32,7 @@ _UNBOUNDED = 2**31 - 1
 """A Slice to here or beyond goes to the end: no dimension is as long."""
 _SIZE_TYPES = {
     TensorProto.BOOL: True,
+    TensorProto.INT32: True,
     TensorProto.INT64: True,
     TensorProto.FLOAT: False,
     TensorProto.DOUBLE: False,
@@ -242,6 +244,27 @@ def _position(bound: Size, extent: Size) -> Size:
     if beyond is None:
         raise Unproven
     return extent if beyond else bound
+
+
+def split(call: Call) -> tuple[Known, ...]:
+    """The outputs of a Split, of stated sizes or all of one size."""
+    x, sizes = call.given(0), call.ints("split", 1)
+    axis = call.attributes.get("axis", 0) % len(x.shape)
+    whole = number(x.shape[axis])
+    if sizes is None:
+        sizes = [whole // call.outputs] * call.outputs
+    if sum(sizes) != whole or len(sizes) != call.outputs:
+        raise Unproven
+    ends = list(accumulate(sizes))
+    parts = []
+    for size, end in zip(sizes, ends, strict=True):
+        shape = [*x.shape[:axis], Size.of(size), *x.shape[axis + 1 :]]
+        if isinstance(x.elements, np.ndarray):
+            part = x.elements.take(range(end - size, end), axis)
+            parts.append(Known(tuple(shape), part, x.whole))
+        else:
+            parts.append(Known(tuple(shape), x.elements, x.whole))
+    return tuple(parts)
 
 
 OPERATORS: dict[str, Callable[[Call], Known]] = {

@@ -21,7 +21,9 @@ from deployconv.graph.symbolic.size import Size
 Perhaps = Size | None
 _ZERO, _ONE = Size.of(0), Size.of(1)
 _LARGEST_WHOLE = 2**31
-"""A product of this and a size fits 64 bits."""
+"""Constants below it fit 32 bits."""
+_LARGEST_FACTOR = 2**17
+"""A product of a factor below it and a size below 2**14 fits 32 bits."""
 _FRACTION = 2**10
 """Floats that are sizes below 2**14 times whole multiples of a 1024th have 24 bits."""
 
@@ -63,9 +65,9 @@ def _is_exact(size: Size, integral: bool) -> bool:
     A quotient of sizes that is a constant is rounded alike at all sizes.
     """
     constant = size.constant is not None
-    for _, coefficient in size.terms:
+    for monomial, coefficient in size.terms:
         whole, part = abs(coefficient), coefficient.denominator
-        if integral and whole >= _LARGEST_WHOLE:
+        if integral and whole >= (_LARGEST_FACTOR if monomial else _LARGEST_WHOLE):
             return False
         if not integral and (whole > _FRACTION or part > _FRACTION):
             return False

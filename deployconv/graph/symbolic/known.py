@@ -176,11 +176,12 @@ def broadcast(*shapes: Sequence[Size]) -> tuple[Size, ...]:
 
 @dataclass(frozen=True)
 class Call:
-    """A node's operator, inputs and attributes."""
+    """A node's operator, inputs and attributes, and how many outputs it has."""
 
     op: str
     inputs: Sequence[Known | None]
     attributes: Mapping[str, Any]
+    outputs: int = 1
 
     def given(self, position: int) -> Known:
         """The input at ``position``; Unproven if it is left out."""

@@ -83,6 +83,9 @@ def _window(call: Call) -> Known:
     if call.op == "Conv":
         channels, _, *taps = call.given(1).shape
         kernel = [number(size) for size in taps]
+    same = call.attributes.get("auto_pad", b"").startswith(b"SAME")
+    if same and set(call.attributes.get("strides", [1])) == {1}:
+        return Known((x.shape[0], channels, *x.shape[2:]), None, whole=False)
     if kernel is None:
         raise Unproven
     shape = [x.shape[0], channels]

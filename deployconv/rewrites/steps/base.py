@@ -245,15 +245,19 @@ class PhaseImage:
         sizes: spatial sizes of one phase, None if dynamic.
         stride: phases per axis.
         dtype: element type.
+        batch: N, None if dynamic.
         last: the polyphase form of each axis of the Conv that ends the region, if one does.
         name: what errors call the region.
+        phased: a tensor ``[N, .., m_1 .. m_n]``, once it is written.
     """
 
     sizes: tuple[int | None, ...]
     stride: tuple[int, ...]
     dtype: str
+    batch: int | None
     last: tuple[Polyphase, ...]
     name: str
+    phased: gs.Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -269,16 +273,45 @@ class PhaseImage:
         first, *others = self.sizes
         return [None if first is None else first * self.phases, *others]
 
+    def on_pixels(self, emitter: Emitter, phased: gs.Tensor, channels: int) -> gs.Tensor:
+        """Reshape phases to rows: ``[N, C * P, m_1, ..]`` to ``[N, C, P * m_1, ..]``."""
+        return self._reshaped(emitter, phased, channels, self.spatial[0], phased, self.phases)
+
     def stacked(self, emitter: Emitter, image: gs.Tensor, channels: int) -> gs.Tensor:
         """Reshape phases to channels: ``[N, C, P * m_1, ..]`` to ``[N, C * P, m_1, ..]``."""
+        assert self.phased is not None
+        return self._reshaped(emitter, image, channels, self.sizes[0], self.phased, 1)
+
+    def _reshaped(
+        self,
+        emitter: Emitter,
+        image: gs.Tensor,
+        channels: int,
+        first: int | None,
+        measured: gs.Tensor,
+        factor: int,
+    ) -> gs.Tensor:
+        """Move the phases between the channels and the first spatial axis.
+
+        If its new size ``first`` is unknown, it is that of ``measured`` times ``factor``.
+        """
         # A 0 keeps the size at its place, whatever it is.
-        return emitter.reshape(image, [0, channels, -1, *(0,) * (self.rank - 1)])
+        others = (0,) * (self.rank - 1)
+        if first is None and not self.batch:
+            factors, added = [0, 0, factor, *others], [0, channels, 0, *others]
+            return emitter.reshape_by(image, measured, factors, added)
+        size = -1 if first is None else first
+        return emitter.reshape(image, [0, channels, size, *others])
 
     def product(
-        self, emitter: Emitter, matrix: gs.Tensor, image: gs.Tensor, rows: int
+        self, emitter: Emitter, matrix: gs.Tensor, image: gs.Tensor, rows: int, channels: int
     ) -> gs.Tensor:
         """``matrix``, ``[T, C]`` or ``[N, T, C]``, times ``image``, ``[N, C, P * m_1, ..]``."""
         if self.rank == 1:
             return emitter.add("MatMul", [matrix, image])
-        made = emitter.add("MatMul", [matrix, emitter.reshape(image, [0, 0, -1])])
-        return emitter.reshape_to_image(made, [0, rows], self.spatial, image)
+        known = [size for size in self.spatial if size is not None]
+        if len(known) == self.rank:
+            flat = emitter.reshape(image, [0, 0, prod(known)])
+            return emitter.reshape(emitter.add("MatMul", [matrix, flat]), [0, rows, *known])
+        made = emitter.add("MatMul", [matrix, emitter.flatten_pixels(image, channels)])
+        return emitter.reshape(made, [0, rows, emitter.spatial_shape(image)])

@@ -97,7 +97,10 @@ class Normalization(Defaults):
         """The same nodes, which see the pixels of a group in the order of the phases."""
         tensor = read = made[self.reads[0]]
         if self.flatten is not None:
-            tensor = emitter.reshape(read, [0, self.groups, -1])
+            sizes = [size for size in image.spatial if size is not None]
+            known = len(sizes) == image.rank
+            pixels = self.channels // self.groups * prod(sizes) if known else -1
+            tensor = emitter.reshape(read, [0, self.groups, pixels])
         inside = {self.inner[0].inputs[0].name: tensor}
         for node in self.inner:
             inputs = [inside.get(given.name, given) for given in node.inputs]
@@ -133,6 +136,7 @@ class Normalization(Defaults):
         flatten, unflatten = self.flatten, self.unflatten
         if flatten is not None and unflatten is not None:
             flat, whole = f"{own}/flat", f"{own}/whole"
+            # It fails on an empty batch, as what exporters write does.
             constants.append(constant_of(flat, np.array([0, self.groups, -1])))
             constants.append(constant_of(whole, np.array([0, self.channels, *image])))
             flatten = _node("Reshape", [flatten.inputs[0].name, flat], source)

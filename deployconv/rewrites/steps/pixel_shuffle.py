@@ -73,6 +73,8 @@ def pixel_shuffle_at(
     for shuffle in shuffles:
         if shuffle.source != tensor.name or shuffle.scope is not site.scope:
             continue
+        if not shuffle.is_depth_to_space:
+            continue
         fits = len(shuffle.stride) == site.rank and channels % prod(shuffle.stride) == 0
         if fits and leads_only_to(tensor, shuffle.layer, site.scope):
             return PixelShuffle(shuffle)

@@ -138,7 +138,7 @@ class Pixelwise(NodeStep):
             weight = 1 if self.node.op == "ReduceSum" else 1 / self.channels_read
             row = np.full((1, self.channels_read), weight, image.dtype)
             read = made[self.reads[0]]
-            return image.product(emitter, emitter.constant("row", row), read, 1)
+            return image.product(emitter, emitter.constant("row", row), read, 1, self.channels_read)
         return self.copied(emitter, made)
 
     def on_integers(self, draws: Draws, image: Sequence[int]) -> Pixelwise:

@@ -80,14 +80,16 @@ class Product(Defaults):
     def emit_on_pixels(
         self, emitter: Emitter, made: Mapping[str, gs.Tensor], image: PhaseImage
     ) -> gs.Tensor:
-        return image.product(emitter, self.matrix, made[self.reads[0]], self.channels)
+        return image.product(
+            emitter, self.matrix, made[self.reads[0]], self.channels, self.channels_read
+        )
 
     def on_integers(self, draws: Draws, image: Sequence[int]) -> Product:
         """The product with a drawn matrix; its shapes take any number of images."""
         flat, whole = (f"certificate/{shape}/{self.output}" for shape in ("flat", "whole"))
         constants = (
             constant_of(self.matrix.name, draws.of(self.matrix.name, self._matrix_shape)),
-            constant_of(flat, np.array([0, 0, -1])),
+            constant_of(flat, np.array([0, 0, prod(image)])),
             constant_of(whole, np.array([0, self.channels, *image])),
         )
         features, result = self.flatten.inputs[0], self.product.outputs[0]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployconv.match.index_map import AxisMap, fit_axes, fit_axis, fits
+from deployconv.match.axis_map import AxisMap, fit_axes, fit_axis, fits
+from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
 from deployconv.match.movement import ZERO
 from tests.build import Array
 
@@ -97,19 +98,22 @@ def test_axes_that_separate(first: AxisMap, second: AxisMap) -> None:
     sources, shape = combined(first, second)
     found = fit_axes(sources, shape)
     if found is not None:
-        again, _ = combined(*found)
+        axes, maps = found
+        assert axes == AS_THEY_ARE
+        again, _ = combined(*maps)
         np.testing.assert_array_equal(again, sources)
 
 
-@pytest.mark.parametrize("change", ["one element", "two axes", "channels", "batch", "zero"])
+@pytest.mark.parametrize("change", ["one element", "diagonal", "channels", "batch", "zero"])
 def test_axes_that_do_not(change: str) -> None:
     axes = AxisMap(2, 0, True, 6, 3), AxisMap(2, 0, True, 6, 3)
     sources, shape = combined(*axes)
-    assert fit_axes(sources, shape) == axes
+    assert fit_axes(sources, shape) == (AS_THEY_ARE, axes)
     if change == "one element":
         sources[0, 0, 0, 0] += 1
-    elif change == "two axes":
-        sources = sources.swapaxes(2, 3).copy()
+    elif change == "diagonal":
+        sources[:, :, 2:4, 2:4] = sources[:, :, 2:4, 2:4].swapaxes(2, 3)
+        sources[:, :, 2, 2], sources[:, :, 3, 3] = 3, 0
     elif change == "channels":
         sources = sources[:, ::-1].copy()
     elif change == "batch":
@@ -121,6 +125,48 @@ def test_axes_that_do_not(change: str) -> None:
 
 def test_a_map_of_nothing_is_none() -> None:
     assert fit_axes(np.full((1, 2, 4, 4), ZERO), (1, 2, 2, 2)) is None
+
+
+ORDERS = [(0, 3, 1, 2), (0, 1, 3, 2), (3, 0, 1, 2), (2, 3, 0, 1)]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_axes_in_another_order(order: tuple[int, ...]) -> None:
+    """The source has its axes in another order than the image ``[N, C, ..]``."""
+    axes, maps = ImageAxes(order), (AxisMap(2, 1, True, 7, 3), AxisMap(3, 0, False, 12, 4))
+    of_image, image = combined(*maps)
+    shape = axes.to_tensor(image)
+    assert axes.of_tensor(shape) == image
+    numbers = np.arange(np.prod(shape)).reshape(shape).transpose(order).ravel()
+    sources = np.where(of_image == ZERO, ZERO, numbers[of_image])
+    assert fit_axes(sources, shape) == (axes, maps)
+    assert fits(sources, maps, shape, axes)
+    assert not fits(sources, maps, image)
+
+
+@pytest.mark.parametrize(
+    ("order", "image"),
+    [((0, 2, None, 1), (2, 3, 1, 4)), ((None, 0, 1), (1, 3, 4)), ((0, None, 1), (2, 1, 4))],
+    ids=str,
+)
+def test_axes_that_the_source_lacks(order: tuple[int | None, ...], image: tuple[int, ...]) -> None:
+    axes = ImageAxes(order)
+    shape = axes.to_tensor(image)
+    assert len(shape) == len(image) - 1
+    numbers = np.arange(np.prod(shape)).reshape(shape).transpose(axes.perm).reshape(image)
+    sources = numbers.repeat(2, axis=-1)
+    found = fit_axes(sources, shape)
+    assert found is not None
+    assert found[0] == axes
+    assert [fitted.stride for fitted in found[1]] == [*[1] * (len(image) - 3), 2]
+
+
+def test_a_source_with_more_axes_than_the_image_is_none() -> None:
+    assert fit_axes(np.arange(24).reshape(2, 3, 4), (2, 3, 2, 2)) is None
+
+
+def test_a_map_without_elements_is_none() -> None:
+    assert fit_axes(np.zeros((0, 2, 4), int), (0, 2, 4)) is None
 
 
 @given(axis_maps, st.integers(1, 9))

@@ -1,0 +1,51 @@
+"""Remove declared sizes that shape inference does not confirm.
+
+A static model whose inputs were made dynamic by hand still declares the former sizes of the tensors
+between them. No node reads a declared shape, but runtimes believe it: onnxruntime turns a Shape
+node into a constant if the size that it reads is declared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_graphsurgeon as gs
+from onnx import GraphProto, ModelProto, ValueInfoProto
+
+from deployconv.graph.scope import Scope
+from deployconv.graph.symbolic import Unproven
+from deployconv.graph.tensors import nested
+from deployconv.graph.view import View
+
+
+def forget_unconfirmed_sizes(view: View, proto: ModelProto) -> None:
+    """Remove declared sizes that do not follow from the inputs; ``proto`` is a copy of the model.
+
+    They are those of tensors inside the graphs, and of outputs that a node reads as well. Names of
+    sizes stay: no runtime takes them for numbers.
+    """
+    for scope in view.scopes:
+        graph = scope.in_copy(proto)
+        made = {tensor.name: tensor for node in scope.nodes for tensor in node.outputs}
+        read = {name for owner in nested(graph) for node in owner.node for name in node.input}
+        outputs = graph.output if isinstance(graph, GraphProto) else ()
+        for value in (*graph.value_info, *(value for value in outputs if value.name in read)):
+            if value.name in made and value.type.tensor_type.HasField("shape"):
+                _forget(value, _sizes(made[value.name], scope, view))
+
+
+def _sizes(tensor: gs.Tensor, scope: Scope, view: View) -> Sequence[object]:
+    """The sizes that follow from the inputs, None for each that depends on an open size."""
+    try:
+        return [size.constant for size in view.open_shapes.of(tensor, scope).shape]
+    except Unproven:
+        return ()
+
+
+def _forget(value: ValueInfoProto, confirmed: Sequence[object]) -> None:
+    """Remove each declared number that is not ``confirmed``."""
+    dims = value.type.tensor_type.shape.dim
+    for at, dim in enumerate(dims):
+        agrees = at < len(confirmed) and dim.dim_value == confirmed[at]
+        if dim.HasField("dim_value") and not agrees:
+            dim.ClearField("dim_value")

@@ -1,0 +1,96 @@
+"""Compute what follows from the known sizes of a shape while its other sizes are open.
+
+Shape -> Gather picks the channels of an image whose batch, height and width are dynamic: the result
+is a constant. Only operators that do the same at all sizes, 0 included, are followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto
+
+from deployconv.graph import symbolic
+from deployconv.graph.symbolic import Known, Size, Unproven
+from deployconv.graph.tensors import dtype_name
+
+Array = NDArray[Any]
+
+_FOLLOWED = frozenset(
+    {
+        "Add",
+        "Cast",
+        "Concat",
+        "Gather",
+        "Identity",
+        "Mul",
+        "Reshape",
+        "Slice",
+        "Squeeze",
+        "Sub",
+        "Unsqueeze",
+    }
+)
+
+
+def inferred_sizes(tensor: gs.Tensor) -> list[Size] | None:
+    """The shape of ``tensor``, a symbol for each size that is open; None if its rank is."""
+    if tensor.shape is None:
+        return None
+    return [
+        Size.of(size) if _is_size(size) else Size.symbol(f"{id(tensor)}:{axis}")
+        for axis, size in enumerate(tensor.shape)
+    ]
+
+
+def has_static_shape(tensor: gs.Tensor) -> bool:
+    """Whether every size of ``tensor`` is known before the model runs."""
+    return tensor.shape is not None and all(map(_is_size, tensor.shape))
+
+
+def _is_size(size: object) -> bool:
+    return isinstance(size, int) and size >= 0
+
+
+def picked_sizes(node: gs.Node, sizes: Sequence[Size]) -> Known | None:
+    """The output of ``node``, a Shape of a tensor of ``sizes``; None if its bounds are open."""
+    start, end = node.attrs.get("start", 0), node.attrs.get("end", len(sizes))
+    if not isinstance(start, int) or not isinstance(end, int):
+        return None
+    picked = sizes[start:end]
+    elements = np.empty(len(picked), object)
+    elements[:] = picked
+    return Known((Size.of(len(picked)),), elements)
+
+
+def followed(node: gs.Node, proto: NodeProto, inputs: Sequence[Known | None]) -> Known | None:
+    """What is known of the output of ``node``; None if nothing is, or it is not followed."""
+    if node.op not in _FOLLOWED or node.attrs.get("to") == TensorProto.BOOL:
+        return None
+    try:
+        result, *others = symbolic.run(proto, inputs)
+    except Unproven:
+        return None
+    return result if isinstance(result.elements, np.ndarray) and not others else None
+
+
+def values_of(known: Known, tensor: gs.Tensor) -> Array | None:
+    """The values of ``tensor``; None if one depends on a size that is open."""
+    dtype = dtype_name(tensor.dtype)
+    if dtype is None or not isinstance(known.elements, np.ndarray):
+        return None
+    constants = [size.constant if size is not None else None for size in known.elements.ravel()]
+    numbers = [number for number in constants if number is not None]
+    if len(numbers) < len(constants):
+        return None
+    whole = known.whole and all(number.denominator == 1 for number in numbers)
+    plain = [int(number) if whole else float(number) for number in numbers]
+    return (
+        np.array(plain, np.int64 if whole else np.float64)
+        .astype(dtype)
+        .reshape(known.elements.shape)
+    )

@@ -1,0 +1,160 @@
+"""Fit one map per axis to the map of all elements of a tensor.
+
+An index map has the flat index of the input element that each output element is a copy of, or
+`ZERO`. An upsampling moves along each axis of an image ``[N, C, i_1 .. i_n]`` by itself, whatever
+the order in which the axes of its input are (`image_axes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
+from deployconv.match.movement import ZERO, Array
+
+
+@dataclass(frozen=True)
+class AxisMap:
+    """Along one axis, output ``o`` reads input ``(o - begin) / stride``.
+
+    Attributes:
+        stride: 1 if the axis is not upsampled.
+        begin: the first output index that reads input 0; negative if the beginning is cut off.
+        hold: True if the division rounds down, False if a remainder reads a zero.
+        size: output elements.
+        input_size: input elements.
+    """
+
+    stride: int
+    begin: int
+    hold: bool
+    size: int
+    input_size: int
+
+    def source(self, index: int) -> int:
+        """The input index that output ``index``, any integer, reads; ZERO if it reads none."""
+        source, remainder = divmod(index - self.begin, self.stride)
+        inside = 0 <= source < self.input_size
+        return source if inside and (self.hold or remainder == 0) else ZERO
+
+    @property
+    def tail(self) -> int:
+        """Output size minus stride times input size."""
+        return self.size - self.stride * self.input_size
+
+
+def fit_axes(
+    sources: Array, input_shape: Sequence[int]
+) -> tuple[ImageAxes, tuple[AxisMap, ...]] | None:
+    """The axes of the image that a source holds, and the map of each spatial axis.
+
+    Args:
+        sources: ``[N, C, o_1 .. o_n]``, flat input index of each output element, or ZERO.
+        input_shape: that of the source, whose axes may have another order.
+
+    Returns:
+        None if elements change their batch element or channel, or if the axes do not separate.
+    """
+    found = separated(sources, input_shape)
+    if found is None:
+        return None
+    axes, vectors = found
+    image = axes.of_tensor(input_shape)
+    for vector, size in zip(vectors[:2], image[:2], strict=True):
+        if not np.array_equal(vector, np.arange(size)):
+            return None
+    maps = [fit_axis(vector, size) for vector, size in zip(vectors[2:], image[2:], strict=True)]
+    fitted = tuple(found for found in maps if found is not None)
+    return (axes, fitted) if len(fitted) == len(maps) else None
+
+
+def separated(sources: Array, shape: Sequence[int]) -> tuple[ImageAxes, list[Array]] | None:
+    """Which axis of the source each axis of a result follows, and the index along that axis.
+
+    None if an axis follows none by itself. The ``shape`` is that of the source.
+    """
+    if not sources.size:
+        return None
+    first = int((sources != ZERO).argmax())
+    place = [int(at) for at in np.unravel_index(first, sources.shape)]
+    lines, order = [], list[int | None]()
+    for axis in range(sources.ndim):
+        line = np.moveaxis(sources, axis, -1)[tuple(place[:axis] + place[axis + 1 :])]
+        filled = line != ZERO
+        if not filled.any():
+            return None
+        coordinates = np.unravel_index(np.where(filled, line, 0), tuple(shape))
+        lines.append([np.where(filled, along, ZERO) for along in coordinates])
+        changing = [at for at, along in enumerate(coordinates) if np.unique(along[filled]).size > 1]
+        if len(changing) > 1:
+            return None
+        order.append(changing[0] if changing else None)
+    followed = [axis for axis in order if axis is not None]
+    # An axis with one element of the source does not show what it follows: any that is left is
+    # right, as the map as a whole shows.
+    left = [axis for axis in range(len(shape)) if axis not in followed]
+    if len(set(followed)) < len(followed) or len(followed) + len(left) > len(order):
+        return None
+    rest = iter(left)
+    axes = ImageAxes.of([next(rest, None) if axis is None else axis for axis in order])
+    vectors = [
+        np.minimum(line[0], 0) if axis is None else line[axis]
+        for line, axis in zip(lines, axes.order or range(len(shape)), strict=True)
+    ]
+    # Put together again from its axes, the map must be the one that was measured.
+    return (axes, vectors) if np.array_equal(_combined(vectors, axes, shape), sources) else None
+
+
+def fits(
+    sources: Array,
+    maps: Sequence[AxisMap],
+    input_shape: Sequence[int],
+    axes: ImageAxes = AS_THEY_ARE,
+) -> bool:
+    """Whether ``maps`` and ``axes``, found at other sizes, give ``sources`` for ``input_shape``."""
+    image = axes.of_tensor(input_shape)
+    resized = [
+        replace(found, size=found.tail + found.stride * size, input_size=size)
+        for found, size in zip(maps, image[2:], strict=True)
+    ]
+    spatial = [np.array([found.source(o) for o in range(found.size)], int) for found in resized]
+    vectors = [*map(np.arange, image[:2]), *spatial]
+    return np.array_equal(_combined(vectors, axes, input_shape), sources)
+
+
+def _combined(vectors: Sequence[Array], axes: ImageAxes, shape: Sequence[int]) -> Array:
+    """The flat input index of each output element, from its index along each axis."""
+    expected, valid = np.zeros((), np.int64), np.ones((), bool)
+    steps = axes.steps(shape)
+    for axis, (vector, step) in reversed(list(enumerate(zip(vectors, steps, strict=True)))):
+        along = vector.reshape(-1, *[1] * (len(vectors) - 1 - axis))
+        expected, valid = expected + along * step, valid & (along >= 0)
+    return np.where(valid, expected, ZERO)
+
+
+def fit_axis(vector: Array, input_size: int) -> AxisMap | None:
+    """The AxisMap of the smallest stride that gives ``vector``; None if there is none."""
+    filled = np.flatnonzero(vector >= 0)
+    if not filled.size:
+        return None
+    first = int(filled[0])
+    for stride in _strides(vector, filled):
+        for hold in (False, True):
+            # The first block of repeated elements may be cut short, then it begins earlier.
+            for cut in range(stride if hold else 1):
+                begin = first - stride * int(vector[first]) - cut
+                fitted = AxisMap(stride, begin, hold and stride > 1, len(vector), input_size)
+                if all(fitted.source(o) == vector[o] for o in range(len(vector))):
+                    return fitted
+    return None
+
+
+def _strides(vector: Array, filled: Array) -> list[int]:
+    """Strides worth trying: distances between new sources, and the longest block of equal ones."""
+    _, firsts, lengths = np.unique(vector[filled], return_index=True, return_counts=True)
+    gaps = np.diff(filled[firsts])
+    candidates = {1, int(lengths.max())} | {int(gap) for gap in gaps[:3] if gap > 0}
+    return sorted(candidates)
