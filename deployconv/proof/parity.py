@@ -17,13 +17,13 @@ from deployconv.graph.quantization import GRIDS
 from deployconv.options import DEFAULT_RUNTIME, FeedOptions, Shapes
 from deployconv.proof.compare import REQUANTIZED, RTOL, compare_outputs
 from deployconv.proof.inputs import PreparedFeeds, common_inputs, make_feeds, random_arrays
-from deployconv.proof.other_sizes import check_other_sizes, trials_after
+from deployconv.proof.other_sizes import LONGEST_RUN, check_other_sizes, trials_after
 from deployconv.proof.tolerance import low_precision_types, quantization_steps
 from deployconv.proof.twins import as_declared, twin_of, widened, without_rounding
 from deployconv.results import OutputParity, Parity, SizeParity
 from deployconv.runtimes import get_backend, get_runtime
 from deployconv.runtimes.base import Array, Backend, ModelSource, Session, TensorSpec
-from deployconv.runtimes.shapes import read_structure
+from deployconv.runtimes.shapes import read_structure, shown
 
 _NO_FEED = FeedOptions()
 
@@ -104,6 +104,8 @@ def check_parity(
     except BackendUnavailable as error:
         raise BackendUnavailable("; ".join((str(error), *notes))) from error
     seconds = time.monotonic() - start
+    if seconds > LONGEST_RUN and feed.inputs is None:
+        notes.append(_slow_note(feeds.arrays, seconds))
     given = _narrowed(feeds.arrays, models.input_dtypes) if narrow else feeds.arrays
     try:
         actual = rewritten.run(given)
@@ -412,6 +414,14 @@ def _requantized_steps(expected: Mapping[str, Array]) -> dict[str, float]:
         for name, array in expected.items()
         if array.dtype.name in RTOL or array.dtype.name in GRIDS
     }
+
+
+def _slow_note(arrays: Mapping[str, Array], seconds: float) -> str:
+    """A note on invented inputs that make a run take long, as the length of a loop may do."""
+    named = ", ".join(shown(name, array.shape) for name, array in arrays.items())
+    return (
+        f"one run took {seconds:.0f} s on invented inputs ({named}): --inputs FILE.npz gives others"
+    )
 
 
 def _types_note(types: Mapping[str, str]) -> str:

@@ -63,6 +63,13 @@ def test_a_perturbed_model(candidate: ModelProto, passed: bool) -> None:
     assert check(upsampler(), candidate).passed is passed
 
 
+def test_inputs_that_make_a_run_slow_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "LONGEST_RUN", 0.0)
+    note = check(upsampler(), upsampler()).note
+    assert note is not None
+    assert "on invented inputs (x:1,2,5,5): --inputs FILE.npz gives others" in note
+
+
 def test_files_and_bytes_may_be_mixed(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(upsampler(), path)
