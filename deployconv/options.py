@@ -256,7 +256,7 @@ class RewriteCommand(Command, SiteOptions):
     )
     budget: float = field(
         default=60.0,
-        metadata=_flag("About how long fastest may measure.", "SECONDS", minimum=1),
+        metadata=_flag("How long fastest may measure.", "SECONDS", minimum=1),
     )
     cache: bool = field(default=True, metadata=_flag("Neither read nor keep measurements."))
     max_memory: float = field(

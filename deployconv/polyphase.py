@@ -41,6 +41,7 @@ class Axis:
         extra: output size minus ``s`` times input size; the same for every input size.
         hold: True if the division rounds down (nearest Resize: every tap reads something);
             False if a remainder reads a zero (ConvTranspose, zero insertion).
+        edge: True if what is read beyond the input is its nearest element, False if it is zero.
     """
 
     stride: int
@@ -49,6 +50,7 @@ class Axis:
     origin: int
     extra: int
     hold: bool = False
+    edge: bool = False
 
     @classmethod
     def transposed(
@@ -118,9 +120,19 @@ class Polyphase:
         return cls(axis, shift, low, high - low + 1, rows, crop_end)
 
     @property
-    def pads(self) -> tuple[int, int]:
-        """Zero padding of the low-resolution Conv, (begin, end), never negative."""
+    def reach(self) -> tuple[int, int]:
+        """Elements that are read beyond the input, (begin, end), never negative."""
         return -self.low, self.rows + self.low + self.span - 1
+
+    @property
+    def pads(self) -> tuple[int, int]:
+        """Zero padding of the low-resolution Conv, (begin, end)."""
+        return (0, 0) if self.axis.edge else self.reach
+
+    @property
+    def edge_pads(self) -> tuple[int, int]:
+        """Padding of the low-resolution input by its nearest element, (begin, end)."""
+        return self.reach if self.axis.edge else (0, 0)
 
     @property
     def crop(self) -> tuple[int, int]:
@@ -143,7 +155,7 @@ class Polyphase:
         At least one tap is needed, and those that only a negative padding could leave out.
         """
         used = np.flatnonzero(self.tap_at()[phase].any(-1))
-        begin, end = self.pads
+        begin, end = self.reach
         first, last = (used[0], used[-1]) if used.size else (begin, begin)
         first = min(int(first), begin, self.span - 1)
         return first, min(max(int(last), first, self.span - 1 - end), self.span - 1)
@@ -253,6 +265,8 @@ def matrix(axis: Axis, taps: Array, size: int) -> Array:
     made = np.zeros((len(outputs), size))
     for tap, value in enumerate(taps):
         read, remainder = np.divmod(outputs + axis.origin + axis.step * tap, axis.stride)
+        if axis.edge:
+            read = read.clip(0, size - 1)
         reads = (read >= 0) & (read < size) & ((remainder == 0) | axis.hold)
         made[outputs[reads], read[reads]] += float(value)
     return made.astype(taps.dtype)

@@ -114,7 +114,13 @@ def _with_parity(result: Rewriting, candidate: Path, request: Request) -> Rewrit
         return _with_not_run(result, "parity", reason=absent)
     requantized = any(site.requantized is not None for site in result.sites)
     parity = check_parity(
-        request.source, candidate, tuner.backend, tuner.feed, tuner.threads, requantized
+        request.source,
+        candidate,
+        tuner.backend,
+        tuner.feed,
+        tuner.threads,
+        requantized,
+        other_sizes=result.changed,
     )
     result = replace(result, parity=parity)
     if not parity.passed:
@@ -151,6 +157,7 @@ def _with_latency(result: Rewriting, candidate: Path, request: Request) -> Rewri
         latency = measure_latency(
             *(request.source, candidate, tuner.backend, tuner.feed, tuner.threads),
             budget=min(DEFAULT_BENCH_SECONDS, tuner.budget / 4),
+            strict=request.options.policy == "fastest",
         )
     except BackendUnavailable as missing:
         # The parity check passed, perhaps with float32 twins: only the timing is missing.

@@ -155,6 +155,7 @@ def test_mentioned_options_exist(path: Path) -> None:
     elsewhere = {
         *("--help", "--version", "--debug", "--no-x"),  # of every command; a placeholder
         *("--table", "--system-site-packages", "--show"),  # of scripts, venv, jetson_clocks
+        *("--keep", "--frameworks", "--environments", "--quick"),  # of scripts
     }
     assert flags(path.read_text(encoding="utf-8")) <= known | elsewhere
 

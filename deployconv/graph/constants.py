@@ -90,7 +90,7 @@ class Constants:
         self._origins = Origins(scopes)
         self.frozen = frozen
         self._folded: dict[int, dict[str, Constant]] = {}
-        self._partly_known: dict[int, Known] = {}
+        self._partly_known: dict[tuple[int, str], Known] = {}
         self._initializers: dict[tuple[int, str], Constant] = {}
         has_defaults = model.proto.ir_version >= _FIRST_IR_WITH_DEFAULTS
         inputs = model.proto.graph.input if has_defaults else ()
@@ -112,6 +112,10 @@ class Constants:
         if id(source[0]) not in self._folded:
             self._fold_in_order(*source)
         return self._folded[id(source[0])].get(tensor.name)
+
+    def origin(self, tensor: gs.Tensor, scope: Scope) -> Place:
+        """Where ``tensor`` comes from, if it is handed on unchanged; else it is that itself."""
+        return self._origins.of(tensor, scope) or (tensor, scope)
 
     def follows_argument(self, tensor: gs.Tensor, scope: Scope) -> bool:
         """Whether ``tensor`` follows from arguments that the calls of a function pass differently.
@@ -163,11 +167,12 @@ class Constants:
         if not _foldable(node):
             return None
         found: _Inputs = {}
-        for tensor in _values_read(node):
+        for tensor in self._values_read(node, home):
             source = None if isinstance(tensor, gs.Constant) else _producer(tensor, home)
             if source is not None and id(source[0]) not in self._folded:
                 return source
-            known = self.of(tensor, home) or self._partly_known.get(id(source and source[0]))
+            part = None if source is None else (id(source[0]), tensor.name)
+            known = self.of(tensor, home) or (self._partly_known.get(part) if part else None)
             if known is not None:
                 found[tensor.name] = known
             elif node.op != "Shape":
@@ -222,7 +227,9 @@ class Constants:
         names = [tensor.name for tensor in node.outputs if tensor.name]
         try:
             feeds = {name: constant.read() for name, constant in given.items()}
-            arrays = run_reference([proto], home.opset, {**feeds, **_likeness(node)}, names)
+            arrays = run_reference(
+                [proto], home.opset, {**feeds, **self._likeness(node, home)}, names
+            )
         except Exception:  # what the reference evaluator cannot run is no constant here
             return ()
         return tuple(
@@ -235,19 +242,42 @@ class Constants:
             sizes = [Size.of(size) for size in known.shape]
             return self._partly(node, picked_sizes(node, sizes), known.overridable)
         inferred = inferred_sizes(node.inputs[0]) if known is None else list(known.shape)
-        return self._partly(node, None if inferred is None else picked_sizes(node, inferred))
+        return self._partly(node, () if inferred is None else picked_sizes(node, inferred))
 
     def _partly(
-        self, node: gs.Node, known: Known | None, overridable: bool = False
+        self, node: gs.Node, known: Sequence[Known], overridable: bool = False
     ) -> tuple[Constant, ...]:
-        """The output of ``node`` if all of it is ``known``; else what is known is remembered."""
-        if known is None:
-            return ()
-        values = values_of(known, node.outputs[0])
-        if values is not None:
-            return (_folded(node.outputs[0].name, values, overridable),)
-        self._partly_known[id(node)] = known
-        return ()
+        """The outputs of ``node`` that are ``known`` as a whole; the others are remembered."""
+        found = []
+        for tensor, output in zip(node.outputs, known, strict=False):
+            values = values_of(output, node, tensor)
+            if values is not None:
+                found.append(_folded(tensor.name, values, overridable))
+            self._partly_known[id(node), tensor.name] = output
+        return tuple(found)
+
+    def _values_read(self, node: gs.Node, home: Scope) -> list[gs.Tensor]:
+        """The inputs of ``node`` whose values decide its outputs."""
+        if node.op == "CastLike" and self._element_type(node.inputs[1], home) is not None:
+            return list(node.inputs[:1])
+        if node.op == "Shape" and _is_inferred(node.inputs[0]):
+            return []
+        return [tensor for tensor in node.inputs if tensor.name]
+
+    def _likeness(self, node: gs.Node, home: Scope) -> dict[str, Array]:
+        """A tensor of the element type that CastLike casts to; nothing for other operators."""
+        if node.op != "CastLike":
+            return {}
+        dtype = self._element_type(node.inputs[1], home)
+        return {} if dtype is None else {node.inputs[1].name: np.zeros(1, dtype)}
+
+    def _element_type(self, tensor: gs.Tensor, scope: Scope) -> str | None:
+        """The element type of ``tensor``; for an argument, the one that all calls pass."""
+        if tensor.dtype is not None:
+            return dtype_name(tensor.dtype)
+        places = self._origins.arguments(tensor, scope)
+        types = {self._element_type(*place) if place else None for place in places}
+        return types.pop() if len(types) == 1 else None
 
     def _constant_node(self, node: gs.Node, proto: NodeProto) -> tuple[Constant, ...]:
         name = node.outputs[0].name
@@ -335,35 +365,19 @@ def _folded(name: str, array: Array, overridable: bool) -> Constant:
     return Constant(name, array.shape, array.dtype, lambda: array, True, overridable)
 
 
-def _values_read(node: gs.Node) -> list[gs.Tensor]:
-    """The inputs of ``node`` whose values decide its outputs."""
-    if node.op == "CastLike" and dtype_name(node.inputs[1].dtype) is not None:
-        return list(node.inputs[:1])
-    if node.op == "Shape" and _is_inferred(node.inputs[0]):
-        return []
-    return [tensor for tensor in node.inputs if tensor.name]
-
-
 def _is_inferred(tensor: gs.Tensor) -> bool:
     """Whether inference knows the shape: that of an initializer may be overridden."""
     return not isinstance(tensor, gs.Constant) and has_static_shape(tensor)
 
 
-def _likeness(node: gs.Node) -> dict[str, Array]:
-    """A tensor of the element type that CastLike casts to; nothing for other operators."""
-    like = node.inputs[1] if node.op == "CastLike" else None
-    dtype = None if like is None else dtype_name(like.dtype)
-    return {} if like is None or dtype is None else {like.name: np.zeros(1, dtype)}
-
-
-def _follow(node: gs.Node, proto: NodeProto, known: _Inputs) -> Known | None:
-    """What follows from inputs that are ``known`` in part; None if nothing does."""
+def _follow(node: gs.Node, proto: NodeProto, known: _Inputs) -> Sequence[Known]:
+    """What is known of the outputs of ``node``, from inputs that are ``known`` in part."""
     inputs: list[Known | None] = []
     for tensor in node.inputs:
         value = known.get(tensor.name)
         if isinstance(value, Constant):
             if prod(value.shape) > FEW or value.overridable:
-                return None
+                return ()
             value = Known.of(value.read())
         inputs.append(value)
     return followed(node, proto, inputs)

@@ -7,10 +7,10 @@ node into a constant if the size that it reads is declared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import onnx_graphsurgeon as gs
-from onnx import GraphProto, ModelProto, ValueInfoProto
+from onnx import FunctionProto, GraphProto, ModelProto, ValueInfoProto
 
 from deployconv.graph.scope import Scope
 from deployconv.graph.symbolic import Unproven
@@ -21,17 +21,27 @@ from deployconv.graph.view import View
 def forget_unconfirmed_sizes(view: View, proto: ModelProto) -> None:
     """Remove declared sizes that do not follow from the inputs; ``proto`` is a copy of the model.
 
-    They are those of tensors inside the graphs, and of outputs that a node reads as well. Names of
-    sizes stay: no runtime takes them for numbers.
+    They are those of tensors inside the graphs, of inputs and outputs of bodies, and of outputs of
+    the model that a node reads as well. Names of sizes stay: no runtime takes them for numbers.
     """
     for scope in view.scopes:
         graph = scope.in_copy(proto)
-        made = {tensor.name: tensor for node in scope.nodes for tensor in node.outputs}
-        read = {name for owner in nested(graph) for node in owner.node for name in node.input}
-        outputs = graph.output if isinstance(graph, GraphProto) else ()
-        for value in (*graph.value_info, *(value for value in outputs if value.name in read)):
-            if value.name in made and value.type.tensor_type.HasField("shape"):
-                _forget(value, _sizes(made[value.name], scope, view))
+        tensors = (tensor for node in scope.nodes for tensor in (*node.inputs, *node.outputs))
+        known = {tensor.name: tensor for tensor in tensors}
+        for value in (*graph.value_info, *_passed_on(graph, scope)):
+            if value.name in known and value.type.tensor_type.HasField("shape"):
+                _forget(value, _sizes(known[value.name], scope, view))
+
+
+def _passed_on(graph: GraphProto | FunctionProto, scope: Scope) -> Iterator[ValueInfoProto]:
+    """Inputs and outputs that other nodes of the model read or make."""
+    if isinstance(graph, FunctionProto):
+        return
+    if scope.parent is not None:
+        yield from (*graph.input, *graph.output)
+        return
+    read = {name for owner in nested(graph) for node in owner.node for name in node.input}
+    yield from (value for value in graph.output if value.name in read)
 
 
 def _sizes(tensor: gs.Tensor, scope: Scope, view: View) -> Sequence[object]:

@@ -25,21 +25,28 @@ Fixed = Mapping[tuple[str, int], int]
 """Name of an input and axis -> size."""
 
 
-def fixed_sizes(main: Scope, constants: Constants, known: OpenShapes) -> Fixed:
-    """The open sizes of the inputs of ``main``, the main graph, that are fixed all the same."""
+def fixed_sizes(main: Scope, constants: Constants, bare: ModelProto) -> Fixed:
+    """The open sizes of the inputs of ``main``, the main graph, that are fixed all the same.
+
+    ``bare`` is the skeleton of the model. Sizes of one name need not be equal: runtimes accept
+    others.
+    """
     reshapes = list(_reshapes(main, constants))
     if not reshapes:
         return {}
-    sizes: dict[str, int] = {}
+    unrelated = ModelProto()
+    unrelated.CopyFrom(bare)
+    places: dict[str, tuple[str, int]] = {}
+    for value in unrelated.graph.input:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if not dim.HasField("dim_value"):
+                dim.dim_param = f"{value.name}:{axis}"
+                places[dim.dim_param] = value.name, axis
+    known, fixed = OpenShapes(constants, unrelated), dict[tuple[str, int], int]()
     for node, target in reshapes:
-        sizes |= _solved(node, target, main, known)
-    fixed: dict[tuple[str, int], int] = {}
-    for value in main.proto.input if sizes else ():
-        found = known.inputs(main).get(value.name)
-        for axis, size in enumerate(found.shape if found is not None else ()):
-            for symbol, number in sizes.items():
-                if size == Size.symbol(symbol):
-                    fixed[value.name, axis] = number
+        for symbol, size in _solved(node, target, main, known).items():
+            if symbol in places:
+                fixed[places[symbol]] = size
     return fixed
 
 

@@ -40,11 +40,14 @@ class Origins:
 
         None if it is the parameter of a function whose calls do not all pass the same tensor.
         """
-        while True:
+        seen: set[int] = set()
+        while id(tensor) not in seen:
+            seen.add(id(tensor))
             found = self._step(tensor, scope)
-            if found is None or found[0] is tensor:
-                return found
+            if found is None:
+                return None
             tensor, scope = found
+        return tensor, scope
 
     def arguments(self, tensor: gs.Tensor, scope: Scope) -> list[Place | None]:
         """What each call of a function passes as its parameter ``tensor``, None for nothing.
@@ -128,7 +131,10 @@ def _keeps(node: gs.Node, scope: Scope, body: GraphProto, index: int) -> bool:
         states -= node.attrs.get("num_scan_inputs", states)
     if not 0 <= state < states or index >= len(node.inputs) or not node.inputs[index].name:
         return False
-    name = body.output[state + _FIRST_STATE_OUTPUT[node.op]].name
+    output = state + _FIRST_STATE_OUTPUT[node.op]
+    if output >= len(body.output):
+        return False
+    name = body.output[output].name
     identities = {
         made.output[0]: made.input[0]
         for made in body.node

@@ -1,14 +1,14 @@
 """Operators for the ONNX reference evaluator, in place of its own ones of the same name.
 
-Scatter, Resize, Upsample and ConvTranspose are vectorised: the evaluator loops over elements in
-Python. Resize is the nearest one only. ConvTranspose is right with groups. QuantizeLinear and
-DequantizeLinear are of every opset. This module imports the whole evaluator, which takes long:
-`evaluate` imports it if it is needed.
+Scatter, Resize and Upsample are vectorised: the evaluator loops over elements in Python. Resize is
+the nearest one only. ConvTranspose is right with groups. QuantizeLinear and DequantizeLinear are
+of every opset. This module imports the whole evaluator, which takes long: `evaluate` imports it if
+it is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,23 +16,21 @@ from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_conv_transpose import ConvTranspose as _ConvTranspose
 
+from deployconv.graph import tap_by_tap
 from deployconv.graph.nearest import resize, upsample
 from deployconv.graph.quantization import GRIDS, along, dequantize, quantize
 
 Array = NDArray[Any]
 
-_EXPLICIT = ("NOTSET", "VALID")
-"""Values of auto_pad with which the padding is stated, or there is none."""
 _UNCOMMON = ("block_size", "output_dtype", "precision")
 """Attributes of QuantizeLinear and DequantizeLinear that are not computed here."""
 
 
 class ConvTranspose(_ConvTranspose):
-    """ConvTranspose tap by tap.
+    """The evaluator's own ConvTranspose, run group by group.
 
-    The evaluator's own one gives every group the biases of the first (onnx 1.23), stops if a group
-    has more than one output channel, and loops over all elements in Python in three dimensions. It
-    is asked only if the padding is not explicit.
+    By itself it gives every group the biases of the first (onnx 1.23), and stops if a group has
+    more than one output channel.
     """
 
     op_domain = ""
@@ -41,46 +39,11 @@ class ConvTranspose(_ConvTranspose):
         self, x: Array, weight: Array, bias: Array | None = None, **attributes: Any
     ) -> tuple[Array]:
         groups = attributes.pop("group")
-        explicit = attributes["output_shape"] is None and attributes["auto_pad"] in _EXPLICIT
-        if explicit and min(attributes["pads"] or [0]) >= 0:
-            result = _transposed(x, weight, groups, attributes)
-            if bias is not None:
-                result = result + bias.astype(np.float64).reshape(-1, *[1] * (x.ndim - 2))
-            return (result.astype(x.dtype),)
         biases = [None] * groups if bias is None else np.split(bias, groups)
         split = zip(np.split(x, groups, axis=1), np.split(weight, groups), biases, strict=True)
         compute: Callable[..., tuple[Array]] = super()._run
         parts = [compute(*operands, group=1, **attributes)[0] for operands in split]
         return (np.concatenate(parts, axis=1),)
-
-
-def _transposed(x: Array, weight: Array, groups: int, attributes: Mapping[str, Any]) -> Array:
-    """ConvTranspose without a bias, in float64: each tap adds the image to every s-th place."""
-    rank = x.ndim - 2
-    strides = attributes["strides"] or [1] * rank
-    dilations = attributes["dilations"] or [1] * rank
-    pads = attributes["pads"] or [0] * 2 * rank
-    extra = attributes["output_padding"] or [0] * rank
-    batch, channels, *sizes = x.shape
-    _, made, *kernel = weight.shape
-    images = x.astype(np.float64).reshape(batch, groups, channels // groups, *sizes)
-    kernels = weight.astype(np.float64).reshape(groups, channels // groups, made, *kernel)
-    axes = list(zip(sizes, kernel, strides, dilations, strict=True))
-    whole = [s * (size - 1) + d * (taps - 1) + 1 for size, taps, s, d in axes]
-    result = np.zeros((batch, groups, made, *map(sum, zip(whole, extra, strict=True))))
-    for tap in np.ndindex(*kernel):
-        at = zip(tap, axes, strict=True)
-        places = (slice(d * t, d * t + s * (size - 1) + 1, s) for t, (size, _, s, d) in at)
-        part = np.einsum("ngc...,gcm->ngm...", images, kernels[_inner(tap)])
-        result[_inner(places)] += part
-    result = result.reshape(batch, groups * made, *result.shape[3:])
-    ends = zip(pads[:rank], pads[rank:], result.shape[2:], strict=True)
-    return np.asarray(result[_inner(slice(begin, size - end) for begin, end, size in ends)])
-
-
-def _inner(places: Iterable[int | slice]) -> Any:
-    """An index of the last axes."""
-    return ..., *places
 
 
 class ScatterND(OpRun):
@@ -184,7 +147,7 @@ class DequantizeLinear(OpRun):
 
 
 OPERATORS = [
-    ConvTranspose,
+    tap_by_tap.ConvTranspose,
     DequantizeLinear,
     QuantizeLinear,
     Resize,
@@ -193,4 +156,4 @@ OPERATORS = [
     ScatterND,
     Upsample,
 ]
-"""All operators of this module, for the evaluator."""
+"""All operators of this module, for the evaluator; ConvTranspose is the quick one."""

@@ -30,6 +30,7 @@ _FOLLOWED = frozenset(
         "Mul",
         "Reshape",
         "Slice",
+        "Split",
         "Squeeze",
         "Sub",
         "Unsqueeze",
@@ -56,31 +57,33 @@ def _is_size(size: object) -> bool:
     return isinstance(size, int) and size >= 0
 
 
-def picked_sizes(node: gs.Node, sizes: Sequence[Size]) -> Known | None:
-    """The output of ``node``, a Shape of a tensor of ``sizes``; None if its bounds are open."""
+def picked_sizes(node: gs.Node, sizes: Sequence[Size]) -> Sequence[Known]:
+    """The output of ``node``, a Shape of a tensor of ``sizes``; empty if its bounds are open."""
     start, end = node.attrs.get("start", 0), node.attrs.get("end", len(sizes))
     if not isinstance(start, int) or not isinstance(end, int):
-        return None
+        return ()
     picked = sizes[start:end]
     elements = np.empty(len(picked), object)
     elements[:] = picked
-    return Known((Size.of(len(picked)),), elements)
+    return (Known((Size.of(len(picked)),), elements),)
 
 
-def followed(node: gs.Node, proto: NodeProto, inputs: Sequence[Known | None]) -> Known | None:
-    """What is known of the output of ``node``; None if nothing is, or it is not followed."""
+def followed(node: gs.Node, proto: NodeProto, inputs: Sequence[Known | None]) -> Sequence[Known]:
+    """What is known of the outputs of ``node``; empty if nothing is, or it is not followed."""
     if node.op not in _FOLLOWED or node.attrs.get("to") == TensorProto.BOOL:
-        return None
+        return ()
     try:
-        result, *others = symbolic.run(proto, inputs)
+        return symbolic.run(proto, inputs)
     except Unproven:
-        return None
-    return result if isinstance(result.elements, np.ndarray) and not others else None
+        return ()
 
 
-def values_of(known: Known, tensor: gs.Tensor) -> Array | None:
-    """The values of ``tensor``; None if one depends on a size that is open."""
-    dtype = dtype_name(tensor.dtype)
+def values_of(known: Known, node: gs.Node, tensor: gs.Tensor) -> Array | None:
+    """The values of ``tensor``, which ``node`` makes; None if one depends on a size that is open.
+
+    None as well if its element type is not known.
+    """
+    dtype = "int64" if node.op == "Shape" else dtype_name(tensor.dtype)
     if dtype is None or not isinstance(known.elements, np.ndarray):
         return None
     constants = [size.constant if size is not None else None for size in known.elements.ravel()]

@@ -222,25 +222,27 @@ class OpenShapes:
     def _inputs(self, scope: Scope) -> Iterator[tuple[str, Known]]:
         if isinstance(scope.proto, FunctionProto):
             return  # a function is called on tensors of any shape
+        if scope.parent is not None:
+            # Of what a body declares, only that counts which holds in every iteration.
+            read = {tensor.name: tensor for node in scope.nodes for tensor in node.inputs}
+            tensors = (read.get(value.name) for value in scope.proto.input)
+            for tensor in (known for known in tensors if known is not None and known.shape):
+                own_sizes = [size if isinstance(size, int) else None for size in tensor.shape]
+                yield tensor.name, Known(self._opened(own_sizes))
+            return
         named: set[int | str | None] = set()
         for value in scope.proto.input:
-            if scope.parent is None:
-                value = self._fed.get(value.name, value)
+            value = self._fed.get(value.name, value)
             kind = value.type.tensor_type
             if not kind.HasField("shape"):
                 continue
             sizes: list[int | str | None] = []
             for size in declared_sizes(value):
                 # Two inputs may have sizes of one name, but no runtime demands that they are equal.
-                own = scope.parent is None and size not in named
+                own = size not in named
                 sizes.append(size if own or isinstance(size, int) else None)
                 named.add(size)
             yield value.name, Known(self._opened(sizes))
-
-    def inputs(self, main: Scope) -> dict[str, Known]:
-        """What is known of the inputs of ``main``, the main graph, by name."""
-        known = self._graph(main)
-        return {name: known[name] for name in self._fed if name in known}
 
     def _run(self, node: gs.Node, scope: Scope, known: dict[str, Known]) -> None:
         if self._constants.of(node.outputs[0], scope) is not None:

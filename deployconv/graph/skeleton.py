@@ -14,6 +14,7 @@ import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from deployconv.errors import ModelError
+from deployconv.graph.states import forget_changing_states
 from deployconv.graph.tensors import declared_sizes, is_onnx
 
 _SMALL = 1024
@@ -56,6 +57,7 @@ def skeleton(model: ModelProto) -> ModelProto:
     for owner in owners:
         for entry in owner.opset_import:
             entry.domain = _plain(entry.domain)
+    forget_changing_states(bare)
     return bare
 
 

@@ -100,7 +100,7 @@ def view(model: LoadedModel, freeze_initializers: bool = False) -> View:
     seen = _view(model, model.skeleton, freeze_initializers)
     if not seen.shapes.dynamic:
         return seen
-    fixed = fixed_sizes(seen.scopes[0], seen.constants, seen.open_shapes)
+    fixed = fixed_sizes(seen.scopes[0], seen.constants, model.skeleton)
     if not fixed:
         return seen
     return _view(model, with_fixed_sizes(model.skeleton, fixed), freeze_initializers)

@@ -12,8 +12,10 @@ from importlib import import_module
 
 from deployconv.graph.view import View
 from deployconv.match.attributes import Geometry
+from deployconv.match.axis_map import ConcatInput
 from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
 from deployconv.match.site import (
+    ConcatSite,
     Original,
     Pointwise,
     Recogniser,
@@ -32,7 +34,7 @@ def _recognisers() -> Iterator[Recogniser]:
 
 
 RECOGNISERS = tuple(_recognisers())
-"""One per pattern, in any order: no two of them accept the same node."""
+"""One or more per pattern, in any order: no two of them accept the same node."""
 
 
 def find_sites(view: View) -> tuple[Site, ...]:
@@ -41,9 +43,14 @@ def find_sites(view: View) -> tuple[Site, ...]:
     A layer that is part of a larger site, as a Resize is of the Conv after it, is not listed by
     itself.
     """
-    sites = list(_all_sites(view))
-    parts = {id(node) for site in sites for node in site.nodes[:-1]}
-    return tuple(site for site in sites if id(site.nodes[-1]) not in parts)
+    found: list[Site] = []
+    parts: set[int] = set()
+    # A larger site ends in a later node. What is part of it alone does not count.
+    for site in reversed(list(_all_sites(view))):
+        if id(site.nodes[-1]) not in parts:
+            found.append(site)
+            parts.update(id(node) for node in site.nodes[:-1])
+    return tuple(reversed(found))
 
 
 def _all_sites(view: View) -> Iterator[Site]:
@@ -64,6 +71,8 @@ def _all_sites(view: View) -> Iterator[Site]:
 __all__ = [
     "AS_THEY_ARE",
     "RECOGNISERS",
+    "ConcatInput",
+    "ConcatSite",
     "Geometry",
     "ImageAxes",
     "Original",

@@ -26,6 +26,7 @@ class AxisMap:
         hold: True if the division rounds down, False if a remainder reads a zero.
         size: output elements.
         input_size: input elements.
+        edge: True if outputs before input 0 and behind the last input read the nearest one.
     """
 
     stride: int
@@ -33,10 +34,13 @@ class AxisMap:
     hold: bool
     size: int
     input_size: int
+    edge: bool = False
 
     def source(self, index: int) -> int:
         """The input index that output ``index``, any integer, reads; ZERO if it reads none."""
         source, remainder = divmod(index - self.begin, self.stride)
+        if self.edge:
+            return min(max(source, 0), self.input_size - 1) if 0 <= index < self.size else ZERO
         inside = 0 <= source < self.input_size
         return source if inside and (self.hold or remainder == 0) else ZERO
 
@@ -45,15 +49,52 @@ class AxisMap:
         """Output size minus stride times input size."""
         return self.size - self.stride * self.input_size
 
+    @property
+    def repetition(self) -> tuple[int, int, int, bool, bool]:
+        """What of the map does not depend on the size."""
+        return self.stride, self.begin, self.tail, self.hold, self.edge
+
+
+@dataclass(frozen=True, eq=False)
+class ConcatInput:
+    """One input of a Concat of channels, and the smaller image that it is repeated from, if any.
+
+    Attributes:
+        source: name of the smaller image, or of the input itself.
+        channels: which channels of the Concat it becomes.
+        maps: along each spatial axis, which element of ``source`` an element of the input is.
+        sizes: spatial sizes of ``source``; None for each that does not follow from the model.
+        only_repeats: True if each element of ``source`` becomes a block of equal ones.
+        layers: names of the results of the pointwise layers between ``source`` and the Concat.
+    """
+
+    source: str
+    channels: range
+    maps: tuple[AxisMap, ...]
+    sizes: tuple[int | None, ...]
+    only_repeats: bool
+    layers: tuple[str, ...]
+
+    @property
+    def repetition(self) -> tuple[tuple[int, int, int, bool, bool], ...]:
+        """How ``source`` is repeated along each axis, the same at all sizes."""
+        return tuple(found.repetition for found in self.maps)
+
+    @property
+    def upsampled(self) -> bool:
+        """True if ``source`` is smaller than the input."""
+        return any(found.stride > 1 for found in self.maps)
+
 
 def fit_axes(
-    sources: Array, input_shape: Sequence[int]
+    sources: Array, input_shape: Sequence[int], edges: bool = False
 ) -> tuple[ImageAxes, tuple[AxisMap, ...]] | None:
     """The axes of the image that a source holds, and the map of each spatial axis.
 
     Args:
         sources: ``[N, C, o_1 .. o_n]``, flat input index of each output element, or ZERO.
         input_shape: that of the source, whose axes may have another order.
+        edges: whether the elements at the ends of an axis may be repeated beyond it.
 
     Returns:
         None if elements change their batch element or channel, or if the axes do not separate.
@@ -66,7 +107,8 @@ def fit_axes(
     for vector, size in zip(vectors[:2], image[:2], strict=True):
         if not np.array_equal(vector, np.arange(size)):
             return None
-    maps = [fit_axis(vector, size) for vector, size in zip(vectors[2:], image[2:], strict=True)]
+    spatial = zip(vectors[2:], image[2:], strict=True)
+    maps = [fit_axis(vector, size, edges) for vector, size in spatial]
     fitted = tuple(found for found in maps if found is not None)
     return (axes, fitted) if len(fitted) == len(maps) else None
 
@@ -135,8 +177,11 @@ def _combined(vectors: Sequence[Array], axes: ImageAxes, shape: Sequence[int]) -
     return np.where(valid, expected, ZERO)
 
 
-def fit_axis(vector: Array, input_size: int) -> AxisMap | None:
-    """The AxisMap of the smallest stride that gives ``vector``; None if there is none."""
+def fit_axis(vector: Array, input_size: int, edges: bool = False) -> AxisMap | None:
+    """The AxisMap of the smallest stride that gives ``vector``; None if there is none.
+
+    One that repeats the elements at the ends is tried last, and only with ``edges``.
+    """
     filled = np.flatnonzero(vector >= 0)
     if not filled.size:
         return None
@@ -149,6 +194,32 @@ def fit_axis(vector: Array, input_size: int) -> AxisMap | None:
                 fitted = AxisMap(stride, begin, hold and stride > 1, len(vector), input_size)
                 if all(fitted.source(o) == vector[o] for o in range(len(vector))):
                     return fitted
+    return _fit_edges(vector, input_size) if edges and len(filled) == len(vector) else None
+
+
+def _fit_edges(vector: Array, input_size: int) -> AxisMap | None:
+    """The same for an axis whose elements at the ends are repeated beyond it.
+
+    Let ``z[h] = x[floor(h / s)]`` be the axis repeated ``s`` times, for ``0 <= h < s*I``. Edge
+    padding continues it by ``z[h] = z[0] = x[0]`` for ``h < 0`` and by ``z[h] = z[s*I - 1] =
+    x[I - 1]`` for ``h >= s*I``. That is ``x[clamp(floor(h / s))]``, so it is a crop of the
+    repetition of ``x`` that is itself padded with its edges, by ``ceil(p / s)`` elements for a
+    padding of ``p``.
+
+    Reflection continues it by ``z[-j] = z[j] = x[floor(j / s)]`` for ``j >= 1``, which is ``x[0]``
+    for each ``j < s``; and by ``z[s*I - 1 + j] = z[s*I - 1 - j]``, which is ``x[I - 1]`` for each
+    ``j < s``. So reflection by fewer than ``s`` elements is edge padding. By ``s`` and more it
+    reads ``x[1]``, and no map of this kind fits.
+    """
+    values, firsts = np.unique(vector, return_index=True)
+    if len(values) < 2:
+        return None
+    for stride in _strides(vector, np.arange(len(vector))):
+        begin = int(firsts[1]) - stride * int(values[1])
+        hold = stride > 1
+        fitted = AxisMap(stride, begin, hold, len(vector), input_size, edge=True)
+        if all(fitted.source(o) == vector[o] for o in range(len(vector))):
+            return fitted
     return None
 
 

@@ -53,6 +53,9 @@ def _from_open_source(movement: Movement, large: tuple[int, ...]) -> Upsampling 
     except Unproven:
         return None
     is_static = all(size.constant is not None for size in shape)
+    ops = {node.op for node in movement.nodes}
+    if "Reshape" not in ops or "Resize" in ops:  # a Resize to a static size runs at every size
+        return None
     if is_static or len(shape) != len(large) or movement.outside():
         return None
     for factor in _FACTORS:

@@ -45,7 +45,7 @@ from deployconv.match.site import (
     SkippedSite,
     UpsampleSite,
 )
-from deployconv.match.weights import Parameter, find_parameters, find_weight
+from deployconv.match.weights import Parameter, Quantized, find_parameters, find_weight
 from deployconv.polyphase import Axis
 from deployconv.results import Reason
 
@@ -119,20 +119,44 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
 
 
 def _diagonal(weight: Parameter, group: int) -> Parameter | None:
-    """The kernels ``[C, 1, k_1 .. k_n]`` of a ``weight`` that mixes no channels; None if it does.
-
-    Integers stay as they are.
-    """
+    """The kernels ``[C, 1, k_1 .. k_n]`` of a ``weight`` that mixes no channels, or None."""
     c_in, c_out = weight.shape[:2]
-    if group > 1 or c_in != c_out or c_in == 1 or weight.quantized is not None:
+    if group > 1 or c_in != c_out or c_in == 1:
         return None
-    values, channels = weight.read(), range(c_in)
+    values, quantized = weight.read(), weight.quantized
     if values.shape != weight.shape or (values[0, 1:] != 0).any():
         return None
-    kept = values[channels, channels][:, None]
+    kept = _diagonal_of(values)
     if not np.array_equal(_dense(kept), values):
         return None
-    return replace(weight, shape=kept.shape, read=lambda: kept)
+    if quantized is not None:
+        quantized = _integers(quantized, weight.shape)
+        if quantized is None:
+            return None
+    return replace(weight, shape=kept.shape, read=lambda: kept, quantized=quantized)
+
+
+def _integers(dense: Quantized, shape: tuple[int, ...]) -> Quantized | None:
+    """The integers of the diagonal of a weight of ``shape``; None if the taps have other scales.
+
+    A scale of an input channel is that of the one output channel which reads it.
+    """
+    zero_point = dense.zero_point
+    if not dense.by_output:
+        held = [dense.scale] if zero_point is None else [dense.scale, zero_point]
+        spread = [_diagonal_of(np.broadcast_to(one, shape)).reshape(shape[0], -1) for one in held]
+        if any((one != one[:, :1]).any() for one in spread):
+            return None
+        dense = replace(dense, by_output=True, scale=spread[0][:, 0])
+        zero_point = None if zero_point is None else spread[1][:, 0]
+    read = dense.read
+    return replace(dense, read=lambda: _diagonal_of(read()), zero_point=zero_point, group=shape[0])
+
+
+def _diagonal_of(values: Array) -> Array:
+    """The diagonal ``[C, 1, k_1 .. k_n]`` of a weight ``[C, C, k_1 .. k_n]``."""
+    channels = range(len(values))
+    return np.asarray(values[channels, channels][:, None])
 
 
 def _dense(kernels: Array) -> Array:

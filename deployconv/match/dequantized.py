@@ -67,9 +67,15 @@ def dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> Dequantized | Re
             break
         moves.insert(0, move)
         source = move.inputs[0]
-    found = _dequantized(source, scope, view)
-    if not moves or not isinstance(found, Dequantized):
+    origin, home = view.constants.origin(source, scope)
+    if origin is source:
+        found = _dequantized(source, scope, view)
+    else:
+        found = dequantized(origin, home, view)
+    if not isinstance(found, Dequantized):
         return found
+    if not moves:
+        return replace(found, name=tensor.name)
     return _moved(found, source, moves, scope, view)
 
 

@@ -59,8 +59,8 @@ class Upsampling:
     @property
     def invariant(self) -> tuple[object, ...]:
         """What must not depend on the sizes."""
-        maps = ((found.stride, found.begin, found.hold, found.tail) for found in self.maps)
-        return self.axes, self.channels_in_batch, *maps
+        repetitions = (found.repetition for found in self.maps)
+        return self.axes, self.channels_in_batch, *repetitions
 
     @property
     def stride(self) -> int:
@@ -104,7 +104,8 @@ def upsampling_of(
         if sources is None or not 3 <= sources.ndim <= 5:
             return None
         in_batch = sources.shape[:2] == (prod(shape[:2]), 1) and shape[1] > 1
-        fitted = fit_axes(sources, _with_channels_in_batch(shape) if in_batch else shape)
+        image = _with_channels_in_batch(shape) if in_batch else shape
+        fitted = fit_axes(sources, image, movement.pads_with_edges)
         if fitted is None or (in_batch and fitted[0].order):
             return None
         axes, maps = fitted

@@ -61,6 +61,10 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
         output=y.name,
         axes=axes,
         how=_interpolation(node),
+        unless_faster=Reason(
+            "interpolating-resize",
+            f"it is {node.attrs['mode']}: --resample writes it as products with matrices",
+        ),
         by_sizes=not scaled,
         shape=shape,
         dtype=dtype_name(x.dtype) or "",

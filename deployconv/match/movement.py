@@ -25,6 +25,7 @@ from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
 from deployconv.graph.view import View, remembered
 from deployconv.match.attributes import is_standard
+from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
 from deployconv.match.pointwise import is_float_cast, is_pointwise
 
 Array = NDArray[Any]
@@ -61,6 +62,9 @@ _MOVES = frozenset(
     ]
 )
 """Operators that can copy, repeat or drop elements, and set others to a constant."""
+
+_KEEPS_ALL = frozenset(["Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
+"""Those whose result has each element of their input exactly once."""
 
 _LONGEST = 64
 """The most nodes on the way of the data one after the other; then the search ends."""
@@ -106,6 +110,18 @@ class Movement:
         return tuple(segment for segment in self.segments if segment.pointwise)
 
     @property
+    def may_enlarge(self) -> bool:
+        """False if the target has each element of the source exactly once."""
+        moving = (segment.nodes for segment in self.segments if not segment.pointwise)
+        return any(node.op not in _KEEPS_ALL for nodes in moving for node in nodes)
+
+    @property
+    def pads_with_edges(self) -> bool:
+        """True if a Pad may repeat the elements at the ends of an axis beyond it."""
+        modes = (node.attrs.get("mode") for node in self.nodes if node.op == "Pad")
+        return any(mode in ("edge", "reflect") for mode in modes)
+
+    @property
     def pointwise_runs(self) -> list[list[Segment]]:
         """The same, consecutive ones in one list: together they may keep zeros if one does not."""
         runs: list[list[Segment]] = []
@@ -134,19 +150,22 @@ class Movement:
     @property
     def dynamic(self) -> bool:
         """True if sizes are dynamic, so that the movement is tried at some of them only."""
-        return self.view.shapes.dynamic and not self._any_size()
+        return self.view.shapes.dynamic and not self.any_size
 
-    def instances(self, channels: int | None, rank: int | None) -> tuple[Instance, ...]:
+    def instances(
+        self, channels: int | None, rank: int | None, axes: ImageAxes = AS_THEY_ARE
+    ) -> tuple[Instance, ...]:
         """Concrete shapes of everything that the movement depends on.
 
         A Resize by constant scales does the same at every size. Small sizes are enough for it,
-        with the ``channels`` and ``rank`` that the Conv reads.
+        with the ``channels`` and ``rank`` that the Conv reads, in these ``axes``.
         """
-        if channels is not None and rank is not None and self._any_size():
-            return ({self.source.name: (2, channels, 5, 6, 7)[:rank]},)
+        if channels is not None and rank is not None and self.any_size:
+            return ({self.source.name: axes.to_tensor((2, channels, 5, 6, 7)[:rank])},)
         return self.view.instances(self.scope, self.source, *self.outside())
 
-    def _any_size(self) -> bool:
+    @property
+    def any_size(self) -> bool:
         """Whether no node can depend on the size of its input."""
         return all(
             segment.pointwise or all(self._by_scales(node) for node in segment.nodes)
@@ -154,15 +173,27 @@ class Movement:
         )
 
     def _by_scales(self, node: gs.Node) -> bool:
-        if node.op == "Upsample" or node.op == "Identity":
-            known = [self.view.constants.of(tensor, self.scope) for tensor in node.inputs[1:]]
-            return all(constant is not None for constant in known)
+        if node.op in ("Identity", "Pad", "Transpose", "Upsample"):
+            given = [tensor for tensor in node.inputs[1:] if tensor.name]
+            known = [self.view.constants.of(tensor, self.scope) for tensor in given]
+            if any(constant is None for constant in known):
+                return False
+            return node.op != "Pad" or self._only_adds(node)
         if node.op != "Resize" or (len(node.inputs) > 3 and node.inputs[3].name):
             return False
         if node.attrs.get("coordinate_transformation_mode") == "align_corners":
             return False  # how often it repeats an element depends on the size
         scales = self.view.constants.of(node.inputs[-1], self.scope)
         return scales is not None and scales.shape != (0,)
+
+    def _only_adds(self, pad: gs.Node) -> bool:
+        """Whether a Pad of constant pads crops nothing, so that it fits any size."""
+        pads = pad.attrs.get("pads")
+        if pads is None and len(pad.inputs) > 1:
+            constant = self.view.constants.of(pad.inputs[1], self.scope)
+            pads = None if constant is None else constant.read()
+        added = pads is not None and all(amount >= 0 for amount in pads)
+        return added and pad.attrs.get("mode", "constant") != "wrap"
 
     def index_map(self, instance: Instance, dtype: str, zero: float = 0.0) -> Array | None:
         """For each element of the target the flat index of its source, or ZERO.
@@ -195,7 +226,7 @@ class Movement:
             sources, power = np.zeros((), np.int64), 1
             while power == 1 or power < count:
                 digits = moved(np.arange(count) // power % base + 1)
-                if digits.size > LARGEST or not np.isin(digits % 1, 0).all():
+                if digits.size > LARGEST or (digits % 1).any():
                     return None
                 sources = sources + (digits.astype(np.int64) - 1) * power
                 filled = digits != 0

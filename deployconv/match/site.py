@@ -1,17 +1,18 @@
 """The layers that recognisers find: each can be rewritten, or has a reason why it cannot.
 
-A layer found in a model is a site. There are four types. An `UpsampleSite` has axes and weights
-from which a rewrite is made. A `ShuffleSite` is a pixel shuffle. A `ResampleSite` is a Resize that
-interpolates. A `SkippedSite` has a reason. What all of them have is in `BaseSite`,
-besides ``geometry``, ``dtype`` and ``operators``.
+A layer found in a model is a site. There are five types. An `UpsampleSite` has axes and weights
+from which a rewrite is made. A `ConcatSite` is a Conv that reads several images, of which some are
+upsampled. A `ShuffleSite` is a pixel shuffle. A `ResampleSite` is a Resize that interpolates. A
+`SkippedSite` has a reason. What all of them have is in `BaseSite`, besides ``geometry``, ``dtype``
+and ``operators``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from deployconv.graph.constants import Constant
     from deployconv.graph.scope import Scope
     from deployconv.graph.view import View
+    from deployconv.match.axis_map import ConcatInput
     from deployconv.match.weights import Parameter
 
 Array = NDArray[Any]
@@ -71,6 +73,13 @@ class Original:
     batch_and_channels: tuple[int, int] | None = None
 
 
+class AxisMove(NamedTuple):
+    """A Transpose, Squeeze or Unsqueeze: its operator, and its permutation or axes."""
+
+    op: str
+    axes: tuple[int, ...]
+
+
 class Absorbed(Protocol):
     """A layer after an upsampling layer that becomes part of it, as a crop or a scale does."""
 
@@ -93,6 +102,8 @@ class BaseSite:
         scope: the graph that the nodes are in.
         nodes: the nodes that make up the layer, in graph order.
         reason: why it cannot be rewritten; None if it can.
+        unless_faster: why it stays as it is under a policy that does not ask what is faster;
+            None for a layer that is rewritten whenever it can be.
         explicit_attributes: for a node that stays, attributes with the same meaning as those it
             has, in the form that every runtime reads alike; None if none are needed.
     """
@@ -102,6 +113,7 @@ class BaseSite:
     scope: Scope
     nodes: tuple[gs.Node, ...]
     reason: Reason | None = None
+    unless_faster: Reason | None = None
     explicit_attributes: dict[str, Any] | None = None
 
     @property
@@ -127,7 +139,7 @@ class UpsampleSite(BaseSite):
     Attributes:
         input: name of the low-resolution tensor, ``[N, C_in, i_1 .. i_n]`` or the same in other
             ``input_axes``.
-        output: name of the result, ``[N, C_out, o_1 .. o_n]``.
+        output: name of the result, ``[N, C_out, o_1 .. o_n]`` before ``tail``.
         axes: per spatial axis, which input a tap reads.
         weight: the kernel, ``[C_in, C_out/group, ...]`` if ``transposed``, else
             ``[C_out, C_in/group, ...]``.
@@ -151,6 +163,7 @@ class UpsampleSite(BaseSite):
             None if it has it as it is.
         absorbed: the layers at the end of ``nodes`` that have become part of the axes, of the
             weight and of the bias.
+        tail: what arranges the axes of the result anew; only a bias may follow it.
         base: this layer without what it absorbed; None if that is nothing.
     """
 
@@ -173,6 +186,7 @@ class UpsampleSite(BaseSite):
     channel_group: int | None = None
     stored: Callable[[Array], Array] | None = None
     absorbed: tuple[Absorbed, ...] = ()
+    tail: tuple[AxisMove, ...] = ()
     base: UpsampleSite | None = None
 
     @property
@@ -392,7 +406,43 @@ class SkippedSite(BaseSite):
         return _skipped_operators(self)
 
 
-Site = UpsampleSite | ShuffleSite | ResampleSite | SkippedSite
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ConcatSite(BaseSite):
+    """A Conv that reads a Concat of channels in which at least one image is upsampled.
+
+    Attributes:
+        conv: the Conv alone, as an upsampling layer of stride 1 that reads the result of the
+            Concat. Its pointwise layers are those before and after the Concat.
+        inputs: what the Concat joins, in its order.
+        after: name of the result of the pointwise layers after the Concat, if there are any.
+    """
+
+    conv: UpsampleSite
+    inputs: tuple[ConcatInput, ...]
+    after: tuple[str, ...]
+
+    @property
+    def layer(self) -> gs.Node:
+        """The Conv."""
+        return self.conv.layer
+
+    @property
+    def geometry(self) -> Geometry:
+        """The attributes of the Conv, and the stride of the first image that is upsampled."""
+        return self.conv.geometry
+
+    @property
+    def dtype(self) -> str:
+        """Element type of the weight."""
+        return self.conv.dtype
+
+    @property
+    def operators(self) -> Operators:
+        """The operators of the layer as it stands in the model."""
+        return replace(self.conv.operators, others=ranked(self.nodes[:-1]))
+
+
+Site = UpsampleSite | ConcatSite | ShuffleSite | ResampleSite | SkippedSite
 """A layer found in a model."""
 
 

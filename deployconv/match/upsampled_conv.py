@@ -22,7 +22,7 @@ A Resize or Upsample that is part of no layer of this kind is listed with the re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from typing import TypeGuard
@@ -67,6 +67,11 @@ _MOST_BEFORE_CONV = 16
 """The most nodes that are looked at for a Pad between a Resize and a Conv."""
 _INTEGER_CONVS = {"QLinearConv": 3, "ConvInteger": 1}
 """Which input is the weight."""
+_PADDED = Reason(
+    "non-zero-padding",
+    "a Pad between it and the Conv repeats the edge of the image; --policy cost and fastest pad the"
+    " small image instead if that is faster",
+)
 _ZERO_POINT = 2
 """Which input of a QLinearConv or ConvInteger is the zero point of its input."""
 
@@ -143,7 +148,7 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
     if found.movement.overridable():
         text = "a caller may override a graph input that decides what it moves where"
         return skip(reason=Reason("overridable-initializer", text), geometry=geometry)
-    obstacle = _obstacle(found, conv)
+    obstacle = obstacle_to(found, conv)
     if obstacle is not None:
         return skip(reason=obstacle, geometry=geometry)
     pads = conv.explicit_pads
@@ -154,7 +159,7 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
         nodes=nodes,
         input=x.name,
         output=node.outputs[0].name,
-        axes=tuple(map(_axis, found.maps, conv.kernel, conv.dilations, pads)),
+        axes=tuple(map(axis_of, found.maps, conv.kernel, conv.dilations, pads)),
         geometry=geometry,
         weight=parameters.weight,
         transposed=False,
@@ -162,32 +167,51 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
         batch=batch_size(x, found.axes),
         sizes=spatial_sizes(x, conv.rank, found.axes),
         original=lambda: _original(found, node, channels[0], conv.rank + 2),
-        pointwise_before=tuple(_pointwise(found.movement, conv.rank + 2)),
+        pointwise_before=tuple(pointwise_of(found.movement, conv.rank + 2)),
         input_axes=found.axes,
         channels_in_batch=found.channels_in_batch,
         repeats=found.only_repeats and set(conv.kernel) == {1} and not any(conv.pads),
+        unless_faster=_PADDED if any(axis.edge for axis in found.maps) else None,
     )
 
 
 def _before_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
-    """The movement before a Conv that upsamples most, of those that have the least against them.
+    """The movement before a Conv that upsamples most, of those that have the least against them."""
+    found_weight = find_weight(node, scope, view)
+    weight = None if isinstance(found_weight, Reason) else found_weight
+    channels, rank = _input_of(node, weight)
+    dtype = "float32" if weight is None else weight.dtype.name
+    reader = AttributeReader(node, scope.label(node))
+    read = None if weight is None else partial(reader.conv, weight, grouped_axis=0)
+    return best_upsampling(node.inputs[0], (channels, rank, dtype), read, scope, view)
+
+
+def best_upsampling(
+    target: gs.Tensor,
+    image: tuple[int | None, int | None, str],
+    read: Callable[[], ConvAttributes] | None,
+    scope: Scope,
+    view: View,
+) -> Upsampling | None:
+    """The movement to ``target`` that upsamples most, of those that have the least against them.
 
     One that is proven at all sizes comes first. One that crops the image before it enlarges it
     gives way to one that begins behind the crop, unless the Conv reads no zeros where the pixels
     were cut off. Of several, it is the farthest one whose source the Conv can read without a
     Transpose, if there is one.
+
+    Args:
+        target: what a Conv reads, directly or behind a Concat.
+        image: channels, dimensions and element type of ``target``; None for what is not known.
+        read: returns the attributes of the Conv; None if its weight is not known.
+        scope: the graph of the Conv.
+        view: the model.
     """
-    found_weight = find_weight(node, scope, view)
-    weight = None if isinstance(found_weight, Reason) else found_weight
-    channels, rank = _input_of(node, weight)
-    dtype = "float32" if weight is None else weight.dtype.name
-    tried = [
-        upsampling_of(one, channels, rank, dtype) for one in _sources(node.inputs[0], scope, view)
-    ]
+    tried = [upsampling_of(one, *image) for one in _sources(target, scope, view)]
     found = [one for one in tried if _enlarges(one)]
-    if len(found) > 1 and weight is not None:
-        conv = AttributeReader(node, scope.label(node)).conv(weight, grouped_axis=0)
-        found = [one for one in found if _obstacle(one, conv) is None] or found
+    if len(found) > 1 and read is not None:
+        conv = read()
+        found = [one for one in found if obstacle_to(one, conv) is None] or found
     return max(reversed(found), key=_rank, default=None)
 
 
@@ -224,7 +248,8 @@ def _input_of(node: gs.Node, weight: Constant | None) -> tuple[int | None, int |
 def _sources(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]:
     """The movements to ``target`` that may upsample, from the nearest source to the farthest."""
     for movement in islice(movements(target, scope, view), _MOST_SOURCES):
-        if not movement.segments[0].pointwise:  # else it runs at low resolution already
+        # A layer at the front runs at low resolution already.
+        if movement.may_enlarge and not movement.segments[0].pointwise:
             yield movement
 
 
@@ -241,7 +266,7 @@ def _zero_point(node: gs.Node, scope: Scope, view: View) -> float:
     return float(constant.read().reshape(()))
 
 
-def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
+def obstacle_to(found: Upsampling, conv: ConvAttributes) -> Reason | None:
     """Why this Conv cannot run at low resolution together with the upsampling before it."""
     if any(stride > 1 for stride in conv.strides):
         return Reason("strided-conv", "the Conv after the upsampling has a stride above 1")
@@ -253,6 +278,9 @@ def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
         return Reason("negative-pads", f"{text} {list(conv.cropping)} mean the same")
     pads = conv.explicit_pads
     for axis, (begin, end) in zip(found.maps, pads, strict=True):
+        if axis.edge and (begin or end):
+            text = "the Conv pads with zeros what a Pad has padded with other values"
+            return Reason("non-zero-padding", text)
         beyond = (*range(-begin, 0), *range(axis.size, axis.size + end))
         if any(axis.source(index) != ZERO for index in beyond):
             if not any(node.op in _CROPS for node in found.movement.nodes):
@@ -272,7 +300,8 @@ def _obstacle(found: Upsampling, conv: ConvAttributes) -> Reason | None:
     return None
 
 
-def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Axis:
+def axis_of(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Axis:
+    """Which input element a tap of a Conv reads behind the movement ``found``."""
     size = found.size + sum(pads) - dilation * (taps - 1)
     return Axis(
         stride=found.stride,
@@ -281,10 +310,11 @@ def _axis(found: AxisMap, taps: int, dilation: int, pads: tuple[int, int]) -> Ax
         origin=-pads[0] - found.begin,
         extra=size - found.stride * found.input_size,
         hold=found.hold,
+        edge=found.edge,
     )
 
 
-def _pointwise(movement: Movement, rank: int) -> Iterator[Pointwise]:
+def pointwise_of(movement: Movement, rank: int) -> Iterator[Pointwise]:
     """The pointwise layers on the way, for an image of ``rank`` dimensions."""
     for segment in movement.pointwise:
         reshaped: dict[str, Constant] = {}
@@ -296,7 +326,7 @@ def _pointwise(movement: Movement, rank: int) -> Iterator[Pointwise]:
 def _original(found: Upsampling, conv: gs.Node, channels: int, rank: int) -> Original:
     """The nodes of the layer, with the first sizes that were tried."""
     movement = found.movement
-    instance = movement.instances(channels, rank)[0]
+    instance = movement.instances(channels, rank, found.axes)[0]
     nodes, constants, target = movement.runnable(instance, pointwise=True)
     last = NodeProto()
     last.CopyFrom(movement.scope.proto.node[movement.scope.index(conv)])

@@ -29,7 +29,7 @@ from deployconv.proof.inputs import common_inputs, make_feeds
 from deployconv.results import Latency, LayerTime, Profile, Quantiles, SiteTime
 from deployconv.runtimes import get_backend, names_with
 from deployconv.runtimes.base import Feeds, GpuSession, ModelSource, Session
-from deployconv.runtimes.blocks import time_in_blocks
+from deployconv.runtimes.blocks import FEWEST_RATIOS, time_in_blocks
 from deployconv.runtimes.measure import busy_machine, describe_machine, time_interleaved
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def measure_latency(
     profile: bool = False,
     cuda_graph: bool = False,
     budget: float = DEFAULT_BENCH_SECONDS,
+    strict: bool = False,
 ) -> Latency:
     """Time one model, or two interleaved; the result names the machine and the runtime.
 
@@ -71,6 +72,7 @@ def measure_latency(
         profile: also time each layer by itself, after the timing, which that would disturb.
         cuda_graph: time launches of a captured CUDA graph.
         budget: seconds that the comparison of two models may take if their ratio is uncertain.
+        strict: end then even if there are too few runs for a confidence interval.
 
     Raises:
         UsageError: ``runs`` is not positive, the inputs do not fit, the interfaces differ, or
@@ -107,6 +109,7 @@ def measure_latency(
             seconds=_SECONDS,
             limit=budget,
             load_seconds=load_seconds,
+            fewest=1 if strict else FEWEST_RATIOS,
             runs=runs,
         )
         times = compared.of_model(0)

@@ -6,20 +6,16 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
-from deployconv.graph.quantization import GRIDS
 from deployconv.options import DEFAULT_RUNTIME, FeedOptions, Shapes
-from deployconv.proof.compare import REQUANTIZED, RTOL, compare_outputs
+from deployconv.proof.floor import ReferenceFloor, compare_with_floor
 from deployconv.proof.inputs import PreparedFeeds, common_inputs, make_feeds, random_arrays
 from deployconv.proof.other_sizes import LONGEST_RUN, check_other_sizes, trials_after
-from deployconv.proof.tolerance import low_precision_types, quantization_steps
-from deployconv.proof.twins import as_declared, twin_of, widened, without_rounding
+from deployconv.proof.twins import as_declared, twin_of, widened
 from deployconv.results import OutputParity, Parity, SizeParity
 from deployconv.runtimes import get_backend, get_runtime
 from deployconv.runtimes.base import Array, Backend, ModelSource, Session, TensorSpec
@@ -64,8 +60,8 @@ def check_parity(
             differ by a tenth of their magnitude (`REQUANTIZED`), which finds gross errors only;
             step 3 is left out.
         other_sizes: whether models with dynamic inputs are also compared at other sizes and on an
-            empty batch, see `other_sizes`: unless ``feed`` has arrays, which may depend on each
-            other, and where the backend runs any size.
+            empty batch, see `proof.other_sizes`. They are not if ``feed`` has arrays, which may
+            depend on each other, or if the backend builds an engine for each size.
 
     Returns:
         The verdict on every output. A candidate that the backend refuses, though it runs the
@@ -155,117 +151,6 @@ class _Models:
     input_dtypes: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
     """By name, the dtypes of inputs before the models became float32 twins."""
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class ReferenceFloor:
-    """How exact the outputs of a reference are; each figure is measured once, when it is needed.
-
-    Attributes:
-        source: the reference.
-        session: the same, ready to run.
-        backend: what runs it.
-        arrays: its inputs.
-        expected: its outputs.
-        threads: of the CPU; None for the backend's default.
-    """
-
-    source: ModelSource
-    session: Session
-    backend: Backend
-    arrays: Mapping[str, Array]
-    expected: Mapping[str, Array]
-    threads: int | None
-
-    @property
-    def measured(self) -> bool:
-        """Whether the noise has been measured, which takes the longest."""
-        return "noise" in vars(self)
-
-    @cached_property
-    def types(self) -> Mapping[str, str]:
-        """The low-precision types that outputs are computed in."""
-        return low_precision_types(self.source)
-
-    @cached_property
-    def steps(self) -> Mapping[str, float]:
-        """The quantization steps of outputs."""
-        return quantization_steps(self.source)
-
-    @cached_property
-    def noise(self) -> dict[str, float]:
-        """How far each output moves by rounding alone.
-
-        Outputs for which this cannot be measured are left out.
-        """
-        try:
-            plain = self.backend.prepare(self.source, threads=self.threads, optimise=False)
-            nudged = {name: _nudged(array) for name, array in self.arrays.items()}
-            others = (plain.run(self.arrays), self.session.run(nudged))
-        except (BackendUnavailable, ModelError):
-            return {}
-        noise: dict[str, float] = {}
-        for other in others:
-            for output in compare_outputs(self.expected, other):
-                measured = output.problem is None or output.name in self.steps
-                if measured and math.isfinite(output.max_abs):
-                    noise[output.name] = max(output.max_abs, noise.get(output.name, 0.0))
-        return noise
-
-    @cached_property
-    def unrounded(self) -> Mapping[str, Array] | None:
-        """The outputs without the rounding of activations; None if there is none, or no run."""
-        return self.run_unrounded(self.source, self.backend)
-
-    def run_unrounded(self, source: ModelSource, backend: Backend) -> Mapping[str, Array] | None:
-        """Run a model without the rounding of its activations on the inputs of the reference."""
-        unrounded = without_rounding(source)
-        if unrounded is None:
-            return None
-        try:
-            return backend.prepare(unrounded, threads=self.threads).run(self.arrays)
-        except (BackendUnavailable, ModelError, UsageError):
-            return None
-
-
-def compare_with_floor(
-    floor: ReferenceFloor,
-    candidate: ModelSource,
-    actual: Mapping[str, Array],
-    backend: Backend,
-    requantized: bool = False,
-) -> tuple[tuple[OutputParity, ...], list[str]]:
-    """The verdict on every output of a candidate, and notes on what had to be tolerated for it.
-
-    See `check_parity`; ``actual`` are the outputs of ``candidate``, which ``backend`` runs.
-    """
-    expected = floor.expected
-    notes = []
-    outputs = compare_outputs(expected, actual)
-    failed = [output for output in outputs if not output.passed]
-    types = floor.types if failed else {}
-    if any(output.name in types and output.problem is None for output in failed):
-        outputs = compare_outputs(expected, actual, types=types)
-        failed = [output for output in outputs if not output.passed]
-        notes.append(_types_note(types))
-    steps = floor.steps if failed else {}
-    if any(output.problem is None or output.name in steps for output in failed):
-        outputs = compare_outputs(expected, actual, floor.noise, steps, types)
-        notes.append(_noise_note(floor.noise))
-        if steps:
-            notes.append(_steps_note(steps))
-    if not requantized and any(not output.passed for output in outputs):
-        unrounded = _compare_without_rounding(floor, candidate, actual, backend)
-        if unrounded is not None:
-            notes.append(_unrounded_note(outputs))
-            outputs = unrounded
-    if requantized and any(not output.passed for output in outputs):
-        outputs = compare_outputs(expected, actual, steps=_requantized_steps(expected))
-        notes.append(
-            "weights were requantized, as the call allowed, so the models are not the same:"
-            f" outputs may differ by {REQUANTIZED:.0%} of their magnitude"
-        )
-    return outputs, notes
 
 
 def _other_sizes(
@@ -361,84 +246,11 @@ def _feeds(
     return replace(feeds, arrays=widened(feeds.arrays, specs))
 
 
-def _compare_without_rounding(
-    floor: ReferenceFloor, candidate: ModelSource, actual: Mapping[str, Array], backend: Backend
-) -> tuple[OutputParity, ...] | None:
-    """The verdict on both models with their activations not rounded; None unless all passes.
-
-    Besides, the root mean square difference between the outputs of the two quantized models must
-    not be larger than between the reference with and without the rounding.
-    """
-    smooth = floor.unrounded
-    other = None if smooth is None else floor.run_unrounded(candidate, backend)
-    if smooth is None or other is None:
-        return None
-    outputs = compare_outputs(smooth, other)
-    close = all(
-        _distance(array, actual.get(name)) <= _distance(array, smooth[name])
-        for name, array in floor.expected.items()
-    )
-    return outputs if close and all(output.passed for output in outputs) else None
-
-
-def _distance(array: Array, other: Array | None) -> float:
-    """Root mean square of the difference; infinite if the arrays cannot be compared."""
-    if other is None or array.shape != other.shape or array.dtype != other.dtype:
-        return math.inf
-    if array.dtype.name not in RTOL:
-        return 0.0 if np.array_equal(array, other) else math.inf
-    difference = array.astype(np.float64) - other.astype(np.float64)
-    distance = float(np.sqrt(np.square(difference).mean()))
-    return distance if math.isfinite(distance) else math.inf
-
-
-def _nudged(array: Array) -> Array:
-    """``array`` with every float one unit of rounding further from zero; others unchanged."""
-    if array.dtype.name not in RTOL:
-        return array
-    epsilon = ml_dtypes.finfo(array.dtype).eps  # type: ignore[no-untyped-call]
-    return np.asarray(array * np.asarray(1 + float(epsilon), array.dtype))
-
-
-def _noise_note(noise: Mapping[str, float]) -> str:
-    if not noise:
-        return "the reference's own floor could not be measured"
-    moves = ", ".join(f"{name} by {moved:.2g}" for name, moved in noise.items())
-    return f"unoptimised or on inputs one rounding away, the reference itself moves: {moves}"
-
-
-def _requantized_steps(expected: Mapping[str, Array]) -> dict[str, float]:
-    """How far each output may move if weights were requantized: a tenth of its magnitude."""
-    return {
-        name: REQUANTIZED * float(np.max(np.abs(array.astype(np.float64)), initial=0.0))
-        for name, array in expected.items()
-        if array.dtype.name in RTOL or array.dtype.name in GRIDS
-    }
-
-
 def _slow_note(arrays: Mapping[str, Array], seconds: float) -> str:
     """A note on invented inputs that make a run take long, as the length of a loop may do."""
     named = ", ".join(shown(name, array.shape) for name, array in arrays.items())
     return (
         f"one run took {seconds:.0f} s on invented inputs ({named}): --inputs FILE.npz gives others"
-    )
-
-
-def _types_note(types: Mapping[str, str]) -> str:
-    listed = ", ".join(f"{name} {type_}" for name, type_ in types.items())
-    return f"held against the tolerance of the type that it is computed in: {listed}"
-
-
-def _steps_note(steps: Mapping[str, float]) -> str:
-    listed = ", ".join(f"{name} {step:.2g}" for name, step in steps.items())
-    return f"quantized outputs may differ by one step, as sums near a tie go either way: {listed}"
-
-
-def _unrounded_note(outputs: Sequence[OutputParity]) -> str:
-    moves = ", ".join(f"{output.name} by {output.max_abs:.2g}" for output in outputs)
-    return (
-        "compared without the rounding of activations: with it sums near a tie go either way,"
-        f" which moves elements of {moves}"
     )
 
 

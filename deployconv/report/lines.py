@@ -72,8 +72,10 @@ def candidate_line(candidate: Candidate | Prediction) -> str:
     if isinstance(candidate, Prediction):
         return f"  {mark} {candidate.name:18} {candidate.predicted_ms:9.3f} ms predicted"
     interval = f"{candidate.low:.2f} to {candidate.high:.2f}"
+    alone = ", these layers alone" if candidate.alone else ""
     return (
         f"  {mark} {candidate.name:18} {candidate.ms:9.3f} ms  {candidate.ratio:.2f} ({interval})"
+        f"{alone}"
     )
 
 

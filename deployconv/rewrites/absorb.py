@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from numpy.typing import NDArray
 
-from deployconv.match import UpsampleSite
+from deployconv.match import Original, UpsampleSite
 from deployconv.match.site import Absorbed
 
 if TYPE_CHECKING:
@@ -47,3 +48,14 @@ class AbsorbedLayer(Absorbed, Protocol):
 def absorbed_layers(site: UpsampleSite) -> tuple[AbsorbedLayer, ...]:
     """The layers that ``site`` has absorbed, in graph order."""
     return cast("tuple[AbsorbedLayer, ...]", site.absorbed)
+
+
+def with_nodes(site: UpsampleSite, layer: AbsorbedLayer) -> Original:
+    """The nodes of ``site`` and of a ``layer`` after it as the model has them."""
+    original = site.original()
+    protos = tuple(site.scope.proto.node[site.scope.index(node)] for node in layer.nodes)
+    return replace(
+        original,
+        nodes=(*original.nodes, *protos),
+        constants={**original.constants, **layer.values},
+    )

@@ -219,6 +219,8 @@ def chain_after(
         shuffles: pixel shuffles that may join.
         excluded: ids of nodes that may not be taken in.
     """
+    if head.site.tail:
+        return None
     steps = _steps_after(head.site, view, fusion == "chain", shuffles, excluded)
     while steps:
         cut = _to_first_quantize(steps) if fusion == "quantize" else _without_dequantize(steps)

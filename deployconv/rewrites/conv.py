@@ -41,7 +41,7 @@ from deployconv.polyphase import (
 from deployconv.results import FormName, Macs, Reason, Requantization, ShuffleName
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.conv_emit import emit_conv
-from deployconv.rewrites.emit import Emitter, requantized
+from deployconv.rewrites.emit import Emitter, finish_layer, requantized
 from deployconv.rewrites.shuffles import SHUFFLES, Layout, choose_shuffle
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
 from deployconv.rewrites.trial import AFFORDABLE, build_trial, trial_sizes
@@ -126,9 +126,10 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
             dtype=site.dtype,
         )
         shuffle = SHUFFLES[self.shuffle] if self.shuffle is not None else None
+        padded = [("Pad", site.rank + 2)] if any(any(form.edge_pads) for form in self.axes) else []
         return Operators(
             window,
-            others=shuffle.operators(site.stride) if shuffle is not None else (),
+            others=(*padded, *(shuffle.operators(site.stride) if shuffle is not None else ())),
             resize=self.repeat,
             pointwise_before=tuple(
                 (op, None)
@@ -143,7 +144,7 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
 
     def emit(self, emitter: Emitter) -> None:
         emit_conv(emitter, self)
-        emitter.finish(self.site.output)
+        finish_layer(emitter, self.site)
 
     def at_sizes(self, sizes: Sequence[int]) -> PolyphaseConv:
         """The same for an input of other spatial sizes; what is dynamic stays so."""

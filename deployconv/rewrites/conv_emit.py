@@ -92,7 +92,7 @@ def low_resolution_conv(emitter: Emitter, plan: ConvPlan, order: Array | None = 
     Its result may have one axis more than an image, see `image_of`.
     """
     site = plan.site
-    tensor = conv_input(emitter, site)
+    tensor = emitter.edge_pad(conv_input(emitter, site), [form.edge_pads for form in plan.axes])
     if plan.volume:
         tensor = emitter.unsqueeze(tensor, [_DEPTH])
 
@@ -170,15 +170,23 @@ def phase_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> 
     for number, phase in enumerate(product(*(range(stride) for stride in site.stride))):
         needed = [form.taps_needed(q) for form, q in zip(plan.axes, phase, strict=True)]
         pads = [
-            (form.pads[0] - first, form.pads[1] - (form.span - 1 - last))
+            (form.reach[0] - first, form.reach[1] - (form.span - 1 - last))
             for form, (first, last) in zip(plan.axes, needed, strict=True)
         ]
+        edges, zeros = (
+            [
+                pad if form.axis.edge == edge else (0, 0)
+                for form, pad in zip(plan.axes, pads, strict=True)
+            ]
+            for edge in (True, False)
+        )
         spans = [last - first + 1 for first, last in needed]
         weight = emitter.weight(
             "weight", [outputs, inputs, *spans], site.weight.dtype, partial(taps, phase, needed)
         )
-        attributes = conv_attributes(spans, pads, site.group)
-        made.append(emitter.add("Conv", [x, weight, *biases[number]], **attributes))
+        attributes = conv_attributes(spans, zeros, site.group)
+        inputs_ = [emitter.edge_pad(x, edges), weight, *biases[number]]
+        made.append(emitter.add("Conv", inputs_, **attributes))
     return made
 
 

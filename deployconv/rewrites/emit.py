@@ -18,7 +18,8 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from deployconv.errors import ModelError
-from deployconv.match import Parameter, Quantized
+from deployconv.match import Parameter, Quantized, UpsampleSite
+from deployconv.match.site import AxisMove
 
 Array = NDArray[Any]
 Ints = Sequence[int]
@@ -172,10 +173,40 @@ class Emitter:
             roi = self.constant("roi", np.zeros(0, np.float32))
         return self.add("Resize", [tensor, roi, given], "repeat", mode="nearest", **modes)
 
+    def move_axes(self, tensor: gs.Tensor, move: AxisMove) -> gs.Tensor:
+        """Transpose, Squeeze or Unsqueeze; before opset 13 all axes are attributes."""
+        axes = list(move.axes)
+        if move.op == "Transpose":
+            return self.add("Transpose", [tensor], perm=axes)
+        if self.opset < 13:
+            return self.add(move.op, [tensor], axes=axes)
+        return self.add(move.op, [tensor, self.ints("axes", axes)])
+
+    def edge_pad(self, tensor: gs.Tensor, pads: Sequence[tuple[int, int]]) -> gs.Tensor:
+        """Pad the spatial axes by the nearest element; the image itself if there is nothing to pad.
+
+        ``pads`` has (begin, end) of each. Before opset 11 they are an attribute.
+        """
+        if not any(begin or end for begin, end in pads):
+            return tensor
+        begins, ends = zip(*pads, strict=True)
+        values = [0, 0, *begins, 0, 0, *ends]
+        if self.opset < 11:
+            return self.add("Pad", [tensor], "edges", mode="edge", pads=values)
+        return self.add("Pad", [tensor, self.ints("pads", values)], "edges", mode="edge")
+
     def finish(self, output: str) -> list[gs.Node]:
         """Return all nodes; the output of the last one is named ``output``."""
         self.nodes[-1].outputs[0].name = output
         return self.nodes
+
+
+def finish_layer(emitter: Emitter, site: UpsampleSite) -> None:
+    """Write the moves of axes that ``site`` ends in, and name the last output."""
+    tensor = emitter.nodes[-1].outputs[0]
+    for move in site.tail:
+        tensor = emitter.move_axes(tensor, move)
+    emitter.finish(site.output)
 
 
 def conv_attributes(

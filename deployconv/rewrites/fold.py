@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from deployconv.graph.constants import Constant
 from deployconv.graph.view import View
-from deployconv.match import Original, Parameter, UpsampleSite
+from deployconv.match import Parameter, UpsampleSite
+from deployconv.rewrites.absorb import with_nodes
+from deployconv.rewrites.moved import moved_axes
 from deployconv.rewrites.neighbours import is_known, is_stored, only_reader, reduces_channels
 from deployconv.rewrites.stand_ins import channel_sum, copy_of, growth, stand_in
 from deployconv.rewrites.trial import Draws
@@ -165,17 +167,7 @@ def _absorbed(
         output=str(fold.nodes[-1].outputs[0].name),
         weight=weight,
         bias=bias,
-        original=partial(_original, site, fold),
-    )
-
-
-def _original(site: UpsampleSite, fold: Fold) -> Original:
-    original = site.original()
-    protos = tuple(site.scope.proto.node[site.scope.index(node)] for node in fold.nodes)
-    return replace(
-        original,
-        nodes=(*original.nodes, *protos),
-        constants={**original.constants, **fold.values},
+        original=partial(with_nodes, site, fold),
     )
 
 
@@ -222,6 +214,8 @@ def _affine_after(site: UpsampleSite, view: View) -> AffineFold | None:
         # Before opset 7 it trains by default.
         if scope.opset < 7 or node.attrs.get("training_mode", 0):
             return None
+        if moved_axes(site.tail, site.rank + 2)[:2] != (0, 1):
+            return None
     elif not _fits_channels(known, site):
         return None
     found = _affine(node, known)
@@ -234,9 +228,10 @@ def _affine_after(site: UpsampleSite, view: View) -> AffineFold | None:
 def _fits_channels(constants: Mapping[int, Constant], site: UpsampleSite) -> bool:
     """Whether the one constant has one value, or one per channel, of the layer's own type."""
     (constant,) = constants.values()
-    rank = site.rank + 2
-    padded = (1,) * (rank - len(constant.shape)) + constant.shape
-    return len(padded) == rank and prod(padded) == padded[1] and constant.dtype == site.weight.dtype
+    axes = moved_axes(site.tail, site.rank + 2)
+    padded = (1,) * (len(axes) - len(constant.shape)) + constant.shape
+    by_channel = len(padded) == len(axes) and prod(padded) == padded[axes.index(1)]
+    return by_channel and constant.dtype == site.weight.dtype
 
 
 def _affine(node: gs.Node, constants: Mapping[int, Constant]) -> tuple[Array, Array]:
@@ -266,6 +261,8 @@ def _mean_after(site: UpsampleSite, view: View) -> MeanFold | None:
     """The mean over channels directly after ``site`` and the Sub that takes it off."""
     tensor, scope = site.nodes[-1].outputs[0], site.scope
     if site.channels_in_batch or site.weight.quantized is not None or site.group != 1:
+        return None
+    if site.tail:
         return None
     if tensor.name in scope.outputs or len(tensor.outputs) != 2:
         return None

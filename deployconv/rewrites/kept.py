@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deployconv.match import Original, UpsampleSite
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
-from deployconv.rewrites.emit import Emitter, finite
+from deployconv.rewrites.emit import Emitter, finish_layer, finite
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
 from deployconv.rewrites.trial import build_trial
 
@@ -32,7 +32,7 @@ class FoldedLayer(OfOneLayer[UpsampleSite]):
         if site.bias is not None:
             inputs.append(emitter.constant("bias", finite(site.bias, site.id)))
         emitter.add(site.layer.op, inputs, **site.layer.attrs)
-        emitter.finish(site.output)
+        finish_layer(emitter, site)
 
     def at_sizes(self, sizes: Sequence[int]) -> FoldedLayer:
         """The same: nothing in it depends on the sizes."""

@@ -28,7 +28,7 @@ from deployconv.results import Macs
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.conv_emit import conv_input
-from deployconv.rewrites.emit import Emitter, write_parameter
+from deployconv.rewrites.emit import Emitter, finish_layer, write_parameter
 from deployconv.rewrites.separable import factors_of, product_trial
 
 Array = NDArray[Any]
@@ -80,7 +80,7 @@ class MatrixProduct(OfOneLayer[UpsampleSite]):
                 emitter, "bias", site.bias, site.id, lambda values: values.reshape(by_channel)
             )
             emitter.add("Add", [tensor, bias])
-        emitter.finish(site.output)
+        finish_layer(emitter, site)
 
     def at_sizes(self, sizes: Sequence[int]) -> MatrixProduct:
         """The same for an input of other spatial sizes."""

@@ -9,6 +9,7 @@ from deployconv.graph.constants import Constant
 from deployconv.graph.scope import Scope
 from deployconv.match.attributes import has_references
 
+_SAME_ELEMENTS = frozenset(["Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"])
 _MOST_NODES = 64
 """More nodes than any pixel shuffle has, those that compute its sizes included."""
 
@@ -61,7 +62,10 @@ def leads_only_to(tensor: gs.Tensor, last: gs.Node, scope: Scope) -> bool:
 
 
 def is_stored(tensor: gs.Tensor) -> bool:
-    """True for an initializer or a Constant, which can be read without computing anything."""
-    while tensor.inputs and tensor.inputs[0].op == "Identity":
+    """True for an initializer or a Constant, which can be read without computing anything.
+
+    It may have got another shape.
+    """
+    while tensor.inputs and tensor.inputs[0].op in _SAME_ELEMENTS:
         tensor = tensor.inputs[0].inputs[0]
     return isinstance(tensor, gs.Constant) or any(node.op == "Constant" for node in tensor.inputs)

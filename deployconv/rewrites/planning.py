@@ -15,6 +15,7 @@ from deployconv.graph.load import LoadedModel
 from deployconv.graph.splice import AttributeEdit, Names, Replacement, Spliced, splice
 from deployconv.graph.view import View, view
 from deployconv.match import (
+    ConcatSite,
     Geometry,
     ResampleSite,
     ShuffleSite,
@@ -32,9 +33,11 @@ from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.fold import fold_after
 from deployconv.rewrites.kept import folded_in_place
 from deployconv.rewrites.matrix import plan_matrix
+from deployconv.rewrites.moved import MOVES, moved_after
 from deployconv.rewrites.pixel_shuffle import plan_reshuffle
 from deployconv.rewrites.resample import plan_resample
 from deployconv.rewrites.separable import plan_separable
+from deployconv.rewrites.split_conv import plan_split
 from deployconv.rewrites.trim import trim_after
 
 _MAY_NOT_FIT = ("split", "separable", "matrix")
@@ -97,7 +100,7 @@ class Planning:
         return tuple(
             item.site
             for item in self.default
-            if item.selected and isinstance(item.site, (UpsampleSite, ShuffleSite))
+            if item.selected and isinstance(item.site, UpsampleSite | ShuffleSite)
         )
 
     def with_rewrites(self, chosen: Mapping[str, Rewrite]) -> Planning:
@@ -207,11 +210,9 @@ def _plan(site: Site, options: RewriteOptions, seen: View) -> PlannedSite:
     if not _selected(site, options):
         reason = Reason("not-selected", "left alone by --only or --skip")
         return PlannedSite(site, site, _report(site, "kept", reason))
+    if site.unless_faster is not None and not _considered(site, options):
+        return PlannedSite(site, site, _report(site, "kept", site.unless_faster))
     if isinstance(site, ResampleSite):
-        if not _resamples(options):
-            text = f"it is {site.how.mode}: --resample writes it as products with matrices"
-            reason = Reason("interpolating-resize", text)
-            return PlannedSite(site, site, _report(site, "kept", reason))
         product = plan_resample(site)
         if isinstance(product, Reason):
             return PlannedSite(site, site, _report(site, "skipped", product))
@@ -221,8 +222,15 @@ def _plan(site: Site, options: RewriteOptions, seen: View) -> PlannedSite:
         if isinstance(planned, Reason):
             return PlannedSite(site, site, _report(site, "kept", planned))
         return _rewritten(site, site, planned)
-    longer = absorbing(site, seen)
-    rewrite = plan_form(longer, options.form, options.shuffle)
+    longer: UpsampleSite | ConcatSite
+    rewrite: Rewrite | Reason
+    if isinstance(site, ConcatSite):
+        conv = absorbing(site.conv, seen)
+        longer = replace(site, conv=conv, nodes=(*site.nodes, *conv.nodes[1:]))
+        rewrite = plan_split(longer, options.form, options.shuffle)
+    else:
+        longer = absorbing(site, seen)
+        rewrite = plan_form(longer, options.form, options.shuffle)
     if isinstance(rewrite, Reason):
         return PlannedSite(site, site, _report(site, "skipped", rewrite))
     return _rewritten(site, longer, rewrite)
@@ -241,19 +249,17 @@ def plan_form(site: UpsampleSite, form: Form, shuffle: Shuffle) -> Rewrite | Rea
 def absorbing(site: UpsampleSite, seen: View) -> UpsampleSite:
     """``site`` with the Slices and affine layers after it, in whatever order they come.
 
-    An Identity between them is taken in as well, one after the last of them is not.
+    What stands between them and only moves the axes, or does nothing, is taken in as well. After
+    the last of them it is only if it undoes a move.
     """
     longest = site
     while True:
-        trim = trim_after(site, seen)
-        fold = fold_after(site, seen) if trim is None else None
-        if trim is not None:
-            site = trim.into(site)
-        elif fold is not None:
-            site = fold.into(site)
-        else:
+        layer = trim_after(site, seen) or fold_after(site, seen) or moved_after(site, seen)
+        if layer is None:
             return longest
-        if site.nodes[-1].op != "Identity":
+        site = layer.into(site)
+        op = site.nodes[-1].op
+        if op != "Identity" and (op not in MOVES or not site.tail):
             longest = site
 
 
@@ -293,12 +299,12 @@ def _check_globs(globs: Sequence[str], sites: Sequence[Site]) -> None:
 
 def _listed(site: Site, options: RewriteOptions) -> bool:
     """False for a Resize that shrinks, unless it may be rewritten: it is no upsampling layer."""
-    return not isinstance(site, ResampleSite) or site.enlarges or _resamples(options)
+    return not isinstance(site, ResampleSite) or site.enlarges or _considered(site, options)
 
 
-def _resamples(options: RewriteOptions) -> bool:
-    """Whether interpolating Resizes may be rewritten."""
-    return options.resample or options.policy != "all"
+def _considered(site: Site, options: RewriteOptions) -> bool:
+    """Whether a site that is rewritten for speed alone is rewritten now."""
+    return options.policy != "all" or (options.resample and isinstance(site, ResampleSite))
 
 
 def _as_asked(site: Site, options: RewriteOptions) -> Site:

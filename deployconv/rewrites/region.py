@@ -292,6 +292,8 @@ def region_after(
         ends_in_conv: whether it must end in a Conv that mixes neighbours; else it has none.
     """
     site = head.site
+    if site.tail:
+        return None
     sources = {peer.output: peer for peer in peers if _alike(site, peer)} | {site.output: site}
     steps = _steps_after(head, view, sources, excluded, ends_in_conv)
     for end in reversed(range(len(steps))):
@@ -356,6 +358,7 @@ def _alike(site: UpsampleSite, peer: UpsampleSite) -> bool:
     extras = ([axis.extra for axis in one.axes] for one in (site, peer))
     return (
         peer is not site
+        and not peer.tail
         and peer.scope is site.scope
         and peer.stride == site.stride
         and same_input

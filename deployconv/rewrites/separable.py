@@ -28,7 +28,7 @@ from deployconv.results import Macs
 from deployconv.rewrites.base import OfOneLayer, Rewrite, Summary, Trial
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.conv_emit import emit_conv
-from deployconv.rewrites.emit import Emitter
+from deployconv.rewrites.emit import Emitter, finish_layer
 from deployconv.rewrites.factors import factors
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
 from deployconv.rewrites.trial import build_trial, trial_sizes
@@ -62,7 +62,7 @@ class SeparableConv(OfOneLayer[UpsampleSite]):
         assert found is not None
         for site, step in zip(_steps(self.site, found, emitter.fresh), self.steps, strict=True):
             emit_conv(emitter, replace(step, site=site))
-            emitter.finish(site.output)
+            finish_layer(emitter, site)
 
     def at_sizes(self, sizes: Sequence[int]) -> SeparableConv:
         """The same for an input of other spatial sizes; what is dynamic stays so."""
@@ -178,6 +178,7 @@ def _steps(
                 site.weight.name, values.shape, values.dtype, partial(np.asarray, values)
             ),
             bias=None if axis else site.bias,
+            tail=() if axis else site.tail,
         )
         yield step
         sizes = zip(axes, step.sizes, strict=True)

@@ -220,7 +220,7 @@ def trial_sizes(
     known = [size for size in site.sizes if size is not None]
     if len(known) == site.rank and prod(known) * macs <= AFFORDABLE:
         return tuple(known)
-    reach = [max(form.span, -form.low, form.pads[1]) for form in axes]
+    reach = [max(form.span, *form.reach) for form in axes]
     return tuple(
         size if size is not None and size < wanted else wanted
         for size, wanted in zip(site.sizes, (r + 3 + i for i, r in enumerate(reach)), strict=True)
@@ -285,7 +285,6 @@ def _model(
     feeds: Mapping[str, Array],
 ) -> ModelProto:
     read = {name for node in nodes for name in node.input}
-    rank = max(x.ndim for x in feeds.values())
     graph = onnx.helper.make_graph(
         nodes,
         "certificate",
@@ -293,7 +292,7 @@ def _model(
             onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, *x.shape[1:]])
             for name, x in feeds.items()
         ],
-        [onnx.helper.make_tensor_value_info(output, TensorProto.FLOAT, [None] * rank)],
+        [onnx.helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
         [
             onnx.numpy_helper.from_array(array, name)
             for name, array in constants.items()

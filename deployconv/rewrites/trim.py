@@ -91,6 +91,8 @@ class Trim:
 
 def trim_after(site: UpsampleSite, view: View) -> Trim | None:
     """The nodes directly after ``site`` that crop it, if they do the same at every size."""
+    if site.tail:
+        return None
     return _stated(site, view) or _computed(site, view)
 
 

@@ -9,7 +9,7 @@ from math import prod
 from typing import TypeVar
 
 from deployconv.graph.load import LoadedModel
-from deployconv.match import ResampleSite, ShuffleSite, SkippedSite, UpsampleSite
+from deployconv.match import ConcatSite, ResampleSite, ShuffleSite, SkippedSite, UpsampleSite
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.chain import ChainScope, chain_after
@@ -22,6 +22,7 @@ from deployconv.rewrites.resample import plan_resample
 from deployconv.rewrites.separable import plan_separable
 from deployconv.rewrites.shuffles import SHUFFLES
 from deployconv.rewrites.shuffles import Shuffle as ShuffleRow
+from deployconv.rewrites.split_conv import lead_of, plan_split
 from deployconv.search.choice import Choice, Choices, Option
 from deployconv.search.cost_terms import whole_blocks
 
@@ -96,6 +97,8 @@ class Candidates:
             return list(_resampled(planned.site))
         if isinstance(planned.site, ShuffleSite):
             return list(_Reencoded(self.planning, planned.site).options())
+        if isinstance(planned.site, ConcatSite):
+            return list(_split(self.planning, planned.site))
         return list(_Upsampled(self.planning, planned.site).options())
 
 
@@ -137,6 +140,18 @@ def _without_general(options: list[_AnyOption]) -> list[_AnyOption]:
     return [
         option for option, row in zip(options, rows, strict=True) if row is None or not row.general
     ]
+
+
+def _split(planning: Planning, site: ConcatSite) -> Iterator[Option]:
+    """The forms of a Conv after a Concat: those of the smallest image that the Concat joins."""
+    form = planning.options.form
+    form = "auto" if form in ("separable", "matrix") else form
+    options = _Upsampled(planning, lead_of(site)).convs(form)
+    for option in _without_general(list(options)):
+        choice = option.choice
+        planned = plan_split(site, choice.form, choice.shuffle, choice.channel_split)
+        if not isinstance(planned, Reason):
+            yield Option(choice, planned, option.needs_measurement)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +218,7 @@ class _Upsampled:
             if products:
                 return products
             form = "auto"
-        convs = _without_general(list(self._convs(form)))
+        convs = _without_general(list(self.convs(form)))
         chained = list(self._chains(convs))
         if any(option.choice.fusion == "quantize" for option in chained):
             return chained
@@ -213,7 +228,7 @@ class _Upsampled:
             convs = [option for option, row in rows if row is None or not row.integers_only]
         return [*convs, *products, *chained, *self._regions(convs)]
 
-    def _convs(self, form: Form) -> Iterator[_Conv]:
+    def convs(self, form: Form) -> Iterator[_Conv]:
         """The layer by itself as a polyphase Conv."""
         site = self.site
         plain = plan_conv(site, form, self._shuffle)

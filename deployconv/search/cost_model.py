@@ -10,19 +10,22 @@ at all only if together they save enough of the time of the whole model.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from math import prod
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from onnx import NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
+from deployconv.graph import symbolic
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance, inferred_shapes
 from deployconv.graph.splice import Names
-from deployconv.match import Site, UpsampleSite
+from deployconv.graph.symbolic import Known, Size, Unproven
+from deployconv.match import ConcatSite, Site, UpsampleSite
 from deployconv.proof.inputs import input_shapes
 from deployconv.results import Prediction
 from deployconv.rewrites.base import Rewrite
@@ -49,14 +52,13 @@ def predict(candidates: Candidates, tuner: TunerOptions) -> Decision:
     Raises UsageError if the inputs of ``tuner`` do not fit the model.
     """
     view = candidates.planning.view
-    specs = input_specs(view.model.proto)
-    shapes = _shapes(candidates.planning, input_shapes(specs, tuner.feed))
+    given = input_shapes(input_specs(view.model.proto), tuner.feed)
+    shapes = _shapes(candidates.planning, given)
     predictor = _Predictor(
         table=TABLES[get_runtime(tuner.backend).cost_table],
         threads=tuner.threads or usable_cpus(),
         shapes=shapes,
         static=not view.shapes.dynamic,
-        measured=candidates.planning.options.policy == "fastest",
         fresh=_fresh(Names(view.names).maker("cost")),
     )
     predicted = _predict_sites(candidates, predictor)
@@ -66,7 +68,8 @@ def predict(candidates: Candidates, tuner: TunerOptions) -> Decision:
         if isinstance(observed, str):
             not_observed = observed
         else:
-            predictor = replace(predictor, shapes={**observed, **shapes}, graphs={})
+            shapes = _shapes(candidates.planning, given, observed)
+            predictor = replace(predictor, shapes=shapes, graphs={})
             predicted = _predict_sites(candidates, predictor)
     choices: dict[str, Choice] = {}
     taken: set[str] = set()
@@ -99,11 +102,12 @@ def _predict_sites(candidates: Candidates, predictor: _Predictor) -> dict[str, _
 
 
 def _lack_sizes(candidates: Candidates, predicted: Mapping[str, _SitePrediction]) -> bool:
-    """Whether a site of the main graph could not be predicted, so that a run may help."""
+    """Whether a site outside of functions could not be predicted, so that a run may help."""
     return any(
-        planned.id in predicted and not predicted[planned.id].savings
+        planned.id in predicted
+        and not predicted[planned.id].savings
+        and not any(scope.is_function for scope in planned.site.scope.ancestors())
         for planned in candidates.planning.default
-        if planned.site.scope.parent is None and not planned.site.scope.is_function
     )
 
 
@@ -113,19 +117,31 @@ def _fresh(name: Callable[[str], str]) -> Callable[[str], str]:
     return lambda suffix: name(f"{next(number)}/{suffix}")
 
 
-def _shapes(planning: Planning, given: Instance) -> Instance:
-    """All shapes that follow from those of the inputs, and from the geometry of the sites."""
+def _shapes(
+    planning: Planning, given: Instance, observed: Sequence[ValueInfoProto] = ()
+) -> Instance:
+    """All shapes that follow from those of the inputs, and from the geometry of the sites.
+
+    ``observed`` are tensors of the main graph with the shapes that they had in a run.
+    """
     shapes = planning.view.shapes
-    known, inside = shapes.at(given), []
+    inside = [value for value in observed if value.type.tensor_type.elem_type]
+    seen = {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in observed
+    }
+    known = {**seen, **(shapes.at(given, inside) or shapes.at(given))}
     for site in (planned.site for planned in planning.default):
-        if not isinstance(site, UpsampleSite) or site.output in known or site.input not in known:
+        if not isinstance(site, UpsampleSite) or site.tail:
+            continue
+        if site.output in known or site.input not in known:
             continue
         batch, _, *sizes = site.input_axes.of_tensor(known[site.input])
         made = [s * axis.stride + axis.extra for s, axis in zip(sizes, site.axes, strict=True)]
         dtype = helper.np_dtype_to_tensor_dtype(site.weight.dtype)
         shape = (batch, site.channels[1], *made)
         inside.append(helper.make_tensor_value_info(site.output, dtype, shape))
-        known = shapes.at(given, inside)
+        known = {**seen, **shapes.at(given, inside)}
     return known
 
 
@@ -199,8 +215,6 @@ class _Predictor:
     threads: int
     shapes: Instance
     static: bool
-    measured: bool
-    """Whether the choice is measured afterwards; then a form may need more memory."""
     fresh: Callable[[str], str]
     graphs: dict[tuple[Scope, int], CostGraph] = field(default_factory=dict)
     """The graphs as they were, by scope and size of the blocks of channels."""
@@ -227,7 +241,7 @@ class _Predictor:
             saved = self._ms(before) - self._ms(after)
             least = self.table.margin * sum(map(self._ms, gone.values()))
             worth = needed or saved > max(least, sum(others.values()))
-            worth = worth and (self.measured or not option.needs_measurement)
+            worth = worth and not option.needs_measurement
             savings.append(_Saving(option.choice, saved, others, worth))
         total: Work = {}
         for work in replaced.values():
@@ -243,7 +257,8 @@ class _Predictor:
     def _graph(self, site: Site) -> CostGraph:
         """The graph that has ``site``, as it was; in a function no size is known."""
         # Float16 is computed in float32, one node at a time, and never on blocks.
-        blocked = not isinstance(site, UpsampleSite) or site.weight.dtype == np.float32
+        conv = site.conv if isinstance(site, ConcatSite) else site
+        blocked = not isinstance(conv, UpsampleSite) or conv.weight.dtype == np.float32
         key = site.scope, self.table.block if blocked else 0
         if key not in self.graphs:
             scopes = list(site.scope.ancestors())
@@ -294,8 +309,36 @@ def _shapes_made(
     ]
     outputs = [ValueInfoProto(name=name) for name in nodes[-1].output]
     graph = helper.make_graph(nodes, "form", inputs, outputs, [*map(_bare, given.values())])
-    opsets = [helper.make_opsetid("", opset)]
-    return inferred_shapes(helper.make_model(graph, opset_imports=opsets))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    found = inferred_shapes(model)
+    if _with_sizes_of_col2im(model.graph, found):
+        found = inferred_shapes(model)
+    return found
+
+
+def _with_sizes_of_col2im(graph: GraphProto, shapes: Instance) -> bool:
+    """Make computed sizes that a Col2Im reads into initializers; whether there are any.
+
+    Shape inference takes the size of its image from an initializer only.
+    """
+    computed = [node for node in graph.node if node.op_type == "Col2Im"]
+    computed = [node for node in computed if node.output[0] not in shapes]
+    if not computed:
+        return False
+    known = {name: Known(tuple(map(Size.of, shape))) for name, shape in shapes.items()}
+    for tensor in graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            known[tensor.name] = Known.of(numpy_helper.to_array(tensor))
+    for node in graph.node:
+        with suppress(Unproven, KeyError):
+            made = symbolic.run(node, [known[name] for name in node.input])
+            known.update(zip(node.output, made, strict=False))
+    for node in computed:
+        with suppress(Unproven, KeyError):
+            sizes = numpy_helper.from_array(np.array(known[node.input[1]].ints(), np.int64))
+            sizes.name = node.input[1] = f"{node.output[0]}/sizes"
+            graph.initializer.append(sizes)
+    return True
 
 
 def _bare(tensor: gs.Constant) -> TensorProto:

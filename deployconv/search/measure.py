@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, exp, floor, sqrt
+from math import ceil, exp, floor, log, sqrt
 
 import numpy as np
 
@@ -25,6 +25,8 @@ FIRST_RUNS = _FIRST_ROUNDS + 1
 """The runs of each session until then."""
 _STUDENT = {2: 12.7, 3: 4.3, 4: 3.18, 5: 2.78}
 """Half width of the 95 % confidence interval of a mean of so many values, in standard errors."""
+_WIDEST = 10.0
+"""Few runs say little; the interval reaches at most this factor to either side."""
 _BLOCKS = 12
 """Ratios of so many rounds or more are taken in so many blocks: neighbours are not independent."""
 _ROUNDS = 6
@@ -65,7 +67,7 @@ class Timing:
         if len(ratios) in _STUDENT:
             logs = np.log(ratios)
             error = float(logs.std(ddof=1)) / sqrt(len(logs))
-            middle, half = float(logs.mean()), _STUDENT[len(logs)] * error
+            middle, half = float(logs.mean()), min(_STUDENT[len(logs)] * error, log(_WIDEST))
             low, high = exp(middle - half), exp(middle + half)
             return cls(median_ms, ratio, min(low, ratio), max(high, ratio))
         if len(ratios) >= 2 * _BLOCKS:

@@ -27,17 +27,17 @@ _Replace = Callable[[Selection, str], Selection]
 
 
 def confirm_within_memory_limit(
-    bench: Workbench, last: Sequence[Finalist], timings: Timings
+    bench: Workbench, last: Sequence[Finalist], timings: Timings, predicted: Choices
 ) -> tuple[Choices, frozenset[str]]:
     """Confirm that the whole model is faster than the original and needs no more than the limit.
 
     Returns the choices that hold, and the sites that stay as they were only because of the limit.
-    The memory of a device is not measured.
+    The memory of a device is not measured. ``predicted`` are forms that may be taken unmeasured.
     """
     kept = confirm(bench, last, timings)
     over_limit: frozenset[str] = frozenset()
     while kept and bench.measures_memory:
-        within = _within_limit(bench, Selection.of(kept, timings), timings).choices
+        within = _within_limit(bench, Selection.of(kept, timings), timings, predicted).choices
         if within == kept:
             break
         over_limit |= kept.keys() - within.keys()
@@ -47,17 +47,19 @@ def confirm_within_memory_limit(
     return kept, over_limit
 
 
-def _within_limit(bench: Workbench, selection: Selection, timings: Timings) -> Selection:
+def _within_limit(
+    bench: Workbench, selection: Selection, timings: Timings, predicted: Choices
+) -> Selection:
     """The selection without the forms that need too much memory.
 
-    If the memory cannot be measured, no site has one Conv per phase.
+    If the memory cannot be measured, no site has one Conv per phase unless that was predicted.
     """
     limit = bench.tuner.max_memory
 
     def excess(selection: Selection) -> float:
         ratio = bench.memory_ratio(selection.choices)
         if ratio is None:
-            return inf if _sites_holding_all_phases(selection) else 0.0
+            return inf if _sites_holding_all_phases(selection, predicted) else 0.0
         return max(ratio, limit) - limit
 
     def next_form(selection: Selection, name: str) -> Selection:
@@ -70,14 +72,22 @@ def _within_limit(bench: Workbench, selection: Selection, timings: Timings) -> S
                 return other
         return selection.without(name)
 
-    split = _sites_holding_all_phases(selection)
+    known = bench.memory_ratio(selection.choices) is not None
+    split = _sites_holding_all_phases(selection, {} if known else predicted)
     selection = _reduced(selection, split, next_form, excess)
     return _reduced(selection, selection.choices, form_that_fits, excess)
 
 
-def _sites_holding_all_phases(selection: Selection) -> list[str]:
-    """The sites with one Conv per phase whose results are all in memory at once."""
-    return [name for name, choice in selection.choices.items() if choice.holds_all_phases]
+def _sites_holding_all_phases(selection: Selection, predicted: Choices) -> list[str]:
+    """The sites with one Conv per phase whose results are all in memory at once.
+
+    Those in which that is the ``predicted`` form are left out.
+    """
+    return [
+        name
+        for name, choice in selection.choices.items()
+        if choice.holds_all_phases and predicted.get(name) != choice
+    ]
 
 
 def _reduced(

@@ -6,9 +6,10 @@ computes itself. Shape inference ends there, and so would the cost model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 
-from onnx import ModelProto, TensorProto, TypeProto, helper
+from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper
 
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.graph.load import LoadedModel
@@ -32,7 +33,9 @@ _NO_TENSORS = ("Sequence", "Optional", "ZipMap")
 """Parts of the names of operators whose outputs may be no tensors, if inference does not tell."""
 
 
-def observed_shapes(model: LoadedModel, known: Instance, tuner: TunerOptions) -> Instance | str:
+def observed_shapes(
+    model: LoadedModel, known: Instance, tuner: TunerOptions
+) -> list[ValueInfoProto] | str:
     """The shapes of tensors of the main graph in one run on the inputs of ``tuner``.
 
     The default runtime runs a copy of the model that has the shapes of these tensors as outputs.
@@ -43,11 +46,13 @@ def observed_shapes(model: LoadedModel, known: Instance, tuner: TunerOptions) ->
         tuner: the inputs, the threads, and the time to measure, of which the run takes a part.
 
     Returns:
-        Shape by tensor name, without tensors that have no element; or why there was no run.
+        Each tensor with its type and shape, without those that have no element; or why there was
+        no run.
     """
+    types = _types(model)
     proto = ModelProto()
     proto.CopyFrom(model.proto)
-    outputs = _add_shapes(proto, _unknown(model, known))
+    outputs = _add_shapes(proto, _unknown(model, known, types))
     limit = min(_LONGEST_RUN, _PART_OF_BUDGET * tuner.budget)
     try:
         feeds = make_feeds(input_specs(proto), tuner.feed).arrays
@@ -59,14 +64,24 @@ def observed_shapes(model: LoadedModel, known: Instance, tuner: TunerOptions) ->
             values = session.run_within(feeds, limit)
     except (BackendUnavailable, ModelError, UsageError) as error:
         return str(error)
-    shapes = {name: tuple(map(int, values[output])) for output, name in outputs.items()}
-    return {name: shape for name, shape in shapes.items() if prod(shape) > 0}
+    shapes = {name: values[output].tolist() for output, name in outputs.items()}
+    return [
+        helper.make_tensor_value_info(name, types[name].tensor_type.elem_type, shape)
+        if name in types
+        else helper.make_tensor_value_info(name, TensorProto.UNDEFINED, shape)
+        for name, shape in shapes.items()
+        if prod(shape) > 0
+    ]
 
 
-def _unknown(model: LoadedModel, known: Instance) -> list[str]:
-    """The tensors that nodes of the main graph make and whose shapes are not known."""
+def _types(model: LoadedModel) -> dict[str, TypeProto]:
+    """The types of the tensors of the main graph, as far as shape inference finds them."""
     inferred = infer_shapes(model.skeleton, model.name).graph
-    types = {value.name: value.type for value in (*inferred.value_info, *inferred.output)}
+    return {value.name: value.type for value in (*inferred.value_info, *inferred.output)}
+
+
+def _unknown(model: LoadedModel, known: Instance, types: Mapping[str, TypeProto]) -> list[str]:
+    """The tensors that nodes of the main graph make and whose shapes are not known."""
     return [
         name
         for node in model.proto.graph.node

@@ -19,6 +19,7 @@ from math import ceil, inf
 from deployconv.results import Candidate, Prediction
 from deployconv.rewrites.planning import PlannedSite
 from deployconv.runtimes.base import ModelSource
+from deployconv.search.alone import SmallModels
 from deployconv.search.candidates import Candidates
 from deployconv.search.choice import AS_IT_WAS, Choice, Choices, Decision, TunerOptions
 from deployconv.search.measure import Timing
@@ -59,13 +60,13 @@ def tune(
         candidates.planning.default, key=lambda site: _size(site, predicted), reverse=True
     )
     raced = [(site, options) for site in sites if (options := candidates.of_site(site))]
-    best = dict(predicted.choices)
+    alone, best = SmallModels(bench), dict(predicted.choices)
     timings: dict[str, SiteTimings] = {}
     for position, (planned, options) in enumerate(raced):
         name = planned.id
         if name not in bench.joined(best):
             forms = {str(option.choice): option.choice for option in options}
-            race = _Race(bench, planned, forms, _predicted_ms(predicted, name), best)
+            race = _Race(bench, alone, planned, forms, _predicted_ms(predicted, name), best)
             timings[name] = SiteTimings(
                 forms, race.run(bench.race_seconds / (len(raced) - position))
             )
@@ -75,7 +76,7 @@ def tune(
         if tuner.on_progress is not None:
             tuner.on_progress((position + 1) / (len(raced) + 1))
     last = finalists(predicted.choices, timings)
-    kept, over_limit = confirm_within_memory_limit(bench, last, timings)
+    kept, over_limit = confirm_within_memory_limit(bench, last, timings, predicted.choices)
     names = {name: str(kept.get(name, AS_IT_WAS)) for name in timings}
     names |= dict.fromkeys(bench.joined(kept), "none of its own")
     reported = {
@@ -113,7 +114,8 @@ class _Race:
     """The forms of one site, timed against each other.
 
     Attributes:
-        bench: times them.
+        bench: times them within the whole model.
+        alone: times them without the rest of it.
         planned: the site.
         forms: its forms, by name.
         predicted_ms: their predicted milliseconds, and those of the site as it was.
@@ -121,6 +123,7 @@ class _Race:
     """
 
     bench: Workbench
+    alone: SmallModels
     planned: PlannedSite
     forms: Mapping[str, Choice]
     predicted_ms: Mapping[str, float]
@@ -138,7 +141,7 @@ class _Race:
         if part < _DROWNS or len(likely) < len(self.forms):
             alone = self._likely(seconds - bench.clock.build_seconds, min(part, 1.0))
             if len(alone) >= len(likely) and alone:
-                timings = bench.compare_alone(self.planned, list(alone.values()), seconds)
+                timings = self.alone.compare(self.planned, list(alone.values()), seconds)
                 likely = alone if timings else likely
         by_itself = bool(timings)
         if not timings and likely:

@@ -10,25 +10,23 @@ from functools import cached_property, partial
 from math import isinf
 from pathlib import Path
 
-from onnx import ValueInfoProto
-
 from deployconv.errors import CheckFailed
 from deployconv.graph.save import staged
 from deployconv.proof.certificate import certify, folder_name
 from deployconv.proof.compare import compare_outputs
+from deployconv.proof.floor import ReferenceFloor, compare_with_floor
 from deployconv.proof.inputs import make_feeds
-from deployconv.proof.parity import ReferenceFloor, check_parity, compare_with_floor
+from deployconv.proof.parity import check_parity
 from deployconv.results import Candidate, OutputParity, Parity
-from deployconv.rewrites.planning import PlannedSite, apply
+from deployconv.rewrites.planning import apply
 from deployconv.runtimes import get_backend, get_runtime
 from deployconv.runtimes.base import Array, GpuSession, ModelSource, Session
-from deployconv.runtimes.blocks import GROUP, time_in_blocks
+from deployconv.runtimes.blocks import GROUP, Interval, time_in_blocks
 from deployconv.runtimes.measure import describe_machine, peak_memory
 from deployconv.search.cache import Key, TimingCache
 from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Choice, Choices, Finalist, TunerOptions
 from deployconv.search.measure import FIRST_RUNS, MARGIN, Timing, time_against_first
-from deployconv.search.small_model import SmallModel
 
 _BEYOND = 1.5
 """How many times the budget may be spent if a step takes longer than expected."""
@@ -196,37 +194,6 @@ class Workbench:
                 return []
             return time_against_first(sessions, self.feeds, end - time.monotonic())
 
-    def compare_alone(
-        self, planned: PlannedSite, forms: Sequence[Choice], seconds: float
-    ) -> list[Timing]:
-        """Time forms of one site against the site as it was, all in small models.
-
-        Returns no timings if the site cannot be cut out of the model. Raises FormFailed for a form
-        that computes something else.
-        """
-        small = self._small_model(planned)
-        if small is None:
-            return []
-        end = time.monotonic() + seconds
-        kept = self.candidates.with_choices({}).sites
-        # A layer that stays may have other layers folded into its weights.
-        rewrites = [one.rewrite for one in kept if one.id == planned.id]
-        for choice in forms:
-            self._certify({planned.id: choice})
-            rewrites.append(self.candidates.option(planned, choice).rewrite)
-        feeds = self._intermediate(small.inputs)
-        models = [small.with_rewrite(rewrite, feeds) for rewrite in rewrites]
-        sessions = [
-            get_backend(self.tuner.backend).prepare(
-                model.SerializeToString(), threads=self.tuner.threads
-            )
-            for model in models
-            if model is not None
-        ]
-        if len(sessions) < len(models):
-            return []
-        return time_against_first(sessions, feeds, end - time.monotonic())
-
     def fastest(self, finalists: Sequence[Finalist]) -> Choices | None:
         """Which of ``finalists`` is faster than the original; empty if none is, None without time.
 
@@ -259,13 +226,13 @@ class Workbench:
         self._compared.update(name for one, _, _ in made for name in one.choices)
         best: int | None = None
         for position, (one, _, _) in enumerate(made, 1):
-            found = blocks.interval(position, first=best or 0)
+            found = Interval.of(blocks.ratios(position, first=best or 0))
             if best is not None:
                 better = found.ratio > 1.0 and found.low > 1.0 - MARGIN
             elif one.likely:
                 better = found.ratio > 1.0 and not found.slower
             else:
-                better = found.low > 1.0 + MARGIN
+                better = blocks.interval(position).low > 1.0 + MARGIN
             if better:
                 best = position
         return {} if best is None else made[best - 1][0].choices
@@ -298,7 +265,7 @@ class Workbench:
                 )
         return self._peaks.get(key)
 
-    def _certify(self, choices: Choices) -> None:
+    def certify(self, choices: Choices) -> None:
         """Raise FormFailed unless every form in ``choices`` has its certificate."""
         for planned in self.candidates.planning.default:
             name = planned.id
@@ -326,7 +293,7 @@ class Workbench:
 
     def _written(self, choices: Choices, stack: ExitStack) -> Path:
         """A file with the model with ``choices``, certified; deleted when ``stack`` closes."""
-        self._certify(choices)
+        self.certify(choices)
         after = apply(self.candidates.with_choices(choices))
         folder = self.candidates.model.folder
         return stack.enter_context(staged(after.proto, folder, None, after.added)).path
@@ -367,26 +334,6 @@ class Workbench:
         return ReferenceFloor(
             self.source, self.original, backend, self.feeds, self.expected, threads
         )
-
-    def _small_model(self, planned: PlannedSite) -> SmallModel | None:
-        """The small model of a site with all that its forms replace."""
-        options = self.candidates.of_site(planned)
-        view = self.candidates.planning.view
-        return SmallModel.around(view, [option.rewrite for option in options])
-
-    def _intermediate(self, names: Sequence[str]) -> dict[str, Array]:
-        """Tensors inside the original, computed from its inputs."""
-        with ExitStack() as stack:
-            after = apply(self.candidates.with_choices({}))
-            outputs = {output.name for output in after.proto.graph.output}
-            after.proto.graph.output.extend(
-                ValueInfoProto(name=name) for name in names if name not in outputs
-            )
-            folder = self.candidates.model.folder
-            path = stack.enter_context(staged(after.proto, folder, None, after.added)).path
-            session = get_backend(self.tuner.backend).prepare(path, threads=self.tuner.threads)
-            found = {**self.feeds, **session.run(self.feeds)}
-        return {name: found[name] for name in names}
 
     def cached_timings(self, site: str) -> tuple[Candidate, ...]:
         """The timings of a site from an earlier call; empty if there are none."""

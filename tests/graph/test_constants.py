@@ -216,6 +216,12 @@ BIASES = {
         node("Sub", ["channels", "minus"], ["width"]),
         node("Expand", ["zero", "width"], ["b"]),
     ],
+    "Expand to channels that Split takes from the input's shape": [
+        node("Shape", ["x"], ["shape"]),
+        node("Split", ["shape", "parts"], ["batch", "channels", "rest"]),
+        node("Sub", ["channels", "minus"], ["width"]),
+        node("Expand", ["zero", "width"], ["b"]),
+    ],
     "ConstantOfShape of channels sliced from the input's shape": [
         node("Shape", ["x"], ["channels"], start=1, end=2),
         node("Sub", ["channels", "minus"], ["width"]),
@@ -233,6 +239,7 @@ def test_a_bias_that_depends_on_static_channels_alone_is_folded(
     original = upsampler(("h", "w_size"), batch="n", opset=18)
     del original.graph.initializer[1]
     held = {"zero": np.float32(0), "axis": np.array([1]), "minus": np.array([-1])}
+    held["parts"] = np.array([1, 1, 2])
     original.graph.initializer.extend(tensor(name, array) for name, array in held.items())
     site = original.graph.node.pop()
     original.graph.node.extend([*nodes, site])

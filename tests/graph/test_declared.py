@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from deployconv.options import Shuffle
+from deployconv.graph.load import load
+from deployconv.options import RewriteOptions, Shuffle
+from deployconv.rewrites.planning import plan_model
 from deployconv.runtimes import get_backend
-from tests.build import assert_equal, integers, rewrite, run
+from tests.build import (
+    FLOAT,
+    Size,
+    assert_equal,
+    graph,
+    integers,
+    model,
+    node,
+    rewrite,
+    run,
+    tensor,
+    value,
+)
 from tests.match.graphs import NEAREST, floats, parsed
 
 WEIGHTS = {
@@ -33,20 +48,19 @@ STALE = {
 
 def made_dynamic(body: str, shape: str, axes: Sequence[int]) -> ModelProto:
     """A static model that declares all shapes, whose input is then made dynamic along ``axes``."""
-    model = parsed(f"a = Relu(x) {body}", WEIGHTS, shape, opset=18)
-    model.graph.output[0].type.tensor_type.ClearField("shape")
-    model = onnx.shape_inference.infer_shapes(model)
-    (given,), (made,) = model.graph.input, model.graph.output
+    static = parsed(f"a = Relu(x) {body}", WEIGHTS, shape, opset=18)
+    static.graph.output[0].type.tensor_type.ClearField("shape")
+    made = onnx.shape_inference.infer_shapes(static)
     for axis in axes:
-        for value in (given, made):
-            value.type.tensor_type.shape.dim[axis].dim_param = f"{value.name}{axis}"
-    return model
+        for end in (made.graph.input[0], made.graph.output[0]):
+            end.type.tensor_type.shape.dim[axis].dim_param = f"{end.name}{axis}"
+    return made
 
 
-def sizes(value: ValueInfoProto) -> list[int | str | None]:
+def sizes(declared: ValueInfoProto) -> list[int | str | None]:
     return [
         dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-        for dim in value.type.tensor_type.shape.dim
+        for dim in declared.type.tensor_type.shape.dim
     ]
 
 
@@ -73,25 +87,21 @@ def test_what_does_not_follow_from_the_inputs_is_no_longer_declared() -> None:
     original = made_dynamic(*STALE["two_layers"], axes=[0, 2, 3])
     original.graph.output.append(next(v for v in original.graph.value_info if v.name == "q"))
     _, after = rewrite(original, verify=False)
-    declared = {
-        value.name: sizes(value) for value in (*after.graph.value_info, *after.graph.output)
-    }
+    declared = {v.name: sizes(v) for v in (*after.graph.value_info, *after.graph.output)}
     assert declared["a"] == [None, 2, None, None]
     # An output that a node reads as well; the last one is what the model states to the outside.
     assert declared["q"] == [None, 6, None, None]
     assert declared["y"] == sizes(original.graph.output[0])
     assert after.graph.input == original.graph.input
-    assert {value.name for value in after.graph.value_info} == {
-        value.name for value in original.graph.value_info
-    }
+    assert {v.name for v in after.graph.value_info} == {v.name for v in original.graph.value_info}
 
 
 def test_what_inference_confirms_stays_declared() -> None:
     original = made_dynamic(*STALE["unequal"], axes=[0])
-    before = {value.name: sizes(value) for value in original.graph.value_info}
+    before = {v.name: sizes(v) for v in original.graph.value_info}
     assert before["a"] == [1, 2, 4, 6]
     _, after = rewrite(original, verify=False)
-    assert {value.name: sizes(value) for value in after.graph.value_info} == before
+    assert {v.name: sizes(v) for v in after.graph.value_info} == before
     original = made_dynamic(*STALE["unequal"], axes=[0, 3])
     _, after = rewrite(original, verify=False)
     assert sizes(after.graph.value_info[0]) == [None, 2, 4, None]
@@ -102,3 +112,45 @@ def test_no_shapes_are_declared_that_were_not() -> None:
     del original.graph.value_info[:]
     _, after = rewrite(original, verify=False)
     assert not after.graph.value_info
+
+
+def looped(shape: Sequence[Size], opset: int = 18) -> ModelProto:
+    """A Loop whose body declares a state of 1x2x4x6, for an input of ``shape``."""
+    state = [1, 2, 4, 6]
+    body = graph(
+        [
+            node("Identity", ["on"], ["on_"]),
+            node("ConvTranspose", ["s", "k"], ["u"], strides=[2, 1], name="up"),
+            node("MaxPool", ["u"], ["s_"], strides=[2, 1], kernel_shape=[3, 2]),
+        ],
+        [
+            value("i", TensorProto.INT64, []),
+            value("on", TensorProto.BOOL, []),
+            value("s", FLOAT, state),
+        ],
+        [value("on_", TensorProto.BOOL, []), value("s_", FLOAT, state)],
+        [tensor("k", integers(2, 2, 3, 2))],
+    )
+    main = graph(
+        [node("Loop", ["n", "", "x"], ["y"], body=body, name="loop")],
+        [value("x", FLOAT, shape)],
+        [value("y", FLOAT, [None] * 4)],
+        [tensor("n", np.array(2))],
+    )
+    return model(main, opset)
+
+
+@pytest.mark.parametrize("shuffle", ["auto", "col2im"])
+def test_states_of_a_loop_have_the_sizes_that_it_begins_with_and_keeps(shuffle: Shuffle) -> None:
+    original = looped([None, 2, None, None])
+    done, after = rewrite(original, shuffle=shuffle)
+    assert done.sites[0].status == "rewritten"
+    session = get_backend("ort").prepare(after.SerializeToString(), threads=1)
+    for shape in ((1, 2, 4, 6), (2, 2, 5, 7), (0, 2, 4, 6)):
+        feeds = {"x": integers(*shape)}
+        assert_equal(run(original, feeds), session.run(feeds))
+    # Sizes that hold in every iteration are known; sizes that the Loop does not keep are not.
+    assert plan_model(load(looped([1, 2, 4, 6])), RewriteOptions(shuffle="two-step")).warnings == ()
+    shrinking = looped([1, 2, 4, 6])
+    shrinking.graph.node[0].attribute[0].g.node[2].attribute[0].ints[0] = 1
+    assert plan_model(load(shrinking), RewriteOptions(shuffle="two-step")).warnings

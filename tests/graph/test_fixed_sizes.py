@@ -78,6 +78,21 @@ def test_two_sizes_that_a_reshape_fixes_are_named_as_the_reason(
     assert codes(done.sites) == ["baked-sizes"]
 
 
+def test_an_input_whose_size_has_the_same_name_is_not_fixed() -> None:
+    """Runtimes do not compare the sizes of two inputs."""
+    original = parsed(f"{ZEROS} {CONV}", {**TALL, **PADS}, "n,2,4,3")
+    other = original.graph.input.add()
+    other.CopyFrom(original.graph.input[0])
+    other.name = "other"
+    original.graph.node.add(op_type="Relu", input=["other"], output=["o"])
+    original.graph.output.add().CopyFrom(original.graph.output[0])
+    original.graph.output[1].name = "o"
+    seen = view(load(original))
+    shapes = {node.inputs[0].name: node.inputs[0].shape for node in seen.scopes[0].nodes}
+    assert shapes["x"][0] == 1
+    assert shapes["other"][0] == "n"
+
+
 @pytest.mark.parametrize("used", [True, False])
 def test_a_reshape_that_nothing_needs_fixes_no_size(used: bool) -> None:
     """A runtime may leave it out."""

@@ -238,6 +238,28 @@ def test_a_loop_that_exchanges_two_weights_makes_them_run_time_weights() -> None
     assert reasons(original, verify=False) == ["runtime-weight"]
 
 
+def integers_of(weight: str) -> list[NodeProto]:
+    """DequantizeLinear makes ``weight`` of integers, one scale per output channel."""
+    return [node("DequantizeLinear", ["q", "s"], [weight], axis=1)]
+
+
+QUANTIZED = [
+    tensor("q", integers(*CARRIED, dtype=np.int8)),
+    tensor("s", np.array([0.5, 1, 2], np.float32)),
+]
+
+
+def test_integers_whose_values_are_handed_on_unchanged_stay_integers() -> None:
+    original = with_weight(*integers_of("w_in"), carries("w"))
+    original.graph.initializer.extend(QUANTIZED)
+    (unused,) = [held for held in original.graph.initializer if held.name == "w_in"]
+    original.graph.initializer.remove(unused)
+    after = assert_rewritten(original, {"x": feeds_for(original)["x"], "yes": np.array(True)})
+    (loop,) = (made for made in after.graph.node if made.op_type == "Loop")
+    inside = [made.op_type for made in loop.attribute[0].g.node]
+    assert "DequantizeLinear" in inside
+
+
 # --- weights that are arguments of functions
 
 
@@ -279,3 +301,34 @@ def test_weights_that_differ_between_the_calls_of_a_function(computed: bool) -> 
     assert site.reason is not None
     assert site.reason.code == "function-argument"
     assert "inline the function" in site.reason.text
+
+
+def test_integers_whose_values_a_call_passes_stay_integers() -> None:
+    original = calls("dequantized")
+    original.graph.node.insert(0, integers_of("dequantized")[0])
+    original.graph.initializer.extend(QUANTIZED)
+    after = assert_rewritten(original, {"x": integers(*SHAPE)})
+    assert "DequantizeLinear" in [made.op_type for made in after.functions[0].node]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_bias_that_a_function_casts_like_its_argument(dtype: type) -> None:
+    """The element type of an argument is known from the calls alone."""
+    nodes = [
+        node("Constant", [], ["zero"], value_float=1.0),
+        node("CastLike", ["zero", "a"], ["cast"]),
+        node("Shape", ["w"], ["width"], start=1, end=2),
+        node("Expand", ["cast", "width"], ["b"]),
+        node("ConvTranspose", ["a", "w", "b"], ["c"], name="up", strides=[2, 2]),
+    ]
+    opset = [helper.make_opsetid("", 18)]
+    function = helper.make_function("local", "Up", ["a", "w"], ["c"], nodes, opset)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    body = graph(
+        [node("Up", ["x", "w"], ["y"], name="call", domain="local")],
+        [value("x", kind, SHAPE)],
+        [value("y", kind, [None] * 4)],
+        [tensor("w", integers(*CARRIED, dtype=dtype))],
+    )
+    original = model(body, opset=18, domains=["local"], functions=[function])
+    assert_rewritten(original, {"x": integers(*SHAPE, dtype=dtype)})

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 import deployconv
 from deployconv.graph.load import load
@@ -67,6 +67,15 @@ def static(body: str, **constants: Any) -> Case:
 
 
 NHWC = floats(1, 2, 3, 1)
+RESIZED = f"r = Resize<{NEAREST}>(x, , by)"
+VALUES: dict[str, Any] = {
+    "by": NHWC,
+    "scale": floats(2, -1),
+    "offset": floats(-3, 2),
+    "wide": floats(2, -1).reshape(1, 1, 1, 2),
+    "none": np.float32(0),
+    "six": np.float32(6),
+}
 W1 = integers(3, 2, 3, seed=1)
 UPSAMPLED = {
     "resize by scales": dynamic(f"u = Resize<{NEAREST}>(x, , by)", by=NHWC),
@@ -196,6 +205,28 @@ def test_a_transpose_of_the_small_image_comes_first() -> None:
     assert [node.op_type for node in others] == ["Conv", "DepthToSpace", "Slice"]
 
 
+def test_the_size_of_the_image_does_not_matter() -> None:
+    """A map of every pixel would not fit in memory."""
+    body = f"r = Resize<{NEAREST}>(x, , by) m = Mul(r, scale) u = Relu(m) {FIRST} {CONV}"
+    model = Case(body, dims="1,40000,40000,2", constants=VALUES).model
+    assert codes(deployconv.inspect(model).sites) == [None]
+
+
+def test_in_a_function_without_known_shapes() -> None:
+    case = UPSAMPLED["resize by scales"]
+    model = case.model
+    opsets = [helper.make_opsetid("", 17)]
+    constants = [
+        helper.make_node("Constant", [], [one.name], value=one) for one in model.graph.initializer
+    ]
+    nodes = [*constants, *model.graph.node]
+    model.functions.append(helper.make_function("own", "layer", ["x"], ["y"], nodes, opsets))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.append(helper.make_node("layer", ["x"], ["y"], domain="own"))
+    assert codes(assert_never_wrong(model, case.shapes)) == [None]
+
+
 def test_two_layers_of_one_image() -> None:
     body = f"u = Resize<{NEAREST}>(x, , by) {FIRST} p = Conv<pads=[1,1,1,1]>(z, w, b)"
     constants = {"by": NHWC, "v": integers(3, 2, 5, 5, seed=4)}
@@ -204,15 +235,6 @@ def test_two_layers_of_one_image() -> None:
     assert codes(assert_never_wrong(case.model, case.shapes)) == [None, None]
 
 
-RESIZED = f"r = Resize<{NEAREST}>(x, , by)"
-VALUES: dict[str, Any] = {
-    "by": NHWC,
-    "scale": floats(2, -1),
-    "offset": floats(-3, 2),
-    "wide": floats(2, -1).reshape(1, 1, 1, 2),
-    "none": np.float32(0),
-    "six": np.float32(6),
-}
 BETWEEN = {
     "batch normalization and relu": "m = Mul(r, scale) a = Add(m, offset) u = Relu(a)",
     "constants of all axes": "m = Mul(r, wide) u = Sub(m, wide)",
@@ -378,8 +400,8 @@ def test_the_shuffle_after_it_runs_with_the_sizes_of_this_model_only() -> None:
 @pytest.mark.parametrize("mistake", ["axes", "constant"])
 def test_channels_and_columns_exchanged_do_not_pass_the_certificate(mistake: str) -> None:
     """There are as many of them."""
-    body = f"r = Resize<{NEAREST}>(x, , by) u = Mul(r, scale) {FIRST} {CONV}"
-    constants = {**VALUES, "by": floats(1, 2, 1, 1)}
+    body = f"r = Resize<{NEAREST}>(x, , , to) u = Mul(r, scale) {FIRST} {CONV}"
+    constants = {**VALUES, "to": ints(1, 8, 2, 2)}
     model = Case(body, dims="1,4,2,2", constants=constants).model
     (planned,) = plan_model(load(model), RewriteOptions()).sites
     made = planned.rewrite

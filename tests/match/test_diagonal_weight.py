@@ -6,9 +6,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from onnx import ModelProto, helper
 
-from tests.build import Array, assert_rewritten, conv_transpose, integers, rewrite
+from tests.build import (
+    FLOAT,
+    Array,
+    assert_rewritten,
+    conv_transpose,
+    graph,
+    integers,
+    model,
+    node,
+    ops,
+    reasons,
+    rewrite,
+    run,
+    tensor,
+    value,
+)
+from tests.quantized import scales
 
 CHANNELS = 5
 BILINEAR = np.outer([1, 3, 3, 1], [1, 3, 3, 1]).astype(np.float32)
@@ -51,6 +68,14 @@ def test_the_new_conv_has_a_group_for_each_channel(name: str, form: str) -> None
         assert set(groups) == {len(kernels)}
 
 
+def test_the_result_is_that_of_pytorch() -> None:
+    kernels, x = integers(CHANNELS, 4, 4), integers(2, CHANNELS, 5, 6)
+    dense = torch.from_numpy(diagonal(kernels))
+    expected = torch.nn.functional.conv_transpose2d(torch.from_numpy(x), dense, None, 2, 1)
+    _, after = rewrite(layer(kernels, bias=False), verify=False)
+    np.testing.assert_array_equal(run(after, {"x": x})["y"], expected.numpy())
+
+
 def test_the_multiplications_saved_are_counted() -> None:
     done, _ = rewrite(layer(SAME), form="crop")
     (site,) = done.sites
@@ -91,6 +116,54 @@ def test_a_weight_that_mixes_two_channels_stays_dense() -> None:
     assert "group" not in {attribute.name for attribute in conv.attribute} or (
         helper.get_node_attr_value(conv, "group") == 1
     )
+
+
+def integer_weights(axis: int | None, kind: Any, zero: int) -> ModelProto:
+    """A layer whose integers are ``zero`` wherever two channels would mix."""
+    kernels = np.random.default_rng(0).integers(20, 90, (CHANNELS, 4, 4)).astype(kind)
+    weight = np.full((CHANNELS, CHANNELS, 4, 4), zero, kind)
+    weight[range(CHANNELS), range(CHANNELS)] = kernels
+    per = () if axis is None else (CHANNELS,)
+    held = {
+        "q": weight,
+        "s": scales(per, np.random.default_rng(1)),
+        "z": np.full(per, zero, kind),
+        "b": integers(CHANNELS, seed=1),
+    }
+    attributes = {} if axis is None else {"axis": axis}
+    nodes = [
+        node("DequantizeLinear", ["q", "s", "z"], ["w"], **attributes),
+        node("ConvTranspose", ["x", "w", "b"], ["y"], name="up", strides=[2, 2]),
+    ]
+    body = graph(
+        nodes,
+        [value("x", FLOAT, ["n", CHANNELS, "h", "v"])],
+        [value("y", FLOAT, [None] * 4)],
+        [tensor(name, array) for name, array in held.items()],
+    )
+    return model(body)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+@pytest.mark.parametrize(("kind", "zero"), [(np.int8, 0), (np.int8, 7), (np.uint8, 128)])
+def test_integers_stay_integers(axis: int | None, kind: Any, zero: int) -> None:
+    """A scale of an input channel is that of the one output channel which reads it."""
+    original = integer_weights(axis, kind, zero)
+    after = assert_rewritten(original, {"x": integers(2, CHANNELS, 3, 4)})
+    (conv,) = (proto for proto in after.graph.node if proto.op_type == "Conv")
+    assert helper.get_node_attr_value(conv, "group") == CHANNELS
+    assert ops(after)["DequantizeLinear"] == 1
+
+
+def test_scales_along_a_kernel_axis_keep_the_layer_dense() -> None:
+    original = integer_weights(0, np.int8, 0)
+    original.graph.node[0].attribute[0].i = 2
+    for held in original.graph.initializer:
+        if held.name == "s":
+            held.CopyFrom(tensor("s", np.array([1, 2, 1, 1], np.float32)))
+        elif held.name == "z":
+            held.CopyFrom(tensor("z", np.zeros(4, np.int8)))
+    assert reasons(original, verify=False) == ["per-input-channel-scale"]
 
 
 def test_infinite_elements_are_refused_wherever_they_stand() -> None:

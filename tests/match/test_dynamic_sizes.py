@@ -26,6 +26,7 @@ UNIFORM = {
     "twice": f"{DOUBLED} hw = Identity(new)",
     "sum": "old = Slice(s, k2, k4) hw = Add(old, old)",
     "by gather": "h = Gather(s, k2) v = Gather(s, k3) hv = Concat<axis=0>(h, v) hw = Mul(hv, k2)",
+    "by split": "n, c, h, v = Split<axis=0>(s, ones) hv = Concat<axis=0>(h, v) hw = Mul(hv, k2)",
     "half of four": "old = Slice(s, k2, k4) four = Mul(old, k4) hw = Div(four, k2)",
     "more and less": f"{DOUBLED} more = Add(new, k7) hw = Sub(more, k7)",
     "never below 1": f"{DOUBLED} hw = Max(new, k1)",
@@ -75,6 +76,7 @@ CHAINS = {
 
 CONSTANTS: dict[str, Array] = {
     "large": ints(1000),
+    "ones": ints(1, 1, 1, 1),
     "seven": ints(7),
     "sixteen": ints(16),
     "twentyfour": ints(24),

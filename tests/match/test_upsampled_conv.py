@@ -387,6 +387,11 @@ CASTS = {
         f"a = Cast<to=1>(x) r = Resize<{NEAREST}>(a, , scales) l = LeakyRelu<alpha=0.5>(r)"
         " z = Cast<to=10>(l)"
     ),
+    "channels last": (
+        "t = Transpose<perm=[0,2,3,1]>(x) a = Cast<to=1>(t)"
+        f" r = Resize<{NEAREST}>(a, , last_scales) h = Cast<to=10>(r)"
+        " z = Transpose<perm=[0,3,1,2]>(h)"
+    ),
     "behind zero insertion": (
         "a = Cast<to=1>(x) u = Unsqueeze(a, axes) p = Pad(u, zeros) r = Reshape(p, doubled)"
         " z = Cast<to=10>(r)"
@@ -400,6 +405,7 @@ def test_a_cast_between_upsampling_and_conv(body: str, dtype: Any) -> None:
     """Islands of float16 in a float32 model, and of float32 in a float16 model."""
     constants = {
         "scales": floats(1, 1, 2, 2),
+        "last_scales": floats(1, 2, 2, 1),
         "axes": ints(3, 5),
         "zeros": ints(*[0] * 9, 1, 0, 1),
         "doubled": ints(0, 0, 8, 6),

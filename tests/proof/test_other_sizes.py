@@ -180,8 +180,8 @@ def test_rewrite_fails_and_says_at_which_size(monkeypatch: pytest.MonkeyPatch) -
     candidate = fixed_at_as_y().SerializeToString()
     original = check_parity
 
-    def swapped(reference: Any, _: Any, *rest: Any) -> Parity:
-        return original(reference, candidate, *rest)
+    def swapped(reference: Any, _: Any, *rest: Any, **named: Any) -> Parity:
+        return original(reference, candidate, *rest, **named)
 
     monkeypatch.setattr("deployconv.proof.parity.check_parity", swapped)
     with pytest.raises(CheckFailed, match=r"parity failed: at x:2,2,32,96: the candidate does not"):
@@ -233,3 +233,9 @@ def test_a_rewritten_model_runs_at_every_size() -> None:
     done, _ = rewrite(upsampler(**DYNAMIC))
     assert done.parity is not None
     assert [size.status for size in done.parity.other_sizes] == ["passed", "passed"]
+
+
+def test_an_unchanged_copy_is_run_once() -> None:
+    done, _ = rewrite(upsampler(**DYNAMIC), skip="*")
+    assert done.parity is not None
+    assert done.parity.other_sizes == ()

@@ -11,7 +11,7 @@ from onnx import ModelProto, helper
 
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.options import FeedOptions
-from deployconv.proof import parity
+from deployconv.proof import floor, parity
 from deployconv.proof.parity import check_parity
 from deployconv.results import Parity
 from tests.runtimes.tiny import (
@@ -261,11 +261,11 @@ class TestNothingCompared:
 def test_a_nudge_is_one_unit_of_rounding(dtype: Any) -> None:
     one = np.array([1.0, -1.0, 0.0], dtype)
     eps = float(ml_dtypes.finfo(dtype).eps)
-    nudged = parity._nudged(one)
+    nudged = floor._nudged(one)
     assert nudged.dtype == dtype
     assert nudged.astype(np.float64).tolist() == [1 + eps, -1 - eps, 0.0]
 
 
 def test_a_nudge_leaves_integers_and_ranks_alone() -> None:
-    assert parity._nudged(np.array(1.0, np.float32)).shape == ()
-    assert parity._nudged(np.arange(3)).tolist() == [0, 1, 2]
+    assert floor._nudged(np.array(1.0, np.float32)).shape == ()
+    assert floor._nudged(np.arange(3)).tolist() == [0, 1, 2]

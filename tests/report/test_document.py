@@ -83,7 +83,7 @@ def test_every_form_that_was_timed_is_there() -> None:
     measured, slower = parsed(document.of_rewriting(samples.FASTEST))["sites"]
     assert measured["candidates"][1] == {
         **{"name": "crop, col2im", "ms": 3.32, "ratio": 1.63, "low": 1.58, "high": 1.7},
-        "chosen": True,
+        **{"chosen": True, "alone": False},
     }
     assert slower["reason"]["code"] == "slower"
     assert [entry["chosen"] for entry in slower["candidates"]] == [True, False]

@@ -167,6 +167,11 @@ def test_candidates_line_up_and_the_chosen_one_is_marked() -> None:
     ]
 
 
+def test_a_candidate_that_was_timed_without_the_model_is_told() -> None:
+    alone = replace(samples.MEASURED.candidates[1], alone=True)
+    assert lines.candidate_line(alone).endswith("1.63 (1.58 to 1.70), these layers alone")
+
+
 def test_a_prediction_is_called_one() -> None:
     assert [lines.candidate_line(entry) for entry in samples.PREDICTED.candidates] == [
         "    as it was              5.410 ms predicted",

@@ -14,7 +14,7 @@ from onnx import ModelProto
 from deployconv.runtimes import blocks, get_backend
 from deployconv.runtimes.base import Array, Feeds, ModelSource, Session
 from deployconv.runtimes.blocks import Blocks
-from deployconv.search import measure, workbench
+from deployconv.search import alone, measure, workbench
 from deployconv.search.measure import Timing
 
 Cost = Callable[[ModelProto], float]
@@ -123,11 +123,13 @@ class ScriptedBackend:
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ScriptedBackend:
     made = ScriptedBackend()
-    monkeypatch.setattr(workbench, "get_backend", lambda name: made)
-    monkeypatch.setattr(workbench, "time_against_first", made.compare)
+    for module in (workbench, alone):
+        monkeypatch.setattr(module, "get_backend", lambda name: made)
+        monkeypatch.setattr(module, "time_against_first", made.compare)
     monkeypatch.setattr(workbench, "time_in_blocks", made.compare_blocks)
     monkeypatch.setattr(workbench, "peak_memory", made.peak_memory)
-    monkeypatch.setattr(workbench, "time", SimpleNamespace(monotonic=lambda: made.now))
+    for timed in (workbench, alone):
+        monkeypatch.setattr(timed, "time", SimpleNamespace(monotonic=lambda: made.now))
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "cache" / name)
     return made
 
@@ -138,7 +140,8 @@ def clocked(scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> Scrip
     clock = SimpleNamespace(monotonic=lambda: scripted.now)
     for module in (measure, blocks):
         monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(workbench, "time_against_first", measure.time_against_first)
+    for user in (workbench, alone):
+        monkeypatch.setattr(user, "time_against_first", measure.time_against_first)
     monkeypatch.setattr(workbench, "time_in_blocks", blocks.time_in_blocks)
     return scripted
 

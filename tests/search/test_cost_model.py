@@ -53,6 +53,23 @@ COL2IM_WINS = table(scattered=9.0, col2im=1.0, col2im_pairs=1.0, **SLOW)
 NOTHING_WINS = table(col2im=1.0, col2im_pairs=1.0, **SLOW)
 
 
+def test_a_crop_after_a_col2im_is_predicted_at_dynamic_sizes_too() -> None:
+    """Shape inference knows the result of a Col2Im only if its sizes are an initializer."""
+    shape = {"x": (1, 2, 5, 6)}
+    predicted = []
+    for sizes in ((5, 6), ("h", "w")):
+        done = deployconv.rewrite(
+            upsampler(sizes, opset=18), policy="cost", shape=shape, verify=False, bench=False
+        )
+        names = {entry.name: entry for entry in done.sites[0].candidates}
+        predicted.append(names["crop, col2im"])
+    static, dynamic = predicted
+    assert isinstance(static, Prediction)
+    assert isinstance(dynamic, Prediction)
+    # The sizes are computed while the model runs.
+    assert static.predicted_ms < dynamic.predicted_ms < 2 * static.predicted_ms
+
+
 @pytest.fixture
 def constants(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Use a table in place of that of onnxruntime."""

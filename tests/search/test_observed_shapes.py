@@ -126,11 +126,29 @@ def test_only_tensors_of_the_main_graph_that_are_not_known_are_observed() -> Non
     made.graph.node.append(node("SequenceConstruct", ["u", "y"], ["sequence"]))
     tuner = TunerOptions(feed=FeedOptions({"x": (1, 16, 5), "d": (2,)}))
     found = observed_shapes.observed_shapes(load(made), {"r": (2,), "total": ()}, tuner)
-    assert isinstance(found, dict)
-    assert set(found) <= {"at", "frame", "h", "u", "y"}
-    assert {name: shape[:-1] for name, shape in found.items() if name in "hu"} == {
-        **{"h": (1, 16), "u": (1, 4)}
+    assert not isinstance(found, str)
+    shapes = {one.name: [dim.dim_value for dim in one.type.tensor_type.shape.dim] for one in found}
+    assert set(shapes) <= {"at", "frame", "h", "u", "y"}
+    assert {name: shape[:-1] for name, shape in shapes.items() if name in "hu"} == {
+        **{"h": [1, 16], "u": [1, 4]}
     }
+
+
+def test_a_site_in_a_body_that_reads_an_observed_tensor() -> None:
+    original = speech()
+    branches = []
+    for name in ("then_branch", "else_branch"):
+        body = [
+            node("Relu", ["h"], [f"{name}/r"]),
+            node("ConvTranspose", [f"{name}/r", "w"], [f"{name}/u"], strides=[2], name="up"),
+            node("Tanh", [f"{name}/u"], [f"{name}/y"]),
+        ]
+        branches.append(graph(body, [], [value(f"{name}/y", FLOAT, None)]))
+    del original.graph.node[-2:]
+    choice = node("If", ["yes"], ["y"], then_branch=branches[0], else_branch=branches[1])
+    original.graph.node.append(choice)
+    original.graph.initializer.append(tensor("yes", np.array(True)))
+    assert all(site.candidates for site in rewritten(original).sites)
 
 
 def test_nothing_is_run_where_sizes_follow_from_the_inputs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from deployconv.options import FeedOptions, RewriteOptions
 from deployconv.proof.certificate import Certified
 from deployconv.results import Candidate, Prediction
 from deployconv.rewrites.base import Rewrite
+from deployconv.rewrites.planning import apply
 from deployconv.search import workbench
 from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Choice, Decision, TunerOptions
@@ -38,6 +39,10 @@ from tests.search.nets import (
 
 COL2IM_WINS = by_operator(ConvTranspose=4.0, Col2Im=1.0, DepthToSpace=3.0, Transpose=2.0)
 CONV_TRANSPOSE_WINS = by_operator(ConvTranspose=1.0, Col2Im=2.0, DepthToSpace=3.0, Transpose=4.0)
+
+
+OPERATORS = ("ConvTranspose", "Col2Im", "DepthToSpace", "Transpose")
+"""The operators that the forms of a site differ in."""
 
 
 def tuned(source: ModelProto | Path, cache: bool = False, **options: Any) -> Decision:
@@ -524,6 +529,37 @@ def test_most_of_a_budget_is_used(clocked: ScriptedBackend) -> None:
     clocked.cost = lambda proto: float(np.exp(0.1 * generator.standard_normal()))
     tuned(pair(), budget=20.0)
     assert 15.0 < clocked.now <= 20.0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_taken_is_never_slower_than_what_is_predicted(
+    clocked: ScriptedBackend, seed: int
+) -> None:
+    """The operators take other times than predicted, and a neighbour makes runs slower at times."""
+    generator = np.random.default_rng(seed)
+    times = dict(zip(OPERATORS, generator.uniform(0.5, 4.0, 4), strict=True))
+    truth, level = by_operator(**times), 0.0
+
+    def noisy(proto: ModelProto) -> float:
+        nonlocal level
+        level = 0.98 * level + 0.04 * float(generator.standard_normal())
+        return truth(proto) * float(np.exp(level + 0.02 * generator.standard_normal()))
+
+    clocked.cost, clocked.run_seconds, clocked.memory_seconds = noisy, 0.01, 0.5
+    predicted = {
+        name: Choice("crop", ("dcr", "col2im", "two-step")[generator.integers(3)])
+        for name in ("large", "small")
+    }
+    ms = {"as it was": 6.0, **{str(choice): 3.0 for choice in predicted.values()}}
+    predict = predicting({"large": ms, "small": ms}, **predicted)
+    candidates = Candidates.of(load(pair()), RewriteOptions(policy="fastest"))
+
+    def seconds(choices: Any) -> float:
+        return truth(apply(candidates.with_choices(choices)).proto)
+
+    found = tuned(pair(), budget=10.0, predict=predict)
+    cost = {f"main/{name}": choice for name, choice in predicted.items()}
+    assert seconds(found.choices) <= 1.03 * min(seconds(cost), seconds({}))
 
 
 def test_the_floor_of_the_original_is_measured_once(

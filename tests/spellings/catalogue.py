@@ -13,6 +13,7 @@ SPELLINGS = (
     *nearest_resize.SPELLINGS,
     *pixel_shuffle.SPELLINGS,
     *negatives.SPELLINGS,
+    *nearest_resize.LATER,
 )
 
 LEGACY = (17, 18, 20)

@@ -159,6 +159,20 @@ class Merge(nn.Module):
         return z
 
 
+class Decoder(nn.Module):
+    """One step of a decoder: an upsampled image, and another one of its size, are convolved."""
+
+    def __init__(self, taps: int, between: Step) -> None:
+        super().__init__()
+        self.skip = nn.ConvTranspose2d(2, 3, 2, stride=2)
+        self.between = between
+        self.conv = conv(taps, channels=(5, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.conv(concat(self.between(scale(2)(x)), self.skip(x)))
+        return z
+
+
 def concat(x: Tensor, skip: Tensor) -> Tensor:
     return torch.cat((x, skip), dim=1)
 
@@ -311,7 +325,7 @@ SPELLINGS = (
     _spelling(
         "scale2_concat_skip",
         lambda: Merge(concat, 4),
-        expect=None,
+        expect="concat-before-conv",
         inputs=_WITH_SKIP,
         static_only=True,
     ),
@@ -323,3 +337,11 @@ SPELLINGS = (
         static_only=True,
     ),
 )
+
+LATER = (
+    _spelling("scale2_concat_conv", lambda: Decoder(3, nn.Identity()), expect="concat-before-conv"),
+    _spelling(
+        "scale2_relu_concat_conv1x1", lambda: Decoder(1, nn.ReLU()), expect="concat-before-conv"
+    ),
+)
+"""Added later: the opsets of a spelling follow from its place among all of them."""

@@ -30,7 +30,7 @@ from tests.spellings.frameworks.environments import cases
 
 LARGEST = 400_000
 """Bytes that these exports may take in the repository."""
-MOST_MISSED = 0.47
+MOST_MISSED = 0.05
 """Part of the positives that may be on the list of those missed."""
 MISSED = dict(
     line.split(": ")
@@ -46,7 +46,8 @@ NEGATIVES = [row for row in framework_rows() if row.family == "negative"]
 def final_form(row: Row, done: deployconv.Rewriting) -> str:
     """ "final" if every layer of the row is in its final form, else what is said of the layers."""
     left = sorted(site.reason.code for site in done.sites if site.left_alone and site.reason)
-    if left or len(done.sites) < row.layers:
+    final = [site for site in done.sites if row.expect == FINAL or site.status == "rewritten"]
+    if left or len(final) < row.layers:
         return ", ".join(left) or "not found"
     return FINAL
 
@@ -64,7 +65,6 @@ def test_an_upsampling_layer_is_in_its_final_form(row: Row) -> None:
     assert all(site.certificate == "exact" for site in rewritten)
     assert final_form(row, done) == MISSED.get(row.id, FINAL)
     if row.id not in MISSED:
-        assert row.expect == FINAL or rewritten
         assert factors(row.stride) in {factors(site.stride) for site in done.sites}
     assert done.model is not None
     for run in row.runs:
@@ -75,9 +75,8 @@ def test_an_upsampling_layer_is_in_its_final_form(row: Row) -> None:
 def test_what_is_no_upsampling_layer_is_left_as_it_is(row: Row) -> None:
     done = deployconv.rewrite(row.model(), bench=False)
     assert all(site.left_alone for site in done.sites)
-    assert row.expect is None or [row.expect] == [
-        site.reason.code for site in done.sites if site.reason
-    ]
+    found = [site.reason.code for site in done.sites if site.reason]
+    assert found == ([row.expect] if row.expect else [])
     assert done.model == row.model()
 
 

@@ -166,7 +166,8 @@ def _resize(call: Call) -> Known:
 
 def _pad(call: Call) -> Known:
     x = call.given(0)
-    if call.attributes.get("mode", b"constant") != b"constant":
+    mode = call.attributes.get("mode", b"constant")
+    if mode not in (b"constant", b"edge", b"reflect"):
         raise Unproven
     rank = len(x.shape)
     pads, axes = call.sizes("pads", 1), call.ints("axes", 3)
@@ -175,7 +176,7 @@ def _pad(call: Call) -> Known:
     for position, axis in enumerate(axes):
         shape[axis] = shape[axis] + pads[position] + pads[position + len(axes)]
     value = call.given(2).rule if call.has(2) else filled((), _ZERO, x.whole).rule
-    if call.attributes.get("value"):
+    if call.attributes.get("value") or mode != b"constant":
         value = None
     return Known(extents(shape, 0), joined(x.rule, value), x.whole)
 

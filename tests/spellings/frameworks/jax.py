@@ -84,6 +84,25 @@ def lhs_dilated(groups: int = 1, first: bool = False, dilation: int = 1) -> Body
     return body
 
 
+def lhs_dilated_1d(x: Any) -> Any:
+    from jax import lax
+
+    return lax.conv_general_dilated(
+        x,
+        weights(3, 3, 4),
+        (1,),
+        [(1, 2)],
+        lhs_dilation=(2,),
+        dimension_numbers=("NHC", "HIO", "NHC"),
+    )
+
+
+def zero_pad(x: Any) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+
+
 def nnx_layer(name: str, *arguments: Any, **more: Any) -> Body:
     """One layer of Flax with whole weights."""
 
@@ -308,6 +327,55 @@ def residual_behind(x: Any) -> Any:
     return main + conv(4, 1)(repeat(1, 2)(x))
 
 
+def mapped(body: Body) -> Body:
+    """Image by image, as Equinox's layers are used."""
+
+    def forward(x: Any) -> Any:
+        import jax
+
+        return jax.vmap(body)(x)
+
+    return forward
+
+
+def equinox(name: str, *arguments: Any, **more: Any) -> Body:
+    """One layer of Equinox with whole weights, for a batch of images."""
+
+    def body(x: Any) -> Any:
+        import equinox as eqx
+        import jax
+
+        with jax.ensure_compile_time_eval():
+            made = getattr(eqx.nn, name)(*arguments, **more, key=jax.random.PRNGKey(0))
+        made = eqx.tree_at(
+            lambda one: (one.weight, one.bias),
+            made,
+            (weights(*made.weight.shape), weights(*made.bias.shape, start=2)),
+        )
+        return jax.vmap(made)(x)
+
+    return body
+
+
+def repeat_by_index(x: Any) -> Any:
+    """``jnp.take`` with indices that are constants."""
+    import jax.numpy as jnp
+
+    _, h, w, _ = x.shape
+    x = jnp.take(x, np.arange(2 * h) // 2, axis=1)
+    return jnp.take(x, np.arange(2 * w) // 2, axis=2)
+
+
+def concat_shuffle(x: Any) -> Any:
+    """Four groups of channels as the four phases, column by column and row by row."""
+    import jax.numpy as jnp
+
+    n, h, w, c = x.shape
+    a, b, d, e = jnp.split(x, 4, axis=-1)
+    rows = [jnp.stack(two, axis=3).reshape(n, h, 2 * w, c // 4) for two in ((a, b), (d, e))]
+    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, c // 4)
+
+
 def runtime_weight(x: Any, second: Any) -> Any:
     from jax import lax
 
@@ -322,13 +390,42 @@ def symmetric_difference(x: Any) -> Any:
     return jnp.stack((x, -x), axis=2).reshape(n, 2 * h, w, c)
 
 
+def ones_between(x: Any) -> Any:
+    import jax.numpy as jnp
+
+    n, h, w, c = x.shape
+    return jnp.stack((x, jnp.ones_like(x)), axis=2).reshape(n, 2 * h, w, c)
+
+
+def repeated_unevenly(x: Any) -> Any:
+    """Once, three times and twice: each row three times, with a crop at both ends."""
+    import jax.numpy as jnp
+
+    return jnp.repeat(x, np.array([1, 3, 2]), axis=1, total_repeat_length=6)
+
+
+def tiled_image(x: Any) -> Any:
+    """The whole image twice beside itself, not each pixel."""
+    import jax.numpy as jnp
+
+    return jnp.tile(x, (1, 2, 2, 1))
+
+
+def rolled(x: Any) -> Any:
+    """Each pixel beside its neighbour of the row above."""
+    import jax.numpy as jnp
+
+    n, h, w, c = x.shape
+    return jnp.stack((x, jnp.roll(x, 1, axis=1)), axis=3).reshape(n, h, 2 * w, c)
+
+
 def _case(name: str, family: Any, stride: Any, body: Body, *sizes: Sizes, **more: Any) -> Case:
     inputs = more.pop("inputs", (IMAGE,))
 
     def build() -> Network:
         return body
 
-    return Case(name, family, stride, inputs, build, sizes or ("static", "dynamic"), **more)
+    return Case(name, family, stride, inputs, build, sizes or ("dynamic",), **more)
 
 
 def _transposed(name: str, stride: Any, body: Body, *sizes: Sizes, **more: Any) -> Case:
@@ -359,9 +456,7 @@ CRD = "n h w (c p q) -> n (h p) (w q) c"
 nearest = resize("nearest", 2, 2)
 
 CASES = (
-    _transposed(
-        "transpose2d_same", (2, 2), lax_transpose(2, 3, 2, "SAME"), "static", "batch", "dynamic"
-    ),
+    _transposed("transpose2d_same", (2, 2), lax_transpose(2, 3, 2, "SAME"), "dynamic"),
     _transposed("transpose2d_valid", (2, 2), lax_transpose(2, 4, 2, "VALID")),
     _transposed(
         "transpose2d_flipped",
@@ -379,7 +474,6 @@ CASES = (
         "transpose2d_dilated",
         (2, 2),
         lax_transpose(2, 3, 2, "SAME", rhs_dilation=(2, 2)),
-        "static",
         "batch",
     ),
     _transposed("transpose1d", (2,), lax_transpose(1, 4, 2, "SAME"), inputs=(LINE,)),
@@ -387,9 +481,9 @@ CASES = (
         "transpose1d_flipped", (2,), lax_transpose(1, 3, 2, "SAME", True), "static", inputs=(LINE,)
     ),
     _transposed("lhs_dilated", (2, 2), lhs_dilated(), "static", "batch", "dynamic"),
-    _transposed("lhs_dilated_groups", (2, 2), lhs_dilated(groups=3), "static", "batch"),
+    _transposed("lhs_dilated_groups", (2, 2), lhs_dilated(groups=3), "batch"),
     _transposed("lhs_dilated_both", (2, 2), lhs_dilated(dilation=2), "static"),
-    _transposed("lhs_dilated_first", (2, 2), lhs_dilated(first=True), "static", "batch", **FIRST),
+    _transposed("lhs_dilated_first", (2, 2), lhs_dilated(first=True), "batch", **FIRST),
     _transposed(
         "flax_transpose", (2, 2), then(nnx_layer("ConvTranspose", 3, 4, (3, 3), (2, 2)), relu)
     ),
@@ -397,7 +491,6 @@ CASES = (
         "flax_transpose_flipped",
         (2, 2),
         nnx_layer("ConvTranspose", 3, 4, (4, 4), (2, 2), transpose_kernel=True),
-        "static",
         "batch",
     ),
     _transposed(
@@ -410,10 +503,9 @@ CASES = (
         "transpose2d_batchnorm",
         (2, 2),
         then(lax_transpose(2, 4, 2, "SAME"), batchnorm, relu, conv()),
-        "static",
         "batch",
     ),
-    _transposed("dcgan", (2, 2), dcgan, "static", "batch", inputs=((2, 5),), layers=2),
+    _transposed("dcgan", (2, 2), dcgan, "batch", inputs=((2, 5),), layers=2),
     _nearest("resize", then(nearest, conv()), "static"),
     _nearest("resize_flax_conv", then(nearest, flax_conv), "static"),
     _nearest("resize_opset17", then(nearest, conv()), "static", opset=17),
@@ -434,34 +526,88 @@ CASES = (
     _nearest("resize_batchnorm_relu", then(conv(), nearest, batchnorm, relu, conv()), "static"),
     _nearest("resize_twice", then(nearest, conv(), relu, nearest, conv()), "static", layers=2),
     _nearest("repeat", then(repeat(1, 2), conv()), "static", "batch", "dynamic"),
-    _nearest("repeat_flax_conv", then(repeat(1, 2), flax_conv), "static", "batch"),
+    _nearest("repeat_flax_conv", then(repeat(1, 2), flax_conv), "batch"),
     _nearest("repeat1d", then(repeat(1), conv1d), "static", "batch", inputs=(LINE,), stride=(2,)),
     _nearest("broadcast", then(broadcast, conv()), "static", "batch", "dynamic"),
     _nearest("tile", then(tile, conv()), "static", "batch"),
     _nearest("kron", then(kron, conv()), "static"),
-    _nearest("einops_repeat", then(einops_repeat, conv()), "static", "batch"),
-    _nearest("stack", then(stack, conv()), "static", "batch"),
-    _nearest("gather", then(gather, conv()), "static", "batch"),
+    _nearest("einops_repeat", then(einops_repeat, conv()), "batch"),
+    _nearest("stack", then(stack, conv()), "batch"),
+    _nearest("gather", then(gather, conv()), "batch"),
+    _transposed(
+        "equinox_transpose",
+        (2, 2),
+        equinox("ConvTranspose2d", 3, 4, 3, 2, padding=1),
+        "batch",
+        **FIRST,
+    ),
+    _transposed(
+        "equinox_transpose_groups",
+        (2, 2),
+        equinox("ConvTranspose2d", 4, 4, 4, 2, padding=1, groups=2),
+        "static",
+        inputs=((2, 4, 3, 4),),
+        channels_last=False,
+    ),
+    _transposed("lhs_dilated_1d", (2,), lhs_dilated_1d, "dynamic", inputs=(LINE,)),
+    _transposed("transpose2d_explicit", (2, 2), lax_transpose(2, 3, 2, [(1, 2), (1, 2)])),
+    _transposed(
+        "transpose2d_opset17",
+        (2, 2),
+        lax_transpose(2, 4, 2, "SAME", True),
+        "batch",
+        opset=17,
+    ),
+    _transposed(
+        "transpose2d_cropped",
+        (2, 2),
+        then(lax_transpose(2, 4, 2, "VALID"), lambda x: x[:, 1:-1, 1:-1]),
+        "batch",
+    ),
+    _transposed(
+        "transpose2d_mapped",
+        (2, 2),
+        mapped(lambda x: lax_transpose(2, 4, 2, "SAME")(x[None])[0]),
+        "batch",
+    ),
+    _nearest("repeat_mapped", mapped(lambda x: conv()(repeat(0, 1)(x)[None])[0]), "batch"),
+    _nearest(
+        "equinox_conv",
+        then(repeat(2, 3), equinox("Conv2d", 3, 4, 3, padding=1)),
+        "batch",
+        **FIRST,
+    ),
+    _nearest("take", then(repeat_by_index, conv()), "batch"),
+    _nearest("repeat_leaky", then(repeat(1, 2), leaky, conv()), "batch"),
+    _nearest("repeat_valid", then(repeat(1, 2), conv(padding="VALID")), "dynamic"),
+    _nearest("repeat_by_4", then(repeat(1, 2, 1, 2), conv()), "dynamic", stride=(4, 4)),
+    _nearest(
+        "repeat_twice",
+        then(repeat(1, 2), conv(), relu, repeat(1, 2), conv()),
+        "batch",
+        layers=2,
+    ),
+    _nearest("repeat_padded", then(repeat(1, 2), zero_pad, conv(padding="VALID")), "batch"),
+    _shuffled("concat_shuffle", (2, 2), then(conv(16), concat_shuffle), "batch"),
     _nearest("residual", residual, "static"),
     _nearest("residual_behind", residual_behind, "static", layers=2),
     _nearest(
         "behind_dense", then(dense(12), as_image(2, 2), nearest, conv()), "static", inputs=((2, 5),)
     ),
     _zeros("assign", assign, "static", "batch"),
-    _zeros("pad_reshape", pad_reshape, "static", "batch"),
+    _zeros("pad_reshape", pad_reshape, "batch"),
     _zeros("stack_zeros", stack_zeros, "static"),
     _shuffled("shuffle", (2, 2), then(conv(16), shuffle), "static", "batch", "dynamic"),
     _shuffled("einops_dcr", (2, 2), then(conv(16), rearranged(DCR, p=2, q=2)), "static", "dynamic"),
-    _shuffled("einops_crd", (2, 2), then(conv(16), rearranged(CRD, p=2, q=2)), "static", "dynamic"),
+    _shuffled("einops_crd", (2, 2), then(conv(16), rearranged(CRD, p=2, q=2)), "dynamic"),
     _shuffled(
         "einops_dcr3", (3, 3), then(conv(18), relu, rearranged(DCR, p=3, q=3), conv()), "static"
     ),
-    _shuffled("pix", (2, 2), then(conv(16), pix), "static", "batch"),
+    _shuffled("pix", (2, 2), then(conv(16), pix), "batch"),
     _shuffled(
         "shuffle_first",
         (2, 2),
         then(lambda x: conv_first(x), shuffle_first),
-        "static",
         "batch",
         **FIRST,
     ),
@@ -470,7 +616,6 @@ CASES = (
         "patch_expand",
         (2, 2),
         then(dense(8), rearranged("n (h w) (p q c) -> n (h p w q) c", h=3, w=4, p=2, q=2)),
-        "static",
         "batch",
         inputs=TOKENS,
         fixed=(1,),
@@ -488,14 +633,15 @@ CASES = (
         "unpatchify_first",
         (2, 2),
         then(dense(12), rearranged("n (h w) (p q c) -> n c (h p) (w q)", h=3, w=4, p=2, q=2)),
-        "static",
         "batch",
         inputs=TOKENS,
         fixed=(1,),
     ),
-    _negative("bilinear", then(resize("bilinear", 2, 2), conv()), "static", expect=None),
-    _negative("strided", then(nearest, conv(stride=2)), "static", expect=None),
-    _negative("no_conv", then(nearest, relu), "static", expect=None),
+    _negative(
+        "bilinear", then(resize("bilinear", 2, 2), conv()), "static", expect="interpolating-resize"
+    ),
+    _negative("strided", then(nearest, conv(stride=2)), "static", expect="strided-conv"),
+    _negative("no_conv", then(nearest, relu), "static", expect="no-conv"),
     _negative(
         "runtime_weight",
         runtime_weight,
@@ -525,6 +671,12 @@ CASES = (
         fixed=(1,),
         expect=None,
     ),
+    _negative("ones_between", then(ones_between, conv()), "static", expect=None),
+    _negative(
+        "repeated_unevenly", then(repeated_unevenly, conv()), "static", expect="cropped-upsampling"
+    ),
+    _negative("tiled_image", then(tiled_image, conv()), "batch", expect=None),
+    _negative("rolled", then(rolled, conv()), "static", expect=None),
     _negative("interleaved", then(symmetric_difference, conv()), "static", expect=None),
 )
 

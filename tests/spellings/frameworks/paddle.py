@@ -244,6 +244,80 @@ def top_down(paddle: Any) -> Callable[..., Any]:
     return forward
 
 
+def segmentation_head(paddle: Any) -> Callable[..., Any]:
+    """PP-OCR's head for text detection, smaller."""
+    nn = paddle.nn
+    steps = [
+        nn.Conv2D(3, 4, 3, padding=1, bias_attr=False),
+        nn.BatchNorm2D(4, epsilon=0.0),
+        nn.ReLU(),
+        nn.Conv2DTranspose(4, 4, 2, stride=2),
+        nn.BatchNorm2D(4, epsilon=0.0),
+        nn.ReLU(),
+        nn.Conv2DTranspose(4, 1, 2, stride=2),
+    ]
+
+    def forward(x: Any) -> Any:
+        for step in steps:
+            x = step(x)
+        return x
+
+    return forward
+
+
+def pyramid(paddle: Any) -> Callable[..., Any]:
+    """A feature pyramid's path: upsampled by 2 and by 4, one Conv each, summed."""
+    first, second = (paddle.nn.Conv2D(3, 4, 3, padding=1) for _ in range(2))
+
+    def forward(x: Any) -> Any:
+        up = paddle.nn.functional.interpolate
+        pooled = paddle.nn.functional.max_pool2d(x, 2)
+        return first(up(x, scale_factor=2.0, mode="nearest")) + second(
+            up(pooled, scale_factor=4.0, mode="nearest")
+        )
+
+    return forward
+
+
+def gather_nd(paddle: Any) -> Callable[..., Any]:
+    def forward(x: Any) -> Any:
+        rows = paddle.to_tensor([0, 0, 1, 1, 2, 2])
+        columns = paddle.to_tensor([0, 0, 1, 1, 2, 2, 3, 3])
+        return paddle.index_select(paddle.index_select(x, rows, axis=2), columns, axis=3)
+
+    return forward
+
+
+def zeros_by_pad(paddle: Any) -> Callable[..., Any]:
+    """StyleGAN2's upfirdn."""
+
+    def forward(x: Any) -> Any:
+        n, c, h, w = x.shape
+        y = paddle.nn.functional.pad(x.reshape([n * c, h, w, 1, 1]), [0, 1, 0, 1, 0, 0])
+        return y.transpose([0, 1, 3, 2, 4]).reshape([n, c, 2 * h, 2 * w])
+
+    return forward
+
+
+def zeros_by_stack(paddle: Any) -> Callable[..., Any]:
+    def forward(x: Any) -> Any:
+        n, c, h, w = _sizes(paddle, x)
+        x = paddle.stack([x, paddle.zeros_like(x)], axis=4).reshape([n, c, h, 2 * w])
+        return paddle.stack([x, paddle.zeros_like(x)], axis=3).reshape([n, c, 2 * h, 2 * w])
+
+    return forward
+
+
+def channels_last(body: Body) -> Body:
+    """The same between two transposes of the image."""
+
+    def made(paddle: Any) -> Callable[..., Any]:
+        inner = body(paddle)
+        return lambda x: inner(x.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
+
+    return made
+
+
 def runtime_weight(paddle: Any) -> Callable[..., Any]:
     return lambda x, second: paddle.nn.functional.conv2d_transpose(x, second, stride=2)
 
@@ -272,10 +346,23 @@ def interleaved(paddle: Any) -> Callable[..., Any]:
     return forward
 
 
+def ones_between(paddle: Any) -> Callable[..., Any]:
+    def forward(x: Any) -> Any:
+        n, c, h, w = _sizes(paddle, x)
+        return paddle.stack([x, paddle.ones_like(x)], axis=3).reshape([n, c, 2 * h, w])
+
+    return forward
+
+
+def tiled_image(paddle: Any) -> Callable[..., Any]:
+    """The whole image twice beside itself, not each pixel."""
+    return lambda x: paddle.tile(x, [1, 1, 2, 2])
+
+
 def _case(name: str, family: Any, stride: Any, body: Body, *sizes: Sizes, **more: Any) -> Case:
     inputs = more.pop("inputs", (IMAGE,))
     last = more.pop("channels_last", False)
-    made = sizes or ("static", "dynamic")
+    made = sizes or ("dynamic",)
     return Case(
         name, family, stride, inputs, network(body, len(inputs)), made, channels_last=last, **more
     )
@@ -314,29 +401,23 @@ def transpose2d(*arguments: Any, **more: Any) -> Body:
 
 CASES = (
     _transposed("transpose2d_k3", (2, 2), transpose2d(4, 3, 2, 1, 1), "static", "batch", "dynamic"),
-    _transposed("transpose2d_k4", (2, 2), transpose2d(4, 4, 2, 1), "static", "dynamic"),
+    _transposed("transpose2d_k4", (2, 2), transpose2d(4, 4, 2, 1), "dynamic"),
     _transposed(
         "transpose2d_k2",
         (2, 2),
         then(transpose2d(4, 2, 2), norm, relu, layer("Conv2DTranspose", 4, 1, 2, 2)),
-        "static",
         "dynamic",
         layers=2,
     ),
-    _transposed(
-        "transpose2d_groups", (2, 2), transpose2d(6, 3, 2, 1, 1, groups=3), "static", "dynamic"
-    ),
+    _transposed("transpose2d_groups", (2, 2), transpose2d(6, 3, 2, 1, 1, groups=3), "dynamic"),
     _transposed("transpose2d_dilated", (2, 2), transpose2d(4, 3, 2, 1, dilation=2), "static"),
     _transposed("transpose2d_no_bias", (2, 2), transpose2d(4, 4, 2, 1, bias_attr=False), "static"),
     _transposed("transpose2d_2x3", (2, 3), transpose2d(4, (4, 3), (2, 3)), "static"),
-    _transposed(
-        "transpose2d_opset11", (2, 2), transpose2d(4, 3, 2, 1, 1), "static", "dynamic", opset=11
-    ),
+    _transposed("transpose2d_opset11", (2, 2), transpose2d(4, 3, 2, 1, 1), "dynamic", opset=11),
     _transposed(
         "transpose1d",
         (2,),
         layer("Conv1DTranspose", 3, 4, 4, 2, 1),
-        "static",
         "dynamic",
         inputs=(LINE,),
     ),
@@ -344,7 +425,6 @@ CASES = (
         "transpose3d",
         (2, 2, 2),
         layer("Conv3DTranspose", 2, 2, 3, 2, 1, 1),
-        "static",
         "dynamic",
         inputs=(VOLUME,),
     ),
@@ -358,13 +438,12 @@ CASES = (
             norm,
             layer("LeakyReLU", 0.25),
         ),
-        "static",
         "batch",
         inputs=((2, 5),),
         channels_last=True,
     ),
     _nearest("interpolate", then(nearest, conv), "static", "batch", "dynamic"),
-    _nearest("interpolate_opset11", then(nearest, conv), "static", "dynamic", opset=11),
+    _nearest("interpolate_opset11", then(nearest, conv), "dynamic", opset=11),
     _nearest("interpolate_size", then(interpolate(size=[6, 8], mode="nearest"), conv), "static"),
     _nearest("interpolate_shape", then(interpolate_to_shape, conv), "static", "dynamic"),
     _nearest(
@@ -380,7 +459,6 @@ CASES = (
             interpolate(scale_factor=2.0, mode="nearest", data_format="NCDHW"),
             layer("Conv3D", 2, 2, 3, padding=1),
         ),
-        "static",
         "dynamic",
         inputs=(VOLUME,),
         stride=(2, 2, 2),
@@ -388,26 +466,21 @@ CASES = (
     _nearest(
         "interpolate_2x3",
         then(interpolate(scale_factor=[2.0, 3.0], mode="nearest"), conv),
-        "static",
         "dynamic",
         stride=(2, 3),
     ),
     _nearest(
         "upsample",
         then(layer("Upsample", scale_factor=2.0, mode="nearest"), conv),
-        "static",
         "dynamic",
     ),
     _nearest(
         "upsampling_nearest2d",
         then(layer("UpsamplingNearest2D", scale_factor=2.0), conv),
-        "static",
         "dynamic",
     ),
-    _nearest("upsample_relu", then(conv, nearest, relu, conv4), "static", "dynamic"),
-    _nearest(
-        "upsample_batchnorm_relu", then(conv, nearest, norm, relu, conv4), "static", "dynamic"
-    ),
+    _nearest("upsample_relu", then(conv, nearest, relu, conv4), "dynamic"),
+    _nearest("upsample_batchnorm_relu", then(conv, nearest, norm, relu, conv4), "dynamic"),
     _nearest(
         "upsample_twice",
         then(interpolate_to_shape, conv, relu, interpolate_to_shape, conv4),
@@ -426,18 +499,49 @@ CASES = (
     _nearest(
         "behind_linear",
         then(layer("Linear", 5, 12), reshape(-1, 3, 2, 2), nearest, conv),
-        "static",
         "batch",
         inputs=((2, 5),),
         channels_last=True,
     ),
     _nearest("repeat_interleave", then(repeat_interleave, conv), "static"),
     _nearest("tile", then(tile, conv), "static", "dynamic"),
-    _nearest("expand", then(expand, conv), "static", "dynamic"),
-    _nearest("stack", then(stack, conv), "static", "dynamic"),
+    _nearest("expand", then(expand, conv), "dynamic"),
+    _nearest("stack", then(stack, conv), "dynamic"),
     _nearest("concat_columns", then(concat_columns, conv), "static", "batch"),
-    _nearest("residual", residual, "static", "dynamic"),
-    _shuffled("pixel_shuffle", (2, 2), then(conv16, layer("PixelShuffle", 2)), "static", "dynamic"),
+    _transposed("segmentation_head", (2, 2), segmentation_head, "dynamic", layers=2),
+    _transposed(
+        "transpose2d_channels_last",
+        (2, 2),
+        channels_last(transpose2d(4, 4, 2, 1)),
+        "dynamic",
+        inputs=((2, 3, 4, 3),),
+        channels_last=True,
+    ),
+    _transposed("transpose2d_opset13", (2, 2), transpose2d(4, 3, 2, 1, 1), "dynamic", opset=13),
+    _transposed("transpose2d_depthwise", (2, 2), transpose2d(3, 4, 2, 1, groups=3), "dynamic"),
+    _nearest("pyramid", pyramid, "dynamic", inputs=((2, 3, 4, 6),), layers=2),
+    _nearest(
+        "interpolate_channels_last",
+        channels_last(then(nearest, conv)),
+        "dynamic",
+        inputs=((2, 3, 4, 3),),
+        channels_last=True,
+    ),
+    _nearest("interpolate_leaky", then(nearest, layer("LeakyReLU", 0.25), conv), "dynamic"),
+    _nearest("interpolate_prelu", then(nearest, layer("PReLU", 3), conv), "static"),
+    _nearest("interpolate_hardswish", then(nearest, layer("ReLU6"), conv), "dynamic"),
+    _nearest("interpolate_1x1", then(nearest, layer("Conv2D", 3, 4, 1)), "dynamic"),
+    _nearest(
+        "interpolate_dilated",
+        then(nearest, layer("Conv2D", 3, 4, 3, padding=2, dilation=2)),
+        "static",
+    ),
+    _nearest("interpolate_by_4", then(nearest, nearest, conv), "dynamic", stride=(4, 4)),
+    _nearest("index_select", then(gather_nd, conv), "batch", fixed=(2, 3)),
+    _case("zeros_by_pad", "zero_insertion", (2, 2), then(zeros_by_pad, conv), "static"),
+    _case("zeros_by_stack", "zero_insertion", (2, 2), then(zeros_by_stack, conv), "dynamic"),
+    _nearest("residual", residual, "dynamic"),
+    _shuffled("pixel_shuffle", (2, 2), then(conv16, layer("PixelShuffle", 2)), "dynamic"),
     _shuffled(
         "pixel_shuffle_3",
         (3, 3),
@@ -445,9 +549,9 @@ CASES = (
         "static",
     ),
     _shuffled("shuffle_crd", (2, 2), then(conv16, shuffle(0, 1, 4, 2, 5, 3)), "static", "dynamic"),
-    _shuffled("shuffle_dcr", (2, 2), then(conv16, shuffle(0, 3, 4, 1, 5, 2)), "static", "dynamic"),
+    _shuffled("shuffle_dcr", (2, 2), then(conv16, shuffle(0, 3, 4, 1, 5, 2)), "dynamic"),
     _shuffled("shuffle_last", (2, 2), then(conv16, shuffle_last), "static", "batch", fixed=(2, 3)),
-    _shuffled("patch_expand", (2, 2), patch_expand, "static", "batch", **TOKENS),
+    _shuffled("patch_expand", (2, 2), patch_expand, "batch", **TOKENS),
     _shuffled("unpatchify", (2, 2), unpatchify, "static", "batch", **TOKENS),
     _negative(
         "bilinear",
@@ -488,6 +592,8 @@ CASES = (
     ),
     _negative("channel_shuffle", channel_shuffle, "static", expect=None),
     _negative("swapped", then(conv16, swapped), "static", expect=None),
+    _negative("ones_between", then(ones_between, conv), "static", expect=None),
+    _negative("tiled_image", then(tiled_image, conv), "static", expect=None),
     _negative("interleaved", then(interleaved, conv), "static", expect=None),
 )
 

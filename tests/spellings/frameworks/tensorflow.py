@@ -302,6 +302,44 @@ def runtime_weight_resized(tf: Any, x: Any, second: Any) -> Any:
     return tf.nn.conv2d(resize_by_shape(tf, x), second, 1, "SAME")
 
 
+def cropped(tf: Any, x: Any) -> Any:
+    """FCN's: a large ConvTranspose, cut to twice the size."""
+    h, w = size(tf, x, 2, 2)
+    return transpose2d(4, 2, "VALID", extra=2)(tf, x)[:, 1 : h + 1, 1 : w + 1, :]
+
+
+def unet(tf: Any, x: Any) -> Any:
+    """Upsampled to the size of the finer image, and added to it."""
+    fine = conv()(tf, x)
+    coarse = conv()(tf, tf.nn.max_pool2d(fine, 2, 2, "VALID"))
+    return conv()(tf, tf.image.resize(coarse, tf.shape(fine)[1:3], "nearest")) + fine
+
+
+def zeros_by_scatter(tf: Any, x: Any) -> Any:
+    """Max unpooling with fixed positions: rows, then columns, of an image of zeros."""
+    n, h, w, c = x.shape
+    x = tf.transpose(x, [1, 0, 2, 3])
+    x = tf.scatter_nd(tf.range(h)[:, None] * 2, x, [2 * h, n, w, c])
+    x = tf.scatter_nd(tf.range(w)[:, None] * 2, tf.transpose(x, [2, 1, 0, 3]), [2 * w, n, 2 * h, c])
+    return tf.transpose(x, [1, 2, 0, 3])
+
+
+def einsum_shuffle(tf: Any, x: Any) -> Any:
+    n, h, w = tf.unstack(tf.shape(x)[:3])
+    c = x.shape[3] // 4
+    y = tf.einsum("nhwpqc->nhpwqc", tf.reshape(x, [n, h, w, 2, 2, c]))
+    return tf.reshape(y, [n, 2 * h, 2 * w, c])
+
+
+def image_from_rows(tf: Any, x: Any) -> Any:
+    """Rows by concatenation: [h, 2w] of two half images, as older ports of pixel shuffle do."""
+    halves = tf.split(x, 2, axis=3)
+    n, h, w = tf.unstack(tf.shape(x)[:3])
+    c = x.shape[3] // 4
+    rows = [tf.reshape(half, [n, h, w * 2, c]) for half in halves]
+    return tf.reshape(tf.stack(rows, axis=2), [n, 2 * h, 2 * w, c])
+
+
 def space_to_depth(tf: Any, x: Any) -> Any:
     return conv()(tf, tf.nn.space_to_depth(x, 2))
 
@@ -330,9 +368,22 @@ def tiled_image(tf: Any, x: Any) -> Any:
     return conv()(tf, tf.tile(x, [1, 2, 2, 1]))
 
 
+def ones_between(tf: Any, x: Any) -> Any:
+    n, h, w, c = *tf.unstack(tf.shape(x)[:3]), x.shape[3]
+    y = tf.reshape(x, [n, h, 1, w, c])
+    y = tf.pad(y, [[0, 0], [0, 0], [0, 1], [0, 0], [0, 0]], constant_values=1.0)
+    return tf.reshape(y, [n, 2 * h, w, c])
+
+
+def two_images(tf: Any, x: Any, second: Any) -> Any:
+    """The rows of two images in turn."""
+    n, h, w, c = x.shape
+    return conv()(tf, tf.reshape(tf.stack([x, second], axis=2), [n, 2 * h, w, c]))
+
+
 def _case(name: str, family: Any, stride: Any, body: Body, *sizes: Sizes, **more: Any) -> Case:
     inputs = more.pop("inputs", (IMAGE,))
-    return Case(name, family, stride, inputs, network(body), sizes or ("static", "dynamic"), **more)
+    return Case(name, family, stride, inputs, network(body), sizes or ("dynamic",), **more)
 
 
 def _transposed(name: str, stride: Any, body: Body, *sizes: Sizes, **more: Any) -> Case:
@@ -340,7 +391,8 @@ def _transposed(name: str, stride: Any, body: Body, *sizes: Sizes, **more: Any) 
 
 
 def _nearest(name: str, body: Body, *sizes: Sizes, **more: Any) -> Case:
-    return _case(name, "nearest_resize", (2, 2), then(body, conv()), *sizes, **more)
+    stride = more.pop("stride", (2, 2))
+    return _case(name, "nearest_resize", stride, then(body, conv()), *sizes, **more)
 
 
 def _zeros(name: str, body: Body, *sizes: Sizes) -> Case:
@@ -368,23 +420,20 @@ CASES = (
     _transposed("transpose2d_k4_valid", (2, 2), transpose2d(4, 2, "VALID", extra=2)),
     _transposed("transpose2d_smaller", (2, 2), transpose2d(3, 2, "SAME", extra=-1)),
     _transposed("transpose2d_stride3", (3, 3), transpose2d(5, 3, "SAME"), "static"),
-    _transposed(
-        "transpose2d_opset13", (2, 2), transpose2d(3, 2, "SAME"), "static", "dynamic", opset=13
-    ),
+    _transposed("transpose2d_opset13", (2, 2), transpose2d(3, 2, "SAME"), "dynamic", opset=13),
     _transposed(
         "transpose2d_batchnorm",
         (2, 2),
         then(transpose2d(4, 2, "SAME"), batchnorm, relu),
-        "static",
         "dynamic",
     ),
     _transposed("transpose1d", (2,), transpose1d, inputs=(LINE,)),
     _transposed("transpose3d", (2, 2, 2), transpose3d, inputs=(VOLUME,)),
-    _transposed("dcgan", (2, 2), dcgan, "static", "batch", inputs=((2, 5),)),
-    _transposed("skip_connection", (2, 2), skip, "static", "batch", inputs=(IMAGE, TWICE)),
+    _transposed("dcgan", (2, 2), dcgan, "batch", inputs=((2, 5),)),
+    _transposed("skip_connection", (2, 2), skip, "batch", inputs=(IMAGE, TWICE)),
     _nearest("image_resize", resize("nearest", 2, 2), "static", "batch"),
     _nearest("image_resize_shape", resize_by_shape, "batch", "dynamic"),
-    _nearest("image_resize_opset13", resize_by_shape, "static", "dynamic", opset=13),
+    _nearest("image_resize_opset13", resize_by_shape, "dynamic", opset=13),
     _nearest("resize_v1", resize_v1),
     _nearest("resize_corners", resize_corners(2), "static"),
     _nearest("resize_batchnorm_relu", then(resize_by_shape, batchnorm, relu)),
@@ -413,18 +462,31 @@ CASES = (
     _nearest("gather", gather),
     _nearest("conv_resize", then(conv(), relu, resize_by_shape)),
     _nearest("scale_channels_resize", then(scale_channels, resize_by_shape), "static"),
-    _case("residual", "nearest_resize", (2, 2), residual, "static", "batch"),
+    _case("residual", "nearest_resize", (2, 2), residual, "batch"),
     _case(
         "resize_twice",
         "nearest_resize",
         (2, 2),
         then(resize_by_shape, conv(), relu, resize_by_shape, conv()),
-        "static",
         "dynamic",
         layers=2,
     ),
+    _transposed("cropped", (2, 2), cropped),
+    _nearest("resize_opset11", resize_by_shape, "dynamic", opset=11),
+    _nearest("resize_3x2", resize("nearest", 3, 2), "static", stride=(3, 2)),
+    _nearest("resize_by_4", then(repeat, repeat), "dynamic", stride=(4, 4)),
+    _nearest("resize_leaky", then(resize_by_shape, lambda tf, x: tf.nn.leaky_relu(x, 0.25))),
+    _nearest("resize_relu6", then(relu, resize_by_shape, lambda tf, x: tf.nn.relu6(x)), "dynamic"),
+    _nearest(
+        "resize_identity",
+        then(lambda tf, x: tf.identity(x), resize_by_shape, lambda tf, x: tf.identity(x)),
+    ),
+    _case("resize_to_skip", "nearest_resize", (2, 2), unet, "static", inputs=((2, 4, 6, 3),)),
+    _zeros("zeros_by_scatter", zeros_by_scatter, "static"),
+    _shuffled("einsum_shuffle", (2, 2), then(conv(16), einsum_shuffle), "dynamic"),
+    _shuffled("image_from_rows", (2, 2), then(conv(16), image_from_rows), "dynamic"),
     _zeros("zeros_by_pad", zeros_by_pad, "static", "dynamic"),
-    _zeros("zeros_by_stack", zeros_by_stack, "static", "dynamic"),
+    _zeros("zeros_by_stack", zeros_by_stack, "dynamic"),
     _zeros("zeros_by_mask", zeros_by_mask, "static"),
     _shuffled("depth_to_space", (2, 2), then(conv(16), depth_to_space(2))),
     _shuffled(
@@ -442,23 +504,23 @@ CASES = (
     _shuffled("shuffle_alone", (2, 2), shuffle(0, 1, 3, 2, 4, 5), "static", inputs=((2, 3, 4, 8),)),
     _shuffled("shuffle_by_axis", (2, 2), then(conv(16), shuffle_split), "static"),
     _shuffled("batch_to_space", (2, 2), batch_to_space, "static"),
-    _shuffled("patch_expand", (2, 2), patch_expand, "static", "batch", inputs=TOKENS, fixed=(1,)),
+    _shuffled("patch_expand", (2, 2), patch_expand, "batch", inputs=TOKENS, fixed=(1,)),
     _shuffled("unpatchify", (2, 2), unpatchify, "static", "batch", inputs=TOKENS, fixed=(1,)),
     _negative("bilinear", then(resize("bilinear", 2, 2), conv()), expect="interpolating-resize"),
     _negative(
         "uneven",
         then(resize("nearest", 1.5, 1.5), conv()),
         "static",
-        expect=None,
+        expect="non-integer-scale",
         inputs=((1, 4, 6, 3),),
     ),
     _negative("corners3", then(resize_corners(3), conv()), "static", expect="unsupported-rounding"),
-    _negative("strided", then(resize_by_shape, conv(stride=2)), "static", expect=None),
+    _negative("strided", then(resize_by_shape, conv(stride=2)), "static", expect="strided-conv"),
     _negative(
         "reflect_padding",
         then(resize_by_shape, reflect, conv(padding="VALID")),
         "static",
-        expect=None,
+        expect="non-zero-padding",
     ),
     _negative("no_conv", then(resize_by_shape, relu), "static", expect="no-conv"),
     _negative(
@@ -474,6 +536,8 @@ CASES = (
     _negative("space_to_depth", space_to_depth, "static", inputs=((2, 4, 4, 3),), expect=None),
     _negative("window_partition", window_partition, "static", inputs=((2, 4, 4, 3),), expect=None),
     _negative("swapped", swapped, "static", "dynamic", expect=None),
+    _negative("ones_between", then(ones_between, conv()), "static", "dynamic", expect=None),
+    _negative("two_images", two_images, "static", inputs=(IMAGE, IMAGE), expect=None),
     _negative("reversed_copies", reversed_copies, "static", expect=None),
     _negative("tiled_image", tiled_image, "static", "batch", expect=None),
 )
