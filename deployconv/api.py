@@ -118,6 +118,7 @@ def rewrite(
     strict: bool = False,
     dump: str | Path | None = None,
     freeze_initializers: bool = False,
+    resample: bool = False,
     allow_requantize: bool = False,
     dequantize_weights: bool = False,
     force: bool = False,
@@ -154,6 +155,8 @@ def rewrite(
         strict: a site that is left alone is a failure.
         dump: folder for the two models and the inputs of a certificate that fails.
         freeze_initializers: treat the defaults of graph inputs as constants.
+        resample: rewrite a Resize that interpolates too, as a product with a matrix per axis;
+            ``cost`` and ``fastest`` consider that without it.
         allow_requantize: give an integer weight new scales if it cannot keep its own: if its taps
             have to be added, as after a nearest Resize, or if it has one for each input channel.
             The result is then close, not equal, and says how close.
@@ -200,6 +203,7 @@ def rewrite(
         strict=strict,
         dump=_path(dump),
         freeze_initializers=freeze_initializers,
+        resample=resample,
         allow_requantize=allow_requantize,
         dequantize_weights=dequantize_weights,
         force=force,

@@ -161,6 +161,10 @@ class SiteOptions:
         metadata=_flag("Leave sites alone whose id or node name matches. Repeatable.", "GLOB"),
     )
     freeze_initializers: bool = field(default=False, metadata=_FREEZE_INITIALIZERS)
+    resample: bool = field(
+        default=False,
+        metadata=_flag("Rewrite interpolating Resizes too, as products with matrices."),
+    )
     allow_requantize: bool = field(
         default=False,
         metadata=_flag(

@@ -43,7 +43,9 @@ FormName = Literal["crop", "pad", "split", "separable", "matrix", "conv"]
 """The forms that a rewritten layer can have. ``conv`` is a Conv without a shuffle."""
 ShuffleName = Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
 """The ways to move the phases from channels into space."""
-Pattern = Literal["conv_transpose", "zero_insertion", "nearest_resize", "pixel_shuffle"]
+Pattern = Literal[
+    "conv_transpose", "zero_insertion", "nearest_resize", "pixel_shuffle", "interpolating_resize"
+]
 Status = Literal["rewritten", "folded", "kept", "skipped"]
 """What became of a layer; a folded one stays, with affine layers after it in its weights."""
 Certificate = Literal["exact", "failed"]

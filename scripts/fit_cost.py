@@ -3,6 +3,7 @@
     python scripts/fit_cost.py                          measure, fit, print the table
     python scripts/fit_cost.py --save measured.json     ... and write the measurements to a file
     python scripts/fit_cost.py --load measured.json     fit earlier measurements
+    python scripts/fit_cost.py --terms linear cubic     fit these terms alone, others as they are
 
 Measures a designed set of layers (`costfit.layers`), each in a session of its own, with one thread
 and with all. Every round goes over all layers, so that a drift of the machine affects all of them.
@@ -16,8 +17,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,7 +32,7 @@ from deployconv.graph.skeleton import skeleton
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.measure import describe_machine, usable_cpus
 from deployconv.search.cost_graph import graph_of
-from deployconv.search.cost_table import Rate
+from deployconv.search.cost_table import ORT_CPU, Rate
 from deployconv.search.cost_terms import Term, Work
 
 Matrix = NDArray[np.float64]
@@ -55,11 +56,16 @@ class Sample:
     ms: float
 
 
-def measure(threads: Sequence[int]) -> Iterator[Sample]:
-    """Time every layer with each number of threads: the median over rounds of their medians."""
+def measure(threads: Sequence[int], terms: Collection[Term] = ()) -> Iterator[Sample]:
+    """Time every layer with each number of threads: the median over rounds of their medians.
+
+    With ``terms``, only the layers that have such work.
+    """
     backend = get_backend("ort")
     prepared = []
     for layer in layers():
+        if terms and not set(terms) & work_of_model(layer.model).keys():
+            continue
         given = layer.model.graph.input[0].type.tensor_type.shape.dim
         feeds = {"x": np.random.default_rng(0).standard_normal([d.dim_value for d in given])}
         feeds["x"] = feeds["x"].astype(np.float32)
@@ -94,9 +100,17 @@ def work_of_model(model: ModelProto) -> Work:
     return work
 
 
-def fit(samples: Sequence[Sample]) -> tuple[dict[Term, Rate], float, list[float]]:
-    """The rate of each term, the milliseconds of a call, and the relative error of each sample."""
+def fit(
+    samples: Sequence[Sample], wanted: Collection[Term] = ()
+) -> tuple[dict[Term, Rate], float, list[float]]:
+    """The rate of each term, the milliseconds of a call, and the relative error of each sample.
+
+    If terms are ``wanted``, only theirs: the others keep the rates that they have.
+    """
     terms: list[Term] = [term for term in get_args(Term) if any(term in s.work for s in samples)]
+    if wanted:
+        samples = [_less_the_rest(sample, wanted) for sample in samples]
+        terms = [term for term in terms if term in wanted]
     rows = [[part for term in terms for part in _parts(sample, term)] + [1.0] for sample in samples]
     times = np.array([sample.ms for sample in samples])
     relative = np.array(rows) / times[:, None]
@@ -110,6 +124,13 @@ def fit(samples: Sequence[Sample]) -> tuple[dict[Term, Rate], float, list[float]
         for term, (a, b) in zip(terms, pairs, strict=True)
     }
     return table, float(constants[-1]), [float(error) for error in errors]
+
+
+def _less_the_rest(sample: Sample, terms: Collection[Term]) -> Sample:
+    """``sample`` without the work of other kinds, and without the time that it takes."""
+    rest = {term: amount for term, amount in sample.work.items() if term not in terms}
+    work = {term: amount for term, amount in sample.work.items() if term in terms}
+    return replace(sample, work=work, ms=sample.ms - ORT_CPU.milliseconds(rest, sample.threads))
 
 
 _SLOWED_BY_THREADS: frozenset[Term] = frozenset(
@@ -141,9 +162,9 @@ def non_negative(matrix: Matrix, target: Matrix, rounds: int = 20_000) -> Matrix
     return found
 
 
-def report(samples: Sequence[Sample], machine: str) -> None:
+def report(samples: Sequence[Sample], machine: str, terms: Collection[Term]) -> None:
     """Print the table and its errors."""
-    table, call, errors = fit(samples)
+    table, call, errors = fit(samples, terms)
     size = np.abs(errors)
     print(f"# {machine}")
     print(f"# {len(samples)} timings: relative error {np.median(size):.0%} in the median,")
@@ -167,6 +188,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the measurements there")
     parser.add_argument("--load", type=Path, metavar="FILE", help="fit these, measure nothing")
+    parser.add_argument(
+        "--terms", nargs="+", choices=get_args(Term), default=[], help="fit these terms alone"
+    )
     options = parser.parse_args()
     if options.load:
         document = json.loads(options.load.read_text(encoding="utf-8"))
@@ -178,12 +202,12 @@ def main() -> None:
             if entry["name"] in works
         ]
     else:
-        samples = list(measure(sorted({1, usable_cpus()})))
+        samples = list(measure(sorted({1, usable_cpus()}), options.terms))
         machine = f"{describe_machine()}; {get_backend('ort').runtime}"
     if options.save:
         document = {"machine": machine, "samples": [asdict(sample) for sample in samples]}
         options.save.write_text(json.dumps(document, indent=1), encoding="utf-8")
-    report(samples, machine)
+    report(samples, machine, options.terms)
 
 
 if __name__ == "__main__":

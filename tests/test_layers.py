@@ -16,7 +16,7 @@ ORDER = (
     ("results", "_version"),
     ("errors", "temporary"),
     ("options",),
-    ("polyphase",),
+    ("polyphase", "resampling"),
     ("graph",),
     ("match",),
     ("rewrites",),
@@ -41,6 +41,7 @@ ENTRANCES = {"__init__", "__main__"}
 
 KINDS = {
     *("PolyphaseConv", "SeparableConv", "MatrixProduct", "Reshuffle"),
+    "Resample",
     *("Chain", "Region", "FoldedLayer", "SplitConv"),
 }
 """The classes of rewrites."""

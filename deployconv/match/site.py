@@ -1,9 +1,10 @@
 """The layers that recognisers find: each can be rewritten, or has a reason why it cannot.
 
-A layer found in a model is a site. There are four types. An `UpsampleSite` has axes and weights
+A layer found in a model is a site. There are five types. An `UpsampleSite` has axes and weights
 from which a rewrite is made. A `ConcatSite` is a Conv that reads several images, of which some are
-upsampled. A `ShuffleSite` is a pixel shuffle. A `SkippedSite` has a reason. What all of them have
-is in `BaseSite`, besides ``geometry``, ``dtype`` and ``operators``.
+upsampled. A `ShuffleSite` is a pixel shuffle. A `ResampleSite` is a Resize that interpolates. A
+`SkippedSite` has a reason. What all of them have is in `BaseSite`, besides ``geometry``, ``dtype``
+and ``operators``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from deployconv.match.attributes import ConvAttributes, Geometry
 from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
 from deployconv.match.operators import Operators, Window, ranked, stated_pads, transposed_pads
 from deployconv.polyphase import Axis
+from deployconv.resampling import Interpolation
 from deployconv.results import Pattern, Reason
 
 if TYPE_CHECKING:
@@ -345,6 +347,51 @@ class ShuffleSite(BaseSite):
         return Operators(self.conv.window, ranked(self.nodes[1:]))
 
 
+@dataclass(frozen=True)
+class ResampledAxis:
+    """An axis whose size a Resize changes: its position, both sizes, and the scale as given."""
+
+    position: int
+    inputs: int
+    outputs: int
+    scale: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ResampleSite(BaseSite):
+    """A Resize that interpolates.
+
+    Attributes:
+        source: name of the tensor that is resampled.
+        output: name of the result.
+        axes: the axes that change.
+        how: the interpolation.
+        by_sizes: True if the node is given sizes, False if it is given scales.
+        shape: of ``source``; None for each size that does not follow from the model.
+        dtype: element type of ``source``.
+        geometry: the factors, if they are whole.
+    """
+
+    source: str
+    output: str
+    axes: tuple[ResampledAxis, ...]
+    how: Interpolation
+    by_sizes: bool
+    shape: tuple[int | None, ...]
+    dtype: str
+    geometry: Geometry | None
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether an axis becomes longer."""
+        return any(axis.outputs > axis.inputs for axis in self.axes)
+
+    @property
+    def operators(self) -> Operators:
+        """The operators of the layer as it stands in the model."""
+        return Operators(None, ranked(self.nodes), self.dtype)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SkippedSite(BaseSite):
     """A node that looks like an upsampling layer and cannot be rewritten exactly."""
@@ -395,7 +442,7 @@ class ConcatSite(BaseSite):
         return replace(self.conv.operators, others=ranked(self.nodes[:-1]))
 
 
-Site = UpsampleSite | ConcatSite | ShuffleSite | SkippedSite
+Site = UpsampleSite | ConcatSite | ShuffleSite | ResampleSite | SkippedSite
 """A layer found in a model."""
 
 

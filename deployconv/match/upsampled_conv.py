@@ -46,6 +46,7 @@ from deployconv.match.attributes import (
 from deployconv.match.axis_map import AxisMap
 from deployconv.match.baked_sizes import baked_upsampling
 from deployconv.match.index_map import Upsampling, is_even, upsampling_of
+from deployconv.match.interpolating_resize import interpolates
 from deployconv.match.movement import ZERO, Movement, movements
 from deployconv.match.pointwise import for_image, keeps_zero
 from deployconv.match.site import Original, Pointwise, Recogniser, Site, SkippedSite, UpsampleSite
@@ -81,6 +82,8 @@ def _zero_insertion(node: gs.Node, scope: Scope, view: View, name: str) -> Site 
 
 def _nearest_resize(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
     if is_standard(node, "Resize", "Upsample"):
+        if interpolates(node):
+            return None
         return _resize(node, scope, view, name)
     return _layer_of(node, scope, view, name, "nearest_resize")
 
@@ -375,9 +378,6 @@ def _roi(node: gs.Node) -> gs.Tensor | None:
 
 
 def _why_it_stays(node: gs.Node, factors: list[float] | None, scope: Scope, view: View) -> Reason:
-    mode = node.attrs.get("mode", "nearest")
-    if mode != "nearest":
-        return Reason("interpolating-resize", f"it interpolates ({mode})")
     if factors is None:
         return Reason("dynamic-scale", "its scale is computed while the model runs")
     if any(factor != int(factor) for factor in factors):

@@ -24,8 +24,9 @@ from onnx import ModelProto
 from deployconv.errors import BackendUnavailable, DeployconvError, UsageError
 from deployconv.options import DEFAULT_RUNTIME
 from deployconv.results import Certificate, SiteReport
-from deployconv.rewrites.base import Rewrite, Trial
+from deployconv.rewrites.base import Oracle, Rewrite, Trial
 from deployconv.rewrites.planning import Planning
+from deployconv.rewrites.trial import ORACLE_INPUT, ORACLE_OUTPUT
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.base import Session
 
@@ -79,6 +80,9 @@ def certify(rewrite: Rewrite, name: str, seed: int = 0) -> Certified:
     failure = _first_difference(old.run(trial.feeds), new.run(trial.feeds))
     if failure is None and trial.may_be_empty:
         failure = _failure_on_empty_batch(old, new, trial.feeds)
+    for oracle in trial.oracles if failure is None else ():
+        shown = _Runner(oracle.model, ORACLE_OUTPUT, name).run({ORACLE_INPUT: oracle.image})
+        failure = failure or _first_beyond(oracle, shown)
     return Certified("exact" if failure is None else "failed", trial, failure)
 
 
@@ -124,6 +128,17 @@ def failed_certificates(reports: Iterable[SiteReport]) -> list[str]:
         for report in reports
         if report.certificate == "failed"
     ]
+
+
+def _first_beyond(oracle: Oracle, shown: Array) -> str | None:
+    """Where the weights of an operator are not those that were written; None if nowhere."""
+    if oracle.expected.shape != shown.shape:
+        return f"shape {shown.shape} of its weights where {oracle.expected.shape} was expected"
+    beyond = np.argwhere(~(np.abs(oracle.expected - shown) <= oracle.atol))
+    if not len(beyond):
+        return None
+    at = tuple(map(int, beyond[0]))
+    return f"its weight at {list(at)} is {shown[at]:g} where {oracle.expected[at]:g} was written"
 
 
 def _first_difference(expected: Array, actual: Array) -> str | None:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from deployconv.graph.scope import Scope
-    from deployconv.match import ShuffleSite, UpsampleSite
+    from deployconv.match import ResampleSite, ShuffleSite, UpsampleSite
     from deployconv.match.operators import Operators
     from deployconv.rewrites.emit import Emitter
 
 Array = NDArray[Any]
-Site = TypeVar("Site", "UpsampleSite", "ShuffleSite")
+Site = TypeVar("Site", "UpsampleSite", "ShuffleSite", "ResampleSite")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,19 @@ class Summary:
     requantized: Requantization | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Oracle:
+    """A tiny model of the original operator that shows the weights that it computes with.
+
+    Its output on ``image`` must be ``expected`` within ``atol``.
+    """
+
+    model: ModelProto
+    image: Array
+    expected: Array
+    atol: float
+
+
 @dataclass(frozen=True)
 class Trial:
     """Two models, the old nodes and the new ones, and what to run both on.
@@ -58,6 +71,8 @@ class Trial:
     output: str
     parity_only: tuple[str, ...] = ()
     may_be_empty: bool = False
+    oracles: tuple[Oracle, ...] = ()
+    """Where the weights are those of an operator, the operator itself."""
 
 
 class Rewrite(Protocol):

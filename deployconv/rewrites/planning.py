@@ -17,6 +17,7 @@ from deployconv.graph.view import View, view
 from deployconv.match import (
     ConcatSite,
     Geometry,
+    ResampleSite,
     ShuffleSite,
     Site,
     SkippedSite,
@@ -34,6 +35,7 @@ from deployconv.rewrites.kept import folded_in_place
 from deployconv.rewrites.matrix import plan_matrix
 from deployconv.rewrites.moved import MOVES, moved_after
 from deployconv.rewrites.pixel_shuffle import plan_reshuffle
+from deployconv.rewrites.resample import plan_resample
 from deployconv.rewrites.separable import plan_separable
 from deployconv.rewrites.split_conv import plan_split
 from deployconv.rewrites.trim import trim_after
@@ -112,7 +114,7 @@ def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
     Raises UsageError if ``options.only`` or ``skip`` has a pattern that fits no site.
     """
     seen = view(model, options.freeze_initializers)
-    sites = tuple(_as_asked(site, options) for site in find_sites(seen))
+    sites = tuple(_as_asked(site, options) for site in find_sites(seen) if _listed(site, options))
     if not options.may_match_nothing:
         _check_globs((*options.only, *options.skip), sites)
     default = tuple(_plan(site, options, seen) for site in sites)
@@ -208,8 +210,13 @@ def _plan(site: Site, options: RewriteOptions, seen: View) -> PlannedSite:
     if not _selected(site, options):
         reason = Reason("not-selected", "left alone by --only or --skip")
         return PlannedSite(site, site, _report(site, "kept", reason))
-    if options.policy == "all" and site.unless_faster is not None:
+    if site.unless_faster is not None and not _considered(site, options):
         return PlannedSite(site, site, _report(site, "kept", site.unless_faster))
+    if isinstance(site, ResampleSite):
+        product = plan_resample(site)
+        if isinstance(product, Reason):
+            return PlannedSite(site, site, _report(site, "skipped", product))
+        return _rewritten(site, site, product)
     if isinstance(site, ShuffleSite):
         planned = plan_reshuffle(site, options.shuffle)
         if isinstance(planned, Reason):
@@ -288,6 +295,16 @@ def _check_globs(globs: Sequence[str], sites: Sequence[Site]) -> None:
         if not any(_matches(site, glob) for site in sites):
             known = ", ".join(site.id for site in sites) or "none"
             raise UsageError(f"no site matches '{glob}': the model's sites are {known}")
+
+
+def _listed(site: Site, options: RewriteOptions) -> bool:
+    """False for a Resize that shrinks, unless it may be rewritten: it is no upsampling layer."""
+    return not isinstance(site, ResampleSite) or site.enlarges or _considered(site, options)
+
+
+def _considered(site: Site, options: RewriteOptions) -> bool:
+    """Whether a site that is rewritten for speed alone is rewritten now."""
+    return options.policy != "all" or (options.resample and isinstance(site, ResampleSite))
 
 
 def _as_asked(site: Site, options: RewriteOptions) -> Site:

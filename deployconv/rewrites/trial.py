@@ -36,6 +36,8 @@ SCALES = 8
 """Scales of a quantized parameter are drawn from 1 to this."""
 AFFORDABLE = 200_000_000
 """Multiplications up to which a layer is run at its own size; larger ones are run smaller."""
+ORACLE_INPUT, ORACLE_OUTPUT = "oracle_x", "oracle_y"
+"""Names in the model of an `Oracle`."""
 _LARGEST_DRAW = 64
 _CONVERTED = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
@@ -263,6 +265,16 @@ def build_trial(
     new = _model(exported, made, opset, output, feeds)
     missed = tuple(dict.fromkeys(parity_only))
     return Trial(old, new, feeds, output, missed, may_be_empty=not batch)
+
+
+def oracle_model(
+    node: NodeProto, constants: Mapping[str, Array], opset: int, image: Array
+) -> ModelProto:
+    """A model of ``node`` alone, which reads an image of this shape first."""
+    alone = NodeProto()
+    alone.CopyFrom(node)
+    alone.input[0], alone.output[0] = ORACLE_INPUT, ORACLE_OUTPUT
+    return _model([alone], constants, opset, ORACLE_OUTPUT, {ORACLE_INPUT: image})
 
 
 def _model(

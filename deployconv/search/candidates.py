@@ -9,7 +9,7 @@ from math import prod
 from typing import TypeVar
 
 from deployconv.graph.load import LoadedModel
-from deployconv.match import ConcatSite, ShuffleSite, SkippedSite, UpsampleSite
+from deployconv.match import ConcatSite, ResampleSite, ShuffleSite, SkippedSite, UpsampleSite
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.chain import ChainScope, chain_after
@@ -18,6 +18,7 @@ from deployconv.rewrites.matrix import plan_matrix
 from deployconv.rewrites.pixel_shuffle import chain_from, plan_reshuffle, region_from
 from deployconv.rewrites.planning import PlannedSite, Planning, plan_model
 from deployconv.rewrites.region import Region, region_after
+from deployconv.rewrites.resample import plan_resample
 from deployconv.rewrites.separable import plan_separable
 from deployconv.rewrites.shuffles import SHUFFLES
 from deployconv.rewrites.shuffles import Shuffle as ShuffleRow
@@ -92,11 +93,20 @@ class Candidates:
     def _options(self, planned: PlannedSite) -> list[Option]:
         if not planned.selected or isinstance(planned.site, SkippedSite):
             return []
+        if isinstance(planned.site, ResampleSite):
+            return list(_resampled(planned.site))
         if isinstance(planned.site, ShuffleSite):
             return list(_Reencoded(self.planning, planned.site).options())
         if isinstance(planned.site, ConcatSite):
             return list(_split(self.planning, planned.site))
         return list(_Upsampled(self.planning, planned.site).options())
+
+
+def _resampled(site: ResampleSite) -> Iterator[Option]:
+    """The products with matrices, if the sizes are known."""
+    rewrite = plan_resample(site)
+    if not isinstance(rewrite, Reason):
+        yield Option(Choice("matrix", "auto"), rewrite)
 
 
 def _names_to_try(shuffle: Shuffle, integers: bool) -> list[ShuffleName]:

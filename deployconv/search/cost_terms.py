@@ -54,6 +54,9 @@ Term = Literal[
     "copied",
     "repeated",
     "repeated_blocks",
+    "linear",
+    "cubic",
+    "antialiased",
     "depth_to_space",
     "depth_to_space_runs",
     "col2im",
@@ -83,7 +86,8 @@ Term = Literal[
   reduction reads, along any axis but the last, ``_pages`` if what it adds up lies whole pages of
   memory apart, which a cache holds little of.
 - ``copied``: elements of whatever else moves data; ``repeated``: elements that a nearest Resize
-  makes, ``_blocks`` if the channels stay in blocks.
+  makes, ``_blocks`` if the channels stay in blocks; ``linear``, ``cubic``: elements that such a
+  Resize makes; ``antialiased``: elements that one with antialias reads and makes.
 - the rest: elements that a shuffle moves, one term for each way to do it.
 """
 
@@ -110,7 +114,6 @@ _TERMS: Mapping[str, Term] = {
         "transcendental",
     ),
     **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), "quantized"),
-    **dict.fromkeys(("Resize", "Upsample"), "repeated"),
     "PRelu": "prelu",
 }
 """The term of each operator whose work is the number of elements that it makes."""
@@ -167,11 +170,23 @@ def _moved(node: NodeProto, shapes: Instance, made: float) -> Work:
     if node.op_type == "DepthToSpace":
         runs = made / int(attributes(node)["blocksize"])
         return {"depth_to_space": made, "depth_to_space_runs": runs}
+    if node.op_type in ("Resize", "Upsample"):
+        return _resized(node, shapes, made)
     if node.op_type == "Col2Im":
         return {_col2im(node, len(shapes[node.output[0]])): made}
     if node.op_type == "Transpose":
         return {_transposed(node, shapes[node.input[0]]): made}
     return {_TERMS.get(node.op_type, "copied"): made}
+
+
+def _resized(node: NodeProto, shapes: Instance, made: float) -> Work:
+    """The work of a Resize that makes ``made`` million elements."""
+    given = attributes(node)
+    mode = given.get("mode", b"nearest")
+    if given.get("antialias"):
+        return {"antialiased": made + prod(shapes[node.input[0]]) / _MILLION}
+    interpolated: dict[bytes, Term] = {b"linear": "linear", b"cubic": "cubic"}
+    return {interpolated.get(mode, "repeated"): made}
 
 
 def _conv(node: NodeProto, shapes: Instance, block: int) -> Work:

@@ -19,6 +19,7 @@ import deployconv
 from deployconv.results import BuildReport, PaddedLayer
 from deployconv.runtimes.tensorrt.installation import find_installation
 from tests.build import conv_transpose, graph, integers, model, node, tensor, upsampler, value
+from tests.match.graphs import floats, parsed
 from tests.runtimes.rtx import build, build_one, needs_rtx, words
 
 pytestmark = needs_rtx
@@ -101,6 +102,29 @@ CASES = {
         lambda: layer((4,), strides=(2,), output_shape=(10,)), everywhere(NEGATIVE_PADS)
     ),
 }
+
+
+RESIZES = {
+    "antialias": ("antialias=1", 0.5, 18, "parse: .*Antialiasing is not supported currently"),
+    "half_pixel_symmetric": (
+        'coordinate_transformation_mode="half_pixel_symmetric"',
+        1.5,
+        19,
+        "parse: .*transformationMode == ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RESIZES)
+def test_an_interpolating_resize_that_is_refused_builds_as_products(name: str) -> None:
+    attributes, factor, opset, refusal = RESIZES[name]
+    body = f'y = Resize<mode="linear", {attributes}>(x, , s)'
+    original = parsed(body, {"s": floats(1, 1, factor, factor)}, "1,3,16,16", opset=opset)
+    check(build(original, "sm89"), {"sm89": refusal})
+    done = deployconv.rewrite(original, resample=True, bench=False)
+    assert [site.certificate for site in done.sites] == ["exact"]
+    assert done.model is not None
+    check(build(done.model, "sm89"), {})
 
 
 @pytest.mark.parametrize("name", CASES)

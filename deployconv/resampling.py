@@ -1,0 +1,157 @@
+"""Interpolating resampling of one axis as a matrix: ``y = M x``.
+
+The operator Resize computes each output as a sum of a few inputs near a position ``p(o)`` of the
+input (ONNX operators, Resize-19). So along one axis it is a banded matrix ``M [outputs, inputs]``,
+and along several axes it is one such product per axis. For a whole factor ``s`` the distances
+between the outputs and the inputs repeat after ``s`` outputs: then ``M`` is a polyphase filter.
+
+    p(o)                     asymmetric            o / s
+                             half_pixel            (o + 1/2) / s - 1/2
+                             pytorch_half_pixel    the same, and 0 for a single output
+                             align_corners         o (i - 1) / (o_n - 1), and 0 for a single output
+                             half_pixel_symmetric  half_pixel about the middle of the input
+
+    linear                   w(d) = 1 - |d|                          for |d| < 1
+    cubic (Keys 1981)        w(d) = (a + 2)|d|^3 - (a + 3)|d|^2 + 1  for |d| <= 1
+                             w(d) = a|d|^3 - 5a|d|^2 + 8a|d| - 4a    for 1 < |d| < 2
+
+Beyond the border the edge pixel is read; with ``exclude_outside`` nothing is, and the weights that
+are left are divided by their sum. With ``antialias`` an axis that shrinks takes a kernel that is
+``1 / s`` times as wide.
+
+Where runtimes disagree, this is what onnxruntime computes and PyTorch means. Both compute the
+position and the weights in float32, and so does this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import floor
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+Coordinates = Literal[
+    "half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners", "asymmetric"
+]
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """How a Resize interpolates, as its attributes of the same names say."""
+
+    mode: Literal["linear", "cubic"]
+    coordinates: Coordinates = "half_pixel"
+    cubic_coeff_a: float = -0.75
+    exclude_outside: bool = False
+    antialias: bool = False
+
+    @property
+    def support(self) -> int:
+        """How far from the position an input may lie that is read."""
+        return 1 if self.mode == "linear" else 2
+
+    def weight(self, distance: float) -> float:
+        """The weight of an input at this distance from the position."""
+        d, a = np.abs(np.float32(distance)), np.float32(self.cubic_coeff_a)
+        one, two, three, four, five, eight = map(np.float32, (1, 2, 3, 4, 5, 8))
+        if self.mode == "linear":
+            return max(0.0, float(one - d))
+        if d <= 1:
+            return float(((a + two) * d - (a + three)) * d * d + one)
+        if self.antialias:
+            return float((((d - five) * d + eight) * d - four) * a) if d < two else 0.0
+        return float(((a * d - five * a) * d + eight * a) * d - four * a)
+
+
+def resampling_matrix(inputs: int, outputs: int, scale: float, how: Interpolation) -> Array:
+    """The matrix of a Resize along one axis.
+
+    Args:
+        inputs: size of the axis before.
+        outputs: size of the axis after.
+        scale: as given; ``outputs / inputs`` where sizes are given instead.
+        how: the interpolation.
+
+    Returns:
+        float64 ``[outputs, inputs]``; the rows add up to 1.
+    """
+    if how.antialias and inputs == outputs:
+        return np.eye(inputs)  # onnxruntime copies such an axis, whatever the coordinates
+    made = np.zeros((outputs, inputs))
+    position = _positions(inputs, outputs, scale, how.coordinates)
+    row = _antialiased if how.antialias else _interpolated
+    for index in range(outputs):
+        row(made[index], position(index), scale, how)
+    return made
+
+
+def _positions(
+    inputs: int, outputs: int, scale: float, coordinates: Coordinates
+) -> Callable[[int], float]:
+    """The position in the input of each output, in float32 as runtimes compute it."""
+    half, s = np.float32(0.5), np.float32(scale)
+
+    def asymmetric(o: int) -> float:
+        return float(np.float32(o) / s)
+
+    def half_pixel(o: int) -> float:
+        return float((np.float32(o) + half) / s - half)
+
+    def align_corners(o: int) -> float:
+        if outputs == 1:
+            return 0.0
+        return float(np.float32(o) * np.float32(inputs - 1) / np.float32(outputs - 1))
+
+    def symmetric(o: int) -> float:
+        adjustment = np.float32(outputs) / (s * np.float32(inputs))
+        offset = np.float32(inputs) / np.float32(2) * (np.float32(1) - adjustment)
+        return float(np.float32(float(offset) + (o + 0.5) / float(s) - 0.5))
+
+    if coordinates == "asymmetric":
+        return asymmetric
+    if coordinates == "align_corners":
+        return align_corners
+    if coordinates == "half_pixel_symmetric":
+        return symmetric
+    if coordinates == "pytorch_half_pixel" and outputs == 1:
+        return lambda o: 0.0
+    return half_pixel
+
+
+def _interpolated(row: Array, position: float, scale: float, how: Interpolation) -> None:
+    """Write the weights of one output into a row of zeros."""
+    del scale
+    last = len(row) - 1
+    if how.mode == "linear":
+        position = min(max(position, 0.0), float(last))
+    begin = floor(position) - how.support + 1
+    total = 0.0
+    for at in range(begin, begin + 2 * how.support):
+        weight = how.weight(at - position)
+        if how.exclude_outside and not 0 <= at <= last:
+            continue
+        row[min(max(at, 0), last)] += weight
+        total += weight
+    if how.exclude_outside:
+        row /= total
+
+
+def _antialiased(row: Array, position: float, scale: float, how: Interpolation) -> None:
+    """The same, with a kernel that is wider where the axis shrinks."""
+    last = len(row) - 1
+    widening = max(np.float32(1), np.float32(1) / np.float32(scale))
+    center = np.float32(0.5) + np.float32(position)
+    reach, half = np.float32(how.support) * widening, np.float32(0.5)
+    total = np.float32(0)
+    for at in range(floor(center - reach + half), floor(center + reach + half)):
+        weight = how.weight(float((np.float32(at) - center + half) * (np.float32(1) / widening)))
+        if how.exclude_outside and not 0 <= at <= last:
+            continue
+        row[min(max(at, 0), last)] += weight
+        total += np.float32(weight)
+    row *= np.float32(1) / total

@@ -1,0 +1,120 @@
+"""The matrix of an interpolating Resize against onnxruntime's own kernel and PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from deployconv.errors import DeployconvError
+from deployconv.resampling import Coordinates, Interpolation, resampling_matrix
+from tests.build import Array, run
+from tests.match.graphs import floats, ints, parsed
+
+COORDINATES = get_args(Coordinates)
+SCALES = (0.25, 0.3, 0.5, 0.6, 1, 1.25, 1.5, 1.55, 2, 2.5, 3, 4, 8)
+EPS = float(np.finfo(np.float32).eps)
+
+
+def drawn(rng: np.random.Generator) -> tuple[Interpolation, tuple[int, int], Array, bool]:
+    """An interpolation, the sizes of an image, and the scales or sizes that it gets."""
+    antialias = bool(rng.random() < 0.3)
+    mode = "cubic" if rng.random() < 0.5 else "linear"
+    how = Interpolation(
+        mode=mode,  # type: ignore[arg-type]
+        coordinates=COORDINATES[rng.integers(len(COORDINATES))],
+        cubic_coeff_a=float(rng.choice([-0.75, -0.5, -0.6])),
+        # onnxruntime refuses it for linear without antialias.
+        exclude_outside=bool(rng.random() < 0.3) and (antialias or mode == "cubic"),
+        antialias=antialias,
+    )
+    sizes = int(rng.integers(1, 24)), int(rng.integers(1, 12))
+    scales = np.array([rng.choice(SCALES), rng.choice((0.5, 1, 2))], np.float32)
+    return how, sizes, scales, bool(rng.random() < 0.4)
+
+
+def resize(how: Interpolation, sizes: tuple[int, int], given: Array, by_sizes: bool) -> Any:
+    attributes = (
+        f'mode="{how.mode}", coordinate_transformation_mode="{how.coordinates}",'
+        f" cubic_coeff_a={how.cubic_coeff_a}, exclude_outside={int(how.exclude_outside)},"
+        f" antialias={int(how.antialias)}"
+    )
+    made = ints(1, 2, *given) if by_sizes else floats(1, 1, *given)
+    body = f"y = Resize<{attributes}>(x, , {', g' if by_sizes else 'g'})"
+    return parsed(body, {"g": made}, f"1,2,{sizes[0]},{sizes[1]}", opset=19)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_hundred_random_resizes_are_what_onnxruntime_computes(seed: int) -> None:
+    rng, compared = np.random.default_rng(seed), 0
+    while compared < 100:
+        how, sizes, scales, by_sizes = drawn(rng)
+        outputs = np.floor(np.array(sizes, np.float32) * scales).astype(int)
+        if not outputs.all():
+            continue
+        given = outputs if by_sizes else scales
+        used = outputs / np.array(sizes) if by_sizes else scales
+        x = rng.standard_normal((1, 2, *sizes)).astype(np.float32)
+        try:
+            actual = run(resize(how, sizes, given, by_sizes), {"x": x})["y"]
+        except DeployconvError:
+            continue
+        compared += 1
+        if tuple(outputs) == sizes:
+            np.testing.assert_array_equal(actual, x)
+            continue
+        first, second = (
+            resampling_matrix(inputs, int(size), float(scale), how)
+            for inputs, size, scale in zip(sizes, outputs, used, strict=True)
+        )
+        expected = first @ x.astype(np.float64) @ second.T
+        magnitude = (np.abs(first) @ np.abs(x) @ np.abs(second.T)).max()
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=6 * EPS * magnitude)
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("sizes", [(5, 10), (7, 3), (4, 13), (6, 1), (1, 4)])
+def test_pytorch_means_the_same(mode: str, corners: bool, sizes: tuple[int, int]) -> None:
+    torch = pytest.importorskip("torch")
+    inputs, outputs = sizes
+    named = "bicubic" if mode == "cubic" else "bilinear"
+    coordinates = "align_corners" if corners else "pytorch_half_pixel"
+    how = Interpolation(mode, coordinates)  # type: ignore[arg-type]
+    found = resampling_matrix(inputs, outputs, outputs / inputs, how)
+    image = torch.eye(inputs, dtype=torch.float64).reshape(inputs, 1, inputs, 1)
+    resized = torch.nn.functional.interpolate(
+        image, size=(outputs, 1), mode=named, align_corners=corners
+    )
+    if outputs == 1 and not corners:
+        return  # PyTorch takes the middle there, as half_pixel does; the operator takes the first
+    np.testing.assert_allclose(found, resized.reshape(inputs, outputs).T, atol=2e-6)
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("sizes", [(10, 5), (16, 5), (9, 4), (5, 10)])
+def test_pytorch_means_the_same_with_antialias(mode: Any, sizes: tuple[int, int]) -> None:
+    torch = pytest.importorskip("torch")
+    inputs, outputs = sizes
+    # PyTorch leaves out what lies outside, and takes the cubic coefficient of Pillow.
+    how = Interpolation(mode, "half_pixel", -0.5, exclude_outside=True, antialias=True)
+    found = resampling_matrix(inputs, outputs, outputs / inputs, how)
+    # Along the last axis: of an image of width 1, PyTorch 2.13 repeats the first row.
+    image = torch.eye(inputs, dtype=torch.float64).reshape(inputs, 1, 1, inputs)
+    named = "bicubic" if mode == "cubic" else "bilinear"
+    resized = torch.nn.functional.interpolate(image, size=(1, outputs), mode=named, antialias=True)
+    np.testing.assert_allclose(found, resized.reshape(inputs, outputs).T, atol=2e-6)
+
+
+@pytest.mark.parametrize("coordinates", COORDINATES)
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_the_rows_add_up_to_one(mode: Any, coordinates: Any) -> None:
+    found = resampling_matrix(7, 18, 18 / 7, Interpolation(mode, coordinates))
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_whole_factor_is_a_polyphase_filter() -> None:
+    found = resampling_matrix(9, 27, 3, Interpolation("linear", "half_pixel"))
+    for output in range(6, 18):
+        np.testing.assert_allclose(found[output, 1:], found[output - 3, :-1], atol=1e-6)
