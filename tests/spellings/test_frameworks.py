@@ -96,7 +96,13 @@ def test_the_graphs_are_valid_and_small_and_do_not_tell_where_they_were_made() -
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_each_network_is_committed_with_what_it_expects(framework: str) -> None:
     listed = [
-        (row_name(case, sizes), sizes != "static", case.family, case.stride, case.expect)
+        (
+            row_name(case, sizes),
+            sizes != "static",
+            case.family,
+            case.stride,
+            case.expectation(sizes),
+        )
         for case in cases(framework)
         for sizes in case.sizes
     ]

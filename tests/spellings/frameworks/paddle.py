@@ -559,6 +559,7 @@ CASES = (
         "static",
         "dynamic",
         expect="interpolating-resize",
+        expect_dynamic="dynamic-sizes",
     ),
     _negative(
         "bicubic",

@@ -506,7 +506,12 @@ CASES = (
     _shuffled("batch_to_space", (2, 2), batch_to_space, "static"),
     _shuffled("patch_expand", (2, 2), patch_expand, "batch", inputs=TOKENS, fixed=(1,)),
     _shuffled("unpatchify", (2, 2), unpatchify, "static", "batch", inputs=TOKENS, fixed=(1,)),
-    _negative("bilinear", then(resize("bilinear", 2, 2), conv()), expect="interpolating-resize"),
+    _negative(
+        "bilinear",
+        then(resize("bilinear", 2, 2), conv()),
+        expect="interpolating-resize",
+        expect_dynamic="dynamic-sizes",
+    ),
     _negative(
         "uneven",
         then(resize("nearest", 1.5, 1.5), conv()),
