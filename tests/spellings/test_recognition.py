@@ -23,6 +23,8 @@ NEGATIVES_AFTER_ALL = {
     "pad13_wrong_axis",
     # What else reads the Transpose keeps it; the shuffle itself is one.
     "reshape13_transpose_shared",
+    # A shuffle whose channels come in another order, which the Conv before it can make.
+    "perm_columns_first",
 }
 """Look-alikes that are upsampling layers when looked at closely."""
 

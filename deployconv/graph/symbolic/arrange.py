@@ -124,6 +124,8 @@ def _unsqueeze(call: Call) -> Known:
     x, axes = call.given(0), call.ints("axes", 1)
     rank = len(x.shape) + len(axes or ())
     added = {axis % rank for axis in axes or ()}
+    if len(added) < len(axes or ()):
+        raise Unproven  # an axis that is named twice is no valid one
     old = iter(x.shape)
     shape = [_ONE if axis in added else next(old) for axis in range(rank)]
     return x.moved(shape, lambda elements: elements)
