@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from deployconv.report.lines import (
-    candidate_line,
+    candidate_lines,
     count,
     dla_cell,
     dla_lines,
@@ -306,8 +306,7 @@ def _print_sites(
             print_lines(console, one_line(f"{site.id}: {would}{site.status} - {why}"))
         elif site.candidates:
             print_lines(console, one_line(f"{site.id}: {site.status} - in the form marked *"))
-        for candidate in site.candidates:
-            print_lines(console, candidate_line(candidate))
+        print_lines(console, *candidate_lines(site.candidates))
     print_lines(console, sites_line(sites, done=certified))
 
 

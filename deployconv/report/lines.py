@@ -28,6 +28,10 @@ from deployconv.results import (
 _NO_REASON = "no reason was given"
 _NAMED = 4
 """Layers that one line names."""
+_NAME = 18
+"""Columns for the name of a form, if none is longer."""
+_WIDEST = 10
+"""An interval whose ends differ by a larger factor is called uncertain: it tells nothing."""
 
 
 def one_line(text: str) -> str:
@@ -66,17 +70,20 @@ def _written_line(rewriting: Rewriting) -> str:
     return f"wrote {one_line(rewriting.output.path)}{copy}"
 
 
-def candidate_line(candidate: Candidate | Prediction) -> str:
-    """Describe one form of a site: its time within the model, or its predicted time."""
-    mark = "*" if candidate.chosen else " "
+def candidate_lines(candidates: Sequence[Candidate | Prediction]) -> list[str]:
+    """Describe the forms of one site: their times within the model, or their predicted times."""
+    width = max([_NAME, *(len(candidate.name) for candidate in candidates)])
+    return [_candidate_line(candidate, width) for candidate in candidates]
+
+
+def _candidate_line(candidate: Candidate | Prediction, width: int) -> str:
+    named = f"  {'*' if candidate.chosen else ' '} {candidate.name:{width}}"
     if isinstance(candidate, Prediction):
-        return f"  {mark} {candidate.name:18} {candidate.predicted_ms:9.3f} ms predicted"
-    interval = f"{candidate.low:.2f} to {candidate.high:.2f}"
+        return f"{named} {candidate.predicted_ms:9.3f} ms predicted"
+    certain = candidate.high <= _WIDEST * candidate.low
+    interval = f"{candidate.low:.2f} to {candidate.high:.2f}" if certain else "uncertain"
     alone = ", these layers alone" if candidate.alone else ""
-    return (
-        f"  {mark} {candidate.name:18} {candidate.ms:9.3f} ms  {candidate.ratio:.2f} ({interval})"
-        f"{alone}"
-    )
+    return f"{named} {candidate.ms:9.3f} ms  {candidate.ratio:.2f} ({interval}){alone}"
 
 
 def certificate_line(sites: Sequence[SiteReport], not_run: Sequence[NotRun] = ()) -> str:

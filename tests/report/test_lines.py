@@ -160,7 +160,7 @@ def test_latency_of_one_model() -> None:
 
 
 def test_candidates_line_up_and_the_chosen_one_is_marked() -> None:
-    assert [lines.candidate_line(entry) for entry in samples.MEASURED.candidates] == [
+    assert lines.candidate_lines(samples.MEASURED.candidates) == [
         "    as it was              5.410 ms  1.00 (1.00 to 1.00)",
         "  * crop, col2im           3.320 ms  1.63 (1.58 to 1.70)",
         "    crop, dcr              6.000 ms  0.90 (0.88 to 0.91)",
@@ -169,11 +169,21 @@ def test_candidates_line_up_and_the_chosen_one_is_marked() -> None:
 
 def test_a_candidate_that_was_timed_without_the_model_is_told() -> None:
     alone = replace(samples.MEASURED.candidates[1], alone=True)
-    assert lines.candidate_line(alone).endswith("1.63 (1.58 to 1.70), these layers alone")
+    assert lines.candidate_lines([alone])[0].endswith("1.63 (1.58 to 1.70), these layers alone")
+
+
+def test_a_long_name_moves_all_columns_and_a_wide_interval_is_uncertain() -> None:
+    first, chosen, last = samples.MEASURED.candidates
+    long = replace(chosen, name="split, col2im, halves + chain", low=0.1, high=9.0)
+    assert lines.candidate_lines([first, long, last]) == [
+        "    as it was                         5.410 ms  1.00 (1.00 to 1.00)",
+        "  * split, col2im, halves + chain     3.320 ms  1.63 (uncertain)",
+        "    crop, dcr                         6.000 ms  0.90 (0.88 to 0.91)",
+    ]
 
 
 def test_a_prediction_is_called_one() -> None:
-    assert [lines.candidate_line(entry) for entry in samples.PREDICTED.candidates] == [
+    assert lines.candidate_lines(samples.PREDICTED.candidates) == [
         "    as it was              5.410 ms predicted",
         "  * crop, col2im           3.320 ms predicted",
     ]
