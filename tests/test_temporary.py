@@ -54,8 +54,11 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such signals")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_a_signal_cleans_up_and_is_the_exit_status(name: str, tmp_path: Path) -> None:
+    # Whoever runs the tests in the background may have these signals ignored.
     program = """
-import time
+import signal, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from deployconv.cli import app
 from deployconv.temporary import temporary_folder
 def slow(*given):
