@@ -78,8 +78,10 @@ class Origins:
 
     def _out_of_loop(self, tensor: gs.Tensor, node: gs.Node, scope: Scope) -> Place:
         """The initial value of a state that leaves a Loop or Scan as it entered."""
+        if node.op not in _FIRST_BODY_STATE or not is_onnx(node.domain):
+            return tensor, scope
         home = next((around for around in scope.ancestors() if around.holds(node)), None)
-        if home is None or node.op not in _FIRST_BODY_STATE or not is_onnx(node.domain):
+        if home is None:
             return tensor, scope
         bodies = [body for _, body in graph_attributes(home.proto.node[home.index(node)])]
         index = [out.name for out in node.outputs].index(tensor.name)

@@ -38,7 +38,7 @@ from deployconv.match.attributes import (
 from deployconv.match.axis_map import AxisMap, ConcatInput
 from deployconv.match.index_map import Upsampling
 from deployconv.match.movement import movements
-from deployconv.match.pointwise import is_pointwise, values_along
+from deployconv.match.pointwise import is_pointwise, may_be_pointwise, values_along
 from deployconv.match.site import (
     ConcatSite,
     Original,
@@ -179,6 +179,8 @@ def _concat_before(
             return None
         if node.op == "Concat":
             return node, tuple(between)
+        if not may_be_pointwise(node):
+            return None
         data = [
             given for given in node.inputs if given.name and not view.is_data_free(given, scope)
         ]

@@ -44,6 +44,11 @@ _FIRST_BROADCAST = 7
 """The first opset that broadcasts as NumPy does."""
 
 
+def may_be_pointwise(node: gs.Node) -> bool:
+    """False if the operator of ``node`` cannot be pointwise whatever it reads."""
+    return node.op in UNARY or node.op in _WITH_CONSTANTS or node.op == "BatchNormalization"
+
+
 def is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
     """Whether ``node`` computes each position from that position alone, by the same rule.
 
@@ -52,12 +57,12 @@ def is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
     """
     if node.op in UNARY:
         return True
+    if not may_be_pointwise(node):
+        return False
     constants = _constants(node, scope, view)
     if node.op == "BatchNormalization":
         normal = not node.attrs.get("training_mode", 0) and len(node.outputs) == 1
         return normal and all(at in constants for at in range(1, len(node.inputs)))
-    if node.op not in _WITH_CONSTANTS:
-        return False
     axes = {axis for known in constants.values() for axis in _varying(known.shape)}
     if len(axes) > 1 or (axes and node.op in _BY_ATTRIBUTE):
         return False
