@@ -50,7 +50,7 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
     axes, shape, scaled = found
     if not axes:
         return None  # it changes no size
-    reason = _obstacle(node, scope)
+    reason = _obstacle(node, scope, view)
     if reason is not None:
         return SkippedSite(**known, reason=reason, dtype=dtype_name(x.dtype))
     factors = tuple(axis.scale for axis in axes)
@@ -75,13 +75,16 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
 RECOGNISERS = (Recogniser(_PATTERN, _recognise),)
 
 
-def _obstacle(node: gs.Node, scope: Scope) -> Reason | None:
+def _obstacle(node: gs.Node, scope: Scope, view: View) -> Reason | None:
     """Why this Resize cannot be written as products."""
     coordinates = node.attrs.get("coordinate_transformation_mode", "half_pixel")
     if has_references(node):
         return Reason("attribute-reference", "its attributes are parameters of a function")
     if scope.opset > 10 and coordinates not in _COORDINATES:
         return Reason("interpolating-resize", f"it takes its coordinates as {coordinates} does")
+    given = [tensor for tensor in node.inputs[2:] if _constant(tensor, scope, view) is not None]
+    if len(given) > 1:
+        return Reason("interpolating-resize", "it has scales and sizes at once")
     dtype = dtype_name(node.inputs[0].dtype)
     if dtype not in _DTYPES:
         return Reason("unsupported-dtype", f"the image is of type {dtype or 'unknown'}")

@@ -126,6 +126,15 @@ def test_it_stays_for_a_reason(name: str, code: str) -> None:
     assert (site.status, site.reason.code) == ("skipped", code)
 
 
+def test_scales_and_sizes_at_once_are_no_resize() -> None:
+    constants = {"s": floats(1, 1, 2, 2), "t": ints(1, 3, 9, 9)}
+    original = parsed('y = Resize<mode="linear">(x, , s, t)', constants, "1,3,4,5")
+    done = deployconv.rewrite(original, resample=True, verify=False, bench=False)
+    (site,) = done.sites
+    assert site.reason is not None
+    assert (site.status, site.reason.text) == ("skipped", "it has scales and sizes at once")
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_other_types_of_image(dtype: Any) -> None:
     body, double = f'y = Resize<mode="linear">{S}', floats(1, 1, 2, 2)
