@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
+    from deployconv.match.attributes import ConvAttributes, Geometry
     from deployconv.polyphase import Axis
 
 Pads = tuple[tuple[int, int], ...]
@@ -90,3 +91,49 @@ def transposed_pads(axis: Axis) -> tuple[int, int]:
     """What a ConvTranspose cuts off at the beginning, and at the end less its output_padding."""
     extent = abs(axis.step) * (axis.taps - 1) + 1
     return axis.origin, extent - axis.stride - axis.origin - axis.extra
+
+
+def conv_window(
+    node: gs.Node, attributes: ConvAttributes, channels: tuple[int, int], dtype: str
+) -> Window:
+    """The parameters of a Conv with these (C_in, C_out) and this element type of its weight."""
+    return Window(
+        transposed=False,
+        kernel=attributes.kernel,
+        stride=attributes.strides,
+        dilation=attributes.dilations,
+        pads=stated_pads(node),
+        group=attributes.group,
+        channels=channels,
+        dtype=dtype,
+    )
+
+
+def stated_operators(
+    nodes: Sequence[gs.Node], geometry: Geometry | None, dtype: str | None
+) -> Operators:
+    """The operators of a layer that ends in the last of ``nodes``, as far as these state them.
+
+    The channels are taken as (1, 1).
+    """
+    last = nodes[-1]
+    if geometry is None or geometry.kernel is None:
+        return Operators(None, ranked(nodes), dtype)
+    ones = (1,) * len(geometry.kernel)
+    transposed = last.op == "ConvTranspose"
+    pads = stated_pads(last)
+    if transposed and any(last.attrs.get("output_padding", ())):
+        stated = pads or ((0, 0),) * len(geometry.kernel)
+        added = last.attrs["output_padding"]
+        pads = tuple((b, e - more) for (b, e), more in zip(stated, added, strict=False))
+    window = Window(
+        transposed=transposed,
+        kernel=geometry.kernel,
+        stride=geometry.stride if transposed else ones,
+        dilation=geometry.dilation or ones,
+        pads=pads,
+        group=geometry.group or 1,
+        channels=(1, 1),
+        dtype=dtype,
+    )
+    return Operators(window, ranked(nodes[:-1]))

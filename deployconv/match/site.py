@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from deployconv.match.attributes import ConvAttributes, Geometry
 from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
-from deployconv.match.operators import Operators, Window, ranked, stated_pads, transposed_pads
+from deployconv.match.operators import (
+    Operators,
+    Window,
+    conv_window,
+    ranked,
+    stated_operators,
+    stated_pads,
+    transposed_pads,
+)
 from deployconv.polyphase import Axis
 from deployconv.resampling import Interpolation
 from deployconv.results import Pattern, Reason
@@ -289,7 +297,9 @@ class ConvBefore:
     @property
     def window(self) -> Window:
         """The parameters of the Conv, as an operator."""
-        return _conv_window(self)
+        outputs, inputs = self.weight.shape[:2]
+        channels = inputs * self.attributes.group, outputs
+        return conv_window(self.node, self.attributes, channels, self.weight.stored.name)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -403,7 +413,7 @@ class SkippedSite(BaseSite):
     @property
     def operators(self) -> Operators:
         """The operators as far as the nodes state them."""
-        return _skipped_operators(self)
+        return stated_operators(self.nodes, self.geometry, self.dtype)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -425,6 +435,11 @@ class ConcatSite(BaseSite):
     def layer(self) -> gs.Node:
         """The Conv."""
         return self.conv.layer
+
+    @property
+    def output(self) -> str:
+        """Name of the result of the Conv."""
+        return self.conv.output
 
     @property
     def geometry(self) -> Geometry:
@@ -480,47 +495,3 @@ def _layer_operators(site: UpsampleSite) -> Operators:
         resize=site.stride if site.pattern == "nearest_resize" and is_resize else None,
         sizes=site.known_sizes,
     )
-
-
-def _conv_window(conv: ConvBefore) -> Window:
-    """The parameters of the Conv before a pixel shuffle."""
-    attributes = conv.attributes
-    outputs, inputs = conv.weight.shape[:2]
-    return Window(
-        transposed=False,
-        kernel=attributes.kernel,
-        stride=attributes.strides,
-        dilation=attributes.dilations,
-        pads=stated_pads(conv.node),
-        group=attributes.group,
-        channels=(inputs * attributes.group, outputs),
-        dtype=conv.weight.stored.name,
-    )
-
-
-def _skipped_operators(site: SkippedSite) -> Operators:
-    """The operators of a skipped layer, as far as its nodes state them.
-
-    The channels are taken as (1, 1).
-    """
-    geometry, last = site.geometry, site.layer
-    if geometry is None or geometry.kernel is None:
-        return Operators(None, ranked(site.nodes), site.dtype)
-    ones = (1,) * len(geometry.kernel)
-    transposed = last.op == "ConvTranspose"
-    pads = stated_pads(last)
-    if transposed and any(last.attrs.get("output_padding", ())):
-        stated = pads or ((0, 0),) * len(geometry.kernel)
-        added = last.attrs["output_padding"]
-        pads = tuple((b, e - more) for (b, e), more in zip(stated, added, strict=False))
-    window = Window(
-        transposed=transposed,
-        kernel=geometry.kernel,
-        stride=geometry.stride if transposed else ones,
-        dilation=geometry.dilation or ones,
-        pads=pads,
-        group=geometry.group or 1,
-        channels=(1, 1),
-        dtype=site.dtype,
-    )
-    return Operators(window, ranked(site.nodes[:-1]))

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from deployconv.graph.scope import Scope
-    from deployconv.match import ResampleSite, ShuffleSite, UpsampleSite
+    from deployconv.match import ConcatSite, ResampleSite, ShuffleSite, UpsampleSite
     from deployconv.match.operators import Operators
     from deployconv.rewrites.emit import Emitter
 
 Array = NDArray[Any]
-Site = TypeVar("Site", "UpsampleSite", "ShuffleSite", "ResampleSite")
+Site = TypeVar("Site", "UpsampleSite", "ConcatSite", "ShuffleSite", "ResampleSite")
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,14 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from deployconv.graph.scope import Scope
 from deployconv.match import ConcatInput, ConcatSite, Parameter, UpsampleSite
 from deployconv.match.axis_map import AxisMap
 from deployconv.options import Form, Shuffle
 from deployconv.polyphase import Axis
 from deployconv.results import Macs, Reason
-from deployconv.rewrites.base import Summary, Trial
+from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.conv_emit import conv_input, emit_conv
 from deployconv.rewrites.emit import Emitter, finite
@@ -48,7 +46,7 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class SplitConv:
+class SplitConv(OfOneLayer[ConcatSite]):
     """A Conv after a Concat as one Conv for each of the images, or for several of one size.
 
     Attributes:
@@ -56,24 +54,7 @@ class SplitConv:
         parts: the new Convs, in the order of their first inputs.
     """
 
-    site: ConcatSite
     parts: tuple[Part, ...]
-
-    @property
-    def scope(self) -> Scope:
-        return self.site.scope
-
-    @property
-    def nodes(self) -> tuple[gs.Node, ...]:
-        return self.site.nodes
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return (self.site.conv.output,)
-
-    @property
-    def operators(self) -> None:
-        return None
 
     @property
     def lead(self) -> PolyphaseConv:
