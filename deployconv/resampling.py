@@ -142,7 +142,7 @@ def _interpolated(row: Array, position: float, scale: float, how: Interpolation)
 
 
 def _antialiased(row: Array, position: float, scale: float, how: Interpolation) -> None:
-    """The same, with a kernel that is wider where the axis shrinks."""
+    """Write the weights of one output, of a kernel that is wider if the axis shrinks."""
     last = len(row) - 1
     widening = max(np.float32(1), np.float32(1) / np.float32(scale))
     center = np.float32(0.5) + np.float32(position)

@@ -198,7 +198,7 @@ def fit_axis(vector: Array, input_size: int, edges: bool = False) -> AxisMap | N
 
 
 def _fit_edges(vector: Array, input_size: int) -> AxisMap | None:
-    """The same for an axis whose elements at the ends are repeated beyond it.
+    """The AxisMap of an axis whose first and last elements are repeated beyond it.
 
     Let ``z[h] = x[floor(h / s)]`` be the axis repeated ``s`` times, for ``0 <= h < s*I``. Edge
     padding continues it by ``z[h] = z[0] = x[0]`` for ``h < 0`` and by ``z[h] = z[s*I - 1] =

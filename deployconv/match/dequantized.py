@@ -136,7 +136,7 @@ def _proto(node: gs.Node, scope: Scope) -> NodeProto:
 
 
 def _dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> Dequantized | Reason | None:
-    """The same for the output of a DequantizeLinear itself."""
+    """The values that a DequantizeLinear makes, or the reason why not to use them."""
     node = _producer(tensor, scope, "DequantizeLinear")
     if node is None:
         return None

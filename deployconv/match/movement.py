@@ -123,7 +123,7 @@ class Movement:
 
     @property
     def pointwise_runs(self) -> list[list[Segment]]:
-        """The same, consecutive ones in one list: together they may keep zeros if one does not."""
+        """The pointwise segments, consecutive ones in one list: together they may keep zeros."""
         runs: list[list[Segment]] = []
         for segment in self.pointwise:
             if runs and runs[-1][-1].target is segment.source:
@@ -138,7 +138,7 @@ class Movement:
         return Movement(self.view, self.scope, self.source, segment.source, before)
 
     def counting(self, segments: Sequence[Segment]) -> Movement | None:
-        """The same, with these pointwise segments as data movement; None if they cannot be that."""
+        """The movement with these segments as data movement; None if they cannot be that."""
         if any(node.op not in _MOVES for segment in segments for node in segment.nodes):
             return None
         counted = (

@@ -136,7 +136,7 @@ class Chain:
         emitter.finish(self.outputs[0])
 
     def at_sizes(self, sizes: Sequence[int]) -> Chain:
-        """The same for an input of other spatial sizes; what is dynamic stays so."""
+        """The same rewrite for an input of other spatial sizes; what is dynamic stays so."""
         head = self.head.at_sizes(sizes)
         return replace(self, head=head, layout=replace(self.layout, sizes=head.layout.sizes))
 

@@ -147,7 +147,7 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
         finish_layer(emitter, self.site)
 
     def at_sizes(self, sizes: Sequence[int]) -> PolyphaseConv:
-        """The same for an input of other spatial sizes; what is dynamic stays so."""
+        """The same rewrite for an input of other spatial sizes; what is dynamic stays so."""
         made = tuple(
             None if known is None else size + form.rows
             for known, size, form in zip(self.layout.sizes, sizes, self.axes, strict=True)
@@ -155,7 +155,7 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
         return replace(self, layout=replace(self.layout, sizes=made))
 
     def on(self, site: UpsampleSite, channels: int) -> PolyphaseConv:
-        """The same for a layer that differs in its weights and its output channels only."""
+        """The same rewrite for a layer that differs in its weights and its output channels only."""
         return replace(self, site=site, layout=replace(self.layout, channels=channels))
 
     def trial(self, rng: np.random.Generator) -> Trial:

@@ -35,7 +35,7 @@ class FoldedLayer(OfOneLayer[UpsampleSite]):
         finish_layer(emitter, site)
 
     def at_sizes(self, sizes: Sequence[int]) -> FoldedLayer:
-        """The same: nothing in it depends on the sizes."""
+        """The rewrite itself: nothing in it depends on the sizes."""
         del sizes
         return self
 

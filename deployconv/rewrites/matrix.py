@@ -83,11 +83,11 @@ class MatrixProduct(OfOneLayer[UpsampleSite]):
         finish_layer(emitter, site)
 
     def at_sizes(self, sizes: Sequence[int]) -> MatrixProduct:
-        """The same for an input of other spatial sizes."""
+        """The same rewrite for an input of other spatial sizes."""
         return replace(self, sizes=tuple(sizes))
 
     def on(self, site: UpsampleSite) -> MatrixProduct:
-        """The same for a layer that differs in its weights only."""
+        """The same rewrite for a layer that differs in its weights only."""
         return replace(self, site=site)
 
     def trial(self, rng: np.random.Generator) -> Trial:

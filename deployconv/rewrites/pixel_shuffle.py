@@ -80,7 +80,7 @@ class Reshuffle(OfOneLayer[ShuffleSite]):
         emitter.finish(site.output)
 
     def at_sizes(self, sizes: Sequence[int]) -> Reshuffle:
-        """The same for a shuffled tensor of other spatial sizes; what is dynamic stays so."""
+        """The same rewrite for a shuffled tensor of other sizes; what is dynamic stays so."""
         known = zip(self.layout.sizes, sizes, strict=True)
         fitted = tuple(None if old is None else size for old, size in known)
         return replace(self, layout=replace(self.layout, sizes=fitted))

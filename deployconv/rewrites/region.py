@@ -125,7 +125,7 @@ class Region:
         emitter.finish(self.outputs[0])
 
     def at_sizes(self, sizes: Sequence[int]) -> Region:
-        """The same for inputs of other spatial sizes; what is dynamic stays so."""
+        """The same rewrite for inputs of other spatial sizes; what is dynamic stays so."""
         heads = tuple(head.at_sizes(sizes) for head in self.heads)
         made = _sizes_after(heads[0].layout.sizes, self.last_axes)
         return replace(self, heads=heads, layout=replace(self.layout, sizes=made))

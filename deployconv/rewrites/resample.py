@@ -65,7 +65,7 @@ class Resample(OfOneLayer[ResampleSite]):
         emitter.finish(site.output)
 
     def at_sizes(self, sizes: Sequence[int]) -> Resample:
-        """The same: its matrices are those of its own sizes."""
+        """The rewrite itself: its matrices are those of its own sizes."""
         del sizes
         return self
 

@@ -65,7 +65,7 @@ class SeparableConv(OfOneLayer[UpsampleSite]):
             finish_layer(emitter, site)
 
     def at_sizes(self, sizes: Sequence[int]) -> SeparableConv:
-        """The same for an input of other spatial sizes; what is dynamic stays so."""
+        """The same rewrite for an input of other spatial sizes; what is dynamic stays so."""
         steps = []
         for step in self.steps:
             steps.append(step.at_sizes(sizes))
@@ -75,7 +75,7 @@ class SeparableConv(OfOneLayer[UpsampleSite]):
         return replace(self, steps=tuple(steps))
 
     def on(self, site: UpsampleSite) -> SeparableConv:
-        """The same for a layer that differs in its weights only."""
+        """The same rewrite for a layer that differs in its weights only."""
         return replace(self, site=site)
 
     def trial(self, rng: np.random.Generator) -> Trial:

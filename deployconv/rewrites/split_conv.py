@@ -105,7 +105,7 @@ class SplitConv(OfOneLayer[ConcatSite]):
         return replace(own, input=joined.name, pointwise_before=after)
 
     def at_sizes(self, sizes: Sequence[int]) -> SplitConv:
-        """The same for other spatial sizes of the joined image."""
+        """The same rewrite for other spatial sizes of the joined image."""
         parts = []
         for part in self.parts:
             maps = self.site.inputs[part.members[0]].maps
@@ -114,7 +114,7 @@ class SplitConv(OfOneLayer[ConcatSite]):
         return replace(self, parts=tuple(parts))
 
     def on(self, conv: UpsampleSite) -> SplitConv:
-        """The same for a Conv that differs in its weights and, if of one group, its outputs."""
+        """The same rewrite for a Conv of other weights and, if of one group, other outputs."""
         site = replace(self.site, conv=conv)
         parts = []
         for part in self.parts:
