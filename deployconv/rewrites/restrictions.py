@@ -1,0 +1,41 @@
+"""What the nodes of a rewrite are limited to: what the runtime or compiler behind them takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from deployconv.match.site import ChannelOrder
+
+
+@dataclass(frozen=True)
+class Restrictions:
+    """What may be written in place of a layer. The default limits nothing.
+
+    Attributes:
+        operators: the ONNX operators that may be written; None for any.
+        depth_to_space: the block sizes that DepthToSpace takes, by channel order; a channel order
+            that is missing cannot be written, and None as block sizes allows all of them.
+        max_rank: the most dimensions that a tensor may have; None for any number.
+        reshape_zero: whether a Reshape may copy a size with a literal 0.
+        reshape_minus_one: whether a Reshape may leave one size to be computed with a literal -1.
+        computed_shapes: whether the sizes of a Reshape or Slice may be computed as the model runs.
+        crops: whether a crop may follow the shuffle as a Slice. If not, the layer has to be
+            written so that nothing is left over: with Conv pads that differ per phase.
+        shuffle_in_twos: whether a shuffle of 4 is written as two of 2, and one of 8 as three.
+        symbolic_shapes: whether ``value_info`` may name a dynamic size.
+    """
+
+    operators: frozenset[str] | None = None
+    depth_to_space: Mapping[ChannelOrder, tuple[int, ...] | None] | None = None
+    max_rank: int | None = None
+    reshape_zero: bool = True
+    reshape_minus_one: bool = True
+    computed_shapes: bool = True
+    crops: bool = True
+    shuffle_in_twos: bool = False
+    symbolic_shapes: bool = True
+
+
+UNRESTRICTED = Restrictions()
+"""Limits nothing: any runtime that follows the ONNX standard."""
