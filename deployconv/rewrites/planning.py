@@ -26,6 +26,7 @@ from deployconv.match import (
 )
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, SiteReport, Status
+from deployconv.rewrites.advice import Advice, Advise
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.chain import chain_after
 from deployconv.rewrites.conv import PolyphaseConv, has_integer_form, plan_conv
@@ -42,6 +43,8 @@ from deployconv.rewrites.trim import trim_after
 
 _MAY_NOT_FIT = ("split", "separable", "matrix")
 """Forms that give way to another one if a layer has no such form."""
+_LEFT_ALONE = ("not-selected", "slower-on-target", "unsupported-on-target", "fits-target")
+"""Reasons of sites that the caller or the target leaves alone, though they can be rewritten."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,8 @@ class PlannedSite:
         rewrite: what takes its place, which may be the same layer with folded weights; None if it
             is left alone or belongs to another rewrite.
         joined: id of the site whose rewrite replaces this one too.
+        options: what it was planned with; None for those of the model.
+        required: True if it is rewritten even if that is slower.
     """
 
     found: Site
@@ -62,6 +67,8 @@ class PlannedSite:
     report: SiteReport
     rewrite: Rewrite | None = None
     joined: str | None = None
+    options: RewriteOptions | None = None
+    required: bool = False
 
     @property
     def id(self) -> str:
@@ -69,8 +76,8 @@ class PlannedSite:
 
     @property
     def selected(self) -> bool:
-        """False if ``--only`` or ``--skip`` leaves it alone."""
-        return self.report.reason is None or self.report.reason.code != "not-selected"
+        """False if ``--only``, ``--skip`` or the target leaves it alone."""
+        return self.report.reason is None or self.report.reason.code not in _LEFT_ALONE
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,20 +111,37 @@ class Planning:
         )
 
     def with_rewrites(self, chosen: Mapping[str, Rewrite]) -> Planning:
-        """The same sites, each with the rewrite that was chosen by its id, and no others."""
+        """The same sites, each with the rewrite that was chosen by its id, and no others.
+
+        A site that must be rewritten keeps its default rewrite if none was chosen.
+        """
         return _planning(self.view, self.options, self.default, chosen)
 
 
-def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
-    """Find every site of ``model`` and plan its portable rewrite.
+def plan_model(
+    model: LoadedModel, options: RewriteOptions, advise: Advise | None = None
+) -> Planning:
+    """Find every site of ``model`` and plan its portable rewrite, or the one that is advised.
 
-    Raises UsageError if ``options.only`` or ``skip`` has a pattern that fits no site.
+    Args:
+        model: the model, which is not changed.
+        options: which sites are rewritten, into which form.
+        advise: says what is asked for a single site; None to plan all with ``options``.
+
+    Raises:
+        UsageError: ``options.only`` or ``skip`` has a pattern that fits no site.
     """
     seen = view(model, options.freeze_initializers)
-    sites = tuple(_as_asked(site, options) for site in find_sites(seen) if _listed(site, options))
+    plain = Advice((options,))
+    found = [(site, advise(site) if advise else plain) for site in find_sites(seen)]
+    asked = [
+        (_as_asked(site, options), advice)
+        for site, advice in found
+        if any(_listed(site, one) for one in advice.options)
+    ]
     if not options.may_match_nothing:
-        _check_globs((*options.only, *options.skip), sites)
-    default = tuple(_plan(site, options, seen) for site in sites)
+        _check_globs((*options.only, *options.skip), [site for site, _ in asked])
+    default = tuple(_plan_advised(site, advice, seen) for site, advice in asked)
     planning = Planning(seen, options, default, default)
     # An integer layer takes in its QuantizeLinear, or it would be no integer layer.
     chains: dict[str, Rewrite] = {}
@@ -163,20 +187,49 @@ def _planning(
     for item in default:
         layer = id(item.found.layer)
         if layer in joined:
-            item = PlannedSite(
+            made = PlannedSite(
                 item.found,
                 item.site,
                 _report(item.site, "rewritten", None),
                 joined=joined[layer],
             )
+            item = _as_advised(made, item)
         elif item.id in chosen:
-            item = _rewritten(item.found, item.site, chosen[item.id])
+            item = _as_advised(_rewritten(item.found, item.site, chosen[item.id]), item)
             joined |= {id(node): item.id for node in chosen[item.id].nodes}
-        elif not keep_others and item.rewrite is not None:
-            item = _kept_as_faster(item, options)
+        elif not keep_others and item.rewrite is not None and not item.required:
+            item = _as_advised(_kept_as_faster(item, options), item)
         sites.append(item)
     warnings = (*_fallbacks(sites, options), *_requantized(sites), *_dequantized(sites))
     return Planning(seen, options, tuple(sites), default, warnings)
+
+
+def _as_advised(planned: PlannedSite, advised: PlannedSite) -> PlannedSite:
+    """``planned`` with what was asked for the same site before."""
+    report = replace(planned.report, targets=advised.report.targets)
+    return replace(planned, report=report, options=advised.options, required=advised.required)
+
+
+def _plan_advised(site: Site, advice: Advice, seen: View) -> PlannedSite:
+    """Plan the first form of those that are advised that fits, or keep the site if that is."""
+    first: PlannedSite | None = None
+    for options in advice.options:
+        planned = replace(_plan(site, options, seen), options=options)
+        summary = planned.rewrite.summary if planned.rewrite is not None else None
+        if summary is not None and (
+            options.shuffle in ("auto", summary.shuffle)
+            or (summary.shuffle is None and options.form in ("auto", summary.form, "pad", "crop"))
+        ):
+            first = planned
+            break
+        if first is None or (first.rewrite is None and planned.rewrite is not None):
+            first = planned
+    assert first is not None
+    if advice.keep is not None and first.selected and first.rewrite is not None:
+        kept = _report(site, "kept", advice.keep)
+        first = PlannedSite(site, site, kept, options=first.options)
+    report = replace(first.report, targets=advice.targets)
+    return replace(first, report=report, required=advice.required and first.rewrite is not None)
 
 
 def _rewritten(found: Site, site: Site, rewrite: Rewrite) -> PlannedSite:

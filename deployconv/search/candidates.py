@@ -12,6 +12,7 @@ from deployconv.graph.load import LoadedModel
 from deployconv.match import ConcatSite, ResampleSite, ShuffleSite, SkippedSite, UpsampleSite
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, ShuffleName
+from deployconv.rewrites.advice import Advise
 from deployconv.rewrites.chain import ChainScope, chain_after
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.matrix import plan_matrix
@@ -68,9 +69,11 @@ class Candidates:
         return self.planning.view.model
 
     @classmethod
-    def of(cls, model: LoadedModel, options: RewriteOptions) -> Candidates:
-        """The candidates of ``model``, as far as ``options`` allow them."""
-        return cls(plan_model(model, options))
+    def of(
+        cls, model: LoadedModel, options: RewriteOptions, advise: Advise | None = None
+    ) -> Candidates:
+        """The candidates of ``model``, as far as ``options`` and what is advised allow them."""
+        return cls(plan_model(model, options, advise))
 
     def of_site(self, planned: PlannedSite) -> tuple[Option, ...]:
         """Every form of one site that is worth timing; none if it is not to be rewritten."""
