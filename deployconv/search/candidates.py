@@ -113,8 +113,8 @@ def _names_to_try(shuffle: Shuffle, integers: bool) -> list[ShuffleName]:
     """The shuffles to try, likely winners first."""
     if shuffle != "auto":
         return [shuffle]
-    rows = [row for row in SHUFFLES.values() if integers or not row.integers_only]
-    return [row.name for row in sorted(rows, key=lambda row: row.search_rank)]
+    names = [row.name for row in SHUFFLES.values() if integers or not row.integers_only]
+    return _ranked(names, lambda row: row.search_rank)
 
 
 def _ranked(
