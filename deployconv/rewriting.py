@@ -68,12 +68,7 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
         if not command.force and not command.dry_run:
             refuse_existing(command.output, external)
     planning = plan_by_policy(
-        loaded,
-        request.source,
-        request.options,
-        request.tuner,
-        command.upgrade_opset,
-        request.rules,
+        loaded, request.source, request.options, request.tuner, command.upgrade_opset
     )
     if command.verify:
         planning = certify_sites(planning, request.tuner.feed.seed, request.tuner.dump)
@@ -110,11 +105,13 @@ def inspect_for_targets(loaded: LoadedModel, source: ModelSource, rules: TargetR
     from deployconv.targets.fit import target_models
 
     options = rules.options
-    planning = plan_by_policy(loaded, source, options, TunerOptions(), None, rules)
+    planning = plan_by_policy(loaded, source, options, TunerOptions(), None)
     reports = planning.reports
     documented = next((one for one in rules.profiles if one.documented), None)
     if documented is not None:
-        portable = {one.id: one for one in plan_model(loaded, options).sites}
+        portable = {
+            one.id: one for one in plan_model(loaded, replace(options, request_for=None)).sites
+        }
         notes = {key: dla_note(one.found, one.rewrite) for key, one in portable.items()}
         reports = tuple(replace(one, dla=notes[one.id]) for one in reports)
     return Inspection(

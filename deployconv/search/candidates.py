@@ -12,7 +12,6 @@ from deployconv.graph.load import LoadedModel
 from deployconv.match import ConcatSite, ResampleSite, ShuffleSite, SkippedSite, UpsampleSite
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, ShuffleName
-from deployconv.rewrites.advice import Advise
 from deployconv.rewrites.chain import ChainScope, chain_after
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.matrix import plan_matrix
@@ -69,11 +68,9 @@ class Candidates:
         return self.planning.view.model
 
     @classmethod
-    def of(
-        cls, model: LoadedModel, options: RewriteOptions, advise: Advise | None = None
-    ) -> Candidates:
-        """The candidates of ``model``, as far as ``options`` and what is advised allow them."""
-        return cls(plan_model(model, options, advise))
+    def of(cls, model: LoadedModel, options: RewriteOptions) -> Candidates:
+        """The candidates of ``model``, as far as ``options`` allow them."""
+        return cls(plan_model(model, options))
 
     def of_site(self, planned: PlannedSite) -> tuple[Option, ...]:
         """Every form of one site that is worth timing; none if it is not to be rewritten."""
@@ -116,8 +113,8 @@ def _names_to_try(shuffle: Shuffle, integers: bool) -> list[ShuffleName]:
     """The shuffles to try, likely winners first."""
     if shuffle != "auto":
         return [shuffle]
-    rows = [row for row in SHUFFLES.values() if integers or not row.integers_only]
-    return [row.name for row in sorted(rows, key=lambda row: row.search_rank)]
+    names = [row.name for row in SHUFFLES.values() if integers or not row.integers_only]
+    return _ranked(names, lambda row: row.search_rank)
 
 
 def _ranked(

@@ -13,7 +13,6 @@ from deployconv.graph.load import LoadedModel
 from deployconv.graph.opset import lift, why_not_lifted
 from deployconv.options import Policy, RewriteOptions
 from deployconv.results import Candidate, NotRun, Prediction, Reason, Rewriting, Step
-from deployconv.rewrites.advice import Advise
 from deployconv.rewrites.planning import PlannedSite, Planning
 from deployconv.rewrites.shuffles import SHUFFLES
 from deployconv.runtimes import Runtime, get_runtime
@@ -41,7 +40,6 @@ def plan_by_policy(
     options: RewriteOptions,
     tuner: TunerOptions,
     upgrade_opset: bool | None,
-    advise: Advise | None = None,
 ) -> Planning:
     """Plan every site of ``model``; the planning may be of a copy at a later opset.
 
@@ -52,7 +50,6 @@ def plan_by_policy(
         tuner: how ``fastest`` measures; for what backend, threads and sizes ``cost`` predicts.
         upgrade_opset: raise the model to the opset of Col2Im if nothing else changes; None does so
             for ``cost`` and ``fastest`` if the backend has a fast Col2Im.
-        advise: says what is asked for a single site; None to plan all alike.
     """
     chooses = options.policy != "all"
     runtime = get_runtime(tuner.backend)
@@ -62,7 +59,7 @@ def plan_by_policy(
     warnings: tuple[str, ...] = ()
     if upgrade_opset and obstacle is not None:
         warnings = (f"opset not raised: {obstacle}",)
-    candidates, tuned = Candidates.of(lifted, options, advise), Decision()
+    candidates, tuned = Candidates.of(lifted, options), Decision()
     fitted = TABLES[runtime.cost_table].fitted
     if options.policy == "fastest":
         # They import what runs and times models.
@@ -81,7 +78,7 @@ def plan_by_policy(
             warnings += (f"--policy cost: {doubt}",)
     planning = candidates.with_choices(tuned.choices) if chooses else candidates.planning
     if lifted is not model and not _needs_later_opset(planning, model):
-        candidates = Candidates.of(model, options, advise)
+        candidates = Candidates.of(model, options)
         # This plans only the sites that were chosen.
         planning = candidates.with_choices(tuned.choices) if chooses else candidates.planning
     sites = tuple(_with_findings(site, tuned, options.policy, tuner) for site in planning.sites)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from deployconv.options import Form, Shuffle, choices_of
+from deployconv.restrictions import ChannelOrder, Restrictions
 from deployconv.results import TargetAction, TargetVerdict
-from deployconv.rewrites.restrictions import Restrictions
 from deployconv.targets.facts import FACTS, Value
 from deployconv.targets.toml_table import Table, parse
 
@@ -21,14 +21,14 @@ Condition = bool | tuple[str, ...] | tuple[int, ...] | range
 """What a fact must be: this truth value, one of these, or in this range."""
 
 _OPEN_END = 1 << 31
-_MODES: tuple[Literal["DCR", "CRD"], ...] = ("DCR", "CRD")
+_MODES: tuple[ChannelOrder, ...] = ("DCR", "CRD")
 _DTYPES = (
     *("float16", "bfloat16", "float32", "float64"),
     *("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool", "string"),
 )
 _SWITCHES = (
     *("dynamic_sizes", "integer_bias", "reshape_zero", "reshape_minus_one", "computed_shapes"),
-    *("crops", "shuffle_in_twos", "symbolic_shapes"),
+    *("crops", "transposed_pads", "shuffle_in_twos", "symbolic_shapes"),
 )
 """Keys of ``takes`` that are true or false."""
 
@@ -73,6 +73,11 @@ class Rule:
     source: str = ""
     version: str = ""
 
+    @property
+    def needed(self) -> bool:
+        """Whether a layer that the rule speaks of cannot stay as it is."""
+        return self.verdict in ("refused", "misread")
+
     def holds(self, facts: Mapping[str, Value]) -> bool:
         """Whether every condition holds; a fact that is not known fulfils none."""
         return all(_holds(condition, facts.get(name)) for name, condition in self.when.items())
@@ -90,12 +95,12 @@ class Takes:
         min_opset, max_opset: the versions of the ONNX operators.
         dynamic_sizes: whether the inputs of a model may have dynamic sizes.
         integer_bias: whether the bias of a quantized layer may be int32.
-        reshape_zero, reshape_minus_one, computed_shapes, crops, shuffle_in_twos, symbolic_shapes:
-            see `Restrictions`.
+        reshape_zero, reshape_minus_one, computed_shapes, crops, transposed_pads, shuffle_in_twos,
+            symbolic_shapes: see `Restrictions`.
     """
 
     operators: frozenset[str] | None = None
-    depth_to_space: Mapping[Literal["CRD", "DCR"], tuple[int, ...] | None] | None = None
+    depth_to_space: Mapping[ChannelOrder, tuple[int, ...] | None] | None = None
     max_rank: int | None = None
     dtypes: frozenset[str] | None = None
     min_opset: int = 1
@@ -106,6 +111,7 @@ class Takes:
     reshape_minus_one: bool = True
     computed_shapes: bool = True
     crops: bool = True
+    transposed_pads: bool = True
     shuffle_in_twos: bool = False
     symbolic_shapes: bool = True
 
@@ -197,7 +203,7 @@ def read_profile(name: str, text: str, stem: str, base: Profile | None = None) -
         # What a file adds is looked at before what it extends.
         layers=(*layers, *start.layers),
         action=cast(TargetAction, file.word("action", _ACTIONS) or start.action),
-        prefer=_automatic(takes) if prefer is None and base is None else prefer or start.prefer,
+        prefer=prefer or start.prefer,
         package=_or(file.get("package", str), start.package),
         backend=_or(file.get("backend", str), start.backend),
         documented=_or(file.word("documented", ("dla",)), start.documented),
@@ -213,33 +219,6 @@ def extended_name(name: str, text: str) -> str | None:
 
 def _or(given: Any, otherwise: Any) -> Any:
     return otherwise if given is None else given
-
-
-def _automatic(takes: Takes) -> tuple[Spelling, ...]:
-    """The forms and shuffles to try for a target that says only what it takes."""
-    restrictions = takes.restrictions
-    forms: tuple[Form, ...] = ("auto", "pad") if restrictions.crops else ("pad",)
-    if restrictions == Restrictions():
-        return (AUTOMATIC,)
-    shuffles: tuple[Shuffle, ...] = ("dcr", "crd", "two-step", "transpose")
-    allowed = [one for one in shuffles if _may_write(one, takes)]
-    return tuple(Spelling(form, shuffle) for form in forms for shuffle in allowed) or (AUTOMATIC,)
-
-
-_SIX_DIMENSIONS = 6
-
-
-def _may_write(shuffle: Shuffle, takes: Takes) -> bool:
-    """Whether a target takes the operators of a shuffle of an image."""
-    operators = takes.operators
-    if shuffle in ("dcr", "crd"):
-        modes = takes.depth_to_space
-        return (operators is None or "DepthToSpace" in operators) and (
-            modes is None or shuffle.upper() in modes
-        )
-    if operators is not None and not {"Reshape", "Transpose"} <= operators:
-        return False
-    return shuffle == "two-step" or takes.max_rank is None or takes.max_rank >= _SIX_DIMENSIONS
 
 
 def _prefer(table: Table) -> tuple[Spelling, ...] | None:
@@ -280,12 +259,12 @@ def _takes(table: Table, start: Takes) -> Takes:
     return replace(start, **{name: value for name, value in given.items() if value is not None})
 
 
-def _depth_to_space(table: Table) -> Mapping[Literal["CRD", "DCR"], tuple[int, ...] | None] | None:
+def _depth_to_space(table: Table) -> Mapping[ChannelOrder, tuple[int, ...] | None] | None:
     if table.get("depth_to_space", dict) is None:
         return None
     modes = table.table("depth_to_space")
     modes.check_keys(_MODES)
-    found: dict[Literal["CRD", "DCR"], tuple[int, ...] | None] = {}
+    found: dict[ChannelOrder, tuple[int, ...] | None] = {}
     for mode in _MODES:
         blocks = modes.values.get(mode)
         if blocks == "any":

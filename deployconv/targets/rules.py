@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 from deployconv.errors import UsageError
 from deployconv.match import ShuffleSite, Site
 from deployconv.match.operators import ranked
-from deployconv.options import Policy, RewriteOptions
+from deployconv.options import LayerRequest, Policy, RewriteOptions
+from deployconv.restrictions import UNRESTRICTED, Restrictions
 from deployconv.results import Reason, TargetAction, TargetSite, TargetVerdict
-from deployconv.rewrites.advice import Advice
-from deployconv.rewrites.restrictions import UNRESTRICTED, Restrictions
 from deployconv.targets.catalogue import find_targets
 from deployconv.targets.dla import dla_note
 from deployconv.targets.facts import facts_of
@@ -48,16 +47,16 @@ class Judgement:
     @property
     def needed(self) -> bool:
         """Whether the target cannot have the layer as it is."""
-        return self.site.verdict in _NEEDED
+        return self.rule is not None and self.rule.needed
 
 
 def judge(profile: Profile, site: Site) -> Judgement:
     """Say what a target does with a layer as it is exported, and what to do about it."""
     facts = facts_of(site)
     held = [*_built_in(profile, site), *(rule for rule in profile.layers if rule.holds(facts))]
-    needed = [rule for rule in held if rule.verdict in _NEEDED]
+    needed = [rule for rule in held if rule.needed]
     rule = min(needed, key=lambda one: _NEEDED.index(one.verdict), default=next(iter(held), None))
-    prefer = next((one.prefer for one in held if one.prefer is not None), profile.prefer)
+    prefer = _preferred(needed or held, profile)
     if rule is None:
         return Judgement(TargetSite(profile.name, "fits", profile.action), None, prefer)
     action: TargetAction = rule.action or (profile.action if rule.verdict == "fits" else "rewrite")
@@ -70,6 +69,14 @@ def judge(profile: Profile, site: Site) -> Judgement:
         rule,
         prefer,
     )
+
+
+def _preferred(rules: Sequence[Rule], profile: Profile) -> tuple[Spelling, ...]:
+    """What mends everything that ``rules`` find: the spellings that all of them name, or imply."""
+    if all(one.prefer is None for one in rules):
+        return profile.prefer
+    first, *others = [one.prefer or profile.prefer for one in rules if one.prefer or one.needed]
+    return tuple(one for one in first if all(_listed(one, other) for other in others))
 
 
 def _built_in(profile: Profile, site: Site) -> Iterator[Rule]:
@@ -132,37 +139,28 @@ class TargetRules:
             return self.policy
         return "cost" if any(one.action == "cost" for one in self.profiles) else "all"
 
-    def __call__(self, site: Site) -> Advice:
+    def __call__(self, site: Site) -> LayerRequest:
         """Return what the targets ask for ``site``."""
         judged = [judge(profile, site) for profile in self.profiles]
-        needed = [one for one in judged if one.needed and one.site.action != "keep"]
+        needed = any(one.needed and one.site.action != "keep" for one in judged)
         kept = [one for one in judged if one.site.action == "keep"]
-        keep = None
-        if self.policy is None and not needed:
-            keep = _why_kept(kept)
+        keep = _why_kept(kept) if self.policy is None and not needed else None
         rewritten = self.policy is None and all(one.site.action == "rewrite" for one in judged)
-        return Advice(
-            options=self._options(site, judged, bool(needed)),
+        stays = isinstance(site, ShuffleSite) and not needed
+        return LayerRequest(
+            restrictions=self.restrictions,
             keep=keep,
-            required=keep is None and (bool(needed) or rewritten),
+            preferred=() if stays else self._preferred(judged),
+            resample=needed,
+            required=needed or rewritten,
             targets=tuple(one.site for one in judged),
         )
 
-    def _options(
-        self, site: Site, judged: Sequence[Judgement], needed: bool
-    ) -> tuple[RewriteOptions, ...]:
-        """The options to try, the best first."""
-        base = replace(
-            self.options,
-            resample=self.options.resample or (needed and site.pattern == "interpolating_resize"),
-        )
+    def _preferred(self, judged: Sequence[Judgement]) -> tuple[Spelling, ...]:
+        """The forms and shuffles to try, the best first; none if the call asks for others."""
         if self.options.form != "auto" or self.options.shuffle != "auto":
-            return (base,)
-        if isinstance(site, ShuffleSite) and not needed:
-            return (base,)
-        spellings = agreed([one.prefer for one in judged], self.profiles)
-        tried = tuple(replace(base, form=one.form, shuffle=one.shuffle) for one in spellings)
-        return (*tried, base)
+            return ()
+        return agreed([one.prefer for one in judged], self.profiles)
 
 
 def rules_for(names: Iterable[str], options: RewriteOptions, policy: Policy | None) -> TargetRules:
@@ -179,7 +177,7 @@ def rules_for(names: Iterable[str], options: RewriteOptions, policy: Policy | No
     rules = TargetRules(find_targets(names), options, policy)
     float_bias = options.float_bias or not all(one.takes.integer_bias for one in rules.profiles)
     fitted = replace(options, policy=rules.policy_to_follow, float_bias=float_bias)
-    return replace(rules, options=fitted)
+    return replace(rules, options=replace(fitted, request_for=replace(rules, options=fitted)))
 
 
 def agreed(
@@ -237,6 +235,7 @@ def intersection(one: Restrictions, other: Restrictions) -> Restrictions:
         reshape_minus_one=one.reshape_minus_one and other.reshape_minus_one,
         computed_shapes=one.computed_shapes and other.computed_shapes,
         crops=one.crops and other.crops,
+        transposed_pads=one.transposed_pads and other.transposed_pads,
         shuffle_in_twos=one.shuffle_in_twos or other.shuffle_in_twos,
         symbolic_shapes=one.symbolic_shapes and other.symbolic_shapes,
     )

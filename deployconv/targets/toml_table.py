@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -116,14 +116,16 @@ class Table:
         line = line_of(self.text, (*self.key, key))
         return UsageError(f"{self.name}{f', line {line}' if line else ''}: '{path}' {what}")
 
-    def _checked(self, key: str, value: Any, kind: Callable[..., Kind]) -> Kind:
+    def _checked(self, key: str, value: Any, kind: type[Kind]) -> Kind:
+        if type(value) is int and kind is float:
+            value = float(value)
+        if isinstance(value, kind) and type(value) is kind:
+            return value
         given = type(value)
-        if given is not kind and not (given is int and kind is float):
-            shown = str(value).lower() if given is bool else _NAMES.get(given, "a date or time")
-            if given in (int, float, str):
-                shown = repr(value)
-            raise self.wrong(key, f"is {shown}: give {_NAMES[kind]}")
-        return kind(value)
+        shown = str(value).lower() if given is bool else _NAMES.get(given, "a date or time")
+        if given in (int, float, str):
+            shown = repr(value)
+        raise self.wrong(key, f"is {shown}: give {_NAMES[kind]}")
 
     def _check_known(self, key: str, value: str, known: Collection[str]) -> None:
         if value not in known:
