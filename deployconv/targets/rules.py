@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from deployconv.errors import UsageError
 from deployconv.match import ShuffleSite, Site
 from deployconv.match.operators import ranked
-from deployconv.options import LayerRequest, Policy, RewriteOptions
+from deployconv.options import Form, LayerRequest, Policy, RewriteOptions
 from deployconv.restrictions import UNRESTRICTED, Restrictions
 from deployconv.results import Reason, TargetAction, TargetSite, TargetVerdict
 from deployconv.targets.catalogue import find_targets
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _NEEDED: tuple[TargetVerdict, ...] = ("refused", "misread")
 """Verdicts on a layer that cannot stay as it is, the worse one first."""
+_STAYS: Form = "normalised"
+"""The form in which a ConvTranspose stays one."""
 
 
 @dataclass(frozen=True)
@@ -201,11 +203,11 @@ def agreed(
 
 
 def _listed(spelling: Spelling, others: Iterable[Spelling]) -> bool:
+    """Whether ``others`` have a spelling that one layer can have together with ``spelling``."""
     return any(
-        all(
-            "auto" in (mine, theirs) or mine == theirs
-            for mine, theirs in zip(spelling, one, strict=True)
-        )
+        spelling.form == one.form
+        if _STAYS in (spelling.form, one.form)
+        else all("auto" in pair or pair[0] == pair[1] for pair in zip(spelling, one, strict=True))
         for one in others
     )
 
