@@ -52,6 +52,7 @@ class PlannedSite:
         rewrite: what takes its place, which may be the same layer with folded weights; None if it
             is left alone or belongs to another rewrite.
         joined: id of the site whose rewrite replaces this one too.
+        selected: False if an option or a target asks to leave it alone.
     """
 
     found: Site
@@ -59,15 +60,11 @@ class PlannedSite:
     report: SiteReport
     rewrite: Rewrite | None = None
     joined: str | None = None
+    selected: bool = True
 
     @property
     def id(self) -> str:
         return self.found.id
-
-    @property
-    def selected(self) -> bool:
-        """False if ``--only`` or ``--skip`` leaves it alone."""
-        return self.report.reason is None or self.report.reason.code != "not-selected"
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,10 +209,11 @@ def _plan(site: Site, request: LayerRequest, options: RewriteOptions, seen: View
     if isinstance(site, SkippedSite):
         return PlannedSite(site, site, _report(site, "skipped", site.reason))
     if not _selected(site, options):
-        reason = Reason("not-selected", "left alone by --only or --skip")
-        return PlannedSite(site, site, _report(site, "kept", reason))
+        return _left_alone(site, Reason("not-selected", "left alone by --only or --skip"))
     if request.keep is not None:
-        return PlannedSite(site, site, _report(site, "kept", request.keep))
+        return _left_alone(site, request.keep)
+    if request.form == "normalised" and not isinstance(site, UpsampleSite):
+        return _left_alone(site, Reason("already-explicit", "it is no ConvTranspose"))
     if site.unless_faster is not None and not _considered(site, options):
         return PlannedSite(site, site, _report(site, "kept", site.unless_faster))
     longer: Site = site
@@ -236,6 +234,10 @@ def _plan(site: Site, request: LayerRequest, options: RewriteOptions, seen: View
     if isinstance(rewrite, Reason):
         return PlannedSite(site, site, _report(site, status, rewrite))
     return _rewritten(site, longer, rewrite)
+
+
+def _left_alone(site: Site, reason: Reason) -> PlannedSite:
+    return PlannedSite(site, site, _report(site, "kept", reason), selected=False)
 
 
 def absorbing(site: UpsampleSite, seen: View) -> UpsampleSite:
