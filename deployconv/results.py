@@ -45,12 +45,12 @@ the ConvTranspose itself with explicit pads."""
 ShuffleName = Literal[
     "dcr",
     "crd",
+    "dcr-steps",
+    "crd-steps",
     "transpose",
     "two-step",
     "col2im",
     "channels-last",
-    "dcr-steps",
-    "crd-steps",
     "concat",
     "masks",
 ]

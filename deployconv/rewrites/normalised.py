@@ -111,7 +111,7 @@ def plan_normalised(site: UpsampleSite) -> NormalisedLayer | Reason:
     site = site.base or site
     layer = site.layer
     if site.pattern != "conv_transpose" or not layer.op.startswith("ConvTranspose"):
-        return Reason("already-explicit", "it is no ConvTranspose whose pads could be written out")
+        return Reason("already-explicit", "it is no ConvTranspose")
     ends = [_Ends.of(axis) for axis in site.axes]
     if any(
         one.begin < 0 or one.added >= axis.stride for one, axis in zip(ends, site.axes, strict=True)

@@ -40,9 +40,6 @@ from deployconv.rewrites.trim import trim_after
 from deployconv.rewrites.ways import MAY_NOT_FIT, first_form, plan_form, reencoded
 from deployconv.rewrites.within import broken_by, first_within, write
 
-_LEFT_ALONE = ("not-selected", "slower-on-target", "unsupported-on-target", "fits-target")
-"""Reasons of sites that the caller or the target leaves alone, though they can be rewritten."""
-
 
 @dataclass(frozen=True, eq=False)
 class PlannedSite:
@@ -56,6 +53,7 @@ class PlannedSite:
             is left alone or belongs to another rewrite.
         joined: id of the site whose rewrite replaces this one too.
         required: True if it is rewritten even if that is slower.
+        selected: False if an option or a target asks to leave it alone.
     """
 
     found: Site
@@ -64,15 +62,11 @@ class PlannedSite:
     rewrite: Rewrite | None = None
     joined: str | None = None
     required: bool = False
+    selected: bool = True
 
     @property
     def id(self) -> str:
         return self.found.id
-
-    @property
-    def selected(self) -> bool:
-        """False if ``--only``, ``--skip`` or the target leaves it alone."""
-        return self.report.reason is None or self.report.reason.code not in _LEFT_ALONE
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,10 +244,11 @@ def _plan_form(
     if isinstance(site, SkippedSite):
         return PlannedSite(site, site, _report(site, "skipped", site.reason))
     if not _selected(site, options):
-        reason = Reason("not-selected", "left alone by --only or --skip")
-        return PlannedSite(site, site, _report(site, "kept", reason))
+        return _left_alone(site, Reason("not-selected", "left alone by --only or --skip"))
     if request.keep is not None:
-        return PlannedSite(site, site, _report(site, "kept", request.keep))
+        return _left_alone(site, request.keep)
+    if request.form == "normalised" and not isinstance(site, UpsampleSite):
+        return _left_alone(site, Reason("already-explicit", "it is no ConvTranspose"))
     if site.unless_faster is not None and not _considered(site, request, options):
         return PlannedSite(site, site, _report(site, "kept", site.unless_faster))
     longer: Site = site
@@ -274,6 +269,10 @@ def _plan_form(
     if isinstance(rewrite, Reason):
         return PlannedSite(site, site, _report(site, status, rewrite))
     return _rewritten(site, longer, rewrite)
+
+
+def _left_alone(site: Site, reason: Reason) -> PlannedSite:
+    return PlannedSite(site, site, _report(site, "kept", reason), selected=False)
 
 
 def absorbing(site: UpsampleSite, seen: View) -> UpsampleSite:

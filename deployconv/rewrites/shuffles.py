@@ -9,23 +9,23 @@ name               nodes                                                   needs
 =================  ======================================================  ======================
 ``dcr``            DepthToSpace                                            4-D, square, group 1
 ``crd``            DepthToSpace(mode=CRD)                                  4-D, square, opset 11
+``dcr-steps``      DepthToSpace by each prime factor of the stride         as ``dcr``, 4, 6 ..
+``crd-steps``      DepthToSpace(mode=CRD) by each prime factor             as ``crd``, 4, 6 ..
 ``transpose``      Reshape, Transpose, Reshape                             any rank and stride
 ``two-step``       one axis at a time: Reshape, Transpose of neighbours    static sizes
 ``col2im``         Reshape, Col2Im with stride = block; its pads may crop  opset 18, float
 ``channels-last``  Transpose to channels-last, Reshape, Transpose of       group 1, static or 1-D
                    whole runs of channels, Reshape, Transpose back
-``dcr-steps``      DepthToSpace by each prime factor of the stride         as ``dcr``, 4, 6 ..
-``crd-steps``      DepthToSpace(mode=CRD) by each prime factor             as ``crd``, 4, 6 ..
 ``concat``         Split into phases, Concat and Reshape for each axis     group 1, static sizes
 ``masks``          Split into phases, nearest Resize of each, Mul with a   group 1, static sizes
                    constant mask, Add
 =================  ======================================================  ======================
 
 ``channels-last`` is for integer layers: onnxruntime runs an integer Conv channels-last, so the
-outer two Transposes cancel with those that it puts around the Conv. The last four are for targets
-that lack what the others need (`Restrictions`); they are used if they are asked for, or if nothing
-else may be written. ``concat`` and ``masks`` join images of one phase each: with one Conv per phase
-they need no Split, and fit with groups too.
+outer two Transposes cancel with those that it puts around the Conv. ``dcr-steps``, ``crd-steps``,
+``concat`` and ``masks`` are for targets that lack what the others need (`Restrictions`). ``concat``
+and ``masks`` join images of one phase each: with one Conv per phase they need no Split, and fit
+with groups too.
 
 A new shuffle is one function that writes it and one row of `SHUFFLES`.
 """
@@ -365,6 +365,22 @@ _ROWS = (
         quicker_than_general=True,
     ),
     Shuffle(
+        "dcr-steps",
+        _write_dcr_steps,
+        operators=_depth_to_space,
+        channel_order="DCR",
+        fits=lambda layout: _fits_dcr(layout) and _fits_steps(layout),
+        steps=True,
+    ),
+    Shuffle(
+        "crd-steps",
+        _write_crd_steps,
+        operators=_depth_to_space,
+        fits=_fits_steps,
+        min_opset=11,
+        steps=True,
+    ),
+    Shuffle(
         "transpose",
         _write_transpose,
         fits=lambda layout: layout.reshapes or layout.rank == 1,
@@ -404,22 +420,6 @@ _ROWS = (
         search_rank=-1,
         integer_rank=0,
         integers_only=True,
-    ),
-    Shuffle(
-        "dcr-steps",
-        _write_dcr_steps,
-        operators=_depth_to_space,
-        channel_order="DCR",
-        fits=lambda layout: _fits_dcr(layout) and _fits_steps(layout),
-        steps=True,
-    ),
-    Shuffle(
-        "crd-steps",
-        _write_crd_steps,
-        operators=_depth_to_space,
-        fits=_fits_steps,
-        min_opset=11,
-        steps=True,
     ),
     Shuffle(
         "concat",

@@ -115,6 +115,9 @@ def _broken(
                 yield f"a tensor of {'unknown' if rank is None else rank} dimensions"
     if node.op == "Slice" and not restrictions.crops and not _reads_sizes(node):
         yield "a Slice"
+    padded = node.op == "ConvTranspose" and any(node.attrs.get("pads", ()))
+    if padded and not restrictions.transposed_pads:
+        yield "pads of a ConvTranspose"
     if node.op == "Reshape":
         yield from _broken_by_sizes(_target(node), restrictions)
     elif node.op == "Shape" and not restrictions.computed_shapes:
