@@ -36,16 +36,15 @@ from deployconv.runtimes.registry import get_runtime
 from deployconv.runtimes.shapes import input_specs, profile_of, shape_ranges
 from deployconv.runtimes.tensorrt.binding import BuildSettings
 from deployconv.runtimes.tensorrt.installation import cache_folder, find_installation, remedy
-from deployconv.runtimes.tensorrt.process import (
-    STAGES,
+from deployconv.runtimes.tensorrt.process import STAGES, start_worker
+from deployconv.runtimes.worker_process import (
+    DEFAULT_LIMITS,
     Limits,
     RequirementMissing,
-    Worker,
     WorkerFailed,
 )
 from deployconv.temporary import temporary_folder
 
-_DEFAULT_LIMITS = Limits()
 _NOT_ASKED = "a build ends with the engine"
 _WINDOWED = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "ConvInteger"})
 _PER_AXIS = ("kernel_shape", "strides", "dilations", "output_padding")
@@ -147,7 +146,7 @@ def compile_model(
     settings: BuildSettings,
     *,
     engine: Path | None = None,
-    limits: Limits = _DEFAULT_LIMITS,
+    limits: Limits = DEFAULT_LIMITS,
     checked: StageResult | None = None,
 ) -> TargetBuild:
     """Compile the model at ``model`` in a worker of its own.
@@ -174,7 +173,7 @@ def compile_model(
     value: dict[str, Any] = {}
     start = time.perf_counter()
     try:
-        with Worker(limits) as worker:
+        with start_worker(limits) as worker:
             value = worker.ask(request, stages.append)
     except RequirementMissing as missing:
         raise BackendUnavailable(f"{missing}: {remedy(backend)}") from missing
