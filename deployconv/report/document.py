@@ -41,11 +41,12 @@ Document = dict[str, Any]
 def of_inspection(inspection: Inspection) -> Document:
     """Describe what `inspect` found; with ``target`` and ``note`` if it was asked for a target."""
     target = {"target": inspection.target, "note": inspection.note} if inspection.target else {}
+    targets = {"targets": [asdict(one) for one in inspection.targets]} if inspection.targets else {}
     return _document(
         model=asdict(inspection.source),
         sites=[asdict(site) for site in inspection.sites],
         **target,
-        targets=[asdict(one) for one in inspection.targets],
+        **targets,
     )
 
 
