@@ -363,6 +363,7 @@ def build(
     """
     from deployconv.graph.load import load
     from deployconv.runtimes.tensorrt.compile import build_engines
+    from deployconv.targets.catalogue import check_compiled, find_target
 
     options = BuildCommand(
         target=_names(target),
@@ -372,6 +373,9 @@ def build(
         fp16=fp16,
         force=force,
     )
+    for name in options.target:
+        if name.lower() != "dla":  # of which the compiler itself says why not
+            check_compiled(find_target(name))
     return build_engines(
         load(model),
         _source(model),

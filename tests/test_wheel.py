@@ -48,5 +48,7 @@ def test_it_holds_the_package_with_its_types_and_nothing_else(wheel: Path) -> No
         name for name in names if not name.startswith(f"deployconv-{__version__}.dist-info/")
     }
     sources = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("deployconv/**/*.py")}
-    assert package == sources | {"deployconv/py.typed"}
+    profiles = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("deployconv/**/*.toml")}
+    assert package == sources | profiles | {"deployconv/py.typed"}
+    assert "deployconv/targets/profiles/portable.toml" in profiles
     assert any(name.endswith("/licenses/LICENSE") for name in names)
