@@ -70,7 +70,7 @@ def inspect(
 
     Args:
         model: a file, its bytes, or a ModelProto, which is left untouched.
-        target: where the model will run, by the names that `targets` lists, or as TOML files. Each
+        target: where the model will run, by the names of `list_targets`, or as TOML files. Each
             layer then has what the target does with it. Nothing is compiled or run there.
         freeze_initializers: treat the defaults of graph inputs as constants.
 
@@ -92,7 +92,7 @@ def inspect(
     return inspect_for_targets(loaded, _source(model), rules_for(options.target, plain, None))
 
 
-def targets(name: str | None = None) -> tuple[Target, ...]:
+def list_targets(name: str | None = None) -> tuple[Target, ...]:
     """List the targets that come with deployconv, or describe one.
 
     Args:
@@ -153,7 +153,7 @@ def rewrite(
         shuffle: how the phases are moved into space; ``auto`` takes a portable way.
         only: rewrite only the sites that match one of these globs.
         skip: leave the sites that match one of these globs alone.
-        target: where the model will run, by the names that `targets` lists, or as TOML files;
+        target: where the model will run, by the names of `list_targets`, or as TOML files;
             several for what all of them take. For compute capabilities such as ``sm89`` both models
             are compiled with TensorRT, which needs no GPU: the rewritten one must build wherever
             the original does.

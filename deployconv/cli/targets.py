@@ -22,7 +22,7 @@ def targets(
     from deployconv.report import console, document, targets
 
     with progress("reading targets"):
-        found = api.targets(name)
+        found = api.list_targets(name)
     if json:
         document.write(document.of_targets(found))
     elif name is None:
