@@ -35,6 +35,9 @@ EVERY_OPTION = [
     for option in options_of(made)
 ]
 
+ONLY_SHOW = {"report"}
+"""Commands that show what is there already; no function stands behind them."""
+
 MODELS = {
     "inspect": ["a.onnx"],
     "rewrite": ["a.onnx"],
@@ -82,7 +85,7 @@ def flags(command: str) -> dict[str, Any]:
 
 
 def test_every_command_has_its_options() -> None:
-    assert set(COMMANDS) == set(get_command(app).commands)  # type: ignore[attr-defined]
+    assert set(COMMANDS) | ONLY_SHOW == set(get_command(app).commands)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
