@@ -20,9 +20,12 @@ from deployconv.graph.load import load
 from deployconv.options import LayerRequest, RewriteOptions
 from deployconv.restrictions import ChannelOrder, Restrictions
 from deployconv.rewrites.planning import apply, plan_model
-from tests.build import run
+from tests.build import assert_equal, run
+from tests.match.graphs import feeds
+from tests.match.patterns import PATTERNS
 from tests.rewrites.limited import disobeyed
 from tests.test_property_conv_transpose import Layer, by_torch, layers
+from tests.test_property_patterns import shapes_of
 
 CASES = int(os.environ.get("RESTRICTION_CASES", "150"))
 
@@ -96,3 +99,39 @@ def test_what_is_written_keeps_to_the_restrictions(rank: int, data: st.DataObjec
         static = tuple(replace(axis, dynamic=False) for axis in layer.axes)
         layer = replace(layer, axes=static, dynamic_batch=False)
     check(layer, data.draw(restrictions(rank)))
+
+
+LIMITS = {
+    "NPU": Restrictions(
+        operators=frozenset({"Conv", "Concat", "Reshape", "Transpose"}),
+        max_rank=4,
+        reshape_zero=False,
+        reshape_minus_one=False,
+        computed_shapes=False,
+        crops=False,
+    ),
+    "blocks of two in one order, no Slice": Restrictions(
+        depth_to_space={"CRD": (2,)}, crops=False, symbolic_shapes=False
+    ),
+    "joins of phases": Restrictions(
+        operators=frozenset({"Conv", "Concat", "Reshape", "Resize", "Mul", "Add", "Slice"})
+    ),
+}
+
+
+@pytest.mark.parametrize("limits", LIMITS.values(), ids=list(LIMITS))
+@pytest.mark.parametrize("pattern", PATTERNS, ids=map("-".join, PATTERNS))
+def test_every_pattern_keeps_to_the_restrictions(
+    pattern: tuple[str, str], limits: Restrictions
+) -> None:
+    original = PATTERNS[pattern]()
+    asked = LayerRequest(restrictions=limits)
+    planning = plan_model(load(original), RewriteOptions(request_for=lambda _: asked))
+    after = apply(planning).proto
+    assert list(disobeyed(original, after, limits)) == []
+    for planned in planning.sites:
+        reason = planned.report.reason
+        if reason is not None and reason.code == "target-restrictions":
+            assert names_what_is_missing(reason.text, limits), reason.text
+    for shape in shapes_of(original)[-2:]:
+        assert_equal(run(original, feeds(*shape)), run(after, feeds(*shape)))
