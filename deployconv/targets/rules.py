@@ -153,7 +153,9 @@ class TargetRules:
             restrictions=self.restrictions,
             keep=keep,
             preferred=() if stays else self._preferred(judged),
-            resample=needed,
+            resample=any(
+                one.site.action == "rewrite" and one.site.verdict != "fits" for one in judged
+            ),
             required=needed or rewritten,
             targets=tuple(one.site for one in judged),
         )
