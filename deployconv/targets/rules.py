@@ -189,11 +189,12 @@ def agreed(
 ) -> tuple[Spelling, ...]:
     """Return the spellings that all targets list, in the order of the first one.
 
-    Raises UsageError if there is none. A target that lists ``auto`` alone has no preference.
+    A target that lists ``auto`` alone has no preference; if none has, nothing is returned. Raises
+    UsageError if there is no spelling that all of them list.
     """
     choosy = [one for one in lists if one != (AUTOMATIC,)]
     if not choosy:
-        return (AUTOMATIC,)
+        return ()
     first, *others = choosy
     common = tuple(one for one in first if all(_listed(one, other) for other in others))
     if not common:

@@ -17,7 +17,7 @@ from tests.report import samples
 
 DEFAULTS = {
     "output": Path("dir/net.deploy.onnx"),
-    "policy": "all",
+    "policy": None,
     "backend": "ort",
     "form": "auto",
     "shuffle": "auto",
