@@ -46,12 +46,11 @@ def record(
     old = read(path) if path.exists() else empty
     if old.version != version:
         old = empty
-    made: list[Run] = []
+    new = replace(empty, runs=old.runs)
     for run in runs(toolchain, python, target, forms, spellings):
-        made.append(run)
         print(f"{target} {run.form} {run.spelling}: {run.outcome} {run.words}", flush=True)
-    new = replace(empty, runs=_ordered(merged(old, made)))
-    write(new)
+        new = replace(new, runs=_ordered(merged(new, [run])))
+        write(new)  # after each run: a toolchain may take an hour
     return new
 
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, numpy_helper
 import deployconv
 from deployconv.errors import DeployconvError
 from deployconv.runtimes.toolchains.call import Refusal, ToolchainProcess
-from deployconv.runtimes.toolchains.catalogue import Toolchain
+from deployconv.runtimes.toolchains.catalogue import Device, Toolchain
 from deployconv.runtimes.worker_process import Limits
 
 from .forms import FORMS, Array, Form
@@ -33,9 +33,9 @@ def runs(
     toolchain: Toolchain, python: Path, target: str, forms: Iterable[str], spellings: Iterable[str]
 ) -> Iterator[Run]:
     """Each form in each spelling; two spellings that are one model are run once."""
-    platform = toolchain.targets[target]
+    device = toolchain.targets[target]
     asked = tuple(spellings)
-    with ToolchainProcess(toolchain, python, _LIMITS, platform) as process:
+    with ToolchainProcess(toolchain, python, _LIMITS, device.platform) as process:
         for name in forms:
             done: dict[bytes, Run] = {}
             for spelling in asked:
@@ -43,13 +43,11 @@ def runs(
                 if model is None:
                     continue
                 if model not in done:
-                    done[model] = run(process, toolchain, FORMS[name], spelling, model)
+                    done[model] = run(process, device, FORMS[name], spelling, model)
                 yield replace(done[model], spelling=spelling)
 
 
-def run(
-    process: ToolchainProcess, toolchain: Toolchain, form: Form, spelling: str, model: bytes
-) -> Run:
+def run(process: ToolchainProcess, device: Device, form: Form, spelling: str, model: bytes) -> Run:
     """Convert and run one model, and compare its output with onnxruntime's."""
     try:
         converted = process.convert(model, {"x": form.input()}, ["y"])
@@ -59,18 +57,21 @@ def run(
     except Refusal as refusal:
         outcome: Outcome = "crashed" if refusal.crashed else "refused"
         return Run(form.name, spelling, outcome, str(refusal))
-    outcome, words, error = _compared(form, actual, toolchain.tolerance)
+    outcome, words, error = _compared(form, actual, device)
     return Run(form.name, spelling, outcome, words, error, notes)
 
 
-def _compared(form: Form, actual: Array, tolerance: float) -> tuple[Outcome, str, float | None]:
+def _compared(form: Form, actual: Array, device: Device) -> tuple[Outcome, str, float | None]:
     expected = expectation(form.name)
     if actual.shape != expected.shape:
         return "misread", f"shape {list(actual.shape)} instead of {list(expected.shape)}", None
     difference = np.abs(actual.astype(np.float64) - expected)
     largest = float(np.abs(expected).max())
-    error = float(difference.max()) / largest
-    allowed = max(tolerance, _HALF.get(form.dtype, 0.0), 1.01 * form.step / largest)
+    allowed = max(device.tolerance, _HALF.get(form.dtype, 0.0), 1.01 * form.step / largest)
+    if device.integer:
+        error = float(np.sqrt(np.mean(difference**2) / np.mean(expected**2)))
+    else:
+        error = float(difference.max()) / largest
     if not error <= allowed:  # also if it is not a number
         wrong = float(np.mean(difference > allowed * largest))
         return "misread", f"{wrong:.1%} of the elements differ", _short(error)

@@ -15,6 +15,7 @@ An adapter is one file with the functions
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import json
 import os
@@ -79,6 +80,7 @@ class Job:
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
+                _flush_native()
                 for number, descriptor in enumerate(saved, 1):
                     os.dup2(descriptor, number)
                     os.close(descriptor)
@@ -147,6 +149,12 @@ class Program:
             self._session.run(self._feeds)
             times.append(1000 * (time.perf_counter() - start))
         return {"milliseconds": times}
+
+
+def _flush_native() -> None:
+    """Write out what C's own streams hold back."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).fflush(None)
 
 
 def _with_type(array: Any) -> Any:
