@@ -43,6 +43,7 @@ from deployconv.results import (
     ModelCheck,
     Parity,
     Rewriting,
+    Target,
 )
 from deployconv.runtimes import get_backend, get_runtime
 
@@ -63,14 +64,14 @@ RangeMap = Mapping[str, Sequence[int] | Sequence[Sequence[int]]]
 
 
 def inspect(
-    model: Model, *, target: str | None = None, freeze_initializers: bool = False
+    model: Model, *, target: str | Sequence[str] = (), freeze_initializers: bool = False
 ) -> Inspection:
     """List every upsampling layer with the status it would get from `rewrite`.
 
     Args:
         model: a file, its bytes, or a ModelProto, which is left untouched.
-        target: ``dla`` to say of each layer what keeps it off the DLA of a Jetson, as exported
-            and rewritten; nothing is compiled for that.
+        target: where the model will run, by the names that `targets` lists, or as TOML files. Each
+            layer then has what the target does with it. Nothing is compiled or run there.
         freeze_initializers: treat the defaults of graph inputs as constants.
 
     Raises:
@@ -80,30 +81,37 @@ def inspect(
     from deployconv.graph.load import load
     from deployconv.rewrites.planning import plan_model
 
-    options = InspectCommand(target=target, freeze_initializers=freeze_initializers)
-    if options.target not in (None, "dla"):
-        raise UsageError(
-            f"--target {target}: inspect knows dla only: whether a model compiles for a GPU is "
-            "what deployconv build --target says"
-        )
+    options = InspectCommand(target=_names(target), freeze_initializers=freeze_initializers)
     loaded = load(model)
-    planning = plan_model(loaded, RewriteOptions(freeze_initializers=options.freeze_initializers))
-    if options.target is None:
-        return Inspection(loaded.info, planning.reports)
-    from deployconv.proof import dla
+    plain = RewriteOptions(freeze_initializers=options.freeze_initializers)
+    if not options.target:
+        return Inspection(loaded.info, plan_model(loaded, plain).reports)
+    from deployconv.rewriting import inspect_for_targets
+    from deployconv.targets.rules import rules_for
 
-    reports = tuple(
-        replace(planned.report, dla=dla.dla_note(planned.found, planned.rewrite))
-        for planned in planning.sites
-    )
-    return Inspection(loaded.info, reports, options.target, f"{dla.VERSIONS} ({dla.SOURCE})")
+    return inspect_for_targets(loaded, _source(model), rules_for(options.target, plain, None))
+
+
+def targets(name: str | None = None) -> tuple[Target, ...]:
+    """List the targets that come with deployconv, or describe one.
+
+    Args:
+        name: a target, or a TOML file; None for all that come with deployconv.
+
+    Raises:
+        UsageError: there is no such target, or its file is wrong.
+    """
+    from deployconv.targets.catalogue import find_target, target_names
+    from deployconv.targets.describe import describe
+
+    return tuple(describe(find_target(one)) for one in ((name,) if name else target_names()))
 
 
 def rewrite(
     model: Model,
     *,
     output: str | Path | None = None,
-    policy: Policy = "all",
+    policy: Policy | None = None,
     backend: str = DEFAULT_RUNTIME,
     form: Form = "auto",
     shuffle: Shuffle = "auto",
@@ -137,7 +145,7 @@ def rewrite(
         output: where to write the rewritten model; None writes nothing.
         policy: which layers are rewritten: ``all`` that can be rewritten exactly; or those, and
             in the form, that a static model of their ``cost`` predicts, or measurement shows, to
-            be ``fastest`` on ``backend``.
+            be ``fastest`` on ``backend``. None for ``all``, or what the ``target`` says.
         backend: what runs the models for parity and latency.
         form: ``crop``, ``pad``, or the one of these with fewer multiplications; ``split``, a Conv
             per phase; ``separable``, a Conv per axis, if the kernels are products; ``matrix``, a
@@ -145,8 +153,10 @@ def rewrite(
         shuffle: how the phases are moved into space; ``auto`` takes a portable way.
         only: rewrite only the sites that match one of these globs.
         skip: leave the sites that match one of these globs alone.
-        target: compute capabilities such as ``sm89`` to compile both models for with TensorRT,
-            which needs no GPU: the rewritten one must build wherever the original does.
+        target: where the model will run, by the names that `targets` lists, or as TOML files;
+            several for what all of them take. For compute capabilities such as ``sm89`` both models
+            are compiled with TensorRT, which needs no GPU: the rewritten one must build wherever
+            the original does.
         shape: sizes for dynamic inputs, by input name.
         inputs: arrays by input name, or an ``.npz`` file of them, instead of random ones.
         seed: seed of the random inputs.
@@ -377,6 +387,7 @@ def build(
 def check(
     paths: Iterable[str | Path],
     *,
+    target: str | Sequence[str] = (),
     backend: str = DEFAULT_RUNTIME,
     skip: str | Sequence[str] = (),
     shape: ShapeMap | None = None,
@@ -390,6 +401,7 @@ def check(
     Args:
         paths: model files, or folders that are searched for ``*.onnx``, without
             ``*.deploy.onnx``.
+        target: where the models will run, as for `rewrite`.
         backend: what runs the models.
         skip: leave the sites that match one of these globs alone.
         shape: sizes for dynamic inputs, by input name; each is used for the models that have it.
@@ -406,6 +418,7 @@ def check(
     from deployconv.gate import check_models, model_files
 
     options = CheckCommand(
+        target=_names(target),
         backend=backend,
         skip=_names(skip),
         shape=_shapes(shape),
@@ -414,6 +427,7 @@ def check(
         strict=strict,
     )
     get_backend(options.backend)  # a missing library is reported before any work
+    _check_targets(options.target)
     files = model_files(paths)
     _check_names(options.shape or {}, files)
     return check_models(files, partial(_proved, options), on_result)
@@ -427,6 +441,7 @@ def _proved(options: CheckCommand, path: Path) -> Rewriting:
     loaded = load(path)
     names = {given.name for given in loaded.proto.graph.input}
     command = RewriteCommand(
+        target=options.target,
         backend=options.backend,
         skip=options.skip,
         shape={name: sizes for name, sizes in (options.shape or {}).items() if name in names},
@@ -438,6 +453,14 @@ def _proved(options: CheckCommand, path: Path) -> Rewriting:
     request = _request(path, command, None)
     lenient = replace(request.options, may_match_nothing=True)
     return rewrite_model(loaded, replace(request, options=lenient))
+
+
+def _check_targets(names: Sequence[str]) -> None:
+    """Raise UsageError for a target that there is not, before any work."""
+    if names:
+        from deployconv.targets.catalogue import find_targets
+
+        find_targets(names)
 
 
 def _check_names(shapes: Shapes, files: Sequence[Path]) -> None:
@@ -461,16 +484,23 @@ def _request(
 
     feed = _feed(options)
     chosen = {one.name: getattr(options, one.name) for one in fields(SiteOptions)}
-    float_bias = bool(options.target) or get_runtime(options.backend).needs_float_bias
-    targets = None
+    chosen["policy"] = options.policy or "all"
+    rewriting = RewriteOptions(**chosen, float_bias=get_runtime(options.backend).needs_float_bias)
+    targets, rules = None, None
     if options.target:
-        from deployconv.proof.builds import targets_of
+        from deployconv.targets.rules import rules_for
 
-        targets = targets_of(options.target, options.backend, feed)
+        rules = rules_for(options.target, rewriting, options.policy)
+        rewriting = rules.options
+        compiled = [one.compiles_for for one in rules.profiles if one.compiles_for]
+        if compiled:
+            from deployconv.proof.builds import targets_of
+
+            targets = targets_of(compiled, options.backend, feed)
     return Request(
         source=source,
         command=options,
-        options=RewriteOptions(**chosen, float_bias=float_bias),
+        options=rewriting,
         tuner=TunerOptions(
             backend=options.backend,
             threads=options.threads,
@@ -482,6 +512,7 @@ def _request(
             dump=options.dump,
         ),
         targets=targets,
+        rules=rules,
     )
 
 

@@ -32,6 +32,7 @@ from deployconv.cli.build import build
 from deployconv.cli.check import check
 from deployconv.cli.inspect import inspect
 from deployconv.cli.rewrite import rewrite
+from deployconv.cli.targets import targets
 from deployconv.cli.terminal import diagnose
 from deployconv.cli.verify import verify
 from deployconv.errors import DeployconvError
@@ -85,7 +86,7 @@ def root(
     context.ensure_object(Session).debug = debug
 
 
-for command in (inspect, rewrite, verify, bench, build, check):
+for command in (inspect, rewrite, verify, bench, build, check, targets):
     app.command()(command)
 
 

@@ -29,6 +29,7 @@ from deployconv.results import (
     Quantiles,
     Rewriting,
     SiteTime,
+    Target,
     TargetBuild,
 )
 
@@ -44,6 +45,7 @@ def of_inspection(inspection: Inspection) -> Document:
         model=asdict(inspection.source),
         sites=[asdict(site) for site in inspection.sites],
         **target,
+        targets=[asdict(one) for one in inspection.targets],
     )
 
 
@@ -59,7 +61,13 @@ def of_rewriting(rewriting: Rewriting) -> Document:
         not_run=[asdict(step) for step in rewriting.not_run],
         warnings=rewriting.warnings,
         changed=rewriting.changed,
+        targets=[asdict(one) for one in rewriting.targets],
     )
+
+
+def of_targets(targets: Sequence[Target]) -> Document:
+    """Describe targets: all that come with deployconv, or one."""
+    return _document(targets=[asdict(one) for one in targets])
 
 
 def of_verification(checks: Sequence[Parity]) -> Document:
@@ -115,6 +123,7 @@ def _of_model_check(check: ModelCheck) -> Document:
         "seconds": check.seconds,
         "message": check.message,
         "sites": [asdict(site) for site in rewriting.sites] if rewriting else [],
+        "targets": [asdict(one) for one in rewriting.targets] if rewriting else [],
         "parity": asdict(rewriting.parity) if rewriting and rewriting.parity else None,
         "not_run": [asdict(step) for step in rewriting.not_run] if rewriting else [],
     }

@@ -23,6 +23,7 @@ from deployconv.results import (
     SiteReport,
     SizeParity,
     TargetBuild,
+    TargetModel,
 )
 
 _NO_REASON = "no reason was given"
@@ -222,6 +223,34 @@ def target_lines(sites: Sequence[SiteReport]) -> list[str]:
         one_line(f"{site.id}: {note.mark} for {', '.join(note.targets)} - {note.text}")
         for site in sites
         if (note := site.target_note)
+    ]
+
+
+def site_target_lines(sites: Sequence[SiteReport]) -> list[str]:
+    """Say what targets do with each layer as exported, where their profiles say anything."""
+    return [
+        one_line(f"{site.id}: {_VERDICTS[one.verdict].format(one.target)} - {one.text}")
+        for site in sites
+        for one in site.targets
+        if one.text is not None
+    ]
+
+
+_VERDICTS: Mapping[str, str] = {
+    "fits": "fits {}",
+    "refused": "refused by {}",
+    "misread": "computed wrong by {}",
+    "slow": "slow on {}",
+}
+
+
+def misfit_lines(targets: Sequence[TargetModel], *, done: bool = True) -> list[str]:
+    """Say for each target what is left in the model that it does not take."""
+    would = "" if done else "would be "
+    return [
+        one_line(f"{target.name}: {would}left in the model: {target.left}")
+        for target in targets
+        if target.misfits
     ]
 
 

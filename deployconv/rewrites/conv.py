@@ -36,13 +36,15 @@ from deployconv.polyphase import (
     phase_weights,
     smallest_kernel,
     split_multiplications,
+    without_crop,
     without_shift,
 )
 from deployconv.results import FormName, Macs, Reason, Requantization, ShuffleName
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.conv_emit import emit_conv
 from deployconv.rewrites.emit import Emitter, finish_layer, requantized
-from deployconv.rewrites.shuffles import SHUFFLES, Layout, choose_shuffle
+from deployconv.rewrites.layout import Layout
+from deployconv.rewrites.shuffles import SHUFFLES, choose_shuffle
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
 from deployconv.rewrites.trial import AFFORDABLE, build_trial, trial_sizes
 
@@ -226,9 +228,11 @@ def plan_conv(
     if (needed := _weight_bytes(site)) > _LARGEST_BYTES:
         text = f"its low-resolution weight would take {needed / 1e9:.3g} GB"
         return Reason("too-large", text)
-    if form in ("separable", "matrix") or (form == "split" and not _fits_split(site)):
+    if form in ("separable", "matrix", "normalised") or (form == "split" and not _fits_split(site)):
         form = "auto"
     choose = smallest_kernel if form in ("auto", "crop") else without_shift
+    if not site.restrictions.crops:
+        choose = without_crop
     axes = tuple(choose(axis) for axis in site.axes)
     sums = site.weight.quantized is not None and any(axis.sums for axis in axes)
     if sums and not site.requantize:
@@ -239,7 +243,9 @@ def plan_conv(
     if site.phases == 1:
         macs = _macs(site, multiplications(axes))
         return PolyphaseConv(site, "conv", None, axes, layout, macs, new_scales=new_scales)
-    name = choose_shuffle(layout, shuffle)
+    joined = form == "split" and shuffle != "auto" and SHUFFLES[shuffle].joins is not None
+    # Images of one phase each are joined without a look at groups.
+    name = choose_shuffle(replace(layout, group=1) if joined else layout, shuffle)
     if isinstance(name, Reason):
         return name
     named: FormName = "crop" if any(axis.shift for axis in axes) else "pad"
@@ -316,6 +322,7 @@ def _layout(site: UpsampleSite, axes: tuple[Polyphase, ...]) -> Layout:
         opset=site.scope.opset,
         dtype=site.weight.dtype.name,
         batch=site.batch,
+        slices=site.restrictions.crops,
     )
 
 

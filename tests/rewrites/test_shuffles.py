@@ -22,7 +22,11 @@ from tests.build import (
 )
 
 STATIC: dict[int, tuple[int, ...]] = {1: (7,), 2: (5, 6), 3: (3, 4, 5)}
-SHUFFLES: tuple[Shuffle, ...] = ("dcr", "crd", "transpose", "two-step", "col2im", "channels-last")
+SHUFFLES: tuple[Shuffle, ...] = (
+    *("dcr", "crd", "transpose", "two-step", "col2im", "channels-last"),
+    *("dcr-steps", "crd-steps", "concat", "masks"),
+)
+STEPS: dict[Shuffle, str] = {"dcr-steps": "dcr", "crd-steps": "dcr"}
 
 
 def upsampler(
@@ -57,7 +61,8 @@ def taken(model: ModelProto, shuffle: Shuffle) -> str | None:
 @pytest.mark.parametrize("form", ["crop", "pad", "split"])
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize(
-    "strides", [(2,), (3,), (2, 2), (3, 3), (1, 2), (3, 2), (2, 2, 2), (2, 2, 1), (1, 3, 2)]
+    "strides",
+    [(2,), (3,), (2, 2), (3, 3), (4, 4), (1, 2), (3, 2), (2, 2, 2), (2, 2, 1), (1, 3, 2)],
 )
 def test_every_spelling_of_every_rank_computes_the_same(
     strides: tuple[int, ...], shuffle: Shuffle, form: Form
@@ -91,7 +96,11 @@ def test_groups_keep_their_channels_together(shuffle: Shuffle, group: int) -> No
 
 # (strides, group, opset, dynamic) -> the spelling taken for each that is asked for
 FITS = [
-    ((2, 2), 1, 18, False, {s: s for s in SHUFFLES} | {"auto": "dcr"}),
+    ((2, 2), 1, 18, False, {s: s for s in SHUFFLES} | {"auto": "dcr"} | STEPS),
+    ((4, 4), 1, 18, False, {s: s for s in SHUFFLES} | {"auto": "dcr"}),
+    ((6, 6), 1, 18, True, {"dcr-steps": "dcr-steps", "concat": "dcr", "masks": "dcr"}),
+    ((4, 4), 2, 18, False, {"dcr-steps": "crd", "crd-steps": "crd-steps", "concat": "crd"}),
+    ((4, 4), 1, 10, False, {"dcr-steps": "dcr-steps", "crd-steps": "dcr"}),
     (
         (2, 2),
         1,
