@@ -32,6 +32,7 @@ from deployconv.cli.build import build
 from deployconv.cli.check import check
 from deployconv.cli.inspect import inspect
 from deployconv.cli.rewrite import rewrite
+from deployconv.cli.target import target
 from deployconv.cli.targets import targets
 from deployconv.cli.terminal import diagnose
 from deployconv.cli.verify import verify
@@ -88,6 +89,7 @@ def root(
 
 for command in (inspect, rewrite, verify, bench, build, check, targets):
     app.command()(command)
+app.add_typer(target, name="target")
 
 
 def run() -> NoReturn:

@@ -125,7 +125,7 @@ _ROWS = (
             *("torch==2.13.0", "numpy==1.26.4", "onnx==1.18.0", "onnxruntime==1.26.0"),
             *("protobuf==4.25.4", "psutil==7.2.2", "ruamel.yaml==0.19.1", "scipy==1.17.1"),
             *("tqdm==4.70.1", "opencv-python-headless==4.10.0.84", "fast-histogram==0.14"),
-            "setuptools==80.10.2",
+            *("setuptools==80.10.2", "ml_dtypes==0.5.1"),
         ),
         1500,
         alone=("rknn-toolkit2==2.5.0",),  # wants a torch that its converter does not use

@@ -174,7 +174,9 @@ def _plain(array: Any) -> Any:
 def words(error: BaseException) -> str:
     """The text of ``error`` in one line, without the folders of this machine."""
     text = str(error).strip() or type(error).__name__
-    if not isinstance(error, RuntimeError):
+    if text.startswith("Traceback (most recent call last)"):
+        text = text.splitlines()[-1]
+    elif not isinstance(error, RuntimeError):
         text = text if text == type(error).__name__ else f"{type(error).__name__}: {text}"
     line = " ".join(_ESCAPE.sub("", text).split("Stack backtrace")[0].split())
     return _FOLDER.sub("", line)[:_QUOTED]

@@ -48,7 +48,7 @@ def prepare(job: Job) -> Session:
     """Quantize the model of ``job`` with its inputs."""
     torch.set_num_threads(job.threads)
     given = _tensors(job.feeds)
-    several = DataLoader([given] * _STEPS, batch_size=None)
+    several: Any = DataLoader([given] * _STEPS, batch_size=None)  # type: ignore[arg-type]
     with job.output():
         graph = espdl_quantize_onnx(
             str(job.model),
