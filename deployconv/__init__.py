@@ -9,7 +9,7 @@ Example::
 """
 
 from deployconv._version import __version__
-from deployconv.api import bench, build, check, inspect, rewrite, targets, verify
+from deployconv.api import bench, build, check, inspect, list_targets, rewrite, verify
 from deployconv.errors import (
     BackendUnavailable,
     CheckFailed,
@@ -49,7 +49,7 @@ __all__ = [
     "build",
     "check",
     "inspect",
+    "list_targets",
     "rewrite",
-    "targets",
     "verify",
 ]

@@ -134,6 +134,7 @@ _TARGET = _flag(
     "compiles both models too. Repeat for what all of them take.",
     "NAME",
 )
+_REPORT = _flag("Also write a report as one HTML file.", "FILE.html")
 _FREEZE_INITIALIZERS = _flag("Treat initializers that are also graph inputs as constants.")
 
 
@@ -291,6 +292,7 @@ class RewriteCommand(Command, SiteOptions):
             minimum=0,
         ),
     )
+    report: Path | None = field(default=None, metadata=_REPORT)
     force: bool = field(default=False, metadata=_flag("Overwrite an existing output."))
     dry_run: bool = field(default=False, metadata=_flag("Do everything but write the model."))
 
@@ -309,6 +311,8 @@ class RunCommand(Command):
 @dataclass(frozen=True, kw_only=True)
 class VerifyCommand(RunCommand):
     """The options of ``verify``."""
+
+    report: Path | None = field(default=None, metadata=_REPORT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,6 +339,7 @@ class BenchCommand(RunCommand):
         default=False,
         metadata=_flag("Time launches of a captured CUDA graph", capability="captures_graphs"),
     )
+    report: Path | None = field(default=None, metadata=_REPORT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -397,6 +402,7 @@ class CheckCommand(Command):
     strict: bool = field(
         default=False, metadata=_flag("Fail each model with a site that is not rewritten.")
     )
+    report: Path | None = field(default=None, metadata=_REPORT)
 
 
 def path_of(given: object) -> Path:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import click
 
-import typer
-
-from deployconv.cli.parameters import Json
-from deployconv.cli.terminal import progress
+from deployconv.cli.parameters import json_flag
 
 
-def targets(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="A target, or a TOML file. Default: list all."),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """List the targets, or say what is known of one."""
+@click.command
+@click.argument("name", metavar="[NAME]", required=False)
+@json_flag
+def targets(name: str | None, json: bool) -> None:
+    """List the targets, or describe one.
+
+    NAME is a target, or a TOML file.
+    """
     from deployconv import api
     from deployconv.report import console, document, targets
 
-    with progress("reading targets"):
-        found = api.targets(name)
+    found = api.list_targets(name)
     if json:
         document.write(document.of_targets(found))
     elif name is None:

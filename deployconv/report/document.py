@@ -20,6 +20,7 @@ from deployconv.results import (
     BuildReport,
     CheckReport,
     Compilation,
+    Details,
     Inspection,
     Latency,
     LayerTime,
@@ -41,11 +42,12 @@ Document = dict[str, Any]
 def of_inspection(inspection: Inspection) -> Document:
     """Describe what `inspect` found; with ``target`` and ``note`` if it was asked for a target."""
     target = {"target": inspection.target, "note": inspection.note} if inspection.target else {}
+    targets = {"targets": [asdict(one) for one in inspection.targets]} if inspection.targets else {}
     return _document(
         model=asdict(inspection.source),
         sites=[asdict(site) for site in inspection.sites],
         **target,
-        targets=[asdict(one) for one in inspection.targets],
+        **targets,
     )
 
 
@@ -61,6 +63,7 @@ def of_rewriting(rewriting: Rewriting) -> Document:
         not_run=[asdict(step) for step in rewriting.not_run],
         warnings=rewriting.warnings,
         changed=rewriting.changed,
+        details=asdict(rewriting.details) if rewriting.details else None,
         targets=[asdict(one) for one in rewriting.targets],
     )
 
@@ -70,9 +73,10 @@ def of_targets(targets: Sequence[Target]) -> Document:
     return _document(targets=[asdict(one) for one in targets])
 
 
-def of_verification(checks: Sequence[Parity]) -> Document:
-    """Describe what `verify` found, one entry per backend."""
-    return _document(parity=[asdict(check) for check in checks])
+def of_verification(checks: Sequence[Parity], details: Details | None = None) -> Document:
+    """Describe what `verify` found, one entry per backend; with ``details`` for a report."""
+    more = {"details": asdict(details)} if details else {}
+    return _document(parity=[asdict(check) for check in checks], **more)
 
 
 def of_timing(latencies: Sequence[Latency], models: Sequence[str]) -> Document:
@@ -218,6 +222,7 @@ def _latency(fields: Mapping[str, Any]) -> Latency:
         low=_optional(fields.get("low")),
         high=_optional(fields.get("high")),
         note=fields.get("note"),
+        times_ms=tuple(tuple(map(float, taken)) for taken in fields.get("times_ms", ())),
     )
 
 

@@ -40,6 +40,9 @@ from deployconv.rewrites.trim import trim_after
 from deployconv.rewrites.ways import MAY_NOT_FIT, first_form, plan_form, reencoded
 from deployconv.rewrites.within import broken_by, first_within, write
 
+_NOTHING_TO_DO = ("already-explicit", "already-lowered")
+"""Reasons why a layer is written as it should be."""
+
 
 @dataclass(frozen=True, eq=False)
 class PlannedSite:
@@ -252,11 +255,10 @@ def _plan_form(
     if site.unless_faster is not None and not _considered(site, request, options):
         return PlannedSite(site, site, _report(site, "kept", site.unless_faster))
     longer: Site = site
-    status: Status = "skipped"
     if isinstance(site, ResampleSite):
         rewrite = first_within([("matrix", plan_resample(site))], site.restrictions)
     elif isinstance(site, ShuffleSite):
-        rewrite, status = reencoded(site, request), "kept"
+        rewrite = reencoded(site, request)
     elif isinstance(site, ConcatSite):
         conv = absorbing(site.conv, seen)
         longer = replace(site, conv=conv, nodes=(*site.nodes, *conv.nodes[1:]))
@@ -264,9 +266,8 @@ def _plan_form(
     else:
         longer = absorbing(site, seen)
         rewrite = first_form(request, site.restrictions, partial(plan_form, longer))
-        if isinstance(rewrite, Reason) and rewrite.code == "already-explicit":
-            status = "kept"
     if isinstance(rewrite, Reason):
+        status: Status = "kept" if rewrite.code in _NOTHING_TO_DO else "skipped"
         return PlannedSite(site, site, _report(site, status, rewrite))
     return _rewritten(site, longer, rewrite)
 

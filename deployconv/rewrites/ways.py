@@ -6,9 +6,11 @@ If a target limits what may be written (`Restrictions`), the first way that it t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 
 from deployconv.match import ShuffleSite, UpsampleSite
+from deployconv.match.pixel_shuffle import shuffled_conv
 from deployconv.options import Form, LayerRequest, Shuffle
 from deployconv.restrictions import UNRESTRICTED, Restrictions
 from deployconv.results import Reason
@@ -18,7 +20,7 @@ from deployconv.rewrites.matrix import plan_matrix
 from deployconv.rewrites.normalised import plan_normalised
 from deployconv.rewrites.pixel_shuffle import plan_reshuffle
 from deployconv.rewrites.separable import plan_separable
-from deployconv.rewrites.shuffles import in_order_of_cost
+from deployconv.rewrites.shuffles import SHUFFLES, in_order_of_cost
 from deployconv.rewrites.within import broken_by, broken_by_nodes, first_within
 
 MAY_NOT_FIT = ("split", "separable", "matrix")
@@ -103,9 +105,21 @@ def reencoded(site: ShuffleSite, request: LayerRequest) -> Rewrite | Reason:
         return planned
     names = dict.fromkeys((request.shuffle, *(row.name for row in in_order_of_cost(restrictions))))
     encoded = [(name, plan_reshuffle(site, name)) for name in names]
-    possible = [
+    possible: list[_Way] = [
         (name, one)
         for name, one in encoded
         if not isinstance(one, Reason) and name in ("auto", one.shuffle)
     ]
+    possible += _phase_by_phase(site)
     return first_within(possible or [("auto", planned)], restrictions)
+
+
+def _phase_by_phase(site: ShuffleSite) -> Iterator[_Way]:
+    """The Conv before a pixel shuffle and the shuffle, with one Conv per phase."""
+    layer = shuffled_conv(site) if site.is_depth_to_space else None
+    for row in SHUFFLES.values():
+        if layer is not None and row.joins is not None:
+            joint = replace(layer, restrictions=site.restrictions)
+            planned = plan_conv(joint, "split", row.name)
+            if not isinstance(planned, Reason) and planned.form == "split":
+                yield f"split, {planned.shuffle}", planned

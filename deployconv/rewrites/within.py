@@ -183,16 +183,18 @@ def _rank(tensor: gs.Tensor, shapes: Mapping[str, Sizes]) -> int | None:
 
 def _shapes(rewrite: Rewrite, nodes: Sequence[gs.Node]) -> dict[str, Sizes]:
     """The shapes of all tensors that ``nodes`` read or make, as far as they can be inferred."""
-    read: dict[str, Any] = {}
-    for node in rewrite.nodes:
-        for tensor in node.inputs:
-            if tensor.shape is not None and not isinstance(tensor, gs.Constant):
-                read[tensor.name] = tensor
     made = {tensor.name for node in nodes for tensor in node.outputs}
+    read: dict[str, tuple[int, Sequence[object]]] = {}
+    for node in nodes:
+        if node.op == "Conv" and isinstance(node.inputs[1], gs.Constant):
+            # In a function no shape is known, but a Conv reads what is like its weight.
+            read[node.inputs[0].name] = TensorProto.FLOAT, (None,) * len(node.inputs[1].shape)
     constants = {t.name: t for node in nodes for t in node.inputs if isinstance(t, gs.Constant)}
+    tensors = [t for node in rewrite.nodes for t in node.inputs if t.shape is not None]
+    read |= {t.name: (_element_type(t), t.shape) for t in (*tensors, *constants.values())}
     inputs = [
-        helper.make_tensor_value_info(name, _element_type(t), [_number(dim) for dim in t.shape])
-        for name, t in (*read.items(), *constants.items())
+        helper.make_tensor_value_info(name, dtype, list(map(_number, shape)))
+        for name, (dtype, shape) in read.items()
         if name not in made
     ]
     values = [

@@ -11,7 +11,7 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
-from deployconv.errors import UsageError
+from deployconv.errors import BackendUnavailable, UsageError
 from deployconv.targets.profile import Profile, extended_name, read_profile
 
 _SUFFIX = ".toml"
@@ -69,6 +69,15 @@ def is_installed(profile: Profile) -> bool | None:
         return find_spec(profile.package) is not None
     except (ImportError, ValueError):
         return False
+
+
+def check_compiled(profile: Profile) -> None:
+    """Raise BackendUnavailable if deployconv drives no compiler of a target."""
+    if profile.compiles_for is None:
+        raise BackendUnavailable(
+            f"--target {profile.name}: deployconv drives no compiler of it: name a compute "
+            f"capability such as sm89; inspect --target {profile.name} says what it takes"
+        )
 
 
 @cache

@@ -165,12 +165,12 @@ class Profile:
 
 
 _ACTIONS: tuple[str, ...] = get_args(TargetAction)
-_PROFILE_KEYS = (
+PROFILE_KEYS = (
     *("extends", "name", "title", "version", "source", "action", "prefer", "package", "backend"),
     *("documented", "notes", "takes", "layers"),
 )
-_RULE_KEYS = tuple(one.name for one in fields(Rule))
-_TAKES_KEYS = (*(one.name for one in fields(Takes) if "opset" not in one.name), "opset")
+RULE_KEYS = tuple(one.name for one in fields(Rule))
+TAKES_KEYS = (*(one.name for one in fields(Takes) if "opset" not in one.name), "opset")
 
 
 def read_profile(name: str, text: str, stem: str, base: Profile | None = None) -> Profile:
@@ -186,7 +186,7 @@ def read_profile(name: str, text: str, stem: str, base: Profile | None = None) -
         UsageError: the file is not TOML, or has a wrong key, type or value.
     """
     file = parse(name, text)
-    file.check_keys(_PROFILE_KEYS)
+    file.check_keys(PROFILE_KEYS)
     start = base or Profile(stem, stem)
     prefer = _prefer(file)
     source = _or(file.get("source", str), start.source)
@@ -246,7 +246,7 @@ def _prefer(table: Table) -> tuple[Spelling, ...] | None:
 
 
 def _takes(table: Table, start: Takes) -> Takes:
-    table.check_keys(_TAKES_KEYS)
+    table.check_keys(TAKES_KEYS)
     given: dict[str, Any] = {name: table.get(name, bool) for name in _SWITCHES}
     operators, dtypes = table.words("operators"), table.words("dtypes", _DTYPES)
     given["operators"] = None if operators is None else frozenset(operators)
@@ -278,7 +278,7 @@ def _depth_to_space(table: Table) -> Mapping[ChannelOrder, tuple[int, ...] | Non
 
 def _rule(table: Table, source: str, version: str) -> Rule:
     """Read one rule; ``source`` and ``version`` are those of the file, for a rule without."""
-    table.check_keys(_RULE_KEYS)
+    table.check_keys(RULE_KEYS)
     when = table.table("when")
     when.check_keys(FACTS)
     if not when.values:

@@ -147,9 +147,13 @@ def parse(name: str, text: str) -> Table:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        found = _PLACE.match(str(error))
-        what, line, column = found.groups() if found else (str(error), "", "")
-        where = f", line {line}, column {column}" if line else ""
+        said = str(error)
+        found = _PLACE.match(said)
+        where = f", line {len(text.splitlines())}"
+        what = said.removesuffix(" (at end of document)")
+        if found:
+            what, line, column = found.groups()
+            where = f", line {line}, column {column}"
         raise UsageError(f"{name}{where}: not TOML: {' '.join(what.split())}") from error
     if not values:
         raise UsageError(f"{name}: is empty: docs/targets.md has an example of a target")

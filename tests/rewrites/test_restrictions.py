@@ -297,6 +297,8 @@ def test_a_pixel_shuffle_that_the_target_takes_stays() -> None:
         ),
         (shuffled("Reshape"), Restrictions(max_rank=4), "crd"),
         (shuffled("Reshape"), only("Conv Split Concat Reshape", max_rank=4, **NUMBERS), "concat"),
+        (shuffled("Reshape"), only("Conv Concat Reshape"), "concat"),
+        (shuffled("DepthToSpace", mode="DCR"), only("Conv Resize Mul Add"), "masks"),
     ],
 )
 def test_a_pixel_shuffle_that_the_target_lacks_is_written_anew(
@@ -304,6 +306,13 @@ def test_a_pixel_shuffle_that_the_target_lacks_is_written_anew(
 ) -> None:
     (site,), _ = limited(original, limits)
     assert (site.status, site.shuffle) == ("rewritten", shuffle)
+
+
+def test_a_pixel_shuffle_that_cannot_be_written_is_skipped() -> None:
+    (site,), _ = limited(shuffled("DepthToSpace", mode="CRD"), only("Conv Reshape"))
+    assert site.status == "skipped"
+    assert site.reason is not None
+    assert site.reason.code == "target-restrictions"
 
 
 def test_a_layer_that_the_target_wants_kept_stays_under_every_policy() -> None:
