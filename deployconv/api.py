@@ -102,10 +102,15 @@ def list_targets(name: str | None = None) -> tuple[Target, ...]:
     Raises:
         UsageError: there is no such target, or its file is wrong.
     """
+    from deployconv.runtimes.toolchains.environments import toolchain_installed
     from deployconv.targets.catalogue import find_target, target_names
     from deployconv.targets.describe import describe
 
-    return tuple(describe(find_target(one)) for one in ((name,) if name else target_names()))
+    names = (name,) if name else target_names()
+    found = (describe(find_target(one)) for one in names)
+    return tuple(
+        replace(one, installed=True) if toolchain_installed(one.name) else one for one in found
+    )
 
 
 def rewrite(

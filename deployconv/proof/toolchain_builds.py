@@ -136,8 +136,10 @@ def _build(
 
 
 def _difference(wrong: OutputParity) -> str:
-    problem = wrong.problem or f"differs by {wrong.max_rel:.2g} of its largest value"
-    return f"output '{wrong.name}' {problem}, tolerance {wrong.tolerance:.2g}"
+    if wrong.problem is not None:
+        return f"output '{wrong.name}' {wrong.problem}"
+    measure = f"differs by {wrong.max_rel:.2g} of its largest value"
+    return f"output '{wrong.name}' {measure}, tolerance {wrong.tolerance:.2g}"
 
 
 def _compared(
