@@ -102,10 +102,15 @@ def list_targets(name: str | None = None) -> tuple[Target, ...]:
     Raises:
         UsageError: there is no such target, or its file is wrong.
     """
+    from deployconv.runtimes.toolchains.environments import toolchain_installed
     from deployconv.targets.catalogue import find_target, target_names
     from deployconv.targets.describe import describe
 
-    return tuple(describe(find_target(one)) for one in ((name,) if name else target_names()))
+    names = (name,) if name else target_names()
+    found = (describe(find_target(one)) for one in names)
+    return tuple(
+        replace(one, installed=True) if toolchain_installed(one.name) else one for one in found
+    )
 
 
 def rewrite(
@@ -384,12 +389,15 @@ def build(
     fp16: bool = False,
     force: bool = False,
 ) -> BuildReport:
-    """Compile a model with TensorRT: compile evidence, no execution.
+    """Compile a model with TensorRT, or convert it with the toolchains of targets.
+
+    Of TensorRT that is compile evidence, no execution. What a toolchain converts is run where that
+    is possible here, on the CPU or in a simulator, and compared with onnxruntime.
 
     Args:
         model: a file, its bytes, or a ModelProto, which is left untouched.
         target: compute capabilities such as ``sm89``, for which no GPU is needed; none for the
-            GPU of this machine.
+            GPU of this machine. Or targets whose toolchain is installed, see `install_toolchain`.
         backend: ``tensorrt-rtx`` or ``tensorrt``; None for the first that is installed.
         shape: sizes of dynamic inputs by name: one shape, or smallest, optimal, largest.
         engine: where to write the engine; with several targets each goes to a file of its own,
@@ -399,10 +407,12 @@ def build(
 
     Raises:
         UsageError, ModelError: the call or the model is at fault.
-        BackendUnavailable: TensorRT is not there, or no target is named and there is no GPU.
+        BackendUnavailable: TensorRT or a toolchain is not there, or no target is named and there
+            is no GPU.
     """
     from deployconv.graph.load import load
     from deployconv.runtimes.tensorrt.compile import build_engines
+    from deployconv.runtimes.toolchains.catalogue import toolchain_of
     from deployconv.targets.catalogue import check_compiled, find_target
 
     options = BuildCommand(
@@ -413,6 +423,14 @@ def build(
         fp16=fp16,
         force=force,
     )
+    converted = [name for name in options.target if toolchain_of(name)]
+    if converted:
+        from deployconv.proof.toolchain_builds import build_with_toolchains
+
+        _require_no_engine(options, converted)
+        sizes = {name: optimal for name, (_, optimal, _) in (options.shape or {}).items()}
+        feed = FeedOptions(sizes)
+        return build_with_toolchains(load(model), _source(model), converted, feed)
     for name in options.target:
         if name.lower() != "dla":  # of which the compiler itself says why not
             check_compiled(find_target(name))
@@ -426,6 +444,34 @@ def build(
         fp16=options.fp16,
         force=options.force,
     )
+
+
+def _require_no_engine(options: BuildCommand, converted: Sequence[str]) -> None:
+    """Raise UsageError for what only TensorRT has."""
+    others = [name for name in options.target if name not in converted]
+    if others:
+        raise UsageError(f"--target {others[0]}: build it in a call of its own: another toolchain")
+    for name, given in (("engine", options.engine), ("fp16", options.fp16)):
+        if given:
+            raise UsageError(f"--{name}: is of TensorRT; {converted[0]} has another toolchain")
+
+
+def install_toolchain(target: str) -> Path:
+    """Install the toolchain of a target, and return the Python of its environment.
+
+    The environment is in the user's data folder, with pinned versions. One that is there is kept.
+
+    Args:
+        target: the target, as `targets` lists it, or the name of a toolchain.
+
+    Raises:
+        UsageError: there is no toolchain for it.
+        BackendUnavailable: it cannot be installed here.
+    """
+    from deployconv.runtimes.toolchains.catalogue import get_toolchain
+    from deployconv.runtimes.toolchains.environments import install
+
+    return install(get_toolchain(target))
 
 
 def check(
@@ -541,15 +587,20 @@ def _request(
     rewriting = RewriteOptions(**chosen, float_bias=get_runtime(options.backend).needs_float_bias)
     targets, rules = None, None
     if options.target:
+        from deployconv.runtimes.toolchains.environments import toolchain_installed
         from deployconv.targets.rules import rules_for
 
         rules = rules_for(options.target, rewriting, options.policy)
         rewriting = rules.options
         compiled = [one.compiles_for for one in rules.profiles if one.compiles_for]
-        if compiled:
-            from deployconv.proof.builds import targets_of
+        converted = [
+            one.name for one in rules.profiles if options.verify and toolchain_installed(one.name)
+        ]
+        if compiled or converted:
+            from deployconv.proof.builds import Targets, targets_of
 
-            targets = targets_of(compiled, options.backend, feed)
+            targets = targets_of(compiled, options.backend, feed) or Targets()
+            targets = replace(targets, converted=tuple(converted), feed=feed)
     return Request(
         source=source,
         command=options,

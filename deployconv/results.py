@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     import onnx
@@ -595,6 +595,22 @@ class ShapeRange:
 
 
 @dataclass(frozen=True)
+class Conversion:
+    """What the toolchain of a target made of a model.
+
+    Attributes:
+        runtime: the toolchain and its version.
+        outputs: how far its outputs are from onnxruntime's; empty if nothing here executes them.
+        notes: what it said, such as ``cycles``, its own estimate, or ``cpu``, the operators that
+            it leaves to the CPU.
+    """
+
+    runtime: str
+    outputs: tuple[OutputParity, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TargetBuild:
     """What compiling a model for one target showed: compile evidence, not an execution.
 
@@ -611,11 +627,18 @@ class TargetBuild:
     kernels: tuple[Kernel, ...] | None = None
     layers: tuple[PaddedLayer, ...] = ()
     engine: OutputFile | None = None
+    conversion: Conversion | None = None
+    """What the toolchain of the target made of the model; None if TensorRT compiled it."""
 
     @property
     def builds(self) -> bool:
-        """Whether the engine was built."""
+        """Whether the model was compiled."""
         return self.stage("build").status == "ok"
+
+    @property
+    def misread(self) -> bool:
+        """Whether a toolchain converted the model, and then cannot run it, or computes it wrong."""
+        return self.conversion is not None and self.stage("run").status == "failed"
 
     @property
     def failure(self) -> StageResult | None:
@@ -659,8 +682,15 @@ class Compilation:
 
     @property
     def broken(self) -> tuple[TargetBuild, ...]:
-        """Builds of the rewritten model that fail for a target that the original builds for."""
-        return tuple(after for before, after in self.pairs if before.builds and not after.builds)
+        """Builds of the rewritten model that fail for a target that takes the original.
+
+        A rewritten model that is computed wrong has failed too, if the original is not.
+        """
+        return tuple(
+            after
+            for before, after in self.pairs
+            if before.builds and (not after.builds or (after.misread and not before.misread))
+        )
 
     @property
     def passed(self) -> bool | None:

@@ -4,7 +4,7 @@
     python scripts/target_matrix.py ncnn iree          these targets
     python scripts/target_matrix.py ncnn --forms 'd3_*' --spellings exported target
                                                        only these; the rest of the record stays
-    python scripts/target_matrix.py --tables           the tables in docs/ from the records
+    python scripts/target_matrix.py --tables           write docs/targets-matrix.md from the records
 
 ``deployconv target install NAME`` installs a toolchain. The records are ``tests/targets/recorded``,
 one file a target.
@@ -23,8 +23,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from matrix.forms import FORMS
-from matrix.record import EXPORTED, RECORDS, Record, Run, merged, read, write
+from matrix.record import EXPORTED, RECORDS, Record, Run, merged, read, records, write
 from matrix.runs import SPELLINGS, runs
+from matrix.tables import PAGE, page
 
 from deployconv.runtimes.toolchains.call import Refusal, ToolchainProcess
 from deployconv.runtimes.toolchains.catalogue import TOOLCHAINS, Toolchain, get_toolchain
@@ -46,12 +47,11 @@ def record(
     old = read(path) if path.exists() else empty
     if old.version != version:
         old = empty
-    made: list[Run] = []
+    new = replace(empty, runs=old.runs)
     for run in runs(toolchain, python, target, forms, spellings):
-        made.append(run)
         print(f"{target} {run.form} {run.spelling}: {run.outcome} {run.words}", flush=True)
-    new = replace(empty, runs=_ordered(merged(old, made)))
-    write(new)
+        new = replace(new, runs=_ordered(merged(new, [run])))
+        write(new)  # after each run: a toolchain may take an hour
     return new
 
 
@@ -78,7 +78,11 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", help="default: all whose toolchain is installed")
     parser.add_argument("--forms", nargs="+", default=["*"], help="patterns of names")
     parser.add_argument("--spellings", nargs="+", default=list(ALL), choices=ALL)
+    parser.add_argument("--tables", action="store_true", help="write the tables; run nothing")
     chosen = parser.parse_args()
+    if chosen.tables:
+        PAGE.write_text(page(records()), encoding="utf-8")
+        return 0
     forms = [name for name in FORMS if any(fnmatch(name, glob) for glob in chosen.forms)]
     everything = [name for row in TOOLCHAINS.values() for name in row.targets]
     for target in chosen.targets or everything:

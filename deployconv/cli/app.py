@@ -33,6 +33,7 @@ from deployconv.cli.check import check
 from deployconv.cli.inspect import inspect
 from deployconv.cli.report import report
 from deployconv.cli.rewrite import rewrite
+from deployconv.cli.target import target
 from deployconv.cli.targets import targets
 from deployconv.cli.terminal import diagnose
 from deployconv.cli.verify import verify
@@ -77,7 +78,7 @@ def app(session: Session, debug: bool) -> None:
     session.debug = debug
 
 
-for command in (inspect, rewrite, verify, bench, build, check, targets, report):
+for command in (inspect, rewrite, verify, bench, build, check, targets, target, report):
     app.add_command(command)
 
 

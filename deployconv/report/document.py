@@ -85,10 +85,10 @@ def of_timing(latencies: Sequence[Latency], models: Sequence[str]) -> Document:
 
 
 def of_build(report: BuildReport) -> Document:
-    """Describe how TensorRT compiled a model, without running it, one entry per target."""
+    """Describe what a model was compiled to, one entry per target."""
     return _document(
         model=asdict(report.source),
-        evidence="compile",
+        evidence="run" if any(built.conversion for built in report.targets) else "compile",
         runtime=report.runtime,
         shapes=[asdict(bound) for bound in report.shapes],
         note=report.note,

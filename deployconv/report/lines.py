@@ -205,7 +205,10 @@ def compiled_line(compiled: Compilation) -> str:
     )
     verdict = {True: "passed", False: "failed", None: "none, as neither builds"}[compiled.passed]
     runtime = compiled.after.runtime
-    return f"compile evidence: {verdict}, {', '.join(targets)} ({runtime}; nothing was executed)"
+    executed = any(built.conversion for built in compiled.after.targets)
+    what = "targets" if executed else "compile evidence"
+    rest = "" if executed else "; nothing was executed"
+    return one_line(f"{what}: {verdict}, {', '.join(targets)} ({runtime}{rest})")
 
 
 def failure_line(built: TargetBuild) -> str:
@@ -315,6 +318,12 @@ def _tally(statuses: Iterable[str]) -> str:
 def _built(built: TargetBuild) -> str:
     if not built.builds:
         return "fails"
+    if built.conversion is not None:
+        cycles = built.conversion.notes.get("cycles", built.conversion.notes.get("multiplications"))
+        unit = "cycles" if "cycles" in built.conversion.notes else "multiplications"
+        counted = f" ({cycles:,} {unit})" if isinstance(cycles, int) else ""
+        computed = "is right" if built.conversion.outputs else "converts"
+        return f"{'is wrong' if built.misread else computed}{counted}"
     return "builds" if built.kernels is None else f"builds ({count(built.kernels, 'kernel')})"
 
 

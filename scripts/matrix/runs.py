@@ -15,8 +15,9 @@ from onnx import TensorProto, numpy_helper
 
 import deployconv
 from deployconv.errors import DeployconvError
+from deployconv.proof.toolchain_builds import compare
 from deployconv.runtimes.toolchains.call import Refusal, ToolchainProcess
-from deployconv.runtimes.toolchains.catalogue import Toolchain
+from deployconv.runtimes.toolchains.catalogue import Device, Toolchain
 from deployconv.runtimes.worker_process import Limits
 
 from .forms import FORMS, Array, Form
@@ -25,17 +26,15 @@ from .record import EXPORTED, Outcome, Run
 SPELLINGS = ("pad-dcr", "crop-dcr", "crop-crd", "crop-transpose", "crop-two-step")
 """Forms and shuffles that are tried beside ``default`` and ``target``."""
 _LIMITS = Limits(seconds=180, memory=8 << 30)
-_HALF: dict[int, float] = {TensorProto.FLOAT16: 5e-3, TensorProto.BFLOAT16: 3e-2}
-"""The least tolerance of an element type."""
 
 
 def runs(
     toolchain: Toolchain, python: Path, target: str, forms: Iterable[str], spellings: Iterable[str]
 ) -> Iterator[Run]:
     """Each form in each spelling; two spellings that are one model are run once."""
-    platform = toolchain.targets[target]
+    device = toolchain.targets[target]
     asked = tuple(spellings)
-    with ToolchainProcess(toolchain, python, _LIMITS, platform) as process:
+    with ToolchainProcess(toolchain, python, _LIMITS, device.platform) as process:
         for name in forms:
             done: dict[bytes, Run] = {}
             for spelling in asked:
@@ -43,13 +42,11 @@ def runs(
                 if model is None:
                     continue
                 if model not in done:
-                    done[model] = run(process, toolchain, FORMS[name], spelling, model)
+                    done[model] = run(process, device, FORMS[name], spelling, model)
                 yield replace(done[model], spelling=spelling)
 
 
-def run(
-    process: ToolchainProcess, toolchain: Toolchain, form: Form, spelling: str, model: bytes
-) -> Run:
+def run(process: ToolchainProcess, device: Device, form: Form, spelling: str, model: bytes) -> Run:
     """Convert and run one model, and compare its output with onnxruntime's."""
     try:
         converted = process.convert(model, {"x": form.input()}, ["y"])
@@ -59,27 +56,21 @@ def run(
     except Refusal as refusal:
         outcome: Outcome = "crashed" if refusal.crashed else "refused"
         return Run(form.name, spelling, outcome, str(refusal))
-    outcome, words, error = _compared(form, actual, toolchain.tolerance)
+    outcome, words, error = _compared(form, actual, device)
     return Run(form.name, spelling, outcome, words, error, notes)
 
 
-def _compared(form: Form, actual: Array, tolerance: float) -> tuple[Outcome, str, float | None]:
+def _compared(form: Form, actual: Array, device: Device) -> tuple[Outcome, str, float | None]:
     expected = expectation(form.name)
-    if actual.shape != expected.shape:
-        return "misread", f"shape {list(actual.shape)} instead of {list(expected.shape)}", None
-    difference = np.abs(actual.astype(np.float64) - expected)
-    largest = float(np.abs(expected).max())
-    error = float(difference.max()) / largest
-    allowed = max(tolerance, _HALF.get(form.dtype, 0.0), 1.01 * form.step / largest)
-    if not error <= allowed:  # also if it is not a number
-        wrong = float(np.mean(difference > allowed * largest))
-        return "misread", f"{wrong:.1%} of the elements differ", _short(error)
-    return "right", "", _short(error)
-
-
-def _short(error: float) -> float:
-    """Two digits: more would differ from run to run."""
-    return float(f"{error:.2g}")
+    compared = compare("y", actual, expected, device, form.step, str(form.input().dtype))
+    if compared.problem is not None:
+        return "misread", compared.problem, None
+    error = float(f"{compared.max_rel:.2g}")  # more digits would differ from run to run
+    if compared.passed:
+        return "right", "", error
+    allowed = compared.tolerance * float(np.abs(expected).max())
+    wrong = float(np.mean(np.abs(actual.astype(np.float64) - expected) > allowed))
+    return "misread", f"{wrong:.1%} of the elements differ", error
 
 
 @cache
@@ -120,7 +111,9 @@ def spelled(name: str, spelling: str, target: str) -> bytes | None:
     if spelling == "target":
         options["target"] = target
     try:
-        result = deployconv.rewrite(original, bench=False, shape=_sizes(FORMS[name]), **options)
+        result = deployconv.rewrite(
+            original, bench=False, verify=False, shape=_sizes(FORMS[name]), **options
+        )
     except DeployconvError as error:
         if spelling == "target":
             print(f"{name}: --target {target}: {error}", flush=True)

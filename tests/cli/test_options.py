@@ -34,7 +34,7 @@ EVERY_OPTION = [
     for option in options_of(made)
 ]
 
-ONLY_SHOW = {"report", "targets"}
+ONLY_SHOW = {"report", "targets", "target"}
 """Commands that show what is there already; their arguments are no options."""
 
 MODELS = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import platformdirs
 
 from deployconv.errors import BackendUnavailable
-from deployconv.runtimes.toolchains.catalogue import Toolchain
+from deployconv.runtimes.toolchains.catalogue import Toolchain, toolchain_of
 
 _DONE = "deployconv.json"
 
@@ -30,6 +30,12 @@ def installed(toolchain: Toolchain, folder: Path | None = None) -> Path | None:
         return None
     python = _python(home)
     return python if done == _wanted(toolchain) and python.exists() else None
+
+
+def toolchain_installed(target: str) -> bool:
+    """Whether there is a toolchain for ``target``, and it is installed here."""
+    toolchain = toolchain_of(target)
+    return toolchain is not None and installed(toolchain) is not None
 
 
 def install(toolchain: Toolchain, folder: Path | None = None) -> Path:

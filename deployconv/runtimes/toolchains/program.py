@@ -15,6 +15,7 @@ An adapter is one file with the functions
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import json
 import os
@@ -79,6 +80,7 @@ class Job:
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
+                _flush_native()
                 for number, descriptor in enumerate(saved, 1):
                     os.dup2(descriptor, number)
                     os.close(descriptor)
@@ -149,6 +151,12 @@ class Program:
         return {"milliseconds": times}
 
 
+def _flush_native() -> None:
+    """Write out what C's own streams hold back."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).fflush(None)
+
+
 def _with_type(array: Any) -> Any:
     """An array as it was before it was saved: NumPy's files have no bfloat16."""
     if array.dtype.kind != "V":
@@ -166,7 +174,9 @@ def _plain(array: Any) -> Any:
 def words(error: BaseException) -> str:
     """The text of ``error`` in one line, without the folders of this machine."""
     text = str(error).strip() or type(error).__name__
-    if not isinstance(error, RuntimeError):
+    if text.startswith("Traceback (most recent call last)"):
+        text = text.splitlines()[-1]
+    elif not isinstance(error, RuntimeError):
         text = text if text == type(error).__name__ else f"{type(error).__name__}: {text}"
     line = " ".join(_ESCAPE.sub("", text).split("Stack backtrace")[0].split())
     return _FOLDER.sub("", line)[:_QUOTED]
