@@ -55,8 +55,9 @@ class Judgement:
 def judge(profile: Profile, site: Site) -> Judgement:
     """Say what a target does with a layer as it is exported, and what to do about it."""
     facts = facts_of(site)
-    held = [*_built_in(profile, site), *(rule for rule in profile.layers if rule.holds(facts))]
-    needed = [rule for rule in held if rule.needed]
+    held = [rule for rule in profile.layers if rule.holds(facts)]
+    # A rule knows better than a list of what is taken whether a layer is refused or misread.
+    needed = [rule for rule in held if rule.needed] or list(_built_in(profile, site))
     rule = min(needed, key=lambda one: _NEEDED.index(one.verdict), default=next(iter(held), None))
     prefer = _preferred(needed or held, profile)
     if rule is None:
