@@ -149,7 +149,7 @@ class TargetRules:
         kept = [one for one in judged if one.site.action == "keep"]
         keep = _why_kept(kept) if self.policy is None and not needed else None
         rewritten = self.policy is None and all(one.site.action == "rewrite" for one in judged)
-        stays = isinstance(site, ShuffleSite) and not needed
+        stays = isinstance(site, ShuffleSite) and all(one.site.verdict == "fits" for one in judged)
         return LayerRequest(
             restrictions=self.restrictions,
             keep=keep,
