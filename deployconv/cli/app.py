@@ -31,6 +31,7 @@ from deployconv.cli.bench import bench
 from deployconv.cli.build import build
 from deployconv.cli.check import check
 from deployconv.cli.inspect import inspect
+from deployconv.cli.report import report
 from deployconv.cli.rewrite import rewrite
 from deployconv.cli.terminal import diagnose
 from deployconv.cli.verify import verify
@@ -75,7 +76,7 @@ def app(session: Session, debug: bool) -> None:
     session.debug = debug
 
 
-for command in (inspect, rewrite, verify, bench, build, check):
+for command in (inspect, rewrite, verify, bench, build, check, report):
     app.add_command(command)
 
 

@@ -34,6 +34,9 @@ EVERY_OPTION = [
     for option in options_of(made)
 ]
 
+ONLY_SHOW = {"report"}
+"""Commands that show what is there already; no function stands behind them."""
+
 MODELS = {
     "inspect": ["a.onnx"],
     "rewrite": ["a.onnx"],
@@ -81,7 +84,7 @@ def flags(command: str) -> dict[str, Any]:
 
 
 def test_every_command_has_its_options() -> None:
-    assert set(COMMANDS) == set(app.commands)
+    assert set(COMMANDS) | ONLY_SHOW == set(app.commands)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
