@@ -201,6 +201,34 @@ def test_whatever_happens_while_building_is_a_failed_stage(
     assert len(built.failure.reason) < 500
 
 
+def test_models_share_a_worker_until_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = f"""
+while line:
+    'sm80' in line and os.abort()
+    say({DONE!r})
+    line = sys.stdin.readline()
+"""
+    started: list[Worker] = []
+
+    def start(limits: Limits) -> Worker:
+        started.append(Worker(limits, program(answer)))
+        return started[-1]
+
+    monkeypatch.setattr(compiling, "Worker", start)
+    counts, built = [], []
+    with compiling.Workers(Limits(10)) as workers:
+        for target in ("sm75", "sm80", "sm86", "sm89"):
+            settings = BuildSettings(target)
+            done = compiling.compile_model(
+                Path("model.onnx"), "tensorrt-rtx", settings, workers=workers
+            )
+            counts.append(len(started))
+            built.append(done.engine_bytes)
+    assert counts == [1, 1, 2, 2]
+    assert built == [7, None, 7, 7]
+    assert not any(_runs(worker._process.pid) for worker in started)
+
+
 def test_a_crash_while_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     built = compile_with("os.kill(os.getpid(), signal.SIGSEGV)", monkeypatch)
     assert built.failure is not None
