@@ -15,6 +15,7 @@ from deployconv.options import DEFAULT_RUNTIME, FeedOptions, Shapes
 from deployconv.proof.floor import ReferenceFloor, compare_with_floor
 from deployconv.proof.inputs import PreparedFeeds, common_inputs, make_feeds, random_arrays
 from deployconv.proof.other_sizes import LONGEST_RUN, check_other_sizes, trials_after
+from deployconv.proof.own_arithmetic import explain_by_runtime
 from deployconv.proof.twins import as_declared, twin_of, widened
 from deployconv.results import OutputParity, Parity, SizeParity
 from deployconv.runtimes import get_backend, get_runtime
@@ -48,9 +49,10 @@ def check_parity(
     Args:
         reference: the original model.
         candidate: the rewritten model. The caller has checked that both can be read.
-        backend_name: what runs both. On TensorRT the reference is run by onnxruntime on the
-            CPU, since TensorRT may not build the reference or may misread it. Both get the same
-            inputs, and the outputs the tolerance of the type that TensorRT computes in. If
+        backend_name: what runs both. If it may not run the reference or may misread it, as
+            TensorRT, the reference is run by onnxruntime on the CPU. Both get the same inputs, and
+            the outputs the tolerance of the type that the backend computes in. If they differ by
+            too much, `explain_by_runtime` tells what the backend itself makes different. If
             the backend does not run the reference because of its bfloat16 or float64, both
             models are compared as their float32 twins, and `Parity.note` says so.
         feed: where the inputs come from.
@@ -117,6 +119,11 @@ def check_parity(
     )
     outputs, reasons = compare_with_floor(floor, models.candidate, actual, backend, requantized)
     passed = all(output.passed for output in outputs)
+    if differ and not passed and not narrow:
+        own = explain_by_runtime(floor, models.candidate, actual, backend, requantized)
+        if own is not None:
+            floor, outputs, reasons, passed = own.floor, own.outputs, list(own.notes), True
+            models = replace(models, session=floor.session)
     if passed and not any(_comparable(array) for array in expected.values()):
         raise UsageError(
             "nothing was compared: every output is empty or nowhere finite on these inputs: "
