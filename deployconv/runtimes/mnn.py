@@ -1,8 +1,8 @@
 """Run models with MNN on the CPU in float32, in a worker process.
 
 A model is converted first, by the function in MNN's package: its command ``mnnconvert`` installs
-another package over the network. The converter may end the process if it meets what it does not know.
-By default MNN computes some Convs by Winograd's method, with errors of 5e-4 of an output's
+another package over the network. The converter may end the process if it meets what it does not
+know. By default MNN computes some Convs by Winograd's method, with errors of 5e-4 of an output's
 magnitude.
 """
 
