@@ -28,12 +28,10 @@ class OwnVerdict:
     """The outputs as the runtime's own arithmetic explains them; all have passed.
 
     Attributes:
-        floor: the reference that they were held against.
         outputs: the verdicts.
         notes: what explains the differences.
     """
 
-    floor: ReferenceFloor
     outputs: tuple[OutputParity, ...]
     notes: tuple[str, ...]
 
@@ -71,7 +69,7 @@ def explain_by_runtime(
     if inexact and _agree(floor, candidate, plain, backend, requantized):
         outputs = _compare_less_exactly(floor.expected, actual)
         if all(output.passed for output in outputs):
-            return OwnVerdict(floor, outputs, (_optimised_note(backend, plain, actual),))
+            return OwnVerdict(outputs, (_optimised_note(backend, plain, actual),))
     own = _run_by(backend, floor, optimise=not inexact)
     if own is None or not _agree(own, candidate, plain, backend, requantized):
         return None
@@ -82,12 +80,11 @@ def explain_by_runtime(
             return None
         outputs = _compare_less_exactly(with_optimisations.expected, actual)
         notes.append(_optimised_note(backend, plain, actual))
-        own = with_optimisations
     else:
         outputs, reasons = compare_with_floor(own, candidate, actual, backend, requantized)
         notes += reasons
     passed = all(output.passed for output in outputs)
-    return OwnVerdict(own, outputs, tuple(notes)) if passed else None
+    return OwnVerdict(outputs, tuple(notes)) if passed else None
 
 
 def _agree(

@@ -117,13 +117,8 @@ def check_parity(
     floor = ReferenceFloor(
         models.reference, models.session, reference_backend, feeds.arrays, expected, threads
     )
-    outputs, reasons = compare_with_floor(floor, models.candidate, actual, backend, requantized)
+    outputs, reasons = _judge(floor, models.candidate, actual, backend, requantized, narrow)
     passed = all(output.passed for output in outputs)
-    if differ and not passed and not narrow:
-        own = explain_by_runtime(floor, models.candidate, actual, backend, requantized)
-        if own is not None:
-            floor, outputs, reasons, passed = own.floor, own.outputs, list(own.notes), True
-            models = replace(models, session=floor.session)
     if passed and not any(_comparable(array) for array in expected.values()):
         raise UsageError(
             "nothing was compared: every output is empty or nowhere finite on these inputs: "
@@ -180,11 +175,38 @@ def _other_sizes(
         arrays: Mapping[str, Array], expected: Mapping[str, Array], actual: Mapping[str, Array]
     ) -> tuple[tuple[OutputParity, ...], list[str]]:
         here = replace(floor, arrays=arrays, expected=expected)
-        return compare_with_floor(here, models.candidate, actual, backend, requantized)
+        narrow = bool(models.input_dtypes)
+        return _judge(here, models.candidate, actual, backend, requantized, narrow)
+
+    def original_runs(arrays: Mapping[str, Array]) -> bool:
+        if backend is floor.backend:
+            return True
+        return _runs(backend, models.reference, arrays)
 
     first = {name: array.shape for name, array in floor.arrays.items()}
     trials = trials_after(specs, first, seconds, read_structure(models.reference))
-    return check_other_sizes(trials, (models.session, session), make, compare)
+    return check_other_sizes(trials, (models.session, session), make, compare, original_runs)
+
+
+def _judge(
+    floor: ReferenceFloor,
+    candidate: ModelSource,
+    actual: Mapping[str, Array],
+    backend: Backend,
+    requantized: bool,
+    narrow: bool,
+) -> tuple[tuple[OutputParity, ...], list[str]]:
+    """The verdicts on the outputs of a candidate, and notes on what had to be tolerated for it.
+
+    If another runtime ran the reference, what ``backend`` itself makes different is told apart; not
+    if the candidate is ``narrow``: of a shorter type than the reference.
+    """
+    outputs, notes = compare_with_floor(floor, candidate, actual, backend, requantized)
+    passed = all(output.passed for output in outputs)
+    if passed or narrow or backend is floor.backend:
+        return outputs, notes
+    own = explain_by_runtime(floor, candidate, actual, backend, requantized)
+    return (outputs, notes) if own is None else (own.outputs, list(own.notes))
 
 
 def _runs_any_size(backend: Backend) -> bool:
@@ -211,12 +233,19 @@ def _raise_if_neither_runs(
 
     The rewrite is not to blame then: there is no GPU, or another part of the model is refused.
     """
+    if not _runs(backend, reference, arrays):
+        raise error from None
+
+
+def _runs(backend: Backend, model: ModelSource, arrays: Mapping[str, Array] | None) -> bool:
+    """Whether ``backend`` loads ``model``, and runs it on ``arrays`` if there are some."""
     try:
-        session = backend.prepare(reference)
+        session = backend.prepare(model)
         if arrays is not None:
             session.run(arrays)
     except (BackendUnavailable, ModelError, UsageError):
-        raise error from None
+        return False
+    return True
 
 
 def _narrowed(arrays: Mapping[str, Array], dtypes: Mapping[str, np.dtype[Any]]) -> dict[str, Array]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import deployconv
+from deployconv.errors import BackendUnavailable
 from deployconv.options import FeedOptions
 from deployconv.proof.parity import check_parity
 from deployconv.results import Parity
@@ -19,8 +21,13 @@ from deployconv.runtimes import RUNTIMES, Runtime, get_backend
 from deployconv.runtimes.base import Array, Feeds, ModelSource, Session
 from tests.build import conv_transpose, integers
 
-ROW = Runtime("own", "own_module", "own", "pip install own", "not-fitted", runs_reference=False)
+ROW = Runtime(
+    *("own", "own_module", "own", "pip install own", "not-fitted"),
+    runs_reference=False,
+    runs_any_size=True,
+)
 MODEL = conv_transpose(integers(2, 3, 4, 4), (5, 6), strides=[2, 2], pads=[1] * 4)
+DYNAMIC = conv_transpose(integers(2, 3, 4, 4), ("h", "w"), batch="n", strides=[2, 2], pads=[1] * 4)
 
 
 @dataclass
@@ -65,15 +72,17 @@ class OwnBackend:
 def parity(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The parity of a model and its rewrite, in a runtime that is wrong as told."""
 
-    def check(*wrong: tuple[str, str, float], inexact: bool = False) -> Parity:
+    def check(
+        *wrong: tuple[str, str, float], inexact: bool = False, model: onnx.ModelProto = MODEL
+    ) -> Parity:
         module = ModuleType(ROW.module)
         module.load = lambda name: OwnBackend(wrong)  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, ROW.module, module)
-        row = Runtime(**{**vars(ROW), "optimises_inexactly": inexact})
+        row = replace(ROW, optimises_inexactly=inexact)
         monkeypatch.setitem(RUNTIMES, ROW.name, row)  # type: ignore[arg-type]
-        after = deployconv.rewrite(MODEL, verify=False, bench=False).model
+        after = deployconv.rewrite(model, verify=False, bench=False).model
         assert after is not None
-        sources = MODEL.SerializeToString(), after.SerializeToString()
+        sources = model.SerializeToString(), after.SerializeToString()
         return check_parity(*sources, ROW.name, FeedOptions())
 
     return check
@@ -116,3 +125,27 @@ def test_both_at_once(parity: Any) -> None:
     note = parity(("y", "always", 0.5), ("DepthToSpace", "optimised", 0.02), inexact=True).note
     assert "computes the original itself differently" in note
     assert "held against the tolerance of float16" in note
+
+
+def test_sizes_at_which_it_runs_neither_model_are_no_failure(
+    parity: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = OwnSession.run
+
+    def refusing(self: OwnSession, feeds: Feeds) -> dict[str, Array]:
+        if not all(array.size for array in feeds.values()):
+            raise BackendUnavailable("own 1.0 cannot run an empty batch")
+        return run(self, feeds)
+
+    monkeypatch.setattr(OwnSession, "run", refusing)
+    found = parity(model=DYNAMIC)
+    assert found.passed
+    assert [size.status for size in found.other_sizes] == ["passed", "not-run"]
+    assert "neither model runs there: own 1.0 cannot" in found.other_sizes[1].reason
+
+
+def test_what_it_misreads_is_told_apart_at_other_sizes_too(parity: Any) -> None:
+    found = parity(("y", "always", 0.5), model=DYNAMIC)
+    assert found.passed
+    first, _ = found.other_sizes
+    assert "computes the original itself differently" in (first.reason or "")
