@@ -127,6 +127,7 @@ _INPUTS = _flag(
 )
 _SEED = _flag("Seed of the random inputs.", "N", minimum=0)
 _THREADS = _flag("Threads of the runtime. Default: all processors.", "N", minimum=1, maximum=1024)
+_REPORT = _flag("Also write a report as one HTML file.", "FILE.html")
 _FREEZE_INITIALIZERS = _flag("Treat initializers that are also graph inputs as constants.")
 
 
@@ -267,6 +268,7 @@ class RewriteCommand(Command, SiteOptions):
             minimum=0,
         ),
     )
+    report: Path | None = field(default=None, metadata=_REPORT)
     force: bool = field(default=False, metadata=_flag("Overwrite an existing output."))
     dry_run: bool = field(default=False, metadata=_flag("Do everything but write the model."))
 
@@ -285,6 +287,8 @@ class RunCommand(Command):
 @dataclass(frozen=True, kw_only=True)
 class VerifyCommand(RunCommand):
     """The options of ``verify``."""
+
+    report: Path | None = field(default=None, metadata=_REPORT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,6 +315,7 @@ class BenchCommand(RunCommand):
         default=False,
         metadata=_flag("Time launches of a captured CUDA graph", capability="captures_graphs"),
     )
+    report: Path | None = field(default=None, metadata=_REPORT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,6 +377,7 @@ class CheckCommand(Command):
     strict: bool = field(
         default=False, metadata=_flag("Fail each model with a site that is not rewritten.")
     )
+    report: Path | None = field(default=None, metadata=_REPORT)
 
 
 def path_of(given: object) -> Path:

@@ -33,6 +33,7 @@ from costfit.layers import layers
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from deployconv.errors import BackendUnavailable
 from deployconv.graph.shapes import Shapes
 from deployconv.graph.skeleton import skeleton
 from deployconv.runtimes import get_backend
@@ -86,8 +87,12 @@ def measure(
         feeds = {"x": np.random.default_rng(0).standard_normal([d.dim_value for d in given])}
         feeds["x"] = feeds["x"].astype(np.float32)
         for number in threads:
-            session = backend.prepare(layer.model.SerializeToString(), threads=number)
-            session.timed_run(feeds)
+            try:
+                session = backend.prepare(layer.model.SerializeToString(), threads=number)
+                session.timed_run(feeds)
+            except BackendUnavailable as error:
+                print(f"{layer.name}: left out: {error}", file=sys.stderr)
+                continue
             prepared.append((layer.name, number, work_of_model(layer.model), session, feeds))
     rounds: list[list[float]] = [[] for _ in prepared]
     for _ in range(_ROUNDS):

@@ -23,6 +23,7 @@ ORDER = (
     ("runtimes",),
     ("proof",),
     ("search",),
+    ("details",),
     ("rewriting", "gate"),
     ("report",),
     ("api",),
