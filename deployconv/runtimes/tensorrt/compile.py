@@ -36,8 +36,9 @@ from deployconv.runtimes.registry import get_runtime
 from deployconv.runtimes.shapes import input_specs, profile_of, shape_ranges
 from deployconv.runtimes.tensorrt.binding import BuildSettings
 from deployconv.runtimes.tensorrt.installation import cache_folder, find_installation, remedy
-from deployconv.runtimes.tensorrt.process import (
-    STAGES,
+from deployconv.runtimes.tensorrt.process import STAGES, start_worker
+from deployconv.runtimes.worker_process import (
+    DEFAULT_LIMITS,
     Limits,
     Request,
     RequirementMissing,
@@ -46,7 +47,6 @@ from deployconv.runtimes.tensorrt.process import (
 )
 from deployconv.temporary import temporary_folder
 
-_DEFAULT_LIMITS = Limits()
 _NOT_ASKED = "a build ends with the engine"
 _WINDOWED = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "ConvInteger"})
 _PER_AXIS = ("kernel_shape", "strides", "dilations", "output_padding")
@@ -153,7 +153,7 @@ class Workers:
     After one that failed, the next model gets a new worker.
     """
 
-    def __init__(self, limits: Limits = _DEFAULT_LIMITS) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
         self._worker: Worker | None = None
 
@@ -166,7 +166,7 @@ class Workers:
     def ask(self, request: Request, on_stage: Callable[[StageResult], None]) -> dict[str, Any]:
         """As `Worker.ask`."""
         if self._worker is None:
-            self._worker = Worker(self._limits)
+            self._worker = start_worker(self._limits)
         try:
             return self._worker.ask(request, on_stage)
         except WorkerFailed:
@@ -185,7 +185,7 @@ def compile_model(
     settings: BuildSettings,
     *,
     engine: Path | None = None,
-    limits: Limits = _DEFAULT_LIMITS,
+    limits: Limits = DEFAULT_LIMITS,
     checked: StageResult | None = None,
     workers: Workers | None = None,
 ) -> TargetBuild:
