@@ -276,10 +276,22 @@ FACTS: Mapping[str, Fact] = {
         _of_resample(lambda site: site.how.cubic_coeff_a == -0.75),
         "cubic_coeff_a is -0.75, or is not stated",
     ),
+    "rounded_length": Fact(
+        bool,
+        _of_resample(
+            lambda site: any(axis.outputs != axis.inputs * axis.scale for axis in site.axes)
+        ),
+        "the output length of an interpolating Resize is rounded, as its scale gives a fraction",
+    ),
     "whole_scale": Fact(
         bool,
-        _of_resample(lambda site: all(axis.outputs % axis.inputs == 0 for axis in site.axes)),
-        "an interpolating Resize enlarges by whole numbers",
+        _of_resample(
+            lambda site: all(
+                axis.outputs % axis.inputs == 0 or axis.inputs % axis.outputs == 0
+                for axis in site.axes
+            )
+        ),
+        "an interpolating Resize enlarges or shrinks by whole numbers",
     ),
     "enlarges": Fact(
         bool,
