@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deployconv.graph.symbolic import Unproven
 from deployconv.graph.tensors import dtype_name
 from deployconv.match.attributes import Geometry, has_references, is_standard
 from deployconv.match.site import Recogniser, ResampledAxis, ResampleSite, Site, SkippedSite
@@ -28,7 +29,7 @@ _PATTERN: Pattern = "interpolating_resize"
 _COORDINATES = frozenset(
     ["half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners", "asymmetric"]
 )
-_DTYPES = frozenset(["float16", "float32", "float64"])
+_DTYPES = frozenset(["float16", "bfloat16", "float32", "float64"])
 
 
 def interpolates(node: gs.Node) -> bool:
@@ -125,33 +126,38 @@ def _axes(
     before = shapes[0][0]
     static = [len({sizes[axis] for sizes, _ in shapes}) == 1 for axis in range(len(before))]
     shape = tuple(size if same else None for size, same in zip(before, static, strict=True))
-    scales = _scales(node, scope, view, before)
-    if scales is None:
-        return Reason("dynamic-scale", "the sizes that it keeps the aspect ratio of are computed")
+    scales = _scales(node, scope, view, shape)
+    if isinstance(scales, Reason):
+        return scales
+    ratios = {} if scales else _ratios(node, scope, view)
     found = []
-    for axis in range(len(before)):
-        sizes = {(old[axis], new[axis]) for old, new in shapes}
-        if all(old == new for old, new in sizes) and scales.get(axis, 1) == 1:
-            continue
-        if len(sizes) > 1:
-            return Reason("dynamic-sizes", "a size that it changes does not follow from the model")
-        ((inputs, outputs),) = sizes
-        found.append(ResampledAxis(axis, inputs, outputs, scales.get(axis, outputs / inputs)))
+    for axis, size in enumerate(shape):
+        ((inputs, outputs), *others) = {(old[axis], new[axis]) for old, new in shapes}
+        scale = scales.get(axis, 1.0) if scales else outputs / inputs
+        if size is None or others:
+            ratio = scale if scales else ratios.get(axis)
+            if ratio is None:
+                return Reason("dynamic-sizes", "the factor of a dynamic size depends on the size")
+            if ratio != 1:
+                found.append(ResampledAxis(axis, None, None, ratio))
+        elif (inputs, scale) != (outputs, 1):
+            found.append(ResampledAxis(axis, inputs, outputs, scale))
     return tuple(found), shape, bool(scales)
 
 
 def _scales(
-    node: gs.Node, scope: Scope, view: View, before: Sequence[int]
-) -> dict[int, float] | None:
-    """The scale of each axis that is given one; None if it takes sizes that are not constant.
-
-    Empty if sizes are given, or scales that are computed: they are then those of the shapes.
-    """
-    axes = [axis % len(before) for axis in node.attrs.get("axes") or range(len(before))]
+    node: gs.Node, scope: Scope, view: View, before: Sequence[int | None]
+) -> dict[int, float] | Reason:
+    """The scale of each axis that is given one, as float32; empty if sizes are given."""
+    axes = _resized(node, len(before))
     given = node.attrs.get("scales")
     at = 1 if len(node.inputs) <= _OLD_INPUTS else 2
-    if given is None and len(node.inputs) > at:
+    if given is None and len(node.inputs) > at and node.inputs[at].name:
         given = _constant(node.inputs[at], scope, view)
+        if given is None and not _is_empty(node.inputs[at], scope, view):
+            given = _computed(node.inputs[at], scope, view)
+            if given is None:
+                return Reason("dynamic-scale", "its scales are computed as the model runs")
     if given is not None:
         return {axis: float(np.float32(scale)) for axis, scale in zip(axes, given, strict=True)}
     choose = {"not_larger": min, "not_smaller": max}.get(
@@ -160,10 +166,44 @@ def _scales(
     if choose is None:
         return {}
     sizes = _constant(node.inputs[-1], scope, view)
-    if sizes is None:
-        return None
-    scale = choose(size / before[axis] for axis, size in zip(axes, sizes, strict=True))
+    if sizes is None or any(before[axis] is None for axis in axes):
+        return Reason("dynamic-scale", "the sizes that it keeps the aspect ratio of are computed")
+    scale = choose(size / (before[axis] or 1) for axis, size in zip(axes, sizes, strict=True))
     return dict.fromkeys(axes, float(np.float32(scale)))
+
+
+def _ratios(node: gs.Node, scope: Scope, view: View) -> dict[int, float]:
+    """The ratio of the sizes of each axis for which it is the same at all sizes."""
+    try:
+        before = view.open_shapes.of(node.inputs[0], scope).shape
+        after = view.open_shapes.of(node.inputs[-1], scope).sizes()
+    except Unproven:
+        return {}
+    axes = _resized(node, len(before))
+    quotients = {axis: size.divided(before[axis]) for axis, size in zip(axes, after, strict=True)}
+    kept = {axis: 1.0 for axis in range(len(before)) if axis not in axes}
+    known = {axis: ratio.constant for axis, ratio in quotients.items() if ratio is not None}
+    return kept | {axis: float(ratio) for axis, ratio in known.items() if ratio is not None}
+
+
+def _resized(node: gs.Node, rank: int) -> list[int]:
+    """The axes that scales or sizes are given for, in their order."""
+    return [axis % rank for axis in node.attrs.get("axes") or range(rank)]
+
+
+def _computed(tensor: gs.Tensor, scope: Scope, view: View) -> list[float] | None:
+    """The values of a tensor that is computed, if they are the same at all sizes."""
+    try:
+        found = [value.constant for value in view.open_shapes.of(tensor, scope).sizes()]
+    except Unproven:
+        return None
+    known = [float(value) for value in found if value is not None]
+    return known if len(known) == len(found) else None
+
+
+def _is_empty(tensor: gs.Tensor, scope: Scope, view: View) -> bool:
+    found = view.constants.of(tensor, scope)
+    return found is not None and found.shape == (0,)
 
 
 def _constant(tensor: gs.Tensor, scope: Scope, view: View) -> list[float] | None:

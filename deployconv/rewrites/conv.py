@@ -226,7 +226,7 @@ def plan_conv(
     if (needed := _weight_bytes(site)) > _LARGEST_BYTES:
         text = f"its low-resolution weight would take {needed / 1e9:.3g} GB"
         return Reason("too-large", text)
-    if form in ("separable", "matrix") or (form == "split" and not _fits_split(site)):
+    if form in ("separable", "matrix", "polyphase") or (form == "split" and not _fits_split(site)):
         form = "auto"
     choose = smallest_kernel if form in ("auto", "crop") else without_shift
     axes = tuple(choose(axis) for axis in site.axes)

@@ -107,7 +107,11 @@ def test_one_that_shrinks_is_listed_only_if_it_may_be_rewritten() -> None:
 
 
 STAYS = {
-    "dynamic sizes": (f'y = Resize<mode="linear">{S}', floats(1, 1, 2, 2), "1,3,h,7"),
+    "a fraction of a dynamic size": (
+        f'y = Resize<mode="linear">{S}',
+        floats(1, 1, 1.5, 2),
+        "1,3,h,7",
+    ),
     "a region": (
         "r = Constant<value_floats=[0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]>() y = Resize"
         '<mode="linear", coordinate_transformation_mode="tf_crop_and_resize">(x, r, s)',
@@ -118,7 +122,8 @@ STAYS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("dynamic sizes", "dynamic-sizes"), ("a region", "interpolating-resize")]
+    ("name", "code"),
+    [("a fraction of a dynamic size", "non-integer-scale"), ("a region", "interpolating-resize")],
 )
 def test_it_stays_for_a_reason(name: str, code: str) -> None:
     (site,) = sites_of(*STAYS[name], resample=True)
