@@ -239,7 +239,9 @@ def plan_conv(
     if site.phases == 1:
         macs = _macs(site, multiplications(axes))
         return PolyphaseConv(site, "conv", None, axes, layout, macs, new_scales=new_scales)
-    name = choose_shuffle(layout, shuffle)
+    # The phases of a split layer are joined without a look at groups.
+    joined = form == "split" and shuffle == "dcr"
+    name = choose_shuffle(replace(layout, group=1) if joined else layout, shuffle)
     if isinstance(name, Reason):
         return name
     named: FormName = "crop" if any(axis.shift for axis in axes) else "pad"

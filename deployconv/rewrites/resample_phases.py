@@ -4,12 +4,12 @@
 
 Along each axis the Resize is the same filter at every output (`resampling.resampling_filter`). The
 axes that grow are an upsampling layer with one input channel per group, whose kernel is the
-product of their filters: it is planned as every other one (`conv.plan_conv`). What it reads beyond
-the image is the pixel at the edge. In form ``separable`` each axis is a layer by itself, the last
-one first.
+product of their filters: it is planned as every other one (`conv.plan_conv`). In form ``separable``
+each axis is a layer by itself, the last one first.
 
-With ``exclude_outside`` it reads zeros there, and the result is divided by what the same layers
-make of an image of ones.
+What is read beyond the image is the pixel at its edge: each step first repeats it, by a Pad or by
+Slices and a Concat. With ``exclude_outside`` zeros are read there, and the result is divided by
+what the same steps make of an image of ones.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import onnx_graphsurgeon as gs
 
 from deployconv.match import Geometry, ImageAxes, Original, Parameter, ResampleSite, UpsampleSite
 from deployconv.match.site import AxisMove, ResampledAxis
-from deployconv.options import Form, Shuffle
-from deployconv.polyphase import Axis
+from deployconv.options import Shuffle
+from deployconv.polyphase import Axis, without_shift
 from deployconv.resampling import Filter, resampling_filter, whole_factor
 from deployconv.results import Reason
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
@@ -35,6 +35,8 @@ from deployconv.rewrites.emit import Emitter, conv_attributes
 from deployconv.rewrites.resample_trial import SMALL, drawn, resample_trial
 from deployconv.rewrites.trial import Array
 
+Border = Literal["pad", "slices"]
+"""How the pixels at the edge are repeated: by an edge Pad, or by Slices and a Concat."""
 Filters = Mapping[int, Filter]
 """The filter of each axis that changes, by its position."""
 
@@ -52,20 +54,21 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
     Attributes:
         filters: of each axis that changes.
         form: ``polyphase`` for all axes that grow at once, ``separable`` for one after the other.
-        conv_form: form of the Convs.
         shuffle: the shuffle that is asked for.
+        border: how the pixels at the edge are repeated.
     """
 
     filters: Filters
     form: Literal["polyphase", "separable"]
-    conv_form: Form = "auto"
     shuffle: Shuffle = "auto"
+    border: Border = "pad"
 
     @property
     def summary(self) -> Summary:
         steps = self.steps(self.channels)
-        shuffles = [step.shuffle for step in steps if isinstance(step, PolyphaseConv)]
-        kernel = tuple(map(max, zip(*(step.conv_kernel for step in steps), strict=True)))
+        convs = [step.conv for step in steps]
+        shuffles = [conv.shuffle for conv in convs if isinstance(conv, PolyphaseConv)]
+        kernel = tuple(map(max, zip(*(conv.conv_kernel for conv in convs), strict=True)))
         return Summary(self.form, shuffles[0] if shuffles else None, kernel)
 
     @property
@@ -102,21 +105,28 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
         for found in (*shrinking, *growing):
             if all(one is _UNTOUCHED for one in found):
                 continue
-            layer = self._layer(found, channels, sizes)
+            layer, edges = self._layer(found, channels, sizes), tuple(map(_edges, found))
             if any(one.shrinks_by > 1 for one in found):
-                yield Strided(layer, tuple(one.shrinks_by for one in found))
+                yield Step(edges, Strided(layer, tuple(found)))
             else:
-                yield plan_conv(layer, self.conv_form, self.shuffle)
+                planned = self._planned(layer)
+                yield planned if isinstance(planned, Reason) else Step(edges, planned)
             sizes = [
                 None if size is None else size * one.axis.stride // one.shrinks_by
                 for size, one in zip(sizes, found, strict=True)
             ]
 
+    def _planned(self, layer: UpsampleSite) -> PolyphaseConv | Reason:
+        """Its Convs: one, or one per phase if DepthToSpace can then be that of any runtime."""
+        split = self.shuffle == "dcr" and layer.group > 1
+        return plan_conv(layer, "split" if split else "pad", self.shuffle)
+
     def _layer(
         self, filters: Sequence[Filter], channels: int, sizes: Sequence[int | None]
     ) -> UpsampleSite:
-        """The upsampling layer that applies these filters to an image of these sizes."""
+        """The layer that applies these filters to an image of these sizes, edges included."""
         site = self.site
+        edges = [_edges(one) for one in filters]
         kernel: Array = reduce(np.multiply.outer, (one.taps for one in filters))
         values = np.broadcast_to(kernel, (channels, 1, *kernel.shape)).astype(site.dtype)
         stride = tuple(one.axis.stride for one in filters)
@@ -127,30 +137,46 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
             nodes=site.nodes,
             input=site.source,
             output=site.output,
-            axes=tuple(one.axis for one in filters),
+            axes=tuple(_inside(one.axis, *pads) for one, pads in zip(filters, edges, strict=True)),
             geometry=Geometry(stride, None, None, channels),
             weight=Parameter("filter", values.shape, values.dtype, partial(np.asarray, values)),
             transposed=False,
             bias=None,
             batch=self.image.of_tensor(site.shape)[0],
-            sizes=tuple(sizes),
+            sizes=tuple(
+                None if size is None else size + sum(pads)
+                for size, pads in zip(sizes, edges, strict=True)
+            ),
             original=_no_original,
             input_axes=self.image,
         )
 
     def emit(self, emitter: Emitter) -> None:
         site, steps = self.site, self.steps(self.channels)
-        image = conv_input(emitter, steps[0].site)
-        made = _written(emitter, steps, image)
+        image = conv_input(emitter, steps[0].conv.site)
+        made = self._written(emitter, steps, image)
         if site.how.exclude_outside:
             parts = [emitter.ints("one", [1, 1]), emitter.spatial_shape(image)]
             shape = emitter.add("Concat", parts, axis=0)
             one = gs.Constant("one", np.ones(1, site.dtype))
             ones = emitter.add("ConstantOfShape", [shape], value=one)
-            made = emitter.add("Div", [made, _written(emitter, self.steps(1), ones)])
+            made = emitter.add("Div", [made, self._written(emitter, self.steps(1), ones)])
         for move in _back(self.image, len(site.shape)):
             made = emitter.move_axes(made, move)
         emitter.finish(site.output)
+
+    def _written(self, emitter: Emitter, steps: Sequence[Step], image: gs.Tensor) -> gs.Tensor:
+        """Write the steps for ``image``; return what they make."""
+        for step in steps:
+            repeat = emitter.edge_pad if self.border == "pad" else emitter.edge_concat
+            image = repeat(image, step.edges)
+            if isinstance(step.conv, Strided):
+                image = step.conv.emit(emitter, image)
+                continue
+            layer = replace(step.conv.site, input=image.name, input_axes=ImageAxes())
+            emit_conv(emitter, replace(step.conv, site=layer))
+            image = emitter.nodes[-1].outputs[0]
+        return image
 
     def at_sizes(self, sizes: Sequence[int]) -> ResamplePhases:
         """The rewrite itself: its Convs are the same at all sizes."""
@@ -197,13 +223,13 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
 
 @dataclass(frozen=True, eq=False)
 class Strided:
-    """A Conv that makes one of every ``stride`` pixels along each axis.
+    """A Conv that makes one of every few pixels along each axis that shrinks.
 
     ``site`` has the filters, as a layer that changes no size.
     """
 
     site: UpsampleSite
-    stride: tuple[int, ...]
+    filters: tuple[Filter, ...]
 
     @property
     def conv_kernel(self) -> tuple[int, ...]:
@@ -212,31 +238,26 @@ class Strided:
 
     def emit(self, emitter: Emitter, image: gs.Tensor) -> gs.Tensor:
         """Write it for ``image``."""
-        pads = [
-            (-axis.origin, axis.taps - stride + axis.origin)
-            for axis, stride in zip(self.site.axes, self.stride, strict=True)
-        ]
-        edges, zeros = (
-            [
-                pad if axis.edge == edge else (0, 0)
-                for axis, pad in zip(self.site.axes, pads, strict=True)
-            ]
-            for edge in (True, False)
-        )
-        attributes = conv_attributes(self.conv_kernel, zeros, self.site.group)
+        pads = [(0, 0) if one.axis.edge else _reach(one) for one in self.filters]
+        attributes = conv_attributes(self.conv_kernel, pads, self.site.group)
         weight = emitter.constant("weight", self.site.weight.read())
-        inputs = [emitter.edge_pad(image, edges), weight]
-        return emitter.add("Conv", inputs, strides=list(self.stride), **attributes)
+        attributes["strides"] = [one.shrinks_by for one in self.filters]
+        return emitter.add("Conv", [image, weight], **attributes)
 
 
-Step = PolyphaseConv | Strided
+@dataclass(frozen=True)
+class Step:
+    """A Conv, and how often the pixels at the edge are repeated first, (begin, end) per axis."""
+
+    edges: tuple[tuple[int, int], ...]
+    conv: PolyphaseConv | Strided
 
 
 def plan_phases(
     site: ResampleSite,
     form: Literal["polyphase", "separable"] = "polyphase",
-    conv_form: Form = "auto",
     shuffle: Shuffle = "auto",
+    border: Border = "pad",
 ) -> ResamplePhases | Reason:
     """The phases of ``site``, or why it has none."""
     filters = {}
@@ -245,7 +266,7 @@ def plan_phases(
         if isinstance(found, Reason):
             return found
         filters[axis.position] = found
-    planned = ResamplePhases(site, filters, form, conv_form, shuffle)
+    planned = ResamplePhases(site, filters, form, shuffle, border)
     image = planned.image.of_tensor(site.shape)
     if len(image) - 2 > _MOST_AXES:
         return Reason("unsupported-rank", "it has more than three axes besides batch and channels")
@@ -270,6 +291,25 @@ def _filter(site: ResampleSite, axis: ResampledAxis) -> Filter | Reason:
         text = f"its weights depend on the size, as its coordinates are {coordinates}"
         return Reason("dynamic-sizes" if axis.inputs is None else "non-integer-scale", text)
     return found
+
+
+def _edges(one: Filter) -> tuple[int, int]:
+    """How often the pixels at the edge are repeated, (begin, end); 0 if zeros are read there."""
+    return _reach(one) if one.axis.edge else (0, 0)
+
+
+def _reach(one: Filter) -> tuple[int, int]:
+    """How many pixels beyond the image a filter reads, (begin, end)."""
+    if one.shrinks_by > 1:
+        return -one.axis.origin, one.axis.taps - one.shrinks_by + one.axis.origin
+    return without_shift(one.axis).reach
+
+
+def _inside(axis: Axis, begin: int, end: int) -> Axis:
+    """The same axis for an image that has so many pixels more, so that nothing else is read."""
+    origin = axis.origin + axis.stride * begin
+    extra = axis.extra - axis.stride * (begin + end)
+    return replace(axis, origin=origin, extra=extra, edge=False)
 
 
 def _after(one: Filter, inputs: int) -> int:
@@ -301,18 +341,6 @@ def _one_by_one(filters: Sequence[Filter]) -> Iterator[list[Filter]]:
     """One axis of ``filters`` at a time, the last first."""
     for axis in reversed(range(len(filters))):
         yield [one if at == axis else _UNTOUCHED for at, one in enumerate(filters)]
-
-
-def _written(emitter: Emitter, steps: Sequence[Step], image: gs.Tensor) -> gs.Tensor:
-    """Write the steps for ``image``; return what they make."""
-    for step in steps:
-        if isinstance(step, Strided):
-            image = step.emit(emitter, image)
-            continue
-        layer = replace(step.site, input=image.name, input_axes=ImageAxes())
-        emit_conv(emitter, replace(step, site=layer))
-        image = emitter.nodes[-1].outputs[0]
-    return image
 
 
 def _no_original() -> Original:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,12 @@ import pytest
 from onnx import ModelProto
 
 import deployconv
+from deployconv.graph.load import load
+from deployconv.options import RewriteOptions
+from deployconv.proof.certificate import certify
 from deployconv.results import SiteReport
+from deployconv.rewrites.planning import apply, plan_model
+from deployconv.rewrites.resample_phases import ResamplePhases
 from tests.build import integers, ops, rewrite, run
 from tests.match.graphs import floats, parsed
 
@@ -110,8 +116,23 @@ def test_axes_of_the_image(name: str, form: Any) -> None:
 def test_the_shuffle_that_is_asked_for(shuffle: Any) -> None:
     original = resize('mode="cubic"', 1, 1, 2, 2)
     site, after = site_of(original, form="polyphase", shuffle=shuffle)
-    assert site.shuffle in (shuffle, "crd")
+    assert site.shuffle == shuffle
+    assert ops(after)["Conv"] == (4 if shuffle == "dcr" else 1)
     close(original, after, (2, 3, 5, 7))
+
+
+@pytest.mark.parametrize("scale", [3.0, 0.5])
+def test_a_border_without_a_pad(scale: float) -> None:
+    original = resize('mode="cubic"', 1, 1, scale, scale)
+    planned = plan_model(load(original), RewriteOptions(resample=True))
+    (item,) = planned.default
+    assert isinstance(item.rewrite, ResamplePhases)
+    slices = replace(item.rewrite, border="slices")
+    assert certify(slices, "resize").verdict == "exact"
+    after = apply(planned.with_rewrites({item.id: slices})).proto
+    assert ops(after)["Pad"] == 0
+    for sizes in SIZES[1:]:
+        close(original, after, (2, 3, *sizes))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
