@@ -138,10 +138,10 @@ class Filter:
 
 def whole_factor(scale: float) -> int | None:
     """The whole factor by which a size grows, or minus that by which it shrinks; None if none."""
-    up, down = round(scale), round(1 / scale)
-    if np.float32(up) == np.float32(scale):
-        return up
-    return -down if np.float32(1 / down) == np.float32(scale) else None
+    if scale >= 1:
+        return round(scale) if scale == round(scale) else None
+    by = round(1 / scale)
+    return -by if np.float32(1 / by) == np.float32(scale) else None
 
 
 def resampling_filter(factor: int, how: Interpolation) -> Filter | None:

@@ -8,10 +8,12 @@ those of an image in channels-first or in channels-last order. A Resize of a reg
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deployconv.errors import ModelError
 from deployconv.graph.symbolic import Unproven
 from deployconv.graph.tensors import dtype_name
 from deployconv.match.attributes import Geometry, has_references, is_standard
@@ -120,13 +122,24 @@ def _axes(
     Or why they are not known.
     """
     x, y = node.inputs[0], node.outputs[0]
-    shapes = [(instance[x.name], instance[y.name]) for instance in view.instances(scope, x, y)]
+    (instance, *_) = view.instances(scope, x) or [None]
+    rank = None if instance is None else len(instance[x.name])
+    given = _given_scales(node, scope, view, rank)
+    if isinstance(given, Reason):
+        return given
+    shapes = [(known[x.name], known[y.name]) for known in view.instances(scope, x, y)]
+    if given and not shapes:
+        # Shape inference does not follow scales that are computed.
+        before_all = [known[x.name] for known in view.instances(scope, x)]
+        shapes = [(sizes, _scaled(sizes, given)) for sizes in before_all]
     if not shapes:
         return Reason("dynamic-scale", "the sizes before or after it are not known")
+    if any(not all(sizes) for pair in shapes for sizes in pair):
+        return Reason("interpolating-resize", "it leaves nothing of an axis")
     before = shapes[0][0]
     static = [len({sizes[axis] for sizes, _ in shapes}) == 1 for axis in range(len(before))]
     shape = tuple(size if same else None for size, same in zip(before, static, strict=True))
-    scales = _scales(node, scope, view, shape)
+    scales = given or _kept_aspect(node, scope, view, shape)
     if isinstance(scales, Reason):
         return scales
     ratios = {} if scales else _ratios(node, scope, view)
@@ -145,11 +158,10 @@ def _axes(
     return tuple(found), shape, bool(scales)
 
 
-def _scales(
-    node: gs.Node, scope: Scope, view: View, before: Sequence[int | None]
+def _given_scales(
+    node: gs.Node, scope: Scope, view: View, rank: int | None
 ) -> dict[int, float] | Reason:
     """The scale of each axis that is given one, as float32; empty if sizes are given."""
-    axes = _resized(node, len(before))
     given = node.attrs.get("scales")
     at = 1 if len(node.inputs) <= _OLD_INPUTS else 2
     if given is None and len(node.inputs) > at and node.inputs[at].name:
@@ -158,14 +170,47 @@ def _scales(
             given = _computed(node.inputs[at], scope, view)
             if given is None:
                 return Reason("dynamic-scale", "its scales are computed as the model runs")
-    if given is not None:
-        return {axis: float(np.float32(scale)) for axis, scale in zip(axes, given, strict=True)}
+    if given is None:
+        sizes = _constant(node.inputs[-1], scope, view) or []
+        if not all(size > 0 for size in sizes):
+            raise ModelError(
+                f"{scope.label(node)}: its sizes are {', '.join(f'{size:g}' for size in sizes)}:"
+                " export the model with sizes above 0"
+            )
+        return {}
+    if not all(0 < scale < inf for scale in given):
+        raise ModelError(
+            f"{scope.label(node)}: its scales are {', '.join(f'{scale:g}' for scale in given)}:"
+            " export the model with scales above 0"
+        )
+    if rank is None:
+        return Reason("dynamic-scale", "the sizes before or after it are not known")
+    axes = _resized(node, rank)
+    if len(given) != len(axes) or not set(axes) <= set(range(rank)):
+        raise ModelError(
+            f"{scope.label(node)}: it has {len(given)} scales for the axes {axes} of {rank}: export"
+            " the model again"
+        )
+    return {axis: float(np.float32(scale)) for axis, scale in zip(axes, given, strict=True)}
+
+
+def _scaled(sizes: Sequence[int], scales: Mapping[int, float]) -> tuple[int, ...]:
+    """The sizes after a Resize, which multiplies in float32 and rounds down."""
+    return tuple(
+        int(np.float32(size) * np.float32(scales.get(axis, 1))) for axis, size in enumerate(sizes)
+    )
+
+
+def _kept_aspect(
+    node: gs.Node, scope: Scope, view: View, before: Sequence[int | None]
+) -> dict[int, float] | Reason:
+    """The scale of all axes of a Resize that keeps the aspect ratio; empty for any other."""
     choose = {"not_larger": min, "not_smaller": max}.get(
         node.attrs.get("keep_aspect_ratio_policy", "stretch")
     )
     if choose is None:
         return {}
-    sizes = _constant(node.inputs[-1], scope, view)
+    axes, sizes = _resized(node, len(before)), _constant(node.inputs[-1], scope, view)
     if sizes is None or any(before[axis] is None for axis in axes):
         return Reason("dynamic-scale", "the sizes that it keeps the aspect ratio of are computed")
     scale = choose(size / (before[axis] or 1) for axis, size in zip(axes, sizes, strict=True))
@@ -188,7 +233,7 @@ def _ratios(node: gs.Node, scope: Scope, view: View) -> dict[int, float]:
 
 def _resized(node: gs.Node, rank: int) -> list[int]:
     """The axes that scales or sizes are given for, in their order."""
-    return [axis % rank for axis in node.attrs.get("axes") or range(rank)]
+    return [axis + rank if axis < 0 else axis for axis in node.attrs.get("axes") or range(rank)]
 
 
 def _computed(tensor: gs.Tensor, scope: Scope, view: View) -> list[float] | None:

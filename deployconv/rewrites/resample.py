@@ -27,7 +27,7 @@ from deployconv.results import Reason
 from deployconv.rewrites.base import OfOneLayer, Rewrite, Summary, Trial
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.resample_phases import plan_phases
-from deployconv.rewrites.resample_trial import SMALL, drawn, resample_trial
+from deployconv.rewrites.resample_trial import SMALL, drawn, fits, resample_trial
 
 Array = NDArray[Any]
 Matrix = Callable[[ResampledAxis], Array]
@@ -104,6 +104,9 @@ def plan_resample(
 
 def plan_products(site: ResampleSite) -> Resample | Reason:
     """The products that ``site`` is, or why it stays."""
+    if site.dtype == "bfloat16" and len(site.axes) > 1:
+        text = "between two products its image would be rounded to bfloat16 once more"
+        return Reason("unsupported-dtype", text)
     for axis in site.axes:
         if axis.inputs is None or axis.outputs is None:
             return Reason("dynamic-sizes", "a size that it changes is dynamic, its matrix is not")
@@ -112,7 +115,10 @@ def plan_products(site: ResampleSite) -> Resample | Reason:
             return Reason("dynamic-sizes", "a size after an axis that it changes is not known")
         if axis.inputs * axis.outputs > _LARGEST_MATRIX:
             return Reason("too-large", "a matrix of its sizes is larger than the image is worth")
-    return Resample(site, partial(_matrix, site))
+    planned = Resample(site, partial(_matrix, site))
+    if not all(fits(planned.matrix(axis), site.dtype) for axis in site.axes):
+        return Reason("unsupported-dtype", "bfloat16 has too few digits for its weights")
+    return planned
 
 
 _LARGEST_MATRIX = 1 << 25

@@ -32,7 +32,7 @@ from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.conv_emit import conv_input, emit_conv
 from deployconv.rewrites.emit import Emitter, conv_attributes
-from deployconv.rewrites.resample_trial import SMALL, drawn, resample_trial
+from deployconv.rewrites.resample_trial import SMALL, drawn, fits, resample_trial
 from deployconv.rewrites.trial import Array
 
 Border = Literal["pad", "slices"]
@@ -272,8 +272,14 @@ def plan_phases(
         return Reason("unsupported-rank", "it has more than three axes besides batch and channels")
     if image[1] is None:
         return Reason("dynamic-sizes", "the number of its channels is not known")
-    reasons = [step for step in planned.planned_steps(image[1]) if isinstance(step, Reason)]
-    return reasons[0] if reasons else planned
+    for step in planned.planned_steps(image[1]):
+        if isinstance(step, Reason):
+            return step
+    kernel = reduce(np.multiply.outer, (one.taps for one in filters.values()))
+    several = len(planned.steps(image[1])) > 1
+    if site.dtype == "bfloat16" and (several or not fits(kernel, site.dtype)):
+        return Reason("unsupported-dtype", "bfloat16 has too few digits for its weights")
+    return planned
 
 
 def _filter(site: ResampleSite, axis: ResampledAxis) -> Filter | Reason:

@@ -64,6 +64,12 @@ def resample_trial(
     return replace(trial, oracles=known, parity_only=missing)
 
 
+def fits(weights: Array, dtype: str) -> bool:
+    """Whether ``weights`` may be rounded to ``dtype``: to bfloat16 only if they are exact in it."""
+    rounded = weights.astype(dtype).astype(np.float64)
+    return dtype != "bfloat16" or bool((rounded == weights).all())
+
+
 def drawn(band: Array, rng: np.random.Generator) -> Array:
     """Small integers where ``band`` has weights."""
     return np.where(band != 0, rng.integers(1, 9, band.shape), 0).astype(np.float64)
