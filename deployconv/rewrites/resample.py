@@ -54,15 +54,19 @@ class Resample(OfOneLayer[ResampleSite]):
         return Summary("matrix", None, tuple(spans))
 
     def emit(self, emitter: Emitter) -> None:
+        self.write(emitter, gs.Variable(self.site.source))
+        emitter.finish(self.site.output)
+
+    def write(self, emitter: Emitter, tensor: gs.Tensor) -> gs.Tensor:
+        """The products with another image of the same sizes, which may have other channels."""
         site = self.site
-        tensor: gs.Tensor = gs.Variable(site.source)
         shape = list(site.shape)
         # An axis that shrinks leaves less to the others.
         for axis in sorted(site.axes, key=lambda axis: axis.outputs / axis.inputs):
             band = self.matrix(axis).astype(site.dtype)
             tensor = _along(emitter, tensor, shape, axis.position, band)
             shape[axis.position] = axis.outputs
-        emitter.finish(site.output)
+        return tensor
 
     def at_sizes(self, sizes: Sequence[int]) -> Resample:
         """The rewrite itself: its matrices are those of its own sizes."""
@@ -80,12 +84,12 @@ class Resample(OfOneLayer[ResampleSite]):
         nodes, constants = _one_by_one(small, drawn)
         x = Draws(1 << 8, site.scope.opset, rng).image(kept)
         trial = build_trial(Resample(small, drawn.__getitem__), nodes, constants, {site.source: x})
-        oracles = [self._oracle(axis) for axis in site.axes]
+        oracles = [self.oracle(axis) for axis in site.axes]
         missing = () if all(oracles) else (site.scope.label(site.layer),)
         found = tuple(oracle for oracle in oracles if oracle is not None)
         return replace(trial, oracles=found, parity_only=missing)
 
-    def _oracle(self, axis: ResampledAxis) -> Oracle | None:
+    def oracle(self, axis: ResampledAxis) -> Oracle | None:
         """The Resize itself on unit impulses along one axis; its output is the matrix.
 
         None if it would give another number of outputs alone than among the other axes.
@@ -102,7 +106,7 @@ class Resample(OfOneLayer[ResampleSite]):
         shape[beside] = target[beside] = axis.inputs
         node = NodeProto()
         node.CopyFrom(site.scope.proto.node[site.scope.index(site.layer)])
-        constants = _resized_to(node, target if site.by_sizes else None, scales)
+        constants = resized_to(node, target if site.by_sizes else None, scales)
         impulses = np.eye(axis.inputs, dtype=np.float32).reshape(shape)
         expected = self.matrix(axis)
         if axis.position > beside:
@@ -207,7 +211,7 @@ def _one_by_one(
     return nodes, constants
 
 
-def _resized_to(
+def resized_to(
     node: NodeProto, sizes: Sequence[int] | None, scales: Sequence[float]
 ) -> dict[str, Array]:
     """Let ``node`` take these sizes, or else scales, of all axes; returns its constants."""

@@ -9,11 +9,19 @@ from math import prod
 from typing import TypeVar
 
 from deployconv.graph.load import LoadedModel
-from deployconv.match import ConcatSite, ResampleSite, ShuffleSite, SkippedSite, UpsampleSite
+from deployconv.match import (
+    ConcatSite,
+    ResampleSite,
+    ShuffleSite,
+    Site,
+    SkippedSite,
+    UpsampleSite,
+)
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.chain import ChainScope, chain_after
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
+from deployconv.rewrites.conv_in_front import conv_in_front, with_products
 from deployconv.rewrites.matrix import plan_matrix
 from deployconv.rewrites.pixel_shuffle import chain_from, plan_reshuffle, region_from
 from deployconv.rewrites.planning import PlannedSite, Planning, plan_model
@@ -91,10 +99,10 @@ class Candidates:
         return next(option for option in self.of_site(planned) if option.choice == choice)
 
     def _options(self, planned: PlannedSite) -> list[Option]:
-        if not planned.selected or isinstance(planned.site, SkippedSite):
+        if planned.selected and planned.site.pattern == "interpolating_resize":
+            return list(_resampled(self.planning, planned.site))
+        if not planned.selected or isinstance(planned.site, ResampleSite | SkippedSite):
             return []
-        if isinstance(planned.site, ResampleSite):
-            return list(_resampled(planned.site))
         if isinstance(planned.site, ShuffleSite):
             return list(_Reencoded(self.planning, planned.site).options())
         if isinstance(planned.site, ConcatSite):
@@ -102,11 +110,19 @@ class Candidates:
         return list(_Upsampled(self.planning, planned.site).options())
 
 
-def _resampled(site: ResampleSite) -> Iterator[Option]:
-    """The products with matrices, if the sizes are known."""
-    rewrite = plan_resample(site)
-    if not isinstance(rewrite, Reason):
-        yield Option(Choice("matrix", "auto"), rewrite)
+def _resampled(planning: Planning, site: Site) -> Iterator[Option]:
+    """The products with matrices, and 1x1 Convs before the Resize, which may become products."""
+    alone = plan_resample(site) if isinstance(site, ResampleSite) else None
+    if alone is not None and not isinstance(alone, Reason):
+        yield Option(Choice("matrix", "auto"), alone)
+    in_front = conv_in_front(site, planning.view, planning.excluded)
+    if in_front is None:
+        return
+    yield Option(Choice("auto", "auto", "1x1 conv in front"), in_front)
+    sites = [item.site for item in planning.default if isinstance(item.site, ResampleSite)]
+    products = with_products(in_front, sites)
+    if products is not None:
+        yield Option(Choice("matrix", "auto", "1x1 conv in front"), products)
 
 
 def _names_to_try(shuffle: Shuffle, integers: bool) -> list[ShuffleName]:
