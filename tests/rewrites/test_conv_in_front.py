@@ -211,3 +211,199 @@ def test_it_runs_on_the_small_image(case: tuple[str, dict[str, str], Counter[str
     assert after is not None
     assert ops(after) == expected
     assert_equal_results(before, after)
+
+
+STAYS: dict[str, tuple[str, dict[str, str]]] = {
+    "something else reads the Resize": (
+        f"r = {LINEAR}(a, , x2) c = Conv(r, w8_3) f = ReduceSum(r, one) y = Add(c, f)",
+        {"a": "1,8,4,5"},
+    ),
+    "something else reads what is between": (
+        f"r = {LINEAR}(a, , x2) q = {LINEAR}(b, , x2) h = Add(r, q) c = Conv(h, w8_3)"
+        " f = ReduceSum(h, one) y = Add(c, f)",
+        {"a": "1,8,4,5", "b": "1,8,4,5"},
+    ),
+    "an activation is between": (
+        f"r = {LINEAR}(a, , x2) h = Relu(r) y = Conv(h, w8_3)",
+        {"a": "1,8,4,5"},
+    ),
+    "a Conv of nine taps": (f"r = {LINEAR}(a, , x2) y = Conv(r, v)", {"a": "1,8,4,5"}),
+    "a Conv with a stride": (
+        f"r = {LINEAR}(a, , x2) y = Conv<strides=[2,2]>(r, w8_3)",
+        {"a": "1,8,4,5"},
+    ),
+    "the Conv makes far more channels": (
+        f"r = {LINEAR}(a, , x2) y = Conv(r, w4_64)",
+        {"a": "1,4,4,5"},
+    ),
+    "the Resize makes the image smaller": (
+        f"r = {LINEAR}(a, , half) y = Conv(r, w8_8)",
+        {"a": "1,8,8,6"},
+    ),
+    "it takes a region": (
+        'r = Resize<mode="linear", coordinate_transformation_mode="tf_crop_and_resize">(a, roi, x2)'
+        " y = Conv(r, w8_3)",
+        {"a": "1,8,4,5"},
+    ),
+    "it changes the channels": (
+        f"r = {LINEAR}(a, , s) y = Conv(r, w8_3)",
+        {"a": "1,4,4,5"},
+    ),
+    "a weight that is an input": (
+        f"r = {LINEAR}(a, , x2) y = Conv(r, w)",
+        {"a": "1,8,4,5", "w": "3,8,1,1"},
+    ),
+    "a product of two images": (
+        f"r = {LINEAR}(a, , x2) h = Mul(r, b) y = Conv(h, w8_3)",
+        {"a": "1,8,4,5", "b": "1,8,8,10"},
+    ),
+    "what is added to a sum alone": (
+        f"f = Conv(a, w8_8) r = {LINEAR}(f, , x2) y = Add(r, b)",
+        {"a": "1,8,4,5", "b": "1,8,8,10"},
+    ),
+}
+OTHERS = {
+    "one": ints(1),
+    "half": floats(1, 1, 0.5, 0.5),
+    "same": floats(1, 1, 1.05, 1.05),
+    "s": floats(1, 2, 2, 2),
+    "roi": floats(0, 0, 0, 0, 1, 1, 1, 1),
+    "v": np.ones((3, 8, 3, 3), np.float32),
+}
+
+
+@pytest.mark.parametrize("case", STAYS.values(), ids=STAYS)
+def test_nothing_moves_if(case: tuple[str, dict[str, str]]) -> None:
+    body, inputs = case
+    assert moved(network(body, inputs, OTHERS)) is None
+
+
+def test_an_image_that_is_resized_again_and_read_as_it_is_too() -> None:
+    body = f"r = {LINEAR}(a, , x2) c = Conv(r, w8_3) q = {LINEAR}(c, , same) y = Add(c, q)"
+    before = network(body, {"a": "1,8,4,5"}, OTHERS)
+    after = moved(before)
+    assert after is not None
+    assert_equal_results(before, after)
+
+
+def test_a_resize_that_is_skipped_stays_where_it_is() -> None:
+    body = (
+        f"p = {LINEAR}(a, , x4) q = {LINEAR}(b, , x2) c = Concat<axis=1>(p, q)"
+        " y = Conv(c, w16_3, b3)"
+    )
+    model = network(body, {"a": "1,8,2,3", "b": "1,8,4,6"})
+    second = Candidates.of(load(model), COST).planning.default[1].id
+    candidates = Candidates.of(load(model), RewriteOptions(policy="cost", skip=(second,)))
+    first, other = candidates.planning.default
+    assert candidates.of_site(other) == ()
+    (option,) = (
+        one for one in candidates.of_site(first) if str(one.choice) == f"resize + {IN_FRONT}"
+    )
+    after = apply(candidates.with_choices({first.id: option.choice})).proto
+    assert next(node.input[0] for node in after.graph.node if node.op_type == "Resize") == "b"
+    assert_equal_results(model, after)
+
+
+DYNAMIC = {
+    "by scales": f"r = {LINEAR}(a, , x2) y = Conv(r, w8_4, b4)",
+    "to the sizes of another image": (
+        "s = Shape(d) hw = Slice(s, two, four) u = Shape(a) nc = Slice(u, zero, two)"
+        f" to = Concat<axis=0>(nc, hw) r = {CORNERS}(a, , , to) c = Concat<axis=1>(d, r)"
+        " y = Conv(c, w14_5, b5)"
+    ),
+    "one pixel to the sizes of another image": (
+        "s = Shape(d) hw = Slice(s, two, four) g = GlobalAveragePool(a) u = Shape(g)"
+        " nc = Slice(u, zero, two) to = Concat<axis=0>(nc, hw)"
+        f" r = {LINEAR}(g, , , to) c = Concat<axis=1>(d, r) y = Conv(c, w14_5, b5)"
+    ),
+}
+PARTS = {"zero": ints(0), "two": ints(2), "four": ints(4)}
+
+
+@pytest.mark.parametrize("body", DYNAMIC.values(), ids=DYNAMIC)
+def test_sizes_may_be_dynamic(body: str) -> None:
+    inputs = {"a": "n,8,h,w"} | ({"d": "n,6,k,l"} if "d)" in body else {})
+    before = network(body, inputs, PARTS)
+    after = moved(before)
+    assert after is not None
+    assert ops(after)["Resize"] == ("GlobalAveragePool" not in body)
+    assert_equal_results(before, after, sizes=(1, 3, 7, 12))
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18, 19, 21])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_opsets_and_types(opset: int, dtype: Any) -> None:
+    empty = "e" if opset < 13 else ""
+    body = (
+        f"p = {CORNERS}(a, {empty}, {empty}, z) q = {CORNERS}(b, {empty}, x2)"
+        " c = Concat<axis=-3>(p, q) y = Conv(c, w16_3, b3)"
+    )
+    before = network(
+        body, {"a": "2,8,2,3", "b": "2,8,4,6"}, {"z": ints(2, 8, 8, 12)}, opset=opset, dtype=dtype
+    )
+    after = moved(before)
+    assert after is not None
+    assert_equal_results(before, after, atol=2e-2 if dtype == np.float16 else 2e-5)
+
+
+@pytest.mark.parametrize("axes", [[2, 3], [-1, -2], [3]])
+def test_axes_that_are_named(axes: list[int]) -> None:
+    body = f'r = Resize<mode="linear", axes={axes}>(a, , , z) y = Conv(r, w8_3, b3)'
+    before = network(body, {"a": "2,8,2,3"}, {"z": ints(7, 11)[: len(axes)]}, opset=18)
+    after = moved(before)
+    assert after is not None
+    assert_equal_results(before, after)
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_the_resizes_may_become_products(mode: str) -> None:
+    body = (
+        f'p = Resize<mode="{mode}">(a, , x4) q = Resize<mode="{mode}">(b, , x2)'
+        " c = Concat<axis=1>(p, q, d) y = Conv(c, w22_3, b3)"
+    )
+    before = network(body, {"a": "1,8,5,3", "b": "1,8,10,6", "d": "1,6,20,12"})
+    after = moved(before, "matrix")
+    assert after is not None
+    assert ops(after) == Counter(MatMul=4, Conv=3, Add=2)
+    assert_equal_results(before, after)
+
+
+def test_a_large_linear_resize_stays_beside_small_ones() -> None:
+    body = (
+        f"p = {LINEAR}(a, , x4) q = {LINEAR}(b, , x2) c = Concat<axis=1>(p, q) y = Conv(c, w16_3)"
+    )
+    before = network(body, {"a": "1,8,40,3", "b": "1,8,80,6"})
+    after = moved(before, "matrix")
+    assert after is not None
+    assert ops(after)["Resize"] == 1
+    assert_equal_results(before, after)
+
+
+def test_a_layer_before_the_resize_merges_only_if_that_saves_multiplications() -> None:
+    body = f"f = Conv(a, w64_2) r = {LINEAR}(f, , x2) h = Concat<axis=1>(r, d) y = Conv(h, w32_32)"
+    before = network(body, {"a": "1,64,4,5", "d": "1,30,8,10"})
+    after = moved(before)
+    if after is not None:
+        weights = {tuple(one.dims) for one in after.graph.initializer if len(one.dims) == 4}
+        assert (32, 64, 1, 1) not in weights
+        assert_equal_results(before, after)
+
+
+def test_a_wrong_weight_fails_the_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deployconv.rewrites import affine
+
+    right = affine._offset
+    monkeypatch.setattr(affine, "_offset", lambda conv, rows: right(conv, rows) + 1)
+    body = f"r = {LINEAR}(a, , x2) y = Conv(r, w8_4, b4)"
+    with pytest.raises(AssertionError, match="elements differ"):
+        moved(network(body, {"a": "1,8,3,5"}))
+
+
+def test_a_resize_whose_weights_do_not_add_up_to_one_fails_the_certificate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from deployconv.rewrites import conv_in_front
+
+    monkeypatch.setattr(conv_in_front, "_ROUNDING", -1)
+    with pytest.raises(AssertionError, match="its weight at"):
+        moved(network(f"r = {LINEAR}(a, , x2) y = Conv(r, w8_4, b4)", {"a": "1,8,3,5"}))
