@@ -72,18 +72,20 @@ class ResizedImage:
 
     def write(self, emitter: Emitter, image: gs.Tensor, channels: int) -> gs.Tensor:
         """The same Resize of another image, which has so many channels."""
-        node = self.node
+        node, rank = self.node, len(self.before)
         inputs = [image, *node.inputs[1:]]
-        axes = [axis % len(self.before) for axis in node.attrs.get("axes", range(len(self.before)))]
-        if len(inputs) > _SIZES and 1 in axes and channels != self.channels:
+        axes = [axis % rank for axis in node.attrs.get("axes", range(rank))]
+        if self.sizes is not None:
+            sizes = dict(zip(axes, self.sizes, strict=True))
+            sizes |= {1: channels} if 1 in sizes else {}
+            inputs[_SIZES] = emitter.ints("sizes", list(sizes.values()))
+        elif len(inputs) > _SIZES and 1 in axes and channels != self.channels:
             inputs[_SIZES] = self._sizes_for(emitter, axes.index(1), channels)
         return emitter.add(node.op, inputs, **node.attrs)
 
     def _sizes_for(self, emitter: Emitter, at: int, channels: int) -> gs.Tensor:
         """The sizes that the node is given, with other channels."""
         given = self.node.inputs[_SIZES]
-        if self.sizes is not None:
-            return emitter.ints("sizes", [*self.sizes[:at], channels, *self.sizes[at + 1 :]])
         parts = [emitter.ints("channels", [channels])]
         if at:
             parts.insert(0, emitter.slice(given, [0], [at], [0]))
