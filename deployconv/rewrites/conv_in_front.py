@@ -10,7 +10,7 @@ Resize has less to make. All affine layers behind the Resizes are one sum of ima
 (`mixed_images`); their weights are multiplied in float64 and rounded once. An image of one pixel
 needs no Resize: the Add repeats it.
 
-A Resize stays, or becomes products with matrices (`resample`), which pays if the image is small.
+A Resize stays, or becomes products with matrices (`resample`), which pays for a cubic one.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def with_products(
 ) -> ConvInFront | None:
     """The same with products in place of Resizes; None if there are none to write so.
 
-    A linear Resize of a large image stays unless ``every`` one is to go.
+    A linear Resize by whole factors stays unless ``every`` one is to go.
     """
     inside = {id(node) for node in rewrite.nodes}
     products: dict[int, Resample] = {}
@@ -242,19 +242,19 @@ def with_products(
         if id(site.layer) not in inside or all(axis.inputs == 1 for axis in site.axes):
             continue
         planned = plan_resample(site)
-        if isinstance(planned, Resample) and (every or _is_small(site)):
+        if isinstance(planned, Resample) and (every or _gains(site)):
             products[id(site.layer)] = planned
     return _in_front(rewrite.mixed, products) if products else None
 
 
-_SMALL = 48
-"""Size of an axis up to which the product with a matrix may be faster than a linear Resize."""
+def _gains(site: ResampleSite) -> bool:
+    """Whether products may be faster than the Resize.
 
-
-def _is_small(site: ResampleSite) -> bool:
-    """Whether products may be faster than the Resize."""
+    A linear one by whole factors can stay in the layout that the Convs around it have.
+    """
     plain = site.how.mode == "linear" and not site.how.antialias
-    return not plain or all(axis.inputs <= _SMALL for axis in site.axes)
+    whole = all(axis.outputs % axis.inputs == 0 for axis in site.axes)
+    return not plain or not whole
 
 
 def _in_front(mixed: MixedImages, products: Mapping[int, Resample]) -> ConvInFront:

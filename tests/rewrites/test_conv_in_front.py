@@ -355,10 +355,9 @@ def test_axes_that_are_named(axes: list[int]) -> None:
     assert_equal_results(before, after)
 
 
-@pytest.mark.parametrize("mode", ["linear", "cubic"])
-def test_the_resizes_may_become_products(mode: str) -> None:
+def test_the_resizes_may_become_products() -> None:
     body = (
-        f'p = Resize<mode="{mode}">(a, , x4) q = Resize<mode="{mode}">(b, , x2)'
+        f"p = {CUBIC}(a, , x4) q = {CUBIC}(b, , x2)"
         " c = Concat<axis=1>(p, q, d) y = Conv(c, w22_3, b3)"
     )
     before = network(body, {"a": "1,8,5,3", "b": "1,8,10,6", "d": "1,6,20,12"})
@@ -368,14 +367,16 @@ def test_the_resizes_may_become_products(mode: str) -> None:
     assert_equal_results(before, after)
 
 
-def test_a_large_linear_resize_stays_beside_small_ones() -> None:
+def test_a_linear_resize_by_whole_factors_stays_beside_others() -> None:
     body = (
-        f"p = {LINEAR}(a, , x4) q = {LINEAR}(b, , x2) c = Concat<axis=1>(p, q) y = Conv(c, w16_3)"
+        f"p = {CUBIC}(a, , x4) q = {LINEAR}(b, , x2) r = {LINEAR}(d, , , z)"
+        " c = Concat<axis=1>(p, q, r) y = Conv(c, w24_3)"
     )
-    before = network(body, {"a": "1,8,40,3", "b": "1,8,80,6"})
+    images = {"a": "1,8,10,3", "b": "1,8,20,6", "d": "1,8,15,9"}
+    before = network(body, images, {"z": ints(1, 8, 40, 12)})
     after = moved(before, "matrix")
     assert after is not None
-    assert ops(after)["Resize"] == 1
+    assert [node.input[3:] for node in after.graph.node if node.op_type == "Resize"] == [[]]
     assert_equal_results(before, after)
 
 
@@ -407,3 +408,77 @@ def test_a_resize_whose_weights_do_not_add_up_to_one_fails_the_certificate(
     monkeypatch.setattr(conv_in_front, "_ROUNDING", -1)
     with pytest.raises(AssertionError, match="its weight at"):
         moved(network(f"r = {LINEAR}(a, , x2) y = Conv(r, w8_4, b4)", {"a": "1,8,3,5"}))
+
+
+def random_network(rng: np.random.Generator) -> ModelProto:
+    """Images of one to three axes that are resized, joined and mixed at random."""
+    rank, result = int(rng.integers(1, 4)), 0
+    sizes = [int(size) for size in rng.integers(4, 9, rank)]
+    images: dict[str, str] = {}
+    constants: dict[str, Array] = {}
+    lines: list[str] = []
+    parts: list[tuple[str, int]] = []
+    modes = ["linear", "nearest", *(["cubic"] if rank == 2 else [])]
+    coordinates = ["half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"]
+    for number in range(int(rng.integers(1, 4))):
+        width, name = int(rng.integers(3, 12)), f"i{number}"
+        small = [int(rng.integers(1, size + 1)) for size in sizes]
+        resized = number == 0 or rng.random() < 0.7
+        shape = [2, width, *(small if resized else sizes)]
+        images[name] = ",".join(map(str, shape))
+        if rng.random() < 0.4:
+            above, made = int(rng.integers(2, 8)), f"f{number}"
+            images[name] = ",".join(map(str, [2, above, *shape[2:]]))
+            constants[f"u{number}"] = normal(rng, width, above, *(1,) * rank)
+            lines.append(f"{made} = Conv({name}, u{number})")
+            name = made
+        if resized:
+            mode, made = rng.choice(modes if number else ["linear"]), f"r{number}"
+            constants[f"z{number}"] = ints(2, width, *sizes)
+            chosen = rng.choice(coordinates)
+            lines.append(
+                f'{made} = Resize<mode="{mode}", coordinate_transformation_mode="{chosen}">'
+                f"({name}, , , z{number})"
+            )
+            name = made
+        parts.append((name, width))
+    rng.shuffle(parts)
+    joined, width = parts[0]
+    if len(parts) > 1:
+        joined, width = "c", sum(width for _, width in parts)
+        lines.append(f"c = Concat<axis=1>({', '.join(name for name, _ in parts)})")
+    for number in range(int(rng.integers(1, 4))):
+        kind, made = rng.choice(["conv", "conv", "mul", "add", "norm", "self"]), f"t{number}"
+        constants[f"v{number}"] = normal(rng, width, *(1,) * rank)
+        constants[f"n{number}"] = np.abs(normal(rng, width)) + 0.5
+        if kind == "conv":
+            result = int(rng.integers(1, 8))
+            constants[f"k{number}"] = normal(rng, result, width, *(1,) * rank)
+            constants[f"b{number}"] = normal(rng, result)
+            lines.append(f"{made} = Conv({joined}, k{number}, b{number})")
+            width = result
+        elif kind == "norm":
+            read = ", ".join([f"n{number}"] * 4)
+            lines.append(f"{made} = BatchNormalization({joined}, {read})")
+        elif kind == "self":
+            lines.append(f"{made} = Add({joined}, {joined})")
+        else:
+            op = {"mul": "Mul", "add": "Add"}[kind]
+            order = f"v{number}, {joined}" if rng.random() < 0.5 else f"{joined}, v{number}"
+            lines.append(f"{made} = {op}({order})")
+        joined = made
+    lines.append(f"y = Relu({joined})")
+    return network(" ".join(lines), images, constants)
+
+
+def normal(rng: np.random.Generator, *shape: int) -> Array:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_networks_stay_equal(seed: int) -> None:
+    before = random_network(np.random.default_rng(seed))
+    for form in ("auto", "matrix"):
+        after = moved(before, form)
+        if after is not None:
+            assert_equal_results(before, after, sizes=(seed,))
