@@ -125,7 +125,7 @@ def _axes(
     before = shapes[0][0]
     static = [len({sizes[axis] for sizes, _ in shapes}) == 1 for axis in range(len(before))]
     shape = tuple(size if same else None for size, same in zip(before, static, strict=True))
-    scales = given_scales(node, scope, view, before)
+    scales = _scales(node, scope, view, before)
     if scales is None:
         return Reason("dynamic-scale", "the sizes that it keeps the aspect ratio of are computed")
     found = []
@@ -140,7 +140,7 @@ def _axes(
     return tuple(found), shape, bool(scales)
 
 
-def given_scales(
+def _scales(
     node: gs.Node, scope: Scope, view: View, before: Sequence[int]
 ) -> dict[int, float] | None:
     """The scale of each axis that is given one; None if it takes sizes that are not constant.

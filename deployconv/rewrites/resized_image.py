@@ -18,7 +18,6 @@ import onnx_graphsurgeon as gs
 from deployconv.graph.scope import Scope
 from deployconv.graph.view import View, remembered
 from deployconv.match.attributes import is_standard
-from deployconv.match.interpolating_resize import given_scales
 from deployconv.rewrites.emit import INT64_MAX, Emitter
 from deployconv.rewrites.neighbours import is_known
 
@@ -137,10 +136,16 @@ def _scales(
 
     Empty if sizes are given.
     """
-    scales = given_scales(node, scope, view, before)
-    by_sizes = len(node.inputs) > _SIZES and bool(node.inputs[_SIZES].name)
-    if by_sizes and node.inputs[2].name:
-        empty = view.constants.fixed(node.inputs[2], scope)
-        if empty is None or empty.shape != (0,):
-            return None  # it is given both
-    return scales if scales or by_sizes else None
+    axes = [axis % len(before) for axis in node.attrs.get("axes") or range(len(before))]
+    given = node.attrs.get("scales")
+    at = 1 if len(node.inputs) < _SIZES else 2
+    if given is None and len(node.inputs) > at and node.inputs[at].name:
+        constant = view.constants.fixed(node.inputs[at], scope)
+        if constant is None:
+            return None
+        given = np.ravel(constant.read()).tolist()
+    if len(node.inputs) <= _SIZES or not node.inputs[_SIZES].name:
+        return dict(zip(axes, map(float, given), strict=True)) if given else None
+    # One scale for all axes that are named would follow from the sizes.
+    stretched = node.attrs.get("keep_aspect_ratio_policy", "stretch") == "stretch"
+    return {} if not given and (stretched or not {0, 1} & set(axes)) else None
