@@ -39,8 +39,9 @@ class OutputFile:
 
 # --- Sites: the upsampling layers of a model ------------------------------------------------
 
-FormName = Literal["crop", "pad", "split", "separable", "matrix", "conv"]
-"""The forms that a rewritten layer can have. ``conv`` is a Conv without a shuffle."""
+FormName = Literal["crop", "pad", "split", "separable", "matrix", "polyphase", "conv"]
+"""The forms that a rewritten layer can have. ``conv`` is a Conv without a shuffle, ``polyphase`` an
+interpolating Resize as a Conv of its phases."""
 ShuffleName = Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
 """The ways to move the phases from channels into space."""
 Pattern = Literal[

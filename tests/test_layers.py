@@ -16,7 +16,8 @@ ORDER = (
     ("results", "_version"),
     ("errors", "temporary"),
     ("options",),
-    ("polyphase", "resampling"),
+    ("polyphase",),
+    ("resampling",),
     ("graph",),
     ("match",),
     ("rewrites",),
@@ -41,7 +42,7 @@ ENTRANCES = {"__init__", "__main__"}
 
 KINDS = {
     *("PolyphaseConv", "SeparableConv", "MatrixProduct", "Reshuffle"),
-    "Resample",
+    *("Resample", "ResamplePhases"),
     *("Chain", "ConvInFront", "Region", "FoldedLayer", "SplitConv"),
 }
 """The classes of rewrites."""

@@ -226,7 +226,7 @@ def plan_conv(
     if (needed := _weight_bytes(site)) > _LARGEST_BYTES:
         text = f"its low-resolution weight would take {needed / 1e9:.3g} GB"
         return Reason("too-large", text)
-    if form in ("separable", "matrix") or (form == "split" and not _fits_split(site)):
+    if form in ("separable", "matrix", "polyphase") or (form == "split" and not _fits_split(site)):
         form = "auto"
     choose = smallest_kernel if form in ("auto", "crop") else without_shift
     axes = tuple(choose(axis) for axis in site.axes)
@@ -239,7 +239,9 @@ def plan_conv(
     if site.phases == 1:
         macs = _macs(site, multiplications(axes))
         return PolyphaseConv(site, "conv", None, axes, layout, macs, new_scales=new_scales)
-    name = choose_shuffle(layout, shuffle)
+    # The phases of a split layer are joined without a look at groups.
+    joined = form == "split" and shuffle == "dcr"
+    name = choose_shuffle(replace(layout, group=1) if joined else layout, shuffle)
     if isinstance(name, Reason):
         return name
     named: FormName = "crop" if any(axis.shift for axis in axes) else "pad"

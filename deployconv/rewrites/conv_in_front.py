@@ -35,7 +35,8 @@ from deployconv.rewrites.affine import Affine
 from deployconv.rewrites.base import Oracle, Summary, Trial
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.mixed_images import Branch, MixedImages, mixed_images_after
-from deployconv.rewrites.resample import Resample, plan_resample, resized_to
+from deployconv.rewrites.resample import Resample, plan_products
+from deployconv.rewrites.resample_trial import resized_to, weights_oracle
 from deployconv.rewrites.resize_on_integers import Bound, DrawnResize, TrialSizes
 from deployconv.rewrites.resized_image import ResizedImage, resized_image
 from deployconv.rewrites.trial import Draws, build_trial, oracle_model
@@ -241,7 +242,7 @@ def with_products(
     for site in sites:
         if id(site.layer) not in inside or all(axis.inputs == 1 for axis in site.axes):
             continue
-        planned = plan_resample(site)
+        planned = plan_products(site)
         if isinstance(planned, Resample) and (every or _gains(site)):
             products[id(site.layer)] = planned
     return _in_front(rewrite.mixed, products) if products else None
@@ -253,7 +254,7 @@ def _gains(site: ResampleSite) -> bool:
     A linear one by whole factors can stay in the layout that the Convs around it have.
     """
     plain = site.how.mode == "linear" and not site.how.antialias
-    whole = all(axis.outputs % axis.inputs == 0 for axis in site.axes)
+    whole = all(axis.scale == int(axis.scale) for axis in site.axes)
     return not plain or not whole
 
 
@@ -309,7 +310,8 @@ def _oracles(
         resample = products.get(id(resize.node))
         own: list[Oracle | None] = [_of_ones(resize, mixed.scope)]
         if resample is not None:
-            own = [resample.oracle(axis) for axis in resample.site.axes]
+            site = resample.site
+            own = [weights_oracle(site, one, resample.matrix(one), 0.0) for one in site.axes]
         if not all(own):
             missing.append(mixed.scope.label(resize.node))
         found += filter(None, own)

@@ -40,9 +40,6 @@ from deployconv.rewrites.separable import plan_separable
 from deployconv.rewrites.split_conv import plan_split
 from deployconv.rewrites.trim import trim_after
 
-_MAY_NOT_FIT = ("split", "separable", "matrix")
-"""Forms that give way to another one if a layer has no such form."""
-
 
 @dataclass(frozen=True, eq=False)
 class PlannedSite:
@@ -213,7 +210,7 @@ def _plan(site: Site, options: RewriteOptions, seen: View) -> PlannedSite:
     if site.unless_faster is not None and not _considered(site, options):
         return PlannedSite(site, site, _report(site, "kept", site.unless_faster))
     if isinstance(site, ResampleSite):
-        product = plan_resample(site)
+        product = plan_resample(site, options.form, options.shuffle)
         if isinstance(product, Reason):
             return PlannedSite(site, site, _report(site, "skipped", product))
         return _rewritten(site, site, product)
@@ -341,6 +338,13 @@ def _dequantized(planned: Iterable[PlannedSite]) -> list[str]:
     ]
 
 
+def _may_not_fit(site: Site) -> tuple[str, ...]:
+    """Forms that give way to another one if ``site`` has no such form."""
+    if isinstance(site, ResampleSite):
+        return ("polyphase", "separable", "matrix")
+    return ("split", "separable", "matrix")
+
+
 def _fallbacks(planned: Sequence[PlannedSite], options: RewriteOptions) -> Iterator[str]:
     """Warn about each requested form or shuffle that did not fit, or was of no use."""
     if options.shuffle != "auto" and not any(item.report.shuffle for item in planned):
@@ -349,7 +353,7 @@ def _fallbacks(planned: Sequence[PlannedSite], options: RewriteOptions) -> Itera
         found = {"form": item.report.form, "shuffle": item.report.shuffle}
         asked = {
             "shuffle": options.shuffle,
-            "form": options.form if options.form in _MAY_NOT_FIT else "auto",
+            "form": options.form if options.form in _may_not_fit(item.site) else "auto",
         }
         for kind, name in asked.items():
             if name != "auto" and found[kind] not in (None, name):

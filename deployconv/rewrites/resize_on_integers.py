@@ -147,7 +147,7 @@ class TrialSizes:
     def _band(self, resample: Resample, position: int, inputs: int, outputs: int) -> Array:
         """Which inputs each output reads, True or False."""
         (axis,) = (one for one in resample.site.axes if one.position == position)
-        if (inputs, outputs) == (axis.inputs, axis.outputs):
+        if (inputs, outputs) == axis.sizes:
             return np.asarray(resample.matrix(axis) != 0)
         small = ResampledAxis(position, inputs, outputs, outputs / inputs)
         band = resampling_matrix(inputs, outputs, small.scale, resample.site.how)

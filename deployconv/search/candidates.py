@@ -27,6 +27,7 @@ from deployconv.rewrites.pixel_shuffle import chain_from, plan_reshuffle, region
 from deployconv.rewrites.planning import PlannedSite, Planning, plan_model
 from deployconv.rewrites.region import Region, region_after
 from deployconv.rewrites.resample import plan_resample
+from deployconv.rewrites.resample_phases import plan_phases
 from deployconv.rewrites.separable import plan_separable
 from deployconv.rewrites.shuffles import SHUFFLES
 from deployconv.rewrites.shuffles import Shuffle as ShuffleRow
@@ -100,7 +101,11 @@ class Candidates:
 
     def _options(self, planned: PlannedSite) -> list[Option]:
         if planned.selected and planned.site.pattern == "interpolating_resize":
-            return list(_resampled(self.planning, planned.site))
+            # It may move where its sizes are dynamic, and it is skipped otherwise.
+            moved = _in_front(self.planning, planned.site)
+            if isinstance(planned.site, ResampleSite):
+                return [*_resampled(planned.site, self.planning.options), *moved]
+            return list(moved)
         if not planned.selected or isinstance(planned.site, ResampleSite | SkippedSite):
             return []
         if isinstance(planned.site, ShuffleSite):
@@ -110,11 +115,26 @@ class Candidates:
         return list(_Upsampled(self.planning, planned.site).options())
 
 
-def _resampled(planning: Planning, site: Site) -> Iterator[Option]:
-    """The products with matrices, and 1x1 Convs before the Resize, which may become products."""
-    alone = plan_resample(site) if isinstance(site, ResampleSite) else None
-    if alone is not None and not isinstance(alone, Reason):
-        yield Option(Choice("matrix", "auto"), alone)
+def _resampled(site: ResampleSite, options: RewriteOptions) -> Iterator[Option]:
+    """The form that is asked for; else products, or phases if sizes are dynamic."""
+    rewrite = plan_resample(site, options.form, options.shuffle)
+    if isinstance(rewrite, Reason):
+        return
+    form = rewrite.summary.form
+    if form != "polyphase" and form != "separable":
+        yield Option(Choice("matrix", "auto"), rewrite)
+        return
+    # An image that is enlarged is large: the shuffle takes most of the time.
+    for name in _names_to_try(options.shuffle, integers=False):
+        phases = plan_phases(site, form, name)
+        if not isinstance(phases, Reason) and phases.summary.shuffle in (None, name):
+            yield Option(Choice(form, name), phases)
+        if not isinstance(phases, Reason) and phases.summary.shuffle is None:
+            return
+
+
+def _in_front(planning: Planning, site: Site) -> Iterator[Option]:
+    """The 1x1 Convs behind a Resize in front of it; it stays, or becomes products."""
     in_front = conv_in_front(site, planning.view, planning.excluded)
     if in_front is None:
         return
@@ -161,7 +181,7 @@ def _without_general(options: list[_AnyOption]) -> list[_AnyOption]:
 def _split(planning: Planning, site: ConcatSite) -> Iterator[Option]:
     """The forms of a Conv after a Concat: those of the smallest image that the Concat joins."""
     form = planning.options.form
-    form = "auto" if form in ("separable", "matrix") else form
+    form = "auto" if form in ("separable", "matrix", "polyphase") else form
     options = _Upsampled(planning, lead_of(site)).convs(form)
     for option in _without_general(list(options)):
         choice = option.choice
@@ -230,9 +250,9 @@ class _Upsampled:
     def options(self) -> Sequence[Option]:
         form = self.planning.options.form
         products = [*self._separable(form), *self._matrix(form)]
-        if form in ("separable", "matrix"):
-            if products:
-                return products
+        if form in ("separable", "matrix") and products:
+            return products
+        if form in ("separable", "matrix", "polyphase"):
             form = "auto"
         convs = _without_general(list(self.convs(form)))
         chained = list(self._chains(convs))
