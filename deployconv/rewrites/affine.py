@@ -1,6 +1,6 @@
 """Layers that compute each pixel as weighted sums of channels, and the weights of several together.
 
-    y = W x + b, at each pixel                    Conv 1x1, BatchNormalization, Mul by a constant
+    y = W x + b, at each pixel                    Conv 1x1, MatMul, BatchNormalization, Mul, ..
     y = [x_1; x_2]                                Concat
     y = x_1 + x_2                                 Add, Sub, Sum
 
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from deployconv.rewrites.fold import affine
 from deployconv.rewrites.steps.pixel_conv import PixelConv
+from deployconv.rewrites.steps.pixel_product import PixelProduct
 from deployconv.rewrites.steps.pixelwise import Pixelwise
 
 Matrix = NDArray[np.float64]
-Affine = PixelConv | Pixelwise
+Affine = PixelConv | PixelProduct | Pixelwise
 """A step of which `is_affine` is true."""
 
 _SUMS = frozenset(("Add", "Sub", "Sum"))
@@ -30,7 +31,7 @@ _SCALES = frozenset(("Add", "BatchNormalization", "Div", "Mul", "Sub"))
 
 def is_affine(step: Affine) -> bool:
     """Whether a step computes weighted sums of channels, with constant weights."""
-    if isinstance(step, PixelConv):
+    if not isinstance(step, Pixelwise):
         return True
     op, images, constants = step.node.op, len(images_of(step)), len(step.constants)
     if images > 1 or op in ("Concat", "Identity"):
@@ -42,29 +43,29 @@ def is_affine(step: Affine) -> bool:
 
 def images_of(step: Affine) -> list[str]:
     """The names of the images that a step reads, once for each time that it does."""
-    if isinstance(step, PixelConv):
-        return [str(step.node.inputs[0].name)]
+    if not isinstance(step, Pixelwise):
+        return list(step.reads)
     given = enumerate(step.node.inputs)
     return [str(tensor.name) for at, tensor in given if at not in step.constants and tensor.name]
 
 
 def only_adds(step: Affine, channels: Mapping[str, int]) -> bool:
     """Whether a step leaves its first image as it is, but for what it adds to it."""
-    if isinstance(step, PixelConv) or step.node.op not in ("Add", "Identity", "Sum"):
+    if not isinstance(step, Pixelwise) or step.node.op not in ("Add", "Identity", "Sum"):
         return False
     return all(channels[name] == step.channels for name in images_of(step))
 
 
 def adds_constant(step: Affine) -> bool:
     """Whether a step may add a constant to each pixel."""
-    if isinstance(step, PixelConv):
+    if not isinstance(step, Pixelwise):
         return step.bias is not None
     return bool(step.constants) and step.node.op not in ("Div", "Mul")
 
 
 def multiplications(step: Affine) -> int:
-    """Multiplications of a 1x1 Conv for one pixel; 0 for other layers."""
-    return step.channels * step.channels_read if isinstance(step, PixelConv) else 0
+    """Multiplications of a 1x1 Conv for one pixel; 0 for layers that mix no channels."""
+    return 0 if isinstance(step, Pixelwise) else step.channels * step.channels_read
 
 
 def pulled_back(
@@ -84,6 +85,9 @@ def pulled_back(
     images = images_of(step)
     if isinstance(step, PixelConv):
         return [(images[0], _through_conv(step, rows))], _offset(step, rows)
+    if isinstance(step, PixelProduct):
+        weight = step.weight.read().astype(np.float64)
+        return [(images[0], rows @ weight.T)], _offset(step, rows)
     nothing = np.zeros(len(rows))
     if step.node.op == "Concat":
         parts = np.split(rows, np.cumsum([channels[name] for name in images])[:-1], axis=1)
@@ -120,10 +124,10 @@ def _through_conv(conv: PixelConv, rows: Matrix) -> Matrix:
     return made
 
 
-def _offset(conv: PixelConv, rows: Matrix) -> Matrix:
-    if conv.bias is None:
+def _offset(step: PixelConv | PixelProduct, rows: Matrix) -> Matrix:
+    if step.bias is None:
         return np.zeros(len(rows))
-    made: Matrix = rows @ conv.bias.read().astype(np.float64)
+    made: Matrix = rows @ step.bias.read().astype(np.float64).ravel()
     return made
 
 

@@ -166,7 +166,6 @@ class ConvInFront:
         draws = Draws.fitting(
             rng, self.scope.opset, [bound.terms], bound.growth, bound.drawn, bound.plain_growth
         )
-        whole = sizes.of_image(mixed.shapes[0], mixed.width)
         nodes: list[NodeProto] = []
         constants: dict[str, Array] = {}
         layers: list[Affine | ResizedImage] = []
@@ -178,7 +177,8 @@ class ConvInFront:
                 nodes += made
                 constants |= known
                 continue
-            step = layer.on_integers(draws, whole[2:])
+            _, _, *image = sizes.of_image(mixed.images[layer.output], layer.channels)
+            step = layer.on_integers(draws, image)
             layers.append(step)
             constants |= step.values
             nodes += map(OnnxExporter.export_node, step.nodes)

@@ -36,14 +36,20 @@ from deployconv.rewrites.affine import (
     only_adds,
     pulled_back,
 )
+from deployconv.rewrites.neighbours import leads_only_to
 from deployconv.rewrites.resized_image import ResizedImage, resized_image
 from deployconv.rewrites.steps.pixel_conv import pixel_conv_at
+from deployconv.rewrites.steps.pixel_product import pixel_product_at
 from deployconv.rewrites.steps.pixelwise import pixelwise_at
 
 Array = NDArray[Any]
 
 _MOST_LAYERS = 64
 """Layers behind one Resize that are looked at."""
+_IN_PRODUCT = ("Add", "MatMul", "Reshape", "Transpose")
+"""Operators of a product of pixels with a matrix."""
+_LONGEST_STEP = 6
+"""Nodes of such a product."""
 _DTYPES = frozenset(("float16", "float32", "float64"))
 _MADE = {"nearest": 4, "cubic": 3000}
 """Multiplications that take as long as a Resize of this mode takes for one element, roughly."""
@@ -82,6 +88,7 @@ class MixedImages:
         branches: the images of the sum.
         channels: of every image in it, by name.
         shapes: of the result, one for each instance of the model's sizes.
+        images: the shape of every image in the first of these instances.
         dtype: element type of all images.
         saved: multiplications that are saved if the weights come before the Resizes; elements that
             are moved are counted as multiplications too.
@@ -93,6 +100,7 @@ class MixedImages:
     branches: tuple[Branch, ...]
     channels: Mapping[str, int]
     shapes: tuple[tuple[int, ...], ...]
+    images: Instance
     dtype: str
     saved: int
     macs: tuple[int, int]
@@ -115,7 +123,8 @@ class MixedImages:
     @property
     def nodes(self) -> tuple[gs.Node, ...]:
         """All nodes, in graph order."""
-        return tuple(layer.node for layer in self.layers)
+        nodes = (node for layer in self.layers for node in layer.nodes)
+        return tuple(sorted(nodes, key=self.scope.index))
 
     @property
     def resizes(self) -> tuple[ResizedImage, ...]:
@@ -245,13 +254,30 @@ class _Search:
             width = self.channels.get(tensor.name) or self._width(tensor)
             if tensor.name and width and view.constants.of(tensor, scope) is None:
                 widths[tensor.name] = width
-        step = pixel_conv_at(node, self.images, view, widths) or pixelwise_at(
-            node, self.images, view, widths
+        step = (
+            pixel_conv_at(node, self.images, view, widths)
+            or pixelwise_at(node, self.images, view, widths)
+            or pixel_product_at(node, self.images, view)
         )
         if step is None or not is_affine(step) or not widths:
             return None
+        if any(id(one) in self.excluded for one in step.nodes):
+            return None
         self.channels.update(widths, **{step.output: step.channels})
         return step
+
+    def _step_ending_in(self, last: gs.Node) -> Affine | None:
+        """The affine step of a single image that makes the result of ``last``."""
+        first = last
+        for _ in range(_LONGEST_STEP):
+            step = self._step(first)
+            if step is not None and step.nodes[-1] is last:
+                return step if len(images_of(step)) == 1 else None
+            data = [t for t in first.inputs if t.inputs and t.inputs[0].op in _IN_PRODUCT]
+            if first.op not in _IN_PRODUCT or not data:
+                return None
+            first = data[0].inputs[0]
+        return None
 
     def _width(self, tensor: gs.Tensor) -> int | None:
         """The channels of an image of the same rank; None if it is none, or they are not known."""
@@ -269,7 +295,7 @@ class _Search:
             return None
         if any(name in layers for _, name in read):
             return None  # an image is resized again, and read as it is too
-        tensors = {t.name: t for layer in layers.values() for t in layer.node.inputs}
+        tensors = {t.name: t for layer in layers.values() for t in layer.nodes[0].inputs}
         dtypes = {dtype_name(tensors[name].dtype) for _, name in read}
         if len(dtypes) > 1 or not dtypes <= _DTYPES:
             return None
@@ -280,9 +306,9 @@ class _Search:
             above = self._above(tensors[name], layers, width) if mixed[key] else []
             layers |= {step.output: step for step in above}
             name = images_of(above[-1])[0] if above else name
-            tensors |= {t.name: t for step in above for t in step.node.inputs}
+            tensors |= {t.name: t for step in above for t in step.nodes[0].inputs}
             branches.append((source, name, mixed[key]))
-        outputs = [layer.node.outputs[0] for layer in layers.values()]
+        outputs = [layer.nodes[-1].outputs[0] for layer in layers.values()]
         images = {name: tensors[name] for _, name, _ in branches}
         instances = self.view.instances(self.images.scope, *outputs, *images.values())
         if not instances or not any(resize and mix for resize, _, mix in branches):
@@ -299,15 +325,16 @@ class _Search:
             ),
             channels=self.channels,
             shapes=tuple(instance[end] for instance in instances),
+            images=instances[0],
             dtype=str(*dtypes),
             saved=0,
             macs=(0, 0),
         )
-        made = _measured(made, instances[0])
+        made = _measured(made)
         return made if made.saved > 0 and made.is_finite() else None
 
     def _place(self, layer: Affine | ResizedImage) -> int:
-        return self.images.scope.index(layer.node)
+        return self.images.scope.index(layer.nodes[-1])
 
     def _first(self, layers: Mapping[str, Affine | ResizedImage]) -> ResizedImage | None:
         """The first interpolating Resize in graph order."""
@@ -341,10 +368,26 @@ class _Search:
 
     def _is_closed(self, layers: Mapping[str, Affine | ResizedImage], end: str) -> bool:
         """Whether only these layers read what they make, but for the end."""
-        inside = {id(layer.node) for layer in layers.values()}
         return all(
-            name == end or _is_read_by(layer.node.outputs[0], inside, self.images.scope)
+            name == end or self._is_read_by(layers.values(), layer.nodes[-1].outputs[0])
             for name, layer in layers.items()
+        )
+
+    def _is_read_by(self, layers: Iterable[Affine | ResizedImage], tensor: gs.Tensor) -> bool:
+        """Whether only these layers read ``tensor``.
+
+        What computes the sizes that a Resize is given is not needed any more if they are constant.
+        """
+        layers, scope = list(layers), self.images.scope
+        inside = {id(node) for layer in layers for node in layer.nodes}
+        sized = [one.node for one in layers if isinstance(one, ResizedImage) and one.sizes]
+        return tensor.name not in scope.outputs and all(
+            id(node) in inside
+            or (
+                node.op == "Shape"
+                and any(leads_only_to(node.outputs[0], last, scope) for last in sized)
+            )
+            for node in tensor.outputs
         )
 
     def _mixed(self, layers: Mapping[str, Affine | ResizedImage], end: str) -> dict[_Key, bool]:
@@ -374,29 +417,26 @@ class _Search:
         """
         steps: list[Affine] = []
         widths = [self.channels[image.name]]
-        inside = {id(layer.node) for layer in layers.values()}
         while len(steps) < _MOST_LAYERS and image.inputs:
-            if len(image.outputs) != 1 or not _is_read_by(image, inside, self.images.scope):
+            readers = [node for node in image.outputs if node.op != "Shape"]
+            if len(readers) != 1 or not self._is_read_by((*layers.values(), *steps), image):
                 break
-            step = self._step(image.inputs[0])
-            if step is None or len(images_of(step)) != 1:
+            step = self._step_ending_in(image.inputs[0])
+            if step is None:
                 break
             steps.append(step)
-            inside.add(id(step.node))
-            image = next(t for t in step.node.inputs if t.name == images_of(step)[0])
+            image = step.nodes[0].inputs[
+                [t.name for t in step.nodes[0].inputs].index(images_of(step)[0])
+            ]
             widths.append(self.channels[image.name])
         alone = [*map(multiplications, steps)]
         costs = [width * one + sum(alone[taken:]) for taken, one in enumerate(widths)]
         return steps[: max(range(len(costs)), key=lambda taken: (-costs[taken], taken))]
 
 
-def _is_read_by(tensor: gs.Tensor, inside: Collection[int], scope: Scope) -> bool:
-    """Whether only the nodes of these ids read ``tensor``."""
-    return tensor.name not in scope.outputs and all(id(node) in inside for node in tensor.outputs)
-
-
-def _measured(mixed: MixedImages, instance: Instance) -> MixedImages:
-    """``mixed`` with the multiplications before and after, at the sizes of ``instance``."""
+def _measured(mixed: MixedImages) -> MixedImages:
+    """``mixed`` with the multiplications before and after, at the sizes of its first instance."""
+    instance = mixed.images
     before = after = 0
     moved = [0, 0]
     for layer in mixed.layers:

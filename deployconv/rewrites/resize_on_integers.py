@@ -21,7 +21,7 @@ from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.mixed_images import MixedImages
 from deployconv.rewrites.resample import Resample
 from deployconv.rewrites.resized_image import ResizedImage
-from deployconv.rewrites.steps.pixel_conv import PixelConv
+from deployconv.rewrites.steps.pixelwise import Pixelwise
 from deployconv.rewrites.trial import AFFORDABLE
 
 Array = NDArray[Any]
@@ -181,7 +181,7 @@ class Bound:
             found = cls(*(max(values) for values in zip(*map(cls._values, images), strict=True)))
             if isinstance(layer, ResizedImage):
                 more = cls(drawn[id(layer)].growth, drawn=0)
-            elif isinstance(layer, PixelConv):
+            elif not isinstance(layer, Pixelwise):
                 more = cls(prod(layer.terms), drawn=1)
             else:
                 more = cls(1, layer.growth, layer.plain_growth, 0)

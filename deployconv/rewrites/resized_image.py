@@ -53,6 +53,10 @@ class ResizedImage:
     repeats_one_pixel: bool
 
     @property
+    def nodes(self) -> tuple[gs.Node, ...]:
+        return (self.node,)
+
+    @property
     def source(self) -> str:
         return str(self.node.inputs[0].name)
 

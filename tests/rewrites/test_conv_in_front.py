@@ -15,7 +15,7 @@ from deployconv.options import RewriteOptions
 from deployconv.proof.certificate import certify_sites
 from deployconv.rewrites.planning import apply
 from deployconv.search.candidates import Candidates
-from tests.build import Array, ops, run, tensor
+from tests.build import Array, ops, rewrite, run, tensor
 from tests.match.graphs import floats, ints
 
 COST = RewriteOptions(policy="cost")
@@ -181,6 +181,19 @@ MOVES: dict[str, tuple[str, dict[str, str], Counter[str]]] = {
         {"a": "1,8,2,3", "d": "1,8,8,12"},
         Counter(Resize=1, Conv=2, Add=1),
     ),
+    "with products of tokens before it": (
+        "f = Reshape(a, flat) f1 = Transpose<perm=[0,2,1]>(f) h = MatMul(f1, p4_9) i = Add(b9, h)"
+        f" j = Transpose<perm=[0,2,1]>(i) l = Reshape(j, image) r = {LINEAR}(l, , x2)"
+        " q = Concat<axis=1>(r, d) y = Conv(q, w14_2, b2)",
+        {"a": "2,4,3,5", "d": "2,5,6,10"},
+        Counter(Resize=1, Conv=2, Add=1),
+    ),
+    "a product of pixels, channels last": (
+        f"r = {LINEAR}(a, , x2) f = Transpose<perm=[0,2,3,1]>(r) h = MatMul(f, p9_4)"
+        " i = Add(h, b4) y = Transpose<perm=[0,3,1,2]>(i)",
+        {"a": "1,9,3,5"},
+        Counter(Resize=1, Conv=1),
+    ),
     "a Resize that changes nothing is left out": (
         f"p = {LINEAR}(a, , , z) q = {LINEAR}(b, , , z) c = Concat<axis=1>(p, q)"
         " y = Conv(c, w16_3, b3)",
@@ -189,6 +202,10 @@ MOVES: dict[str, tuple[str, dict[str, str], Counter[str]]] = {
     ),
 }
 EXTRA = {
+    "flat": ints(2, 4, -1),
+    "image": ints(0, 9, 3, 5),
+    "p4_9": np.random.default_rng(2).standard_normal((4, 9)).astype(np.float32),
+    "p9_4": np.random.default_rng(3).standard_normal((9, 4)).astype(np.float32),
     "s": floats(1, 1, 2, 2, 1),
     "t": floats(1, 1, 3),
     "z": ints(1, 8, 9, 12),
@@ -482,3 +499,39 @@ def test_random_networks_stay_equal(seed: int) -> None:
         after = moved(before, form)
         if after is not None:
             assert_equal_results(before, after, sizes=(seed,))
+
+
+HEAD = (
+    f"p = {LINEAR}(a, , x4) q = {LINEAR}(b, , x2) c = Concat<axis=1>(p, q, d)"
+    " h = Conv(c, w192_64, b64) y = Relu(h)",
+    {"a": "1,64,8,8", "b": "1,64,16,16", "d": "1,64,32,32"},
+)
+
+
+def test_policy_cost_moves_it_and_the_first_resize_stands_for_all() -> None:
+    before = network(*HEAD)
+    done, after = rewrite(before, policy="cost")
+    first, second = done.sites
+    assert (first.status, second.status) == ("rewritten", "rewritten")
+    assert (first.certificate, second.certificate) == ("exact", "exact")
+    assert first.macs is not None
+    assert first.macs.before == 16 * 192 * 64
+    assert first.macs.after == (1 + 4 + 16) * 64 * 64
+    assert ops(after) == Counter(Conv=3, Resize=2, Add=2, Relu=1)
+    chosen = [one.name for one in first.candidates if one.chosen]
+    assert chosen == [f"resize + {IN_FRONT}"]
+    assert_equal_results(before, after)
+
+
+def test_policy_all_leaves_it_alone() -> None:
+    before = network(*HEAD)
+    done, after = rewrite(before)
+    assert [site.status for site in done.sites] == ["kept", "kept"]
+    assert after == before
+
+
+def test_a_conv_of_nine_taps_behind_a_linear_resize_has_no_other_form() -> None:
+    model = network(f"r = {LINEAR}(a, , x2) y = Conv(r, v)", {"a": "1,8,4,5"}, OTHERS)
+    candidates = Candidates.of(load(model), COST)
+    (planned,) = candidates.planning.default
+    assert [str(option.choice) for option in candidates.of_site(planned)] == ["matrix"]
