@@ -44,7 +44,7 @@ ENTRANCES = {"__init__", "__main__"}
 KINDS = {
     *("PolyphaseConv", "SeparableConv", "MatrixProduct", "Reshuffle"),
     *("Resample", "ResamplePhases"),
-    *("Chain", "Region", "FoldedLayer", "SplitConv"),
+    *("Chain", "ConvInFront", "Region", "FoldedLayer", "SplitConv"),
 }
 """The classes of rewrites."""
 ABILITIES = {"emit", "trial", "at_sizes"}

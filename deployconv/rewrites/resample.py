@@ -51,15 +51,19 @@ class Resample(OfOneLayer[ResampleSite]):
         return Summary("matrix", None, tuple(spans))
 
     def emit(self, emitter: Emitter) -> None:
+        self.write(emitter, gs.Variable(self.site.source))
+        emitter.finish(self.site.output)
+
+    def write(self, emitter: Emitter, tensor: gs.Tensor) -> gs.Tensor:
+        """The products with another image of the same sizes, which may have other channels."""
         site = self.site
-        tensor: gs.Tensor = gs.Variable(site.source)
         shape = list(site.shape)
         # An axis that shrinks leaves less to the others.
         for axis in sorted(site.axes, key=lambda axis: axis.sizes[1] / axis.sizes[0]):
             band = self.matrix(axis).astype(site.dtype)
             tensor = _along(emitter, tensor, shape, axis.position, band)
             _, shape[axis.position] = axis.sizes
-        emitter.finish(site.output)
+        return tensor
 
     def at_sizes(self, sizes: Sequence[int]) -> Resample:
         """The rewrite itself: its matrices are those of its own sizes."""

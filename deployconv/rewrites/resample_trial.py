@@ -58,7 +58,7 @@ def resample_trial(
         constants |= {**others, "trial/ones": np.ones(tuple(shape), np.float32)}
         nodes += [*more, helper.make_node("Div", [product, "trial/divisor"], [site.output])]
     trial = build_trial(rewrite, nodes, constants, {site.source: x}, batch=site.shape[0])
-    oracles = [_oracle(site, axis, *found) for axis, found in weights.items()]
+    oracles = [weights_oracle(site, axis, *found) for axis, found in weights.items()]
     missing = () if all(oracles) else (site.scope.label(site.layer),)
     known = tuple(oracle for oracle in oracles if oracle is not None)
     return replace(trial, oracles=known, parity_only=missing)
@@ -75,7 +75,7 @@ def drawn(band: Array, rng: np.random.Generator) -> Array:
     return np.where(band != 0, rng.integers(1, 9, band.shape), 0).astype(np.float64)
 
 
-def _oracle(
+def weights_oracle(
     site: ResampleSite, axis: ResampledAxis, matrix: Array, besides: float
 ) -> Oracle | None:
     """The Resize itself on unit impulses along one axis; its output is the matrix.
@@ -93,7 +93,7 @@ def _oracle(
     shape[beside] = target[beside] = inputs
     node = NodeProto()
     node.CopyFrom(site.scope.proto.node[site.scope.index(site.layer)])
-    constants = _resized_to(node, target if site.by_sizes else None, scales)
+    constants = resized_to(node, target if site.by_sizes else None, scales)
     impulses = np.eye(inputs, dtype=np.float32).reshape(shape)
     expected = matrix if axis.position < beside else matrix.T
     model = oracle_model(node, constants, site.scope.opset, impulses)
@@ -123,7 +123,7 @@ def _one_by_one(
     return nodes, constants
 
 
-def _resized_to(
+def resized_to(
     node: NodeProto, sizes: Sequence[int] | None, scales: Sequence[float]
 ) -> dict[str, Array]:
     """Let ``node`` take these sizes, or else scales, of all axes; returns its constants."""

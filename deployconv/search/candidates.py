@@ -9,11 +9,19 @@ from math import prod
 from typing import TypeVar
 
 from deployconv.graph.load import LoadedModel
-from deployconv.match import ConcatSite, ResampleSite, ShuffleSite, SkippedSite, UpsampleSite
+from deployconv.match import (
+    ConcatSite,
+    ResampleSite,
+    ShuffleSite,
+    Site,
+    SkippedSite,
+    UpsampleSite,
+)
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.chain import ChainScope, chain_after
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
+from deployconv.rewrites.conv_in_front import conv_in_front, with_products
 from deployconv.rewrites.matrix import plan_matrix
 from deployconv.rewrites.pixel_shuffle import chain_from, plan_reshuffle, region_from
 from deployconv.rewrites.planning import PlannedSite, Planning, plan_model
@@ -92,10 +100,14 @@ class Candidates:
         return next(option for option in self.of_site(planned) if option.choice == choice)
 
     def _options(self, planned: PlannedSite) -> list[Option]:
-        if not planned.selected or isinstance(planned.site, SkippedSite):
+        if planned.selected and planned.site.pattern == "interpolating_resize":
+            # It may move where its sizes are dynamic, and it is skipped otherwise.
+            moved = _in_front(self.planning, planned.site)
+            if isinstance(planned.site, ResampleSite):
+                return [*_resampled(planned.site, self.planning.options), *moved]
+            return list(moved)
+        if not planned.selected or isinstance(planned.site, ResampleSite | SkippedSite):
             return []
-        if isinstance(planned.site, ResampleSite):
-            return list(_resampled(planned.site, self.planning.options))
         if isinstance(planned.site, ShuffleSite):
             return list(_Reencoded(self.planning, planned.site).options())
         if isinstance(planned.site, ConcatSite):
@@ -119,6 +131,18 @@ def _resampled(site: ResampleSite, options: RewriteOptions) -> Iterator[Option]:
             yield Option(Choice(form, name), phases)
         if not isinstance(phases, Reason) and phases.summary.shuffle is None:
             return
+
+
+def _in_front(planning: Planning, site: Site) -> Iterator[Option]:
+    """The 1x1 Convs behind a Resize in front of it; it stays, or becomes products."""
+    in_front = conv_in_front(site, planning.view, planning.excluded)
+    if in_front is None:
+        return
+    yield Option(Choice("auto", "auto", "1x1 conv in front"), in_front)
+    sites = [item.site for item in planning.default if isinstance(item.site, ResampleSite)]
+    products = with_products(in_front, sites)
+    if products is not None:
+        yield Option(Choice("matrix", "auto", "1x1 conv in front"), products)
 
 
 def _names_to_try(shuffle: Shuffle, integers: bool) -> list[ShuffleName]:
