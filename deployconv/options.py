@@ -29,7 +29,7 @@ Capability = Literal["profiles_layers", "captures_graphs", "compiles"]
 
 Policy = Literal["all", "cost", "fastest"]
 
-Form = Literal["auto", "crop", "pad", "split", "separable", "matrix", "normalised"]
+Form = Literal["auto", "crop", "pad", "split", "separable", "matrix", "polyphase", "normalised"]
 """The forms that a caller can ask for."""
 Shuffle = Literal["auto", ShuffleName]
 """The shuffles that a caller can ask for."""
@@ -153,8 +153,9 @@ class SiteOptions:
         default="auto",
         metadata=_flag(
             "crop: smallest kernel, then a crop; pad: no crop at the front; split: one Conv per "
-            "phase; separable: one Conv per axis; matrix: one matrix product per axis; "
-            "normalised: the ConvTranspose stays, with explicit pads."
+            "phase; separable: one Conv per axis; matrix: one matrix product per axis; polyphase: "
+            "an interpolating Resize as a Conv of its phases; normalised: the ConvTranspose stays, "
+            "with explicit pads."
         ),
     )
     shuffle: Shuffle = field(
@@ -172,7 +173,7 @@ class SiteOptions:
     freeze_initializers: bool = field(default=False, metadata=_FREEZE_INITIALIZERS)
     resample: bool = field(
         default=False,
-        metadata=_flag("Rewrite interpolating Resizes too, as products with matrices."),
+        metadata=_flag("Rewrite interpolating Resizes too, as products or as Convs of phases."),
     )
     allow_requantize: bool = field(
         default=False,
