@@ -230,12 +230,12 @@ def target_lines(sites: Sequence[SiteReport]) -> list[str]:
 
 
 def site_target_lines(sites: Sequence[SiteReport]) -> list[str]:
-    """Say what targets do with each layer as exported, where their profiles say anything."""
+    """Say what targets do with each layer as exported, if its reason does not say so already."""
     return [
         one_line(f"{site.id}: {_VERDICTS[one.verdict].format(one.target)} - {one.text}")
         for site in sites
         for one in site.targets
-        if one.text is not None
+        if one.text is not None and not (site.reason and one.text in site.reason.text)
     ]
 
 

@@ -306,9 +306,15 @@ class Worker(_LimitedProcess):
             if on_stage is not None:
                 on_stage(event.result)
 
+    def last_words(self) -> str:
+        """The last line that the library has written since the last request; empty if none."""
+        self._read_the_rest()
+        return last_line(self._stderr)
+
     def _send(self, request: Request) -> None:
         assert self._process.stdin is not None
-        self._written = 0
+        self._read_the_rest()
+        self._written, self._stderr = 0, b""
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()

@@ -76,16 +76,11 @@ def _group(site: Site) -> int | None:
 
 
 def _depthwise(site: Site) -> Value:
-    """As the node states it: as many groups as channels, more than one."""
-    upsample = _upsample(site)
-    if upsample is None or upsample.geometry.group is None:
+    """As the node states it: as many groups as input channels, more than one."""
+    upsample, group = _upsample(site), _group(site)
+    if upsample is None or group is None:
         return None
-    return upsample.geometry.group > 1 and upsample.weight.shape[
-        1 if upsample.transposed else 0
-    ] in (
-        1,
-        upsample.geometry.group,
-    )
+    return group > 1 and group == upsample.channels[0]
 
 
 def _grouped(site: Site) -> Value:

@@ -55,8 +55,9 @@ class Judgement:
 def judge(profile: Profile, site: Site) -> Judgement:
     """Say what a target does with a layer as it is exported, and what to do about it."""
     facts = facts_of(site)
-    held = [*_built_in(profile, site), *(rule for rule in profile.layers if rule.holds(facts))]
-    needed = [rule for rule in held if rule.needed]
+    held = [rule for rule in profile.layers if rule.holds(facts)]
+    # A rule knows better than a list of what is taken whether a layer is refused or misread.
+    needed = [rule for rule in held if rule.needed] or list(_built_in(profile, site))
     rule = min(needed, key=lambda one: _NEEDED.index(one.verdict), default=next(iter(held), None))
     prefer = _preferred(needed or held, profile)
     if rule is None:
@@ -148,12 +149,14 @@ class TargetRules:
         kept = [one for one in judged if one.site.action == "keep"]
         keep = _why_kept(kept) if self.policy is None and not needed else None
         rewritten = self.policy is None and all(one.site.action == "rewrite" for one in judged)
-        stays = isinstance(site, ShuffleSite) and not needed
+        stays = isinstance(site, ShuffleSite) and all(one.site.verdict == "fits" for one in judged)
         return LayerRequest(
             restrictions=self.restrictions,
             keep=keep,
             preferred=() if stays else self._preferred(judged),
-            resample=needed,
+            resample=any(
+                one.site.action == "rewrite" and one.site.verdict != "fits" for one in judged
+            ),
             required=needed or rewritten,
             targets=tuple(one.site for one in judged),
         )
@@ -187,11 +190,12 @@ def agreed(
 ) -> tuple[Spelling, ...]:
     """Return the spellings that all targets list, in the order of the first one.
 
-    Raises UsageError if there is none. A target that lists ``auto`` alone has no preference.
+    A target that lists ``auto`` alone has no preference; if none has, nothing is returned. Raises
+    UsageError if there is no spelling that all of them list.
     """
     choosy = [one for one in lists if one != (AUTOMATIC,)]
     if not choosy:
-        return (AUTOMATIC,)
+        return ()
     first, *others = choosy
     common = tuple(one for one in first if all(_listed(one, other) for other in others))
     if not common:

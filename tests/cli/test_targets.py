@@ -34,7 +34,7 @@ def test_a_list_of_all(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_one_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
     shown = printed(capsys, "targets", "iree")
-    assert "held against: 3.13.0 (recorded run of single layers" in shown
+    assert "held against: 3.13.0 (recorded runs of 43 layers" in shown
     assert "- DepthToSpace in mode DCR: any block size" in shown
     assert (
         "operator ConvTranspose, asymmetric pads: is refused (import), it is rewritten: " in shown
@@ -54,7 +54,7 @@ def test_a_file_in_plain_words(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_inspect(capsys: pytest.CaptureFixture[str]) -> None:
     shown = printed(capsys, "inspect", UNET, "--target", "rk3588")
     assert "would be kept - slower-on-target: rk3588: " in shown
-    assert "fits rk3588 - a ConvTranspose of stride 2 runs as it is" in shown
+    assert shown.count("a ConvTranspose of stride 2 runs as it is") == 2  # one for each site
     assert "this is what rewrite for rk3588 would do; nothing was changed" in shown
     document = json.loads(printed(capsys, "inspect", UNET, "--target", "rk3588", "--json"))
     (target,) = document["targets"]

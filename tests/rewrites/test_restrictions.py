@@ -18,18 +18,22 @@ from deployconv.search.candidates import Candidates
 from tests.build import (
     FLOAT,
     Size,
+    assert_equal,
     conv_transpose,
+    feeds_for,
     graph,
     integers,
     model,
     node,
     ops,
+    run,
     tensor,
     upsampler,
     value,
 )
+from tests.match.graphs import NEAREST, floats, parsed
 from tests.quantized import Layer, quantized
-from tests.rewrites.limited import limited
+from tests.rewrites.limited import disobeyed, limited
 
 NUMBERS = {"reshape_zero": False, "reshape_minus_one": False, "computed_shapes": False}
 
@@ -95,6 +99,12 @@ def test_the_first_form_whose_operators_are_all_taken(operators: str, written: s
 @pytest.mark.parametrize("operators", [operators for operators, _ in OPERATORS[1:]])
 def test_every_set_of_operators_for_every_stride(strides: Sequence[int], operators: str) -> None:
     assert form_and_shuffle(layer(strides), only(f"{operators} Slice", **NUMBERS))
+
+
+def test_up_to_64_phases_are_joined() -> None:
+    limits = only("Conv Concat Reshape Slice")
+    assert form_and_shuffle(layer((8, 8), kernel=9), limits) == "split, concat"
+    assert reason(layer((8, 9), kernel=9), limits).endswith(("needs Transpose", "needs Col2Im"))
 
 
 def test_the_operator_that_is_missing_is_named() -> None:
@@ -360,3 +370,45 @@ def test_no_restriction_changes_nothing() -> None:
     plain = apply(plan_model(load(layer((4, 4))), RewriteOptions())).proto
     asked = RewriteOptions(request_for=lambda _: LayerRequest())
     assert apply(plan_model(load(layer((4, 4))), asked)).proto == plain
+
+
+HEAD = (
+    "a = ConvTranspose<strides=[2,2]>(x, up, bias) r = Relu(a)"
+    " y = ConvTranspose<strides=[2,2]>(r, up)"
+)
+JOINED = (
+    "half = Conv<pads=[1,1,1,1], strides=[2,2]>(x, down)"
+    f" r = Resize<{NEAREST}>(half, , two) t = Concat<axis=1>(x, r)"
+    " y = Conv<pads=[1,1,1,1]>(t, wide, bias)"
+)
+
+
+@pytest.mark.parametrize("body", [HEAD, JOINED])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        only("Conv Relu Concat Reshape Transpose Add", max_rank=4, crops=False, **NUMBERS),
+        Restrictions(depth_to_space={"CRD": (2,)}, max_rank=5, crops=False),
+    ],
+)
+def test_layers_that_are_fused_keep_to_the_restrictions(body: str, limits: Restrictions) -> None:
+    constants = {
+        "up": integers(2, 2, 2, 2),
+        "bias": integers(2, seed=1),
+        "down": integers(3, 2, 3, 3),
+        "wide": integers(2, 5, 3, 3),
+        "two": floats(1, 1, 2, 2),
+    }
+    original = parsed(body, constants, "1,2,8,12", opset=18)
+    asked = LayerRequest(restrictions=limits)
+    options = RewriteOptions("cost", request_for=lambda _: asked)
+    candidates = Candidates.of(load(original), options)
+    feeds = feeds_for(original)
+    tried = 0
+    for planned in candidates.planning.sites:
+        for option in candidates.of_site(planned):
+            after = apply(candidates.with_choices({planned.id: option.choice})).proto
+            assert list(disobeyed(original, after, limits)) == []
+            assert_equal(run(original, feeds), run(after, feeds))
+            tried += 1
+    assert tried >= 2

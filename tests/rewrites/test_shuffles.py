@@ -170,3 +170,22 @@ def test_channels_last_begins_and_ends_with_a_transpose_that_a_runtime_can_cance
     assert orders == [[0, 2, 3, 1], [0, 2, 1, 3], [0, 3, 1, 2]]
     line = assert_rewritten(upsampler((2,)), shuffle="channels-last")
     assert ops(line)["Transpose"] == 2  # nothing is moved in between
+
+
+@pytest.mark.parametrize("opset", [7, 9, 10, 11, 13, 22])
+@pytest.mark.parametrize("shuffle", ["dcr-steps", "concat", "masks"])
+def test_shuffles_for_targets_at_other_opsets(shuffle: Shuffle, opset: int) -> None:
+    assert taken(upsampler((4, 4), opset=opset), shuffle) == shuffle
+    for form in ("auto", "split"):
+        assert_rewritten(upsampler((4, 4), opset=opset), shuffle=shuffle, form=form)
+
+
+@pytest.mark.parametrize("shuffle", ["concat", "masks"])
+@pytest.mark.parametrize("group", [2, 4])
+def test_joins_of_phases_need_one_conv_per_phase_with_groups(shuffle: Shuffle, group: int) -> None:
+    weight = integers(4, 8 // group, 4, 4)
+    original = conv_transpose(weight, (4, 5), integers(8), opset=18, strides=[2, 2], group=group)
+    assert taken(original, shuffle) == "crd"
+    after = assert_rewritten(original, shuffle=shuffle, form="split")
+    assert ops(after)["Conv"] == 4
+    assert "Split" not in ops(after)

@@ -81,6 +81,18 @@ def test_odd_output_shape(model: ModelProto, odd: bool) -> None:
     assert facts_of(only_site(model))["odd_output_shape"] is odd
 
 
+def test_depthwise_is_a_matter_of_the_input_channels() -> None:
+    def facts(*shape: int, group: int) -> tuple[Any, Any]:
+        proto = conv_transpose(integers(*shape), (4, 5), strides=[2, 2], group=group)
+        found = facts_of(only_site(proto))
+        return found["depthwise"], found["grouped"]
+
+    assert facts(4, 1, 2, 2, group=4) == (True, False)
+    assert facts(4, 3, 2, 2, group=4) == (True, False)  # several outputs for each channel
+    assert facts(16, 4, 2, 2, group=4) == (False, True)
+    assert facts(1, 4, 2, 2, group=1) == (False, False)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_fact_is_of_its_type_or_not_known(form: str) -> None:
     for name, found in facts_of(only_site_of(form)).items():
