@@ -118,7 +118,10 @@ class FeedOptions:
     seed: int = 0
 
 
-_BACKEND = _flag("Runtime: ort (CPU), ort:cuda, ...", "NAME")
+_TARGET_BACKEND = _flag(
+    "Runtime: ort (CPU), ort:cuda, ... Default: that of the target if it is installed, else ort.",
+    "NAME",
+)
 _BACKENDS = _flag("Runtime: ort (CPU), ort:cuda, ... Repeat for several.", "NAME")
 _SHAPE = _flag(
     "Shape of a dynamic input, e.g. x:1,3,64,64. Repeat for several inputs.", "NAME:1,3,H,W"
@@ -259,7 +262,7 @@ class RewriteCommand(Command, SiteOptions):
         default=None,
         metadata=_flag("Default: MODEL.deploy.onnx beside the model.", "OUT", short="-o"),
     )
-    backend: str = field(default=DEFAULT_RUNTIME, metadata=_BACKEND)
+    backend: str | None = field(default=None, metadata=_TARGET_BACKEND)
     target: tuple[str, ...] = field(default=(), metadata=_TARGET)
     shape: Shapes | None = field(default=None, metadata=_SHAPE)
     inputs: Inputs | None = field(default=None, metadata=_INPUTS)
@@ -386,7 +389,7 @@ class CheckCommand(Command):
     """The options of ``check``."""
 
     target: tuple[str, ...] = field(default=(), metadata=_TARGET)
-    backend: str = field(default=DEFAULT_RUNTIME, metadata=_BACKEND)
+    backend: str | None = field(default=None, metadata=_TARGET_BACKEND)
     skip: tuple[str, ...] = field(
         default=(),
         metadata=_flag("Leave sites alone whose id or node name matches. Repeatable.", "GLOB"),
