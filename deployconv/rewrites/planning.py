@@ -226,7 +226,7 @@ def _plan(site: Site, request: LayerRequest, options: RewriteOptions, seen: View
     The result has no rewrite if there is none; it then has the reason.
     """
     planned = _plan_form(site, request, options, seen)
-    for form, shuffle in request.preferred if planned.rewrite is not None else ():
+    for form, shuffle in request.preferred if planned.selected else ():
         way = replace(request, form=form, shuffle=shuffle)
         preferred = _plan_form(site, way, options, seen)
         if preferred.rewrite is not None and _is_as_asked(preferred.rewrite, way):
