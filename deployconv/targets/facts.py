@@ -226,6 +226,19 @@ def _of_resample(of: Callable[[ResampleSite], Value]) -> Callable[[Site], Value]
     return lambda site: of(site) if isinstance(site, ResampleSite) else None
 
 
+def _rounds(site: ResampleSite) -> Value:
+    """Whether an output length is no product of scale and input length; None if not known."""
+    lengths = [(one.outputs, one.inputs, one.scale) for one in site.axes]
+    if all(_is_whole(scale) and scale > 1 for _, _, scale in lengths):
+        return False
+    known = [made != before * scale for made, before, scale in lengths if before is not None]
+    return any(known) if len(known) == len(lengths) else None
+
+
+def _is_whole(scale: float) -> bool:
+    return (scale if scale > 1 else 1 / scale).is_integer()
+
+
 FACTS: Mapping[str, Fact] = {
     "pattern": Fact(str, lambda site: site.pattern, "the pattern, as `inspect` shows it"),
     "operator": Fact(str, lambda site: str(site.layer.op), "the operator that the layer ends in"),
@@ -276,10 +289,15 @@ FACTS: Mapping[str, Fact] = {
         _of_resample(lambda site: site.how.cubic_coeff_a == -0.75),
         "cubic_coeff_a is -0.75, or is not stated",
     ),
+    "rounded_length": Fact(
+        bool,
+        _of_resample(_rounds),
+        "the output length of an interpolating Resize is rounded, as its scale gives a fraction",
+    ),
     "whole_scale": Fact(
         bool,
-        _of_resample(lambda site: all(axis.outputs % axis.inputs == 0 for axis in site.axes)),
-        "an interpolating Resize enlarges by whole numbers",
+        _of_resample(lambda site: all(_is_whole(axis.scale) for axis in site.axes)),
+        "an interpolating Resize enlarges or shrinks by whole numbers",
     ),
     "enlarges": Fact(
         bool,

@@ -8,12 +8,12 @@ needs goes before what another one would rather have.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from deployconv.errors import UsageError
-from deployconv.match import ShuffleSite, Site
+from deployconv.match import ResampleSite, ShuffleSite, Site
 from deployconv.match.operators import ranked
 from deployconv.options import Form, LayerRequest, Policy, RewriteOptions
 from deployconv.restrictions import UNRESTRICTED, Restrictions
@@ -59,7 +59,9 @@ def judge(profile: Profile, site: Site) -> Judgement:
     # A rule knows better than a list of what is taken whether a layer is refused or misread.
     needed = [rule for rule in held if rule.needed] or list(_built_in(profile, site))
     rule = min(needed, key=lambda one: _NEEDED.index(one.verdict), default=next(iter(held), None))
-    prefer = _preferred(needed or held, profile)
+    # A Resize has forms of its own, which only a rule names.
+    usual = () if isinstance(site, ResampleSite) else profile.prefer
+    prefer = _preferred(needed or held, usual)
     if rule is None:
         return Judgement(TargetSite(profile.name, "fits", profile.action), None, prefer)
     action: TargetAction = rule.action or (profile.action if rule.verdict == "fits" else "rewrite")
@@ -74,11 +76,11 @@ def judge(profile: Profile, site: Site) -> Judgement:
     )
 
 
-def _preferred(rules: Sequence[Rule], profile: Profile) -> tuple[Spelling, ...]:
+def _preferred(rules: Sequence[Rule], usual: tuple[Spelling, ...]) -> tuple[Spelling, ...]:
     """What mends everything that ``rules`` find: the spellings that all of them name, or imply."""
     if all(one.prefer is None for one in rules):
-        return profile.prefer
-    first, *others = [one.prefer or profile.prefer for one in rules if one.prefer or one.needed]
+        return usual
+    first, *others = [one.prefer or usual for one in rules if one.prefer or one.needed]
     return tuple(one for one in first if all(_listed(one, other) for other in others))
 
 
@@ -193,7 +195,7 @@ def agreed(
     A target that lists ``auto`` alone has no preference; if none has, nothing is returned. Raises
     UsageError if there is no spelling that all of them list.
     """
-    choosy = [one for one in lists if one != (AUTOMATIC,)]
+    choosy = [one for one in lists if one not in ((), (AUTOMATIC,))]
     if not choosy:
         return ()
     first, *others = choosy
@@ -233,17 +235,16 @@ def intersection(one: Restrictions, other: Restrictions) -> Restrictions:
             for mode, blocks in first.items()
             if mode in second
         }
+    flags = {
+        field.name: getattr(one, field.name) and getattr(other, field.name)
+        for field in fields(Restrictions)
+        if isinstance(getattr(one, field.name), bool)
+    }
     return Restrictions(
+        **{**flags, "shuffle_in_twos": one.shuffle_in_twos or other.shuffle_in_twos},
         operators=frozenset.intersection(*operators) if operators else None,
         depth_to_space=both,
         max_rank=min(ranks, default=None),
-        reshape_zero=one.reshape_zero and other.reshape_zero,
-        reshape_minus_one=one.reshape_minus_one and other.reshape_minus_one,
-        computed_shapes=one.computed_shapes and other.computed_shapes,
-        crops=one.crops and other.crops,
-        transposed_pads=one.transposed_pads and other.transposed_pads,
-        shuffle_in_twos=one.shuffle_in_twos or other.shuffle_in_twos,
-        symbolic_shapes=one.symbolic_shapes and other.symbolic_shapes,
     )
 
 
