@@ -65,6 +65,7 @@ ShuffleName = Literal[
     "two-step",
     "col2im",
     "channels-last",
+    "by-axis",
     "concat",
     "masks",
 ]
