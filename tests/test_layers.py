@@ -20,6 +20,7 @@ ORDER = (
     ("graph",),
     ("match",),
     ("rewrites",),
+    ("targets",),
     ("runtimes",),
     ("proof",),
     ("search",),
