@@ -118,7 +118,7 @@ def rewrite(
     *,
     output: str | Path | None = None,
     policy: Policy | None = None,
-    backend: str = DEFAULT_RUNTIME,
+    backend: str | None = None,
     form: Form = "auto",
     shuffle: Shuffle = "auto",
     only: str | Sequence[str] = (),
@@ -153,7 +153,8 @@ def rewrite(
         policy: which layers are rewritten: ``all`` that can be rewritten exactly; or those, and
             in the form, that a static model of their ``cost`` predicts, or measurement shows, to
             be ``fastest`` on ``backend``. None for ``all``, or what the ``target`` says.
-        backend: what runs the models for parity and latency.
+        backend: what runs the models for parity and latency; None for that of the ``target`` if
+            it is installed, else onnxruntime.
         form: ``crop``, ``pad``, or the one of these with fewer multiplications; ``split``, a Conv
             per phase; ``separable``, a Conv per axis, if the kernels are products; ``matrix``, a
             product of matrices per axis.
@@ -235,8 +236,9 @@ def rewrite(
         report=_path(report),
     )
     _check_report(options.report)
-    if verify or policy == "fastest" or backend != DEFAULT_RUNTIME:
-        get_backend(backend)  # a missing library is reported before any work
+    taken = _backend(options)
+    if verify or policy == "fastest" or taken != DEFAULT_RUNTIME:
+        get_backend(taken)  # a missing library is reported before any work
     request = _request(_source(model), options, on_progress)
     try:
         done = rewrite_model(load(model), request)
@@ -478,7 +480,7 @@ def check(
     paths: Iterable[str | Path],
     *,
     target: str | Sequence[str] = (),
-    backend: str = DEFAULT_RUNTIME,
+    backend: str | None = None,
     skip: str | Sequence[str] = (),
     shape: ShapeMap | None = None,
     inputs: str | Path | ArrayMap | None = None,
@@ -493,7 +495,7 @@ def check(
         paths: model files, or folders that are searched for ``*.onnx``, without
             ``*.deploy.onnx``.
         target: where the models will run, as for `rewrite`.
-        backend: what runs the models.
+        backend: what runs the models; None as for `rewrite`.
         skip: leave the sites that match one of these globs alone.
         shape: sizes for dynamic inputs, by input name; each is used for the models that have it.
         inputs: arrays by input name, or an ``.npz`` file of them, instead of random ones.
@@ -520,8 +522,7 @@ def check(
         report=_path(report),
     )
     _check_report(options.report)
-    get_backend(options.backend)  # a missing library is reported before any work
-    _check_targets(options.target)
+    get_backend(_backend(options))  # a missing library is reported before any work
     files = model_files(paths)
     _check_names(options.shape or {}, files)
     done = check_models(files, partial(_proved, options), on_result)
@@ -554,12 +555,22 @@ def _proved(options: CheckCommand, path: Path) -> Rewriting:
     return rewrite_model(loaded, replace(request, options=lenient))
 
 
-def _check_targets(names: Sequence[str]) -> None:
-    """Raise UsageError for a target that there is not, before any work."""
-    if names:
-        from deployconv.targets.catalogue import find_targets
+def _backend(options: RewriteCommand | CheckCommand) -> str:
+    """What runs the models: as the call says, else the runtime of a target if it is installed.
 
-        find_targets(names)
+    Raises UsageError for a target that there is not.
+    """
+    if options.backend is not None:
+        return options.backend
+    if options.target:
+        from deployconv.targets.catalogue import find_targets, is_installed
+
+        for profile in find_targets(options.target):
+            # What compiles engines runs them on a GPU only.
+            runs = profile.backend is not None and not get_runtime(profile.backend).compiles
+            if profile.backend is not None and runs and is_installed(profile):
+                return profile.backend
+    return DEFAULT_RUNTIME
 
 
 def _check_names(shapes: Shapes, files: Sequence[Path]) -> None:
@@ -581,10 +592,10 @@ def _request(
     from deployconv.rewriting import Request
     from deployconv.search.choice import TunerOptions
 
-    feed = _feed(options)
+    feed, backend = _feed(options), _backend(options)
     chosen = {one.name: getattr(options, one.name) for one in fields(SiteOptions)}
     chosen["policy"] = options.policy or "all"
-    rewriting = RewriteOptions(**chosen, float_bias=get_runtime(options.backend).needs_float_bias)
+    rewriting = RewriteOptions(**chosen, float_bias=get_runtime(backend).needs_float_bias)
     targets, rules = None, None
     if options.target:
         from deployconv.runtimes.toolchains.environments import toolchain_installed
@@ -599,14 +610,14 @@ def _request(
         if compiled or converted:
             from deployconv.proof.builds import Targets, targets_of
 
-            targets = targets_of(compiled, options.backend, feed) or Targets()
+            targets = targets_of(compiled, backend, feed) or Targets()
             targets = replace(targets, converted=tuple(converted), feed=feed)
     return Request(
         source=source,
         command=options,
         options=rewriting,
         tuner=TunerOptions(
-            backend=options.backend,
+            backend=backend,
             threads=options.threads,
             feed=feed,
             budget=options.budget,

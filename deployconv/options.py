@@ -29,7 +29,7 @@ Capability = Literal["profiles_layers", "captures_graphs", "compiles"]
 
 Policy = Literal["all", "cost", "fastest"]
 
-Form = Literal["auto", "crop", "pad", "split", "separable", "matrix", "normalised"]
+Form = Literal["auto", "crop", "pad", "split", "separable", "matrix", "polyphase", "normalised"]
 """The forms that a caller can ask for."""
 Shuffle = Literal["auto", ShuffleName]
 """The shuffles that a caller can ask for."""
@@ -118,7 +118,10 @@ class FeedOptions:
     seed: int = 0
 
 
-_BACKEND = _flag("Runtime: ort (CPU), ort:cuda, ...", "NAME")
+_TARGET_BACKEND = _flag(
+    "Runtime: ort (CPU), ort:cuda, ... Default: that of the target if it is installed, else ort.",
+    "NAME",
+)
 _BACKENDS = _flag("Runtime: ort (CPU), ort:cuda, ... Repeat for several.", "NAME")
 _SHAPE = _flag(
     "Shape of a dynamic input, e.g. x:1,3,64,64. Repeat for several inputs.", "NAME:1,3,H,W"
@@ -153,8 +156,9 @@ class SiteOptions:
         default="auto",
         metadata=_flag(
             "crop: smallest kernel, then a crop; pad: no crop at the front; split: one Conv per "
-            "phase; separable: one Conv per axis; matrix: one matrix product per axis; "
-            "normalised: the ConvTranspose stays, with explicit pads."
+            "phase; separable: one Conv per axis; matrix: one matrix product per axis; polyphase: "
+            "an interpolating Resize as a Conv of its phases; normalised: the ConvTranspose stays, "
+            "with explicit pads."
         ),
     )
     shuffle: Shuffle = field(
@@ -172,7 +176,7 @@ class SiteOptions:
     freeze_initializers: bool = field(default=False, metadata=_FREEZE_INITIALIZERS)
     resample: bool = field(
         default=False,
-        metadata=_flag("Rewrite interpolating Resizes too, as products with matrices."),
+        metadata=_flag("Rewrite interpolating Resizes too, as products or as Convs of phases."),
     )
     allow_requantize: bool = field(
         default=False,
@@ -258,7 +262,7 @@ class RewriteCommand(Command, SiteOptions):
         default=None,
         metadata=_flag("Default: MODEL.deploy.onnx beside the model.", "OUT", short="-o"),
     )
-    backend: str = field(default=DEFAULT_RUNTIME, metadata=_BACKEND)
+    backend: str | None = field(default=None, metadata=_TARGET_BACKEND)
     target: tuple[str, ...] = field(default=(), metadata=_TARGET)
     shape: Shapes | None = field(default=None, metadata=_SHAPE)
     inputs: Inputs | None = field(default=None, metadata=_INPUTS)
@@ -385,7 +389,7 @@ class CheckCommand(Command):
     """The options of ``check``."""
 
     target: tuple[str, ...] = field(default=(), metadata=_TARGET)
-    backend: str = field(default=DEFAULT_RUNTIME, metadata=_BACKEND)
+    backend: str | None = field(default=None, metadata=_TARGET_BACKEND)
     skip: tuple[str, ...] = field(
         default=(),
         metadata=_flag("Leave sites alone whose id or node name matches. Repeatable.", "GLOB"),

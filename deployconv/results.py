@@ -53,9 +53,10 @@ class OutputFile:
 
 # --- Sites: the upsampling layers of a model ------------------------------------------------
 
-FormName = Literal["crop", "pad", "split", "separable", "matrix", "conv", "normalised"]
-"""The forms that a rewritten layer can have. ``conv`` is a Conv without a shuffle, ``normalised``
-the ConvTranspose itself with explicit pads."""
+FormName = Literal["crop", "pad", "split", "separable", "matrix", "polyphase", "conv", "normalised"]
+"""The forms that a rewritten layer can have. ``conv`` is a Conv without a shuffle, ``polyphase`` an
+interpolating Resize as a Conv of its phases, ``normalised`` the ConvTranspose itself with explicit
+pads."""
 ShuffleName = Literal[
     "dcr",
     "crd",

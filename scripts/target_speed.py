@@ -19,6 +19,7 @@ from math import exp, log
 from pathlib import Path
 
 import onnx
+import onnx.version_converter
 from zoo.export import export
 from zoo.large import DECODERS, LARGE
 
@@ -30,10 +31,20 @@ from deployconv.runtimes.toolchains.call import Refusal, ToolchainProcess
 from deployconv.runtimes.toolchains.catalogue import Toolchain, get_toolchain
 from deployconv.runtimes.toolchains.environments import installed
 from deployconv.runtimes.worker_process import Limits
+from deployconv.targets.catalogue import find_target
 
 COUNTED = ("cycles", "multiplications")
 """Notes of a toolchain that say more than a time on this machine."""
 _LIMITS = Limits(seconds=900)
+
+
+def with_opset_of(target: str, model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with no newer operators than the target takes."""
+    newest = find_target(target).takes.max_opset
+    opset = next(entry.version for entry in model.opset_import if not entry.domain)
+    if newest is None or opset <= newest:
+        return model
+    return onnx.version_converter.convert_version(model, newest)
 
 
 def compared(
@@ -94,9 +105,8 @@ def main() -> int:
         if not fnmatch(sample.name, chosen.only):
             continue
         try:
-            before, after, unit = compared(
-                chosen.target, toolchain, python, export(sample), chosen.runs
-            )
+            model = with_opset_of(chosen.target, export(sample))
+            before, after, unit = compared(chosen.target, toolchain, python, model, chosen.runs)
         except Refusal as refusal:
             print(f"{sample.name}: {refusal}", flush=True)
             continue

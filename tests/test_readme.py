@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import click
 import pytest
 
 import deployconv
@@ -30,7 +31,7 @@ from deployconv.targets.profile import PROFILE_KEYS, RULE_KEYS, TAKES_KEYS, read
 from tests.test_layers import ORDER
 
 ROOT = Path(__file__).parent.parent
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS]
 
 TARGET = results.TargetModel("npu", "an NPU", "", "")
@@ -38,7 +39,9 @@ TARGET = results.TargetModel("npu", "an NPU", "", "")
 MAKERS = {"Reason", "skip"}
 """What makes a reason: the class, and the helpers in `match`."""
 
-COMMANDS: dict[str, Any] = app.commands
+COMMANDS: dict[str, Any] = {
+    name: one for name, one in app.commands.items() if not isinstance(one, click.Group)
+}
 
 
 def page(name: str) -> str:
@@ -159,7 +162,7 @@ def test_mentioned_options_exist(path: Path) -> None:
     elsewhere = {
         *("--help", "--version", "--debug", "--no-x"),  # of every command; a placeholder
         *("--table", "--system-site-packages", "--show"),  # of scripts, venv, jetson_clocks
-        *("--keep", "--frameworks", "--environments", "--quick"),  # of scripts
+        *("--keep", "--frameworks", "--environments", "--quick", "--tables"),  # of scripts
     }
     assert flags(path.read_text(encoding="utf-8")) <= known | elsewhere
 
@@ -324,9 +327,9 @@ def test_fields_of_a_new_row_are_those_of_the_registry(title: str, row: Any) -> 
 
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"([a-z0-9-]+\.md)$", navigation, re.MULTILINE)) == [
+    assert sorted(re.findall(r"([a-z0-9-]+\.md)$", navigation, re.MULTILINE)) == sorted(
         path.name for path in DOCS
-    ]
+    )
 
 
 def test_the_readme_is_for_the_first_five_minutes() -> None:

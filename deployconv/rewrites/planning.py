@@ -34,11 +34,17 @@ from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.fold import fold_after
 from deployconv.rewrites.kept import folded_in_place
 from deployconv.rewrites.moved import MOVES, moved_after
-from deployconv.rewrites.resample import plan_resample
 from deployconv.rewrites.split_conv import plan_split
 from deployconv.rewrites.trim import trim_after
-from deployconv.rewrites.ways import MAY_NOT_FIT, first_form, plan_form, reencoded
-from deployconv.rewrites.within import broken_by, first_within, write
+from deployconv.rewrites.ways import (
+    MAY_NOT_FIT,
+    RESAMPLE_FORMS,
+    first_form,
+    plan_form,
+    reencoded,
+    resampled,
+)
+from deployconv.rewrites.within import broken_by, write
 
 _NOTHING_TO_DO = ("already-explicit", "already-lowered")
 """Reasons why a layer is written as it should be."""
@@ -256,7 +262,7 @@ def _plan_form(
         return PlannedSite(site, site, _report(site, "kept", site.unless_faster))
     longer: Site = site
     if isinstance(site, ResampleSite):
-        rewrite = first_within([("matrix", plan_resample(site))], site.restrictions)
+        rewrite = resampled(site, request)
     elif isinstance(site, ShuffleSite):
         rewrite = reencoded(site, request)
     elif isinstance(site, ConcatSite):
@@ -397,9 +403,10 @@ def _fallbacks(planned: Sequence[PlannedSite], options: RewriteOptions) -> Itera
         yield f"shuffle '{options.shuffle}' has no effect: no layer is rewritten with a shuffle"
     for item in planned:
         found = {"form": item.report.form, "shuffle": item.report.shuffle}
+        expected = RESAMPLE_FORMS if isinstance(item.site, ResampleSite) else MAY_NOT_FIT
         asked = {
             "shuffle": options.shuffle,
-            "form": options.form if options.form in MAY_NOT_FIT else "auto",
+            "form": options.form if options.form in expected else "auto",
         }
         for kind, name in asked.items():
             if name != "auto" and found[kind] not in (None, name):

@@ -49,6 +49,7 @@ def limits(takes: Takes) -> Iterator[str]:
         "a literal -1 in a Reshape": takes.reshape_minus_one,
         "a Reshape to sizes that are computed as the model runs": takes.computed_shapes,
         "a Slice that crops the result": takes.restrictions.crops,
+        "a Pad that repeats the edge of an image": takes.edge_pads,
         "pads of a ConvTranspose": takes.transposed_pads,
         "names of dynamic sizes in value_info": takes.symbolic_shapes,
     }

@@ -8,6 +8,7 @@ from math import gcd, prod
 from typing import Any
 
 from deployconv.match import ConcatSite, ResampleSite, ShuffleSite, Site, UpsampleSite
+from deployconv.match.attributes import has_references
 
 Value = bool | int | str | None
 """A fact of one layer; None if it is not known, or not of this kind of layer."""
@@ -29,8 +30,15 @@ class Fact:
 
 
 def facts_of(site: Site) -> Mapping[str, Value]:
-    """Return every fact of one layer by its name."""
-    return {name: fact.of(site) for name, fact in FACTS.items()}
+    """Return every fact of one layer by its name.
+
+    Of a layer whose attributes are parameters of a function, only what does not depend on them.
+    """
+    known = _WITHOUT_ATTRIBUTES if has_references(site.layer) else FACTS
+    return {name: fact.of(site) if name in known else None for name, fact in FACTS.items()}
+
+
+_WITHOUT_ATTRIBUTES = ("pattern", "operator", "dtype", "quantized")
 
 
 def _attribute(site: Site, name: str, default: Any = None) -> Any:
@@ -226,6 +234,19 @@ def _of_resample(of: Callable[[ResampleSite], Value]) -> Callable[[Site], Value]
     return lambda site: of(site) if isinstance(site, ResampleSite) else None
 
 
+def _rounds(site: ResampleSite) -> Value:
+    """Whether an output length is no product of scale and input length; None if not known."""
+    lengths = [(one.outputs, one.inputs, one.scale) for one in site.axes]
+    if all(_is_whole(scale) and scale > 1 for _, _, scale in lengths):
+        return False
+    known = [made != before * scale for made, before, scale in lengths if before is not None]
+    return any(known) if len(known) == len(lengths) else None
+
+
+def _is_whole(scale: float) -> bool:
+    return (scale if scale > 1 else 1 / scale).is_integer()
+
+
 FACTS: Mapping[str, Fact] = {
     "pattern": Fact(str, lambda site: site.pattern, "the pattern, as `inspect` shows it"),
     "operator": Fact(str, lambda site: str(site.layer.op), "the operator that the layer ends in"),
@@ -276,10 +297,15 @@ FACTS: Mapping[str, Fact] = {
         _of_resample(lambda site: site.how.cubic_coeff_a == -0.75),
         "cubic_coeff_a is -0.75, or is not stated",
     ),
+    "rounded_length": Fact(
+        bool,
+        _of_resample(_rounds),
+        "the output length of an interpolating Resize is rounded, as its scale gives a fraction",
+    ),
     "whole_scale": Fact(
         bool,
-        _of_resample(lambda site: all(axis.outputs % axis.inputs == 0 for axis in site.axes)),
-        "an interpolating Resize enlarges by whole numbers",
+        _of_resample(lambda site: all(_is_whole(axis.scale) for axis in site.axes)),
+        "an interpolating Resize enlarges or shrinks by whole numbers",
     ),
     "enlarges": Fact(
         bool,

@@ -28,7 +28,7 @@ _DTYPES = (
 )
 _SWITCHES = (
     *("dynamic_sizes", "integer_bias", "reshape_zero", "reshape_minus_one", "computed_shapes"),
-    *("crops", "transposed_pads", "shuffle_in_twos", "symbolic_shapes"),
+    *("crops", "transposed_pads", "edge_pads", "shuffle_in_twos", "symbolic_shapes"),
 )
 """Keys of ``takes`` that are true or false."""
 
@@ -95,8 +95,8 @@ class Takes:
         min_opset, max_opset: the versions of the ONNX operators.
         dynamic_sizes: whether the inputs of a model may have dynamic sizes.
         integer_bias: whether the bias of a quantized layer may be int32.
-        reshape_zero, reshape_minus_one, computed_shapes, crops, transposed_pads, shuffle_in_twos,
-            symbolic_shapes: see `Restrictions`.
+        reshape_zero, reshape_minus_one, computed_shapes, crops, transposed_pads, edge_pads,
+            shuffle_in_twos, symbolic_shapes: see `Restrictions`.
     """
 
     operators: frozenset[str] | None = None
@@ -112,6 +112,7 @@ class Takes:
     computed_shapes: bool = True
     crops: bool = True
     transposed_pads: bool = True
+    edge_pads: bool = True
     shuffle_in_twos: bool = False
     symbolic_shapes: bool = True
 

@@ -99,7 +99,7 @@ def test_check_statuses(
     api.answers["check"] = CheckReport(models)  # type: ignore[arg-type]
     assert main(["check", "a.onnx", "models"]) == status
     options = {
-        **{"target": (), "backend": "ort", "skip": (), "shape": {}},
+        **{"target": (), "backend": None, "skip": (), "shape": {}},
         **{"inputs": None, "seed": 0, "strict": False, "report": None},
     }
     assert api.calls == [("check", ([A, Path("models")],), options)]

@@ -18,7 +18,7 @@ from tests.report import samples
 DEFAULTS = {
     "output": Path("dir/net.deploy.onnx"),
     "policy": None,
-    "backend": "ort",
+    "backend": None,
     "form": "auto",
     "shuffle": "auto",
     "only": (),

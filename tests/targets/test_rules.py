@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from deployconv.graph.load import load
 from deployconv.graph.view import view
 from deployconv.match import Site, find_sites
 from deployconv.options import RewriteOptions
+from deployconv.restrictions import UNRESTRICTED, Restrictions
 from deployconv.targets.catalogue import target_names
 from deployconv.targets.facts import FACTS, facts_of
-from deployconv.targets.profile import Profile, Rule, read_profile
-from deployconv.targets.rules import TargetRules, judge, rules_for
+from deployconv.targets.profile import Profile, Rule, Takes, read_profile
+from deployconv.targets.rules import TargetRules, intersection, judge, rules_for
 from tests.build import conv_transpose, integers
 
 
@@ -212,6 +214,31 @@ def test_every_profile_judges_every_form(name: str) -> None:
         needed = said.verdict in ("refused", "misread")
         assert asked.required or not needed or said.action == "keep"
         assert (asked.keep is None) == (said.action != "keep")
+
+
+def test_everything_that_may_be_restricted_is_a_key() -> None:
+    assert {one.name for one in fields(Restrictions)} <= {one.name for one in fields(Takes)}
+    limits = Takes(frozenset({"Conv"}), {"DCR": (2,)}, 4, reshape_zero=False, edge_pads=False)
+    made = limits.restrictions
+    assert (made.operators, made.max_rank, made.reshape_zero) == ({"Conv"}, 4, False)
+    assert (made.crops, made.edge_pads) == (False, False)  # there is no Slice
+
+
+def test_what_two_targets_take() -> None:
+    one = Restrictions(frozenset({"Conv", "Relu"}), {"DCR": (2, 4), "CRD": None}, 6, crops=False)
+    other = Restrictions(frozenset({"Conv"}), {"DCR": None, "CRD": (3,)}, None, edge_pads=False)
+    both = intersection(one, other)
+    assert (both.operators, both.max_rank) == ({"Conv"}, 6)
+    assert both.depth_to_space == {"DCR": (2, 4), "CRD": (3,)}
+    assert (both.crops, both.edge_pads, both.reshape_zero) == (False, False, True)
+    assert intersection(both, UNRESTRICTED) == both == intersection(UNRESTRICTED, both)
+    assert (
+        intersection(
+            Restrictions(depth_to_space={"DCR": None}), Restrictions(depth_to_space={"CRD": None})
+        ).depth_to_space
+        == {}
+    )
+    assert intersection(Restrictions(shuffle_in_twos=True), UNRESTRICTED).shuffle_in_twos
 
 
 def test_a_rule_is_what_a_layer_is_judged_by() -> None:

@@ -9,7 +9,9 @@ import pytest
 from onnx import ModelProto
 
 import deployconv
+from deployconv.api import _backend
 from deployconv.errors import CheckFailed, UsageError
+from deployconv.options import CheckCommand, RewriteCommand
 from tests.build import conv_transpose, integers
 from tests.targets.npu import NPU, dcgan, unet, written
 
@@ -167,6 +169,39 @@ def test_portable_changes_nothing_and_ort_is_policy_cost() -> None:
     assert [(a.status, a.candidates) for a in ort.sites] == [
         (b.status, b.candidates) for b in cost.sites
     ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "backend"),
+    [
+        ('package = "numpy"\nbackend = "openvino"', "openvino"),
+        ('package = "no_such_package"\nbackend = "openvino"', "ort"),
+        ('package = "numpy"\nbackend = "tensorrt-rtx"', "ort"),  # it runs on a GPU only
+        ('package = "numpy"', "ort"),
+    ],
+)
+def test_models_run_on_the_target_if_it_is_here(keys: str, backend: str, tmp_path: Path) -> None:
+    target = written(tmp_path, keys)
+    assert _backend(RewriteCommand(target=("ort-web", target))) == backend
+    assert _backend(CheckCommand(target=(target,))) == backend
+    assert _backend(RewriteCommand(target=(target,), backend="ort:cuda")) == "ort:cuda"
+
+
+def test_a_file_that_names_no_backend(tmp_path: Path) -> None:
+    target = written(tmp_path, 'package = "numpy"\nbackend = "openvno"')
+    with pytest.raises(UsageError, match="unknown backend 'openvno'"):
+        deployconv.rewrite(unet(), target=target)
+
+
+def test_what_is_needed_is_rewritten_under_every_policy() -> None:
+    odd = conv_transpose(integers(2, 3, 3, 3), (4, 4), strides=[2, 2], output_shape=[8, 8])
+    even = conv_transpose(integers(2, 3, 3, 3), (4, 4), strides=[2, 2])
+
+    def status(model: ModelProto) -> str:
+        options = {"policy": "cost", "verify": False, "bench": False}
+        return deployconv.rewrite(model, target="mnn", backend="ort", **options).sites[0].status
+
+    assert (status(odd), status(even)) == ("rewritten", "kept")
 
 
 def test_the_input_is_left_as_it_was(tmp_path: Path) -> None:

@@ -178,6 +178,8 @@ def words(error: BaseException) -> str:
         text = text.splitlines()[-1]
     elif not isinstance(error, RuntimeError):
         text = text if text == type(error).__name__ else f"{type(error).__name__}: {text}"
+    if error.__cause__ is not None:
+        text = f"{text}: {error.__cause__}"
     line = " ".join(_ESCAPE.sub("", text).split("Stack backtrace")[0].split())
     return _FOLDER.sub("", line)[:_QUOTED]
 
