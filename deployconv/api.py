@@ -399,7 +399,7 @@ def build(
     Args:
         model: a file, its bytes, or a ModelProto, which is left untouched.
         target: compute capabilities such as ``sm89``, for which no GPU is needed; none for the
-            GPU of this machine. Or targets whose toolchain is installed, see `install_toolchain`.
+            GPU of this machine. Or targets whose toolchain ``deployconv target install`` installed.
         backend: ``tensorrt-rtx`` or ``tensorrt``; None for the first that is installed.
         shape: sizes of dynamic inputs by name: one shape, or smallest, optimal, largest.
         engine: where to write the engine; with several targets each goes to a file of its own,

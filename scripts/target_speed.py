@@ -14,12 +14,12 @@ import argparse
 import statistics
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatch
 from math import exp, log
 from pathlib import Path
 
 import onnx
-import onnx.version_converter
 from zoo.export import export
 from zoo.large import DECODERS, LARGE
 
@@ -36,15 +36,6 @@ from deployconv.targets.catalogue import find_target
 COUNTED = ("cycles", "multiplications")
 """Notes of a toolchain that say more than a time on this machine."""
 _LIMITS = Limits(seconds=900)
-
-
-def with_opset_of(target: str, model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with no newer operators than the target takes."""
-    newest = find_target(target).takes.max_opset
-    opset = next(entry.version for entry in model.opset_import if not entry.domain)
-    if newest is None or opset <= newest:
-        return model
-    return onnx.version_converter.convert_version(model, newest)
 
 
 def compared(
@@ -101,11 +92,12 @@ def main() -> int:
         print(f"{chosen.target}: not installed: deployconv target install {toolchain.name}")
         return 3
     ratios: dict[str, float] = {}
+    newest = find_target(chosen.target).takes.max_opset
     for sample in LARGE if chosen.all else DECODERS:
         if not fnmatch(sample.name, chosen.only):
             continue
         try:
-            model = with_opset_of(chosen.target, export(sample))
+            model = export(replace(sample, opset=min(sample.opset, newest or sample.opset)))
             before, after, unit = compared(chosen.target, toolchain, python, model, chosen.runs)
         except Refusal as refusal:
             print(f"{sample.name}: {refusal}", flush=True)
