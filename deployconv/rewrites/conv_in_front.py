@@ -235,16 +235,21 @@ def with_products(
 ) -> ConvInFront | None:
     """The same with products in place of Resizes; None if there are none to write so.
 
-    A linear Resize by whole factors stays unless ``every`` one is to go.
+    A linear Resize by whole factors stays. With ``every`` none that interpolates may stay.
     """
-    inside = {id(node) for node in rewrite.nodes}
+    known = {id(site.layer): site for site in sites}
     products: dict[int, Resample] = {}
-    for site in sites:
-        if id(site.layer) not in inside or all(axis.inputs == 1 for axis in site.axes):
+    for resize in rewrite.mixed.resizes:
+        site = known.get(id(resize.node))
+        if resize.mode == "nearest" or resize.changes_nothing:
             continue
-        planned = plan_products(site)
-        if isinstance(planned, Resample) and (every or _gains(site)):
-            products[id(site.layer)] = planned
+        if resize.repeats_one_pixel and not every:
+            continue
+        planned = plan_products(site) if site is not None and (every or _gains(site)) else None
+        if isinstance(planned, Resample):
+            products[id(resize.node)] = planned
+        elif every:
+            return None
     return _in_front(rewrite.mixed, products) if products else None
 
 
