@@ -34,7 +34,8 @@ from deployconv.results import Macs
 from deployconv.rewrites.affine import Affine
 from deployconv.rewrites.base import Oracle, Summary, Trial
 from deployconv.rewrites.emit import Emitter
-from deployconv.rewrites.mixed_images import Branch, MixedImages, mixed_images_after
+from deployconv.rewrites.mixed_images import Branch, MixedImages
+from deployconv.rewrites.mixed_images_search import mixed_images_after
 from deployconv.rewrites.resample import Resample, plan_products
 from deployconv.rewrites.resample_trial import resized_to, weights_oracle
 from deployconv.rewrites.resize_on_integers import Bound, DrawnResize, TrialSizes
