@@ -107,12 +107,13 @@ class ConvInFront:
     @property
     def summary(self) -> Summary:
         """Its multiplications are those for one pixel of the first image that is resized."""
-        mixed = self.mixed
-        first = next(branch for branch in mixed.branches if branch.resize is not None)
-        pixels = first.shapes[0][0] * prod(first.shapes[0][2:])
-        before, after = (round(macs / pixels) for macs in mixed.macs)
+        mixed, macs = self.mixed, None
+        if mixed.macs is not None:
+            first = next(one for one in mixed.resizes if one.axes and one.mode != "nearest")
+            pixels = first.before[0] * prod(first.before[2:])
+            macs = Macs(*(round(one / pixels) for one in mixed.macs))
         products = any(isinstance(group.writer, Products) for group in self.groups)
-        return Summary("matrix" if products else None, macs=Macs(before, after))
+        return Summary("matrix" if products else None, macs=macs)
 
     def emit(self, emitter: Emitter) -> None:
         weights, bias = self.mixed.weights

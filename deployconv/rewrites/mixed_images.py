@@ -66,7 +66,8 @@ class MixedImages:
         dtype: element type of all images.
         saved: multiplications that are saved if the weights come before the Resizes; elements that
             are moved are counted as multiplications too.
-        macs: multiplications of the 1x1 Convs before and after.
+        macs: multiplications of the 1x1 Convs before and after, at the sizes of the first instance;
+            None if they depend on sizes that are not known.
     """
 
     scope: Scope
@@ -77,7 +78,7 @@ class MixedImages:
     images: Instance
     dtype: str
     saved: int
-    macs: tuple[int, int]
+    macs: tuple[int, int] | None
 
     @property
     def output(self) -> str:

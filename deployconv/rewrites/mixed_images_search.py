@@ -14,6 +14,7 @@ from math import prod
 import onnx_graphsurgeon as gs
 
 from deployconv.graph.scope import Scope
+from deployconv.graph.shapes import Instance
 from deployconv.graph.tensors import dtype_name
 from deployconv.graph.view import View
 from deployconv.rewrites.affine import Affine, images_of, is_affine, multiplications, only_adds
@@ -188,7 +189,7 @@ class _Search:
             images=instances[0],
             dtype=str(*dtypes),
             saved=0,
-            macs=(0, 0),
+            macs=None,
         )
         made = _measured(made)
         return made if made.saved > 0 else None
@@ -295,26 +296,42 @@ class _Search:
 
 
 def _measured(mixed: MixedImages) -> MixedImages:
-    """``mixed`` with the multiplications before and after, at the sizes of its first instance."""
-    instance = mixed.images
+    """``mixed`` with the multiplications before and after, at the sizes of its first instance.
+
+    If the factors of its Resizes are not known they count as 2.
+    """
+    known = all(one.fixed or one.scales or one.repeats_one_pixel for one in mixed.resizes)
+    shapes = mixed.images if known else _doubled(mixed)
     before = after = 0
     moved = [0, 0]
     for layer in mixed.layers:
-        shape = instance[layer.output]
+        shape = shapes[layer.output]
         if isinstance(layer, ResizedImage):
             moved[0] += 0 if layer.changes_nothing else _per_element(layer) * prod(shape)
         else:
             before += multiplications(layer) * _pixels(shape)
             moved[0] += _MOVED * prod(shape) if not multiplications(layer) else 0
-    whole = instance[mixed.output]
+    whole = shapes[mixed.output]
     for branch in mixed.branches:
-        shape = instance[branch.source]
-        after += branch.mixed * branch.channels * mixed.width * _pixels(shape)
+        after += branch.mixed * branch.channels * mixed.width * _pixels(shapes[branch.source])
         if branch.resize is not None and not branch.resize.repeats_one_pixel:
             moved[1] += _per_element(branch.resize) * prod(whole)
         moved[1] += _MOVED * prod(whole)
     saved = before + moved[0] - after - moved[1]
-    return replace(mixed, saved=saved, macs=(before, after))
+    return replace(mixed, saved=saved, macs=(before, after) if known else None)
+
+
+def _doubled(mixed: MixedImages) -> Instance:
+    """Shapes of all images if each Resize makes two pixels of one, along each axis."""
+    small = {one.source for one in mixed.resizes}
+    for layer in reversed(mixed.layers):
+        if layer.output in small and not isinstance(layer, ResizedImage):
+            small.update(images_of(layer))
+    return {
+        name: (1, mixed.channels[name], *[1 if name in small else 2] * mixed.rank)
+        for name in mixed.images
+        if name in mixed.channels
+    }
 
 
 def _per_element(resize: ResizedImage) -> int:

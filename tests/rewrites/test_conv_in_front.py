@@ -523,6 +523,20 @@ def test_policy_cost_moves_it_and_the_first_resize_stands_for_all() -> None:
     assert_equal_results(before, after)
 
 
+def test_policy_cost_moves_it_at_dynamic_sizes_too() -> None:
+    body = (
+        "s = Shape(d) hw = Slice(s, two, four) u = Shape(a) nc = Slice(u, zero, two)"
+        f" to = Concat<axis=0>(nc, hw) r = {LINEAR}(a, , , to) c = Concat<axis=1>(d, r)"
+        " h = Conv(c, w128_32, b32) y = Relu(h)"
+    )
+    before = network(body, {"a": "n,64,h,w", "d": "n,64,k,l"}, PARTS)
+    done, after = rewrite(before, policy="cost", shape={"a": (1, 64, 8, 8), "d": (1, 64, 32, 32)})
+    (site,) = done.sites
+    assert site.status == "rewritten"
+    assert ops(after)["Conv"] == 2
+    assert_equal_results(before, after)
+
+
 def test_policy_all_leaves_it_alone() -> None:
     before = network(*HEAD)
     done, after = rewrite(before)
