@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deployconv.errors import DeployconvError, UsageError
+from deployconv.errors import CheckFailed, DeployconvError, UsageError
 from deployconv.options import (
     DEFAULT_BENCH_SECONDS,
     DEFAULT_RUNTIME,
@@ -38,6 +38,7 @@ from deployconv.options import (
 from deployconv.results import (
     BuildReport,
     CheckReport,
+    Displayed,
     Inspection,
     Latency,
     ModelCheck,
@@ -128,6 +129,7 @@ def rewrite(
     cache: bool = True,
     max_memory: float = 1.1,
     threads: int | None = None,
+    report: str | Path | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Rewriting:
     """Rewrite upsampling layers as Conv, pixel shuffle and crop; check, time and write the model.
@@ -172,6 +174,8 @@ def rewrite(
             on ``ort``; infinity to measure none.
         threads: threads of the backend, and those that ``cost`` predicts for; None for all
             processors.
+        report: where to write a report as one HTML file, also if a check fails; it collects
+            pictures of the changed nodes, differences of the outputs, and the time per layer.
         on_progress: called with the part of the measurements that is done, 0 to 1.
 
     Returns:
@@ -213,11 +217,25 @@ def rewrite(
         cache=cache,
         max_memory=max_memory,
         threads=threads,
+        report=_path(report),
     )
+    _check_report(options.report)
     if verify or policy == "fastest" or backend != DEFAULT_RUNTIME:
         get_backend(backend)  # a missing library is reported before any work
     request = _request(_source(model), options, on_progress)
-    return rewrite_model(load(model), request)
+    try:
+        done = rewrite_model(load(model), request)
+    except CheckFailed as failure:
+        if failure.result is not None and options.report is not None:
+            from deployconv.report.document import of_rewriting
+
+            _write_report(options.report, of_rewriting(failure.result) | {"message": str(failure)})
+        raise
+    if options.report is not None:
+        from deployconv.report.document import of_rewriting
+
+        _write_report(options.report, of_rewriting(done))
+    return done
 
 
 def verify(
@@ -229,6 +247,7 @@ def verify(
     inputs: str | Path | ArrayMap | None = None,
     seed: int = 0,
     threads: int | None = None,
+    report: str | Path | None = None,
 ) -> tuple[Parity, ...]:
     """Compare the outputs of two models with the same interface, once per backend.
 
@@ -240,6 +259,7 @@ def verify(
         inputs: arrays by input name, or an ``.npz`` file of them, instead of random ones.
         seed: seed of the random inputs.
         threads: threads of the backend; None for all processors.
+        report: where to write a report as one HTML file.
 
     Raises:
         UsageError, ModelError: the call or a model is at fault, or the interfaces differ.
@@ -254,13 +274,22 @@ def verify(
         inputs=_inputs(inputs),
         seed=seed,
         threads=threads,
+        report=_path(report),
     )
+    _check_report(options.report)
     for name in options.backend:
         get_backend(name)  # a missing library is reported before any work
     for model in (reference, candidate):
         load(model)
     pair, feed = (_source(reference), _source(candidate)), _feed(options)
-    return tuple(check_parity(*pair, name, feed, threads) for name in options.backend)
+    checks = tuple(check_parity(*pair, name, feed, threads) for name in options.backend)
+    if options.report is not None:
+        from deployconv.details.collect import compare_outputs_in_detail
+        from deployconv.report.document import of_verification
+
+        details = compare_outputs_in_detail(pair, options.backend[0], feed, threads)
+        _write_report(options.report, of_verification(checks, details))
+    return checks
 
 
 def bench(
@@ -276,6 +305,7 @@ def bench(
     budget: float = DEFAULT_BENCH_SECONDS,
     profile: bool = False,
     cuda_graph: bool = False,
+    report: str | Path | None = None,
 ) -> tuple[Latency, ...]:
     """Time one model, or two interleaved, once per backend; times are milliseconds.
 
@@ -292,6 +322,7 @@ def bench(
         budget: seconds that two models may be compared if their ratio is uncertain.
         profile: add the time of each layer, grouped by site, if the backend profiles layers.
         cuda_graph: time launches of captured CUDA graphs, if the backend captures them.
+        report: where to write a report as one HTML file.
 
     Raises:
         UsageError, ModelError: the call or a model is at fault.
@@ -310,7 +341,9 @@ def bench(
         budget=budget,
         profile=profile,
         cuda_graph=cuda_graph,
+        report=_path(report),
     )
+    _check_report(options.report)
     for name in options.backend:
         get_backend(name)  # a missing library is reported before any work
     load(model)
@@ -318,10 +351,17 @@ def bench(
         load(other)
     pair = _source(model), None if other is None else _source(other)
     feed = _feed(options)
-    return tuple(
+    latencies = tuple(
         measure_latency(*pair, name, feed, threads, runs, profile, cuda_graph, budget)
         for name in options.backend
     )
+    if options.report is not None:
+        from deployconv.report.document import of_timing
+        from deployconv.runtimes.base import label_of
+
+        names = [label_of(source) for source in pair if source is not None]
+        _write_report(options.report, of_timing(latencies, names))
+    return latencies
 
 
 def build(
@@ -383,6 +423,7 @@ def check(
     inputs: str | Path | ArrayMap | None = None,
     seed: int = 0,
     strict: bool = False,
+    report: str | Path | None = None,
     on_result: Callable[[ModelCheck], None] | None = None,
 ) -> CheckReport:
     """Rewrite and prove models in memory; nothing is written.
@@ -396,6 +437,7 @@ def check(
         inputs: arrays by input name, or an ``.npz`` file of them, instead of random ones.
         seed: seed of the random inputs.
         strict: a model with a site that is left alone fails.
+        report: where to write a report of all models as one HTML file.
         on_result: called with each verdict as it is known.
 
     Raises:
@@ -412,11 +454,18 @@ def check(
         inputs=_inputs(inputs),
         seed=seed,
         strict=strict,
+        report=_path(report),
     )
+    _check_report(options.report)
     get_backend(options.backend)  # a missing library is reported before any work
     files = model_files(paths)
     _check_names(options.shape or {}, files)
-    return check_models(files, partial(_proved, options), on_result)
+    done = check_models(files, partial(_proved, options), on_result)
+    if options.report is not None:
+        from deployconv.report.document import of_check
+
+        _write_report(options.report, of_check(done))
+    return done
 
 
 def _proved(options: CheckCommand, path: Path) -> Rewriting:
@@ -495,6 +544,40 @@ def _source(model: Model) -> ModelSource:
 
 def _feed(options: RewriteCommand | RunCommand) -> FeedOptions:
     return FeedOptions(options.shape or {}, options.inputs, options.seed)
+
+
+def _check_report(path: Path | None) -> None:
+    """Raise UsageError before any work if a report cannot be drawn or written."""
+    if path is not None:
+        from deployconv.report.page.render import require_libraries, require_writable
+
+        require_libraries()
+        require_writable(path)
+
+
+def _write_report(path: Path, document: dict[str, Any]) -> None:
+    """Render a document as one HTML file."""
+    from deployconv.report.page.render import write
+
+    write(path, document)
+
+
+def _drawn(result: Displayed) -> str | None:
+    """Return a result as HTML for a notebook; None if a library that draws it is missing."""
+    from deployconv.report.document import of_inspection, of_rewriting, of_verification
+    from deployconv.report.page.render import embedded
+
+    with suppress(UsageError):
+        if isinstance(result, Inspection):
+            return embedded(of_inspection(result))
+        if isinstance(result, Rewriting):
+            return embedded(of_rewriting(result))
+        if isinstance(result, Parity):
+            return embedded(of_verification([result]))
+    return None
+
+
+Displayed.draw = _drawn
 
 
 def _path(given: str | Path | None) -> Path | None:

@@ -127,6 +127,7 @@ _INPUTS = _flag(
 )
 _SEED = _flag("Seed of the random inputs.", "N", minimum=0)
 _THREADS = _flag("Threads of the runtime. Default: all processors.", "N", minimum=1, maximum=1024)
+_REPORT = _flag("Also write a report as one HTML file.", "FILE.html")
 _FREEZE_INITIALIZERS = _flag("Treat initializers that are also graph inputs as constants.")
 
 
@@ -268,6 +269,7 @@ class RewriteCommand(Command, SiteOptions):
             minimum=0,
         ),
     )
+    report: Path | None = field(default=None, metadata=_REPORT)
     force: bool = field(default=False, metadata=_flag("Overwrite an existing output."))
     dry_run: bool = field(default=False, metadata=_flag("Do everything but write the model."))
 
@@ -286,6 +288,8 @@ class RunCommand(Command):
 @dataclass(frozen=True, kw_only=True)
 class VerifyCommand(RunCommand):
     """The options of ``verify``."""
+
+    report: Path | None = field(default=None, metadata=_REPORT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,6 +316,7 @@ class BenchCommand(RunCommand):
         default=False,
         metadata=_flag("Time launches of a captured CUDA graph", capability="captures_graphs"),
     )
+    report: Path | None = field(default=None, metadata=_REPORT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,6 +378,7 @@ class CheckCommand(Command):
     strict: bool = field(
         default=False, metadata=_flag("Fail each model with a site that is not rewritten.")
     )
+    report: Path | None = field(default=None, metadata=_REPORT)
 
 
 def path_of(given: object) -> Path:

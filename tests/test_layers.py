@@ -24,6 +24,7 @@ ORDER = (
     ("runtimes",),
     ("proof",),
     ("search",),
+    ("details",),
     ("rewriting", "gate"),
     ("report",),
     ("api",),

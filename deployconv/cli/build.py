@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from deployconv.cli.parameters import Json, Model, arguments, model_from, with_options
+from pathlib import Path
+
+import click
+
+from deployconv.cli.parameters import (
+    arguments,
+    json_flag,
+    model_argument,
+    model_from,
+    with_options,
+)
 from deployconv.cli.terminal import progress
 from deployconv.errors import CheckFailed
 from deployconv.options import BuildCommand
 
 
+@click.command
+@model_argument
 @with_options(BuildCommand)
-def build(model: Model, options: BuildCommand, json: Json = False) -> None:
-    """Compile a model with TensorRT."""
+@json_flag
+def build(model: Path, options: BuildCommand, json: bool) -> None:
+    """Compile a model with TensorRT.
+
+    MODEL is an ONNX model file, or - for standard input.
+    """
     from deployconv import api
     from deployconv.report import console, document
     from deployconv.report.lines import failure_line

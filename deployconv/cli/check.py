@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from deployconv.cli.parameters import Json, arguments, as_path, with_options
+from deployconv.cli.parameters import arguments, as_path, json_flag, with_options
 from deployconv.cli.terminal import diagnose
 from deployconv.errors import UsageError
 from deployconv.options import CheckCommand
@@ -16,27 +16,16 @@ if TYPE_CHECKING:
     from deployconv.results import ModelCheck
 
 
+@click.command
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=as_path)
 @with_options(CheckCommand)
-def check(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PATH", help="Models, or folders that are searched for them.", parser=as_path
-        ),
-    ],
-    options: CheckCommand,
-    junit: Annotated[
-        Path | None,
-        typer.Option(
-            "--junit",
-            metavar="FILE.xml",
-            help="Write a JUnit XML report as well.",
-            parser=as_path,
-        ),
-    ] = None,
-    json: Json = False,
-) -> int:
-    """Rewrite and prove models in memory, as a test in CI."""
+@click.option("--junit", metavar="FILE.xml", type=as_path, help="Write a JUnit XML report as well.")
+@json_flag
+def check(paths: tuple[Path, ...], options: CheckCommand, junit: Path | None, json: bool) -> int:
+    """Rewrite and prove models in memory, as a test in CI.
+
+    Each PATH is a model, or a folder that is searched for models.
+    """
     if junit is not None and not junit.parent.is_dir():
         raise UsageError(f"--junit {junit}: there is no folder {junit.parent}; create it first")
     from deployconv import api
@@ -50,7 +39,7 @@ def check(
         if not json:
             console.print_check(out, result)
 
-    report = api.check(paths, **arguments(options), on_result=on_result)
+    report = api.check(list(paths), **arguments(options), on_result=on_result)
     if junit is not None:
         write_junit(report, junit)
     if json:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from deployconv.cli.parameters import Json, Model, arguments, model_from, with_options
+from pathlib import Path
+
+import click
+
+from deployconv.cli.parameters import (
+    arguments,
+    json_flag,
+    model_argument,
+    model_from,
+    with_options,
+)
 from deployconv.cli.terminal import progress
 from deployconv.options import InspectCommand
 
 
+@click.command
+@model_argument
 @with_options(InspectCommand)
-def inspect(model: Model, options: InspectCommand, json: Json = False) -> None:
-    """List the upsampling layers and what rewrite would do."""
+@json_flag
+def inspect(model: Path, options: InspectCommand, json: bool) -> None:
+    """List the upsampling layers and what rewrite would do.
+
+    MODEL is an ONNX model file, or - for standard input.
+    """
     from deployconv import api
     from deployconv.report import console, document
 

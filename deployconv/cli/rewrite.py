@@ -9,7 +9,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployconv.cli.parameters import Json, Model, arguments, model_from, with_options
+import click
+
+from deployconv.cli.parameters import (
+    arguments,
+    json_flag,
+    model_argument,
+    model_from,
+    with_options,
+)
 from deployconv.cli.terminal import progress, warn
 from deployconv.errors import CheckFailed, UsageError
 from deployconv.options import RewriteCommand
@@ -18,9 +26,15 @@ if TYPE_CHECKING:
     from deployconv.results import Rewriting
 
 
+@click.command
+@model_argument
 @with_options(RewriteCommand)
-def rewrite(model: Model, options: RewriteCommand, json: Json = False) -> None:
-    """Rewrite a model, prove and time the result, write it."""
+@json_flag
+def rewrite(model: Path, options: RewriteCommand, json: bool) -> None:
+    """Rewrite a model, prove and time the result, write it.
+
+    MODEL is an ONNX model file, or - for standard input.
+    """
     streamed = str(options.output) == "-"
     if streamed:
         _check_stream(json)

@@ -20,6 +20,7 @@ from deployconv.results import (
     BuildReport,
     CheckReport,
     Compilation,
+    Details,
     Inspection,
     Latency,
     LayerTime,
@@ -59,12 +60,14 @@ def of_rewriting(rewriting: Rewriting) -> Document:
         not_run=[asdict(step) for step in rewriting.not_run],
         warnings=rewriting.warnings,
         changed=rewriting.changed,
+        details=asdict(rewriting.details) if rewriting.details else None,
     )
 
 
-def of_verification(checks: Sequence[Parity]) -> Document:
-    """Describe what `verify` found, one entry per backend."""
-    return _document(parity=[asdict(check) for check in checks])
+def of_verification(checks: Sequence[Parity], details: Details | None = None) -> Document:
+    """Describe what `verify` found, one entry per backend; with ``details`` for a report."""
+    more = {"details": asdict(details)} if details else {}
+    return _document(parity=[asdict(check) for check in checks], **more)
 
 
 def of_timing(latencies: Sequence[Latency], models: Sequence[str]) -> Document:
@@ -209,6 +212,7 @@ def _latency(fields: Mapping[str, Any]) -> Latency:
         low=_optional(fields.get("low")),
         high=_optional(fields.get("high")),
         note=fields.get("note"),
+        times_ms=tuple(tuple(map(float, taken)) for taken in fields.get("times_ms", ())),
     )
 
 
