@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "deployconv"
 
 ORDER = (
     ("results", "_version"),
-    ("errors", "temporary"),
+    ("errors", "temporary", "restrictions"),
     ("options",),
     ("polyphase",),
     ("resampling",),
@@ -44,7 +44,7 @@ ENTRANCES = {"__init__", "__main__"}
 KINDS = {
     *("PolyphaseConv", "SeparableConv", "MatrixProduct", "Reshuffle"),
     *("Resample", "ResamplePhases"),
-    *("Chain", "ConvInFront", "Region", "FoldedLayer", "SplitConv"),
+    *("Chain", "ConvInFront", "Region", "FoldedLayer", "NormalisedLayer", "SplitConv"),
 }
 """The classes of rewrites."""
 ABILITIES = {"emit", "trial", "at_sizes"}

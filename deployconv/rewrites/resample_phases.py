@@ -33,8 +33,11 @@ from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.conv_emit import conv_input, emit_conv
 from deployconv.rewrites.emit import Emitter, conv_attributes
 from deployconv.rewrites.resample_trial import SMALL, drawn, fits, resample_trial
+from deployconv.rewrites.shuffles import SHUFFLES
 from deployconv.rewrites.trial import Array
 
+PhaseForm = Literal["polyphase", "separable"]
+PHASE_FORMS: tuple[PhaseForm, ...] = ("polyphase", "separable")
 Border = Literal["pad", "slices"]
 """How the pixels at the edge are repeated: by an edge Pad, or by Slices and a Concat."""
 Filters = Mapping[int, Filter]
@@ -59,7 +62,7 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
     """
 
     filters: Filters
-    form: Literal["polyphase", "separable"]
+    form: PhaseForm
     shuffle: Shuffle = "auto"
     border: Border = "pad"
 
@@ -118,7 +121,8 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
 
     def _planned(self, layer: UpsampleSite) -> PolyphaseConv | Reason:
         """Its Convs: one, or one per phase if DepthToSpace can then be that of any runtime."""
-        split = self.shuffle == "dcr" and layer.group > 1
+        joins = self.shuffle != "auto" and SHUFFLES[self.shuffle].joins is not None
+        split = layer.group > 1 and (joins or self.shuffle == "dcr")
         return plan_conv(layer, "split" if split else "pad", self.shuffle)
 
     def _layer(
@@ -148,6 +152,7 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
                 for size, pads in zip(sizes, edges, strict=True)
             ),
             original=_no_original,
+            restrictions=site.restrictions,
             input_axes=self.image,
         )
 
@@ -255,7 +260,7 @@ class Step:
 
 def plan_phases(
     site: ResampleSite,
-    form: Literal["polyphase", "separable"] = "polyphase",
+    form: PhaseForm = "polyphase",
     shuffle: Shuffle = "auto",
     border: Border = "pad",
 ) -> ResamplePhases | Reason:

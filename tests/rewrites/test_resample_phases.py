@@ -12,11 +12,13 @@ from onnx import ModelProto
 
 import deployconv
 from deployconv.graph.load import load
-from deployconv.options import RewriteOptions
+from deployconv.options import LayerRequest, RewriteOptions
 from deployconv.proof.certificate import certify
+from deployconv.restrictions import Restrictions
 from deployconv.results import SiteReport
 from deployconv.rewrites.planning import apply, plan_model
 from deployconv.rewrites.resample_phases import ResamplePhases
+from deployconv.rewrites.within import broken_by
 from tests.build import integers, ops, rewrite, run
 from tests.match.graphs import floats, parsed
 
@@ -190,3 +192,36 @@ def test_a_wrong_weight_fails_the_certificate(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(resample_phases, "resampling_filter", wrong)
     with pytest.raises(deployconv.CheckFailed, match="certificate failed"):
         rewrite(resize('mode="cubic"', 1, 1, 2, 2), resample=True)
+
+
+LIMITS: dict[str, tuple[dict[str, Any], str, tuple[float, float]]] = {
+    "no Pad of mode edge": ({"edge_pads": False}, "polyphase", (2, 2)),
+    "no MatMul": (
+        {"operators": frozenset(["Pad", "Conv", "Concat", "DepthToSpace"])},
+        "polyphase",
+        (2, 2),
+    ),
+    "DCR only": ({"depth_to_space": {"DCR": (2,)}, "max_rank": 4}, "polyphase", (2, 2)),
+    "no Slice": ({"crops": False}, "polyphase", (3, 3)),
+    "nothing fits": ({"operators": frozenset(["Relu"])}, "target-restrictions", (2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_only_what_the_target_takes_is_written(name: str) -> None:
+    given, expected, scales = LIMITS[name]
+    limits = Restrictions(**given)
+    options = RewriteOptions(
+        resample=True, request_for=lambda site: LayerRequest("polyphase", restrictions=limits)
+    )
+    original = resize('mode="linear"', 1, 1, *scales, dims="1,3,6,7")
+    planning = plan_model(load(original), options)
+    (item,) = planning.sites
+    if item.rewrite is None:
+        assert item.report.reason is not None
+        assert item.report.reason.code == expected
+        return
+    assert item.report.form == expected
+    assert not broken_by(item.rewrite, limits)
+    assert certify(item.rewrite, "resize").verdict == "exact"
+    close(original, apply(planning).proto, (1, 3, 6, 7))
