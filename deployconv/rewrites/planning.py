@@ -30,6 +30,7 @@ from deployconv.results import Reason, SiteReport, Status
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.chain import chain_after
 from deployconv.rewrites.conv import PolyphaseConv, has_integer_form
+from deployconv.rewrites.conv_in_front import conv_in_front, with_products
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.fold import fold_after
 from deployconv.rewrites.kept import folded_in_place
@@ -142,7 +143,22 @@ def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
             )
             if chain is not None and not broken_by(chain, item.found.restrictions):
                 chains[item.id] = chain
+    if options.policy == "all":
+        chains |= _products_behind_convs(planning)
     return _planning(seen, options, default, chains, keep_others=True)
+
+
+def _products_behind_convs(planning: Planning) -> dict[str, Rewrite]:
+    """By the id of the first Resize, products that come after 1x1 Convs which followed them."""
+    products = (item.site for item in planning.default if item.report.form == "matrix")
+    sites = [site for site in products if isinstance(site, ResampleSite)]
+    found: dict[str, Rewrite] = {}
+    for site in sites:
+        moved = conv_in_front(site, planning.view, planning.excluded)
+        whole = None if moved is None else with_products(moved, sites, every=True)
+        if whole is not None and not broken_by(whole, site.restrictions):
+            found[site.id] = whole
+    return found
 
 
 def apply(planning: Planning) -> Spliced:
@@ -226,7 +242,7 @@ def _plan(site: Site, request: LayerRequest, options: RewriteOptions, seen: View
     The result has no rewrite if there is none; it then has the reason.
     """
     planned = _plan_form(site, request, options, seen)
-    for form, shuffle in request.preferred if planned.rewrite is not None else ():
+    for form, shuffle in request.preferred if planned.selected else ():
         way = replace(request, form=form, shuffle=shuffle)
         preferred = _plan_form(site, way, options, seen)
         if preferred.rewrite is not None and _is_as_asked(preferred.rewrite, way):

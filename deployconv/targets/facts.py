@@ -8,6 +8,7 @@ from math import gcd, prod
 from typing import Any
 
 from deployconv.match import ConcatSite, ResampleSite, ShuffleSite, Site, UpsampleSite
+from deployconv.match.attributes import has_references
 
 Value = bool | int | str | None
 """A fact of one layer; None if it is not known, or not of this kind of layer."""
@@ -29,8 +30,15 @@ class Fact:
 
 
 def facts_of(site: Site) -> Mapping[str, Value]:
-    """Return every fact of one layer by its name."""
-    return {name: fact.of(site) for name, fact in FACTS.items()}
+    """Return every fact of one layer by its name.
+
+    Of a layer whose attributes are parameters of a function, only what does not depend on them.
+    """
+    known = _WITHOUT_ATTRIBUTES if has_references(site.layer) else FACTS
+    return {name: fact.of(site) if name in known else None for name, fact in FACTS.items()}
+
+
+_WITHOUT_ATTRIBUTES = ("pattern", "operator", "dtype", "quantized")
 
 
 def _attribute(site: Site, name: str, default: Any = None) -> Any:

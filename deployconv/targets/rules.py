@@ -9,22 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cached_property, reduce
 
 from deployconv.errors import UsageError
 from deployconv.match import ResampleSite, ShuffleSite, Site
-from deployconv.match.operators import ranked
+from deployconv.match.attributes import has_references
 from deployconv.options import Form, LayerRequest, Policy, RewriteOptions
 from deployconv.restrictions import UNRESTRICTED, Restrictions
 from deployconv.results import Reason, TargetAction, TargetSite, TargetVerdict
+from deployconv.rewrites.within import broken_by_nodes
 from deployconv.targets.catalogue import find_targets
 from deployconv.targets.dla import dla_note
 from deployconv.targets.facts import facts_of
 from deployconv.targets.profile import AUTOMATIC, Profile, Rule, Spelling
-
-if TYPE_CHECKING:
-    import onnx_graphsurgeon as gs
 
 _NEEDED: tuple[TargetVerdict, ...] = ("refused", "misread")
 """Verdicts on a layer that cannot stay as it is, the worse one first."""
@@ -80,37 +77,24 @@ def _preferred(rules: Sequence[Rule], usual: tuple[Spelling, ...]) -> tuple[Spel
     """What mends everything that ``rules`` find: the spellings that all of them name, or imply."""
     if all(one.prefer is None for one in rules):
         return usual
-    first, *others = [one.prefer or usual for one in rules if one.prefer or one.needed]
-    return tuple(one for one in first if all(_listed(one, other) for other in others))
+    lists = [one.prefer or usual for one in rules if one.prefer or one.needed]
+    return reduce(_common, lists)
 
 
 def _built_in(profile: Profile, site: Site) -> Iterator[Rule]:
     """Yield what follows from what a target takes, and from rules that no TOML file holds."""
     source, version = profile.source, profile.version
-    outside = dict.fromkeys(text for node in site.nodes for text in _outside(profile, node))
-    if outside:
-        yield Rule({}, "refused", "; ".join(outside), source=source, version=version)
+    nodes = [node for node in site.nodes if node.op != "Constant" and not has_references(node)]
+    broken = broken_by_nodes(nodes, profile.takes.restrictions)
+    if broken:
+        text = f"{', '.join(broken)}, which {profile.name} does not take"
+        yield Rule({}, "refused", text, source=source, version=version)
     if profile.documented is not None:
         # TensorRT converts the type, so it is no reason for a rewrite.
         obstacles = [one for one in dla_note(site, None).exported if one.code != "dtype"]
         if obstacles:
             text = "; ".join(f"{one.code}: {one.text}" for one in obstacles)
             yield Rule({}, "refused", text, "DLA", source=source, version=version)
-
-
-def _outside(profile: Profile, node: gs.Node) -> Iterator[str]:
-    """Yield what a target does not take of one node."""
-    takes = profile.takes
-    if takes.operators is not None and node.op not in takes.operators:
-        yield f"{node.op}, which {profile.name} does not take"
-    ((_, rank),) = ranked([node])
-    if rank is not None and takes.max_rank is not None and rank > takes.max_rank:
-        yield f"{node.op} over {rank} dimensions, where {profile.name} takes {takes.max_rank}"
-    if node.op == "DepthToSpace" and takes.depth_to_space is not None:
-        mode, block = node.attrs.get("mode", "DCR"), node.attrs.get("blocksize")
-        blocks = takes.depth_to_space.get(mode, ())
-        if blocks is not None and block not in blocks:
-            yield f"DepthToSpace of {block} in mode {mode}, which {profile.name} does not take"
 
 
 @dataclass(frozen=True)
@@ -198,8 +182,7 @@ def agreed(
     choosy = [one for one in lists if one not in ((), (AUTOMATIC,))]
     if not choosy:
         return ()
-    first, *others = choosy
-    common = tuple(one for one in first if all(_listed(one, other) for other in others))
+    common = reduce(_common, choosy)
     if not common:
         named = " and ".join(profile.name for profile in profiles)
         raise UsageError(
@@ -208,14 +191,22 @@ def agreed(
     return common
 
 
-def _listed(spelling: Spelling, others: Iterable[Spelling]) -> bool:
-    """Whether ``others`` have a spelling that one layer can have together with ``spelling``."""
-    return any(
-        spelling.form == one.form
-        if _STAYS in (spelling.form, one.form)
-        else all("auto" in pair or pair[0] == pair[1] for pair in zip(spelling, one, strict=True))
-        for one in others
-    )
+def _common(some: Iterable[Spelling], others: Sequence[Spelling]) -> tuple[Spelling, ...]:
+    """What both lists name, in the order of the first one."""
+    pairs = ((one, other) for one in some for other in others)
+    met = (_met(one, other) for one, other in pairs)
+    return tuple(dict.fromkeys(one for one in met if one is not None))
+
+
+def _met(one: Spelling, other: Spelling) -> Spelling | None:
+    """The spelling that is both, with ``auto`` for any form or shuffle; None if there is none."""
+    if _STAYS in (one.form, other.form):
+        return one if one.form == other.form else None
+    form = other.form if one.form == "auto" else one.form
+    shuffle = other.shuffle if one.shuffle == "auto" else one.shuffle
+    if other.form not in ("auto", form) or other.shuffle not in ("auto", shuffle):
+        return None
+    return Spelling(form, shuffle)
 
 
 def intersection(one: Restrictions, other: Restrictions) -> Restrictions:
