@@ -144,12 +144,12 @@ def _write_out(
     made = shapes.get(node.outputs[0].name)
     if target is None or made is None:
         return
-    barred = {0: not restrictions.reshape_zero, -1: not restrictions.reshape_minus_one}
+    refused = {0: not restrictions.reshape_zero, -1: not restrictions.reshape_minus_one}
     sizes = [
-        size if barred.get(stated) and size is not None else stated
+        size if refused.get(stated) and size is not None else stated
         for stated, size in zip(target, made, strict=True)
     ]
-    if barred[0] and -1 not in sizes and sizes.count(0) == 1:
+    if refused[0] and -1 not in sizes and sizes.count(0) == 1:
         sizes[sizes.index(0)] = -1
     if sizes == target:
         return
