@@ -63,22 +63,20 @@ def broken_by_nodes(nodes: Sequence[gs.Node], restrictions: Restrictions) -> tup
     return tuple(dict.fromkeys(found))
 
 
-def first_within(
-    plans: Iterable[tuple[str, Rewrite | Reason]], restrictions: Restrictions
-) -> Rewrite | Reason:
+def first_within(plans: Iterable[Rewrite | Reason], restrictions: Restrictions) -> Rewrite | Reason:
     """The first of several ways to write a layer that ``restrictions`` allow.
 
     Args:
-        plans: the name of each way, and its rewrite or the reason why there is none.
+        plans: the rewrite of each way, or the reason why there is none.
         restrictions: what may be written.
 
     Returns:
         The rewrite; or a reason that names the way that needs the least besides what is allowed,
         and what that is.
     """
-    nearest: tuple[str, tuple[str, ...]] | None = None
+    nearest: tuple[Rewrite, tuple[str, ...]] | None = None
     refused: Reason | None = None
-    for name, planned in plans:
+    for planned in plans:
         if isinstance(planned, Reason):
             refused = refused or planned
             continue
@@ -86,11 +84,12 @@ def first_within(
         if not broken:
             return planned
         if nearest is None or len(broken) < len(nearest[1]):
-            nearest = name, broken
+            nearest = planned, broken
     if nearest is None:
         assert refused is not None
         return refused
-    name, broken = nearest
+    closest, broken = nearest
+    name = ", ".join(filter(None, (closest.summary.form, closest.summary.shuffle)))
     text = f"the target takes none of its forms: '{name}' comes closest and needs"
     return Reason("target-restrictions", f"{text} {', '.join(broken)}")
 
