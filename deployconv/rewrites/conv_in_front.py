@@ -34,7 +34,8 @@ from deployconv.results import Macs
 from deployconv.rewrites.affine import Affine
 from deployconv.rewrites.base import Oracle, Summary, Trial
 from deployconv.rewrites.emit import Emitter
-from deployconv.rewrites.mixed_images import Branch, MixedImages, mixed_images_after
+from deployconv.rewrites.mixed_images import Branch, MixedImages
+from deployconv.rewrites.mixed_images_search import mixed_images_after
 from deployconv.rewrites.resample import Resample, plan_products
 from deployconv.rewrites.resample_trial import resized_to, weights_oracle
 from deployconv.rewrites.resize_on_integers import Bound, DrawnResize, TrialSizes
@@ -106,12 +107,13 @@ class ConvInFront:
     @property
     def summary(self) -> Summary:
         """Its multiplications are those for one pixel of the first image that is resized."""
-        mixed = self.mixed
-        first = next(branch for branch in mixed.branches if branch.resize is not None)
-        pixels = first.shapes[0][0] * prod(first.shapes[0][2:])
-        before, after = (round(macs / pixels) for macs in mixed.macs)
+        mixed, macs = self.mixed, None
+        if mixed.macs is not None:
+            first = next(one for one in mixed.resizes if one.axes and one.mode != "nearest")
+            pixels = first.before[0] * prod(first.before[2:])
+            macs = Macs(*(round(one / pixels) for one in mixed.macs))
         products = any(isinstance(group.writer, Products) for group in self.groups)
-        return Summary("matrix" if products else None, macs=Macs(before, after))
+        return Summary("matrix" if products else None, macs=macs)
 
     def emit(self, emitter: Emitter) -> None:
         weights, bias = self.mixed.weights
@@ -235,16 +237,21 @@ def with_products(
 ) -> ConvInFront | None:
     """The same with products in place of Resizes; None if there are none to write so.
 
-    A linear Resize by whole factors stays unless ``every`` one is to go.
+    A linear Resize by whole factors stays. With ``every`` none that interpolates may stay.
     """
-    inside = {id(node) for node in rewrite.nodes}
+    known = {id(site.layer): site for site in sites}
     products: dict[int, Resample] = {}
-    for site in sites:
-        if id(site.layer) not in inside or all(axis.inputs == 1 for axis in site.axes):
+    for resize in rewrite.mixed.resizes:
+        site = known.get(id(resize.node))
+        if resize.mode == "nearest" or resize.changes_nothing:
             continue
-        planned = plan_products(site)
-        if isinstance(planned, Resample) and (every or _gains(site)):
-            products[id(site.layer)] = planned
+        if resize.repeats_one_pixel and not every:
+            continue
+        planned = plan_products(site) if site is not None and (every or _gains(site)) else None
+        if isinstance(planned, Resample):
+            products[id(resize.node)] = planned
+        elif every:
+            return None
     return _in_front(rewrite.mixed, products) if products else None
 
 

@@ -95,7 +95,8 @@ class TrialSizes:
     def of(cls, mixed: MixedImages, whole: bool) -> TrialSizes:
         """Small sizes; if ``whole``, those of the model as far as they are affordable."""
         batch, _, *real = mixed.shapes[0]
-        part = min(1.0, (AFFORDABLE / max(1, mixed.macs[0] // batch)) ** (1 / len(real)))
+        work = 1 if mixed.macs is None else max(1, mixed.macs[0] // batch)
+        part = min(1.0, (AFFORDABLE / work) ** (1 / len(real)))
         tried = (ceil(part * size) if whole else _SMALLEST + axis for axis, size in enumerate(real))
         return cls(tuple(real), tuple(tried), whole, batch)
 

@@ -125,14 +125,16 @@ def reencoded(site: ShuffleSite, request: LayerRequest) -> Rewrite | Reason:
     restrictions = site.restrictions
     if restrictions == UNRESTRICTED:
         return planned
-    if not broken_by_nodes(site.nodes, restrictions):
+    broken = broken_by_nodes(site.nodes, restrictions)
+    if not broken:
         if not isinstance(planned, Reason) and broken_by(planned, restrictions):
             return Reason(
                 "already-lowered", "it is a pixel shuffle already, which the target takes"
             )
         return planned
     if not site.movable:
-        return planned
+        text = "its channels are the last axis, and as it stands it needs"
+        return Reason("target-restrictions", f"{text} {', '.join(broken)}")
     names = dict.fromkeys((request.shuffle, *(row.name for row in in_order_of_cost(restrictions))))
     encoded = [(name, plan_reshuffle(site, name)) for name in names]
     possible: list[_Way] = [

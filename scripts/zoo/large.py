@@ -14,6 +14,7 @@ from torch import nn
 from .audio import HifiganVocoder
 from .catalogue import CATALOGUE
 from .generative import ConvUpsampler, DcganGenerator, VaeDecoder
+from .mixing import DeeplabHead, LevelFusion
 from .resizing import (
     BicubicSkip,
     BilinearUnet,
@@ -94,6 +95,17 @@ LARGE: tuple[Sample, ...] = (
     _sized(
         *("vae_upsampling_layer", "vae_block", _resize_and_conv),
         Input("features", (1, 64, 128, 128)),
+    ),
+    _sized(  # of an image of 512x512
+        *("level_fusion_512", "unet_decoder", LevelFusion),
+        Input("level_1", (1, 256, 128, 128)),
+        Input("level_2", (1, 256, 64, 64)),
+        Input("level_3", (1, 256, 32, 32)),
+        Input("level_4", (1, 256, 16, 16)),
+    ),
+    _sized(
+        *("deeplab_head_512", "unet_decoder", DeeplabHead),
+        Input("features", (1, 256, 32, 32)),
     ),
     _sized(  # of an image of 512x512
         *("segformer_head_512", "segformer_head", SegformerHead),

@@ -183,7 +183,7 @@ MOVES: dict[str, tuple[str, dict[str, str], Counter[str]]] = {
     ),
     "with products of tokens before it": (
         "f = Reshape(a, flat) f1 = Transpose<perm=[0,2,1]>(f) h = MatMul(f1, p4_9) i = Add(b9, h)"
-        f" j = Transpose<perm=[0,2,1]>(i) l = Reshape(j, image) r = {LINEAR}(l, , x2)"
+        f" j = Transpose<perm=[0,2,1]>(i) l = Reshape<allowzero=1>(j, image) r = {LINEAR}(l, , x2)"
         " q = Concat<axis=1>(r, d) y = Conv(q, w14_2, b2)",
         {"a": "2,4,3,5", "d": "2,5,6,10"},
         Counter(Resize=1, Conv=2, Add=1),
@@ -203,7 +203,7 @@ MOVES: dict[str, tuple[str, dict[str, str], Counter[str]]] = {
 }
 EXTRA = {
     "flat": ints(2, 4, -1),
-    "image": ints(0, 9, 3, 5),
+    "image": ints(2, 9, 3, 5),
     "p4_9": np.random.default_rng(2).standard_normal((4, 9)).astype(np.float32),
     "p9_4": np.random.default_rng(3).standard_normal((9, 4)).astype(np.float32),
     "s": floats(1, 1, 2, 2, 1),
@@ -523,11 +523,42 @@ def test_policy_cost_moves_it_and_the_first_resize_stands_for_all() -> None:
     assert_equal_results(before, after)
 
 
+def test_policy_cost_moves_it_at_dynamic_sizes_too() -> None:
+    body = (
+        "s = Shape(d) hw = Slice(s, two, four) u = Shape(a) nc = Slice(u, zero, two)"
+        f" to = Concat<axis=0>(nc, hw) r = {LINEAR}(a, , , to) c = Concat<axis=1>(d, r)"
+        " h = Conv(c, w128_32, b32) y = Relu(h)"
+    )
+    before = network(body, {"a": "n,64,h,w", "d": "n,64,k,l"}, PARTS)
+    done, after = rewrite(before, policy="cost", shape={"a": (1, 64, 8, 8), "d": (1, 64, 32, 32)})
+    (site,) = done.sites
+    assert site.status == "rewritten"
+    assert ops(after)["Conv"] == 2
+    assert_equal_results(before, after)
+
+
 def test_policy_all_leaves_it_alone() -> None:
     before = network(*HEAD)
     done, after = rewrite(before)
     assert [site.status for site in done.sites] == ["kept", "kept"]
     assert after == before
+
+
+def test_resample_moves_it_and_leaves_no_resize() -> None:
+    before = network(*HEAD)
+    done, after = rewrite(before, resample=True)
+    assert [(site.status, site.certificate) for site in done.sites] == [("rewritten", "exact")] * 2
+    assert done.sites[0].form == "matrix"
+    assert ops(after) == Counter(Conv=3, MatMul=4, Add=2, Relu=1)
+    assert_equal_results(before, after)
+
+
+def test_resample_in_another_form_moves_nothing() -> None:
+    before = network(*HEAD)
+    _, after = rewrite(before, resample=True, form="polyphase")
+    assert ops(after)["MatMul"] == 0
+    assert ops(after)["Concat"] >= 1
+    assert_equal_results(before, after)
 
 
 def test_a_conv_of_nine_taps_behind_a_linear_resize_has_no_other_form() -> None:

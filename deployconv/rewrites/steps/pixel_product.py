@@ -141,17 +141,16 @@ def _continue(nodes: list[gs.Node], scope: Scope, op: str) -> bool:
 def _keeps_pixels(nodes: Sequence[gs.Node], scope: Scope, view: View) -> bool:
     """Whether the Reshapes only flatten the pixels and undo that."""
     first, last = nodes[0], nodes[-1]
-    if any(len(node.inputs) < 2 or node.attrs.get("allowzero") for node in (first, last)):
-        return False
-    if not all(view.is_data_free(node.inputs[1], scope) for node in (first, last)):
+    shapes = [tensor for node in (first, last) for tensor in node.inputs[1:]]
+    if len(shapes) < 2 or not all(view.is_data_free(tensor, scope) for tensor in shapes):
         return False
     tensors = (first.inputs[0], first.outputs[0], last.inputs[0], last.outputs[0])
     found = view.instances(scope, *tensors)
-    shapes = [[instance[tensor.name] for tensor in tensors] for instance in found]
-    return bool(shapes) and all(
+    sizes = [[instance[tensor.name] for tensor in tensors] for instance in found]
+    return bool(sizes) and all(
         len(image) > 2
         and flat == (*image[:2], prod(image[2:]))
         and made == (image[0], made[1], flat[2])
         and result == (*made[:2], *image[2:])
-        for image, flat, made, result in shapes
+        for image, flat, made, result in sizes
     )
