@@ -89,13 +89,15 @@ def _shipped(name: str) -> Profile:
 
 def _of_file(path: Path) -> Profile:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except IsADirectoryError as error:
         raise UsageError(f"--target {path}: is a folder: name a TOML file") from error
     except FileNotFoundError as error:
         raise UsageError(f"--target {path}: no such file: check the path") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"--target {path}: is not UTF-8 text: name a TOML file") from error
+    except ValueError as error:
+        raise UsageError(f"--target {str(path)!r}: is no path of a file") from error
     except OSError as error:
         raise UsageError(f"--target {path}: cannot be read ({error.strerror})") from error
     extended = extended_name(str(path), text)

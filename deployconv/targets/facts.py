@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import gcd, prod
-from typing import Any
+from typing import Any, get_args
 
 from deployconv.match import ConcatSite, ResampleSite, ShuffleSite, Site, UpsampleSite
 from deployconv.match.attributes import has_references
+from deployconv.resampling import Coordinates
+from deployconv.results import Pattern
 
 Value = bool | int | str | None
 """A fact of one layer; None if it is not known, or not of this kind of layer."""
@@ -22,11 +24,13 @@ class Fact:
         kind: bool, int or str.
         of: reads it from a layer.
         meaning: what it is, for people.
+        words: all texts that it can be; empty if they are too many.
     """
 
     kind: type[bool] | type[int] | type[str]
     of: Callable[[Site], Value]
     meaning: str
+    words: tuple[str, ...] = ()
 
 
 def facts_of(site: Site) -> Mapping[str, Value]:
@@ -256,7 +260,9 @@ def _is_whole(scale: float) -> bool:
 
 
 FACTS: Mapping[str, Fact] = {
-    "pattern": Fact(str, lambda site: site.pattern, "the pattern, as `inspect` shows it"),
+    "pattern": Fact(
+        str, lambda site: site.pattern, "the pattern, as `inspect` shows it", get_args(Pattern)
+    ),
     "operator": Fact(str, lambda site: str(site.layer.op), "the operator that the layer ends in"),
     "rank": Fact(int, _rank, "number of spatial axes"),
     "dtype": Fact(str, lambda site: site.dtype, "element type of the weight, as it is stored"),
@@ -278,7 +284,12 @@ FACTS: Mapping[str, Fact] = {
     "depthwise": Fact(bool, _depthwise, "as many groups as channels"),
     "grouped": Fact(bool, _grouped, "several groups, but not depthwise"),
     "bias": Fact(bool, _bias, "the layer has a bias"),
-    "auto_pad": Fact(str, _auto_pad, "the attribute auto_pad of a Conv or ConvTranspose"),
+    "auto_pad": Fact(
+        str,
+        _auto_pad,
+        "the attribute auto_pad of a Conv or ConvTranspose",
+        ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"),
+    ),
     "padded": Fact(bool, _padded, "a pad of a Conv or ConvTranspose is not 0"),
     "asymmetric_pads": Fact(bool, _asymmetric, "pads at the beginning and the end differ"),
     "output_padding": Fact(bool, _output_padding, "a ConvTranspose has an output_padding"),
@@ -292,12 +303,15 @@ FACTS: Mapping[str, Fact] = {
     "batch": Fact(int, _batch, "the batch, if it is known"),
     "dynamic_batch": Fact(bool, lambda site: _batch(site) is None, "the batch is not known"),
     "dynamic_sizes": Fact(bool, _dynamic_sizes, "a spatial size is not known"),
-    "depth_to_space_mode": Fact(str, _mode, "the mode of a DepthToSpace, `DCR` or `CRD`"),
-    "resize_mode": Fact(str, _interpolation("mode"), "`linear` or `cubic`"),
+    "depth_to_space_mode": Fact(
+        str, _mode, "the mode of a DepthToSpace, `DCR` or `CRD`", ("DCR", "CRD")
+    ),
+    "resize_mode": Fact(str, _interpolation("mode"), "`linear` or `cubic`", ("linear", "cubic")),
     "coordinates": Fact(
         str,
         _interpolation("coordinates"),
         "coordinate_transformation_mode of an interpolating Resize",
+        get_args(Coordinates),
     ),
     "antialias": Fact(bool, _interpolation("antialias"), "antialias of an interpolating Resize"),
     "exclude_outside": Fact(

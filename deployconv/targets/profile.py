@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from math import inf
 from typing import Any, NamedTuple, cast, get_args
 
 from deployconv.options import Form, Shuffle, choices_of
 from deployconv.restrictions import ChannelOrder, Restrictions
 from deployconv.results import TargetAction, TargetVerdict
 from deployconv.targets.facts import FACTS, Value
-from deployconv.targets.toml_table import Table, parse
+from deployconv.targets.toml_table import LARGEST, Table, parse
 
 Condition = bool | tuple[str, ...] | tuple[int, ...] | range
 """What a fact must be: this truth value, one of these, or in this range."""
 
-_OPEN_END = 1 << 31
 _MODES: tuple[ChannelOrder, ...] = ("DCR", "CRD")
-_DTYPES = (
+DTYPES = (
     *("float16", "bfloat16", "float32", "float64"),
     *("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool", "string"),
 )
@@ -249,7 +249,8 @@ def _prefer(table: Table) -> tuple[Spelling, ...] | None:
 def _takes(table: Table, start: Takes) -> Takes:
     table.check_keys(TAKES_KEYS)
     given: dict[str, Any] = {name: table.get(name, bool) for name in _SWITCHES}
-    operators, dtypes = table.words("operators"), table.words("dtypes", _DTYPES)
+    operators = table.words("operators", may_be_empty=False)
+    dtypes = table.words("dtypes", DTYPES, may_be_empty=False)
     given["operators"] = None if operators is None else frozenset(operators)
     given["dtypes"] = None if dtypes is None else frozenset(dtypes)
     given["max_rank"] = table.number("max_rank", 1)
@@ -257,7 +258,10 @@ def _takes(table: Table, start: Takes) -> Takes:
     opset.check_keys(("min", "max"))
     given["min_opset"], given["max_opset"] = opset.number("min", 1), opset.number("max", 1)
     given["depth_to_space"] = _depth_to_space(table)
-    return replace(start, **{name: value for name, value in given.items() if value is not None})
+    takes = replace(start, **{name: value for name, value in given.items() if value is not None})
+    if takes.max_opset is not None and takes.min_opset > takes.max_opset:
+        raise table.wrong("opset", f"takes {takes.min_opset} to {takes.max_opset}, which is none")
+    return takes
 
 
 def _depth_to_space(table: Table) -> Mapping[ChannelOrder, tuple[int, ...] | None] | None:
@@ -291,10 +295,17 @@ def _rule(table: Table, source: str, version: str) -> Rule:
         stage=table.get("stage", str),
         action=cast(TargetAction | None, table.word("action", _ACTIONS)),
         prefer=_prefer(table),
-        ratio=table.get("ratio", float),
+        ratio=_ratio(table),
         source=_or(table.get("source", str), source),
         version=_or(table.get("version", str), version),
     )
+
+
+def _ratio(table: Table) -> float | None:
+    value = table.get("ratio", float)
+    if value is not None and not 0 < value < inf:
+        raise table.wrong("ratio", f"is {value:g}: give a number above 0")
+    return value
 
 
 def _condition(when: Table, name: str) -> Condition:
@@ -302,17 +313,28 @@ def _condition(when: Table, name: str) -> Condition:
     value, kind = when.values[name], FACTS[name].kind
     if kind is bool:
         return cast(bool, when.get(name, bool))
+    if value == []:
+        raise when.wrong(name, "is empty: no layer fulfils that")
     if kind is str:
-        words = (value,) if isinstance(value, str) else when.words(name)
-        return tuple(words or ())
+        words = value if isinstance(value, list) else [value]
+        for word in words:
+            if not isinstance(word, str):
+                raise when.wrong(name, 'is no text: give e.g. "a", or ["a", "b"]')
+            if FACTS[name].words:
+                when.check_known(name, word, FACTS[name].words)
+        return tuple(words)
     if isinstance(value, dict):
         bounds = when.table(name)
         bounds.check_keys(("min", "max"))
         least, most = bounds.number("min", 0) or 0, bounds.number("max", 0)
-        return range(least, _OPEN_END if most is None else most + 1)
+        if most is not None and most < least:
+            raise when.wrong(name, f"is from {least} to {most}: no layer fulfils that")
+        return range(least, LARGEST if most is None else most + 1)
     numbers: Sequence[Any] = value if isinstance(value, list) else (value,)
     if not all(type(one) is int for one in numbers):
         raise when.wrong(name, "is no number: give e.g. 2, [2, 4] or {min = 3}")
+    for number in numbers:
+        when.check_number(name, number, 0)
     return tuple(numbers)
 
 

@@ -18,6 +18,9 @@ else:
 
 Kind = TypeVar("Kind", bool, int, float, str, dict[str, Any], list[Any])
 
+LARGEST = 1 << 31
+"""No number of a target is larger; a count of pixels fits too."""
+
 Key = tuple[str | int, ...]
 """The keys that lead to a value; a number counts the tables of an array, from 0."""
 
@@ -60,30 +63,41 @@ class Table:
             return None
         return self._checked(key, value, kind)
 
-    def words(self, key: str, known: Collection[str] | None = None) -> tuple[str, ...] | None:
+    def words(
+        self, key: str, known: Collection[str] | None = None, *, may_be_empty: bool = True
+    ) -> tuple[str, ...] | None:
         """Return the strings of the list ``key``, all of them ``known``; None if there is none."""
         values = self.get(key, list)
         if values is None:
             return None
+        if not values and not may_be_empty:
+            raise self.wrong(key, "is empty: leave it out, or name something")
         for value in values:
             self._checked(key, value, str)
             if known is not None:
-                self._check_known(key, value, known)
+                self.check_known(key, value, known)
         return tuple(values)
 
     def word(self, key: str, known: Collection[str]) -> str | None:
         """Return the string ``key``, one of those that are ``known``; None if there is none."""
         value = self.get(key, str)
         if value is not None:
-            self._check_known(key, value, known)
+            self.check_known(key, value, known)
         return value
 
     def number(self, key: str, least: int) -> int | None:
-        """Return the whole number ``key``, not below ``least``; None if there is none."""
+        """Return the whole number ``key``, from ``least`` on; None if there is none."""
         value = self.get(key, int)
-        if value is not None and value < least:
-            raise self.wrong(key, f"is {value}: give a whole number from {least} on")
+        if value is not None:
+            self.check_number(key, value, least)
         return value
+
+    def check_number(self, key: str, value: int, least: int) -> None:
+        """Raise UsageError for a number of ``key`` below ``least``, or far too large."""
+        if value < least:
+            raise self.wrong(key, f"is {value}: give a whole number from {least} on")
+        if value > LARGEST:
+            raise self.wrong(key, f"is too large: give a whole number up to {LARGEST}")
 
     def required(self, key: str, kind: type[Kind]) -> Kind:
         """Return the value of ``key``. Raises UsageError if there is none."""
@@ -118,6 +132,7 @@ class Table:
 
     def _checked(self, key: str, value: Any, kind: type[Kind]) -> Kind:
         if type(value) is int and kind is float:
+            self.check_number(key, value, -LARGEST)
             value = float(value)
         if isinstance(value, kind) and type(value) is kind:
             return value
@@ -127,7 +142,8 @@ class Table:
             shown = repr(value)
         raise self.wrong(key, f"is {shown}: give {_NAMES[kind]}")
 
-    def _check_known(self, key: str, value: str, known: Collection[str]) -> None:
+    def check_known(self, key: str, value: str, known: Collection[str]) -> None:
+        """Raise UsageError for a word that is not ``known``, with the nearest one that is."""
         if value not in known:
             near = get_close_matches(value, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"choose {', '.join(known)}"
@@ -155,6 +171,10 @@ def parse(name: str, text: str) -> Table:
             what, line, column = found.groups()
             where = f", line {line}, column {column}"
         raise UsageError(f"{name}{where}: not TOML: {' '.join(what.split())}") from error
+    except ValueError as error:
+        raise UsageError(f"{name}: a number has too many digits: give a smaller one") from error
+    except RecursionError as error:
+        raise UsageError(f"{name}: lists or tables are nested too deeply: write fewer") from error
     if not values:
         raise UsageError(f"{name}: is empty: docs/targets.md has an example of a target")
     return Table(name, text, (), values)

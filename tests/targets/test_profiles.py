@@ -139,8 +139,43 @@ FAULTS = {
     ),
     "number for a word": (
         "[[layers]]\nwhen = {dtype = 16}\ntext = 'x'",
-        *(2, "layers.when.dtype", "is 16: give a list"),
+        *(2, "layers.when.dtype", "is no text: give e.g."),
     ),
+    "unknown word in a condition": (
+        "[[layers]]\nwhen = {pattern = 'conv_transpos'}\ntext = 'x'",
+        *(2, "layers.when.pattern", "did you mean 'conv_transpose'?"),
+    ),
+    "condition that nothing fulfils": (
+        "[[layers]]\nwhen = {stride = []}\ntext = 'x'",
+        *(2, "layers.when.stride", "is empty: no layer fulfils that"),
+    ),
+    "range that begins after its end": (
+        "[[layers]]\nwhen = {stride = {min = 5, max = 2}}\ntext = 'x'",
+        *(2, "layers.when.stride", "is from 5 to 2: no layer fulfils that"),
+    ),
+    "negative condition": (
+        "[[layers]]\nwhen = {stride = -2}\ntext = 'x'",
+        *(2, "layers.when.stride", "is -2: give a whole number from 0 on"),
+    ),
+    "far too large a condition": (
+        f"[[layers]]\nwhen = {{stride = {{max = {10**30}}}}}\ntext = 'x'",
+        *(2, "layers.when.stride.max", "is too large"),
+    ),
+    "far too large a limit": (f"[takes]\nmax_rank = {10**30}", 2, "takes.max_rank", "is too large"),
+    "far too large a ratio": (
+        f"[[layers]]\nwhen = {{stride = 2}}\ntext = 'x'\nratio = {10**400}",
+        *(4, "layers.ratio", "is too large"),
+    ),
+    "ratio that is no number": (
+        "[[layers]]\nwhen = {stride = 2}\ntext = 'x'\nratio = nan",
+        *(4, "layers.ratio", "is nan: give a number above 0"),
+    ),
+    "opsets that contradict": (
+        "[takes]\nopset = {min = 19, max = 11}",
+        *(2, "takes.opset", "takes 19 to 11, which is none"),
+    ),
+    "no operators": ("[takes]\noperators = []", 2, "takes.operators", "is empty"),
+    "no types": ("[takes]\ndtypes = []", 2, "takes.dtypes", "is empty"),
     "unknown verdict": (
         "[[layers]]\nwhen = {stride = 2}\nverdict = 'refuse'\ntext = 'x'",
         *(3, "layers.verdict", "did you mean 'refused'?"),
@@ -171,6 +206,8 @@ def test_a_fault_is_one_line_with_file_line_and_key(
         ("name = 'a'\nname = 'b'", "not TOML"),
         ("extends = 'openvno'", "did you mean openvino"),
         ("extends = 1", "'extends' is 1: give text"),
+        pytest.param("a = " + "9" * 5000, "a number has too many digits", id="digits"),
+        pytest.param("a = " + "[" * 5000, "lists or tables are nested too deeply", id="nested"),
     ],
 )
 def test_a_file_that_is_no_target(text: str, what: str, tmp_path: Path) -> None:
@@ -180,6 +217,12 @@ def test_a_file_that_is_no_target(text: str, what: str, tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "npu.toml"
+    path.write_bytes(b"\xef\xbb\xbfname = 'mine'\r\n")
+    assert find_target(str(path)).name == "mine"
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     missing, folder = tmp_path / "missing.toml", tmp_path / "folder.toml"
     folder.mkdir()
@@ -187,12 +230,14 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00")
     other = written(tmp_path, f'extends = "{tmp_path}/npu.toml"', "other.toml")
     written(tmp_path, NPU)
-    for path, what in {
+    faults: dict[Path | str, str] = {
         missing: "no such file",
         folder: "is a folder",
         binary: "is not UTF-8",
         other: "another file: name a target",
-    }.items():
+        "no\0path.toml": "is no path of a file",
+    }
+    for path, what in faults.items():
         with pytest.raises(UsageError, match=what) as error:
             find_target(str(path))
         assert "\n" not in str(error.value)
