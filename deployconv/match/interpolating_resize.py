@@ -8,7 +8,7 @@ those of an image in channels-first or in channels-last order. A Resize of a reg
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import inf
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
         source=x.name,
         output=y.name,
         axes=axes,
-        how=_interpolation(node),
+        how=_interpolation(node, scope),
         unless_faster=Reason(
             "interpolating-resize",
             f"it is {node.attrs['mode']}: --resample writes it as products with matrices",
@@ -88,28 +88,41 @@ def _obstacle(node: gs.Node, scope: Scope, view: View) -> Reason | None:
     given = [tensor for tensor in node.inputs[2:] if _constant(tensor, scope, view) is not None]
     if len(given) > 1:
         return Reason("interpolating-resize", "it has scales and sizes at once")
+    keeps = node.attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch"
+    if keeps and min(node.attrs.get("axes") or [0]) < 0:
+        text = "onnxruntime keeps all sizes if axes are negative and the aspect ratio is kept"
+        return Reason("interpolating-resize", text)
     dtype = dtype_name(node.inputs[0].dtype)
     if dtype not in _DTYPES:
         return Reason("unsupported-dtype", f"the image is of type {dtype or 'unknown'}")
     return None
 
 
-def _interpolation(node: gs.Node) -> Interpolation:
+def _interpolation(node: gs.Node, scope: Scope) -> Interpolation:
     attributes: Mapping[str, Any] = node.attrs
+    cubic = attributes["mode"] == "cubic"
+    coefficient = float(attributes.get("cubic_coeff_a", _KEYS))
+    if cubic and not isfinite(coefficient):
+        raise ModelError(
+            f"{scope.label(node)}: its cubic_coeff_a is {coefficient:g}: export the model with a"
+            " number"
+        )
     # Before opset 11 there was one mode, and no attribute for it.
     old = "coordinate_transformation_mode" not in attributes and "cubic_coeff_a" not in attributes
     modern = node.op == "Resize" and not (old and len(node.inputs) == _OLD_INPUTS)
     return Interpolation(
-        mode="cubic" if attributes["mode"] == "cubic" else "linear",
+        mode="cubic" if cubic else "linear",
         coordinates=attributes.get(
             "coordinate_transformation_mode", "half_pixel" if modern else "asymmetric"
         ),
-        cubic_coeff_a=float(attributes.get("cubic_coeff_a", -0.75)),
+        cubic_coeff_a=coefficient if cubic else _KEYS,  # a linear one does not read it
         exclude_outside=bool(attributes.get("exclude_outside", 0)),
         antialias=bool(attributes.get("antialias", 0)),
     )
 
 
+_KEYS = -0.75
+"""The usual cubic_coeff_a."""
 _OLD_INPUTS = 2
 """Inputs of the Resize of opset 10: the image and the scales."""
 

@@ -47,13 +47,15 @@ class Summary:
 class Oracle:
     """A tiny model of the original operator that shows the weights that it computes with.
 
-    Its output on ``image`` must be ``expected`` within ``atol``.
+    Its output on ``image`` must be ``expected`` within ``atol``. ``layer`` is the label of the
+    operator in the original.
     """
 
     model: ModelProto
     image: Array
     expected: Array
     atol: float
+    layer: str
 
 
 @dataclass(frozen=True)

@@ -334,4 +334,5 @@ def _of_ones(resize: ResizedImage, scope: Scope) -> Oracle:
     constants = resized_to(node, None if resize.scales else after, scales)
     ones = np.ones(before, np.float32)
     model = oracle_model(node, constants, scope.opset, ones)
-    return Oracle(model, ones, np.ones(after), _ROUNDING * float(np.finfo(np.float32).eps))
+    atol = _ROUNDING * float(np.finfo(np.float32).eps)
+    return Oracle(model, ones, np.ones(after), atol, scope.label(resize.node))

@@ -80,10 +80,13 @@ def weights_oracle(
 ) -> Oracle | None:
     """The Resize itself on unit impulses along one axis; its output is the matrix.
 
-    None if it would give another number of outputs alone than among the other axes.
+    None if it would give another number of outputs alone than among the other axes, or would be
+    copied alone, as its size stays the same.
     """
     outputs, inputs = matrix.shape
-    rank = len(site.shape)
+    rank = max(2, len(site.shape))
+    if inputs == outputs and not (matrix == np.eye(inputs)).all():
+        return None
     if not site.by_sizes and floor(np.float32(inputs) * np.float32(axis.scale)) != outputs:
         return None
     beside = 0 if axis.position else 1
@@ -99,7 +102,8 @@ def weights_oracle(
     model = oracle_model(node, constants, site.scope.opset, impulses)
     largest = float(np.abs(matrix).sum(axis=1).max())
     atol = _ULPS * float(np.finfo(np.float32).eps) * largest + besides
-    return Oracle(model, impulses, expected.reshape(target), atol)
+    label = site.scope.label(site.layer)
+    return Oracle(model, impulses, expected.reshape(target), atol, label)
 
 
 def _one_by_one(

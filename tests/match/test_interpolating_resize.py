@@ -7,9 +7,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from onnx import ModelProto, helper
 
 import deployconv
+from deployconv.graph.load import load
+from deployconv.options import RewriteOptions
+from deployconv.proof.certificate import certify_sites
 from deployconv.results import SiteReport
+from deployconv.rewrites.planning import plan_model
 from tests.build import Array, ops, rewrite, run
 from tests.match.graphs import floats, ints, parsed
 
@@ -284,6 +289,59 @@ def test_six_dimensions_are_refused_by_the_runtime_and_have_no_phases() -> None:
     assert site.reason.code == "unsupported-rank"
     with pytest.raises(deployconv.BackendUnavailable):
         rewrite(original, resample=True)
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_what_the_runtime_refuses_alone_is_covered_by_parity_only(mode: str) -> None:
+    # The reference evaluator has other weights: it scales by the length that is not rounded.
+    given = f'mode="{mode}", coordinate_transformation_mode="align_corners"'
+    scales = {"s": floats(1, 1, 1, 1, 1, 1.5)}
+    original = parsed(f"y = Resize<{given}>{S}", scales, "1,2,2,2,2,5")
+    with pytest.raises(deployconv.BackendUnavailable, match="onnxruntime"):
+        rewrite(original, resample=True)
+    planned = plan_model(load(original), RewriteOptions(resample=True))
+    (site,) = certify_sites(planned, 0).sites
+    assert (site.report.certificate, site.report.parity_only) == ("exact", ("Resize_0",))
+
+
+@pytest.mark.parametrize("form", ["matrix", "polyphase"])
+def test_one_axis_without_any_other(form: Any) -> None:
+    original = parsed(f'y = Resize<mode="linear">{S}', {"s": floats(2)}, "5")
+    (site,) = rewrite(original, resample=True, form=form, verify=False)[0].sites
+    assert site.status == "rewritten" or site.reason is not None
+    with pytest.raises(deployconv.BackendUnavailable):  # onnxruntime refuses the original
+        rewrite(original, resample=True, form=form)
+
+
+def test_a_scale_next_to_one_beside_another_axis_has_no_oracle_of_its_own() -> None:
+    scales = {"s": floats(1, 1, 1.0000001, 7)}
+    original = parsed(f'y = Resize<mode="cubic">{S}', scales, "2,1,4,2")
+    (site,) = rewrite(original, resample=True)[0].sites
+    assert (site.certificate, site.parity_only) == ("exact", ("Resize_0",))
+
+
+def test_a_coefficient_that_is_no_number() -> None:
+    scales = {"s": floats(1, 1, 2, 2)}
+    given = 'coordinate_transformation_mode="asymmetric"'
+
+    def resized(mode: str) -> ModelProto:
+        model = parsed(f'y = Resize<mode="{mode}", {given}>{S}', scales, "1,2,3,4", opset=19)
+        model.graph.node[0].attribute.append(helper.make_attribute("cubic_coeff_a", np.nan))
+        return model
+
+    with pytest.raises(deployconv.ModelError, match="cubic_coeff_a is nan"):
+        rewrite(resized("cubic"), resample=True)
+    (site,) = rewrite(resized("linear"), resample=True)[0].sites  # which does not read it
+    assert site.status == "rewritten"
+
+
+def test_negative_axes_whose_aspect_ratio_is_kept() -> None:
+    given = 'mode="linear", axes=[-2,-1], keep_aspect_ratio_policy="not_smaller"'
+    original = parsed(f"y = Resize<{given}>{TO}", {"s": ints(6, 8)}, "1,2,3,4", opset=18)
+    (site,) = rewrite(original, resample=True)[0].sites
+    assert site.reason is not None
+    assert (site.status, site.reason.code) == ("skipped", "interpolating-resize")
+    assert "axes are negative" in site.reason.text
 
 
 def test_one_that_leaves_nothing_stays() -> None:
