@@ -9,20 +9,23 @@ Example::
 """
 
 from deployconv._version import __version__
-from deployconv.api import bench, build, check, inspect, rewrite, verify
+from deployconv.api import bench, build, check, inspect, rewrite, run_all, verify
 from deployconv.errors import (
     BackendUnavailable,
     CheckFailed,
     DeployconvError,
+    Interrupted,
     ModelError,
     UsageError,
 )
 from deployconv.results import (
+    BatchReport,
     BuildReport,
     CheckReport,
     Inspection,
     Latency,
     ModelCheck,
+    ModelRun,
     Parity,
     Rewriting,
     SiteReport,
@@ -30,14 +33,17 @@ from deployconv.results import (
 
 __all__ = [
     "BackendUnavailable",
+    "BatchReport",
     "BuildReport",
     "CheckFailed",
     "CheckReport",
     "DeployconvError",
     "Inspection",
+    "Interrupted",
     "Latency",
     "ModelCheck",
     "ModelError",
+    "ModelRun",
     "Parity",
     "Rewriting",
     "SiteReport",
@@ -48,5 +54,6 @@ __all__ = [
     "check",
     "inspect",
     "rewrite",
+    "run_all",
     "verify",
 ]

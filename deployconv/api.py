@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from deployconv.errors import DeployconvError, UsageError
 from deployconv.options import (
     DEFAULT_BENCH_SECONDS,
     DEFAULT_RUNTIME,
+    BatchOptions,
     BenchCommand,
     BuildCommand,
     CheckCommand,
@@ -33,14 +35,15 @@ from deployconv.options import (
     Shuffle,
     SiteOptions,
     VerifyCommand,
+    options_of,
     path_of,
 )
 from deployconv.results import (
+    BatchReport,
     BuildReport,
-    CheckReport,
     Inspection,
     Latency,
-    ModelCheck,
+    ModelRun,
     Parity,
     Rewriting,
 )
@@ -49,6 +52,9 @@ from deployconv.runtimes import get_backend, get_runtime
 if TYPE_CHECKING:
     import onnx
 
+    from deployconv.batch.attempt import Task
+    from deployconv.batch.progress import Watcher
+    from deployconv.batch.sources import Source
     from deployconv.rewriting import Request
     from deployconv.runtimes.base import ModelSource
 
@@ -383,12 +389,17 @@ def check(
     inputs: str | Path | ArrayMap | None = None,
     seed: int = 0,
     strict: bool = False,
-    on_result: Callable[[ModelCheck], None] | None = None,
-) -> CheckReport:
+    jobs: int = 1,
+    timeout: float | None = None,
+    resume: str | Path | None = None,
+    cluster: str | None = None,
+    on_result: Callable[[ModelRun], None] | None = None,
+    on_progress: Watcher | None = None,
+) -> BatchReport:
     """Rewrite and prove models in memory; nothing is written.
 
     Args:
-        paths: model files, or folders that are searched for ``*.onnx``, without
+        paths: model files, globs, or folders that are searched for ``*.onnx``, without
             ``*.deploy.onnx``.
         backend: what runs the models.
         skip: leave the sites that match one of these globs alone.
@@ -396,14 +407,20 @@ def check(
         inputs: arrays by input name, or an ``.npz`` file of them, instead of random ones.
         seed: seed of the random inputs.
         strict: a model with a site that is left alone fails.
+        jobs: models that are worked on at once.
+        timeout: seconds after which a model is given up.
+        resume: the JSON document of an interrupted run, whose models are not run again.
+        cluster: URL of a Dask scheduler, whose workers run the models.
         on_result: called with each verdict as it is known.
+        on_progress: called with a `Progress` each time that a model is begun or done.
 
     Raises:
         UsageError: a path does not exist, a folder holds no model, or no model has an input that
             ``shape`` names.
         BackendUnavailable: the backend is not available.
+        Interrupted: Ctrl-C or a signal ended it; its ``report`` has the models that were done.
     """
-    from deployconv.gate import check_models, model_files
+    from deployconv.batch.sources import find_sources
 
     options = CheckCommand(
         backend=backend,
@@ -412,18 +429,160 @@ def check(
         inputs=_inputs(inputs),
         seed=seed,
         strict=strict,
+        jobs=jobs,
+        timeout=timeout,
+        resume=_path(resume),
+        cluster=cluster,
     )
     get_backend(options.backend)  # a missing library is reported before any work
-    files = model_files(paths)
-    _check_names(options.shape or {}, files)
-    return check_models(files, partial(_proved, options), on_result)
+    sources = find_sources(paths, urls=cluster is not None)
+    if cluster is None:
+        _check_names(options.shape or {}, [Path(source.path) for source in sources])
+    given = {one.name: getattr(options, one.name) for one in options_of(CheckCommand)}
+    shown = {name: value for name, value in given.items() if name not in _BATCH}
+    task = partial(_proved, options)
+    return _run_models("check", shown, sources, task, options, on_result, on_progress)
 
 
-def _proved(options: CheckCommand, path: Path) -> Rewriting:
+def run_one(
+    command: Literal["inspect", "rewrite", "build"],
+    path: Path,
+    timeout: float,
+    output: Path | None = None,
+    **options: Any,
+) -> Inspection | Rewriting | BuildReport:
+    """Run `inspect`, `rewrite` or `build` in a process that is ended after ``timeout`` seconds.
+
+    Raises what the function does, or a DeployconvError if it took longer.
+    """
+    from deployconv.batch.attempt import result_of
+    from deployconv.batch.jobs import run_in_a_process
+    from deployconv.batch.sources import Source
+
+    source = Source(str(path), Path(path.name), None if output is None else str(output))
+    return result_of(run_in_a_process(partial(_one_of, command, options), source, timeout))
+
+
+def run_all(
+    command: Literal["inspect", "rewrite", "build"],
+    paths: Iterable[str | Path],
+    *,
+    output: str | Path | None = None,
+    jobs: int = 1,
+    timeout: float | None = None,
+    resume: str | Path | None = None,
+    cluster: str | None = None,
+    on_result: Callable[[ModelRun], None] | None = None,
+    on_progress: Watcher | None = None,
+    **options: Any,
+) -> BatchReport:
+    """Run `inspect`, `rewrite` or `build` on many models; one that fails does not stop the rest.
+
+    Args:
+        command: the function that is run on each model.
+        paths: model files, globs, or folders that are searched for ``*.onnx``, without
+            ``*.deploy.onnx``; for a ``cluster`` also URLs that fsspec reads.
+        output: the folder that `rewrite` writes to, with the tree of the folders in ``paths``;
+            None for ``model.deploy.onnx`` beside each model.
+        jobs: models that are worked on at once; one where times are measured.
+        timeout: seconds after which a model is given up.
+        resume: the JSON document of an interrupted run, whose models are not run again.
+        cluster: URL of a Dask scheduler, whose workers run the models.
+        on_result: called with each row as it is known.
+        on_progress: called with a `Progress` each time that a model is begun or done.
+        options: the keyword arguments of the function, for all models.
+
+    Raises:
+        UsageError: a path does not exist, or an option does not fit several models.
+        BackendUnavailable: the backend is not available.
+        Interrupted: Ctrl-C or a signal ended it; its ``report`` has the models that were done.
+    """
+    from deployconv.batch.sources import find_sources, is_url, with_outputs
+
+    many = BatchOptions(jobs=jobs, timeout=timeout, resume=_path(resume), cluster=cluster)
+    if cluster is not None:
+        options = _for_cluster(command, options)
+    if options.get("engine") is not None:
+        raise UsageError("--engine: names one file for several models: build each by itself")
+    if command == "rewrite":
+        backend = options.get("backend", DEFAULT_RUNTIME)
+        if options.get("verify", True) or backend != DEFAULT_RUNTIME:
+            get_backend(backend)  # a missing library is reported before any work
+    folder = None if output is None or is_url(str(output)) else path_of(output)
+    sources = find_sources(paths, outside=folder, urls=cluster is not None)
+    if command == "rewrite" and not options.get("dry_run", False):
+        sources = with_outputs(sources, None if output is None else str(output))
+    task = partial(_one_of, command, options)
+    shown = options if output is None else {"output": output, **options}
+    return _run_models(command, shown, sources, task, many, on_result, on_progress)
+
+
+_BATCH = {one.name for one in options_of(BatchOptions)}
+
+
+def _run_models(
+    command: str,
+    options: Mapping[str, Any],
+    sources: Sequence[Source],
+    task: Task,
+    many: BatchOptions,
+    on_result: Callable[[ModelRun], None] | None,
+    watcher: Watcher | None,
+) -> BatchReport:
+    """Run a task on models, in the processes that ``many`` asks for."""
+    from deployconv.batch.options import given_options
+    from deployconv.batch.pools import pool_for
+    from deployconv.batch.resume import done_before
+    from deployconv.batch.run import run_models
+
+    pool, warnings = pool_for(command, options, many)
+    given = given_options(options, signature(globals()[command]))
+    before = done_before(many.resume, command, given, sources) if many.resume else {}
+    report = run_models(
+        *(command, given, sources, task, pool),
+        before=before,
+        on_result=on_result,
+        watcher=watcher,
+    )
+    return replace(report, warnings=warnings)
+
+
+def _one_of(
+    command: str, options: Mapping[str, Any], source: Source, threads: int | None
+) -> Inspection | Rewriting | BuildReport:
+    """Run one of the functions on one of several models."""
+    if command == "inspect":
+        return inspect(source.path, **options)
+    if command == "build":
+        return build(source.path, **options)
+    given = dict(options)
+    if given.get("policy", "all") == "all":  # cost predicts for the threads that it is given
+        given["threads"] = given.get("threads") or threads
+    given["force"] = given.get("force", False) or source.overwrites
+    if source.makes_folder:
+        Path(str(source.output)).parent.mkdir(parents=True, exist_ok=True)
+    return rewrite(source.path, output=source.output, **given)
+
+
+def _for_cluster(command: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a call whose models are run by other machines, which are not timed."""
+    if command != "rewrite":
+        return dict(options)
+    if options.get("policy", "all") == "fastest":
+        raise UsageError(
+            "--policy fastest: would measure the machines of the cluster: choose all or cost"
+        )
+    inputs = options.get("inputs")
+    there = inputs.absolute() if isinstance(inputs, Path) else inputs  # a worker has other folders
+    return {**options, "bench": False, "inputs": there}
+
+
+def _proved(options: CheckCommand, source: Source, threads: int | None) -> Rewriting:
     """Rewrite and prove one of several models, with those of the options that concern it."""
     from deployconv.graph.load import load
     from deployconv.rewriting import rewrite_model
 
+    path = Path(source.path)
     loaded = load(path)
     names = {given.name for given in loaded.proto.graph.input}
     command = RewriteCommand(
@@ -433,6 +592,7 @@ def _proved(options: CheckCommand, path: Path) -> Rewriting:
         inputs=options.inputs,
         seed=options.seed,
         strict=options.strict,
+        threads=threads,
         bench=False,
     )
     request = _request(path, command, None)

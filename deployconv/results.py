@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import onnx
@@ -496,27 +496,56 @@ class Rewriting:
 
 
 @dataclass(frozen=True)
-class ModelCheck:
-    """The verdict of `check` on one model file."""
+class ModelRun:
+    """What became of one of several models of a call.
+
+    ``passed`` if everything that was asked for was done and holds, ``failed`` if a check does
+    not hold, ``error`` if the call or the model is at fault, ``not-run`` if a backend is missing.
+    """
 
     path: str
     status: Verdict
     seconds: float
-    rewriting: Rewriting | None = None
+    result: Inspection | Rewriting | BuildReport | None = None
+    """None if the model ended with an error. A `Rewriting` here is without its ``model``."""
     message: str | None = None
+
+    @property
+    def rewriting(self) -> Rewriting | None:
+        """The result of `rewrite` or `check`."""
+        return self.result if isinstance(self.result, Rewriting) else None
+
+    @property
+    def sites(self) -> tuple[SiteReport, ...] | None:
+        """The upsampling layers that were found; None if none were looked for."""
+        return None if self.result is None else getattr(self.result, "sites", None)
 
 
 @dataclass(frozen=True)
-class CheckReport:
-    """All models of one call of `check`."""
+class BatchReport:
+    """All models of one call, in the order in which they were found."""
 
-    models: tuple[ModelCheck, ...] = ()
+    models: tuple[ModelRun, ...] = ()
+    command: str = "check"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The options of the call that are not the defaults."""
+    interrupted: str | None = None
+    """The name of the signal that ended the call early, such as ``SIGINT``."""
+    remaining: tuple[str, ...] = ()
+    """The models that an interrupted call did not get to."""
+    warnings: tuple[str, ...] = ()
 
     @property
     def exit_status(self) -> int:
         """1 if a check failed, else 2 if a model is broken, else 3 if one could not be run."""
-        statuses = {check.status for check in self.models}
+        statuses = {model.status for model in self.models}
         for status, code in (("failed", 1), ("error", 2), ("not-run", 3)):
             if status in statuses:
                 return code
         return 0
+
+
+ModelCheck = ModelRun
+"""The name of a `ModelRun` of `check`."""
+CheckReport = BatchReport
+"""The name of a `BatchReport` of `check`."""

@@ -23,8 +23,9 @@ ORDER = (
     ("runtimes",),
     ("proof",),
     ("search",),
-    ("rewriting", "gate"),
+    ("rewriting",),
     ("report",),
+    ("batch",),
     ("api",),
     ("cli",),
 )

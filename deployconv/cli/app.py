@@ -34,7 +34,7 @@ from deployconv.cli.inspect import inspect
 from deployconv.cli.rewrite import rewrite
 from deployconv.cli.terminal import diagnose
 from deployconv.cli.verify import verify
-from deployconv.errors import DeployconvError
+from deployconv.errors import DeployconvError, Interrupted, Terminated
 
 _SIGNALLED = 128
 """Plus the number of the signal that ended the program."""
@@ -42,10 +42,6 @@ _BROKEN_PIPE = 141
 _FAULT = 2
 _NEW_OBJECTS = 100_000
 """How many more objects there are when Python next looks for garbage."""
-
-
-class Terminated(BaseException):
-    """A signal asked the program to end; its argument is the signal."""
 
 
 @dataclass
@@ -166,6 +162,8 @@ def _report(error: BaseException) -> int:
         command = context.command_path if context else "deployconv"
         diagnose("error", f"{error.format_message().rstrip('.')}; see {command} --help")
         return _FAULT
+    if isinstance(error, Interrupted) and error.number != signal.SIGINT:
+        error = Terminated(signal.Signals(error.number))
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         diagnose("error", "interrupted")
         return _SIGNALLED + signal.SIGINT

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from deployconv.cli.parameters import Json, Model, arguments, model_from, with_options
+from deployconv.cli.many import Models, call, one_model, run_many
+from deployconv.cli.parameters import Json, with_options
 from deployconv.cli.terminal import progress
-from deployconv.options import InspectCommand
+from deployconv.options import InspectCommand, JobOptions
 
 
+@with_options(JobOptions, "many")
 @with_options(InspectCommand)
-def inspect(model: Model, options: InspectCommand, json: Json = False) -> None:
+def inspect(
+    models: Models, options: InspectCommand, many: JobOptions, json: Json = False
+) -> int | None:
     """List the upsampling layers and what rewrite would do."""
-    from deployconv import api
+    model = one_model(models, many)
+    if model is None:
+        return run_many("inspect", models, options, many, json=json)
     from deployconv.report import console, document
 
     with progress(f"reading {model}"):
-        inspection = api.inspect(model_from(model), **arguments(options))
+        inspection = call("inspect", model, options, many)
     if json:
         document.write(document.of_inspection(inspection))
     else:
         console.print_inspection(console.stdout(), inspection)
+    return None

@@ -42,8 +42,16 @@ Json = Annotated[
 ]
 
 
-def with_options(command: type[Command]) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Give a function the flags of ``command`` in place of its argument ``options``.
+def as_text(text: str) -> str:
+    """A path, glob or URL as it was given. Raises UsageError if it is empty."""
+    path_of(text)
+    return text
+
+
+def with_options(
+    command: type[Command], argument: str = "options"
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Give a function the flags of ``command`` in place of the argument of this name.
 
     The function that typer calls takes one argument per flag; the decorated one gets a
     ``command`` object made of them. Its other arguments stay as they are.
@@ -57,11 +65,11 @@ def with_options(command: type[Command]) -> Callable[[Callable[..., R]], Callabl
         @functools.wraps(function)
         def run(**values: Any) -> R:
             given = {one.name: _value(one, values.pop(_argument(one))) for one in options}
-            return function(options=command(**given), **values)
+            return function(**{argument: command(**given)}, **values)
 
         parameters: list[inspect.Parameter] = []
         for given in inspect.signature(function, eval_str=True).parameters.values():
-            parameters += map(_parameter, options) if given.name == "options" else [given]
+            parameters += map(_parameter, options) if given.name == argument else [given]
         parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in parameters}

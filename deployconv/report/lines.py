@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from deployconv.results import (
+    BatchReport,
     Candidate,
-    CheckReport,
     Compilation,
     DlaNote,
     Latency,
@@ -262,9 +262,21 @@ def sites_line(sites: Sequence[SiteReport], *, done: bool = True) -> str:
     return f"{count(sites, 'site')}: {would}{_tally(site.status for site in sites)}"
 
 
-def check_summary(report: CheckReport) -> str:
-    """Count the models of a `check` by verdict."""
+def batch_summary(report: BatchReport) -> str:
+    """Count the models of a call by verdict."""
     return f"{count(report.models, 'model')}: {_tally(model.status for model in report.models)}"
+
+
+def batch_lines(report: BatchReport) -> list[str]:
+    """Return the lines below the table of several models."""
+    lines = [batch_summary(report)]
+    if report.interrupted:
+        left = count(report.remaining, "model")
+        lines.append(
+            f"interrupted by {report.interrupted}: {left} left; "
+            "with --json > FILE.json, --resume FILE.json goes on from there"
+        )
+    return lines
 
 
 def milliseconds(value: float) -> str:

@@ -92,7 +92,8 @@ def test_ctrl_c(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         [],
         ["unknown"],
         ["inspect"],
-        ["inspect", "net.onnx", "another.onnx"],
+        ["inspect", "net.onnx", "-"],
+        ["rewrite", "net.onnx", "another.onnx", "-o", "-"],
         ["rewrite", "net.onnx", "--unknown"],
         ["rewrite", "net.onnx", "--form", "square"],
         ["rewrite", "net.onnx", "--policy", "quickest"],
@@ -140,10 +141,12 @@ def test_output_that_is_closed_from_the_start_goes_nowhere(arguments: str) -> No
     assert (run.returncode, run.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("folder", ["", ".", "/"])
-def test_a_folder_without_a_name_is_no_model(
-    folder: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("folder", ["", ".", ".."])
+def test_a_folder_without_a_model_is_one_line(
+    folder: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
     assert main(["rewrite", folder]) == 2
     assert only_line(capsys.readouterr().err).startswith("deployconv: error: ")
 

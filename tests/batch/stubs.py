@@ -1,0 +1,37 @@
+"""Tasks that stand in for the work on a model, as the name of its file says."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from deployconv.batch.sources import Source
+from deployconv.errors import BackendUnavailable, CheckFailed, ModelError
+from deployconv.results import ModelInfo, Rewriting
+
+DONE = Rewriting(ModelInfo("x", "y", 17, 8), ())
+
+
+def act(source: Source, threads: int | None) -> Rewriting:
+    """Do what the name of the file says, before its first dash."""
+    kind = Path(source.path).name.partition("-")[0]
+    if kind == "hang":
+        time.sleep(600)
+    if kind == "crash":
+        os._exit(11)
+    if kind == "broken":
+        raise ModelError(f"{source.path}: not a model")
+    if kind == "missing":
+        raise BackendUnavailable("no such backend")
+    if kind == "failed":
+        raise CheckFailed("parity failed", DONE)
+    if kind == "odd":
+        raise ZeroDivisionError("by zero")
+    if kind == "threads":
+        return Rewriting(ModelInfo("x", str(threads), 17, 8), ())
+    return DONE
+
+
+def sources(*names: str) -> list[Source]:
+    return [Source(name, Path(name)) for name in names]
