@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Protocol, TypeAlias
 
 from deployconv.batch.attempt import Task, attempt, lost
-from deployconv.batch.sources import Source
+from deployconv.batch.sources import Source, is_url
 from deployconv.errors import DeployconvError, Terminated
 from deployconv.results import ModelRun
+from deployconv.temporary import remove_abandoned
 
 
 class Started(Protocol):
@@ -118,12 +121,21 @@ class _Worker:
         """Start a new process."""
         from loky.process_executor import ProcessPoolExecutor
 
-        self._executor = ProcessPoolExecutor(max_workers=1, initializer=_prepare_process)
-        self._submit(None, _import_all)
+        self._executor = ProcessPoolExecutor(
+            max_workers=1, initializer=_end_with_parent, initargs=(os.getpid(),)
+        )
+        with _without_interrupt():
+            self._submit(None, _import_all)
 
     def submit(self, task: Task, source: Source, threads: int | None) -> None:
         """Begin a model."""
         self._submit(source, _attempt, task, source, threads)
+
+    @property
+    def _folder(self) -> Path | None:
+        """The folder that its model is written to, if that is on this machine."""
+        output = None if self.source is None else self.source.output
+        return None if output is None or is_url(output) else Path(output).parent
 
     def _submit(self, source: Source | None, *call: Any) -> None:
         self.source, self._since = source, time.monotonic()
@@ -132,22 +144,17 @@ class _Worker:
     def collect(self, timeout: float | None) -> ModelRun | None:
         """Return the row of the model that was worked on, and be free for the next one."""
         source, seconds, future = self.source, self.seconds, self.future
-        self.source = self.future = None
-        if not future.done():
-            self._restart()
-            assert source is not None
-            return lost(source, seconds, f"took longer than --timeout {timeout:g} and was ended")
-        error = future.exception()
-        if error is None:
+        error = future.exception() if future.done() else None
+        if future.done() and error is None:
+            self.source = self.future = None
             return future.result() if source is not None else None
         if source is None:
             raise DeployconvError(f"--jobs: a new process did not start: {error}")
-        self._restart()
-        return lost(source, seconds, f"its process ended early ({_first_line(error)})")
-
-    def _restart(self) -> None:
         self.kill()
         self.start()
+        if error is None:
+            return lost(source, seconds, f"took longer than --timeout {timeout:g} and was ended")
+        return lost(source, seconds, f"its process ended early ({_first_line(error)})")
 
     def kill(self) -> None:
         """End the process and what it started."""
@@ -161,7 +168,9 @@ class _Worker:
             process.join(_GRACE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            executor.shutdown(wait=False, kill_workers=True)
+            executor.shutdown(wait=True, kill_workers=True)
+        if self._folder is not None:
+            remove_abandoned(self._folder)
 
 
 _GRACE = 2.0
@@ -172,9 +181,28 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _prepare_process() -> None:
-    """Leave Ctrl-C to the parent, which ends this process with SIGTERM."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _without_interrupt() -> Iterator[None]:
+    """Block SIGINT, also in processes started meanwhile: Ctrl-C is for this process alone."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when its parent is gone, which may have been killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_GRACE)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _import_all() -> None:

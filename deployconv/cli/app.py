@@ -13,6 +13,7 @@ by Ctrl-C, by a closed pipe and by SIGTERM.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -34,12 +35,14 @@ from deployconv.cli.inspect import inspect
 from deployconv.cli.rewrite import rewrite
 from deployconv.cli.terminal import diagnose
 from deployconv.cli.verify import verify
-from deployconv.errors import DeployconvError, Interrupted, Terminated
+from deployconv.errors import DeployconvError, Interrupted, Terminated, UsageError
 
 _SIGNALLED = 128
 """Plus the number of the signal that ended the program."""
 _BROKEN_PIPE = 141
 _FAULT = 2
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What a write fails with; that of a file says which file it is."""
 _NEW_OBJECTS = 100_000
 """How many more objects there are when Python next looks for garbage."""
 
@@ -90,9 +93,12 @@ def run() -> NoReturn:
     # Nearly all objects of a command live until it ends. Looking for garbage among them, while
     # they are made and once more at the end, takes as long as the rewrite of a small model.
     gc.set_threshold(_NEW_OBJECTS)
-    _end_by_exception("SIGTERM", "SIGHUP")
-    status = main()
-    gc.freeze()
+    try:
+        _end_by_exception("SIGTERM", "SIGHUP")
+        status = main()
+        gc.freeze()
+    except (KeyboardInterrupt, Terminated) as error:  # a moment before or after the command
+        status = _report(error)
     sys.exit(status)
 
 
@@ -127,6 +133,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return _BROKEN_PIPE
+    except OSError as error:
+        if session.debug:
+            traceback.print_exc()
+        if error.filename is not None or error.errno not in _NO_ROOM:
+            return _report(error)
+        _silence_stdout()
+        return _report(_unwritable(error))
     except (Exception, KeyboardInterrupt, Terminated) as error:
         if session.debug:
             traceback.print_exc()
@@ -176,6 +189,11 @@ def _report(error: BaseException) -> int:
     return _FAULT
 
 
+def _unwritable(error: OSError) -> UsageError:
+    reason = error.strerror or str(error)
+    return UsageError(f"standard output cannot be written ({reason}): write to another place")
+
+
 def _silence_stdout() -> None:
-    """Redirect standard output, as the interpreter reports a closed pipe when it exits."""
+    """Redirect standard output, as the interpreter reports a failed write when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

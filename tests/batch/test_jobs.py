@@ -20,7 +20,7 @@ ORDINARY = {
     "odd": ("error", "internal error: ZeroDivisionError: by zero"),
 }
 LOST = {
-    "hang": ("error", "hang: took longer than --timeout 0.5 and was ended"),
+    "hang": ("error", "hang: took longer than --timeout 3 and was ended"),
     "crash": ("error", r"crash: its process ended early"),
 }
 
@@ -54,7 +54,7 @@ def test_every_error_is_a_row() -> None:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_what_hangs_or_crashes_costs_one_row(jobs: int) -> None:
     names = {**ORDINARY, **LOST}
-    done = rows(Processes(jobs, timeout=0.5), "crash", "hang", *ORDINARY, "crash-2")
+    done = rows(Processes(jobs, timeout=3), "crash", "hang", *ORDINARY, "crash-2")
     for name, (status, message) in names.items():
         assert (done[name].status, (done[name].message or "")[: len(message or "")]) == (
             status,
