@@ -497,7 +497,7 @@ def run_all(
         BackendUnavailable: the backend is not available.
         Interrupted: Ctrl-C or a signal ended it; its ``report`` has the models that were done.
     """
-    from deployconv.batch.sources import find_sources, is_url, with_outputs
+    from deployconv.batch.sources import find_sources, is_url, place_of, with_outputs
 
     many = BatchOptions(jobs=jobs, timeout=timeout, resume=_path(resume), cluster=cluster)
     if cluster is not None:
@@ -508,12 +508,13 @@ def run_all(
         backend = options.get("backend", DEFAULT_RUNTIME)
         if options.get("verify", True) or backend != DEFAULT_RUNTIME:
             get_backend(backend)  # a missing library is reported before any work
-    folder = None if output is None or is_url(str(output)) else path_of(output)
+    place = None if output is None else place_of(path_of(output))
+    folder = None if place is None or is_url(place) else Path(place)
     sources = find_sources(paths, outside=folder, urls=cluster is not None)
     if command == "rewrite" and not options.get("dry_run", False):
-        sources = with_outputs(sources, None if output is None else str(output))
+        sources = with_outputs(sources, place)
     task = partial(_one_of, command, options)
-    shown = options if output is None else {"output": output, **options}
+    shown = options if place is None else {"output": place, **options}
     return _run_models(command, shown, sources, task, many, on_result, on_progress)
 
 

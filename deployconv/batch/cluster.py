@@ -52,31 +52,32 @@ class Cluster:
             from distributed import KilledWorker, as_completed
 
             call, waiting = uuid.uuid4().hex, list(reversed(sources))
-            submitted: dict[str, tuple[Source, float]] = {}
+            submitted: dict[str, tuple[Source, float, _Notes]] = {}
 
-            def submit(source: Source) -> Any:
-                name = f"deployconv-{call}-{source.path}"
+            def submit(source: Source, notes: _Notes | None = None) -> Any:
+                notes = notes or _Notes.of(f"deployconv-{call}-{source.path}", client)
                 there = source.absolute()  # a worker has another folder
-                future = client.submit(
-                    *(_run_on_worker, name, task, there, self.timeout), pure=False
-                )
-                submitted[future.key] = source, time.monotonic()
+                worker_call = (_run_on_worker, notes.name, task, there, self.timeout)
+                future = client.submit(*worker_call, pure=False)
+                submitted[future.key] = source, time.monotonic(), notes
                 return future
 
             ahead = max(1, sum(client.nthreads().values())) * _AHEAD
-            running = as_completed()
+            running = as_completed(loop=client.loop)
             while waiting or submitted:
                 while waiting and len(submitted) < ahead:
                     source = waiting.pop()
                     started(source.path)
                     running.add(submit(source))
                 future = next(running)
-                source, since = submitted.pop(future.key)
+                source, since, notes = submitted.pop(future.key)
                 error = future.exception()
                 if isinstance(error, KilledWorker):
                     # Dask suspects what waited at a lost worker, too: it may never have begun.
-                    running.add(submit(source))
-                elif error is not None:
+                    running.add(submit(source, notes))
+                    continue
+                notes.close()
+                if error is not None:
                     message = f"{type(error).__name__} on the cluster: {error}"
                     yield lost(source, time.monotonic() - since, message)
                 else:
@@ -106,25 +107,52 @@ def _connected(address: str) -> Any:
     return client
 
 
+@dataclass(frozen=True)
+class _Notes:
+    """What the scheduler knows of one model: an entry for each time it was begun, and its row.
+
+    A row that only its worker has would be lost with the worker, and made again.
+    """
+
+    name: str
+    begun: Any
+    row: Any
+
+    @classmethod
+    def of(cls, name: str, client: Any) -> _Notes:
+        from distributed import Queue
+
+        return cls(name, Queue(name, client=client), Queue(f"{name}-row", client=client))
+
+    def close(self) -> None:
+        """Give the notes up; the last one who does removes them."""
+        self.begun.close()
+        self.row.close()
+
+
 def _run_on_worker(name: str, task: Task, source: Source, timeout: float | None) -> ModelRun:
     """Run one model on the worker that this is called on, with all threads of the worker."""
-    from distributed import Queue, get_client, get_worker
+    from distributed import get_client, get_worker
 
     with _ONE_AT_A_TIME:
-        begun = Queue(name, client=get_client())
-        tries = begun.qsize()
-        if tries >= _TRIES:
-            begun.close()
-            return lost(source, 0.0, f"its worker was lost {_TRIES} times")
-        begun.put(True)
-        source = replace(source, again=tries > 0)
-        threads = get_worker().state.nthreads
-        run = (
-            attempt(task, source, threads)
-            if timeout is None
-            else _run_in_a_process(task, source, threads, timeout)
-        )
-        begun.close()
+        notes = _Notes.of(name, get_client())
+        if notes.row.qsize():
+            run: ModelRun = pickle.loads(notes.row.get())
+        else:
+            tries = notes.begun.qsize()
+            if tries >= _TRIES:
+                run = lost(source, 0.0, f"its worker was lost {_TRIES} times")
+            else:
+                notes.begun.put(True)
+                source = replace(source, again=tries > 0)
+                threads = get_worker().state.nthreads
+                run = (
+                    attempt(task, source, threads)
+                    if timeout is None
+                    else _run_in_a_process(task, source, threads, timeout)
+                )
+        notes.row.put(pickle.dumps(run))
+        notes.close()
     return run
 
 

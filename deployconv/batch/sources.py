@@ -14,6 +14,7 @@ from deployconv.errors import UsageError
 from deployconv.options import path_of
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+_COLLAPSED = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/+(.*)")
 _SUFFIX = ".onnx"
 _REWRITTEN = ".deploy.onnx"
 """Models that `rewrite` wrote: a folder or a glob does not name them."""
@@ -58,6 +59,15 @@ class Source:
 def is_url(text: str) -> bool:
     """Whether ``text`` is a URL such as ``s3://bucket/net.onnx``."""
     return _URL.match(text) is not None
+
+
+def place_of(output: str | Path) -> str:
+    """Return a folder or its URL as text. A URL that was made a Path has lost slashes."""
+    found = _COLLAPSED.fullmatch(str(output))
+    if found is None:
+        return str(output)
+    scheme, rest = found.groups()
+    return f"{scheme}:///{rest}" if scheme in ("file", "local") else f"{scheme}://{rest}"
 
 
 def _absolute(path: Any) -> Any:

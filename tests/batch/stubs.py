@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +51,21 @@ def hang_by_name(command: Any, options: Any, source: Source, threads: int | None
         Path(source.path).with_suffix(".begun").touch()
         time.sleep(600)
     return done
+
+
+@dataclass(frozen=True)
+class Killing:
+    """A task that kills its process with some models, and notes in a folder what was begun."""
+
+    folder: Path
+
+    def __call__(self, source: Source, threads: int | None) -> Rewriting:
+        """Kill this process for ``poison``, and for ``once`` the first time."""
+        name = Path(source.path).name
+        kind = name.partition("-")[0]
+        before = len(list(self.folder.glob(f"{name}.*")))
+        (self.folder / f"{name}.{before}").touch()
+        if kind == "poison" or (kind == "once" and not before):
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.05)
+        return DONE
