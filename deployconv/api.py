@@ -14,7 +14,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from deployconv.errors import DeployconvError, UsageError
+from deployconv.errors import CheckFailed, DeployconvError, UsageError
 from deployconv.options import (
     DEFAULT_BENCH_SECONDS,
     DEFAULT_RUNTIME,
@@ -41,6 +41,7 @@ from deployconv.options import (
 from deployconv.results import (
     BatchReport,
     BuildReport,
+    Displayed,
     Inspection,
     Latency,
     ModelRun,
@@ -134,6 +135,7 @@ def rewrite(
     cache: bool = True,
     max_memory: float = 1.1,
     threads: int | None = None,
+    report: str | Path | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Rewriting:
     """Rewrite upsampling layers as Conv, pixel shuffle and crop; check, time and write the model.
@@ -178,6 +180,8 @@ def rewrite(
             on ``ort``; infinity to measure none.
         threads: threads of the backend, and those that ``cost`` predicts for; None for all
             processors.
+        report: where to write a report as one HTML file, also if a check fails; it collects
+            pictures of the changed nodes, differences of the outputs, and the time per layer.
         on_progress: called with the part of the measurements that is done, 0 to 1.
 
     Returns:
@@ -219,11 +223,25 @@ def rewrite(
         cache=cache,
         max_memory=max_memory,
         threads=threads,
+        report=_path(report),
     )
+    _check_report(options.report)
     if verify or policy == "fastest" or backend != DEFAULT_RUNTIME:
         get_backend(backend)  # a missing library is reported before any work
     request = _request(_source(model), options, on_progress)
-    return rewrite_model(load(model), request)
+    try:
+        done = rewrite_model(load(model), request)
+    except CheckFailed as failure:
+        if failure.result is not None and options.report is not None:
+            from deployconv.report.document import of_rewriting
+
+            _write_report(options.report, of_rewriting(failure.result) | {"message": str(failure)})
+        raise
+    if options.report is not None:
+        from deployconv.report.document import of_rewriting
+
+        _write_report(options.report, of_rewriting(done))
+    return done
 
 
 def verify(
@@ -235,6 +253,7 @@ def verify(
     inputs: str | Path | ArrayMap | None = None,
     seed: int = 0,
     threads: int | None = None,
+    report: str | Path | None = None,
 ) -> tuple[Parity, ...]:
     """Compare the outputs of two models with the same interface, once per backend.
 
@@ -246,6 +265,7 @@ def verify(
         inputs: arrays by input name, or an ``.npz`` file of them, instead of random ones.
         seed: seed of the random inputs.
         threads: threads of the backend; None for all processors.
+        report: where to write a report as one HTML file.
 
     Raises:
         UsageError, ModelError: the call or a model is at fault, or the interfaces differ.
@@ -260,13 +280,22 @@ def verify(
         inputs=_inputs(inputs),
         seed=seed,
         threads=threads,
+        report=_path(report),
     )
+    _check_report(options.report)
     for name in options.backend:
         get_backend(name)  # a missing library is reported before any work
     for model in (reference, candidate):
         load(model)
     pair, feed = (_source(reference), _source(candidate)), _feed(options)
-    return tuple(check_parity(*pair, name, feed, threads) for name in options.backend)
+    checks = tuple(check_parity(*pair, name, feed, threads) for name in options.backend)
+    if options.report is not None:
+        from deployconv.details.collect import compare_outputs_in_detail
+        from deployconv.report.document import of_verification
+
+        details = compare_outputs_in_detail(pair, options.backend[0], feed, threads)
+        _write_report(options.report, of_verification(checks, details))
+    return checks
 
 
 def bench(
@@ -282,6 +311,7 @@ def bench(
     budget: float = DEFAULT_BENCH_SECONDS,
     profile: bool = False,
     cuda_graph: bool = False,
+    report: str | Path | None = None,
 ) -> tuple[Latency, ...]:
     """Time one model, or two interleaved, once per backend; times are milliseconds.
 
@@ -298,6 +328,7 @@ def bench(
         budget: seconds that two models may be compared if their ratio is uncertain.
         profile: add the time of each layer, grouped by site, if the backend profiles layers.
         cuda_graph: time launches of captured CUDA graphs, if the backend captures them.
+        report: where to write a report as one HTML file.
 
     Raises:
         UsageError, ModelError: the call or a model is at fault.
@@ -316,7 +347,9 @@ def bench(
         budget=budget,
         profile=profile,
         cuda_graph=cuda_graph,
+        report=_path(report),
     )
+    _check_report(options.report)
     for name in options.backend:
         get_backend(name)  # a missing library is reported before any work
     load(model)
@@ -324,10 +357,17 @@ def bench(
         load(other)
     pair = _source(model), None if other is None else _source(other)
     feed = _feed(options)
-    return tuple(
+    latencies = tuple(
         measure_latency(*pair, name, feed, threads, runs, profile, cuda_graph, budget)
         for name in options.backend
     )
+    if options.report is not None:
+        from deployconv.report.document import of_timing
+        from deployconv.runtimes.base import label_of
+
+        names = [label_of(source) for source in pair if source is not None]
+        _write_report(options.report, of_timing(latencies, names))
+    return latencies
 
 
 def build(
@@ -389,6 +429,7 @@ def check(
     inputs: str | Path | ArrayMap | None = None,
     seed: int = 0,
     strict: bool = False,
+    report: str | Path | None = None,
     jobs: int = 1,
     timeout: float | None = None,
     resume: str | Path | None = None,
@@ -407,6 +448,7 @@ def check(
         inputs: arrays by input name, or an ``.npz`` file of them, instead of random ones.
         seed: seed of the random inputs.
         strict: a model with a site that is left alone fails.
+        report: where to write a report of all models as one HTML file.
         jobs: models that are worked on at once.
         timeout: seconds after which a model is given up.
         resume: the JSON document of an interrupted run, whose models are not run again.
@@ -429,11 +471,13 @@ def check(
         inputs=_inputs(inputs),
         seed=seed,
         strict=strict,
+        report=_path(report),
         jobs=jobs,
         timeout=timeout,
         resume=_path(resume),
         cluster=cluster,
     )
+    _check_report(options.report)
     get_backend(options.backend)  # a missing library is reported before any work
     sources = find_sources(paths, urls=cluster is not None)
     if cluster is None:
@@ -441,7 +485,12 @@ def check(
     given = {one.name: getattr(options, one.name) for one in options_of(CheckCommand)}
     shown = {name: value for name, value in given.items() if name not in _BATCH}
     task = partial(_proved, options)
-    return _run_models("check", shown, sources, task, options, on_result, on_progress)
+    done = _run_models("check", shown, sources, task, options, on_result, on_progress)
+    if options.report is not None:
+        from deployconv.report.document import of_batch
+
+        _write_report(options.report, of_batch(done))
+    return done
 
 
 def run_one(
@@ -502,6 +551,8 @@ def run_all(
     many = BatchOptions(jobs=jobs, timeout=timeout, resume=_path(resume), cluster=cluster)
     if cluster is not None:
         options = _for_cluster(command, options)
+    page = _path(options.pop("report", None))
+    _check_report(page)
     if options.get("engine") is not None:
         raise UsageError("--engine: names one file for several models: build each by itself")
     if command == "rewrite":
@@ -515,7 +566,12 @@ def run_all(
         sources = with_outputs(sources, place)
     task = partial(_one_of, command, options)
     shown = options if place is None else {"output": place, **options}
-    return _run_models(command, shown, sources, task, many, on_result, on_progress)
+    done = _run_models(command, shown, sources, task, many, on_result, on_progress)
+    if page is not None:
+        from deployconv.report.document import of_batch
+
+        _write_report(page, of_batch(done))
+    return done
 
 
 _BATCH = {one.name for one in options_of(BatchOptions)}
@@ -656,6 +712,40 @@ def _source(model: Model) -> ModelSource:
 
 def _feed(options: RewriteCommand | RunCommand) -> FeedOptions:
     return FeedOptions(options.shape or {}, options.inputs, options.seed)
+
+
+def _check_report(path: Path | None) -> None:
+    """Raise UsageError before any work if a report cannot be drawn or written."""
+    if path is not None:
+        from deployconv.report.page.render import require_libraries, require_writable
+
+        require_libraries()
+        require_writable(path)
+
+
+def _write_report(path: Path, document: dict[str, Any]) -> None:
+    """Render a document as one HTML file."""
+    from deployconv.report.page.render import write
+
+    write(path, document)
+
+
+def _drawn(result: Displayed) -> str | None:
+    """Return a result as HTML for a notebook; None if a library that draws it is missing."""
+    from deployconv.report.document import of_inspection, of_rewriting, of_verification
+    from deployconv.report.page.render import embedded
+
+    with suppress(UsageError):
+        if isinstance(result, Inspection):
+            return embedded(of_inspection(result))
+        if isinstance(result, Rewriting):
+            return embedded(of_rewriting(result))
+        if isinstance(result, Parity):
+            return embedded(of_verification([result]))
+    return None
+
+
+Displayed.draw = _drawn
 
 
 def _path(given: str | Path | None) -> Path | None:

@@ -8,14 +8,15 @@ against them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from deployconv.errors import UsageError
-from deployconv.results import ShuffleName
+from deployconv.restrictions import UNRESTRICTED, Restrictions
+from deployconv.results import Reason, ShuffleName
 
 DEFAULT_RUNTIME = "ort"
 """Runs models if no runtime was asked for, or if the one that was should not run them."""
@@ -28,7 +29,7 @@ Capability = Literal["profiles_layers", "captures_graphs", "compiles"]
 
 Policy = Literal["all", "cost", "fastest"]
 
-Form = Literal["auto", "crop", "pad", "split", "separable", "matrix"]
+Form = Literal["auto", "crop", "pad", "split", "separable", "matrix", "normalised"]
 """The forms that a caller can ask for."""
 Shuffle = Literal["auto", ShuffleName]
 """The shuffles that a caller can ask for."""
@@ -127,6 +128,7 @@ _INPUTS = _flag(
 )
 _SEED = _flag("Seed of the random inputs.", "N", minimum=0)
 _THREADS = _flag("Threads of the runtime. Default: all processors.", "N", minimum=1, maximum=1024)
+_REPORT = _flag("Also write a report as one HTML file.", "FILE.html")
 _FREEZE_INITIALIZERS = _flag("Treat initializers that are also graph inputs as constants.")
 
 
@@ -145,7 +147,8 @@ class SiteOptions:
         default="auto",
         metadata=_flag(
             "crop: smallest kernel, then a crop; pad: no crop at the front; split: one Conv per "
-            "phase; separable: one Conv per axis; matrix: one matrix product per axis."
+            "phase; separable: one Conv per axis; matrix: one matrix product per axis; "
+            "normalised: the ConvTranspose stays, with explicit pads."
         ),
     )
     shuffle: Shuffle = field(
@@ -181,8 +184,28 @@ class SiteOptions:
 
 
 @dataclass(frozen=True)
+class LayerRequest:
+    """What a target asks for one layer.
+
+    Attributes:
+        form: how it is written if the restrictions allow that, else as what they allow.
+        shuffle: the same for its shuffle.
+        restrictions: what may be written.
+        keep: why the layer stays as it is; None if it is to be rewritten.
+    """
+
+    form: Form = "auto"
+    shuffle: Shuffle = "auto"
+    restrictions: Restrictions = UNRESTRICTED
+    keep: Reason | None = None
+
+
+@dataclass(frozen=True)
 class RewriteOptions(SiteOptions):
     """What the planner is asked for: `SiteOptions`, and what follows from other options."""
+
+    request_for: Callable[[Any], LayerRequest] | None = None
+    """Asked with each site that was found (`match.Site`); None asks the same for all of them."""
 
     float_bias: bool = False
     """Turn the int32 bias of rewritten layers into a float one: TensorRT parses no other."""
@@ -298,6 +321,7 @@ class RewriteCommand(Command, SiteOptions):
             minimum=0,
         ),
     )
+    report: Path | None = field(default=None, metadata=_REPORT)
     force: bool = field(default=False, metadata=_flag("Overwrite an existing output."))
     dry_run: bool = field(default=False, metadata=_flag("Do everything but write the model."))
 
@@ -316,6 +340,8 @@ class RunCommand(Command):
 @dataclass(frozen=True, kw_only=True)
 class VerifyCommand(RunCommand):
     """The options of ``verify``."""
+
+    report: Path | None = field(default=None, metadata=_REPORT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,6 +368,7 @@ class BenchCommand(RunCommand):
         default=False,
         metadata=_flag("Time launches of a captured CUDA graph", capability="captures_graphs"),
     )
+    report: Path | None = field(default=None, metadata=_REPORT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -403,6 +430,7 @@ class CheckCommand(BatchOptions):
     strict: bool = field(
         default=False, metadata=_flag("Fail each model with a site that is not rewritten.")
     )
+    report: Path | None = field(default=None, metadata=_REPORT)
 
 
 def path_of(given: object) -> Path:

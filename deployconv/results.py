@@ -6,12 +6,26 @@ JUnit XML. The JSON keys are the names of the fields, in their order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     import onnx
+
+
+@dataclass(frozen=True)
+class Displayed:
+    """A result that a notebook shows as HTML, if something can draw it.
+
+    ``draw`` is set by ``api``. It returns None where the libraries that it needs are missing.
+    """
+
+    draw: ClassVar[Callable[[Displayed], str | None] | None] = None
+
+    def _repr_html_(self) -> str | None:
+        return None if Displayed.draw is None else Displayed.draw(self)
+
 
 # --- Models ---------------------------------------------------------------------------------
 
@@ -39,9 +53,21 @@ class OutputFile:
 
 # --- Sites: the upsampling layers of a model ------------------------------------------------
 
-FormName = Literal["crop", "pad", "split", "separable", "matrix", "conv"]
-"""The forms that a rewritten layer can have. ``conv`` is a Conv without a shuffle."""
-ShuffleName = Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
+FormName = Literal["crop", "pad", "split", "separable", "matrix", "conv", "normalised"]
+"""The forms that a rewritten layer can have. ``conv`` is a Conv without a shuffle, ``normalised``
+the ConvTranspose itself with explicit pads."""
+ShuffleName = Literal[
+    "dcr",
+    "crd",
+    "dcr-steps",
+    "crd-steps",
+    "transpose",
+    "two-step",
+    "col2im",
+    "channels-last",
+    "concat",
+    "masks",
+]
 """The ways to move the phases from channels into space."""
 Pattern = Literal[
     "conv_transpose", "zero_insertion", "nearest_resize", "pixel_shuffle", "interpolating_resize"
@@ -228,7 +254,7 @@ class SizeParity:
 
 
 @dataclass(frozen=True)
-class Parity:
+class Parity(Displayed):
     """Outputs of two models on the same inputs, as one backend computed them.
 
     ``outputs`` are those at the first sizes; ``passed`` counts the other sizes too.
@@ -312,6 +338,95 @@ class Latency:
     """Upper end of that interval."""
     note: str | None = None
     """What the times suffered from: more was running than there are processors."""
+    times_ms: tuple[tuple[float, ...], ...] = ()
+    """Every counted run in milliseconds, one list per model. Equal positions ran together."""
+
+
+# --- Details: what a report draws besides ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DrawnNode:
+    """A node in a picture of a graph; ``detail`` has its attributes and constants in words."""
+
+    name: str
+    operator: str
+    detail: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DrawnGraph:
+    """Nodes in their order, and the shapes of the tensors between them, such as ``1x64xHxW``."""
+
+    nodes: tuple[DrawnNode, ...]
+    shapes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Change:
+    """The nodes that were removed and those that took their place, for one or several sites."""
+
+    sites: tuple[str, ...]
+    before: DrawnGraph
+    after: DrawnGraph
+
+
+@dataclass(frozen=True)
+class KernelPhases:
+    """Which taps of a site's kernel each phase has, per spatial axis.
+
+    ``axes[a][q][m]`` are the taps along axis ``a`` that stand at place ``m`` of the small kernel
+    of phase ``q``: none where that kernel has a zero, several where they are added up.
+    """
+
+    site: str
+    axes: tuple[tuple[tuple[tuple[int, ...], ...], ...], ...]
+
+
+@dataclass(frozen=True)
+class OutputMaps:
+    """One plane of an output of both models, and their difference, as rows of numbers.
+
+    ``plane`` says which, such as ``[0, 0, :, :]``. A large plane is made smaller: outputs by their
+    means over blocks, the absolute difference by its largest values.
+    """
+
+    plane: str
+    reference: tuple[tuple[float, ...], ...]
+    candidate: tuple[tuple[float, ...], ...]
+    difference: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class OutputDetail:
+    """How the differences of one output are spread.
+
+    ``equal`` counts the elements without a difference. ``counts`` has the others, by the power of
+    ten that their difference is at least: ``exponents``, the smallest first.
+    """
+
+    name: str
+    equal: int
+    exponents: tuple[int, ...]
+    counts: tuple[int, ...]
+    maps: OutputMaps | None = None
+
+
+@dataclass(frozen=True)
+class Details:
+    """What is collected for a report only."""
+
+    changes: tuple[Change, ...] = ()
+    phases: tuple[KernelPhases, ...] = ()
+    outputs: tuple[OutputDetail, ...] = ()
+    memory_bytes: tuple[int, ...] = ()
+    """Peak memory of the original and of the rewritten model; empty if it was not measured."""
+    profiles: tuple[Profile, ...] = ()
+    """Time per layer of both models, as onnxruntime's profiler measures it."""
+    missing: tuple[str, ...] = ()
+    """What could not be collected, and why."""
 
 
 # --- Builds: what TensorRT compiles a model to ----------------------------------------------
@@ -465,7 +580,7 @@ class NotRun:
 
 
 @dataclass(frozen=True)
-class Inspection:
+class Inspection(Displayed):
     """What `inspect` found: every upsampling layer, as ``--policy all`` would leave it."""
 
     source: ModelInfo
@@ -477,7 +592,7 @@ class Inspection:
 
 
 @dataclass(frozen=True)
-class Rewriting:
+class Rewriting(Displayed):
     """What `rewrite` did: the sites, the proof, the timing, and the file if one was written."""
 
     source: ModelInfo
@@ -493,6 +608,8 @@ class Rewriting:
     warnings: tuple[str, ...] = ()
     changed: bool = True
     """False if the model that was written is a copy of the original."""
+    details: Details | None = None
+    """None unless a report was asked for."""
 
 
 @dataclass(frozen=True)

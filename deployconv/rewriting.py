@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING
 
 from deployconv.errors import BackendUnavailable, CheckFailed
 from deployconv.graph.load import LoadedModel
-from deployconv.graph.save import needs_external_data, refuse_existing, refuse_inputs, staged
+from deployconv.graph.save import (
+    StagedModel,
+    needs_external_data,
+    refuse_existing,
+    refuse_inputs,
+    staged,
+)
 from deployconv.options import DEFAULT_BENCH_SECONDS, RewriteCommand, RewriteOptions
 from deployconv.proof.certificate import certify_sites, failed_certificates
 from deployconv.results import NotRun, Parity, Rewriting, Step
-from deployconv.rewrites.planning import apply
+from deployconv.rewrites.planning import Planning, apply
 from deployconv.runtimes.base import ModelSource
 from deployconv.runtimes.shapes import all_shown
 from deployconv.search.choice import TunerOptions
@@ -84,8 +90,14 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
             from deployconv.proof.builds import compile_rewritten
 
             result = compile_rewritten(result, before, candidate.path, request.targets)
-        result = _with_parity(result, candidate.path, request)
-        result = _with_latency(result, candidate.path, request)
+        try:
+            result = _with_parity(result, candidate.path, request)
+            result = _with_latency(result, candidate.path, request)
+        except CheckFailed as failure:
+            found = failure.result or result
+            failed = _with_details(found, loaded, planning, candidate, request)
+            raise CheckFailed(str(failure), failed) from failure
+        result = _with_details(result, loaded, planning, candidate, request)
         if output is not None:
             result = replace(result, output=candidate.publish(output, command.force))
     return result
@@ -163,6 +175,33 @@ def _with_latency(result: Rewriting, candidate: Path, request: Request) -> Rewri
         # The parity check passed, perhaps with float32 twins: only the timing is missing.
         return _with_not_run(result, "latency", reason=str(missing))
     return replace(result, latency=latency)
+
+
+def _with_details(
+    result: Rewriting,
+    loaded: LoadedModel,
+    planning: Planning,
+    candidate: StagedModel,
+    request: Request,
+) -> Rewriting:
+    """Add what a report draws, if one was asked for."""
+    if request.command.report is None:
+        return result
+    from deployconv.details.collect import collect_details
+
+    tuner = request.tuner
+    details = collect_details(
+        loaded.proto,
+        candidate.proto,
+        planning.sites,
+        (request.source, candidate.path),
+        tuner.backend,
+        tuner.feed,
+        tuner.threads,
+        compared=result.parity is not None,
+        timed=result.latency is not None,
+    )
+    return replace(result, details=details)
 
 
 def _no_gpu(request: Request) -> str | None:

@@ -1,14 +1,20 @@
-"""Fit the constants of `--policy cost` for onnxruntime's CPU provider to measurements.
+"""Fit the constants of `--policy cost` for a runtime on the CPU to measurements.
 
     python scripts/fit_cost.py                          measure, fit, print the table
     python scripts/fit_cost.py --save measured.json     ... and write the measurements to a file
     python scripts/fit_cost.py --load measured.json     fit earlier measurements
     python scripts/fit_cost.py --terms linear cubic     fit these terms alone, others as they are
+    python scripts/fit_cost.py --backend openvino       for another runtime than onnxruntime
+    python scripts/fit_cost.py --busy                   while other programs run
 
 Measures a designed set of layers (`costfit.layers`), each in a session of its own, with one thread
 and with all. Every round goes over all layers, so that a drift of the machine affects all of them.
 The constants minimise the sum of the squared relative errors, with none below zero. The printed
 table goes to ``deployconv/search/cost_table.py``.
+
+With ``--busy`` the time of one thread is the CPU time of this process, and of the runs of more
+threads the fastest ones count: what other programs take is left out as far as possible. Layers on
+integers are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -27,6 +33,7 @@ from costfit.layers import layers
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from deployconv.errors import BackendUnavailable
 from deployconv.graph.shapes import Shapes
 from deployconv.graph.skeleton import skeleton
 from deployconv.runtimes import get_backend
@@ -44,6 +51,9 @@ _SECONDS = 0.06
 """Seconds for one layer in one round."""
 _FEWEST, _MOST = 3, 30
 """Runs of one layer in one round."""
+_FASTEST = 10
+"""The percentile of the times of runs that counts on a busy machine."""
+_clock = time.perf_counter
 
 
 @dataclass(frozen=True)
@@ -56,40 +66,53 @@ class Sample:
     ms: float
 
 
-def measure(threads: Sequence[int], terms: Collection[Term] = ()) -> Iterator[Sample]:
+def measure(
+    threads: Sequence[int],
+    terms: Collection[Term] = (),
+    backend_name: str = "ort",
+    busy: bool = False,
+) -> Iterator[Sample]:
     """Time every layer with each number of threads: the median over rounds of their medians.
 
-    With ``terms``, only the layers that have such work.
+    With ``terms``, only the layers that have such work. On a ``busy`` machine, see above.
     """
-    backend = get_backend("ort")
+    backend = get_backend(backend_name)
     prepared = []
     for layer in layers():
         if terms and not set(terms) & work_of_model(layer.model).keys():
+            continue
+        if busy and "integer" in work_of_model(layer.model):
             continue
         given = layer.model.graph.input[0].type.tensor_type.shape.dim
         feeds = {"x": np.random.default_rng(0).standard_normal([d.dim_value for d in given])}
         feeds["x"] = feeds["x"].astype(np.float32)
         for number in threads:
-            session = backend.prepare(layer.model.SerializeToString(), threads=number)
-            session.timed_run(feeds)
+            try:
+                session = backend.prepare(layer.model.SerializeToString(), threads=number)
+                session.timed_run(feeds)
+            except BackendUnavailable as error:
+                print(f"{layer.name}: left out: {error}", file=sys.stderr)
+                continue
             prepared.append((layer.name, number, work_of_model(layer.model), session, feeds))
     rounds: list[list[float]] = [[] for _ in prepared]
     for _ in range(_ROUNDS):
-        for (_, _, _, session, feeds), found in zip(prepared, rounds, strict=True):
+        for (_, number, _, session, feeds), found in zip(prepared, rounds, strict=True):
             session.timed_run(feeds)
-            found.append(_median(session, feeds))
+            taken = _times(session, feeds, time.process_time if busy and number == 1 else _clock)
+            found.append(float(np.percentile(taken, _FASTEST if busy and number > 1 else 50)))
     for (name, number, work, *_), found in zip(prepared, rounds, strict=True):
-        yield Sample(name, number, work, float(np.median(found)))
+        yield Sample(name, number, work, float(min(found) if busy else np.median(found)))
 
 
-def _median(session: Any, feeds: Mapping[str, Any]) -> float:
+def _times(session: Any, feeds: Mapping[str, Any], clock: Callable[[], float]) -> list[float]:
+    """Milliseconds of some runs."""
     taken: list[float] = []
     begin = time.perf_counter()
     while len(taken) < _FEWEST or (len(taken) < _MOST and time.perf_counter() - begin < _SECONDS):
-        start = time.perf_counter()
-        session.timed_run(feeds)
-        taken.append(1e3 * (time.perf_counter() - start))
-    return float(np.median(taken))
+        start = clock()
+        measured = session.timed_run(feeds)
+        taken.append(1e3 * (clock() - start) if measured is None else measured)
+    return taken
 
 
 def work_of_model(model: ModelProto) -> Work:
@@ -191,6 +214,8 @@ def main() -> None:
     parser.add_argument(
         "--terms", nargs="+", choices=get_args(Term), default=[], help="fit these terms alone"
     )
+    parser.add_argument("--backend", default="ort", help="the runtime to measure (default: ort)")
+    parser.add_argument("--busy", action="store_true", help="other programs run meanwhile")
     options = parser.parse_args()
     if options.load:
         document = json.loads(options.load.read_text(encoding="utf-8"))
@@ -202,8 +227,9 @@ def main() -> None:
             if entry["name"] in works
         ]
     else:
-        samples = list(measure(sorted({1, usable_cpus()}), options.terms))
-        machine = f"{describe_machine()}; {get_backend('ort').runtime}"
+        threads = sorted({1, usable_cpus()})
+        samples = list(measure(threads, options.terms, options.backend, options.busy))
+        machine = f"{describe_machine()}; {get_backend(options.backend).runtime}"
     if options.save:
         document = {"machine": machine, "samples": [asdict(sample) for sample in samples]}
         options.save.write_text(json.dumps(document, indent=1), encoding="utf-8")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from typer.main import get_command
 
 import deployconv
 from deployconv import errors, results
@@ -34,7 +33,7 @@ PAGES = [ROOT / "README.md", *DOCS]
 MAKERS = {"Reason", "skip"}
 """What makes a reason: the class, and the helpers in `match`."""
 
-COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = app.commands
 
 
 def page(name: str) -> str:

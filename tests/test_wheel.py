@@ -41,12 +41,20 @@ def test_it_runs_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     assert Path(run.stdout.strip()).is_relative_to(site)
 
 
+SHIPPED = {".py", ".typed", ".css", ".jinja", ".toml"}
+"""What kinds of files the package has."""
+
+
 def test_it_holds_the_package_with_its_types_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     package = {
         name for name in names if not name.startswith(f"deployconv-{__version__}.dist-info/")
     }
-    sources = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("deployconv/**/*.py")}
-    assert package == sources | {"deployconv/py.typed"}
+    sources = {
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.glob("deployconv/**/*")
+        if path.suffix in SHIPPED
+    }
+    assert package == sources
     assert any(name.endswith("/licenses/LICENSE") for name in names)

@@ -23,15 +23,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
-import typer
+import click
 
 from deployconv._version import __version__
 from deployconv.cli.bench import bench
 from deployconv.cli.build import build
 from deployconv.cli.check import check
 from deployconv.cli.inspect import inspect
+from deployconv.cli.report import report
 from deployconv.cli.rewrite import rewrite
 from deployconv.cli.terminal import diagnose
 from deployconv.cli.verify import verify
@@ -54,38 +55,28 @@ class Session:
     debug: bool = False
 
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+class _Commands(click.Group):
+    """The commands; the help lists them in this order."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Commands,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"deployconv {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
-        ),
-    ] = False,
-) -> None:
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, message=f"deployconv {__version__}")
+@click.pass_obj
+def app(session: Session, debug: bool) -> None:
     """Rewrite the upsampling layers of ONNX models as Conv + DepthToSpace, and prove it exact."""
-    del version
-    context.ensure_object(Session).debug = debug
+    session.debug = debug
 
 
-for command in (inspect, rewrite, verify, bench, build, check):
-    app.command()(command)
+for command in (inspect, rewrite, verify, bench, build, check, report):
+    app.add_command(command)
 
 
 def run() -> NoReturn:
@@ -156,11 +147,10 @@ def _open_closed_streams() -> None:
 
 def _run(arguments: list[str], session: Session) -> int:
     """Run the command that the arguments name."""
-    command = typer.main.get_command(app)
     try:
-        with command.make_context("deployconv", arguments, obj=session) as context:
-            status = command.invoke(context)
-    except typer.Exit as done:
+        with app.make_context("deployconv", arguments, obj=session) as context:
+            status = app.invoke(context)
+    except click.exceptions.Exit as done:
         return done.exit_code
     return status if isinstance(status, int) else 0
 
@@ -170,14 +160,14 @@ def _report(error: BaseException) -> int:
     if isinstance(error, DeployconvError):
         diagnose("error", str(error))
         return error.status
-    if isinstance(error, typer.TyperException):
+    if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "deployconv"
         diagnose("error", f"{error.format_message().rstrip('.')}; see {command} --help")
         return _FAULT
     if isinstance(error, Interrupted) and error.number != signal.SIGINT:
         error = Terminated(signal.Signals(error.number))
-    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
         diagnose("error", "interrupted")
         return _SIGNALLED + signal.SIGINT
     if isinstance(error, Terminated):

@@ -3,44 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from deployconv.cli.parameters import Json, arguments, as_path, model_from, with_options
+from deployconv.cli.parameters import arguments, as_path, json_flag, model_from, with_options
 from deployconv.cli.terminal import progress
 from deployconv.errors import UsageError
 from deployconv.options import BenchCommand
 
 
+@click.command
+@click.argument("model", metavar="[MODEL", required=False, type=as_path)
+@click.argument("other", metavar="[OTHER]]", required=False, type=as_path)
 @with_options(BenchCommand)
+@click.option(
+    "--from",
+    "saved",
+    metavar="FILE.json",
+    type=as_path,
+    help="Show a timing taken elsewhere, as --json printed it or scripts/bench_jetson.sh wrote it,"
+    " and time nothing.",
+)
+@json_flag
+@click.pass_context
 def bench(
-    context: typer.Context,
+    context: click.Context,
+    model: Path | None,
+    other: Path | None,
     options: BenchCommand,
-    model: Annotated[
-        Path | None, typer.Argument(metavar="MODEL", help="ONNX model file.", parser=as_path)
-    ] = None,
-    other: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="OTHER",
-            help="A second model, timed alternately with the first.",
-            parser=as_path,
-        ),
-    ] = None,
-    saved: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            metavar="FILE.json",
-            help="Show a timing taken elsewhere, as --json printed it or scripts/bench_jetson.sh "
-            "wrote it, and time nothing.",
-            parser=as_path,
-        ),
-    ] = None,
-    json: Json = False,
+    saved: Path | None,
+    json: bool,
 ) -> None:
-    """Time one model, or two alternately."""
+    """Time one model, or two alternately.
+
+    MODEL and OTHER are ONNX model files.
+    """
     if saved is not None:
         if _given(context) != {"saved"}:
             raise UsageError(f"--from {saved}: shows what is in the file: give nothing else")
@@ -60,7 +57,7 @@ def bench(
         console.print_latency(console.stdout(), latencies, models)
 
 
-def _given(context: typer.Context) -> set[str]:
+def _given(context: click.Context) -> set[str]:
     """The names of the arguments that the command line gives."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from deployconv.cli.many import Models, call, one_model, run_many
-from deployconv.cli.parameters import Json, with_options
+import click
+
+from deployconv.cli.many import call, one_model, run_many
+from deployconv.cli.parameters import json_flag, models_argument, with_options
 from deployconv.cli.terminal import progress
 from deployconv.errors import CheckFailed
 from deployconv.options import BuildCommand, JobOptions
 
 
-@with_options(JobOptions, "many")
+@click.command
+@models_argument
 @with_options(BuildCommand)
+@with_options(JobOptions, "many")
+@json_flag
 def build(
-    models: Models, options: BuildCommand, many: JobOptions, json: Json = False
+    models: tuple[str, ...], options: BuildCommand, many: JobOptions, json: bool
 ) -> int | None:
-    """Compile a model with TensorRT."""
+    """Compile a model with TensorRT.
+
+    Each MODEL is an ONNX model file, a folder of them, or a glob; - is standard input.
+    """
     model = one_model(models, many)
     if model is None:
         return run_many("build", models, options, many, json=json)

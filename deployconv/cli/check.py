@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from deployconv.cli.many import show
-from deployconv.cli.parameters import Json, arguments, as_path, as_text, with_options
+from deployconv.cli.parameters import arguments, as_path, as_text, json_flag, with_options
 from deployconv.cli.terminal import counted_progress
 from deployconv.errors import Interrupted, UsageError
 from deployconv.options import CheckCommand
@@ -18,29 +18,16 @@ if TYPE_CHECKING:
     from deployconv.results import BatchReport, ModelRun
 
 
+@click.command
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=as_text)
 @with_options(CheckCommand)
-def check(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="PATH",
-            help="Models, folders that are searched for them, or globs.",
-            parser=as_text,
-        ),
-    ],
-    options: CheckCommand,
-    junit: Annotated[
-        Path | None,
-        typer.Option(
-            "--junit",
-            metavar="FILE.xml",
-            help="Write a JUnit XML report as well.",
-            parser=as_path,
-        ),
-    ] = None,
-    json: Json = False,
-) -> int:
-    """Rewrite and prove models in memory, as a test in CI."""
+@click.option("--junit", metavar="FILE.xml", type=as_path, help="Write a JUnit XML report as well.")
+@json_flag
+def check(paths: tuple[str, ...], options: CheckCommand, junit: Path | None, json: bool) -> int:
+    """Rewrite and prove models in memory, as a test in CI.
+
+    Each PATH is a model, a folder that is searched for models, or a glob.
+    """
     if junit is not None and not junit.parent.is_dir():
         raise UsageError(f"--junit {junit}: there is no folder {junit.parent}; create it first")
     from deployconv import api

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from deployconv.cli.many import Models, call, one_model, run_many
-from deployconv.cli.parameters import Json, with_options
+import click
+
+from deployconv.cli.many import call, one_model, run_many
+from deployconv.cli.parameters import json_flag, models_argument, with_options
 from deployconv.cli.terminal import progress
 from deployconv.options import InspectCommand, JobOptions
 
 
-@with_options(JobOptions, "many")
+@click.command
+@models_argument
 @with_options(InspectCommand)
+@with_options(JobOptions, "many")
+@json_flag
 def inspect(
-    models: Models, options: InspectCommand, many: JobOptions, json: Json = False
+    models: tuple[str, ...], options: InspectCommand, many: JobOptions, json: bool
 ) -> int | None:
-    """List the upsampling layers and what rewrite would do."""
+    """List the upsampling layers and what rewrite would do.
+
+    Each MODEL is an ONNX model file, a folder of them, or a glob; - is standard input.
+    """
     model = one_model(models, many)
     if model is None:
         return run_many("inspect", models, options, many, json=json)

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
-
-from deployconv.cli.parameters import arguments, as_text, model_from
+from deployconv.cli.parameters import arguments, model_from
 from deployconv.cli.terminal import counted_progress, diagnose, warn
 from deployconv.errors import Interrupted, UsageError
 from deployconv.options import Command, JobOptions
 
 if TYPE_CHECKING:
     from deployconv.results import BatchReport
-
-Models = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="MODEL...",
-        help="ONNX model files, folders of them, or globs; - for standard input.",
-        parser=as_text,
-    ),
-]
 
 
 def one_model(paths: Sequence[str], many: JobOptions) -> Path | None:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-import typer
+import click
 
 from deployconv.errors import UsageError
 from deployconv.options import (
     Command,
     Flag,
-    Inputs,
     Option,
     ShapeRanges,
     Shapes,
+    choices_of,
     options_of,
     path_of,
 )
@@ -32,20 +31,19 @@ def as_path(text: str) -> Path:
     return path_of(text)
 
 
-Model = Annotated[
-    Path,
-    typer.Argument(metavar="MODEL", help="ONNX model file; - for standard input.", parser=as_path),
-]
-
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on standard output instead.")
-]
-
-
 def as_text(text: str) -> str:
     """A path, glob or URL as it was given. Raises UsageError if it is empty."""
     path_of(text)
     return text
+
+
+models_argument = click.argument(
+    "models", metavar="MODEL...", nargs=-1, required=True, type=as_text
+)
+
+json_flag = click.option(
+    "--json", is_flag=True, help="Print one JSON document on standard output instead."
+)
 
 
 def with_options(
@@ -53,8 +51,8 @@ def with_options(
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Give a function the flags of ``command`` in place of the argument of this name.
 
-    The function that typer calls takes one argument per flag; the decorated one gets a
-    ``command`` object made of them. Its other arguments stay as they are.
+    The decorated function gets a ``command`` object made of them. Its other arguments stay as they
+    are.
 
     Raises:
         UsageError: on the call, if a value is none that the option can have.
@@ -67,13 +65,10 @@ def with_options(
             given = {one.name: _value(one, values.pop(_argument(one))) for one in options}
             return function(**{argument: command(**given)}, **values)
 
-        parameters: list[inspect.Parameter] = []
-        for given in inspect.signature(function, eval_str=True).parameters.values():
-            parameters += map(_parameter, options) if given.name == argument else [given]
-        parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {one.name: one.annotation for one in parameters}
-        return run
+        decorated: Callable[..., R] = run
+        for one in reversed(options):
+            decorated = _flag(one)(decorated)
+        return decorated
 
     return decorate
 
@@ -89,36 +84,38 @@ def arguments(options: Command) -> dict[str, Any]:
 
 
 def _argument(option: Option) -> str:
-    """The name under which typer passes the value of the flag."""
+    """The name under which click passes the value of the flag."""
     return f"no_{option.name}" if option.negated else option.name
 
 
-def _parameter(option: Option) -> inspect.Parameter:
-    """The argument from which typer makes the flag."""
-    kind, default = option.type, option.default
-    if kind == tuple[str, ...]:
-        kind, default = list[str], list(default)
-    elif kind in _PARSERS:
-        kind = list[str] | None
-    elif kind == Inputs | None:
-        kind = Path | None
-    elif option.negated:
-        default = False
-    flag = option.flag
-    info = typer.Option(
-        *option.flag_names,
+def _flag(option: Option) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """The decorator that adds the flag of an option to a command."""
+    kind, flag = option.type, option.flag
+    kinds = {kind, *get_args(kind)}
+    values: dict[str, Any] = {"type": str}
+    if bool in kinds:
+        values = {"is_flag": True}
+    elif choices := choices_of(kind):
+        values = {"type": click.Choice(choices)}
+    elif kind == tuple[str, ...] or kind in _PARSERS:
+        values = {"type": str, "multiple": True}
+    elif Path in kinds:
+        values = {"type": as_path}
+    elif int in kinds:
+        values = {"type": click.IntRange(_whole(flag.minimum), _whole(flag.maximum))}
+    elif float in kinds:
+        values = {"type": click.FloatRange(flag.minimum, flag.maximum)}
+    return click.option(
+        *(*option.flag_names, _argument(option)),
+        default=False if option.negated else option.default,
         metavar=flag.metavar,
         help=help_text(flag),
-        min=flag.minimum,
-        max=flag.maximum,
-        parser=as_path if kind == Path | None else None,
+        **values,
     )
-    return inspect.Parameter(
-        _argument(option),
-        inspect.Parameter.KEYWORD_ONLY,
-        default=default,
-        annotation=Annotated[kind, info],
-    )
+
+
+def _whole(bound: float | None) -> int | None:
+    return None if bound is None else int(bound)
 
 
 def help_text(flag: Flag) -> str:
@@ -129,7 +126,7 @@ def help_text(flag: Flag) -> str:
 
 
 def _value(option: Option, given: Any) -> Any:
-    """The value of the option, from what typer passes for its flag."""
+    """The value of the option, from what click passes for its flag."""
     if option.negated:
         return not given
     if option.type == tuple[str, ...]:

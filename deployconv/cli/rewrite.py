@@ -8,8 +8,10 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from deployconv.cli.many import Models, call, one_model, run_many
-from deployconv.cli.parameters import Json, with_options
+import click
+
+from deployconv.cli.many import call, one_model, run_many
+from deployconv.cli.parameters import json_flag, models_argument, with_options
 from deployconv.cli.terminal import progress, warn
 from deployconv.errors import CheckFailed, UsageError
 from deployconv.options import BatchOptions, RewriteCommand
@@ -18,12 +20,18 @@ if TYPE_CHECKING:
     from deployconv.results import Rewriting
 
 
-@with_options(BatchOptions, "many")
+@click.command
+@models_argument
 @with_options(RewriteCommand)
+@with_options(BatchOptions, "many")
+@json_flag
 def rewrite(
-    models: Models, options: RewriteCommand, many: BatchOptions, json: Json = False
+    models: tuple[str, ...], options: RewriteCommand, many: BatchOptions, json: bool
 ) -> int | None:
-    """Rewrite models, prove and time the results, write them."""
+    """Rewrite models, prove and time the results, write them.
+
+    Each MODEL is an ONNX model file, a folder of them, or a glob; - is standard input.
+    """
     model = one_model(models, many)
     streamed = str(options.output) == "-"
     if model is None:

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from deployconv.cli.parameters import Json, arguments, as_path, model_from, with_options
+from deployconv.cli.parameters import arguments, as_path, json_flag, model_from, with_options
 from deployconv.cli.terminal import progress
 from deployconv.errors import CheckFailed
 from deployconv.options import VerifyCommand
 
 
+@click.command
+@click.argument("reference", metavar="REFERENCE", type=as_path)
+@click.argument("candidate", metavar="CANDIDATE", type=as_path)
 @with_options(VerifyCommand)
-def verify(
-    reference: Annotated[
-        Path,
-        typer.Argument(metavar="REFERENCE", help="The model to match.", parser=as_path),
-    ],
-    candidate: Annotated[
-        Path,
-        typer.Argument(
-            metavar="CANDIDATE",
-            help="The model to check; the same inputs, outputs.",
-            parser=as_path,
-        ),
-    ],
-    options: VerifyCommand,
-    json: Json = False,
-) -> None:
-    """Compare the outputs of two models on the same inputs."""
+@json_flag
+def verify(reference: Path, candidate: Path, options: VerifyCommand, json: bool) -> None:
+    """Compare the outputs of two models on the same inputs.
+
+    REFERENCE is the model to match, CANDIDATE the model to check. Both have the same inputs and
+    outputs.
+    """
     from deployconv import api
     from deployconv.report import console, document
     from deployconv.report.lines import parity_line

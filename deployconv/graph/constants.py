@@ -98,14 +98,14 @@ class Constants:
 
     def of(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
         """The constant that ``tensor``, as seen from ``scope``, holds; None if it varies."""
+        if isinstance(tensor, gs.Constant):
+            return self._initializer(tensor.name, scope)
         origin = self._origins.of(tensor, scope)
         if origin is None:
             return None
         if origin[0] is not tensor:
             constant = self.of(*origin)
             return None if constant is None else replace(constant, name=tensor.name)
-        if isinstance(tensor, gs.Constant):
-            return self._initializer(tensor.name, scope)
         source = _producer(tensor, scope)
         if source is None:
             return None

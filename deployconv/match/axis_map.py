@@ -7,8 +7,10 @@ the order in which the axes of its input are (`image_axes`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -130,7 +132,7 @@ def separated(sources: Array, shape: Sequence[int]) -> tuple[ImageAxes, list[Arr
             return None
         coordinates = np.unravel_index(np.where(filled, line, 0), tuple(shape))
         lines.append([np.where(filled, along, ZERO) for along in coordinates])
-        changing = [at for at, along in enumerate(coordinates) if np.unique(along[filled]).size > 1]
+        changing = [at for at, along in enumerate(coordinates) if np.ptp(along[filled]) > 0]
         if len(changing) > 1:
             return None
         order.append(changing[0] if changing else None)
@@ -211,11 +213,12 @@ def _fit_edges(vector: Array, input_size: int) -> AxisMap | None:
     ``j < s``. So reflection by fewer than ``s`` elements is edge padding. By ``s`` and more it
     reads ``x[1]``, and no map of this kind fits.
     """
-    values, firsts = np.unique(vector, return_index=True)
-    if len(values) < 2:
+    firsts = _firsts(vector.tolist())
+    if len(firsts) < 2:
         return None
+    second = sorted(firsts)[1]
     for stride in _strides(vector, np.arange(len(vector))):
-        begin = int(firsts[1]) - stride * int(values[1])
+        begin = firsts[second] - stride * second
         hold = stride > 1
         fitted = AxisMap(stride, begin, hold, len(vector), input_size, edge=True)
         if all(fitted.source(o) == vector[o] for o in range(len(vector))):
@@ -225,7 +228,12 @@ def _fit_edges(vector: Array, input_size: int) -> AxisMap | None:
 
 def _strides(vector: Array, filled: Array) -> list[int]:
     """Strides worth trying: distances between new sources, and the longest block of equal ones."""
-    _, firsts, lengths = np.unique(vector[filled], return_index=True, return_counts=True)
-    gaps = np.diff(filled[firsts])
-    candidates = {1, int(lengths.max())} | {int(gap) for gap in gaps[:3] if gap > 0}
-    return sorted(candidates)
+    sources = vector[filled].tolist()
+    places = [int(filled[at]) for _, at in sorted(_firsts(sources).items())]
+    gaps = [after - before for before, after in pairwise(places[:4])]
+    return sorted({1, max(Counter(sources).values()), *(gap for gap in gaps if gap > 0)})
+
+
+def _firsts(values: Sequence[int]) -> dict[int, int]:
+    """Where each of the ``values`` stands first."""
+    return {value: at for at, value in reversed(list(enumerate(values)))}

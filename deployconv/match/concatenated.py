@@ -178,13 +178,14 @@ def _concat_before(
         if node is None or not is_standard(node) or not scope.holds(node):
             return None
         if node.op == "Concat":
-            return node, tuple(between)
+            pointwise = all(is_pointwise(one, scope, view) for one in between)
+            return (node, tuple(between)) if pointwise else None
         if not may_be_pointwise(node):
             return None
         data = [
             given for given in node.inputs if given.name and not view.is_data_free(given, scope)
         ]
-        if len(data) != 1 or not is_pointwise(node, scope, view):
+        if len(data) != 1:
             return None
         between.insert(0, node)
         tensor = data[0]

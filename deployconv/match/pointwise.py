@@ -141,5 +141,7 @@ def keeps_zero(
 
 def is_float_cast(node: gs.Node) -> bool:
     """Whether ``node`` is a Cast from one float type to another."""
+    if node.op != "Cast":
+        return False
     kinds = dtype_name(node.inputs[0].dtype), dtype_name(node.attrs.get("to"))
-    return node.op == "Cast" and all(kind in _FLOATS for kind in kinds)
+    return all(kind in _FLOATS for kind in kinds)

@@ -39,6 +39,9 @@ PROFILED_RUNS = 20
 _SECONDS = 2.0
 """For the runs of two models, if that gives a narrow interval."""
 
+_DIGITS = 5
+"""Significant digits of a single run in a report."""
+
 _NO_FEED = FeedOptions()
 
 
@@ -130,7 +133,13 @@ def measure_latency(
         low=found.low if found and known else None,
         high=found.high if found and known else None,
         note=busy or busy_machine(),
+        times_ms=_rounded([times] if compared is None else map(compared.of_model, (0, 1))),
     )
+
+
+def _rounded(times: Iterable[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    """The times with the digits that mean something."""
+    return tuple(tuple(float(f"{ms:.{_DIGITS}g}") for ms in taken) for taken in times)
 
 
 def _require(capability: Capability, option: str, backend_name: str) -> None:

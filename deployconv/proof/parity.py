@@ -15,6 +15,7 @@ from deployconv.options import DEFAULT_RUNTIME, FeedOptions, Shapes
 from deployconv.proof.floor import ReferenceFloor, compare_with_floor
 from deployconv.proof.inputs import PreparedFeeds, common_inputs, make_feeds, random_arrays
 from deployconv.proof.other_sizes import LONGEST_RUN, check_other_sizes, trials_after
+from deployconv.proof.own_arithmetic import explain_by_runtime
 from deployconv.proof.twins import as_declared, twin_of, widened
 from deployconv.results import OutputParity, Parity, SizeParity
 from deployconv.runtimes import get_backend, get_runtime
@@ -48,9 +49,10 @@ def check_parity(
     Args:
         reference: the original model.
         candidate: the rewritten model. The caller has checked that both can be read.
-        backend_name: what runs both. On TensorRT the reference is run by onnxruntime on the
-            CPU, since TensorRT may not build the reference or may misread it. Both get the same
-            inputs, and the outputs the tolerance of the type that TensorRT computes in. If
+        backend_name: what runs both. If it may not run the reference or may misread it, as
+            TensorRT, the reference is run by onnxruntime on the CPU. Both get the same inputs, and
+            the outputs the tolerance of the type that the backend computes in. If they differ by
+            too much, `explain_by_runtime` tells what the backend itself makes different. If
             the backend does not run the reference because of its bfloat16 or float64, both
             models are compared as their float32 twins, and `Parity.note` says so.
         feed: where the inputs come from.
@@ -115,7 +117,7 @@ def check_parity(
     floor = ReferenceFloor(
         models.reference, models.session, reference_backend, feeds.arrays, expected, threads
     )
-    outputs, reasons = compare_with_floor(floor, models.candidate, actual, backend, requantized)
+    outputs, reasons = _judge(floor, models.candidate, actual, backend, requantized, narrow)
     passed = all(output.passed for output in outputs)
     if passed and not any(_comparable(array) for array in expected.values()):
         raise UsageError(
@@ -173,11 +175,38 @@ def _other_sizes(
         arrays: Mapping[str, Array], expected: Mapping[str, Array], actual: Mapping[str, Array]
     ) -> tuple[tuple[OutputParity, ...], list[str]]:
         here = replace(floor, arrays=arrays, expected=expected)
-        return compare_with_floor(here, models.candidate, actual, backend, requantized)
+        narrow = bool(models.input_dtypes)
+        return _judge(here, models.candidate, actual, backend, requantized, narrow)
+
+    def original_runs(arrays: Mapping[str, Array]) -> bool:
+        if backend is floor.backend:
+            return True
+        return _runs(backend, models.reference, arrays)
 
     first = {name: array.shape for name, array in floor.arrays.items()}
     trials = trials_after(specs, first, seconds, read_structure(models.reference))
-    return check_other_sizes(trials, (models.session, session), make, compare)
+    return check_other_sizes(trials, (models.session, session), make, compare, original_runs)
+
+
+def _judge(
+    floor: ReferenceFloor,
+    candidate: ModelSource,
+    actual: Mapping[str, Array],
+    backend: Backend,
+    requantized: bool,
+    narrow: bool,
+) -> tuple[tuple[OutputParity, ...], list[str]]:
+    """The verdicts on the outputs of a candidate, and notes on what had to be tolerated for it.
+
+    If another runtime ran the reference, what ``backend`` itself makes different is told apart; not
+    if the candidate is ``narrow``: of a shorter type than the reference.
+    """
+    outputs, notes = compare_with_floor(floor, candidate, actual, backend, requantized)
+    passed = all(output.passed for output in outputs)
+    if passed or narrow or backend is floor.backend:
+        return outputs, notes
+    own = explain_by_runtime(floor, candidate, actual, backend, requantized)
+    return (outputs, notes) if own is None else (own.outputs, list(own.notes))
 
 
 def _runs_any_size(backend: Backend) -> bool:
@@ -204,12 +233,19 @@ def _raise_if_neither_runs(
 
     The rewrite is not to blame then: there is no GPU, or another part of the model is refused.
     """
+    if not _runs(backend, reference, arrays):
+        raise error from None
+
+
+def _runs(backend: Backend, model: ModelSource, arrays: Mapping[str, Array] | None) -> bool:
+    """Whether ``backend`` loads ``model``, and runs it on ``arrays`` if there are some."""
     try:
-        session = backend.prepare(reference)
+        session = backend.prepare(model)
         if arrays is not None:
             session.run(arrays)
     except (BackendUnavailable, ModelError, UsageError):
-        raise error from None
+        return False
+    return True
 
 
 def _narrowed(arrays: Mapping[str, Array], dtypes: Mapping[str, np.dtype[Any]]) -> dict[str, Array]:

@@ -20,6 +20,7 @@ from deployconv.results import (
     BatchReport,
     BuildReport,
     Compilation,
+    Details,
     Inspection,
     Latency,
     LayerTime,
@@ -47,9 +48,10 @@ def of_rewriting(rewriting: Rewriting) -> Document:
     return _document(**_of_rewriting(rewriting))
 
 
-def of_verification(checks: Sequence[Parity]) -> Document:
-    """Describe what `verify` found, one entry per backend."""
-    return _document(parity=[asdict(check) for check in checks])
+def of_verification(checks: Sequence[Parity], details: Details | None = None) -> Document:
+    """Describe what `verify` found, one entry per backend; with ``details`` for a report."""
+    more = {"details": asdict(details)} if details else {}
+    return _document(parity=[asdict(check) for check in checks], **more)
 
 
 def of_timing(latencies: Sequence[Latency], models: Sequence[str]) -> Document:
@@ -115,6 +117,7 @@ def _of_rewriting(rewriting: Rewriting) -> Document:
         "not_run": [asdict(step) for step in rewriting.not_run],
         "warnings": rewriting.warnings,
         "changed": rewriting.changed,
+        "details": asdict(rewriting.details) if rewriting.details else None,
     }
 
 
@@ -138,7 +141,7 @@ _NULLS = {"inspect": ("model",), "build": ("model", "runtime", "note")}
 def _of_run(command: str, run: ModelRun) -> Document:
     result = run.result
     lists = _LISTS.get(command, ("sites", "not_run", "warnings"))
-    nulls = ("model", "parity", "latency", "output", "compiled", "changed")
+    nulls = ("model", "parity", "latency", "output", "compiled", "changed", "details")
     content: Document = dict.fromkeys(_NULLS.get(command, nulls))
     content |= {key: [] for key in lists}
     if isinstance(result, Rewriting):
@@ -245,6 +248,7 @@ def _latency(fields: Mapping[str, Any]) -> Latency:
         low=_optional(fields.get("low")),
         high=_optional(fields.get("high")),
         note=fields.get("note"),
+        times_ms=tuple(tuple(map(float, taken)) for taken in fields.get("times_ms", ())),
     )
 
 

@@ -38,6 +38,8 @@ class Runtime:
         prefers_col2im: whether its Col2Im is so fast that a model is worth raising to opset 18.
         needs_float_bias: whether it refuses an int32 bias in a quantized layer.
         runs_any_size: whether a session runs any size at once, without building a new engine.
+        optimises_inexactly: whether its optimisations compute float32 less exactly; they are off
+            in a session that is prepared with ``optimise=False``.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Runtime:
     prefers_col2im: bool = False
     needs_float_bias: bool = False
     runs_any_size: bool = False
+    optimises_inexactly: bool = False
 
     def load(self) -> Backend:
         """Import the runtime's library and return the backend that prepares models with it.
@@ -124,6 +127,33 @@ _ROWS = (
         captures_graphs=True,
         compiles=True,
         needs_float_bias=True,
+    ),
+    Runtime(
+        "openvino",
+        "deployconv.runtimes.openvino",
+        "openvino",
+        "pip install 'deployconv[openvino]'",
+        cost_table="not-fitted",
+        runs_reference=False,
+        measures_memory=True,
+        runs_any_size=True,
+    ),
+    Runtime(
+        "tract",
+        "deployconv.runtimes.tract",
+        "tract",
+        "pip install 'deployconv[tract]'",
+        cost_table="not-fitted",
+        runs_reference=False,
+    ),
+    Runtime(
+        "mnn",
+        "deployconv.runtimes.mnn",
+        "MNN",
+        "pip install 'deployconv[mnn]'",
+        cost_table="not-fitted",
+        runs_reference=False,
+        optimises_inexactly=True,
     ),
 )
 

@@ -34,6 +34,8 @@ class Benchmark(Generic[R]):
     table: Table[R]
     prepare: Callable[[Sequence[int]], tuple[Measure[R], Mapping[str, Any]]]
     """From numbers of threads to a `Measure`, and to the conditions that the JSON records."""
+    backends: tuple[str, ...] = ("ort",)
+    """The runtimes that it can measure; the first one by default."""
 
 
 def main(benchmark: Benchmark[R]) -> int:
@@ -44,7 +46,7 @@ def main(benchmark: Benchmark[R]) -> int:
         print(*table.markdown(found), sep="\n")
         return 0
     base = QUICK if options.quick else THOROUGH
-    effort = Effort(base.seconds, options.budget or base.budget, options.runs)
+    effort = Effort(base.seconds, options.budget or base.budget, options.runs, options.backend)
     globs = options.only or ["*"]
     subjects = [
         subject
@@ -78,6 +80,9 @@ def _arguments(benchmark: Benchmark[R]) -> argparse.Namespace:
     policies = benchmark.policies
     parser.add_argument("--policy", action="append", choices=policies, help="default: each")
     parser.add_argument("--threads", action="append", type=int, help="default: 2, then 1")
+    parser.add_argument(
+        "--backend", choices=benchmark.backends, default=benchmark.backends[0], help="runtime"
+    )
     parser.add_argument("--runs", type=int, help="of each model (default: 10 seconds of them)")
     parser.add_argument("--budget", type=float, help="seconds for fastest to choose (default: 60)")
     parser.add_argument("--quick", action="store_true", help="measure for a tenth of the time")
@@ -112,6 +117,7 @@ def rewrite(
         shape=subject.shapes,
         threads=threads,
         budget=effort.budget,
+        backend=effort.backend,
         bench=False,
         cache=False,
         force=True,

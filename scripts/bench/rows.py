@@ -143,7 +143,7 @@ def document(
         "schema_version": SCHEMA_VERSION,
         "tool": {"name": "deployconv", "version": __version__},
         "machine": describe_machine(),
-        "runtime": get_backend("ort").runtime,
+        "runtime": get_backend(effort.backend).runtime,
         "effort": asdict(effort),
         **conditions,
         "rows": [asdict(row) for row in rows],

@@ -10,12 +10,13 @@ from bench.subjects import Shapes
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: ``runs`` of each model, or as many as ``seconds`` allow."""
+    """How to measure: ``runs`` of each model, or as many as ``seconds`` allow, on ``backend``."""
 
     seconds: float
     budget: float
     """Seconds for ``--policy fastest`` to choose."""
     runs: int | None = None
+    backend: str = "ort"
 
 
 PAIRS = 6
@@ -54,7 +55,7 @@ def time_pair(
     from deployconv.runtimes.measure import time_interleaved
     from deployconv.search.measure import Timing
 
-    backend = get_backend("ort")
+    backend = get_backend(effort.backend)
     paths = [original, rewritten]
     taken: tuple[list[float], list[float]] = ([], [])
     pairs = PAIRS if effort.runs is None else min(PAIRS, effort.runs)

@@ -68,6 +68,13 @@ def large() -> list[Subject]:
     return [_unexported(sample) for sample in LARGE]
 
 
+def larger_decoders() -> list[Subject]:
+    """The decoders at real sizes, not yet exported."""
+    from zoo.large import DECODERS
+
+    return [_unexported(sample) for sample in DECODERS]
+
+
 def decoders() -> list[Subject]:
     """The decoders at real sizes, and the smallest possible ones; not yet exported."""
     from zoo.large import DECODERS, UPSAMPLERS

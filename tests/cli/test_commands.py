@@ -33,7 +33,7 @@ def test_verify_flags(api: FakeApi) -> None:
     assert main(["verify", "a.onnx", "b.onnx", *flags]) == 0
     backends = ("ort", "ort:cuda")
     options = {"backend": backends, "shape": {"x": (1,)}, "inputs": Path("in.npz"), "seed": 3}
-    assert api.calls == [("verify", (A, B), {**options, "threads": 2})]
+    assert api.calls == [("verify", (A, B), {**options, "threads": 2, "report": None})]
 
 
 def test_verify_passes(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +58,7 @@ def test_verify_fails_if_one_backend_does(api: FakeApi, capsys: pytest.CaptureFi
 def test_bench(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "a.onnx", "b.onnx", "--threads", "2", "--runs", "9"]) == 0
     options = {"backend": ("ort",), "shape": {}, "inputs": None, "seed": 0, "threads": 2, "runs": 9}
-    options |= {"budget": 10.0, "profile": False, "cuda_graph": False}
+    options |= {"budget": 10.0, "profile": False, "cuda_graph": False, "report": None}
     assert api.calls == [("bench", (A, B), options)]
     assert "1.63 times as fast" in capsys.readouterr().out
 
@@ -101,9 +101,9 @@ def test_check_statuses(
     assert main(["check", "a.onnx", "models"]) == status
     options = {
         **{"backend": "ort", "skip": (), "shape": {}},
-        **{"inputs": None, "seed": 0, "strict": False, **ONE_PROCESS},
+        **{"inputs": None, "seed": 0, "strict": False, "report": None, **ONE_PROCESS},
     }
-    assert api.calls == [("check", (["a.onnx", "models"],), options)]
+    assert api.calls == [("check", (("a.onnx", "models"),), options)]
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1].startswith(f"{len(models)} model")
     assert captured.err.count("\n") == bool(status)
@@ -113,7 +113,7 @@ def test_check_flags(api: FakeApi) -> None:
     given = ["--backend", "ort:cuda", "--seed", "3", "--skip", "a*", "--skip", "b", "--strict"]
     assert main(["check", "models", *given, "--shape", "x:1,3", "--inputs", "i.npz"]) == 1
     assert api.options == {
-        **{"backend": "ort:cuda", "seed": 3, "skip": ("a*", "b"), "strict": True},
+        **{"backend": "ort:cuda", "seed": 3, "skip": ("a*", "b"), "strict": True, "report": None},
         **{"shape": {"x": (1, 3)}, "inputs": Path("i.npz"), **ONE_PROCESS},
     }
 

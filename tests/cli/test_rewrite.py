@@ -42,6 +42,7 @@ DEFAULTS = {
     "cache": True,
     "max_memory": 1.1,
     "threads": None,
+    "report": None,
     "on_progress": ANY,
 }
 

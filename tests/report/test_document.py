@@ -47,7 +47,7 @@ def test_rewriting_has_the_keys_of_the_contract() -> None:
     content = parsed(document.of_rewriting(samples.REWRITING))
     assert list(content) == [
         *("schema_version", "tool", "model", "sites", "parity", "latency", "output"),
-        *("compiled", "not_run", "warnings", "changed"),
+        *("compiled", "not_run", "warnings", "changed", "details"),
     ]
     assert list(content["model"]) == ["path", "sha256", "opset", "ir_version"]
     rewritten, kept = content["sites"]

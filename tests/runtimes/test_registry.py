@@ -17,7 +17,7 @@ def test_a_known_backend_carries_its_name_and_its_runtime(name: str) -> None:
     assert backend.runtime.startswith("onnxruntime ")
 
 
-@pytest.mark.parametrize("name", ["", "ORT", "ort:rocm", "openvino"])
+@pytest.mark.parametrize("name", ["", "ORT", "ort:rocm", "OpenVINO"])
 def test_an_unknown_backend_is_a_usage_error_that_lists_the_known_ones(name: str) -> None:
     with pytest.raises(UsageError, match="choose one of ort, ort:cuda") as caught:
         get_backend(name)

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployconv.runtimes.worker_main import NotAvailable, Refused
+
 Profile = Mapping[str, Sequence[Sequence[int]]]
 """Input name -> its smallest, optimal and largest shape."""
 
@@ -42,17 +44,8 @@ _NODE = re.compile(r"\[ONNX Layer: ([^\x1e\x1f]*)\]")
 _DIGEST_BYTES = 32
 
 
-class LibraryUnavailable(Exception):
+class LibraryUnavailable(NotAvailable):
     """The library cannot be loaded, or cannot work on this machine."""
-
-
-class Refused(Exception):
-    """The library refused a model; ``node`` and ``operator`` if it names them."""
-
-    def __init__(self, words: str, node: str | None = None, operator: str | None = None) -> None:
-        super().__init__(words)
-        self.node = node
-        self.operator = operator
 
 
 @dataclass(frozen=True)

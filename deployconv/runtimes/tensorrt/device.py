@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from deployconv.runtimes.tensorrt.binding import LibraryUnavailable
+from deployconv.runtimes.worker_main import NotAvailable
 
 _LONGEST_NAME = 256
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
@@ -21,7 +22,7 @@ _CUDA_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 """The module of cuda-python 12.6 and newer, and the one before."""
 
 
-class NoDevice(Exception):
+class NoDevice(NotAvailable):
     """There is no GPU that CUDA can use; the message says what is missing."""
 
 

@@ -15,10 +15,10 @@ from typing import Any
 from deployconv.runtimes.tensorrt.binding import (
     Binding,
     CacheFile,
-    Refused,
     onnx_nodes,
 )
 from deployconv.runtimes.tensorrt.device import Device
+from deployconv.runtimes.worker_main import Refused
 
 _DTYPES = {
     "FLOAT": ("float32", 4),

@@ -10,7 +10,8 @@ from functools import cache
 
 from deployconv.errors import BackendUnavailable, UsageError
 from deployconv.runtimes.registry import get_runtime, names_with
-from deployconv.runtimes.tensorrt.process import RequirementMissing, Worker, WorkerFailed
+from deployconv.runtimes.tensorrt.process import start_worker
+from deployconv.runtimes.worker_process import RequirementMissing, WorkerFailed
 
 _COMPILERS = tuple(reversed(names_with("compiles")))
 """The first of these that is installed compiles: TensorRT-RTX, which needs no GPU, comes first."""
@@ -112,7 +113,7 @@ def remedy(backend: str) -> str:
 def _installation(backend: str, path: tuple[str, ...]) -> Installation:
     """Ask a library what it can do, once for each ``path``, the folders of imported libraries."""
     try:
-        with Worker() as worker:
+        with start_worker() as worker:
             found = worker.ask({"action": "describe", "library": get_runtime(backend).package})
     except (WorkerFailed, RequirementMissing) as failure:
         raise BackendUnavailable(str(failure)) from failure

@@ -33,7 +33,8 @@ from deployconv.runtimes.tensorrt.compile import (
     refuse_what_tensorrt_overlooks,
 )
 from deployconv.runtimes.tensorrt.installation import cache_folder, find_installation
-from deployconv.runtimes.tensorrt.process import (
+from deployconv.runtimes.tensorrt.process import start_worker
+from deployconv.runtimes.worker_process import (
     Request,
     RequirementMissing,
     Worker,
@@ -92,7 +93,7 @@ class TensorRtBackend:
         Raises BackendUnavailable if a stage fails or no answer comes.
         """
         if self._worker is None:
-            self._worker = Worker()
+            self._worker = start_worker()
             weakref.finalize(self, self._worker.close)
         stages: list[StageResult] = []
         library = get_runtime(self.name).package

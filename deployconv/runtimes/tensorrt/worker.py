@@ -1,30 +1,15 @@
-"""The program that loads TensorRT: ``python -m deployconv.runtimes.tensorrt.worker``.
-
-It takes requests from standard input until that closes, as it does when deployconv ends. Answers
-go to the original standard output. Standard output itself is redirected to standard error, so that
-nothing that a library prints can be read as an answer.
-"""
+"""The program that loads TensorRT: ``python -m deployconv.runtimes.tensorrt.worker``."""
 
 from __future__ import annotations
 
-import json
-import os
-import queue
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deployconv.results import StageName, StageResult
 from deployconv.runtimes.tensorrt.binding import (
     Binding,
     BuildSettings,
     CacheFile,
-    LibraryUnavailable,
-    Refused,
     logged_kernels,
     logged_memory,
 )
@@ -36,33 +21,21 @@ from deployconv.runtimes.tensorrt.device import (
     open_device,
 )
 from deployconv.runtimes.tensorrt.execution import Execution, Tensor
-from deployconv.runtimes.tensorrt.process import (
-    Done,
-    Event,
-    Request,
-    Stage,
-    Unavailable,
-    encode,
-)
-
-Send = Callable[[Event], None]
+from deployconv.runtimes.worker_main import Action, Answers, Send, StageFailed, serve
+from deployconv.runtimes.worker_process import Request
 
 
-class StageFailed(Exception):
-    """A stage failed and was reported; the rest of the request is not run."""
-
-
-class Answers:
-    """Answers the requests to one worker, one after another."""
+class TensorRtAnswers(Answers):
+    """Answers the requests to one worker that has loaded TensorRT."""
 
     def __init__(self, send: Send) -> None:
-        self._send = send
+        super().__init__(send)
         self._device: Device | None = None
         self._sessions: list[Execution] = []
 
-    def answer(self, request: Request) -> None:
-        """Answer ``request``, also if it fails."""
-        actions = {
+    def actions(self) -> Mapping[str, Action]:
+        """Every action by the name that requests give."""
+        return {
             "describe": self._describe,
             "compile": self._compile,
             "prepare": self._prepare,
@@ -71,12 +44,6 @@ class Answers:
             "time": self._time,
             "profile": self._profile,
         }
-        try:
-            self._send(Done(actions[request["action"]](request)))
-        except (LibraryUnavailable, NoDevice) as error:
-            self._send(Unavailable(_one_line(str(error))))
-        except StageFailed:
-            self._send(Done({}))
 
     def _describe(self, request: Request) -> dict[str, Any]:
         binding = Binding(request["library"])
@@ -102,7 +69,7 @@ class Answers:
     def _prepare(self, request: Request) -> dict[str, Any]:
         """Build for this machine's GPU and load; the value names the session in later requests."""
         binding, engine = self._build(request, {})
-        with self._stage("deserialize"):
+        with self.stage("deserialize"):
             if self._device is None:
                 self._device = open_device()
             kernels = _cache(binding, request["settings"]["cache"], "kernels")
@@ -110,7 +77,7 @@ class Answers:
         return {"session": len(self._sessions) - 1, "provider": device_name()}
 
     def _bind(self, request: Request) -> dict[str, Any]:
-        with self._stage("run"):
+        with self.stage("run"):
             tensors = [
                 Tensor(
                     one["name"], one["dtype"], tuple(one["shape"]), Path(one["file"]).read_bytes()
@@ -122,7 +89,7 @@ class Answers:
 
     def _run(self, request: Request) -> dict[str, Any]:
         outputs = []
-        with self._stage("run"):
+        with self.stage("run"):
             session = self._sessions[request["session"]]
             session.run()
             for number, tensor in enumerate(session.outputs()):
@@ -139,13 +106,13 @@ class Answers:
         return {"outputs": outputs}
 
     def _time(self, request: Request) -> dict[str, Any]:
-        with self._stage("run"):
+        with self.stage("run"):
             session = self._sessions[request["session"]]
             milliseconds = session.milliseconds(request["cuda_graph"])
         return {"milliseconds": milliseconds}
 
     def _profile(self, request: Request) -> dict[str, Any]:
-        with self._stage("profile"):
+        with self.stage("profile"):
             layers = self._sessions[request["session"]].profile(request["runs"])
         return {"layers": layers}
 
@@ -155,10 +122,10 @@ class Answers:
         binding = Binding(request["library"])
         if settings.target is None:
             compute_capability()  # NoDevice explains it better than the builder's error
-        with self._stage("parse"):
+        with self.stage("parse"):
             network = binding.parse(Path(request["model"]), settings.fp16)
             known["layers"] = binding.padded_layers(network)
-        with self._stage("build"):
+        with self.stage("build"):
             timings = None if settings.target else _cache(binding, settings.cache, "timings")
             engine = binding.build(network, settings, timings)
             messages = binding.log.messages()
@@ -172,60 +139,18 @@ class Answers:
         try:
             here = compute_capability()
         except NoDevice as error:
-            self._not_run("deserialize", str(error))
+            self.not_run("deserialize", str(error))
             return
         if target not in (None, here):
-            self._not_run("deserialize", f"this machine's GPU is {here}")
+            self.not_run("deserialize", f"this machine's GPU is {here}")
             return
-        with self._stage("deserialize"):
+        with self.stage("deserialize"):
             binding.deserialize(engine)
-
-    def _not_run(self, name: StageName, reason: str) -> None:
-        self._send(Stage(StageResult(name, "not-run", reason=reason)))
-
-    @contextmanager
-    def _stage(self, name: StageName) -> Iterator[None]:
-        """Report how the body ended; raises StageFailed if it failed."""
-        start = time.perf_counter()
-        try:
-            yield
-        except LibraryUnavailable:
-            raise
-        except Exception as error:
-            seconds = time.perf_counter() - start
-            refused = (
-                error if isinstance(error, Refused) else Refused(f"{type(error).__name__}: {error}")
-            )
-            reason = _one_line(str(refused))
-            result = StageResult(name, "failed", seconds, reason, refused.node, refused.operator)
-            self._send(Stage(result))
-            raise StageFailed from error
-        self._send(Stage(StageResult(name, "ok", time.perf_counter() - start)))
 
 
 def main() -> None:
     """Answer the requests on standard input, one per line."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
-    worker = Answers(lambda event: _write(answers.fileno(), encode(event)))
-    while True:
-        worker.answer(json.loads(requests.get()))
-
-
-def _listen(requests: queue.SimpleQueue[bytes]) -> None:
-    """Queue each line of standard input; end the process as soon as that is closed."""
-    for line in sys.stdin.buffer:
-        requests.put(line)
-    os._exit(0)
-
-
-def _write(descriptor: int, line: bytes) -> None:
-    """Write all of ``line``; a pipe may accept only part of it at a time."""
-    view = memoryview(line)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    serve(TensorRtAnswers)
 
 
 def _cache(binding: Binding, folder: str | None, what: str) -> CacheFile | None:
@@ -240,10 +165,6 @@ def _device() -> str | None:
         return compute_capability()
     except NoDevice:
         return None
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,130 @@
+"""Collect what a report draws besides the results of a rewrite or a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from onnx import ModelProto
+
+from deployconv.details.graphs import changes_between
+from deployconv.details.layers import RUNS, time_layers
+from deployconv.details.outputs import compare_in_detail
+from deployconv.errors import DeployconvError
+from deployconv.match import ConcatSite, UpsampleSite
+from deployconv.options import DEFAULT_RUNTIME, FeedOptions
+from deployconv.polyphase import smallest_kernel
+from deployconv.proof.inputs import common_inputs, make_feeds
+from deployconv.proof.latency import SiteNames, group_by_site
+from deployconv.results import Details, KernelPhases, OutputDetail, Profile
+from deployconv.rewrites.planning import PlannedSite
+from deployconv.runtimes import get_backend, get_runtime
+from deployconv.runtimes.base import Feeds, ModelSource
+from deployconv.runtimes.measure import peak_memory, usable_cpus
+
+
+def collect_details(
+    before: ModelProto,
+    after: ModelProto,
+    planned: Sequence[PlannedSite],
+    models: tuple[ModelSource, Path],
+    backend: str,
+    feed: FeedOptions,
+    threads: int | None,
+    *,
+    compared: bool,
+    timed: bool,
+) -> Details:
+    """Return pictures of the changed nodes, and what one more run of both models shows.
+
+    Args:
+        before: the original model.
+        after: the rewritten one.
+        planned: the upsampling layers of the original.
+        models: both models as the backend takes them.
+        backend: what runs them.
+        feed: where the inputs come from.
+        threads: of the CPU; None for all processors.
+        compared: whether the outputs were compared, so that their differences are of interest.
+        timed: whether the models were timed, so that memory and layers are of interest.
+    """
+    changes = changes_between(before, after, [one.report for one in planned])
+    phases = tuple(_phases(planned))
+    outputs: tuple[OutputDetail, ...] = ()
+    memory: tuple[int, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    missing: list[str] = []
+    try:
+        if compared or timed:
+            feeds, outputs = _run_both(models, backend, feed, threads)
+            if timed and get_runtime(backend).measures_memory:
+                memory = _memory(models, feeds, threads, missing)
+            if timed and backend == DEFAULT_RUNTIME:
+                profiles = _profiles(models, feeds, threads)
+    except DeployconvError as error:
+        missing.append(f"outputs and layers: {error}")
+    return Details(changes, phases, outputs, memory, profiles, tuple(missing))
+
+
+def _phases(planned: Sequence[PlannedSite]) -> Iterator[KernelPhases]:
+    """The taps of each phase, for every site that has a kernel."""
+    for one in planned:
+        site = one.found.conv if isinstance(one.found, ConcatSite) else one.found
+        if isinstance(site, UpsampleSite):
+            yield KernelPhases(
+                one.id,
+                tuple(
+                    tuple(
+                        tuple(tuple(map(int, place.nonzero()[0])) for place in phase)
+                        for phase in smallest_kernel(axis).tap_at()
+                    )
+                    for axis in site.axes
+                ),
+            )
+
+
+def compare_outputs_in_detail(
+    models: tuple[ModelSource, ModelSource], backend: str, feed: FeedOptions, threads: int | None
+) -> Details:
+    """Run both models once and return how their outputs differ."""
+    try:
+        return Details(outputs=_run_both(models, backend, feed, threads)[1])
+    except DeployconvError as error:
+        return Details(missing=(f"outputs: {error}",))
+
+
+def _run_both(
+    models: tuple[ModelSource, ModelSource], backend: str, feed: FeedOptions, threads: int | None
+) -> tuple[Feeds, tuple[OutputDetail, ...]]:
+    runtime = get_runtime(backend)
+    original = runtime if runtime.runs_reference else get_runtime(DEFAULT_RUNTIME)
+    first = original.load().prepare(models[0], threads=threads)
+    second = get_backend(backend).prepare(models[1], threads=threads)
+    feeds = make_feeds(common_inputs(first, second), feed).arrays
+    return feeds, compare_in_detail(first.run(feeds), second.run(feeds))
+
+
+def _memory(
+    models: Sequence[ModelSource], feeds: Feeds, threads: int | None, missing: list[str]
+) -> tuple[int, ...]:
+    found = []
+    for model in models:
+        taken = (
+            peak_memory(model, feeds, threads or usable_cpus()) if isinstance(model, Path) else None
+        )
+        if taken is None:
+            missing.append("peak memory: it could not be measured")
+            return ()
+        found.append(taken)
+    return tuple(found)
+
+
+def _profiles(
+    models: Sequence[ModelSource], feeds: Feeds, threads: int | None
+) -> tuple[Profile, ...]:
+    first, second = (SiteNames.of(model) for model in models)
+    named = zip(models, (first, second.with_ids_of(first)), strict=True)
+    return tuple(
+        Profile(RUNS, group_by_site(time_layers(model, feeds, threads or usable_cpus()), names))
+        for model, names in named
+    )
