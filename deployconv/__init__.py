@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from deployconv._version import __version__
 
 if TYPE_CHECKING:
-    from deployconv.api import bench, build, check, inspect, rewrite, run_all, verify
+    from deployconv.api import bench, build, check, diff, inspect, rewrite, run_all, verify
     from deployconv.errors import (
         BackendUnavailable,
         CheckFailed,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Inspection,
         Latency,
         ModelCheck,
+        ModelDifference,
         ModelRun,
         Parity,
         Rewriting,
@@ -46,6 +47,7 @@ __all__ = [
     "Interrupted",
     "Latency",
     "ModelCheck",
+    "ModelDifference",
     "ModelError",
     "ModelRun",
     "Parity",
@@ -56,6 +58,7 @@ __all__ = [
     "bench",
     "build",
     "check",
+    "diff",
     "inspect",
     "rewrite",
     "run_all",

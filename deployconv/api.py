@@ -44,6 +44,7 @@ from deployconv.results import (
     Displayed,
     Inspection,
     Latency,
+    ModelDifference,
     ModelRun,
     Parity,
     Rewriting,
@@ -368,6 +369,22 @@ def bench(
         names = [label_of(source) for source in pair if source is not None]
         _write_report(options.report, of_timing(latencies, names))
     return latencies
+
+
+def diff(before: Model, after: Model) -> ModelDifference:
+    """Compare the nodes, the weights and the interface of two models; neither is run.
+
+    Args:
+        before: a file, its bytes, or a ModelProto.
+        after: the other model.
+
+    Raises:
+        UsageError, ModelError: the call or a model is at fault.
+    """
+    from deployconv.details.difference import difference_between
+    from deployconv.graph.load import load
+
+    return difference_between(load(before), load(after))
 
 
 def build(

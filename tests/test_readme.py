@@ -138,7 +138,9 @@ def test_exit_statuses_are_those_of_the_errors() -> None:
 
 
 def test_commands_are_listed() -> None:
-    named = re.findall(r"^    deployconv ([a-z]+) +[A-Z]", page("command-line"), re.MULTILINE)
+    named = re.findall(
+        r"^    deployconv ([a-z]+)(?: +[A-Z]|  )", page("command-line"), re.MULTILINE
+    )
     assert sorted(named) == sorted(COMMANDS)
 
 
@@ -230,6 +232,9 @@ def test_keys_of_each_document_are_listed() -> None:
         "bench": document.of_timing((), ()),
         "build": document.of_build(results.BuildReport(source, "", (), ())),
         "check": document.of_batch(results.CheckReport()),
+        "diff": document.of_difference(
+            results.ModelDifference(source, source, (), (), (), (), (), ())
+        ),
     }
     table = {
         name: row[1]

@@ -31,6 +31,10 @@ from deployconv._version import __version__
 from deployconv.cli.bench import bench
 from deployconv.cli.build import build
 from deployconv.cli.check import check
+from deployconv.cli.completion import completion
+from deployconv.cli.diff import diff
+from deployconv.cli.doctor import doctor
+from deployconv.cli.explain import explain
 from deployconv.cli.inspect import inspect
 from deployconv.cli.report import report
 from deployconv.cli.rewrite import rewrite
@@ -62,20 +66,41 @@ class _Commands(click.Group):
         return list(self.commands)
 
 
+def _print_version(context: click.Context) -> None:
+    """Print the version, and below it those of the libraries that run models."""
+    from deployconv.runtimes.installed import runtime_versions
+
+    click.echo(f"deployconv {__version__}")
+    for name, version in runtime_versions().items():
+        click.echo(f"{name} {version}")
+    context.exit()
+
+
 @click.group(
     cls=_Commands,
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.version_option(__version__, message=f"deployconv {__version__}")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, option, asked: _print_version(context) if asked else None,
+    help="Show the versions of deployconv and of the runtimes, and exit.",
+)
 @click.pass_obj
 def app(session: Session, debug: bool) -> None:
     """Rewrite the upsampling layers of ONNX models as Conv + DepthToSpace, and prove it exact."""
     session.debug = debug
 
 
-for command in (inspect, rewrite, verify, bench, build, check, report):
+_COMMANDS = (
+    *(inspect, rewrite, verify, bench, build, check, report),
+    *(diff, explain, doctor, completion),
+)
+for command in _COMMANDS:
     app.add_command(command)
 
 
@@ -147,6 +172,8 @@ def _open_closed_streams() -> None:
 
 def _run(arguments: list[str], session: Session) -> int:
     """Run the command that the arguments name."""
+    if "_DEPLOYCONV_COMPLETE" in os.environ:  # a shell asks how a word could go on
+        app.main(arguments, "deployconv", complete_var="_DEPLOYCONV_COMPLETE")
     try:
         with app.make_context("deployconv", arguments, obj=session) as context:
             status = app.invoke(context)

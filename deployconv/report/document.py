@@ -24,6 +24,7 @@ from deployconv.results import (
     Inspection,
     Latency,
     LayerTime,
+    ModelDifference,
     ModelRun,
     Parity,
     Profile,
@@ -62,6 +63,11 @@ def of_timing(latencies: Sequence[Latency], models: Sequence[str]) -> Document:
 def of_build(report: BuildReport) -> Document:
     """Describe how TensorRT compiled a model, without running it, one entry per target."""
     return _document(**_of_build(report))
+
+
+def of_difference(difference: ModelDifference) -> Document:
+    """Describe what differs between two models."""
+    return _document(equal=difference.equal, **asdict(difference))
 
 
 def of_batch(report: BatchReport) -> Document:

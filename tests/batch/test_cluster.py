@@ -34,24 +34,29 @@ def tried(folder: Path) -> list[str]:
     return sorted(path.name.partition(".")[0] for path in folder.iterdir())
 
 
-def test_a_lost_worker_loses_nothing(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One worker is killed in the middle of a model; another model kills each worker it is on."""
-    names = [*(f"good-{at}" for at in range(8)), "once-8", "good-9", "poison-10", "good-11"]
+def run_on(cluster: Any, folder: Path, *names: str) -> dict[str, Any]:
+    """Run models, some of which kill their worker; each has exactly one row."""
     runs = Cluster(cluster.scheduler_address)(
-        stubs.Killing(tmp_path), stubs.sources(*names), lambda path: None
+        stubs.Killing(folder), stubs.sources(*names), lambda path: None
     )
     rows = list(runs)
     assert sorted(run.path for run in rows) == sorted(names)  # nothing lost, nothing twice
-    verdicts = {run.path: run.status for run in rows}
-    assert {name for name, status in verdicts.items() if status != "passed"} == {"poison-10"}
-    (poison,) = (run for run in rows if run.path == "poison-10")
-    assert poison.message is not None
-    assert poison.message.endswith("its worker was lost 3 times")
-    begun = tried(tmp_path)
-    assert begun.count("poison-10") == 3
-    assert begun.count("once-8") == 2
+    return {run.path: run for run in rows}
+
+
+def test_a_lost_worker_loses_nothing(cluster: Any, tmp_path: Path) -> None:
+    """One of the two workers is killed in the middle of a model."""
+    names = [*(f"good-{at}" for at in range(6)), "once-6", "good-7", "good-8"]
+    rows = run_on(cluster, tmp_path, *names)
+    assert {run.status for run in rows.values()} == {"passed"}
+    assert tried(tmp_path).count("once-6") == 2
+
+
+def test_a_model_that_kills_its_workers_is_given_up(cluster: Any, tmp_path: Path) -> None:
+    rows = run_on(cluster, tmp_path, "good-0", "poison-1", "good-2")
+    assert rows["poison-1"].message.endswith("its worker was lost 3 times")
+    assert [rows[name].status for name in ("good-0", "good-2")] == ["passed", "passed"]
+    assert tried(tmp_path).count("poison-1") == 3
 
 
 def test_check_and_rewrite(

@@ -40,8 +40,8 @@ EVERY_OPTION = [
     for option in options_of(made)
 ]
 
-ONLY_SHOW = {"report"}
-"""Commands that show what is there already; no function stands behind them."""
+ONLY_SHOW = {"report", "diff", "explain", "doctor", "completion"}
+"""Commands that have no options of a dataclass."""
 
 MODELS = {
     "inspect": ["a.onnx"],
