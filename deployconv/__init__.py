@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 from deployconv._version import __version__
 
 if TYPE_CHECKING:
-    from deployconv.api import bench, build, check, diff, inspect, rewrite, run_all, verify
+    from deployconv.api import (
+        bench,
+        build,
+        check,
+        diff,
+        inspect,
+        list_targets,
+        rewrite,
+        run_all,
+        verify,
+    )
     from deployconv.errors import (
         BackendUnavailable,
         CheckFailed,
@@ -34,6 +44,7 @@ if TYPE_CHECKING:
         Parity,
         Rewriting,
         SiteReport,
+        Target,
     )
 
 __all__ = [
@@ -53,6 +64,7 @@ __all__ = [
     "Parity",
     "Rewriting",
     "SiteReport",
+    "Target",
     "UsageError",
     "__version__",
     "bench",
@@ -60,6 +72,7 @@ __all__ = [
     "check",
     "diff",
     "inspect",
+    "list_targets",
     "rewrite",
     "run_all",
     "verify",

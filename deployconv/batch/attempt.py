@@ -10,6 +10,7 @@ from typing import TypeAlias
 from deployconv.batch.remote import local_copy, named_as
 from deployconv.batch.sources import Source
 from deployconv.errors import BackendUnavailable, CheckFailed, DeployconvError
+from deployconv.report.lines import failure_line
 from deployconv.results import BuildReport, Inspection, ModelRun, Rewriting, Verdict
 
 Result: TypeAlias = "Inspection | Rewriting | BuildReport"
@@ -32,8 +33,10 @@ def attempt(task: Task, source: Source, threads: int | None = None) -> ModelRun:
     try:
         with local_copy(source) as here:
             result = named_as(source, task(here, threads))
-        if isinstance(result, BuildReport) and not result.builds:
-            status, message = "failed", _failure(result)
+        if isinstance(result, BuildReport):
+            faults = [one for one in result.targets if not one.builds or one.misread]
+            if faults:
+                status, message = "failed", failure_line(faults[0])
     except CheckFailed as failure:
         status, message = "failed", str(failure)
         result = named_as(source, failure.result) if failure.result is not None else None
@@ -69,10 +72,3 @@ def result_of(run: ModelRun) -> Result:
     if run.result is None:
         raise CheckFailed(message) if run.status == "failed" else DeployconvError(message)
     return run.result
-
-
-def _failure(report: BuildReport) -> str:
-    built = next(target for target in report.targets if not target.builds)
-    stage = built.failure
-    where = built.target or "this GPU"
-    return f"{where}: {stage.name} failed: {stage.reason}" if stage else f"{where}: not built"

@@ -38,6 +38,8 @@ from deployconv.cli.explain import explain
 from deployconv.cli.inspect import inspect
 from deployconv.cli.report import report
 from deployconv.cli.rewrite import rewrite
+from deployconv.cli.target import target
+from deployconv.cli.targets import targets
 from deployconv.cli.terminal import diagnose
 from deployconv.cli.verify import verify
 from deployconv.errors import DeployconvError, Interrupted, Terminated, UsageError
@@ -97,7 +99,7 @@ def app(session: Session, debug: bool) -> None:
 
 
 _COMMANDS = (
-    *(inspect, rewrite, verify, bench, build, check, report),
+    *(inspect, rewrite, verify, bench, build, check, targets, target, report),
     *(diff, explain, doctor, completion),
 )
 for command in _COMMANDS:

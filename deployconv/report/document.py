@@ -31,6 +31,7 @@ from deployconv.results import (
     Quantiles,
     Rewriting,
     SiteTime,
+    Target,
     TargetBuild,
 )
 
@@ -49,6 +50,11 @@ def of_rewriting(rewriting: Rewriting) -> Document:
     return _document(**_of_rewriting(rewriting))
 
 
+def of_targets(targets: Sequence[Target]) -> Document:
+    """Describe targets: all that come with deployconv, or one."""
+    return _document(targets=[asdict(one) for one in targets])
+
+
 def of_verification(checks: Sequence[Parity], details: Details | None = None) -> Document:
     """Describe what `verify` found, one entry per backend; with ``details`` for a report."""
     more = {"details": asdict(details)} if details else {}
@@ -61,7 +67,7 @@ def of_timing(latencies: Sequence[Latency], models: Sequence[str]) -> Document:
 
 
 def of_build(report: BuildReport) -> Document:
-    """Describe how TensorRT compiled a model, without running it, one entry per target."""
+    """Describe what a model was compiled to, one entry per target."""
     return _document(**_of_build(report))
 
 
@@ -105,10 +111,12 @@ def _document(**content: Any) -> Document:
 
 def _of_inspection(inspection: Inspection) -> Document:
     target = {"target": inspection.target, "note": inspection.note} if inspection.target else {}
+    targets = {"targets": [asdict(one) for one in inspection.targets]} if inspection.targets else {}
     return {
         "model": asdict(inspection.source),
         "sites": [asdict(site) for site in inspection.sites],
         **target,
+        **targets,
     }
 
 
@@ -124,13 +132,14 @@ def _of_rewriting(rewriting: Rewriting) -> Document:
         "warnings": rewriting.warnings,
         "changed": rewriting.changed,
         "details": asdict(rewriting.details) if rewriting.details else None,
+        "targets": [asdict(one) for one in rewriting.targets],
     }
 
 
 def _of_build(report: BuildReport) -> Document:
     return {
         "model": asdict(report.source),
-        "evidence": "compile",
+        "evidence": "run" if any(built.conversion for built in report.targets) else "compile",
         "runtime": report.runtime,
         "shapes": [asdict(bound) for bound in report.shapes],
         "note": report.note,
@@ -146,7 +155,7 @@ _NULLS = {"inspect": ("model",), "build": ("model", "runtime", "note")}
 
 def _of_run(command: str, run: ModelRun) -> Document:
     result = run.result
-    lists = _LISTS.get(command, ("sites", "not_run", "warnings"))
+    lists = _LISTS.get(command, ("sites", "not_run", "warnings", "targets"))
     nulls = ("model", "parity", "latency", "output", "compiled", "changed", "details")
     content: Document = dict.fromkeys(_NULLS.get(command, nulls))
     content |= {key: [] for key in lists}

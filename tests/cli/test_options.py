@@ -40,7 +40,7 @@ EVERY_OPTION = [
     for option in options_of(made)
 ]
 
-ONLY_SHOW = {"report", "diff", "explain", "doctor", "completion"}
+ONLY_SHOW = {"report", "targets", "target", "diff", "explain", "doctor", "completion"}
 """Commands that have no options of a dataclass."""
 
 MODELS = {
@@ -195,7 +195,11 @@ def samples_of(option: Option) -> list[tuple[list[str], Any]]:
     ("made", "wrong", "message"),
     [
         (options.RewriteCommand, {"policy": "quickest"}, "policy 'quickest' is not known: choose"),
-        (options.RewriteCommand, {"form": "square"}, "choose auto, crop, .* matrix or normalised"),
+        (
+            options.RewriteCommand,
+            {"form": "square"},
+            "choose auto, crop, .* polyphase or normalised",
+        ),
         (options.RewriteCommand, {"shuffle": "riffle"}, "shuffle 'riffle' is not known"),
         (options.RewriteCommand, {"budget": 0.5}, "budget is 0.5: .* from 1 on, or infinity"),
         (options.RewriteCommand, {"max_memory": float("nan")}, "max_memory is nan: give a number"),
