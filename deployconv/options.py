@@ -247,6 +247,37 @@ class Command:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobOptions(Command):
+    """How the models of a command that takes several are run."""
+
+    jobs: int = field(
+        default=1,
+        metadata=_flag("Models that are worked on at once.", "N", minimum=1, maximum=1024),
+    )
+    timeout: float | None = field(
+        default=None,
+        metadata=_flag("Give a model up after this time.", "SECONDS", minimum=0.1),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions(JobOptions):
+    """How the models of a command that takes thousands are run."""
+
+    resume: Path | None = field(
+        default=None,
+        metadata=_flag(
+            "Go on from the JSON of an interrupted run: models in it are not run again.",
+            "FILE.json",
+        ),
+    )
+    cluster: str | None = field(
+        default=None,
+        metadata=_flag("Run the models on this Dask cluster, e.g. tcp://scheduler:8786.", "URL"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class InspectCommand(Command):
     """The options of ``inspect``."""
 
@@ -385,7 +416,7 @@ class BuildCommand(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckCommand(Command):
+class CheckCommand(BatchOptions):
     """The options of ``check``."""
 
     target: tuple[str, ...] = field(default=(), metadata=_TARGET)
