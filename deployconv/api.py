@@ -519,7 +519,9 @@ def _request(
     return Request(
         source=source,
         command=options,
-        options=RewriteOptions(**chosen, float_bias=float_bias),
+        options=RewriteOptions(
+            **chosen, float_bias=float_bias, shuffles=get_runtime(options.backend).shuffles
+        ),
         tuner=TunerOptions(
             backend=options.backend,
             threads=options.threads,

@@ -109,12 +109,13 @@ def _resampled(site: ResampleSite) -> Iterator[Option]:
         yield Option(Choice("matrix", "auto"), rewrite)
 
 
-def _names_to_try(shuffle: Shuffle, integers: bool) -> list[ShuffleName]:
+def _names_to_try(options: RewriteOptions, integers: bool) -> list[ShuffleName]:
     """The shuffles to try, likely winners first."""
-    if shuffle != "auto":
-        return [shuffle]
-    rows = [row for row in SHUFFLES.values() if integers or not row.integers_only]
-    return [row.name for row in sorted(rows, key=lambda row: row.search_rank)]
+    if options.shuffle != "auto":
+        return [options.shuffle]
+    by_rank = sorted(SHUFFLES.values(), key=lambda row: row.search_rank)
+    names = options.shuffles or tuple(row.name for row in by_rank)
+    return [name for name in names if integers or not SHUFFLES[name].integers_only]
 
 
 def _ranked(
@@ -162,7 +163,7 @@ class _Reencoded:
     site: ShuffleSite
 
     def options(self) -> Iterator[Option]:
-        names = _names_to_try(self.planning.options.shuffle, integers=False)
+        names = _names_to_try(self.planning.options, integers=False)
         encoded = [(name, plan_reshuffle(self.site, name)) for name in names]
         yield from _without_general(
             [
@@ -211,6 +212,9 @@ class _Upsampled:
         """The shuffle that the call asks for."""
         return self.planning.options.shuffle
 
+    def _names_to_try(self, integers: bool) -> list[ShuffleName]:
+        return _names_to_try(self.planning.options, integers)
+
     def options(self) -> Sequence[Option]:
         form = self.planning.options.form
         products = [*self._separable(form), *self._matrix(form)]
@@ -238,7 +242,7 @@ class _Upsampled:
         seen = set()
         smallest: PolyphaseConv | None = None
         forms: tuple[Form, ...] = ("crop", "pad", "split") if form == "auto" else (form,)
-        for asked, name in product(forms, _names_to_try(self._shuffle, site.has_integer_weight)):
+        for asked, name in product(forms, self._names_to_try(site.has_integer_weight)):
             planned = plan_conv(site, asked, name)
             if isinstance(planned, Reason) or planned.shuffle != name:
                 continue
@@ -261,7 +265,7 @@ class _Upsampled:
         whole = plan_conv(self.site, "crop", self._shuffle)
         if isinstance(whole, Reason):
             return
-        names = _names_to_try(self._shuffle, integers=False)
+        names = self._names_to_try(integers=False)
         if self._shuffle == "auto":
             names = [name for name in names if SHUFFLES[name].suits_one_axis]
         for name in names:
