@@ -8,14 +8,15 @@ against them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from deployconv.errors import UsageError
-from deployconv.results import ShuffleName
+from deployconv.restrictions import UNRESTRICTED, Restrictions
+from deployconv.results import Reason, ShuffleName
 
 DEFAULT_RUNTIME = "ort"
 """Runs models if no runtime was asked for, or if the one that was should not run them."""
@@ -28,7 +29,7 @@ Capability = Literal["profiles_layers", "captures_graphs", "compiles"]
 
 Policy = Literal["all", "cost", "fastest"]
 
-Form = Literal["auto", "crop", "pad", "split", "separable", "matrix"]
+Form = Literal["auto", "crop", "pad", "split", "separable", "matrix", "normalised"]
 """The forms that a caller can ask for."""
 Shuffle = Literal["auto", ShuffleName]
 """The shuffles that a caller can ask for."""
@@ -146,7 +147,8 @@ class SiteOptions:
         default="auto",
         metadata=_flag(
             "crop: smallest kernel, then a crop; pad: no crop at the front; split: one Conv per "
-            "phase; separable: one Conv per axis; matrix: one matrix product per axis."
+            "phase; separable: one Conv per axis; matrix: one matrix product per axis; "
+            "normalised: the ConvTranspose stays, with explicit pads."
         ),
     )
     shuffle: Shuffle = field(
@@ -182,8 +184,28 @@ class SiteOptions:
 
 
 @dataclass(frozen=True)
+class LayerRequest:
+    """What a target asks for one layer.
+
+    Attributes:
+        form: how it is written if the restrictions allow that, else as what they allow.
+        shuffle: the same for its shuffle.
+        restrictions: what may be written.
+        keep: why the layer stays as it is; None if it is to be rewritten.
+    """
+
+    form: Form = "auto"
+    shuffle: Shuffle = "auto"
+    restrictions: Restrictions = UNRESTRICTED
+    keep: Reason | None = None
+
+
+@dataclass(frozen=True)
 class RewriteOptions(SiteOptions):
     """What the planner is asked for: `SiteOptions`, and what follows from other options."""
+
+    request_for: Callable[[Any], LayerRequest] | None = None
+    """Asked with each site that was found (`match.Site`); None asks the same for all of them."""
 
     float_bias: bool = False
     """Turn the int32 bias of rewritten layers into a float one: TensorRT parses no other."""

@@ -183,6 +183,19 @@ def without_shift(axis: Axis) -> Polyphase:
     return Polyphase.of(axis, 0)
 
 
+def without_crop(axis: Axis) -> Polyphase:
+    """The polyphase form that crops nothing, if the output is a multiple of the stride.
+
+    Taps of zero take the place of what others crop. If it is no such multiple, the form crops less
+    than a stride at the end.
+    """
+    form, rows = Polyphase.of(axis, 0), -(-axis.extra // axis.stride)
+    moved = form.shift // axis.stride  # rows in front that a Conv without negative pads makes
+    low, high = min(0, form.low + moved), form.low + moved + form.span - 1
+    span = max(high - low + 1, 1 - rows - low)
+    return Polyphase(axis, 0, low, span, rows, axis.stride * rows - axis.extra)
+
+
 def phase_weights(weight: Array, axes: Sequence[Polyphase], fill: Array | int = 0) -> Array:
     """Arrange a kernel by phases.
 

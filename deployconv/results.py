@@ -53,9 +53,21 @@ class OutputFile:
 
 # --- Sites: the upsampling layers of a model ------------------------------------------------
 
-FormName = Literal["crop", "pad", "split", "separable", "matrix", "conv"]
-"""The forms that a rewritten layer can have. ``conv`` is a Conv without a shuffle."""
-ShuffleName = Literal["dcr", "crd", "transpose", "two-step", "col2im", "channels-last"]
+FormName = Literal["crop", "pad", "split", "separable", "matrix", "conv", "normalised"]
+"""The forms that a rewritten layer can have. ``conv`` is a Conv without a shuffle, ``normalised``
+the ConvTranspose itself with explicit pads."""
+ShuffleName = Literal[
+    "dcr",
+    "crd",
+    "dcr-steps",
+    "crd-steps",
+    "transpose",
+    "two-step",
+    "col2im",
+    "channels-last",
+    "concat",
+    "masks",
+]
 """The ways to move the phases from channels into space."""
 Pattern = Literal[
     "conv_transpose", "zero_insertion", "nearest_resize", "pixel_shuffle", "interpolating_resize"

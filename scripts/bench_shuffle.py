@@ -20,10 +20,11 @@ import onnx_graphsurgeon as gs
 from costfit.layers import OPSET, written
 from onnx import ModelProto
 
-from deployconv.match.site import ChannelOrder
+from deployconv.restrictions import ChannelOrder
 from deployconv.results import ShuffleName
 from deployconv.rewrites.emit import Emitter
-from deployconv.rewrites.shuffles import SHUFFLES, Layout, write_shuffle
+from deployconv.rewrites.layout import Layout
+from deployconv.rewrites.shuffles import SHUFFLES, write_shuffle
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.measure import time_interleaved
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from bench_shuffle import Layout, measure, ways
 
-from deployconv.match.site import ChannelOrder
+from deployconv.restrictions import ChannelOrder
 
 LAYOUT = Layout(3, (2, 2), (4, 6), ((0, 0),) * 2, 1, 18, "float32")
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "deployconv"
 
 ORDER = (
     ("results", "_version"),
-    ("errors", "temporary"),
+    ("errors", "temporary", "restrictions"),
     ("options",),
     ("polyphase", "resampling"),
     ("graph",),
@@ -43,7 +43,7 @@ ENTRANCES = {"__init__", "__main__"}
 KINDS = {
     *("PolyphaseConv", "SeparableConv", "MatrixProduct", "Reshuffle"),
     "Resample",
-    *("Chain", "Region", "FoldedLayer", "SplitConv"),
+    *("Chain", "Region", "FoldedLayer", "NormalisedLayer", "SplitConv"),
 }
 """The classes of rewrites."""
 ABILITIES = {"emit", "trial", "at_sizes"}

@@ -26,7 +26,10 @@ from tests.quantized import Bias, Layer, Weight, Zero, quantized
 
 CASES = int(os.environ.get("QUANTIZED_CASES", "450"))
 
-SHUFFLES: tuple[Shuffle, ...] = ("auto", "crd", "transpose", "two-step", "channels-last")
+SHUFFLES: tuple[Shuffle, ...] = (
+    *("auto", "crd", "transpose", "two-step", "channels-last"),
+    *("dcr-steps", "crd-steps", "concat", "masks"),
+)
 
 TORCH = {
     1: torch.nn.functional.conv_transpose1d,

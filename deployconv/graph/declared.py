@@ -14,7 +14,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, ValueInfoProto
 
 from deployconv.graph.scope import Scope
 from deployconv.graph.symbolic import Unproven
-from deployconv.graph.tensors import nested
+from deployconv.graph.tensors import all_graphs, nested
 from deployconv.graph.view import View
 
 
@@ -31,6 +31,18 @@ def forget_unconfirmed_sizes(view: View, proto: ModelProto) -> None:
         for value in (*graph.value_info, *_passed_on(graph, scope)):
             if value.name in known and value.type.tensor_type.HasField("shape"):
                 _forget(value, _sizes(known[value.name], scope, view))
+
+
+def forget_symbols(proto: ModelProto) -> None:
+    """Remove what ``proto`` declares of tensors inside its graphs if it names a size."""
+    for graph in all_graphs(proto):
+        named = [
+            at
+            for at, value in enumerate(graph.value_info)
+            if any(dim.dim_param for dim in value.type.tensor_type.shape.dim)
+        ]
+        for at in reversed(named):
+            del graph.value_info[at]
 
 
 def _passed_on(graph: GraphProto | FunctionProto, scope: Scope) -> Iterator[ValueInfoProto]:

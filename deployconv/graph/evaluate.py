@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import ceil, prod
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+Run = Callable[[Mapping[str, Array]], list[Array]]
+"""Computes the values of some tensors from those of others, by their names."""
+
 _RESIZES = {"Resize": resize, "Upsample": upsample}
 """What `evaluate` computes by itself: most models have no other operator that is evaluated."""
 
@@ -31,8 +34,15 @@ def evaluate(
     Raises whatever the evaluator raises for nodes that it cannot run, and NotImplementedError
     for a ConvTranspose whose padding runtimes compute differently.
     """
+    return prepared(nodes, opset, feeds, outputs)(feeds)
+
+
+def prepared(
+    nodes: Sequence[NodeProto], opset: int, inputs: Iterable[str], outputs: Sequence[str]
+) -> Run:
+    """What runs ``nodes`` as `evaluate` does, any number of times, on values of ``inputs``."""
     if all(map(_is_resize, nodes)):
-        return _resized(nodes, feeds, outputs)
+        return partial(_resized, nodes, outputs)
     for node in nodes:
         stated = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         same = stated.get("auto_pad", b"").startswith(b"SAME")
@@ -40,17 +50,24 @@ def evaluate(
             raise NotImplementedError("ConvTranspose without explicit pads")
     from deployconv.graph.reference_operators import OPERATORS
 
-    return run_reference(nodes, opset, feeds, outputs, OPERATORS)
+    return _by_reference(nodes, opset, inputs, outputs, OPERATORS)
 
 
 def run_reference(
+    nodes: Sequence[NodeProto], opset: int, feeds: Mapping[str, Array], outputs: Sequence[str]
+) -> list[Array]:
+    """The values of ``outputs`` by the ONNX reference evaluator, all operators as it has them."""
+    return _by_reference(nodes, opset, feeds, outputs)(feeds)
+
+
+def _by_reference(
     nodes: Sequence[NodeProto],
     opset: int,
-    feeds: Mapping[str, Array],
+    inputs: Iterable[str],
     outputs: Sequence[str],
     operators: list[type[OpRun]] | None = None,
-) -> list[Array]:
-    """The values of ``outputs`` by the ONNX reference evaluator, some ``operators`` replaced."""
+) -> Run:
+    """What runs ``nodes`` by the ONNX reference evaluator, some ``operators`` replaced."""
     # The evaluator takes long to import, and few models need it.
     from onnx.reference import ReferenceEvaluator
 
@@ -58,16 +75,20 @@ def run_reference(
     graph = onnx.helper.make_graph(
         list(nodes),
         "evaluate",
-        [onnx.helper.make_value_info(name, unknown) for name in feeds],
+        [onnx.helper.make_value_info(name, unknown) for name in inputs],
         [onnx.helper.make_value_info(name, unknown) for name in outputs],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     evaluator = ReferenceEvaluator(model, new_ops=operators)
     for node in evaluator.rt_nodes_:
         node.run = partial(_run_if_small, node.onnx_node, node.run)
-    # Infinity and NaN are results like others.
-    with np.errstate(all="ignore"):
-        return [np.asarray(array) for array in evaluator.run(None, dict(feeds))]
+
+    def run(feeds: Mapping[str, Array]) -> list[Array]:
+        # Infinity and NaN are results like others.
+        with np.errstate(all="ignore"):
+            return [np.asarray(array) for array in evaluator.run(None, dict(feeds))]
+
+    return run
 
 
 def _run_if_small(node: NodeProto, run: Callable[..., Any], *inputs: Array, **rest: Any) -> Any:
@@ -122,7 +143,7 @@ def _is_resize(node: NodeProto) -> bool:
 
 
 def _resized(
-    nodes: Sequence[NodeProto], feeds: Mapping[str, Array], outputs: Sequence[str]
+    nodes: Sequence[NodeProto], outputs: Sequence[str], feeds: Mapping[str, Array]
 ) -> list[Array]:
     """The values of ``outputs`` after ``nodes``, each a Resize or Upsample, ran on ``feeds``."""
     known: dict[str, Array | None] = {**feeds, "": None}

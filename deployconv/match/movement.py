@@ -19,7 +19,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from deployconv.graph.evaluate import evaluate
+from deployconv.graph.evaluate import evaluate, prepared
 from deployconv.graph.nearest import LARGEST
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
@@ -210,18 +210,19 @@ class Movement:
         count, base = prod(shape), _BASE.get(dtype, 1 << 20)
         if count > LARGEST or self._has_large(instance):
             return None
-        nodes, feeds, target = self.runnable(instance)
         kind = np.dtype(dtype)
         signs = [1] if kind.kind == "u" else [-1, 1]
         shift = _SHIFT if zero else 0
 
         def moved(values: Array) -> Array:
             fed = {**feeds, self.source.name: (values + shift).reshape(shape).astype(kind)}
-            (result,) = evaluate(nodes, self.scope.opset, fed, [target])
+            (result,) = run(fed)
             result = result.astype(np.float64)
             return np.where(result == zero, 0, result - shift) if shift else result
 
         try:
+            nodes, feeds, target = self._moving(instance, np.zeros(shape, kind))
+            run = prepared(nodes, self.scope.opset, [*feeds, self.source.name], [target])
             # Element numbers in digits from 1, as 0 is what the movement itself sets.
             sources, power = np.zeros((), np.int64), 1
             while power == 1 or power < count:
@@ -245,9 +246,27 @@ class Movement:
         except Exception:  # what the evaluator cannot run is not known to be a movement
             return None
 
+    def _moving(
+        self, instance: Instance, source: Array
+    ) -> tuple[list[NodeProto], dict[str, Array], str]:
+        """As `runnable`, but only the nodes that the data passes, and more constants.
+
+        What the other nodes compute depends on shapes alone: here it is computed once, from a
+        ``source`` of any values.
+        """
+        nodes, feeds, target = self.runnable(instance)
+        moving = [node for node in nodes if not self._on_the_way.isdisjoint(node.output)]
+        made = {name for node in nodes for name in node.output if name} - self._on_the_way
+        computed = sorted(made.intersection(name for node in moving for name in node.input))
+        if computed:
+            fed = {**feeds, self.source.name: source}
+            values = evaluate(nodes, self.scope.opset, fed, computed)
+            feeds = {**feeds, **dict(zip(computed, values, strict=True))}
+        return moving, feeds, target
+
     def _has_large(self, instance: Instance) -> bool:
         """Whether a tensor on the way is too large to compute, as in malformed models."""
-        nodes = (*self.nodes, *self.arithmetic())
+        nodes = (*self.nodes, *self.arithmetic)
         shapes = (instance.get(out.name, ()) for node in nodes for out in node.outputs)
         return any(prod(shape) > LARGEST for shape in shapes)
 
@@ -302,12 +321,14 @@ class Movement:
         """Whether a caller may override a constant that decides the movement."""
         if self.view.constants.frozen:
             return False
-        tensors = (t for node in (*self.nodes, *self.arithmetic()) for t in node.inputs if t.name)
+        tensors = (t for node in (*self.nodes, *self.arithmetic) for t in node.inputs if t.name)
         constants = (self.view.constants.of(tensor, self.scope) for tensor in tensors)
         return any(constant is not None and constant.overridable for constant in constants)
 
-    def arithmetic(self) -> Iterator[gs.Node]:
+    @cached_property
+    def arithmetic(self) -> tuple[gs.Node, ...]:
         """The nodes that compute shapes and indices for the movement."""
+        found: list[gs.Node] = []
         waiting = list(self.nodes)
         seen = set(map(id, waiting))
         while waiting:
@@ -317,8 +338,9 @@ class Movement:
                 for node in tensor.inputs:
                     if id(node) not in seen and self.scope.holds(node):
                         seen.add(id(node))
-                        yield node
+                        found.append(node)
                         waiting.append(node)
+        return tuple(found)
 
     @cached_property
     def _on_the_way(self) -> frozenset[str]:
@@ -328,7 +350,7 @@ class Movement:
 
     def outside(self) -> list[gs.Tensor]:
         """Tensors that are not on the way of the data, but whose shapes the arithmetic reads."""
-        read = (node.inputs[0] for node in self.arithmetic() if node.op == "Shape")
+        read = (node.inputs[0] for node in self.arithmetic if node.op == "Shape")
         return [tensor for tensor in read if self._is_outside(tensor)]
 
     def _is_outside(self, tensor: gs.Tensor) -> bool:

@@ -44,18 +44,11 @@ from deployconv.match.attributes import (
 )
 from deployconv.match.movement import Movement, movements
 from deployconv.match.shuffle_map import FoundShuffle, shuffle_of
-from deployconv.match.site import (
-    ChannelOrder,
-    ConvBefore,
-    Original,
-    Recogniser,
-    ShuffleSite,
-    Site,
-    UpsampleSite,
-)
+from deployconv.match.site import ConvBefore, Original, Recogniser, ShuffleSite, Site, UpsampleSite
 from deployconv.match.upsampled_conv import upsampling_before
 from deployconv.match.weights import Parameters, find_parameters, find_weight
 from deployconv.polyphase import Axis
+from deployconv.restrictions import ChannelOrder
 from deployconv.results import Reason
 
 Array = NDArray[Any]

@@ -19,7 +19,7 @@ from deployconv.graph.tensors import dtype_name
 from deployconv.match.image_layout import ImageLayout, LayoutName, between, enlarged, layouts
 from deployconv.match.index_map import holds_at_all_sizes
 from deployconv.match.movement import Movement
-from deployconv.match.site import ChannelOrder
+from deployconv.restrictions import ChannelOrder
 
 Array = NDArray[Any]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from deployconv.match.operators import (
 )
 from deployconv.polyphase import Axis
 from deployconv.resampling import Interpolation
+from deployconv.restrictions import UNRESTRICTED, ChannelOrder, Restrictions
 from deployconv.results import Pattern, Reason
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from deployconv.match.weights import Parameter
 
 Array = NDArray[Any]
-
-ChannelOrder = Literal["CRD", "DCR"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +113,7 @@ class BaseSite:
             None for a layer that is rewritten whenever it can be.
         explicit_attributes: for a node that stays, attributes with the same meaning as those it
             has, in the form that every runtime reads alike; None if none are needed.
+        restrictions: what may be written in its place.
     """
 
     id: str
@@ -123,6 +123,7 @@ class BaseSite:
     reason: Reason | None = None
     unless_faster: Reason | None = None
     explicit_attributes: dict[str, Any] | None = None
+    restrictions: Restrictions = UNRESTRICTED
 
     @property
     def layer(self) -> gs.Node:

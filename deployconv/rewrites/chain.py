@@ -51,8 +51,9 @@ from deployconv.rewrites.channel_layout import (
 from deployconv.rewrites.conv import PolyphaseConv
 from deployconv.rewrites.conv_emit import image_of, low_resolution_conv
 from deployconv.rewrites.emit import Emitter
+from deployconv.rewrites.layout import Layout
 from deployconv.rewrites.neighbours import only_reader
-from deployconv.rewrites.shuffles import SHUFFLES, Layout, choose_shuffle, write_shuffle
+from deployconv.rewrites.shuffles import channel_order, choose_shuffle, write_shuffle
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
 from deployconv.rewrites.steps.base import ChainStep
 from deployconv.rewrites.steps.pixel_conv import mixing_conv_at
@@ -188,8 +189,10 @@ class Chain:
             return layout.ravel()
         for step in steps:
             layout = step.order_after(layout)
-        order = "CRD" if self.shuffle is None else SHUFFLES[self.shuffle].channel_order
-        return shuffle_order(layout, self.head.site.rank, order)
+        rank = self.head.site.rank
+        if self.shuffle is None:
+            return shuffle_order(layout, rank, "CRD")
+        return channel_order(self.shuffle, layout, rank)
 
     def _quantize_at_end(self) -> gs.Node | None:
         """The QuantizeLinear that ends the chain, pixel shuffles after it aside."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployconv.match.site import ChannelOrder
+from deployconv.restrictions import ChannelOrder
 
 Array = NDArray[Any]
 
@@ -37,15 +37,37 @@ def after_pixel_shuffle(layout: Array, stride: Sequence[int], order: ChannelOrde
     return np.moveaxis(apart, range(first, first + rank), range(-rank, 0))
 
 
-def shuffle_order(layout: Array, rank: int, order: ChannelOrder) -> Array:
+def shuffle_order(layout: Array, rank: int, order: ChannelOrder, steps: bool = False) -> Array:
     """The channels in the order that one shuffle by all strides together reads, ``[C * P]``.
 
     The phases of all layers are joined axis by axis, coarse to fine; they change faster than the
-    channel for ``CRD`` and slower for ``DCR``.
+    channel for ``CRD`` and slower for ``DCR``. With ``steps`` the shuffle is one by each prime
+    factor of a stride that all axes have: each step moves the phases that are the slowest (DCR) or
+    the fastest (CRD) of those that are left.
     """
     phases = [axis for start in range(1, rank + 1) for axis in range(start, layout.ndim, rank)]
-    axes = [*phases, 0] if order == "DCR" else [0, *phases]
-    return layout.transpose(axes).ravel()
+    joined = layout.transpose(0, *phases)
+    if steps:
+        stride = round(prod(joined.shape[1:]) ** (1 / rank))
+        factors = prime_factors(stride)
+        joined = joined.reshape(len(layout), *factors * rank)
+        levels = range(len(factors)) if order == "DCR" else reversed(range(len(factors)))
+        count = len(factors)
+        joined = joined.transpose(
+            0, *(1 + axis * count + level for level in levels for axis in range(rank))
+        )
+    return (np.moveaxis(joined, 0, -1) if order == "DCR" else joined).ravel()
+
+
+def prime_factors(number: int) -> list[int]:
+    """The prime factors of ``number``, the smallest first."""
+    found, divisor = [], 2
+    while number > 1:
+        while number % divisor == 0:
+            found.append(divisor)
+            number //= divisor
+        divisor += 1
+    return found
 
 
 def reordered(layout: Array, order: Array) -> Array:

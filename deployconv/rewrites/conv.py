@@ -36,13 +36,15 @@ from deployconv.polyphase import (
     phase_weights,
     smallest_kernel,
     split_multiplications,
+    without_crop,
     without_shift,
 )
 from deployconv.results import FormName, Macs, Reason, Requantization, ShuffleName
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.conv_emit import emit_conv
 from deployconv.rewrites.emit import Emitter, finish_layer, requantized
-from deployconv.rewrites.shuffles import SHUFFLES, Layout, choose_shuffle
+from deployconv.rewrites.layout import Layout
+from deployconv.rewrites.shuffles import SHUFFLES, choose_shuffle
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
 from deployconv.rewrites.trial import AFFORDABLE, build_trial, trial_sizes
 
@@ -57,6 +59,8 @@ _FIRST_CONCAT = 4
 """The first opset whose Concat runtimes have."""
 _MOST_CONVS = 16
 """More Convs than this cost more to call than any taps are worth."""
+_MOST_JOINED = 64
+"""The same for a shuffle that joins images of one phase each: nothing else may be possible."""
 _LARGE_IMAGE = 1 << 20
 """Elements from which on copying an image costs more than computing in blocks of channels gains."""
 _MANY_INPUTS, _MANY_OUTPUTS = 32, 128
@@ -226,9 +230,14 @@ def plan_conv(
     if (needed := _weight_bytes(site)) > _LARGEST_BYTES:
         text = f"its low-resolution weight would take {needed / 1e9:.3g} GB"
         return Reason("too-large", text)
-    if form in ("separable", "matrix") or (form == "split" and not _fits_split(site)):
+    joins = shuffle != "auto" and SHUFFLES[shuffle].joins is not None
+    if form in ("separable", "matrix", "normalised") or (
+        form == "split" and not _fits_split(site, joins)
+    ):
         form = "auto"
     choose = smallest_kernel if form in ("auto", "crop") else without_shift
+    if not site.restrictions.crops:
+        choose = without_crop
     axes = tuple(choose(axis) for axis in site.axes)
     sums = site.weight.quantized is not None and any(axis.sums for axis in axes)
     if sums and not site.requantize:
@@ -239,7 +248,9 @@ def plan_conv(
     if site.phases == 1:
         macs = _macs(site, multiplications(axes))
         return PolyphaseConv(site, "conv", None, axes, layout, macs, new_scales=new_scales)
-    name = choose_shuffle(layout, shuffle)
+    # Images of one phase each are joined without a look at groups.
+    ungrouped = replace(layout, group=1) if joins and form == "split" else layout
+    name = choose_shuffle(ungrouped, shuffle)
     if isinstance(name, Reason):
         return name
     named: FormName = "crop" if any(axis.shift for axis in axes) else "pad"
@@ -282,9 +293,9 @@ def _fits_volume(planned: PolyphaseConv) -> bool:
     return large and site.channels[0] >= _MANY_INPUTS and (pointwise or made >= _MANY_OUTPUTS)
 
 
-def _fits_split(site: UpsampleSite) -> bool:
+def _fits_split(site: UpsampleSite, joined: bool) -> bool:
     """Whether there are few phases, float weights, and a Concat."""
-    few = 1 < site.phases <= _MOST_CONVS
+    few = 1 < site.phases <= (_MOST_JOINED if joined else _MOST_CONVS)
     return few and site.weight.quantized is None and site.scope.opset >= _FIRST_CONCAT
 
 
@@ -316,6 +327,7 @@ def _layout(site: UpsampleSite, axes: tuple[Polyphase, ...]) -> Layout:
         opset=site.scope.opset,
         dtype=site.weight.dtype.name,
         batch=site.batch,
+        slices=site.restrictions.crops,
     )
 
 

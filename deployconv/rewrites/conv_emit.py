@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from deployconv.match import ImageAxes, Pointwise, UpsampleSite
 from deployconv.polyphase import Polyphase, phase_weights
 from deployconv.results import FormName, ShuffleName
-from deployconv.rewrites.channel_layout import in_order, shuffle_order
+from deployconv.rewrites.channel_layout import in_order
 from deployconv.rewrites.emit import (
     Emitter,
     conv_attributes,
@@ -29,7 +29,8 @@ from deployconv.rewrites.emit import (
     write_parameter,
     write_requantized,
 )
-from deployconv.rewrites.shuffles import SHUFFLES, Layout, write_crop, write_shuffle
+from deployconv.rewrites.layout import Layout
+from deployconv.rewrites.shuffles import SHUFFLES, channel_order, write_crop, write_shuffle
 
 Array = NDArray[Any]
 
@@ -74,9 +75,9 @@ def emit_conv(emitter: Emitter, planned: ConvPlan) -> None:
             emitter.add("Concat", made, axis=1)
         return
     order = None
-    if planned.shuffle is not None and SHUFFLES[planned.shuffle].channel_order == "DCR":
-        layout = in_order(planned.layout.channels, [planned.copies])
-        order = shuffle_order(layout, 1, "DCR")
+    if planned.shuffle is not None and not SHUFFLES[planned.shuffle].phases_in_order:
+        layout = in_order(planned.layout.channels, site.stride)
+        order = channel_order(planned.shuffle, layout, site.rank)
     tensor = image_of(emitter, planned, low_resolution_conv(emitter, planned, order))
     if planned.repeat is not None:
         emitter.repeat(tensor, planned.repeat)
@@ -126,6 +127,10 @@ def _phase_by_phase(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice)
     """Write one Conv per phase for ``part`` of the output channels, and the shuffle."""
     assert plan.shuffle is not None
     layout = replace(plan.layout, channels=len(range(plan.layout.channels)[part]))
+    joins = SHUFFLES[plan.shuffle].joins
+    if joins is not None:
+        joined = joins(emitter, phase_convs(emitter, x, plan, part), layout)
+        return write_crop(emitter, joined, layout)
     return write_shuffle(emitter, split_convs(emitter, x, plan, part), plan.shuffle, layout)
 
 
@@ -137,6 +142,9 @@ def split_convs(emitter: Emitter, x: gs.Tensor, plan: ConvPlan, part: slice) -> 
     assert plan.shuffle is not None
     channels = len(range(plan.layout.channels)[part])
     made = phase_convs(emitter, x, plan, part)
+    if SHUFFLES[plan.shuffle].steps:
+        phases = channel_order(plan.shuffle, in_order(1, plan.site.stride), plan.site.rank)
+        made = [made[phase] for phase in phases]
     if SHUFFLES[plan.shuffle].channel_order == "DCR":
         return emitter.add("Concat", made, axis=1)
     # [N, C, 1, m_1 ..] of each phase -> [N, C, P, m_1 ..] -> [N, C * P, m_1 ..]

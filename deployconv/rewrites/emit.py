@@ -154,6 +154,16 @@ class Emitter:
         inputs = [self.ints(name, values) for name, values in bounds.items()]
         return self.add("Slice", [tensor, *inputs])
 
+    def split(self, tensor: gs.Tensor, parts: int, size: int) -> list[gs.Tensor]:
+        """Split the channels into ``parts`` of this ``size``; before opset 13 by an attribute."""
+        name = self.fresh("split")
+        made = [gs.Variable(self.fresh("part")) for _ in range(parts)]
+        sizes = [size] * parts
+        old = {"split": sizes} if self.opset < 13 else {}
+        inputs = [tensor] if old else [tensor, self.ints("sizes", sizes)]
+        self.nodes.append(gs.Node("Split", name, {"axis": 1, **old}, inputs, made))
+        return made
+
     def spatial_shape(self, tensor: gs.Tensor) -> gs.Tensor:
         """The sizes of the spatial axes, read as the model runs."""
         return self.slice(self.add("Shape", [tensor]), [2], [INT64_MAX], [0])

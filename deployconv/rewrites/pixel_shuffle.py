@@ -20,15 +20,17 @@ from deployconv.graph.view import View
 from deployconv.match import ShuffleSite
 from deployconv.match.operators import Operators
 from deployconv.match.pixel_shuffle import shuffled_conv
-from deployconv.match.site import ChannelOrder, ConvBefore
+from deployconv.match.site import ConvBefore
 from deployconv.options import Form, Shuffle
 from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.chain import Chain, ChainScope, chain_after
+from deployconv.rewrites.channel_layout import in_order
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.emit import Emitter, write_parameter
+from deployconv.rewrites.layout import Layout
 from deployconv.rewrites.region import Region, region_after
-from deployconv.rewrites.shuffles import SHUFFLES, Layout
+from deployconv.rewrites.shuffles import SHUFFLES, channel_order
 from deployconv.rewrites.trial import Draws, build_trial
 
 Array = NDArray[Any]
@@ -68,7 +70,7 @@ class Reshuffle(OfOneLayer[ShuffleSite]):
         tensor: gs.Tensor = gs.Variable(site.source)
         if self.reorders and site.conv is not None:
             conv = site.conv
-            moved = partial(_permuted, site, SHUFFLES[self.shuffle].channel_order)
+            moved = partial(_permuted, site, self.shuffle)
             weight = write_parameter(emitter, "weight", conv.weight, site.id, moved)
             inputs = [conv.node.inputs[0], weight]
             if conv.bias is not None:
@@ -143,7 +145,8 @@ def plan_reshuffle(site: ShuffleSite, shuffle: Shuffle = "auto") -> Reshuffle | 
     named: ShuffleName = "crd" if site.order == "CRD" else "dcr"
     asked: tuple[ShuffleName, ...] = (named,) if shuffle == "auto" else (shuffle, named)
     for name in (*asked, "dcr"):
-        reorders = site.channel_map is not None or SHUFFLES[name].channel_order != site.order
+        row = SHUFFLES[name]
+        reorders = site.channel_map is not None or row.steps or row.channel_order != site.order
         possible = SHUFFLES[name].takes(layout) and (not reorders or _reorderable(site))
         if possible and name == named and not site.composite:
             return Reason("already-lowered", "it is a DepthToSpace already")
@@ -212,13 +215,14 @@ def _reorderable(site: ShuffleSite) -> bool:
     return site.conv is not None and site.conv.attributes.group == 1
 
 
-def _permuted(site: ShuffleSite, order: ChannelOrder, values: Array) -> Array:
-    """The output channels, axis 0, in ``order``."""
-    phases = prod(site.stride)
-    channels = values.shape[0] // phases
+def _permuted(site: ShuffleSite, shuffle: ShuffleName, values: Array) -> Array:
+    """The output channels, axis 0, in the order that ``shuffle`` reads."""
     if site.channel_map is not None:
         values = values[list(site.channel_map)]
-    if order != site.order:
-        split = (channels, phases) if site.order == "CRD" else (phases, channels)
-        values = values.reshape(*split, *values.shape[1:]).swapaxes(0, 1).reshape(values.shape)
-    return np.ascontiguousarray(values)
+    phases = prod(site.stride)
+    channels = values.shape[0] // phases
+    layout = in_order(channels, site.stride)
+    if site.order == "DCR":
+        layout = np.moveaxis(in_order(1, [*site.stride, channels])[0], -1, 0)
+    order = channel_order(shuffle, layout, len(site.stride))
+    return np.ascontiguousarray(values[order])

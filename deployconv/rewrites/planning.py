@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 
 from deployconv.errors import UsageError
+from deployconv.graph.declared import forget_symbols
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.splice import AttributeEdit, Names, Replacement, Spliced, splice
 from deployconv.graph.view import View, view
@@ -24,24 +25,23 @@ from deployconv.match import (
     UpsampleSite,
     find_sites,
 )
-from deployconv.options import Form, RewriteOptions, Shuffle
+from deployconv.options import LayerRequest, RewriteOptions
 from deployconv.results import Reason, SiteReport, Status
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.chain import chain_after
-from deployconv.rewrites.conv import PolyphaseConv, has_integer_form, plan_conv
+from deployconv.rewrites.conv import PolyphaseConv, has_integer_form
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.fold import fold_after
 from deployconv.rewrites.kept import folded_in_place
-from deployconv.rewrites.matrix import plan_matrix
 from deployconv.rewrites.moved import MOVES, moved_after
-from deployconv.rewrites.pixel_shuffle import plan_reshuffle
 from deployconv.rewrites.resample import plan_resample
-from deployconv.rewrites.separable import plan_separable
 from deployconv.rewrites.split_conv import plan_split
 from deployconv.rewrites.trim import trim_after
+from deployconv.rewrites.ways import MAY_NOT_FIT, first_form, plan_form, reencoded
+from deployconv.rewrites.within import broken_by, first_within, write
 
-_MAY_NOT_FIT = ("split", "separable", "matrix")
-"""Forms that give way to another one if a layer has no such form."""
+_NOTHING_TO_DO = ("already-explicit", "already-lowered")
+"""Reasons why a layer is written as it should be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +55,7 @@ class PlannedSite:
         rewrite: what takes its place, which may be the same layer with folded weights; None if it
             is left alone or belongs to another rewrite.
         joined: id of the site whose rewrite replaces this one too.
+        selected: False if an option or a target asks to leave it alone.
     """
 
     found: Site
@@ -62,15 +63,11 @@ class PlannedSite:
     report: SiteReport
     rewrite: Rewrite | None = None
     joined: str | None = None
+    selected: bool = True
 
     @property
     def id(self) -> str:
         return self.found.id
-
-    @property
-    def selected(self) -> bool:
-        """False if ``--only`` or ``--skip`` leaves it alone."""
-        return self.report.reason is None or self.report.reason.code != "not-selected"
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +114,11 @@ def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
     sites = tuple(_as_asked(site, options) for site in find_sites(seen) if _listed(site, options))
     if not options.may_match_nothing:
         _check_globs((*options.only, *options.skip), sites)
-    default = tuple(_plan(site, options, seen) for site in sites)
+    requests = [_request(site, options) for site in sites]
+    sites = tuple(map(_restricted, sites, requests))
+    default = tuple(
+        _plan(site, request, options, seen) for site, request in zip(sites, requests, strict=True)
+    )
     planning = Planning(seen, options, default, default)
     # An integer layer takes in its QuantizeLinear, or it would be no integer layer.
     chains: dict[str, Rewrite] = {}
@@ -128,7 +129,7 @@ def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
             chain = chain_after(
                 item.rewrite, seen, "quantize", shuffle, shuffles, planning.excluded
             )
-            if chain is not None:
+            if chain is not None and not broken_by(chain, item.found.restrictions):
                 chains[item.id] = chain
     return _planning(seen, options, default, chains, keep_others=True)
 
@@ -141,13 +142,16 @@ def apply(planning: Planning) -> Spliced:
         scope, layer = planned.found.scope, planned.found.layer
         if planned.rewrite is not None:
             emitter = Emitter(scope.opset, names.maker(scope.label(layer)))
-            planned.rewrite.emit(emitter)
+            nodes = write(planned.rewrite, emitter, planned.found.restrictions)
             # The nodes before the last one go too, unless something else reads them (`splice`).
-            edits.append(Replacement(scope, planned.rewrite.nodes[-1:], emitter.nodes))
+            edits.append(Replacement(scope, planned.rewrite.nodes[-1:], nodes))
         elif planned.joined is None and planned.found.explicit_attributes is not None:
             place = scope.index(layer)
             edits.append(AttributeEdit(scope, place, planned.found.explicit_attributes))
-    return splice(planning.view, edits)
+    spliced = splice(planning.view, edits)
+    if edits and not all(item.found.restrictions.symbolic_shapes for item in planning.sites):
+        forget_symbols(spliced.proto)
+    return spliced
 
 
 def _planning(
@@ -203,47 +207,38 @@ def _kept_as_faster(item: PlannedSite, options: RewriteOptions) -> PlannedSite:
     return replace(item, report=kept, rewrite=folded)
 
 
-def _plan(site: Site, options: RewriteOptions, seen: View) -> PlannedSite:
+def _plan(site: Site, request: LayerRequest, options: RewriteOptions, seen: View) -> PlannedSite:
     """Plan the portable rewrite of one site, or say why there is none."""
     if isinstance(site, SkippedSite):
         return PlannedSite(site, site, _report(site, "skipped", site.reason))
     if not _selected(site, options):
-        reason = Reason("not-selected", "left alone by --only or --skip")
-        return PlannedSite(site, site, _report(site, "kept", reason))
+        return _left_alone(site, Reason("not-selected", "left alone by --only or --skip"))
+    if request.keep is not None:
+        return _left_alone(site, request.keep)
+    if request.form == "normalised" and not isinstance(site, UpsampleSite):
+        return _left_alone(site, Reason("already-explicit", "it is no ConvTranspose"))
     if site.unless_faster is not None and not _considered(site, options):
         return PlannedSite(site, site, _report(site, "kept", site.unless_faster))
+    longer: Site = site
     if isinstance(site, ResampleSite):
-        product = plan_resample(site)
-        if isinstance(product, Reason):
-            return PlannedSite(site, site, _report(site, "skipped", product))
-        return _rewritten(site, site, product)
-    if isinstance(site, ShuffleSite):
-        planned = plan_reshuffle(site, options.shuffle)
-        if isinstance(planned, Reason):
-            return PlannedSite(site, site, _report(site, "kept", planned))
-        return _rewritten(site, site, planned)
-    longer: UpsampleSite | ConcatSite
-    rewrite: Rewrite | Reason
-    if isinstance(site, ConcatSite):
+        rewrite = first_within([("matrix", plan_resample(site))], site.restrictions)
+    elif isinstance(site, ShuffleSite):
+        rewrite = reencoded(site, request)
+    elif isinstance(site, ConcatSite):
         conv = absorbing(site.conv, seen)
         longer = replace(site, conv=conv, nodes=(*site.nodes, *conv.nodes[1:]))
-        rewrite = plan_split(longer, options.form, options.shuffle)
+        rewrite = first_form(request, site.restrictions, partial(plan_split, longer))
     else:
         longer = absorbing(site, seen)
-        rewrite = plan_form(longer, options.form, options.shuffle)
+        rewrite = first_form(request, site.restrictions, partial(plan_form, longer))
     if isinstance(rewrite, Reason):
-        return PlannedSite(site, site, _report(site, "skipped", rewrite))
+        status: Status = "kept" if rewrite.code in _NOTHING_TO_DO else "skipped"
+        return PlannedSite(site, site, _report(site, status, rewrite))
     return _rewritten(site, longer, rewrite)
 
 
-def plan_form(site: UpsampleSite, form: Form, shuffle: Shuffle) -> Rewrite | Reason:
-    """Plan the form that was asked for, or the one that it gives way to."""
-    product: Rewrite | None = None
-    if form == "separable":
-        product = plan_separable(site, shuffle)
-    elif form == "matrix":
-        product = plan_matrix(site)
-    return product or plan_conv(site, form, shuffle)
+def _left_alone(site: Site, reason: Reason) -> PlannedSite:
+    return PlannedSite(site, site, _report(site, "kept", reason), selected=False)
 
 
 def absorbing(site: UpsampleSite, seen: View) -> UpsampleSite:
@@ -307,6 +302,23 @@ def _considered(site: Site, options: RewriteOptions) -> bool:
     return options.policy != "all" or (options.resample and isinstance(site, ResampleSite))
 
 
+def _request(site: Site, options: RewriteOptions) -> LayerRequest:
+    """What is asked for a site: options of the call come before what a target asks for."""
+    if options.request_for is None:
+        return LayerRequest(options.form, options.shuffle)
+    asked = options.request_for(site)
+    form = asked.form if options.form == "auto" else options.form
+    shuffle = asked.shuffle if options.shuffle == "auto" else options.shuffle
+    return replace(asked, form=form, shuffle=shuffle)
+
+
+def _restricted(site: Site, request: LayerRequest) -> Site:
+    """``site`` with what may be written in its place."""
+    if isinstance(site, ConcatSite):
+        site = replace(site, conv=replace(site.conv, restrictions=request.restrictions))
+    return replace(site, restrictions=request.restrictions)
+
+
 def _as_asked(site: Site, options: RewriteOptions) -> Site:
     """Apply the options for integer weights and biases to a site."""
     if not isinstance(site, UpsampleSite):
@@ -349,7 +361,7 @@ def _fallbacks(planned: Sequence[PlannedSite], options: RewriteOptions) -> Itera
         found = {"form": item.report.form, "shuffle": item.report.shuffle}
         asked = {
             "shuffle": options.shuffle,
-            "form": options.form if options.form in _MAY_NOT_FIT else "auto",
+            "form": options.form if options.form in MAY_NOT_FIT else "auto",
         }
         for kind, name in asked.items():
             if name != "auto" and found[kind] not in (None, name):

@@ -40,7 +40,8 @@ from deployconv.rewrites.base import Summary, Trial
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.conv_emit import conv_input, low_resolution_conv, phase_convs, split_convs
 from deployconv.rewrites.emit import Emitter
-from deployconv.rewrites.shuffles import SHUFFLES, Layout, write_shuffle
+from deployconv.rewrites.layout import Layout
+from deployconv.rewrites.shuffles import SHUFFLES, write_shuffle
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
 from deployconv.rewrites.steps.base import PhaseImage, RegionStep
 from deployconv.rewrites.steps.last_conv import LastConv, last_conv_at
@@ -394,7 +395,7 @@ def _planned(
     if head.shuffle is None or head.form == "conv" or head.channel_split:
         return None
     shuffle = SHUFFLES[head.shuffle]
-    if shuffle.channel_order == "DCR":  # the channel must change slowest
+    if not shuffle.phases_in_order:  # the channel must change slowest
         return None
     if any(site.weight.quantized is not None for site in sites):
         return None  # integer layers end at their QuantizeLinear, see `chain`

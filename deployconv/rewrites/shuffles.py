@@ -9,15 +9,23 @@ name               nodes                                                   needs
 =================  ======================================================  ======================
 ``dcr``            DepthToSpace                                            4-D, square, group 1
 ``crd``            DepthToSpace(mode=CRD)                                  4-D, square, opset 11
+``dcr-steps``      DepthToSpace by each prime factor of the stride         as ``dcr``, 4, 6 ..
+``crd-steps``      DepthToSpace(mode=CRD) by each prime factor             as ``crd``, 4, 6 ..
 ``transpose``      Reshape, Transpose, Reshape                             any rank and stride
 ``two-step``       one axis at a time: Reshape, Transpose of neighbours    static sizes
 ``col2im``         Reshape, Col2Im with stride = block; its pads may crop  opset 18, float
 ``channels-last``  Transpose to channels-last, Reshape, Transpose of       group 1, static or 1-D
                    whole runs of channels, Reshape, Transpose back
+``concat``         Split into phases, Concat and Reshape for each axis     group 1, static sizes
+``masks``          Split into phases, nearest Resize of each, Mul with a   group 1, static sizes
+                   constant mask, Add
 =================  ======================================================  ======================
 
 ``channels-last`` is for integer layers: onnxruntime runs an integer Conv channels-last, so the
-outer two Transposes cancel with those that it puts around the Conv.
+outer two Transposes cancel with those that it puts around the Conv. ``dcr-steps``, ``crd-steps``,
+``concat`` and ``masks`` are for targets that lack what the others need (`Restrictions`). ``concat``
+and ``masks`` join images of one phase each: with one Conv per phase they need no Split, and fit
+with groups too.
 
 A new shuffle is one function that writes it and one row of `SHUFFLES`.
 """
@@ -25,76 +33,31 @@ A new shuffle is one function that writes it and one row of `SHUFFLES`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
+import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from deployconv.match.operators import Ranked
-from deployconv.match.site import ChannelOrder
 from deployconv.options import Shuffle as ShuffleOption
+from deployconv.restrictions import ChannelOrder, Restrictions
 from deployconv.results import Reason, ShuffleName
+from deployconv.rewrites.channel_layout import prime_factors, shuffle_order
 from deployconv.rewrites.emit import INT64_MAX, Emitter
+from deployconv.rewrites.layout import Layout
+from deployconv.rewrites.phase_joins import (
+    concat_operators,
+    join_by_concat,
+    join_by_masks,
+    mask_operators,
+    write_concat,
+    write_masks,
+)
 
-_FIRST_ARITHMETIC = 7
-"""The first opset in which sizes can be computed."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The tensor that a shuffle moves.
-
-    Attributes:
-        channels: C, the channels that are left.
-        stride: phases per spatial axis.
-        sizes: spatial output sizes of the Conv, None if dynamic.
-        crop: elements to remove after the shuffle, (begin, end) per axis.
-        group: groups of the Conv.
-        opset: version of the ONNX operators.
-        dtype: element type.
-        batch: N, None if dynamic.
-    """
-
-    channels: int
-    stride: tuple[int, ...]
-    sizes: tuple[int | None, ...]
-    crop: tuple[tuple[int, int], ...]
-    group: int
-    opset: int
-    dtype: str
-    batch: int | None = None
-
-    @property
-    def rank(self) -> int:
-        return len(self.stride)
-
-    @property
-    def static(self) -> tuple[int, ...] | None:
-        """The sizes if all are known."""
-        known = tuple(size for size in self.sizes if size is not None)
-        return known if len(known) == self.rank else None
-
-    @property
-    def cropped(self) -> bool:
-        """Whether anything is removed after the shuffle."""
-        return any(map(any, self.crop))
-
-    @property
-    def dynamic_axes(self) -> int:
-        return sum(size is None for size in self.sizes)
-
-    @property
-    def computed(self) -> bool:
-        """Whether a Reshape needs sizes that are read as the model runs.
-
-        One unknown size may be a -1, but not beside a batch that may be empty.
-        """
-        return self.dynamic_axes > (1 if self.batch else 0)
-
-    @property
-    def reshapes(self) -> bool:
-        """Whether a Reshape can state the sizes: onnxruntime multiplies int64 from opset 7 on."""
-        return not self.computed or self.opset >= _FIRST_ARITHMETIC
+Array = NDArray[Any]
 
 
 def _reshape_and_transpose(stride: Sequence[int]) -> Ranked:
@@ -121,7 +84,11 @@ class Shuffle:
         portable: True if every runtime has it; these are taken by default, in table order.
         crops: for which layouts ``emit`` crops as well.
         operators: the operators that it writes for a stride, with the dimensions of their tensors.
-        search_rank: when the search tries it, smallest first.
+        joins: writes the shuffle of images of one phase each, for shuffles that begin by splitting
+            their input into these; None for others.
+        steps: True for a step by each prime factor of the stride, see `shuffle_order`.
+        last_resort: True if it is written only where nothing else can be.
+        search_rank: when the search tries it, smallest first; None for never.
         fused_rank: when it is tried at the end of a region, smallest first; None for never.
         integer_rank: when it is tried after an integer layer, smallest first; None for never.
         quickest_fused: True if fused forms are tried with it besides a portable one.
@@ -144,7 +111,10 @@ class Shuffle:
     portable: bool = False
     crops: Callable[[Layout], bool] = lambda _: False
     operators: Callable[[Sequence[int]], Ranked] = _reshape_and_transpose
-    search_rank: int = 0
+    joins: Callable[[Emitter, Sequence[gs.Tensor], Layout], gs.Tensor] | None = None
+    steps: bool = False
+    last_resort: bool = False
+    search_rank: int | None = None
     fused_rank: int | None = None
     integer_rank: int | None = None
     quickest_fused: bool = False
@@ -154,6 +124,11 @@ class Shuffle:
     suits_one_axis: bool = False
     suits_split: bool = False
     plain_memory: bool = False
+
+    @property
+    def phases_in_order(self) -> bool:
+        """Whether the phases of a channel stand side by side in its input, in their order."""
+        return self.channel_order == "CRD" and not self.steps
 
     def takes(self, layout: Layout) -> bool:
         """Whether it can write ``layout``."""
@@ -177,6 +152,17 @@ def choose_shuffle(layout: Layout, asked: ShuffleOption = "auto") -> ShuffleName
     return Reason("dynamic-sizes-old-opset", text)
 
 
+def in_order_of_cost(restrictions: Restrictions) -> list[Shuffle]:
+    """All shuffles as they are tried if not all may be written."""
+    return sorted(SHUFFLES.values(), key=lambda row: restrictions.shuffle_in_twos and not row.steps)
+
+
+def channel_order(name: ShuffleName, layout: Array, rank: int) -> Array:
+    """The channels of a `channel_layout` in the order that a shuffle reads, ``[C * P]``."""
+    row = SHUFFLES[name]
+    return shuffle_order(layout, rank, row.channel_order, row.steps)
+
+
 def write_shuffle(
     emitter: Emitter, tensor: gs.Tensor, name: ShuffleName, layout: Layout
 ) -> gs.Tensor:
@@ -191,12 +177,36 @@ def write_crop(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor
     axes = [axis for axis in range(layout.rank) if layout.crop[axis] != (0, 0)]
     if not axes:
         return tensor
+    if not layout.slices:
+        # A depthwise Conv that copies its input, without the pads to make as much as it reads.
+        kernel = np.zeros((1, 1, *(1 + sum(ends) for ends in layout.crop)), layout.dtype)
+        kernel[(0, 0, *(begin for begin, _ in layout.crop))] = 1
+        weight = emitter.constant("crop", np.repeat(kernel, layout.channels, axis=0))
+        group = {"group": layout.channels} if layout.channels > 1 else {}
+        shape = list(kernel.shape[2:])
+        return emitter.add("Conv", [tensor, weight], "crop", kernel_shape=shape, **group)
     return emitter.slice(
         tensor,
         [layout.crop[axis][0] for axis in axes],
         [-layout.crop[axis][1] or INT64_MAX for axis in axes],
         [axis + 2 for axis in axes],
     )
+
+
+def _fits_steps(layout: Layout) -> bool:
+    return _is_square(layout) and len(prime_factors(layout.stride[0])) > 1
+
+
+def _write_dcr_steps(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
+    for factor in prime_factors(layout.stride[0]):
+        tensor = _write_dcr(emitter, tensor, replace(layout, stride=(factor, factor)))
+    return tensor
+
+
+def _write_crd_steps(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
+    for factor in prime_factors(layout.stride[0]):
+        tensor = _write_crd(emitter, tensor, replace(layout, stride=(factor, factor)))
+    return tensor
 
 
 def _is_square(layout: Layout) -> bool:
@@ -355,6 +365,22 @@ _ROWS = (
         quicker_than_general=True,
     ),
     Shuffle(
+        "dcr-steps",
+        _write_dcr_steps,
+        operators=_depth_to_space,
+        channel_order="DCR",
+        fits=lambda layout: _fits_dcr(layout) and _fits_steps(layout),
+        steps=True,
+    ),
+    Shuffle(
+        "crd-steps",
+        _write_crd_steps,
+        operators=_depth_to_space,
+        fits=_fits_steps,
+        min_opset=11,
+        steps=True,
+    ),
+    Shuffle(
         "transpose",
         _write_transpose,
         fits=lambda layout: layout.reshapes or layout.rank == 1,
@@ -394,6 +420,27 @@ _ROWS = (
         search_rank=-1,
         integer_rank=0,
         integers_only=True,
+    ),
+    Shuffle(
+        "concat",
+        write_concat,
+        operators=concat_operators,
+        channel_order="DCR",
+        fits=lambda layout: layout.group == 1,
+        min_opset=4,
+        needs_static=True,
+        joins=join_by_concat,
+    ),
+    Shuffle(
+        "masks",
+        write_masks,
+        operators=mask_operators,
+        channel_order="DCR",
+        fits=lambda layout: layout.group == 1,
+        min_opset=7,
+        needs_static=True,
+        joins=join_by_masks,
+        last_resort=True,
     ),
 )
 SHUFFLES: dict[ShuffleName, Shuffle] = {shuffle.name: shuffle for shuffle in _ROWS}

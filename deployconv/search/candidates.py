@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
@@ -11,10 +11,12 @@ from typing import TypeVar
 from deployconv.graph.load import LoadedModel
 from deployconv.match import ConcatSite, ResampleSite, ShuffleSite, SkippedSite, UpsampleSite
 from deployconv.options import Form, RewriteOptions, Shuffle
+from deployconv.restrictions import UNRESTRICTED
 from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.chain import ChainScope, chain_after
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.matrix import plan_matrix
+from deployconv.rewrites.normalised import plan_normalised
 from deployconv.rewrites.pixel_shuffle import chain_from, plan_reshuffle, region_from
 from deployconv.rewrites.planning import PlannedSite, Planning, plan_model
 from deployconv.rewrites.region import Region, region_after
@@ -23,6 +25,7 @@ from deployconv.rewrites.separable import plan_separable
 from deployconv.rewrites.shuffles import SHUFFLES
 from deployconv.rewrites.shuffles import Shuffle as ShuffleRow
 from deployconv.rewrites.split_conv import lead_of, plan_split
+from deployconv.rewrites.within import broken_by
 from deployconv.search.choice import Choice, Choices, Option
 from deployconv.search.cost_terms import whole_blocks
 
@@ -75,7 +78,10 @@ class Candidates:
     def of_site(self, planned: PlannedSite) -> tuple[Option, ...]:
         """Every form of one site that is worth timing; none if it is not to be rewritten."""
         if planned.id not in self._offered:
-            self._offered[planned.id] = tuple(self._options(planned))
+            options = self._options(planned)
+            if planned.site.restrictions != UNRESTRICTED:
+                options = _allowed(options, planned)
+            self._offered[planned.id] = tuple(options)
         return self._offered[planned.id]
 
     def with_choices(self, choices: Choices) -> Planning:
@@ -102,6 +108,17 @@ class Candidates:
         return list(_Upsampled(self.planning, planned.site).options())
 
 
+def _allowed(options: Iterable[Option], planned: PlannedSite) -> list[Option]:
+    """The forms whose nodes may be written, with the planned one, which need not be among them."""
+    limits, portable = planned.site.restrictions, planned.rewrite
+    found = [option for option in options if not broken_by(option.rewrite, limits)]
+    if portable is None or portable.summary in [option.rewrite.summary for option in found]:
+        return found
+    form, shuffle = portable.summary.form, portable.summary.shuffle
+    named: Form = "auto" if form is None or form == "conv" else form
+    return [Option(Choice(named, shuffle or "auto"), portable), *found]
+
+
 def _resampled(site: ResampleSite) -> Iterator[Option]:
     """The products with matrices, if the sizes are known."""
     rewrite = plan_resample(site)
@@ -113,8 +130,7 @@ def _names_to_try(options: RewriteOptions, integers: bool) -> list[ShuffleName]:
     """The shuffles to try, likely winners first."""
     if options.shuffle != "auto":
         return [options.shuffle]
-    by_rank = sorted(SHUFFLES.values(), key=lambda row: row.search_rank)
-    names = options.shuffles or tuple(row.name for row in by_rank)
+    names = options.shuffles or _ranked(SHUFFLES, lambda row: row.search_rank)
     return [name for name in names if integers or not SHUFFLES[name].integers_only]
 
 
@@ -146,6 +162,8 @@ def _without_general(options: list[_AnyOption]) -> list[_AnyOption]:
 def _split(planning: Planning, site: ConcatSite) -> Iterator[Option]:
     """The forms of a Conv after a Concat: those of the smallest image that the Concat joins."""
     form = planning.options.form
+    if form == "normalised":
+        return
     form = "auto" if form in ("separable", "matrix") else form
     options = _Upsampled(planning, lead_of(site)).convs(form)
     for option in _without_general(list(options)):
@@ -217,6 +235,9 @@ class _Upsampled:
 
     def options(self) -> Sequence[Option]:
         form = self.planning.options.form
+        if form == "normalised":
+            planned = plan_normalised(self.site)
+            return () if isinstance(planned, Reason) else (Option(Choice(form, "auto"), planned),)
         products = [*self._separable(form), *self._matrix(form)]
         if form in ("separable", "matrix"):
             if products:

@@ -156,7 +156,8 @@ def _work(node: NodeProto, shapes: Instance, block: int) -> Work:
         return _matmul(node, shapes)
     if node.op_type.startswith("Reduce"):
         return _reduction(node, shapes)
-    made = prod(shapes[node.output[0]]) / _MILLION
+    outputs = node.output if node.op_type == "Split" else node.output[:1]
+    made = sum(prod(shapes[name]) for name in outputs) / _MILLION
     return _moved(node, shapes, made) | uncached(made)
 
 

@@ -20,7 +20,8 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from deployconv.results import ShuffleName
 from deployconv.rewrites.emit import Emitter
-from deployconv.rewrites.shuffles import SHUFFLES, Layout, write_shuffle
+from deployconv.rewrites.layout import Layout
+from deployconv.rewrites.shuffles import SHUFFLES, write_shuffle
 
 OPSET, IR_VERSION = 18, 9
 

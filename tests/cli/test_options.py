@@ -175,7 +175,7 @@ def samples_of(option: Option) -> list[tuple[list[str], Any]]:
     ("made", "wrong", "message"),
     [
         (options.RewriteCommand, {"policy": "quickest"}, "policy 'quickest' is not known: choose"),
-        (options.RewriteCommand, {"form": "square"}, "choose auto, crop, .* separable or matrix"),
+        (options.RewriteCommand, {"form": "square"}, "choose auto, crop, .* matrix or normalised"),
         (options.RewriteCommand, {"shuffle": "riffle"}, "shuffle 'riffle' is not known"),
         (options.RewriteCommand, {"budget": 0.5}, "budget is 0.5: .* from 1 on, or infinity"),
         (options.RewriteCommand, {"max_memory": float("nan")}, "max_memory is nan: give a number"),
@@ -192,7 +192,7 @@ def test_values_that_are_refused(made: Any, wrong: dict[str, Any], message: str)
 def test_the_planner_gets_the_options_of_rewrite() -> None:
     shared = {option.name for option in options_of(options.SiteOptions)}
     planner = {one.name for one in fields(options.RewriteOptions)}
-    assert planner - shared == {"float_bias", "may_match_nothing"}
+    assert planner - shared == {"float_bias", "may_match_nothing", "request_for"}
     assert shared <= {option.name for option in options_of(options.RewriteCommand)}
 
 

@@ -16,8 +16,9 @@ from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.chain import Chain, chain_after
 from deployconv.rewrites.conv import PolyphaseConv
 from deployconv.rewrites.pixel_shuffle import chain_from, plan_reshuffle, region_from
-from deployconv.rewrites.planning import PlannedSite, Planning, plan_form, plan_model
+from deployconv.rewrites.planning import PlannedSite, Planning, plan_model
 from deployconv.rewrites.region import Region, region_after
+from deployconv.rewrites.ways import plan_form
 from deployconv.search.choice import Choice, FusionScope
 
 DEFAULTS = RewriteOptions()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from deployconv.match.site import ChannelOrder
+from deployconv.restrictions import ChannelOrder
 from deployconv.rewrites.channel_layout import (
     after_pixel_shuffle,
     in_order,

@@ -14,8 +14,8 @@ from deployconv.errors import CheckFailed
 from deployconv.graph.load import load
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.proof.certificate import certify
+from deployconv.rewrites.layout import Layout
 from deployconv.rewrites.planning import apply, plan_model
-from deployconv.rewrites.shuffles import Layout
 from deployconv.runtimes import get_backend
 from deployconv.search.choice import Choice, FusionScope
 from tests.build import Size, conv_transpose, integers, ops, reasons, rewrite, run

@@ -22,7 +22,11 @@ from tests.build import (
 )
 
 STATIC: dict[int, tuple[int, ...]] = {1: (7,), 2: (5, 6), 3: (3, 4, 5)}
-SHUFFLES: tuple[Shuffle, ...] = ("dcr", "crd", "transpose", "two-step", "col2im", "channels-last")
+SHUFFLES: tuple[Shuffle, ...] = (
+    *("dcr", "crd", "transpose", "two-step", "col2im", "channels-last"),
+    *("dcr-steps", "crd-steps", "concat", "masks"),
+)
+STEPS: dict[Shuffle, str] = {"dcr-steps": "dcr", "crd-steps": "dcr"}
 
 
 def upsampler(
@@ -57,7 +61,8 @@ def taken(model: ModelProto, shuffle: Shuffle) -> str | None:
 @pytest.mark.parametrize("form", ["crop", "pad", "split"])
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize(
-    "strides", [(2,), (3,), (2, 2), (3, 3), (1, 2), (3, 2), (2, 2, 2), (2, 2, 1), (1, 3, 2)]
+    "strides",
+    [(2,), (3,), (2, 2), (3, 3), (4, 4), (1, 2), (3, 2), (2, 2, 2), (2, 2, 1), (1, 3, 2)],
 )
 def test_every_spelling_of_every_rank_computes_the_same(
     strides: tuple[int, ...], shuffle: Shuffle, form: Form
@@ -91,7 +96,11 @@ def test_groups_keep_their_channels_together(shuffle: Shuffle, group: int) -> No
 
 # (strides, group, opset, dynamic) -> the spelling taken for each that is asked for
 FITS = [
-    ((2, 2), 1, 18, False, {s: s for s in SHUFFLES} | {"auto": "dcr"}),
+    ((2, 2), 1, 18, False, {s: s for s in SHUFFLES} | {"auto": "dcr"} | STEPS),
+    ((4, 4), 1, 18, False, {s: s for s in SHUFFLES} | {"auto": "dcr"}),
+    ((6, 6), 1, 18, True, {"dcr-steps": "dcr-steps", "concat": "dcr", "masks": "dcr"}),
+    ((4, 4), 2, 18, False, {"dcr-steps": "crd", "crd-steps": "crd-steps", "concat": "crd"}),
+    ((4, 4), 1, 10, False, {"dcr-steps": "dcr-steps", "crd-steps": "dcr"}),
     (
         (2, 2),
         1,
@@ -161,3 +170,22 @@ def test_channels_last_begins_and_ends_with_a_transpose_that_a_runtime_can_cance
     assert orders == [[0, 2, 3, 1], [0, 2, 1, 3], [0, 3, 1, 2]]
     line = assert_rewritten(upsampler((2,)), shuffle="channels-last")
     assert ops(line)["Transpose"] == 2  # nothing is moved in between
+
+
+@pytest.mark.parametrize("opset", [7, 9, 10, 11, 13, 22])
+@pytest.mark.parametrize("shuffle", ["dcr-steps", "concat", "masks"])
+def test_shuffles_for_targets_at_other_opsets(shuffle: Shuffle, opset: int) -> None:
+    assert taken(upsampler((4, 4), opset=opset), shuffle) == shuffle
+    for form in ("auto", "split"):
+        assert_rewritten(upsampler((4, 4), opset=opset), shuffle=shuffle, form=form)
+
+
+@pytest.mark.parametrize("shuffle", ["concat", "masks"])
+@pytest.mark.parametrize("group", [2, 4])
+def test_joins_of_phases_need_one_conv_per_phase_with_groups(shuffle: Shuffle, group: int) -> None:
+    weight = integers(4, 8 // group, 4, 4)
+    original = conv_transpose(weight, (4, 5), integers(8), opset=18, strides=[2, 2], group=group)
+    assert taken(original, shuffle) == "crd"
+    after = assert_rewritten(original, shuffle=shuffle, form="split")
+    assert ops(after)["Conv"] == 4
+    assert "Split" not in ops(after)

@@ -14,13 +14,14 @@ from deployconv.results import StageResult
 from deployconv.runtimes.tensorrt import compile as compiling
 from deployconv.runtimes.tensorrt import installation
 from deployconv.runtimes.tensorrt.binding import BuildSettings
-from deployconv.runtimes.worker_process import Limits, Stage, Worker, encode
+from deployconv.runtimes.worker_process import Done, Limits, Stage, Worker, encode
 
 pytestmark = pytest.mark.skipif(
     platform.system() != "Linux", reason="the worker's memory is watched through /proc"
 )
 
 PARSED = encode(Stage(StageResult("parse", "ok", 0.5)))
+DONE = encode(Done({"engine_bytes": 7}))
 
 PRELUDE = """
 import os, signal, sys, time
@@ -84,6 +85,34 @@ def test_whatever_happens_while_building_is_a_failed_stage(
     assert built.failure.name == "build"
     assert reason in built.failure.reason
     assert len(built.failure.reason) < 500
+
+
+def test_models_share_a_worker_until_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = f"""
+while line:
+    'sm80' in line and os.abort()
+    say({DONE!r})
+    line = sys.stdin.readline()
+"""
+    started: list[Worker] = []
+
+    def start(limits: Limits) -> Worker:
+        started.append(Worker("TensorRT", program(answer), limits))
+        return started[-1]
+
+    monkeypatch.setattr(compiling, "start_worker", start)
+    counts, built = [], []
+    with compiling.Workers(Limits(10)) as workers:
+        for target in ("sm75", "sm80", "sm86", "sm89"):
+            settings = BuildSettings(target)
+            done = compiling.compile_model(
+                Path("model.onnx"), "tensorrt-rtx", settings, workers=workers
+            )
+            counts.append(len(started))
+            built.append(done.engine_bytes)
+    assert counts == [1, 1, 2, 2]
+    assert built == [7, None, 7, 7]
+    assert not any(Path(f"/proc/{worker._process.pid}").exists() for worker in started)
 
 
 def test_a_crash_while_parsing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,9 @@ from deployconv.runtimes.tensorrt.process import STAGES, start_worker
 from deployconv.runtimes.worker_process import (
     DEFAULT_LIMITS,
     Limits,
+    Request,
     RequirementMissing,
+    Worker,
     WorkerFailed,
 )
 from deployconv.temporary import temporary_folder
@@ -77,11 +79,13 @@ def build_engines(
     _check_engine_files([file for file in files.values() if file is not None], loaded, force)
     checked = StageResult("check", "ok", time.perf_counter() - start)
     builds = []
-    with model_file(source) as model:
+    with model_file(source) as model, Workers() as workers:
         for target in asked:
             cache = cache_folder() if target is None else None
             settings = BuildSettings(target, fp16, profile=profile_of(ranges), cache=cache)
-            builds.append(_build(model, installation.backend, settings, files[target], checked))
+            builds.append(
+                _build(model, installation.backend, settings, files[target], checked, workers)
+            )
     notes = "; ".join(filter(None, (note, _narrowed(loaded))))
     return BuildReport(loaded.info, installation.runtime, ranges, tuple(builds), notes or None)
 
@@ -100,10 +104,11 @@ def _build(
     settings: BuildSettings,
     file: Path | None,
     checked: StageResult,
+    workers: Workers,
 ) -> TargetBuild:
     """Compile for one target; the engine is written to ``file`` completely or not at all."""
     if file is None:
-        return compile_model(model, backend, settings, checked=checked)
+        return compile_model(model, backend, settings, checked=checked, workers=workers)
     with ExitStack() as stack:
         try:
             # In the same folder, so that a rename puts the whole file in place.
@@ -111,7 +116,9 @@ def _build(
         except OSError as error:
             raise UsageError(f"--engine {file}: cannot be written ({error.strerror})") from error
         whole = folder / file.name
-        done = compile_model(model, backend, settings, engine=whole, checked=checked)
+        done = compile_model(
+            model, backend, settings, engine=whole, checked=checked, workers=workers
+        )
         if not done.builds:
             return done
         written = OutputFile(str(file), hashlib.sha256(whole.read_bytes()).hexdigest())
@@ -140,6 +147,38 @@ def _check_engine_files(files: Sequence[Path], loaded: LoadedModel, force: bool)
             raise UsageError(f"--engine {file}: exists: pass --force to replace it")
 
 
+class Workers:
+    """One worker for several models, as its start takes longer than a small model.
+
+    After one that failed, the next model gets a new worker.
+    """
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        self._worker: Worker | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def ask(self, request: Request, on_stage: Callable[[StageResult], None]) -> dict[str, Any]:
+        """As `Worker.ask`."""
+        if self._worker is None:
+            self._worker = start_worker(self._limits)
+        try:
+            return self._worker.ask(request, on_stage)
+        except WorkerFailed:
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+
 def compile_model(
     model: Path,
     backend: str,
@@ -148,8 +187,9 @@ def compile_model(
     engine: Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
     checked: StageResult | None = None,
+    workers: Workers | None = None,
 ) -> TargetBuild:
-    """Compile the model at ``model`` in a worker of its own.
+    """Compile the model at ``model`` in another process.
 
     Args:
         model: a file that `deployconv.graph.load.load` accepts; TensorRT may not notice a broken
@@ -157,8 +197,9 @@ def compile_model(
         backend: ``tensorrt-rtx`` or ``tensorrt``.
         settings: how it is built, and for which target.
         engine: where to write the engine; nothing is written if the build fails.
-        limits: what the worker may use.
+        limits: what a worker of its own may use.
         checked: the stage ``check``, if the caller has timed it.
+        workers: what compiles it, together with other models; None for a worker of its own.
 
     Raises BackendUnavailable if the library or the GPU to build for is missing.
     """
@@ -173,8 +214,8 @@ def compile_model(
     value: dict[str, Any] = {}
     start = time.perf_counter()
     try:
-        with start_worker(limits) as worker:
-            value = worker.ask(request, stages.append)
+        with nullcontext(workers) if workers else Workers(limits) as asked:
+            value = asked.ask(request, stages.append)
     except RequirementMissing as missing:
         raise BackendUnavailable(f"{missing}: {remedy(backend)}") from missing
     except WorkerFailed as failure:

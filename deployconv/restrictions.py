@@ -1,11 +1,13 @@
-"""What the nodes of a rewrite are limited to: what the runtime or compiler behind them takes."""
+"""What the nodes of a rewrite are limited to: what the runtime or compiler that gets them takes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from deployconv.match.site import ChannelOrder
+ChannelOrder = Literal["CRD", "DCR"]
+"""The channel orders of DepthToSpace: the phase is fastest in CRD, slowest in DCR."""
 
 
 @dataclass(frozen=True)
@@ -15,13 +17,17 @@ class Restrictions:
     Attributes:
         operators: the ONNX operators that may be written; None for any.
         depth_to_space: the block sizes that DepthToSpace takes, by channel order; a channel order
-            that is missing cannot be written, and None as block sizes allows all of them.
+            that is missing cannot be written, and None as block sizes allows all of them. None in
+            place of the mapping allows every DepthToSpace.
         max_rank: the most dimensions that a tensor may have; None for any number.
         reshape_zero: whether a Reshape may copy a size with a literal 0.
         reshape_minus_one: whether a Reshape may leave one size to be computed with a literal -1.
         computed_shapes: whether the sizes of a Reshape or Slice may be computed as the model runs.
-        crops: whether a crop may follow the shuffle as a Slice. If not, the layer has to be
-            written so that nothing is left over: with Conv pads that differ per phase.
+        crops: whether a crop may follow the shuffle as a Slice. If not, the pads of the Conv are
+            chosen so that nothing is left over; if the output is no multiple of the stride, a
+            depthwise Conv that copies its input crops it.
+        transposed_pads: whether a ConvTranspose that stays may have pads. If not, it has none, and
+            a Slice follows it.
         shuffle_in_twos: whether a shuffle of 4 is written as two of 2, and one of 8 as three.
         symbolic_shapes: whether ``value_info`` may name a dynamic size.
     """
@@ -33,6 +39,7 @@ class Restrictions:
     reshape_minus_one: bool = True
     computed_shapes: bool = True
     crops: bool = True
+    transposed_pads: bool = True
     shuffle_in_twos: bool = False
     symbolic_shapes: bool = True
 
