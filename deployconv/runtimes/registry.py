@@ -136,7 +136,7 @@ _ROWS = (
         "deployconv.runtimes.openvino",
         "openvino",
         "pip install 'deployconv[openvino]'",
-        cost_table="not-fitted",
+        cost_table="openvino",
         runs_reference=False,
         measures_memory=True,
         runs_any_size=True,
