@@ -126,11 +126,11 @@ ORT_CPU = CostTable(
 )
 
 # Fitted by scripts/fit_cost.py --busy on an Intel Xeon with AVX-512, OpenVINO 2026.4.1, in float32:
-# CPU times of one thread, while other programs ran. How far threads share the work was not measured.
-# Over 332 timings the relative error is 30 % in the median, 82 % in the 90th percentile: the kinds of
-# work are those of onnxruntime's kernels. So the margins are wide. ``depthwise`` is that of a Conv
-# with several output channels per group, which a rewritten depthwise layer becomes: OpenVINO is slow
-# there, ten times slower than with one.
+# CPU times of one thread, while other programs ran. How far threads share the work was not
+# measured. Over 332 timings the relative error is 30 % in the median, 82 % in the 90th percentile:
+# the kinds of work are those of onnxruntime's kernels. So the margins are wide. ``depthwise`` is
+# that of a Conv with several output channels per group, which a rewritten depthwise layer becomes:
+# there OpenVINO takes ten times as long as with one.
 OPENVINO_CPU = CostTable(
     rates={
         "launches": Rate(0, 0.000326),
