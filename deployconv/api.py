@@ -782,7 +782,10 @@ def _request(
     feed, backend = _feed(options), _backend(options)
     chosen = {one.name: getattr(options, one.name) for one in fields(SiteOptions)}
     chosen["policy"] = options.policy or "all"
-    rewriting = RewriteOptions(**chosen, float_bias=get_runtime(backend).needs_float_bias)
+    runtime = get_runtime(backend)
+    rewriting = RewriteOptions(
+        **chosen, float_bias=runtime.needs_float_bias, shuffles=runtime.shuffles
+    )
     targets, rules = None, None
     if options.target:
         from deployconv.runtimes.toolchains.environments import toolchain_installed

@@ -229,6 +229,11 @@ class RewriteOptions(SiteOptions):
 
     float_bias: bool = False
     """Turn the int32 bias of rewritten layers into a float one: TensorRT parses no other."""
+    shuffles: tuple[ShuffleName, ...] = ()
+    """Those that the policies ``cost`` and ``fastest`` try, the likely fastest first; all if empty.
+
+    It follows from the runtime.
+    """
     may_match_nothing: bool = False
     """Whether ``only`` and ``skip`` may name no site, as they are meant for several models."""
 

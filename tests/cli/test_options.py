@@ -216,7 +216,7 @@ def test_values_that_are_refused(made: Any, wrong: dict[str, Any], message: str)
 def test_the_planner_gets_the_options_of_rewrite() -> None:
     shared = {option.name for option in options_of(options.SiteOptions)}
     planner = {one.name for one in fields(options.RewriteOptions)}
-    assert planner - shared == {"float_bias", "may_match_nothing", "request_for"}
+    assert planner - shared == {"float_bias", "may_match_nothing", "request_for", "shuffles"}
     assert shared <= {option.name for option in options_of(options.RewriteCommand)}
 
 
