@@ -27,11 +27,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import floor
+from fractions import Fraction
+from math import ceil, floor
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from deployconv.polyphase import Axis
 
 Array = NDArray[Any]
 
@@ -55,8 +58,19 @@ class Interpolation:
         """How far from the position an input may lie that is read."""
         return 1 if self.mode == "linear" else 2
 
+    def exact_weight(self, distance: Fraction) -> float:
+        """The weight of an input at this distance from the position, rounded once."""
+        d, a = abs(distance), Fraction(float(np.float32(self.cubic_coeff_a)))
+        if d >= self.support:
+            return 0.0
+        if self.mode == "linear":
+            return float(1 - d)
+        if d <= 1:
+            return float(((a + 2) * d - (a + 3)) * d * d + 1)
+        return float((((d - 5) * d + 8) * d - 4) * a)
+
     def weight(self, distance: float) -> float:
-        """The weight of an input at this distance from the position."""
+        """The weight of an input at this distance from the position, as runtimes compute it."""
         d, a = np.abs(np.float32(distance)), np.float32(self.cubic_coeff_a)
         one, two, three, four, five, eight = map(np.float32, (1, 2, 3, 4, 5, 8))
         if self.mode == "linear":
@@ -88,6 +102,79 @@ def resampling_matrix(inputs: int, outputs: int, scale: float, how: Interpolatio
     for index in range(outputs):
         row(made[index], position(index), scale, how)
     return made
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The filter that a Resize by a whole factor applies at every output.
+
+    Attributes:
+        axis: which input a tap reads if the size grows. If it shrinks by ``n``, output ``o`` reads
+            the inputs from ``n * o + axis.origin`` on, and ``axis.stride`` is 1.
+        taps: the weights, float64 ``[axis.taps]``.
+        shrinks_by: ``n``; 1 if the size grows.
+    """
+
+    axis: Axis
+    taps: Array
+    shrinks_by: int = 1
+
+    def matrix(self, inputs: int, outputs: int) -> Array:
+        """The matrix ``[outputs, inputs]`` that the Resize is at this size."""
+        made = self.sums(inputs, outputs)
+        return made if self.axis.edge else made / made.sum(axis=1, keepdims=True)
+
+    def sums(self, inputs: int, outputs: int) -> Array:
+        """The matrix ``[outputs, inputs]`` that the filter is at this size."""
+        made = np.zeros((outputs, inputs))
+        first = np.arange(outputs) * self.shrinks_by + self.axis.origin
+        for tap, weight in enumerate(self.taps):
+            read, rest = np.divmod(first + tap, self.axis.stride)
+            inside = (rest == 0) & ((read >= 0) & (read < inputs) | self.axis.edge)
+            at = np.flatnonzero(inside)
+            np.add.at(made, (at, read[at].clip(0, inputs - 1)), weight)
+        return made
+
+
+def whole_factor(scale: float) -> int | None:
+    """The whole factor by which a size grows, or minus that by which it shrinks; None if none."""
+    if scale >= 1:
+        return round(scale) if scale == round(scale) else None
+    by = round(1 / scale)
+    return -by if np.float32(1 / by) == np.float32(scale) else None
+
+
+def resampling_filter(factor: int, how: Interpolation) -> Filter | None:
+    """The filter of a Resize by a whole factor, as `whole_factor` returns it.
+
+    It is the same at every output and every size, and exact: positions are fractions here. Where
+    the weights are powers of two, it is the matrix of `resampling_matrix` to the bit.
+
+    Returns None for ``align_corners``, whose positions depend on the size.
+    """
+    if how.coordinates == "align_corners":
+        return None
+    half = Fraction(0) if how.coordinates == "asymmetric" else Fraction(1, 2)
+    edge, shrinks_by = not how.exclude_outside, max(-factor, 1)
+    step = Fraction(shrinks_by) if factor < 0 else Fraction(1, factor)
+    first = half * step - half  # the position of output 0
+    widening = shrinks_by if how.antialias else 1
+    reach = how.support * widening
+    if factor < 0:
+        # A tap for each input; none after those of output 0 may be in front of the image.
+        begin = min(floor(first - reach) + 1, 0)
+        end = max(ceil(first + reach), begin + shrinks_by)
+        distances = [(at - first) / widening for at in range(begin, end)]
+        axis = Axis(1, len(distances), 1, begin, 0, edge=edge)
+    else:
+        # A tap for each distance: output ``factor * m + q`` reads input ``m + j`` through that of
+        # numerator ``factor * j - q``, which is ``j + q * step`` inputs away from it.
+        begin = floor((-reach + first) * factor) + 1
+        end = ceil((reach + first) * factor)
+        distances = [at * step - first for at in range(begin, end)]
+        axis = Axis(factor, len(distances), 1, begin, 0, edge=edge)
+    taps = np.array([how.exact_weight(distance) for distance in distances])
+    return Filter(axis, taps / taps.sum() * max(factor, 1), shrinks_by)
 
 
 def _positions(

@@ -28,6 +28,7 @@ class Restrictions:
             depthwise Conv that copies its input crops it.
         transposed_pads: whether a ConvTranspose that stays may have pads. If not, it has none, and
             a Slice follows it.
+        edge_pads: whether a Pad may repeat the edge of an image. If not, Slices and a Concat do.
         shuffle_in_twos: whether a shuffle of 4 is written as two of 2, and one of 8 as three.
         symbolic_shapes: whether ``value_info`` may name a dynamic size.
     """
@@ -40,6 +41,7 @@ class Restrictions:
     computed_shapes: bool = True
     crops: bool = True
     transposed_pads: bool = True
+    edge_pads: bool = True
     shuffle_in_twos: bool = False
     symbolic_shapes: bool = True
 

@@ -16,10 +16,12 @@ ORDER = (
     ("results", "_version"),
     ("errors", "temporary", "restrictions"),
     ("options",),
-    ("polyphase", "resampling"),
+    ("polyphase",),
+    ("resampling",),
     ("graph",),
     ("match",),
     ("rewrites",),
+    ("targets",),
     ("runtimes",),
     ("proof",),
     ("search",),
@@ -42,8 +44,8 @@ ENTRANCES = {"__init__", "__main__"}
 
 KINDS = {
     *("PolyphaseConv", "SeparableConv", "MatrixProduct", "Reshuffle"),
-    "Resample",
-    *("Chain", "Region", "FoldedLayer", "NormalisedLayer", "SplitConv"),
+    *("Resample", "ResamplePhases"),
+    *("Chain", "ConvInFront", "Region", "FoldedLayer", "NormalisedLayer", "SplitConv"),
 }
 """The classes of rewrites."""
 ABILITIES = {"emit", "trial", "at_sizes"}

@@ -8,10 +8,13 @@ those of an image in channels-first or in channels-last order. A Resize of a reg
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deployconv.errors import ModelError
+from deployconv.graph.symbolic import Unproven
 from deployconv.graph.tensors import dtype_name
 from deployconv.match.attributes import Geometry, has_references, is_standard
 from deployconv.match.site import Recogniser, ResampledAxis, ResampleSite, Site, SkippedSite
@@ -28,7 +31,7 @@ _PATTERN: Pattern = "interpolating_resize"
 _COORDINATES = frozenset(
     ["half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners", "asymmetric"]
 )
-_DTYPES = frozenset(["float16", "float32", "float64"])
+_DTYPES = frozenset(["float16", "bfloat16", "float32", "float64"])
 
 
 def interpolates(node: gs.Node) -> bool:
@@ -119,51 +122,133 @@ def _axes(
     Or why they are not known.
     """
     x, y = node.inputs[0], node.outputs[0]
-    shapes = [(instance[x.name], instance[y.name]) for instance in view.instances(scope, x, y)]
+    (instance, *_) = view.instances(scope, x) or [None]
+    rank = None if instance is None else len(instance[x.name])
+    given = _given_scales(node, scope, view, rank)
+    if isinstance(given, Reason):
+        return given
+    shapes = [(known[x.name], known[y.name]) for known in view.instances(scope, x, y)]
+    if given and not shapes:
+        # Shape inference does not follow scales that are computed.
+        before_all = [known[x.name] for known in view.instances(scope, x)]
+        shapes = [(sizes, _scaled(sizes, given)) for sizes in before_all]
     if not shapes:
         return Reason("dynamic-scale", "the sizes before or after it are not known")
+    if any(not all(sizes) for pair in shapes for sizes in pair):
+        return Reason("interpolating-resize", "it leaves nothing of an axis")
     before = shapes[0][0]
     static = [len({sizes[axis] for sizes, _ in shapes}) == 1 for axis in range(len(before))]
     shape = tuple(size if same else None for size, same in zip(before, static, strict=True))
-    scales = _scales(node, scope, view, before)
-    if scales is None:
-        return Reason("dynamic-scale", "the sizes that it keeps the aspect ratio of are computed")
+    scales = given or _kept_aspect(node, scope, view, shape)
+    if isinstance(scales, Reason):
+        return scales
+    ratios = {} if scales else _ratios(node, scope, view)
     found = []
-    for axis in range(len(before)):
-        sizes = {(old[axis], new[axis]) for old, new in shapes}
-        if all(old == new for old, new in sizes) and scales.get(axis, 1) == 1:
-            continue
-        if len(sizes) > 1:
-            return Reason("dynamic-sizes", "a size that it changes does not follow from the model")
-        ((inputs, outputs),) = sizes
-        found.append(ResampledAxis(axis, inputs, outputs, scales.get(axis, outputs / inputs)))
+    for axis, size in enumerate(shape):
+        ((inputs, outputs), *others) = {(old[axis], new[axis]) for old, new in shapes}
+        scale = scales.get(axis, 1.0) if scales else outputs / inputs
+        if size is None or others:
+            ratio = scale if scales else ratios.get(axis)
+            if ratio is None:
+                return Reason("dynamic-sizes", "the factor of a dynamic size depends on the size")
+            if ratio != 1:
+                found.append(ResampledAxis(axis, None, None, ratio))
+        elif (inputs, scale) != (outputs, 1):
+            found.append(ResampledAxis(axis, inputs, outputs, scale))
     return tuple(found), shape, bool(scales)
 
 
-def _scales(
-    node: gs.Node, scope: Scope, view: View, before: Sequence[int]
-) -> dict[int, float] | None:
-    """The scale of each axis that is given one; None if it takes sizes that are not constant.
-
-    Empty if sizes are given, or scales that are computed: they are then those of the shapes.
-    """
-    axes = [axis % len(before) for axis in node.attrs.get("axes") or range(len(before))]
+def _given_scales(
+    node: gs.Node, scope: Scope, view: View, rank: int | None
+) -> dict[int, float] | Reason:
+    """The scale of each axis that is given one, as float32; empty if sizes are given."""
     given = node.attrs.get("scales")
     at = 1 if len(node.inputs) <= _OLD_INPUTS else 2
-    if given is None and len(node.inputs) > at:
+    if given is None and len(node.inputs) > at and node.inputs[at].name:
         given = _constant(node.inputs[at], scope, view)
-    if given is not None:
-        return {axis: float(np.float32(scale)) for axis, scale in zip(axes, given, strict=True)}
+        if given is None and not _is_empty(node.inputs[at], scope, view):
+            given = _computed(node.inputs[at], scope, view)
+            if given is None:
+                return Reason("dynamic-scale", "its scales are computed as the model runs")
+    if given is None:
+        sizes = _constant(node.inputs[-1], scope, view) or []
+        if not all(size > 0 for size in sizes):
+            raise ModelError(
+                f"{scope.label(node)}: its sizes are {', '.join(f'{size:g}' for size in sizes)}:"
+                " export the model with sizes above 0"
+            )
+        return {}
+    if not all(0 < scale < inf for scale in given):
+        raise ModelError(
+            f"{scope.label(node)}: its scales are {', '.join(f'{scale:g}' for scale in given)}:"
+            " export the model with scales above 0"
+        )
+    if rank is None:
+        return Reason("dynamic-scale", "the sizes before or after it are not known")
+    axes = _resized(node, rank)
+    if len(given) != len(axes) or not set(axes) <= set(range(rank)):
+        raise ModelError(
+            f"{scope.label(node)}: it has {len(given)} scales for the axes {axes} of {rank}: export"
+            " the model again"
+        )
+    return {axis: float(np.float32(scale)) for axis, scale in zip(axes, given, strict=True)}
+
+
+def _scaled(sizes: Sequence[int], scales: Mapping[int, float]) -> tuple[int, ...]:
+    """The sizes after a Resize, which multiplies in float32 and rounds down."""
+    return tuple(
+        int(np.float32(size) * np.float32(scales.get(axis, 1))) for axis, size in enumerate(sizes)
+    )
+
+
+def _kept_aspect(
+    node: gs.Node, scope: Scope, view: View, before: Sequence[int | None]
+) -> dict[int, float] | Reason:
+    """The scale of all axes of a Resize that keeps the aspect ratio; empty for any other."""
     choose = {"not_larger": min, "not_smaller": max}.get(
         node.attrs.get("keep_aspect_ratio_policy", "stretch")
     )
     if choose is None:
         return {}
-    sizes = _constant(node.inputs[-1], scope, view)
-    if sizes is None:
-        return None
-    scale = choose(size / before[axis] for axis, size in zip(axes, sizes, strict=True))
+    axes, sizes = _resized(node, len(before)), _constant(node.inputs[-1], scope, view)
+    if sizes is None or any(before[axis] is None for axis in axes):
+        return Reason("dynamic-scale", "the sizes that it keeps the aspect ratio of are computed")
+    scale = choose(size / (before[axis] or 1) for axis, size in zip(axes, sizes, strict=True))
     return dict.fromkeys(axes, float(np.float32(scale)))
+
+
+def _ratios(node: gs.Node, scope: Scope, view: View) -> dict[int, float]:
+    """The ratio of the sizes of each axis for which it is the same at all sizes."""
+    try:
+        before = view.open_shapes.of(node.inputs[0], scope).shape
+        after = view.open_shapes.of(node.inputs[-1], scope).sizes()
+    except Unproven:
+        return {}
+    axes = _resized(node, len(before))
+    quotients = {axis: size.divided(before[axis]) for axis, size in zip(axes, after, strict=True)}
+    kept = {axis: 1.0 for axis in range(len(before)) if axis not in axes}
+    known = {axis: ratio.constant for axis, ratio in quotients.items() if ratio is not None}
+    return kept | {axis: float(ratio) for axis, ratio in known.items() if ratio is not None}
+
+
+def _resized(node: gs.Node, rank: int) -> list[int]:
+    """The axes that scales or sizes are given for, in their order."""
+    return [axis + rank if axis < 0 else axis for axis in node.attrs.get("axes") or range(rank)]
+
+
+def _computed(tensor: gs.Tensor, scope: Scope, view: View) -> list[float] | None:
+    """The values of a tensor that is computed, if they are the same at all sizes."""
+    try:
+        found = [value.constant for value in view.open_shapes.of(tensor, scope).sizes()]
+    except Unproven:
+        return None
+    known = [float(value) for value in found if value is not None]
+    return known if len(known) == len(found) else None
+
+
+def _is_empty(tensor: gs.Tensor, scope: Scope, view: View) -> bool:
+    found = view.constants.of(tensor, scope)
+    return found is not None and found.shape == (0,)
 
 
 def _constant(tensor: gs.Tensor, scope: Scope, view: View) -> list[float] | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import floor, prod
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -360,12 +360,37 @@ class ShuffleSite(BaseSite):
 
 @dataclass(frozen=True)
 class ResampledAxis:
-    """An axis whose size a Resize changes: its position, both sizes, and the scale as given."""
+    """An axis whose size a Resize changes.
+
+    Attributes:
+        position: which axis it is.
+        inputs: its size before; None if that does not follow from the model.
+        outputs: its size after; None as well then.
+        scale: as given, or the ratio of the sizes, which is then the same at all sizes.
+    """
 
     position: int
-    inputs: int
-    outputs: int
+    inputs: int | None
+    outputs: int | None
     scale: float
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Its sizes before and after, which must be known."""
+        assert self.inputs is not None
+        assert self.outputs is not None
+        return self.inputs, self.outputs
+
+    @property
+    def grows(self) -> bool:
+        """Whether it becomes longer."""
+        if self.inputs is None or self.outputs is None:
+            return self.scale > 1
+        return self.outputs > self.inputs
+
+    def at(self, inputs: int) -> ResampledAxis:
+        """The same axis with this size before."""
+        return replace(self, inputs=inputs, outputs=floor(np.float32(inputs) * self.scale))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -395,7 +420,7 @@ class ResampleSite(BaseSite):
     @property
     def enlarges(self) -> bool:
         """Whether an axis becomes longer."""
-        return any(axis.outputs > axis.inputs for axis in self.axes)
+        return any(axis.grows for axis in self.axes)
 
     @property
     def operators(self) -> Operators:

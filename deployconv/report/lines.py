@@ -23,6 +23,7 @@ from deployconv.results import (
     SiteReport,
     SizeParity,
     TargetBuild,
+    TargetModel,
 )
 
 _NO_REASON = "no reason was given"
@@ -204,7 +205,10 @@ def compiled_line(compiled: Compilation) -> str:
     )
     verdict = {True: "passed", False: "failed", None: "none, as neither builds"}[compiled.passed]
     runtime = compiled.after.runtime
-    return f"compile evidence: {verdict}, {', '.join(targets)} ({runtime}; nothing was executed)"
+    executed = any(built.conversion for built in compiled.after.targets)
+    what = "targets" if executed else "compile evidence"
+    rest = "" if executed else "; nothing was executed"
+    return one_line(f"{what}: {verdict}, {', '.join(targets)} ({runtime}{rest})")
 
 
 def failure_line(built: TargetBuild) -> str:
@@ -222,6 +226,34 @@ def target_lines(sites: Sequence[SiteReport]) -> list[str]:
         one_line(f"{site.id}: {note.mark} for {', '.join(note.targets)} - {note.text}")
         for site in sites
         if (note := site.target_note)
+    ]
+
+
+def site_target_lines(sites: Sequence[SiteReport]) -> list[str]:
+    """Say what targets do with each layer as exported, if its reason does not say so already."""
+    return [
+        one_line(f"{site.id}: {_VERDICTS[one.verdict].format(one.target)} - {one.text}")
+        for site in sites
+        for one in site.targets
+        if one.text is not None and not (site.reason and one.text in site.reason.text)
+    ]
+
+
+_VERDICTS: Mapping[str, str] = {
+    "fits": "fits {}",
+    "refused": "refused by {}",
+    "misread": "computed wrong by {}",
+    "slow": "slow on {}",
+}
+
+
+def misfit_lines(targets: Sequence[TargetModel], *, done: bool = True) -> list[str]:
+    """Say for each target what is left in the model that it does not take."""
+    would = "" if done else "would be "
+    return [
+        one_line(f"{target.name}: {would}left in the model: {target.left}")
+        for target in targets
+        if target.misfits
     ]
 
 
@@ -286,6 +318,12 @@ def _tally(statuses: Iterable[str]) -> str:
 def _built(built: TargetBuild) -> str:
     if not built.builds:
         return "fails"
+    if built.conversion is not None:
+        cycles = built.conversion.notes.get("cycles", built.conversion.notes.get("multiplications"))
+        unit = "cycles" if "cycles" in built.conversion.notes else "multiplications"
+        counted = f" ({cycles:,} {unit})" if isinstance(cycles, int) else ""
+        computed = "is right" if built.conversion.outputs else "converts"
+        return f"{'is wrong' if built.misread else computed}{counted}"
     return "builds" if built.kernels is None else f"builds ({count(built.kernels, 'kernel')})"
 
 

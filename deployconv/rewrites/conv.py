@@ -231,7 +231,7 @@ def plan_conv(
         text = f"its low-resolution weight would take {needed / 1e9:.3g} GB"
         return Reason("too-large", text)
     joins = shuffle != "auto" and SHUFFLES[shuffle].joins is not None
-    if form in ("separable", "matrix", "normalised") or (
+    if form in ("separable", "matrix", "polyphase", "normalised") or (
         form == "split" and not _fits_split(site, joins)
     ):
         form = "auto"
@@ -249,8 +249,8 @@ def plan_conv(
         macs = _macs(site, multiplications(axes))
         return PolyphaseConv(site, "conv", None, axes, layout, macs, new_scales=new_scales)
     # Images of one phase each are joined without a look at groups.
-    ungrouped = replace(layout, group=1) if joins and form == "split" else layout
-    name = choose_shuffle(ungrouped, shuffle)
+    apart = form == "split" and (joins or shuffle == "dcr")
+    name = choose_shuffle(replace(layout, group=1) if apart else layout, shuffle)
     if isinstance(name, Reason):
         return name
     named: FormName = "crop" if any(axis.shift for axis in axes) else "pad"

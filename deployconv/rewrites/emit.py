@@ -205,6 +205,18 @@ class Emitter:
             return self.add("Pad", [tensor], "edges", mode="edge", pads=values)
         return self.add("Pad", [tensor, self.ints("pads", values)], "edges", mode="edge")
 
+    def edge_concat(self, tensor: gs.Tensor, pads: Sequence[tuple[int, int]]) -> gs.Tensor:
+        """The same as `edge_pad` for runtimes that have no such Pad: Slices and a Concat per axis.
+
+        From opset 4 on.
+        """
+        for axis, (begin, end) in enumerate(pads, start=2):
+            first = [self.slice(tensor, [0], [1], [axis])] * begin if begin else []
+            last = [self.slice(tensor, [-1], [INT64_MAX], [axis])] * end if end else []
+            if first or last:
+                tensor = self.add("Concat", [*first, tensor, *last], "edges", axis=axis)
+        return tensor
+
     def finish(self, output: str) -> list[gs.Node]:
         """Return all nodes; the output of the last one is named ``output``."""
         self.nodes[-1].outputs[0].name = output

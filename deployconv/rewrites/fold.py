@@ -69,7 +69,7 @@ class AffineFold:
         """``site`` with the layer in its weight and bias."""
         if self.node.op == "Identity":
             return _absorbed(site, self, site.weight, site.bias)
-        scale, shift = _affine(self.node, self.constants)
+        scale, shift = affine(self.node, self.constants)
         name = site.bias.name if site.bias is not None else f"{site.output}/folded_bias"
         stored, before = site.weight.scaled or (site.weight, np.float64(1))
         read = partial(_shifted_bias, site, scale, shift)
@@ -218,7 +218,7 @@ def _affine_after(site: UpsampleSite, view: View) -> AffineFold | None:
             return None
     elif not _fits_channels(known, site):
         return None
-    found = _affine(node, known)
+    found = affine(node, known)
     if found is None or not all(np.isfinite(values).all() for values in found):
         return None
     fits = all(values.shape in ((), (site.channels[1],)) for values in found)
@@ -234,7 +234,7 @@ def _fits_channels(constants: Mapping[int, Constant], site: UpsampleSite) -> boo
     return by_channel and constant.dtype == site.weight.dtype
 
 
-def _affine(node: gs.Node, constants: Mapping[int, Constant]) -> tuple[Array, Array]:
+def affine(node: gs.Node, constants: Mapping[int, Constant]) -> tuple[Array, Array]:
     """Scale and shift of an affine layer, float64, ``[C]`` or scalars."""
     if node.op == "BatchNormalization":
         gain, offset, mean, variance = (

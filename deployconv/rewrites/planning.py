@@ -30,15 +30,22 @@ from deployconv.results import Reason, SiteReport, Status
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.chain import chain_after
 from deployconv.rewrites.conv import PolyphaseConv, has_integer_form
+from deployconv.rewrites.conv_in_front import conv_in_front, with_products
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.fold import fold_after
 from deployconv.rewrites.kept import folded_in_place
 from deployconv.rewrites.moved import MOVES, moved_after
-from deployconv.rewrites.resample import plan_resample
 from deployconv.rewrites.split_conv import plan_split
 from deployconv.rewrites.trim import trim_after
-from deployconv.rewrites.ways import MAY_NOT_FIT, first_form, plan_form, reencoded
-from deployconv.rewrites.within import broken_by, first_within, write
+from deployconv.rewrites.ways import (
+    MAY_NOT_FIT,
+    RESAMPLE_FORMS,
+    first_form,
+    plan_form,
+    reencoded,
+    resampled,
+)
+from deployconv.rewrites.within import broken_by, write
 
 _NOTHING_TO_DO = ("already-explicit", "already-lowered")
 """Reasons why a layer is written as it should be."""
@@ -55,6 +62,7 @@ class PlannedSite:
         rewrite: what takes its place, which may be the same layer with folded weights; None if it
             is left alone or belongs to another rewrite.
         joined: id of the site whose rewrite replaces this one too.
+        required: True if it is rewritten even if that is slower.
         selected: False if an option or a target asks to leave it alone.
     """
 
@@ -63,6 +71,7 @@ class PlannedSite:
     report: SiteReport
     rewrite: Rewrite | None = None
     joined: str | None = None
+    required: bool = False
     selected: bool = True
 
     @property
@@ -101,7 +110,10 @@ class Planning:
         )
 
     def with_rewrites(self, chosen: Mapping[str, Rewrite]) -> Planning:
-        """The same sites, each with the rewrite that was chosen by its id, and no others."""
+        """The same sites, each with the rewrite that was chosen by its id, and no others.
+
+        A site that must be rewritten keeps its default rewrite if none was chosen.
+        """
         return _planning(self.view, self.options, self.default, chosen)
 
 
@@ -111,14 +123,14 @@ def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
     Raises UsageError if ``options.only`` or ``skip`` has a pattern that fits no site.
     """
     seen = view(model, options.freeze_initializers)
-    sites = tuple(_as_asked(site, options) for site in find_sites(seen) if _listed(site, options))
+    asked = [
+        (_restricted(_as_asked(site, options), request), request)
+        for site in find_sites(seen)
+        if _listed(site, request := _request(site, options), options)
+    ]
     if not options.may_match_nothing:
-        _check_globs((*options.only, *options.skip), sites)
-    requests = [_request(site, options) for site in sites]
-    sites = tuple(map(_restricted, sites, requests))
-    default = tuple(
-        _plan(site, request, options, seen) for site, request in zip(sites, requests, strict=True)
-    )
+        _check_globs((*options.only, *options.skip), [site for site, _ in asked])
+    default = tuple(_plan(site, request, options, seen) for site, request in asked)
     planning = Planning(seen, options, default, default)
     # An integer layer takes in its QuantizeLinear, or it would be no integer layer.
     chains: dict[str, Rewrite] = {}
@@ -131,7 +143,22 @@ def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
             )
             if chain is not None and not broken_by(chain, item.found.restrictions):
                 chains[item.id] = chain
+    if options.policy == "all":
+        chains |= _products_behind_convs(planning)
     return _planning(seen, options, default, chains, keep_others=True)
+
+
+def _products_behind_convs(planning: Planning) -> dict[str, Rewrite]:
+    """By the id of the first Resize, products that come after 1x1 Convs which followed them."""
+    products = (item.site for item in planning.default if item.report.form == "matrix")
+    sites = [site for site in products if isinstance(site, ResampleSite)]
+    found: dict[str, Rewrite] = {}
+    for site in sites:
+        moved = conv_in_front(site, planning.view, planning.excluded)
+        whole = None if moved is None else with_products(moved, sites, every=True)
+        if whole is not None and not broken_by(whole, site.restrictions):
+            found[site.id] = whole
+    return found
 
 
 def apply(planning: Planning) -> Spliced:
@@ -166,19 +193,21 @@ def _planning(
     sites = []
     for item in default:
         layer = id(item.found.layer)
+        made = item
         if layer in joined:
-            item = PlannedSite(
+            made = PlannedSite(
                 item.found,
                 item.site,
                 _report(item.site, "rewritten", None),
                 joined=joined[layer],
             )
         elif item.id in chosen:
-            item = _rewritten(item.found, item.site, chosen[item.id])
+            made = _rewritten(item.found, item.site, chosen[item.id])
             joined |= {id(node): item.id for node in chosen[item.id].nodes}
-        elif not keep_others and item.rewrite is not None:
-            item = _kept_as_faster(item, options)
-        sites.append(item)
+        elif not keep_others and item.rewrite is not None and not item.required:
+            made = _kept_as_faster(item, options)
+        report = replace(made.report, targets=item.report.targets)
+        sites.append(replace(made, report=report, required=item.required))
     warnings = (*_fallbacks(sites, options), *_requantized(sites), *_dequantized(sites))
     return Planning(seen, options, tuple(sites), default, warnings)
 
@@ -208,7 +237,35 @@ def _kept_as_faster(item: PlannedSite, options: RewriteOptions) -> PlannedSite:
 
 
 def _plan(site: Site, request: LayerRequest, options: RewriteOptions, seen: View) -> PlannedSite:
-    """Plan the portable rewrite of one site, or say why there is none."""
+    """Plan one site in the first form that is preferred and fits, or in the one that is asked for.
+
+    The result has no rewrite if there is none; it then has the reason.
+    """
+    planned = _plan_form(site, request, options, seen)
+    for form, shuffle in request.preferred if planned.rewrite is not None else ():
+        way = replace(request, form=form, shuffle=shuffle)
+        preferred = _plan_form(site, way, options, seen)
+        if preferred.rewrite is not None and _is_as_asked(preferred.rewrite, way):
+            planned = preferred
+            break
+    return replace(
+        planned,
+        report=replace(planned.report, targets=request.targets),
+        required=request.required and planned.rewrite is not None,
+    )
+
+
+def _is_as_asked(rewrite: Rewrite, request: LayerRequest) -> bool:
+    """Whether a rewrite has the form and shuffle that were asked for, as far as it has any."""
+    made = rewrite.summary
+    formed = request.form in ("auto", "crop", "pad") or made.form == request.form
+    return formed and (request.shuffle == "auto" or made.shuffle in (None, request.shuffle))
+
+
+def _plan_form(
+    site: Site, request: LayerRequest, options: RewriteOptions, seen: View
+) -> PlannedSite:
+    """Plan one site in the form that is asked for, or say why there is none."""
     if isinstance(site, SkippedSite):
         return PlannedSite(site, site, _report(site, "skipped", site.reason))
     if not _selected(site, options):
@@ -217,11 +274,11 @@ def _plan(site: Site, request: LayerRequest, options: RewriteOptions, seen: View
         return _left_alone(site, request.keep)
     if request.form == "normalised" and not isinstance(site, UpsampleSite):
         return _left_alone(site, Reason("already-explicit", "it is no ConvTranspose"))
-    if site.unless_faster is not None and not _considered(site, options):
+    if site.unless_faster is not None and not _considered(site, request, options):
         return PlannedSite(site, site, _report(site, "kept", site.unless_faster))
     longer: Site = site
     if isinstance(site, ResampleSite):
-        rewrite = first_within([("matrix", plan_resample(site))], site.restrictions)
+        rewrite = resampled(site, request)
     elif isinstance(site, ShuffleSite):
         rewrite = reencoded(site, request)
     elif isinstance(site, ConcatSite):
@@ -292,14 +349,17 @@ def _check_globs(globs: Sequence[str], sites: Sequence[Site]) -> None:
             raise UsageError(f"no site matches '{glob}': the model's sites are {known}")
 
 
-def _listed(site: Site, options: RewriteOptions) -> bool:
+def _listed(site: Site, request: LayerRequest, options: RewriteOptions) -> bool:
     """False for a Resize that shrinks, unless it may be rewritten: it is no upsampling layer."""
-    return not isinstance(site, ResampleSite) or site.enlarges or _considered(site, options)
+    if not isinstance(site, ResampleSite) or site.enlarges:
+        return True
+    return _considered(site, request, options)
 
 
-def _considered(site: Site, options: RewriteOptions) -> bool:
+def _considered(site: Site, request: LayerRequest, options: RewriteOptions) -> bool:
     """Whether a site that is rewritten for speed alone is rewritten now."""
-    return options.policy != "all" or (options.resample and isinstance(site, ResampleSite))
+    resample = options.resample or request.resample
+    return options.policy != "all" or (resample and isinstance(site, ResampleSite))
 
 
 def _request(site: Site, options: RewriteOptions) -> LayerRequest:
@@ -359,9 +419,10 @@ def _fallbacks(planned: Sequence[PlannedSite], options: RewriteOptions) -> Itera
         yield f"shuffle '{options.shuffle}' has no effect: no layer is rewritten with a shuffle"
     for item in planned:
         found = {"form": item.report.form, "shuffle": item.report.shuffle}
+        expected = RESAMPLE_FORMS if isinstance(item.site, ResampleSite) else MAY_NOT_FIT
         asked = {
             "shuffle": options.shuffle,
-            "form": options.form if options.form in MAY_NOT_FIT else "auto",
+            "form": options.form if options.form in expected else "auto",
         }
         for kind, name in asked.items():
             if name != "auto" and found[kind] not in (None, name):

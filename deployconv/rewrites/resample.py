@@ -12,31 +12,28 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from math import floor, prod
+from math import prod
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from onnx import NodeProto, helper
 
 from deployconv.match import ResampleSite
 from deployconv.match.site import ResampledAxis
+from deployconv.options import Form, Shuffle
 from deployconv.resampling import resampling_matrix
 from deployconv.results import Reason
-from deployconv.rewrites.base import OfOneLayer, Oracle, Summary, Trial
+from deployconv.rewrites.base import OfOneLayer, Rewrite, Summary, Trial
 from deployconv.rewrites.emit import Emitter
-from deployconv.rewrites.trial import Draws, build_trial, oracle_model
+from deployconv.rewrites.resample_phases import plan_phases
+from deployconv.rewrites.resample_trial import SMALL, drawn, fits, resample_trial
 
 Array = NDArray[Any]
 Matrix = Callable[[ResampledAxis], Array]
 
 _BLOCK = 8
 """Rows of the image in a block; an image of up to twice as many is one block."""
-_ULPS = 4
-"""How many roundings the weights of the runtime may be off: each is a sum of a few products."""
-_SMALL = 3
-"""Size of an axis that does not change, in a trial."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +51,19 @@ class Resample(OfOneLayer[ResampleSite]):
         return Summary("matrix", None, tuple(spans))
 
     def emit(self, emitter: Emitter) -> None:
+        self.write(emitter, gs.Variable(self.site.source))
+        emitter.finish(self.site.output)
+
+    def write(self, emitter: Emitter, tensor: gs.Tensor) -> gs.Tensor:
+        """The products with another image of the same sizes, which may have other channels."""
         site = self.site
-        tensor: gs.Tensor = gs.Variable(site.source)
         shape = list(site.shape)
         # An axis that shrinks leaves less to the others.
-        for axis in sorted(site.axes, key=lambda axis: axis.outputs / axis.inputs):
+        for axis in sorted(site.axes, key=lambda axis: axis.sizes[1] / axis.sizes[0]):
             band = self.matrix(axis).astype(site.dtype)
             tensor = _along(emitter, tensor, shape, axis.position, band)
-            shape[axis.position] = axis.outputs
-        emitter.finish(site.output)
+            _, shape[axis.position] = axis.sizes
+        return tensor
 
     def at_sizes(self, sizes: Sequence[int]) -> Resample:
         """The rewrite itself: its matrices are those of its own sizes."""
@@ -72,57 +73,56 @@ class Resample(OfOneLayer[ResampleSite]):
     def trial(self, rng: np.random.Generator) -> Trial:
         """Products with integers in place of the weights, and the weights against the runtime's."""
         site = self.site
-        shape = tuple(_SMALL if size is None else size for size in site.shape)
-        drawn = {axis: _drawn(self.matrix(axis), rng) for axis in site.axes}
-        resized = {axis.position for axis in site.axes}
-        kept = tuple(size if at in resized else min(size, _SMALL) for at, size in enumerate(shape))
-        small = replace(site, shape=kept)
-        nodes, constants = _one_by_one(small, drawn)
-        x = Draws(1 << 8, site.scope.opset, rng).image(kept)
-        trial = build_trial(Resample(small, drawn.__getitem__), nodes, constants, {site.source: x})
-        oracles = [self._oracle(axis) for axis in site.axes]
-        missing = () if all(oracles) else (site.scope.label(site.layer),)
-        found = tuple(oracle for oracle in oracles if oracle is not None)
-        return replace(trial, oracles=found, parity_only=missing)
-
-    def _oracle(self, axis: ResampledAxis) -> Oracle | None:
-        """The Resize itself on unit impulses along one axis; its output is the matrix.
-
-        None if it would give another number of outputs alone than among the other axes.
-        """
-        site, rank = self.site, len(self.site.shape)
-        if not site.by_sizes and floor(np.float32(axis.inputs) * np.float32(axis.scale)) != (
-            axis.outputs
-        ):
-            return None
-        beside = 0 if axis.position else 1
-        shape, target, scales = [1] * rank, [1] * rank, [1.0] * rank
-        shape[axis.position], target[axis.position] = axis.inputs, axis.outputs
-        scales[axis.position] = axis.scale
-        shape[beside] = target[beside] = axis.inputs
-        node = NodeProto()
-        node.CopyFrom(site.scope.proto.node[site.scope.index(site.layer)])
-        constants = _resized_to(node, target if site.by_sizes else None, scales)
-        impulses = np.eye(axis.inputs, dtype=np.float32).reshape(shape)
-        expected = self.matrix(axis)
-        if axis.position > beside:
-            expected = expected.T
-        model = oracle_model(node, constants, site.scope.opset, impulses)
-        largest = np.abs(expected).sum(axis=0 if axis.position > beside else 1).max()
-        atol = _ULPS * float(np.finfo(np.float32).eps) * float(largest)
-        return Oracle(model, impulses, expected.reshape(target), atol)
+        resized = {axis.position: axis.sizes[0] for axis in site.axes}
+        shape = [resized.get(at, SMALL) for at in range(len(site.shape))]
+        real = {axis: self.matrix(axis) for axis in site.axes}
+        integers = {axis: drawn(matrix, rng) for axis, matrix in real.items()}
+        known = [None if size is None else new for size, new in zip(site.shape, shape, strict=True)]
+        small = replace(site, shape=tuple(known))
+        return resample_trial(
+            Resample(small, integers.__getitem__),
+            small,
+            shape,
+            {axis.position: matrix for axis, matrix in integers.items()},
+            {axis: (matrix, 0.0) for axis, matrix in real.items()},
+            rng,
+        )
 
 
-def plan_resample(site: ResampleSite) -> Resample | Reason:
+def plan_resample(
+    site: ResampleSite, form: Form = "auto", shuffle: Shuffle = "auto"
+) -> Rewrite | Reason:
+    """The form of ``site`` that was asked for, or the one that it gives way to.
+
+    By itself it is products; phases if its sizes are dynamic.
+    """
+    if form == "polyphase" or form == "separable":
+        phases = plan_phases(site, form, shuffle=shuffle)
+        if not isinstance(phases, Reason):
+            return phases
+    products = plan_products(site)
+    if form == "matrix" or not isinstance(products, Reason):
+        return products
+    return plan_phases(site, shuffle=shuffle)
+
+
+def plan_products(site: ResampleSite) -> Resample | Reason:
     """The products that ``site`` is, or why it stays."""
-    largest = max(axis.inputs * axis.outputs for axis in site.axes)
-    if largest > _LARGEST_MATRIX:
-        return Reason("too-large", "a matrix of its sizes is larger than the image is worth")
+    if site.dtype == "bfloat16" and len(site.axes) > 1:
+        text = "between two products its image would be rounded to bfloat16 once more"
+        return Reason("unsupported-dtype", text)
     for axis in site.axes:
+        if axis.inputs is None or axis.outputs is None:
+            return Reason("dynamic-sizes", "a size that it changes is dynamic, its matrix is not")
         after = site.shape[axis.position + 1 :]
         if any(size is None for size in after):
             return Reason("dynamic-sizes", "a size after an axis that it changes is not known")
-    return Resample(site, partial(_matrix, site))
+        if axis.inputs * axis.outputs > _LARGEST_MATRIX:
+            return Reason("too-large", "a matrix of its sizes is larger than the image is worth")
+    planned = Resample(site, partial(_matrix, site))
+    if not all(fits(planned.matrix(axis), site.dtype) for axis in site.axes):
+        return Reason("unsupported-dtype", "bfloat16 has too few digits for its weights")
+    return planned
 
 
 _LARGEST_MATRIX = 1 << 25
@@ -130,9 +130,10 @@ _LARGEST_MATRIX = 1 << 25
 
 
 def _matrix(site: ResampleSite, axis: ResampledAxis) -> Array:
+    inputs, outputs = axis.sizes
     if all(one.inputs == one.outputs for one in site.axes):
-        return np.eye(axis.inputs)  # onnxruntime copies an image that keeps its size
-    return resampling_matrix(axis.inputs, axis.outputs, axis.scale, site.how)
+        return np.eye(inputs)  # onnxruntime copies an image that keeps its size
+    return resampling_matrix(inputs, outputs, axis.scale, site.how)
 
 
 def _span(band: Array) -> int:
@@ -179,59 +180,3 @@ def _blocks(band: Array) -> Iterator[tuple[Array, int, int]]:
         used = np.flatnonzero(band[start:end].any(axis=0))
         first, last = int(used[0]), int(used[-1]) + 1
         yield band[start:end, first:last], first, last
-
-
-def _drawn(band: Array, rng: np.random.Generator) -> Array:
-    """Small integers where ``band`` has weights."""
-    return np.where(band != 0, rng.integers(1, 9, band.shape), 0).astype(np.float64)
-
-
-def _one_by_one(
-    site: ResampleSite, matrices: dict[ResampledAxis, Array]
-) -> tuple[list[NodeProto], dict[str, Array]]:
-    """The same products, each along the last axis of a transposed image."""
-    nodes, constants, name = [], {}, site.source
-    rank = len(site.shape)
-    for number, axis in enumerate(site.axes):
-        order = [at for at in range(rank) if at != axis.position] + [axis.position]
-        back = np.argsort(order).tolist()
-        matrix, moved, made = (f"trial/{number}/{kind}" for kind in ("matrix", "moved", "made"))
-        result = site.output if axis is site.axes[-1] else f"trial/{number}/result"
-        constants[matrix] = np.ascontiguousarray(matrices[axis].T, np.float32)
-        nodes += [
-            helper.make_node("Transpose", [name], [moved], perm=order),
-            helper.make_node("MatMul", [moved, matrix], [made]),
-            helper.make_node("Transpose", [made], [result], perm=back),
-        ]
-        name = result
-    return nodes, constants
-
-
-def _resized_to(
-    node: NodeProto, sizes: Sequence[int] | None, scales: Sequence[float]
-) -> dict[str, Array]:
-    """Let ``node`` take these sizes, or else scales, of all axes; returns its constants."""
-    kept = [
-        given
-        for given in node.attribute
-        if given.name not in ("axes", "scales", "keep_aspect_ratio_policy")
-    ]
-    stated = any(given.name == "scales" for given in node.attribute)
-    del node.attribute[:]
-    node.attribute.extend(kept)
-    old = len(node.input)
-    del node.input[1:]
-    if stated:
-        node.attribute.append(helper.make_attribute("scales", [float(one) for one in scales]))
-        return {}
-    if old == 2:  # the image and the scales
-        node.input.append("scales")
-        return {"scales": np.array(scales, np.float32)}
-    # The region may be left out from opset 13 on, and may be empty in all.
-    constants: dict[str, Array] = {"roi": np.zeros(0, np.float32)}
-    if sizes is None:
-        node.input.extend(["roi", "scales"])
-        return {**constants, "scales": np.array(scales, np.float32)}
-    node.input.extend(["roi", "no_scales", "sizes"])
-    empty = np.zeros(0, np.float32)
-    return {**constants, "no_scales": empty, "sizes": np.array(sizes, np.int64)}

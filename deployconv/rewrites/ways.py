@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 
-from deployconv.match import ShuffleSite, UpsampleSite
+from deployconv.match import ResampleSite, ShuffleSite, UpsampleSite
 from deployconv.match.pixel_shuffle import shuffled_conv
 from deployconv.options import Form, LayerRequest, Shuffle
 from deployconv.restrictions import UNRESTRICTED, Restrictions
@@ -19,12 +19,16 @@ from deployconv.rewrites.conv import plan_conv
 from deployconv.rewrites.matrix import plan_matrix
 from deployconv.rewrites.normalised import plan_normalised
 from deployconv.rewrites.pixel_shuffle import plan_reshuffle
+from deployconv.rewrites.resample import plan_products, plan_resample
+from deployconv.rewrites.resample_phases import PHASE_FORMS, Border, plan_phases
 from deployconv.rewrites.separable import plan_separable
 from deployconv.rewrites.shuffles import SHUFFLES, in_order_of_cost
 from deployconv.rewrites.within import broken_by, broken_by_nodes, first_within
 
 MAY_NOT_FIT = ("split", "separable", "matrix")
 """Forms that give way to another one if a layer has no such form."""
+RESAMPLE_FORMS = ("matrix", *PHASE_FORMS)
+"""The same for an interpolating Resize."""
 _WITHOUT_SHUFFLE: tuple[Form, ...] = ("matrix", "normalised")
 """Forms in which no shuffle is written."""
 _Plan = Callable[[Form, Shuffle], Rewrite | Reason]
@@ -86,6 +90,32 @@ def _ways(request: LayerRequest, restrictions: Restrictions) -> Iterator[tuple[F
         yield form, "auto"
 
 
+def resampled(site: ResampleSite, request: LayerRequest) -> Rewrite | Reason:
+    """A Resize in the form that was asked for, or in the first that may be written."""
+    planned = plan_resample(site, request.form, request.shuffle)
+    if site.restrictions == UNRESTRICTED:
+        return planned
+    return first_within(
+        [(request.form, planned), *_resamples(site, request.form)], site.restrictions
+    )
+
+
+def _resamples(site: ResampleSite, asked: Form) -> Iterator[_Way]:
+    """All forms of a Resize with their names, the one that was asked for first."""
+    if asked not in PHASE_FORMS:
+        yield "matrix", plan_products(site)
+    borders: tuple[Border, ...] = ("pad", "slices")
+    names = [row.name for row in in_order_of_cost(site.restrictions)]
+    forms = sorted(PHASE_FORMS, key=lambda form: form != asked)
+    for form, border, name in product(forms, borders, names):
+        planned = plan_phases(site, form, name, border)
+        if isinstance(planned, Reason):
+            yield form, planned
+        elif planned.summary.shuffle in (None, name):
+            yield f"{form}, {name}", planned
+    yield "matrix", plan_products(site)
+
+
 def reencoded(site: ShuffleSite, request: LayerRequest) -> Rewrite | Reason:
     """A pixel shuffle in the encoding that was asked for, or in the first that may be written.
 
@@ -95,14 +125,16 @@ def reencoded(site: ShuffleSite, request: LayerRequest) -> Rewrite | Reason:
     restrictions = site.restrictions
     if restrictions == UNRESTRICTED:
         return planned
-    if not broken_by_nodes(site.nodes, restrictions):
+    broken = broken_by_nodes(site.nodes, restrictions)
+    if not broken:
         if not isinstance(planned, Reason) and broken_by(planned, restrictions):
             return Reason(
                 "already-lowered", "it is a pixel shuffle already, which the target takes"
             )
         return planned
     if not site.movable:
-        return planned
+        text = "its channels are the last axis, and as it stands it needs"
+        return Reason("target-restrictions", f"{text} {', '.join(broken)}")
     names = dict.fromkeys((request.shuffle, *(row.name for row in in_order_of_cost(restrictions))))
     encoded = [(name, plan_reshuffle(site, name)) for name in names]
     possible: list[_Way] = [

@@ -9,18 +9,27 @@ from math import prod
 from typing import TypeVar
 
 from deployconv.graph.load import LoadedModel
-from deployconv.match import ConcatSite, ResampleSite, ShuffleSite, SkippedSite, UpsampleSite
+from deployconv.match import (
+    ConcatSite,
+    ResampleSite,
+    ShuffleSite,
+    Site,
+    SkippedSite,
+    UpsampleSite,
+)
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.restrictions import UNRESTRICTED
 from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.chain import ChainScope, chain_after
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
+from deployconv.rewrites.conv_in_front import conv_in_front, with_products
 from deployconv.rewrites.matrix import plan_matrix
 from deployconv.rewrites.normalised import plan_normalised
 from deployconv.rewrites.pixel_shuffle import chain_from, plan_reshuffle, region_from
 from deployconv.rewrites.planning import PlannedSite, Planning, plan_model
 from deployconv.rewrites.region import Region, region_after
 from deployconv.rewrites.resample import plan_resample
+from deployconv.rewrites.resample_phases import plan_phases
 from deployconv.rewrites.separable import plan_separable
 from deployconv.rewrites.shuffles import SHUFFLES
 from deployconv.rewrites.shuffles import Shuffle as ShuffleRow
@@ -97,10 +106,14 @@ class Candidates:
         return next(option for option in self.of_site(planned) if option.choice == choice)
 
     def _options(self, planned: PlannedSite) -> list[Option]:
-        if not planned.selected or isinstance(planned.site, SkippedSite):
+        if planned.selected and planned.site.pattern == "interpolating_resize":
+            # It may move where its sizes are dynamic, and it is skipped otherwise.
+            moved = _in_front(self.planning, planned.site)
+            if isinstance(planned.site, ResampleSite):
+                return [*_resampled(planned.site, self.planning.options), *moved]
+            return list(moved)
+        if not planned.selected or isinstance(planned.site, ResampleSite | SkippedSite):
             return []
-        if isinstance(planned.site, ResampleSite):
-            return list(_resampled(planned.site))
         if isinstance(planned.site, ShuffleSite):
             return list(_Reencoded(self.planning, planned.site).options())
         if isinstance(planned.site, ConcatSite):
@@ -119,11 +132,34 @@ def _allowed(options: Iterable[Option], planned: PlannedSite) -> list[Option]:
     return [Option(Choice(named, shuffle or "auto"), portable), *found]
 
 
-def _resampled(site: ResampleSite) -> Iterator[Option]:
-    """The products with matrices, if the sizes are known."""
-    rewrite = plan_resample(site)
-    if not isinstance(rewrite, Reason):
+def _resampled(site: ResampleSite, options: RewriteOptions) -> Iterator[Option]:
+    """The form that is asked for; else products, or phases if sizes are dynamic."""
+    rewrite = plan_resample(site, options.form, options.shuffle)
+    if isinstance(rewrite, Reason):
+        return
+    form = rewrite.summary.form
+    if form != "polyphase" and form != "separable":
         yield Option(Choice("matrix", "auto"), rewrite)
+        return
+    # An image that is enlarged is large: the shuffle takes most of the time.
+    for name in _names_to_try(options.shuffle, integers=False):
+        phases = plan_phases(site, form, name)
+        if not isinstance(phases, Reason) and phases.summary.shuffle in (None, name):
+            yield Option(Choice(form, name), phases)
+        if not isinstance(phases, Reason) and phases.summary.shuffle is None:
+            return
+
+
+def _in_front(planning: Planning, site: Site) -> Iterator[Option]:
+    """The 1x1 Convs behind a Resize in front of it; it stays, or becomes products."""
+    in_front = conv_in_front(site, planning.view, planning.excluded)
+    if in_front is None:
+        return
+    yield Option(Choice("auto", "auto", "1x1 conv in front"), in_front)
+    sites = [item.site for item in planning.default if isinstance(item.site, ResampleSite)]
+    products = with_products(in_front, sites)
+    if products is not None:
+        yield Option(Choice("matrix", "auto", "1x1 conv in front"), products)
 
 
 def _names_to_try(shuffle: Shuffle, integers: bool) -> list[ShuffleName]:
@@ -164,7 +200,7 @@ def _split(planning: Planning, site: ConcatSite) -> Iterator[Option]:
     form = planning.options.form
     if form == "normalised":
         return
-    form = "auto" if form in ("separable", "matrix") else form
+    form = "auto" if form in ("separable", "matrix", "polyphase") else form
     options = _Upsampled(planning, lead_of(site)).convs(form)
     for option in _without_general(list(options)):
         choice = option.choice
@@ -236,9 +272,9 @@ class _Upsampled:
             planned = plan_normalised(self.site)
             return () if isinstance(planned, Reason) else (Option(Choice(form, "auto"), planned),)
         products = [*self._separable(form), *self._matrix(form)]
-        if form in ("separable", "matrix"):
-            if products:
-                return products
+        if form in ("separable", "matrix") and products:
+            return products
+        if form in ("separable", "matrix", "polyphase"):
             form = "auto"
         convs = _without_general(list(self.convs(form)))
         chained = list(self._chains(convs))

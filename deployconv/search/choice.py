@@ -12,9 +12,9 @@ from deployconv.results import Candidate, Prediction
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.chain import ChainScope
 
-FusionScope = Literal["none", ChainScope, "region", "region + conv"]
+FusionScope = Literal["none", ChainScope, "region", "region + conv", "1x1 conv in front"]
 """Which layers after a site run before its shuffle: none, a chain, a region, or a region that ends
-in a Conv that mixes neighbouring pixels."""
+in a Conv that mixes neighbouring pixels. Before an interpolating Resize: 1x1 Convs."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Choice:
         named = (self.form, self.shuffle, "halves" if self.channel_split else "auto")
         parts = [part for part in named if part != "auto"]
         fused = "" if self.fusion == "none" else f" + {self.fusion}"
-        return (", ".join(parts) or "conv") + fused
+        stays = "resize" if self.fusion == "1x1 conv in front" else "conv"
+        return (", ".join(parts) or stays) + fused
 
 
 @dataclass(frozen=True, eq=False)

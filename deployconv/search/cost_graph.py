@@ -31,6 +31,7 @@ from deployconv.search.cost_terms import (
     integer_conv,
     is_blocked,
     reads_blocks,
+    resizes_blocks,
     uncached,
     work_of,
 )
@@ -337,8 +338,12 @@ class CostGraph:
             wanted = reads_blocks(node, self.shapes, self._block)
             return self._reading(varying[:1], wanted, _State(blocked=True, open=True), own)
         stays = node.op_type in _KEEPS_BLOCKS and all(self._state(x).blocked for x in varying)
-        if stays and own is not None and "repeated" in own:
-            own["repeated_blocks"] = own.pop("repeated")
+        if stays and node.op_type in ("Resize", "Upsample"):
+            stays = resizes_blocks(node, self.shapes)
+            if stays and own is not None and "repeated" in own:
+                own["repeated_blocks"] = own.pop("repeated")
+            elif stays and own is not None and "linear" in own:
+                own["linear_blocks"] = own.pop("linear")
         return self._reading(varying, stays, _State(blocked=stays, open=is_conv), own)
 
     def _reading(

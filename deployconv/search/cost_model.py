@@ -17,6 +17,7 @@ from math import prod
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
@@ -37,6 +38,7 @@ from deployconv.runtimes.measure import usable_cpus
 from deployconv.runtimes.shapes import input_specs
 from deployconv.search.candidates import Candidates
 from deployconv.search.choice import AS_IT_WAS, Choice, Decision, Option, TunerOptions
+from deployconv.search.computed_sizes import computed_sizes
 from deployconv.search.cost_graph import CostGraph, Position, add_work, graph_of
 from deployconv.search.cost_table import TABLES, CostTable
 from deployconv.search.cost_terms import Work
@@ -290,25 +292,36 @@ class _Predictor:
         rewrite.emit(emitter)
         nodes = [OnnxExporter.export_node(node) for node in emitter.nodes]
         constants = [t for node in emitter.nodes for t in node.inputs if isinstance(t, gs.Constant)]
-        shapes = _shapes_made(nodes, constants, graph.shapes, scope.opset)
+        read = {name for node in nodes for name in node.input if name}
+        sizes = computed_sizes(read, scope.proto, graph.shapes)
+        shapes = _shapes_made(nodes, constants, graph.shapes, scope.opset, sizes)
         names = [tensor.name for tensor in constants]
         return graph.replaced(scope.index(last), nodes, shapes, names)
 
 
 def _shapes_made(
-    nodes: Sequence[NodeProto], constants: Sequence[gs.Constant], known: Instance, opset: int
+    nodes: Sequence[NodeProto],
+    constants: Sequence[gs.Constant],
+    known: Instance,
+    opset: int,
+    sizes: Mapping[str, NDArray[np.int64]],
 ) -> Instance:
-    """Infer the shapes of the tensors that ``nodes`` make from those that they read."""
+    """Infer the shapes of the tensors that ``nodes`` make from those that they read.
+
+    ``sizes`` are values of tensors that they read.
+    """
     made = {name for node in nodes for name in node.output}
     given = {tensor.name: tensor for tensor in constants}
     read = {name for node in nodes for name in node.input if name}
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, known[name])
-        for name in sorted(read - made - given.keys())
+        for name in sorted(read - made - given.keys() - sizes.keys())
         if name in known
     ]
     outputs = [ValueInfoProto(name=name) for name in nodes[-1].output]
-    graph = helper.make_graph(nodes, "form", inputs, outputs, [*map(_bare, given.values())])
+    held = [*map(_bare, given.values())]
+    held += [numpy_helper.from_array(values, name) for name, values in sizes.items()]
+    graph = helper.make_graph(nodes, "form", inputs, outputs, held)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     found = inferred_shapes(model)
     if _with_sizes_of_col2im(model.graph, found):

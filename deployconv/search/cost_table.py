@@ -76,7 +76,7 @@ class CostTable:
 # Fitted by scripts/fit_cost.py on an AMD EPYC with AVX-512, 2 CPUs, onnxruntime 1.32.0, with one
 # thread and with two: over 812 timings the relative error is 8 % in the median, 34 % in the
 # 90th percentile. ``linear``, ``cubic`` and ``antialiased`` alone were fitted on an Intel Xeon with
-# AVX-512: 44 timings, 5 % and 25 %.
+# AVX-512: 44 timings, 5 % and 25 %; ``linear_blocks`` was read off profiles on that machine.
 ORT_CPU = CostTable(
     rates={
         "launches": Rate(0, 6.04e-06, 0.000319),
@@ -106,6 +106,7 @@ ORT_CPU = CostTable(
         "repeated": Rate(0, 0.0696),
         "repeated_blocks": Rate(0, 0.253),
         "linear": Rate(1.45, 0.218),
+        "linear_blocks": Rate(0.75, 0.05),
         "cubic": Rate(0.62, 66.2),
         "antialiased": Rate(0.619, 0.662),
         "depth_to_space": Rate(0, 0.25),

@@ -55,6 +55,7 @@ Term = Literal[
     "repeated",
     "repeated_blocks",
     "linear",
+    "linear_blocks",
     "cubic",
     "antialiased",
     "depth_to_space",
@@ -87,7 +88,8 @@ Term = Literal[
   memory apart, which a cache holds little of.
 - ``copied``: elements of whatever else moves data; ``repeated``: elements that a nearest Resize
   makes, ``_blocks`` if the channels stay in blocks; ``linear``, ``cubic``: elements that such a
-  Resize makes; ``antialiased``: elements that one with antialias reads and makes.
+  Resize makes, ``_blocks`` as before; ``antialiased``: elements that one with antialias reads and
+  makes.
 - the rest: elements that a shuffle moves, one term for each way to do it.
 """
 
@@ -188,6 +190,23 @@ def _resized(node: NodeProto, shapes: Instance, made: float) -> Work:
         return {"antialiased": made + prod(shapes[node.input[0]]) / _MILLION}
     interpolated: dict[bytes, Term] = {b"linear": "linear", b"cubic": "cubic"}
     return {interpolated.get(mode, "repeated"): made}
+
+
+def resizes_blocks(node: NodeProto, shapes: Instance) -> bool:
+    """Whether onnxruntime can run a Resize on channels in blocks.
+
+    Its graph transformer does so for a nearest and a linear Resize by whole factors.
+    """
+    given = attributes(node)
+    mode = str(given.get("mode", b"nearest"), "ascii")
+    if mode != "linear":
+        return mode == "nearest"
+    before, after = shapes.get(node.input[0]), shapes.get(node.output[0])
+    if before is None or after is None or given.get("antialias") or given.get("axes"):
+        return False
+    by_whole = not any(new % old for old, new in zip(before, after, strict=True))
+    coordinates = given.get("coordinate_transformation_mode", b"half_pixel")
+    return by_whole and coordinates in (b"align_corners", b"asymmetric", b"half_pixel")
 
 
 def _conv(node: NodeProto, shapes: Instance, block: int) -> Work:

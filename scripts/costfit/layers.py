@@ -219,6 +219,7 @@ def _others() -> Iterator[Layer]:
     for channels, size in ((64, 64), (16, 128), (256, 16)):
         yield from _repeated(channels, size)
     yield from _interpolated()
+    yield from _interpolated_blocks()
     for depth in (4, 16):
         names = ["x", *(f"h{i}" for i in range(1, depth)), "y"]
         nodes = [
@@ -241,6 +242,23 @@ def _interpolated() -> Iterator[Layer]:
             *((32, 64, 0.5), (16, 96, 0.25)),
         ):
             yield _resized(mode, channels, size, part, antialias=True)
+
+
+def _interpolated_blocks() -> Iterator[Layer]:
+    """A linear Resize between two 1x1 Convs, which leave the channels in blocks."""
+    for channels, size, factor in ((256, 16, 4), (256, 32, 2), (64, 64, 2), (128, 16, 8)):
+        nodes = [
+            helper.make_node("Conv", ["x", "u"], ["g"]),
+            helper.make_node("Resize", ["g", "", "scales"], ["h"], mode="linear"),
+            helper.make_node("Conv", ["h", "w"], ["y"]),
+        ]
+        given = {
+            "scales": np.array([1, 1, factor, factor], np.float32),
+            "u": _values(channels, channels, 1, 1),
+            "w": _values(16, channels, 1, 1),
+        }
+        name = f"conv, linear resize, conv {channels} {size} by {factor}"
+        yield _layer(name, nodes, (1, channels, size, size), **given)
 
 
 def _resized(mode: str, channels: int, size: int, factor: float, antialias: bool) -> Layer:

@@ -12,6 +12,7 @@ from .generative import (
     ResizeConv,
     VaeDecoder,
 )
+from .resized import RESIZED
 from .sample import Input, Layer, Sample
 from .segmentation import (
     DilatedUpsampler,
@@ -329,4 +330,5 @@ CATALOGUE: tuple[Sample, ...] = (
         opset=18,
         quantized="int8",
     ),
+    *RESIZED,
 )

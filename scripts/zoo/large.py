@@ -14,6 +14,16 @@ from torch import nn
 from .audio import HifiganVocoder
 from .catalogue import CATALOGUE
 from .generative import ConvUpsampler, DcganGenerator, VaeDecoder
+from .mixing import DeeplabHead, LevelFusion
+from .resizing import (
+    BicubicSkip,
+    BilinearUnet,
+    Descriptors,
+    DptFusion,
+    Preprocessing,
+    SegformerHead,
+    TrilinearDecoder,
+)
 from .sample import Input, Sample
 from .segmentation import FcnBilinear, SamMaskDecoder, TextDetectorHead, UnetDecoder
 from .superresolution import Espcn, Fsrcnn
@@ -85,6 +95,50 @@ LARGE: tuple[Sample, ...] = (
     _sized(
         *("vae_upsampling_layer", "vae_block", _resize_and_conv),
         Input("features", (1, 64, 128, 128)),
+    ),
+    _sized(  # of an image of 512x512
+        *("level_fusion_512", "unet_decoder", LevelFusion),
+        Input("level_1", (1, 256, 128, 128)),
+        Input("level_2", (1, 256, 64, 64)),
+        Input("level_3", (1, 256, 32, 32)),
+        Input("level_4", (1, 256, 16, 16)),
+    ),
+    _sized(
+        *("deeplab_head_512", "unet_decoder", DeeplabHead),
+        Input("features", (1, 256, 32, 32)),
+    ),
+    _sized(  # of an image of 512x512
+        *("segformer_head_512", "segformer_head", SegformerHead),
+        Input("level_1", (1, 32, 128, 128)),
+        Input("level_2", (1, 64, 64, 64)),
+        Input("level_3", (1, 160, 32, 32)),
+        Input("level_4", (1, 256, 16, 16)),
+    ),
+    _sized(
+        *("dpt_fusion_48", "dpt_fusion", DptFusion),
+        Input("deeper", (1, 256, 48, 48)),
+        Input("features", (1, 256, 48, 48)),
+    ),
+    _sized(
+        *("bicubic_skip_x4_180x320", "bicubic_skip", partial(BicubicSkip, scale=4)),
+        Input("image", (1, 3, 180, 320)),
+    ),
+    _sized(
+        *("bilinear_unet_128", "bilinear_unet", BilinearUnet),
+        Input("bottom", (1, 64, 64, 64)),
+        Input("skip", (1, 32, 128, 128)),
+    ),
+    _sized(
+        *("antialiased_preprocessing_640", "antialiased_preprocessing", Preprocessing),
+        Input("image", (1, 3, 480, 640)),
+    ),
+    _sized(
+        *("trilinear_decoder_32", "trilinear_decoder", TrilinearDecoder),
+        Input("volume", (1, 32, 32, 32, 32)),
+    ),
+    _sized(  # ends in a cubic Resize x8
+        *("descriptors_240x320", "bilinear_unet", Descriptors),
+        Input("image", (1, 1, 240, 320)),
     ),
 )
 

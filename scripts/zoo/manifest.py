@@ -94,7 +94,8 @@ def _factor(values: Sequence[int]) -> str:
 
 
 def _layer(layer: Entry) -> str:
-    text = f"{layer['count']} {layer['pattern']} k{_factor(layer['kernel'])}"
+    text = f"{layer['count']} {layer['pattern']}"
+    text += f" k{_factor(layer['kernel'])}" if layer["kernel"] else ""
     text += f" s{_factor(layer['stride'])}"
     if set(layer["dilation"]) != {1}:
         text += f" dilation {_factor(layer['dilation'])}"
@@ -128,9 +129,9 @@ random, so they compute nothing useful. `deployconv check models/` rewrites and 
 
 In the last column `k` is the kernel and `s` the stride or upsampling factor. The kernel of a
 `pixel_shuffle` is that of the Conv before it. The kernel of a `nearest_resize` or a
-`zero_insertion` is that of the Conv after it. A ConvTranspose with stride 1 is counted too: it
-becomes a plain Conv. The layers are those of the architecture, written down by hand. The tests
-compare them with what deployconv finds in the file.
+`zero_insertion` is that of the Conv after it; an `interpolating_resize` has none. A ConvTranspose
+with stride 1 is counted too: it becomes a plain Conv. The layers are those of the architecture,
+written down by hand. The tests compare them with what deployconv finds in the file.
 
 - **Exporter**: `dynamo` is `torch.onnx.export(..., dynamo=True)`, `legacy` is `dynamo=False`. They
   write the same network differently, and both are in use.

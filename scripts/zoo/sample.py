@@ -18,7 +18,9 @@ Quantization = Literal["int8", "uint8", "symmetric"]
 
 The weights are int8 in each case. TensorRT reads the symmetric one only.
 """
-Pattern = Literal["conv_transpose", "nearest_resize", "pixel_shuffle", "zero_insertion"]
+Pattern = Literal[
+    "conv_transpose", "nearest_resize", "pixel_shuffle", "zero_insertion", "interpolating_resize"
+]
 
 
 @dataclass(frozen=True)

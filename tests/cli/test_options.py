@@ -34,8 +34,8 @@ EVERY_OPTION = [
     for option in options_of(made)
 ]
 
-ONLY_SHOW = {"report"}
-"""Commands that show what is there already; no function stands behind them."""
+ONLY_SHOW = {"report", "targets", "target"}
+"""Commands that show what is there already; their arguments are no options."""
 
 MODELS = {
     "inspect": ["a.onnx"],
@@ -175,7 +175,11 @@ def samples_of(option: Option) -> list[tuple[list[str], Any]]:
     ("made", "wrong", "message"),
     [
         (options.RewriteCommand, {"policy": "quickest"}, "policy 'quickest' is not known: choose"),
-        (options.RewriteCommand, {"form": "square"}, "choose auto, crop, .* matrix or normalised"),
+        (
+            options.RewriteCommand,
+            {"form": "square"},
+            "choose auto, crop, .* polyphase or normalised",
+        ),
         (options.RewriteCommand, {"shuffle": "riffle"}, "shuffle 'riffle' is not known"),
         (options.RewriteCommand, {"budget": 0.5}, "budget is 0.5: .* from 1 on, or infinity"),
         (options.RewriteCommand, {"max_memory": float("nan")}, "max_memory is nan: give a number"),

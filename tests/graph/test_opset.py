@@ -20,6 +20,8 @@ from tests.build import FLOAT, graph, integers, model, node, tensor, upsampler, 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 SAMPLES = (
     *("dcgan_generator", "dcgan_int8", "fcn_bilinear", "subpixel_figure", "text_detector_head"),
+    *("bicubic_skip", "bilinear_unet_legacy", "dpt_fusion_legacy", "segformer_head_legacy"),
+    "trilinear_decoder_legacy",
 )
 """The models in ``models/`` that an exporter wrote for opset 17."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -107,7 +108,11 @@ def test_one_that_shrinks_is_listed_only_if_it_may_be_rewritten() -> None:
 
 
 STAYS = {
-    "dynamic sizes": (f'y = Resize<mode="linear">{S}', floats(1, 1, 2, 2), "1,3,h,7"),
+    "a fraction of a dynamic size": (
+        f'y = Resize<mode="linear">{S}',
+        floats(1, 1, 1.5, 2),
+        "1,3,h,7",
+    ),
     "a region": (
         "r = Constant<value_floats=[0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]>() y = Resize"
         '<mode="linear", coordinate_transformation_mode="tf_crop_and_resize">(x, r, s)',
@@ -118,12 +123,174 @@ STAYS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("dynamic sizes", "dynamic-sizes"), ("a region", "interpolating-resize")]
+    ("name", "code"),
+    [("a fraction of a dynamic size", "non-integer-scale"), ("a region", "interpolating-resize")],
 )
 def test_it_stays_for_a_reason(name: str, code: str) -> None:
     (site,) = sites_of(*STAYS[name], resample=True)
     assert site.reason is not None
     assert (site.status, site.reason.code) == ("skipped", code)
+
+
+SHAPE = "sh = Shape(x) nc = Slice(sh, k0, k2) hw = Slice(sh, k2, k4)"
+"""The shape of ``x``, its batch and channels, and its sizes."""
+COMPUTED: dict[str, tuple[str, str, str | None]] = {
+    "twice the sizes": (
+        f"{SHAPE} two = Mul(hw, k2) to = Concat<axis=0>(nc, two) y = Resize<{{}}>(x, , , to)",
+        "n,3,h,w",
+        "polyphase",
+    ),
+    "the sizes times a float, rounded down": (
+        f"{SHAPE} f = Cast<to=1>(hw) g = Mul(f, s2) i = Floor(g) j = Cast<to=7>(i)"
+        " to = Concat<axis=0>(nc, j) y = Resize<{}>(x, , , to)",
+        "n,3,h,w",
+        "polyphase",
+    ),
+    "scales by arithmetic on constants": (
+        "t = Mul(s, s) y = Resize<{}>(x, , t)",
+        "1,3,5,7",
+        "matrix",
+    ),
+    "scales by a division of sizes": (
+        "sh = Shape(x) f = Cast<to=1>(sh) t = Div(whole, f) y = Resize<{}>(x, , t)",
+        "1,3,5,7",
+        "matrix",
+    ),
+    "constant sizes of a dynamic batch": (
+        "sh = Shape(x) nc = Slice(sh, k0, k2) to = Concat<axis=0>(nc, k9)"
+        " y = Resize<{}>(x, , , to)",
+        "n,3,5,7",
+        "matrix",
+    ),
+    "channels last between Transposes, as TensorFlow writes it": (
+        "t = Transpose<perm=[0,3,1,2]>(x) u = Resize<{}>(t, , s2n)"
+        " y = Transpose<perm=[0,2,3,1]>(u)",
+        "n,h,w,3",
+        "polyphase",
+    ),
+    "the size of an image that follows the input": (
+        f"{SHAPE} c = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x)"
+        " to = Concat<axis=0>(nc, hw) y = Resize<{}>(c, , , to)",
+        "n,3,h,w",
+        None,
+    ),
+    "scales that follow from the image": (
+        "m = ReduceMean<keepdims=0>(x) o = Mul(m, zero) t = Add(o, s2n) y = Resize<{}>(x, , t)",
+        "1,3,5,7",
+        None,
+    ),
+}
+NUMBERS = {
+    **{f"k{number}": ints(number) for number in (0, 2, 4)},
+    "k9": ints(9, 12),
+    "s": floats(1, 1, 1.25, 2),
+    "s2": floats(2, 2),
+    "s2n": floats(1, 1, 2, 2),
+    "whole": floats(1, 3, 13, 9),
+    "zero": floats(0),
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_scales_and_sizes_that_are_computed(name: str) -> None:
+    body, dims, form = COMPUTED[name]
+    linear = 'mode="linear", coordinate_transformation_mode="half_pixel"'
+    original = parsed(body.format(linear), NUMBERS, dims)
+    done, after = rewrite(original, resample=True)
+    (site,) = done.sites
+    assert site.form == form, site.reason
+    if form is None:
+        assert site.reason is not None
+        assert site.reason.code in ("dynamic-sizes", "dynamic-scale")
+        return
+    shape = [int(size) if size.isdigit() else 4 + at for at, size in enumerate(dims.split(","))]
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    expected, actual = run(original, {"x": x})["y"], run(after, {"x": x})["y"]
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-6, strict=True)
+
+
+def test_between_quantize_and_dequantize_it_is_a_float_layer() -> None:
+    body = (
+        "q = QuantizeLinear(x, c, z) d = DequantizeLinear(q, c, z)"
+        ' r = Resize<mode="linear">(d, , s) p = QuantizeLinear(r, c, z)'
+        " y = DequantizeLinear(p, c, z)"
+    )
+    constants = {"s": floats(1, 1, 2, 2), "c": np.float32(0.1), "z": np.int8(3)}
+    original = parsed(body, constants, "1,3,5,7")
+    done, after = rewrite(original, resample=True)
+    assert [site.form for site in done.sites] == ["matrix"]
+    x = np.random.default_rng(0).standard_normal((1, 3, 5, 7)).astype(np.float32)
+    # A sum at the border between two integers may be rounded to either.
+    step = np.abs(run(original, {"x": x})["y"] - run(after, {"x": x})["y"]).max()
+    assert step < 0.1001
+
+
+def test_bfloat16_only_where_nothing_is_rounded_once_more() -> None:
+    bfloat16 = ml_dtypes.bfloat16
+    for mode, form in (("linear", "polyphase"), ("cubic", None)):
+        body = f'y = Resize<mode="{mode}">{S}'
+        original = parsed(body, {"s": floats(1, 1, 2, 2)}, "1,3,6,7", dtype=bfloat16)
+        (site,) = rewrite(original, resample=True)[0].sites
+        assert site.form == form
+        assert form or (site.reason is not None and site.reason.code == "unsupported-dtype")
+
+
+INVALID = {
+    "a negative scale": (
+        f'y = Resize<mode="linear">{S}',
+        floats(1, 1, -2, 2),
+        "1, 1, -2",
+    ),
+    "a scale of zero": (f'y = Resize<mode="cubic">{S}', floats(1, 1, 0, 2), "scales are 1, 1, 0"),
+    "no number": (f'y = Resize<mode="linear">{S}', floats(1, 1, np.nan, 2), "nan"),
+    "infinity": (f'y = Resize<mode="linear">{S}', floats(1, 1, np.inf, 2), "inf"),
+    "a negative size": (f'y = Resize<mode="linear">{TO}', ints(1, 3, -4, 9), "sizes are 1, 3, -4"),
+    "a size of zero": (f'y = Resize<mode="linear">{TO}', ints(1, 3, 0, 9), "sizes are 1, 3, 0"),
+    "too few scales": (f'y = Resize<mode="linear">{S}', floats(1, 2, 2), "3 scales"),
+    "an axis that it has not": (
+        f'y = Resize<mode="linear", axes=[2,9]>{S}',
+        floats(2, 2),
+        r"axes \[2, 9\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("name", INVALID)
+def test_what_no_runtime_takes_is_an_error_of_the_model(name: str, verify: bool) -> None:
+    body, values, words = INVALID[name]
+    original = parsed(body, {"s": values}, "1,3,6,7", opset=19)
+    with pytest.raises(deployconv.ModelError, match=words) as raised:
+        deployconv.rewrite(original, resample=True, bench=False, verify=verify)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_region_that_nobody_reads_may_hold_anything() -> None:
+    constants = {"s": floats(1, 1, 2, 2), "r": floats(*[np.nan] * 8)}
+    original = parsed('y = Resize<mode="linear">(x, r, s)', constants, "1,3,4,5")
+    assert [site.form for site in rewrite(original, resample=True)[0].sites] == ["matrix"]
+    region = (
+        'y = Resize<mode="linear", coordinate_transformation_mode="tf_crop_and_resize">(x, r, s)'
+    )
+    done, _ = rewrite(parsed(region, constants, "1,3,4,5"), resample=True, verify=False)
+    assert [site.status for site in done.sites] == ["skipped"]
+
+
+def test_six_dimensions_are_refused_by_the_runtime_and_have_no_phases() -> None:
+    scales = {"s": floats(1, 1, 2, 2, 2, 2)}
+    original = parsed(f'y = Resize<mode="linear">{S}', scales, "1,2,h,w,2,3")
+    (site,) = rewrite(original, resample=True, verify=False)[0].sites
+    assert site.reason is not None
+    assert site.reason.code == "unsupported-rank"
+    with pytest.raises(deployconv.BackendUnavailable):
+        rewrite(original, resample=True)
+
+
+def test_one_that_leaves_nothing_stays() -> None:
+    original = parsed(f'y = Resize<mode="linear">{S}', {"s": floats(1, 1, 0.01, 2)}, "1,3,6,7")
+    (site,) = rewrite(original, resample=True, verify=False)[0].sites
+    assert site.reason is not None
+    assert site.reason.text == "it leaves nothing of an axis"
 
 
 def test_scales_and_sizes_at_once_are_no_resize() -> None:

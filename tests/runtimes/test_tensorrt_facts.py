@@ -16,6 +16,7 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 import deployconv
+from deployconv.options import Form
 from deployconv.results import BuildReport, PaddedLayer
 from deployconv.runtimes.tensorrt.installation import find_installation
 from tests.build import conv_transpose, graph, integers, model, node, tensor, upsampler, value
@@ -115,14 +116,19 @@ RESIZES = {
 }
 
 
+@pytest.mark.parametrize("form", ["matrix", "polyphase"])
 @pytest.mark.parametrize("name", RESIZES)
-def test_an_interpolating_resize_that_is_refused_builds_as_products(name: str) -> None:
+def test_an_interpolating_resize_that_is_refused_builds_in_another_form(
+    name: str, form: Form
+) -> None:
     attributes, factor, opset, refusal = RESIZES[name]
+    if form == "polyphase" and factor == 1.5:
+        factor = 2.0  # a fraction has no phases
     body = f'y = Resize<mode="linear", {attributes}>(x, , s)'
     original = parsed(body, {"s": floats(1, 1, factor, factor)}, "1,3,16,16", opset=opset)
     check(build(original, "sm89"), {"sm89": refusal})
-    done = deployconv.rewrite(original, resample=True, bench=False)
-    assert [site.certificate for site in done.sites] == ["exact"]
+    done = deployconv.rewrite(original, resample=True, bench=False, form=form)
+    assert [(site.form, site.certificate) for site in done.sites] == [(form, "exact")]
     assert done.model is not None
     check(build(done.model, "sm89"), {})
 

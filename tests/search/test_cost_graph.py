@@ -8,7 +8,7 @@ from onnx import NodeProto
 from deployconv.graph.shapes import Shapes
 from deployconv.graph.skeleton import skeleton
 from deployconv.search.cost_graph import CostGraph, graph_of
-from deployconv.search.cost_terms import Work
+from deployconv.search.cost_terms import Term, Work
 from tests.build import FLOAT, graph, integers, model, node, tensor, value
 
 BLOCK = 16
@@ -118,6 +118,31 @@ def test_a_resize_between_blocked_convs_repeats_blocks() -> None:
     found = work(scales, conv("x", "a"), resize, conv("b", "y"))
     assert found["repeated_blocks"] == pytest.approx(4 * IMAGE)
     assert "repeated" not in found
+
+
+@pytest.mark.parametrize(
+    ("mode", "coordinates", "factor", "term"),
+    [
+        ("linear", "half_pixel", 2.0, "linear_blocks"),
+        ("linear", "align_corners", 3.0, "linear_blocks"),
+        ("linear", "pytorch_half_pixel", 2.0, "linear"),
+        ("linear", "half_pixel", 1.5, "linear"),
+        ("cubic", "half_pixel", 2.0, "cubic"),
+    ],
+)
+def test_a_linear_resize_by_whole_factors_leaves_channels_in_blocks(
+    mode: str, coordinates: str, factor: float, term: Term
+) -> None:
+    scales = node("Constant", [], ["s"], value_floats=[1.0, 1.0, factor, factor])
+    kind = {"mode": mode, "coordinate_transformation_mode": coordinates}
+    found = work(
+        scales, conv("x", "a"), node("Resize", ["a", "", "s"], ["b"], **kind), conv("b", "y")
+    )
+    assert found[term] == pytest.approx(factor**2 * IMAGE)
+    # In the plain layout its image and its result are reordered too.
+    size = factor**2 * IMAGE
+    plain = 0.0 if term == "linear_blocks" else IMAGE + size
+    assert found["reordered"] == pytest.approx(IMAGE + size + plain)
 
 
 def test_a_tensor_that_a_branch_reads_is_needed() -> None:

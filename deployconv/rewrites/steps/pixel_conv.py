@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from deployconv.graph.scope import Scope
 from deployconv.graph.view import View
-from deployconv.match import Parameter, UpsampleSite
+from deployconv.match import Parameter
 from deployconv.match.attributes import AttributeReader
 from deployconv.match.weights import find_parameters
 from deployconv.results import Reason
 from deployconv.rewrites.channel_layout import in_order, reordered
 from deployconv.rewrites.emit import Emitter, finite
 from deployconv.rewrites.steps.base import NodeStep, OrderAfter, PhaseImage
-from deployconv.rewrites.steps.pixelwise import images_and_constants
+from deployconv.rewrites.steps.pixelwise import HasImages, images_and_constants
 from deployconv.rewrites.trial import SCALES, Draws
 
 Array = NDArray[Any]
@@ -145,7 +145,7 @@ def mixing_conv_at(node: gs.Node, scope: Scope, view: View) -> PixelConv | None:
 
 
 def pixel_conv_at(
-    node: gs.Node, site: UpsampleSite, view: View, widths: Mapping[str, int]
+    node: gs.Node, site: HasImages, view: View, widths: Mapping[str, int]
 ) -> PixelConv | None:
     """``node``, a 1x1 Conv of any number of groups, as a step of a region."""
     inputs = images_and_constants(node, site, view, widths) if node.op == "Conv" else None

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.graph.constants import Constant
+from deployconv.graph.scope import Scope
 from deployconv.graph.view import View
 from deployconv.match import UpsampleSite
 from deployconv.match.pointwise import is_pointwise
@@ -40,6 +41,16 @@ _NORMALISERS = frozenset(["LogSoftmax", "Softmax"])
 _ACROSS_CHANNELS = _REDUCTIONS | _NORMALISERS | {"Concat"}
 _PRECISE = ("float32", "float64")
 """Element types that hold the weight of a mean closely enough."""
+
+
+class HasImages(Protocol):
+    """Where images stand: the graph that they are in, and their number of spatial axes."""
+
+    @property
+    def scope(self) -> Scope: ...
+
+    @property
+    def rank(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +205,7 @@ def pointwise_at(
 
 
 def pixelwise_at(
-    node: gs.Node, site: UpsampleSite, view: View, widths: Mapping[str, int]
+    node: gs.Node, site: HasImages, view: View, widths: Mapping[str, int]
 ) -> Pixelwise | None:
     """``node`` as a layer on images of so many channels, by name; None if positions matter."""
     inputs = images_and_constants(node, site, view, widths)
@@ -206,7 +217,7 @@ def pixelwise_at(
 
 
 def images_and_constants(
-    node: gs.Node, site: UpsampleSite, view: View, widths: Mapping[str, int]
+    node: gs.Node, site: HasImages, view: View, widths: Mapping[str, int]
 ) -> tuple[list[int], dict[int, Constant]] | None:
     """The channels of each image that ``node`` reads, and its constants; None if it reads more."""
     if not is_known(node, site.scope) or len(node.outputs) != 1:
@@ -226,7 +237,7 @@ def images_and_constants(
 
 def _channels(
     node: gs.Node,
-    site: UpsampleSite,
+    site: HasImages,
     view: View,
     data: Sequence[int],
     constants: Mapping[int, Constant],

@@ -1,0 +1,153 @@
+"""The certificate of a Resize that interpolates: integers along its axes, and its own weights.
+
+The old nodes of the trial are products with matrices of integers, each along the last axis of a
+transposed image: neither form writes these. The weights are held against those that the operator
+itself shows on an image that is 1 at one pixel and 0 elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import floor, prod
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from deployconv.match import ResampleSite
+from deployconv.match.site import ResampledAxis
+from deployconv.rewrites.base import Oracle, Rewrite, Trial
+from deployconv.rewrites.trial import EXACT, Array, build_trial, oracle_model
+
+_ULPS = 4
+"""How many roundings the weights of the runtime may be off: each is a sum of a few products."""
+SMALL = 3
+"""Size of an axis that does not change, in a trial."""
+_LARGEST_IMAGE = 1 << 8
+
+
+def resample_trial(
+    rewrite: Rewrite,
+    site: ResampleSite,
+    shape: Sequence[int],
+    matrices: Mapping[int, Array],
+    weights: Mapping[ResampledAxis, tuple[Array, float]],
+    rng: np.random.Generator,
+    divided: bool = False,
+) -> Trial:
+    """Build the trial of a rewrite of ``site``.
+
+    Args:
+        rewrite: with integers for weights.
+        site: the layer, which reads an image of ``shape``.
+        shape: all sizes of the image.
+        matrices: the integers of each axis as a matrix ``[outputs, inputs]``, by its position.
+        weights: of each axis, its real matrix, and how far a weight of the runtime may be off
+            besides a few roundings.
+        rng: random numbers.
+        divided: whether the result is divided by that of an image of ones.
+    """
+    # The image is so small that every sum is exact.
+    terms = prod(int(np.abs(matrix).sum(axis=1).max()) for matrix in matrices.values())
+    bound = max(1, min(_LARGEST_IMAGE, EXACT // terms))
+    x = rng.integers(-bound, bound + 1, tuple(shape)).astype(np.float32)
+    product = "trial/product" if divided else site.output
+    nodes, constants = _one_by_one(site.source, product, len(shape), matrices)
+    if divided:
+        more, others = _one_by_one("trial/ones", "trial/divisor", len(shape), matrices)
+        constants |= {**others, "trial/ones": np.ones(tuple(shape), np.float32)}
+        nodes += [*more, helper.make_node("Div", [product, "trial/divisor"], [site.output])]
+    trial = build_trial(rewrite, nodes, constants, {site.source: x}, batch=site.shape[0])
+    oracles = [weights_oracle(site, axis, *found) for axis, found in weights.items()]
+    missing = () if all(oracles) else (site.scope.label(site.layer),)
+    known = tuple(oracle for oracle in oracles if oracle is not None)
+    return replace(trial, oracles=known, parity_only=missing)
+
+
+def fits(weights: Array, dtype: str) -> bool:
+    """Whether ``weights`` may be rounded to ``dtype``: to bfloat16 only if they are exact in it."""
+    rounded = weights.astype(dtype).astype(np.float64)
+    return dtype != "bfloat16" or bool((rounded == weights).all())
+
+
+def drawn(band: Array, rng: np.random.Generator) -> Array:
+    """Small integers where ``band`` has weights."""
+    return np.where(band != 0, rng.integers(1, 9, band.shape), 0).astype(np.float64)
+
+
+def weights_oracle(
+    site: ResampleSite, axis: ResampledAxis, matrix: Array, besides: float
+) -> Oracle | None:
+    """The Resize itself on unit impulses along one axis; its output is the matrix.
+
+    None if it would give another number of outputs alone than among the other axes.
+    """
+    outputs, inputs = matrix.shape
+    rank = len(site.shape)
+    if not site.by_sizes and floor(np.float32(inputs) * np.float32(axis.scale)) != outputs:
+        return None
+    beside = 0 if axis.position else 1
+    shape, target, scales = [1] * rank, [1] * rank, [1.0] * rank
+    shape[axis.position], target[axis.position] = inputs, outputs
+    scales[axis.position] = axis.scale
+    shape[beside] = target[beside] = inputs
+    node = NodeProto()
+    node.CopyFrom(site.scope.proto.node[site.scope.index(site.layer)])
+    constants = resized_to(node, target if site.by_sizes else None, scales)
+    impulses = np.eye(inputs, dtype=np.float32).reshape(shape)
+    expected = matrix if axis.position < beside else matrix.T
+    model = oracle_model(node, constants, site.scope.opset, impulses)
+    largest = float(np.abs(matrix).sum(axis=1).max())
+    atol = _ULPS * float(np.finfo(np.float32).eps) * largest + besides
+    return Oracle(model, impulses, expected.reshape(target), atol)
+
+
+def _one_by_one(
+    source: str, output: str, rank: int, matrices: Mapping[int, Array]
+) -> tuple[list[NodeProto], dict[str, Array]]:
+    """The products along each axis, each along the last axis of a transposed image."""
+    nodes, constants, name = [], {}, source
+    for number, (position, matrix) in enumerate(matrices.items()):
+        order = [at for at in range(rank) if at != position] + [position]
+        back = np.argsort(order).tolist()
+        kinds = ("matrix", "moved", "made", "result")
+        held, moved, made, result = (f"{output}/{number}/{kind}" for kind in kinds)
+        result = output if number == len(matrices) - 1 else result
+        constants[held] = np.ascontiguousarray(matrix.T, np.float32)
+        nodes += [
+            helper.make_node("Transpose", [name], [moved], perm=order),
+            helper.make_node("MatMul", [moved, held], [made]),
+            helper.make_node("Transpose", [made], [result], perm=back),
+        ]
+        name = result
+    return nodes, constants
+
+
+def resized_to(
+    node: NodeProto, sizes: Sequence[int] | None, scales: Sequence[float]
+) -> dict[str, Array]:
+    """Let ``node`` take these sizes, or else scales, of all axes; returns its constants."""
+    kept = [
+        given
+        for given in node.attribute
+        if given.name not in ("axes", "scales", "keep_aspect_ratio_policy")
+    ]
+    stated = any(given.name == "scales" for given in node.attribute)
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    old = len(node.input)
+    del node.input[1:]
+    if stated:
+        node.attribute.append(helper.make_attribute("scales", [float(one) for one in scales]))
+        return {}
+    if old == 2:  # the image and the scales
+        node.input.append("scales")
+        return {"scales": np.array(scales, np.float32)}
+    # The region may be left out from opset 13 on, and may be empty in all.
+    constants: dict[str, Array] = {"roi": np.zeros(0, np.float32)}
+    if sizes is None:
+        node.input.extend(["roi", "scales"])
+        return {**constants, "scales": np.array(scales, np.float32)}
+    node.input.extend(["roi", "no_scales", "sizes"])
+    empty = np.zeros(0, np.float32)
+    return {**constants, "no_scales": empty, "sizes": np.array(sizes, np.int64)}
