@@ -9,7 +9,7 @@ Example::
 """
 
 from deployconv._version import __version__
-from deployconv.api import bench, build, check, inspect, rewrite, verify
+from deployconv.api import bench, build, check, inspect, list_targets, rewrite, verify
 from deployconv.errors import (
     BackendUnavailable,
     CheckFailed,
@@ -26,6 +26,7 @@ from deployconv.results import (
     Parity,
     Rewriting,
     SiteReport,
+    Target,
 )
 
 __all__ = [
@@ -41,12 +42,14 @@ __all__ = [
     "Parity",
     "Rewriting",
     "SiteReport",
+    "Target",
     "UsageError",
     "__version__",
     "bench",
     "build",
     "check",
     "inspect",
+    "list_targets",
     "rewrite",
     "verify",
 ]

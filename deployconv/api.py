@@ -44,6 +44,7 @@ from deployconv.results import (
     ModelCheck,
     Parity,
     Rewriting,
+    Target,
 )
 from deployconv.runtimes import get_backend, get_runtime
 
@@ -64,14 +65,14 @@ RangeMap = Mapping[str, Sequence[int] | Sequence[Sequence[int]]]
 
 
 def inspect(
-    model: Model, *, target: str | None = None, freeze_initializers: bool = False
+    model: Model, *, target: str | Sequence[str] = (), freeze_initializers: bool = False
 ) -> Inspection:
     """List every upsampling layer with the status it would get from `rewrite`.
 
     Args:
         model: a file, its bytes, or a ModelProto, which is left untouched.
-        target: ``dla`` to say of each layer what keeps it off the DLA of a Jetson, as exported
-            and rewritten; nothing is compiled for that.
+        target: where the model will run, by the names of `list_targets`, or as TOML files. Each
+            layer then has what the target does with it. Nothing is compiled or run there.
         freeze_initializers: treat the defaults of graph inputs as constants.
 
     Raises:
@@ -81,31 +82,43 @@ def inspect(
     from deployconv.graph.load import load
     from deployconv.rewrites.planning import plan_model
 
-    options = InspectCommand(target=target, freeze_initializers=freeze_initializers)
-    if options.target not in (None, "dla"):
-        raise UsageError(
-            f"--target {target}: inspect knows dla only: whether a model compiles for a GPU is "
-            "what deployconv build --target says"
-        )
+    options = InspectCommand(target=_names(target), freeze_initializers=freeze_initializers)
     loaded = load(model)
-    planning = plan_model(loaded, RewriteOptions(freeze_initializers=options.freeze_initializers))
-    if options.target is None:
-        return Inspection(loaded.info, planning.reports)
-    from deployconv.proof import dla
+    plain = RewriteOptions(freeze_initializers=options.freeze_initializers)
+    if not options.target:
+        return Inspection(loaded.info, plan_model(loaded, plain).reports)
+    from deployconv.rewriting import inspect_for_targets
+    from deployconv.targets.rules import rules_for
 
-    reports = tuple(
-        replace(planned.report, dla=dla.dla_note(planned.found, planned.rewrite))
-        for planned in planning.sites
+    return inspect_for_targets(loaded, _source(model), rules_for(options.target, plain, None))
+
+
+def list_targets(name: str | None = None) -> tuple[Target, ...]:
+    """List the targets that come with deployconv, or describe one.
+
+    Args:
+        name: a target, or a TOML file; None for all that come with deployconv.
+
+    Raises:
+        UsageError: there is no such target, or its file is wrong.
+    """
+    from deployconv.runtimes.toolchains.environments import toolchain_installed
+    from deployconv.targets.catalogue import find_target, target_names
+    from deployconv.targets.describe import describe
+
+    names = (name,) if name else target_names()
+    found = (describe(find_target(one)) for one in names)
+    return tuple(
+        replace(one, installed=True) if toolchain_installed(one.name) else one for one in found
     )
-    return Inspection(loaded.info, reports, options.target, f"{dla.VERSIONS} ({dla.SOURCE})")
 
 
 def rewrite(
     model: Model,
     *,
     output: str | Path | None = None,
-    policy: Policy = "all",
-    backend: str = DEFAULT_RUNTIME,
+    policy: Policy | None = None,
+    backend: str | None = None,
     form: Form = "auto",
     shuffle: Shuffle = "auto",
     only: str | Sequence[str] = (),
@@ -139,16 +152,19 @@ def rewrite(
         output: where to write the rewritten model; None writes nothing.
         policy: which layers are rewritten: ``all`` that can be rewritten exactly; or those, and
             in the form, that a static model of their ``cost`` predicts, or measurement shows, to
-            be ``fastest`` on ``backend``.
-        backend: what runs the models for parity and latency.
+            be ``fastest`` on ``backend``. None for ``all``, or what the ``target`` says.
+        backend: what runs the models for parity and latency; None for that of the ``target`` if
+            it is installed, else onnxruntime.
         form: ``crop``, ``pad``, or the one of these with fewer multiplications; ``split``, a Conv
             per phase; ``separable``, a Conv per axis, if the kernels are products; ``matrix``, a
             product of matrices per axis.
         shuffle: how the phases are moved into space; ``auto`` takes a portable way.
         only: rewrite only the sites that match one of these globs.
         skip: leave the sites that match one of these globs alone.
-        target: compute capabilities such as ``sm89`` to compile both models for with TensorRT,
-            which needs no GPU: the rewritten one must build wherever the original does.
+        target: where the model will run, by the names of `list_targets`, or as TOML files;
+            several for what all of them take. For compute capabilities such as ``sm89`` both models
+            are compiled with TensorRT, which needs no GPU: the rewritten one must build wherever
+            the original does.
         shape: sizes for dynamic inputs, by input name.
         inputs: arrays by input name, or an ``.npz`` file of them, instead of random ones.
         seed: seed of the random inputs.
@@ -220,8 +236,9 @@ def rewrite(
         report=_path(report),
     )
     _check_report(options.report)
-    if verify or policy == "fastest" or backend != DEFAULT_RUNTIME:
-        get_backend(backend)  # a missing library is reported before any work
+    taken = _backend(options)
+    if verify or policy == "fastest" or taken != DEFAULT_RUNTIME:
+        get_backend(taken)  # a missing library is reported before any work
     request = _request(_source(model), options, on_progress)
     try:
         done = rewrite_model(load(model), request)
@@ -374,12 +391,15 @@ def build(
     fp16: bool = False,
     force: bool = False,
 ) -> BuildReport:
-    """Compile a model with TensorRT: compile evidence, no execution.
+    """Compile a model with TensorRT, or convert it with the toolchains of targets.
+
+    Of TensorRT that is compile evidence, no execution. What a toolchain converts is run where that
+    is possible here, on the CPU or in a simulator, and compared with onnxruntime.
 
     Args:
         model: a file, its bytes, or a ModelProto, which is left untouched.
         target: compute capabilities such as ``sm89``, for which no GPU is needed; none for the
-            GPU of this machine.
+            GPU of this machine. Or targets whose toolchain ``deployconv target install`` installed.
         backend: ``tensorrt-rtx`` or ``tensorrt``; None for the first that is installed.
         shape: sizes of dynamic inputs by name: one shape, or smallest, optimal, largest.
         engine: where to write the engine; with several targets each goes to a file of its own,
@@ -389,10 +409,13 @@ def build(
 
     Raises:
         UsageError, ModelError: the call or the model is at fault.
-        BackendUnavailable: TensorRT is not there, or no target is named and there is no GPU.
+        BackendUnavailable: TensorRT or a toolchain is not there, or no target is named and there
+            is no GPU.
     """
     from deployconv.graph.load import load
     from deployconv.runtimes.tensorrt.compile import build_engines
+    from deployconv.runtimes.toolchains.catalogue import toolchain_of
+    from deployconv.targets.catalogue import check_compiled, find_target
 
     options = BuildCommand(
         target=_names(target),
@@ -402,6 +425,17 @@ def build(
         fp16=fp16,
         force=force,
     )
+    converted = [name for name in options.target if toolchain_of(name)]
+    if converted:
+        from deployconv.proof.toolchain_builds import build_with_toolchains
+
+        _require_no_engine(options, converted)
+        sizes = {name: optimal for name, (_, optimal, _) in (options.shape or {}).items()}
+        feed = FeedOptions(sizes)
+        return build_with_toolchains(load(model), _source(model), converted, feed)
+    for name in options.target:
+        if name.lower() != "dla":  # of which the compiler itself says why not
+            check_compiled(find_target(name))
     return build_engines(
         load(model),
         _source(model),
@@ -414,10 +448,39 @@ def build(
     )
 
 
+def _require_no_engine(options: BuildCommand, converted: Sequence[str]) -> None:
+    """Raise UsageError for what only TensorRT has."""
+    others = [name for name in options.target if name not in converted]
+    if others:
+        raise UsageError(f"--target {others[0]}: build it in a call of its own: another toolchain")
+    for name, given in (("engine", options.engine), ("fp16", options.fp16)):
+        if given:
+            raise UsageError(f"--{name}: is of TensorRT; {converted[0]} has another toolchain")
+
+
+def install_toolchain(target: str) -> Path:
+    """Install the toolchain of a target, and return the Python of its environment.
+
+    The environment is in the user's data folder, with pinned versions. One that is there is kept.
+
+    Args:
+        target: the target, as `targets` lists it, or the name of a toolchain.
+
+    Raises:
+        UsageError: there is no toolchain for it.
+        BackendUnavailable: it cannot be installed here.
+    """
+    from deployconv.runtimes.toolchains.catalogue import get_toolchain
+    from deployconv.runtimes.toolchains.environments import install
+
+    return install(get_toolchain(target))
+
+
 def check(
     paths: Iterable[str | Path],
     *,
-    backend: str = DEFAULT_RUNTIME,
+    target: str | Sequence[str] = (),
+    backend: str | None = None,
     skip: str | Sequence[str] = (),
     shape: ShapeMap | None = None,
     inputs: str | Path | ArrayMap | None = None,
@@ -431,7 +494,8 @@ def check(
     Args:
         paths: model files, or folders that are searched for ``*.onnx``, without
             ``*.deploy.onnx``.
-        backend: what runs the models.
+        target: where the models will run, as for `rewrite`.
+        backend: what runs the models; None as for `rewrite`.
         skip: leave the sites that match one of these globs alone.
         shape: sizes for dynamic inputs, by input name; each is used for the models that have it.
         inputs: arrays by input name, or an ``.npz`` file of them, instead of random ones.
@@ -448,6 +512,7 @@ def check(
     from deployconv.gate import check_models, model_files
 
     options = CheckCommand(
+        target=_names(target),
         backend=backend,
         skip=_names(skip),
         shape=_shapes(shape),
@@ -457,7 +522,7 @@ def check(
         report=_path(report),
     )
     _check_report(options.report)
-    get_backend(options.backend)  # a missing library is reported before any work
+    get_backend(_backend(options))  # a missing library is reported before any work
     files = model_files(paths)
     _check_names(options.shape or {}, files)
     done = check_models(files, partial(_proved, options), on_result)
@@ -476,6 +541,7 @@ def _proved(options: CheckCommand, path: Path) -> Rewriting:
     loaded = load(path)
     names = {given.name for given in loaded.proto.graph.input}
     command = RewriteCommand(
+        target=options.target,
         backend=options.backend,
         skip=options.skip,
         shape={name: sizes for name, sizes in (options.shape or {}).items() if name in names},
@@ -487,6 +553,24 @@ def _proved(options: CheckCommand, path: Path) -> Rewriting:
     request = _request(path, command, None)
     lenient = replace(request.options, may_match_nothing=True)
     return rewrite_model(loaded, replace(request, options=lenient))
+
+
+def _backend(options: RewriteCommand | CheckCommand) -> str:
+    """What runs the models: as the call says, else the runtime of a target if it is installed.
+
+    Raises UsageError for a target that there is not.
+    """
+    if options.backend is not None:
+        return options.backend
+    if options.target:
+        from deployconv.targets.catalogue import find_targets, is_installed
+
+        for profile in find_targets(options.target):
+            # What compiles engines runs them on a GPU only.
+            runs = profile.backend is not None and not get_runtime(profile.backend).compiles
+            if profile.backend is not None and runs and is_installed(profile):
+                return profile.backend
+    return DEFAULT_RUNTIME
 
 
 def _check_names(shapes: Shapes, files: Sequence[Path]) -> None:
@@ -508,20 +592,32 @@ def _request(
     from deployconv.rewriting import Request
     from deployconv.search.choice import TunerOptions
 
-    feed = _feed(options)
+    feed, backend = _feed(options), _backend(options)
     chosen = {one.name: getattr(options, one.name) for one in fields(SiteOptions)}
-    float_bias = bool(options.target) or get_runtime(options.backend).needs_float_bias
-    targets = None
+    chosen["policy"] = options.policy or "all"
+    rewriting = RewriteOptions(**chosen, float_bias=get_runtime(backend).needs_float_bias)
+    targets, rules = None, None
     if options.target:
-        from deployconv.proof.builds import targets_of
+        from deployconv.runtimes.toolchains.environments import toolchain_installed
+        from deployconv.targets.rules import rules_for
 
-        targets = targets_of(options.target, options.backend, feed)
+        rules = rules_for(options.target, rewriting, options.policy)
+        rewriting = rules.options
+        compiled = [one.compiles_for for one in rules.profiles if one.compiles_for]
+        converted = [
+            one.name for one in rules.profiles if options.verify and toolchain_installed(one.name)
+        ]
+        if compiled or converted:
+            from deployconv.proof.builds import Targets, targets_of
+
+            targets = targets_of(compiled, backend, feed) or Targets()
+            targets = replace(targets, converted=tuple(converted), feed=feed)
     return Request(
         source=source,
         command=options,
-        options=RewriteOptions(**chosen, float_bias=float_bias),
+        options=rewriting,
         tuner=TunerOptions(
-            backend=options.backend,
+            backend=backend,
             threads=options.threads,
             feed=feed,
             budget=options.budget,
@@ -531,6 +627,7 @@ def _request(
             dump=options.dump,
         ),
         targets=targets,
+        rules=rules,
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from deployconv.errors import UsageError
 from deployconv.restrictions import UNRESTRICTED, Restrictions
-from deployconv.results import Reason, ShuffleName
+from deployconv.results import Reason, ShuffleName, TargetSite
 
 DEFAULT_RUNTIME = "ort"
 """Runs models if no runtime was asked for, or if the one that was should not run them."""
@@ -118,7 +118,10 @@ class FeedOptions:
     seed: int = 0
 
 
-_BACKEND = _flag("Runtime: ort (CPU), ort:cuda, ...", "NAME")
+_TARGET_BACKEND = _flag(
+    "Runtime: ort (CPU), ort:cuda, ... Default: that of the target if it is installed, else ort.",
+    "NAME",
+)
 _BACKENDS = _flag("Runtime: ort (CPU), ort:cuda, ... Repeat for several.", "NAME")
 _SHAPE = _flag(
     "Shape of a dynamic input, e.g. x:1,3,64,64. Repeat for several inputs.", "NAME:1,3,H,W"
@@ -128,6 +131,12 @@ _INPUTS = _flag(
 )
 _SEED = _flag("Seed of the random inputs.", "N", minimum=0)
 _THREADS = _flag("Threads of the runtime. Default: all processors.", "N", minimum=1, maximum=1024)
+_TARGET = _flag(
+    "Where the model will run: a name that deployconv targets lists, such as openvino, or a TOML "
+    "file. It decides what is rewritten, and how. For a compute capability such as sm89 rewrite "
+    "compiles both models too. Repeat for what all of them take.",
+    "NAME",
+)
 _REPORT = _flag("Also write a report as one HTML file.", "FILE.html")
 _FREEZE_INITIALIZERS = _flag("Treat initializers that are also graph inputs as constants.")
 
@@ -136,11 +145,11 @@ _FREEZE_INITIALIZERS = _flag("Treat initializers that are also graph inputs as c
 class SiteOptions:
     """Which upsampling layers are rewritten, and into which form."""
 
-    policy: Policy = field(
-        default="all",
+    policy: Policy | None = field(
+        default=None,
         metadata=_flag(
             "all: every layer that can be rewritten; cost: those that are predicted to become "
-            "faster; fastest: those that are measured to."
+            "faster; fastest: those that are measured to. Default: all, or as the target says."
         ),
     )
     form: Form = field(
@@ -193,17 +202,27 @@ class LayerRequest:
         shuffle: the same for its shuffle.
         restrictions: what may be written.
         keep: why the layer stays as it is; None if it is to be rewritten.
+        preferred: forms and shuffles to try before that, the best first.
+        resample: whether an interpolating Resize is rewritten.
+        required: whether the layer is rewritten even if a policy finds that slower.
+        targets: what each target does with the layer, for reports.
     """
 
     form: Form = "auto"
     shuffle: Shuffle = "auto"
     restrictions: Restrictions = UNRESTRICTED
     keep: Reason | None = None
+    preferred: tuple[tuple[Form, Shuffle], ...] = ()
+    resample: bool = False
+    required: bool = False
+    targets: tuple[TargetSite, ...] = ()
 
 
 @dataclass(frozen=True)
 class RewriteOptions(SiteOptions):
     """What the planner is asked for: `SiteOptions`, and what follows from other options."""
+
+    policy: Policy = "all"
 
     request_for: Callable[[Any], LayerRequest] | None = None
     """Asked with each site that was found (`match.Site`); None asks the same for all of them."""
@@ -231,14 +250,7 @@ class Command:
 class InspectCommand(Command):
     """The options of ``inspect``."""
 
-    target: str | None = field(
-        default=None,
-        metadata=_flag(
-            "Say why the DLA of a Jetson cannot run a layer, as exported and as rewritten, by "
-            "NVIDIA's documentation.",
-            "dla",
-        ),
-    )
+    target: tuple[str, ...] = field(default=(), metadata=_TARGET)
     freeze_initializers: bool = field(default=False, metadata=_FREEZE_INITIALIZERS)
 
 
@@ -250,15 +262,8 @@ class RewriteCommand(Command, SiteOptions):
         default=None,
         metadata=_flag("Default: MODEL.deploy.onnx beside the model.", "OUT", short="-o"),
     )
-    backend: str = field(default=DEFAULT_RUNTIME, metadata=_BACKEND)
-    target: tuple[str, ...] = field(
-        default=(),
-        metadata=_flag(
-            "Compile both models with TensorRT for this compute capability, e.g. sm89; needs "
-            "no GPU. The rewritten one must build wherever the original does. Repeatable.",
-            "smNN",
-        ),
-    )
+    backend: str | None = field(default=None, metadata=_TARGET_BACKEND)
+    target: tuple[str, ...] = field(default=(), metadata=_TARGET)
     shape: Shapes | None = field(default=None, metadata=_SHAPE)
     inputs: Inputs | None = field(default=None, metadata=_INPUTS)
     seed: int = field(default=0, metadata=_SEED)
@@ -350,7 +355,7 @@ class BuildCommand(Command):
         metadata=_flag(
             "Compute capability to compile for, e.g. sm89; needs no GPU. Repeatable. "
             "Default: the GPU of this machine.",
-            "smNN",
+            "NAME",
         ),
     )
     backend: str | None = field(
@@ -383,7 +388,8 @@ class BuildCommand(Command):
 class CheckCommand(Command):
     """The options of ``check``."""
 
-    backend: str = field(default=DEFAULT_RUNTIME, metadata=_BACKEND)
+    target: tuple[str, ...] = field(default=(), metadata=_TARGET)
+    backend: str | None = field(default=None, metadata=_TARGET_BACKEND)
     skip: tuple[str, ...] = field(
         default=(),
         metadata=_flag("Leave sites alone whose id or node name matches. Repeatable.", "GLOB"),
@@ -413,13 +419,19 @@ def path_of(given: object) -> Path:
 
 
 def choices_of(kind: Any) -> tuple[str, ...]:
-    """Return the values of a Literal type; none for any other type."""
-    return get_args(kind) if get_origin(kind) is Literal else ()
+    """Return the values of a Literal type, also of one that may be None; none for any other."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return next(filter(None, map(choices_of, get_args(kind))), ()) if _may_be_none(kind) else ()
+
+
+def _may_be_none(kind: Any) -> bool:
+    return type(None) in get_args(kind)
 
 
 def _check(one: Option, value: Any) -> None:
     choices = choices_of(one.type)
-    if choices and value not in choices:
+    if choices and value not in choices and not (value is None and _may_be_none(one.type)):
         listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
         raise UsageError(f"{one.name} '{value}' is not known: choose {listed}")
     least, most = one.flag.minimum, one.flag.maximum

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     import onnx
@@ -66,6 +66,7 @@ ShuffleName = Literal[
     "two-step",
     "col2im",
     "channels-last",
+    "by-axis",
     "concat",
     "masks",
 ]
@@ -88,6 +89,10 @@ DlaCode = Literal[
     "size",
     "stride",
 ]
+
+
+_AS_IT_SHOULD_BE = ("already-lowered", "fits-target", "slower-on-target")
+"""Codes of the reasons for which there is nothing to do."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +184,105 @@ class DlaNote:
     """After `rewrite`; None for a layer that would stay as it is."""
 
 
+TargetVerdict = Literal["fits", "refused", "misread", "slow"]
+"""What a target does with a layer as it is exported; ``misread`` is a wrong result."""
+TargetAction = Literal["rewrite", "keep", "cost"]
+"""What is done for a target: rewrite, leave alone, or what is predicted to be faster."""
+MisfitCode = Literal["operator", "block-size", "rank", "dtype", "opset", "dynamic-size", "reshape"]
+
+
+@dataclass(frozen=True)
+class TargetSite:
+    """What one target does with a layer as exported, and what follows from that.
+
+    ``text``, ``source`` and ``version`` are those of the rule that was decisive; None if no rule
+    speaks of the layer. ``stage`` is where the target refuses it.
+    """
+
+    target: str
+    verdict: TargetVerdict
+    action: TargetAction
+    stage: str | None = None
+    text: str | None = None
+    source: str | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """One thing in a model that a target does not take: a stable ``code``, and one line.
+
+    ``nodes`` names the nodes; empty if it concerns the whole model.
+    """
+
+    code: MisfitCode
+    text: str
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TargetModel:
+    """A target that a model was planned for, and what is left in the model that it does not take.
+
+    ``misfits`` is about the model after the rewrite. Empty only means that the target's profile
+    names no limit that the model exceeds.
+    """
+
+    name: str
+    title: str
+    version: str
+    """Of the runtime or compiler that the profile was held against; empty if it was not."""
+    source: str
+    misfits: tuple[Misfit, ...] = ()
+
+    @property
+    def left(self) -> str:
+        """What is left in the model that the target does not take, on one line."""
+        counts = [f" ({len(one.nodes)} nodes)" if one.nodes[1:] else "" for one in self.misfits]
+        return "; ".join(one.text + count for one, count in zip(self.misfits, counts, strict=True))
+
+
+@dataclass(frozen=True)
+class TargetRule:
+    """One rule of a target: for which layers, what it does with them, and where this is from."""
+
+    when: Mapping[str, bool | str]
+    """Conditions by the name of a fact, as people read them."""
+    verdict: TargetVerdict
+    text: str
+    action: TargetAction
+    stage: str | None
+    prefer: tuple[str, ...]
+    ratio: float | None
+    """Time of the original / time rewritten, where that was measured."""
+    source: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target, for people: what it takes, what it was held against, and whether it is here."""
+
+    name: str
+    title: str
+    version: str
+    """Of the runtime or compiler that the profile was held against; empty if it was not."""
+    source: str
+    installed: bool | None
+    """Whether its toolchain is installed here; None if no Python package brings it."""
+    package: str | None
+    backend: str | None
+    """The backend that executes it; None if there is none."""
+    action: TargetAction
+    """What is done with a layer that fits as it is and that no rule speaks of."""
+    prefer: tuple[str, ...]
+    """Forms and shuffles, the best first."""
+    takes: tuple[str, ...]
+    """What it takes at all, a sentence for each limit; empty if no limit is known."""
+    rules: tuple[TargetRule, ...]
+    notes: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class SiteReport:
     """One upsampling layer of the model and what became of it."""
@@ -209,6 +313,8 @@ class SiteReport:
     candidates: tuple[Candidate | Prediction, ...] = ()
     requantized: Requantization | None = None
     """Set if the weights got new scales, as the call allowed."""
+    targets: tuple[TargetSite, ...] = ()
+    """What each target does with it, if targets were named."""
 
     @property
     def changed(self) -> bool:
@@ -217,8 +323,8 @@ class SiteReport:
 
     @property
     def left_alone(self) -> bool:
-        """Whether the layer is neither rewritten nor already in the form of a rewritten one."""
-        done = self.reason is not None and self.reason.code == "already-lowered"
+        """Whether the layer is neither rewritten, nor as it should be for its target already."""
+        done = self.reason is not None and self.reason.code in _AS_IT_SHOULD_BE
         return self.status != "rewritten" and not done
 
 
@@ -491,6 +597,22 @@ class ShapeRange:
 
 
 @dataclass(frozen=True)
+class Conversion:
+    """What the toolchain of a target made of a model.
+
+    Attributes:
+        runtime: the toolchain and its version.
+        outputs: how far its outputs are from onnxruntime's; empty if nothing here executes them.
+        notes: what it said, such as ``cycles``, its own estimate, or ``cpu``, the operators that
+            it leaves to the CPU.
+    """
+
+    runtime: str
+    outputs: tuple[OutputParity, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TargetBuild:
     """What compiling a model for one target showed: compile evidence, not an execution.
 
@@ -507,11 +629,18 @@ class TargetBuild:
     kernels: tuple[Kernel, ...] | None = None
     layers: tuple[PaddedLayer, ...] = ()
     engine: OutputFile | None = None
+    conversion: Conversion | None = None
+    """What the toolchain of the target made of the model; None if TensorRT compiled it."""
 
     @property
     def builds(self) -> bool:
-        """Whether the engine was built."""
+        """Whether the model was compiled."""
         return self.stage("build").status == "ok"
+
+    @property
+    def misread(self) -> bool:
+        """Whether a toolchain converted the model, and then cannot run it, or computes it wrong."""
+        return self.conversion is not None and self.stage("run").status == "failed"
 
     @property
     def failure(self) -> StageResult | None:
@@ -555,8 +684,15 @@ class Compilation:
 
     @property
     def broken(self) -> tuple[TargetBuild, ...]:
-        """Builds of the rewritten model that fail for a target that the original builds for."""
-        return tuple(after for before, after in self.pairs if before.builds and not after.builds)
+        """Builds of the rewritten model that fail for a target that takes the original.
+
+        A rewritten model that is computed wrong has failed too, if the original is not.
+        """
+        return tuple(
+            after
+            for before, after in self.pairs
+            if before.builds and (not after.builds or (after.misread and not before.misread))
+        )
 
     @property
     def passed(self) -> bool | None:
@@ -590,6 +726,8 @@ class Inspection(Displayed):
     """``dla`` if the sites were also checked for what keeps them off the DLA."""
     note: str | None = None
     """The versions of the target that this is true of, and the document that says so."""
+    targets: tuple[TargetModel, ...] = ()
+    """The targets that were named, and what the rewritten model would have left for each."""
 
 
 @dataclass(frozen=True)
@@ -611,6 +749,8 @@ class Rewriting(Displayed):
     """False if the model that was written is a copy of the original."""
     details: Details | None = None
     """None unless a report was asked for."""
+    targets: tuple[TargetModel, ...] = ()
+    """The targets that were named, and what is left in the model that they do not take."""
 
 
 @dataclass(frozen=True)

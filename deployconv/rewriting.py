@@ -21,15 +21,18 @@ from deployconv.graph.save import (
 )
 from deployconv.options import DEFAULT_BENCH_SECONDS, RewriteCommand, RewriteOptions
 from deployconv.proof.certificate import certify_sites, failed_certificates
-from deployconv.results import NotRun, Parity, Rewriting, Step
-from deployconv.rewrites.planning import Planning, apply
+from deployconv.results import Inspection, NotRun, Parity, Rewriting, Step
+from deployconv.rewrites.planning import Planning, apply, plan_model
 from deployconv.runtimes.base import ModelSource
 from deployconv.runtimes.shapes import all_shown
 from deployconv.search.choice import TunerOptions
 from deployconv.search.policy import plan_by_policy
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from deployconv.proof.builds import Targets
+    from deployconv.targets.rules import TargetRules
 
 # What compares, times and compiles models is imported by the functions that do, as a call may ask
 # for none of it, and the imports take as long as the rewrite of a small model.
@@ -44,7 +47,8 @@ class Request:
         command: the options of the call.
         options: which sites are rewritten, into which form.
         tuner: backend, threads and inputs, for the proof as well as for ``fastest``.
-        targets: what both models are compiled for; None if no target was named.
+        targets: what both models are compiled for; None if they are not.
+        rules: the rules of the targets that were named; None if none was.
     """
 
     source: ModelSource
@@ -52,6 +56,7 @@ class Request:
     options: RewriteOptions
     tuner: TunerOptions
     targets: Targets | None
+    rules: TargetRules | None = None
 
 
 def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
@@ -82,7 +87,7 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
         sites = [planned.found for planned in planning.sites]
         result = with_target_notes(result, sites, before, request.targets)
     after = apply(planning)
-    result = replace(result, changed=after.changed)
+    result = _with_targets(replace(result, changed=after.changed), after.proto, request)
     output = None if command.dry_run else command.output
     with staged(after.proto, loaded.folder, output, after.added, external) as candidate:
         result = replace(result, model=after.proto if output is None else candidate.proto)
@@ -103,6 +108,33 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
     return result
 
 
+def inspect_for_targets(loaded: LoadedModel, source: ModelSource, rules: TargetRules) -> Inspection:
+    """List the sites of ``loaded`` with what targets do with them, and what is left at the end.
+
+    Nothing is written, certified or compiled.
+    """
+    from deployconv.targets.dla import SOURCE, VERSIONS, dla_note
+    from deployconv.targets.fit import target_models
+
+    options = rules.options
+    planning = plan_by_policy(loaded, source, options, TunerOptions(), None)
+    reports = planning.reports
+    documented = next((one for one in rules.profiles if one.documented), None)
+    if documented is not None:
+        portable = {
+            one.id: one for one in plan_model(loaded, replace(options, request_for=None)).sites
+        }
+        notes = {key: dla_note(one.found, one.rewrite) for key, one in portable.items()}
+        reports = tuple(replace(one, dla=notes[one.id]) for one in reports)
+    return Inspection(
+        loaded.info,
+        reports,
+        target=documented.name if documented else None,
+        note=f"{VERSIONS} ({SOURCE})" if documented else None,
+        targets=target_models(apply(planning).proto, rules.profiles),
+    )
+
+
 def _raise_for_sites(result: Rewriting, request: Request) -> None:
     """Raise CheckFailed for a failed certificate, or under ``strict`` for a site left alone."""
     failed = failed_certificates(result.sites)
@@ -113,6 +145,24 @@ def _raise_for_sites(result: Rewriting, request: Request) -> None:
     if request.command.strict and left:
         result = _with_not_run(result, "parity", "latency", reason="a site was left alone")
         raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", result)
+
+
+def _with_targets(result: Rewriting, model: ModelProto, request: Request) -> Rewriting:
+    """Add what is left in ``model`` that a target does not take, with a warning for each target.
+
+    Raises CheckFailed under ``strict`` if anything is.
+    """
+    if request.rules is None:
+        return result
+    from deployconv.targets.fit import target_models
+
+    found = target_models(model, request.rules.profiles)
+    left = [f"{one.name}: left in the model: {one.left}" for one in found if one.misfits]
+    result = replace(result, targets=found, warnings=(*result.warnings, *left))
+    if request.command.strict and left:
+        result = _with_not_run(result, "parity", "latency", reason="a target does not take it")
+        raise CheckFailed(f"--strict: {'; '.join(left)}: nothing was written", result)
+    return result
 
 
 def _with_parity(result: Rewriting, candidate: Path, request: Request) -> Rewriting:

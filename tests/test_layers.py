@@ -21,6 +21,7 @@ ORDER = (
     ("graph",),
     ("match",),
     ("rewrites",),
+    ("targets",),
     ("runtimes",),
     ("proof",),
     ("search",),

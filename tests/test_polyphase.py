@@ -17,6 +17,7 @@ from deployconv.polyphase import (
     multiplications,
     phase_weights,
     smallest_kernel,
+    without_crop,
     without_shift,
 )
 
@@ -32,6 +33,7 @@ def axes() -> Iterator[Axis]:
 def forms() -> Iterator[Polyphase]:
     for axis in axes():
         yield smallest_kernel(axis)
+        yield without_crop(axis)
         yield from (Polyphase.of(axis, shift) for shift in range(axis.stride))
 
 
@@ -80,6 +82,13 @@ def test_without_shift_nothing_is_cropped_in_front() -> None:
         form = without_shift(axis)
         # But for whole rows, where the pads are larger than the kernel's reach.
         assert form.shift % axis.stride == 0
+
+
+def test_without_crop_less_than_a_stride_is_left_over_at_the_end() -> None:
+    for axis in axes():
+        begin, end = without_crop(axis).crop
+        assert begin == 0
+        assert end == -axis.extra % axis.stride
 
 
 @pytest.mark.parametrize(

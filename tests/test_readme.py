@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import click
 import pytest
 
 import deployconv
@@ -24,16 +25,23 @@ from deployconv.results import DlaCode
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.shuffles import SHUFFLES, Shuffle
 from deployconv.runtimes import RUNTIMES, Runtime
+from deployconv.targets.catalogue import find_target, target_names
+from deployconv.targets.facts import FACTS
+from deployconv.targets.profile import PROFILE_KEYS, RULE_KEYS, TAKES_KEYS, read_profile
 from tests.test_layers import ORDER
 
 ROOT = Path(__file__).parent.parent
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS]
+
+TARGET = results.TargetModel("npu", "an NPU", "", "")
 
 MAKERS = {"Reason", "skip"}
 """What makes a reason: the class, and the helpers in `match`."""
 
-COMMANDS: dict[str, Any] = app.commands
+COMMANDS: dict[str, Any] = {
+    name: one for name, one in app.commands.items() if not isinstance(one, click.Group)
+}
 
 
 def page(name: str) -> str:
@@ -154,7 +162,7 @@ def test_mentioned_options_exist(path: Path) -> None:
     elsewhere = {
         *("--help", "--version", "--debug", "--no-x"),  # of every command; a placeholder
         *("--table", "--system-site-packages", "--show"),  # of scripts, venv, jetson_clocks
-        *("--keep", "--frameworks", "--environments", "--quick"),  # of scripts
+        *("--keep", "--frameworks", "--environments", "--quick", "--tables"),  # of scripts
     }
     assert flags(path.read_text(encoding="utf-8")) <= known | elsewhere
 
@@ -195,6 +203,8 @@ def test_what_keeps_a_layer_off_the_dla_is_listed() -> None:
         ("outputs", [results.OutputParity]),
         ("latency", [results.Latency]),
         ("targets", [results.TargetBuild]),
+        ("targets of a site", [results.TargetSite]),
+        ("targets of a model", [results.TargetModel]),
     ],
 )
 def test_keys_of_json_are_those_of_the_results(title: str, kinds: list[Any]) -> None:
@@ -219,15 +229,45 @@ def test_the_example_has_the_keys_of_the_results_in_their_order() -> None:
         assert list(made) == [field.name for field in dataclasses.fields(kind)]
 
 
+def test_targets_and_the_facts_of_their_rules_are_listed() -> None:
+    profiles = [find_target(name) for name in target_names()]
+    shown = rows(section("targets", "Targets"))
+    assert shown == [[f"`{one.name}`", one.title, one.version] for one in profiles]
+    kinds = {bool: "true or false", int: "number", str: "text"}
+    facts = [[f"`{name}`", kinds[one.kind], one.meaning] for name, one in FACTS.items()]
+    assert rows(section("targets", "Conditions")) == facts
+
+
+@pytest.mark.parametrize(
+    ("title", "keys"),
+    [
+        ("What is done with a layer", get_args(results.TargetVerdict)),
+        ("Keys", PROFILE_KEYS),
+        ("What it takes", TAKES_KEYS),
+        ("Rules for layers", RULE_KEYS),
+    ],
+)
+def test_keys_of_a_target_are_listed(title: str, keys: tuple[str, ...]) -> None:
+    assert set(listed(section("targets", title))) == set(keys)
+
+
+def test_the_example_of_a_target_is_one() -> None:
+    (text,) = re.findall(r"^```toml\n(.*?)^```", page("targets"), re.M | re.S)
+    profile = read_profile("npu.toml", text, "npu")
+    assert profile.takes.operators is not None
+    assert len(profile.layers) == 1
+
+
 def test_keys_of_each_document_are_listed() -> None:
     source = results.ModelInfo(None, None, 18, 10)
     made = {
-        "inspect": document.of_inspection(results.Inspection(source, (), "dla", "")),
+        "inspect": document.of_inspection(results.Inspection(source, (), "dla", "", (TARGET,))),
         "rewrite": document.of_rewriting(results.Rewriting(source, ())),
         "verify": document.of_verification(()),
         "bench": document.of_timing((), ()),
         "build": document.of_build(results.BuildReport(source, "", (), ())),
         "check": document.of_check(results.CheckReport()),
+        "targets": document.of_targets(()),
     }
     table = {row[0].strip("`"): row[1] for row in rows(section("json", "Documents"))}
     assert set(table) == set(made)
@@ -287,9 +327,9 @@ def test_fields_of_a_new_row_are_those_of_the_registry(title: str, row: Any) -> 
 
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"([a-z0-9-]+\.md)$", navigation, re.MULTILINE)) == [
+    assert sorted(re.findall(r"([a-z0-9-]+\.md)$", navigation, re.MULTILINE)) == sorted(
         path.name for path in DOCS
-    ]
+    )
 
 
 def test_the_readme_is_for_the_first_five_minutes() -> None:

@@ -57,4 +57,5 @@ def test_it_holds_the_package_with_its_types_and_nothing_else(wheel: Path) -> No
         if path.suffix in SHIPPED
     }
     assert package == sources
+    assert "deployconv/targets/profiles/portable.toml" in sources
     assert any(name.endswith("/licenses/LICENSE") for name in names)

@@ -33,6 +33,8 @@ from deployconv.cli.check import check
 from deployconv.cli.inspect import inspect
 from deployconv.cli.report import report
 from deployconv.cli.rewrite import rewrite
+from deployconv.cli.target import target
+from deployconv.cli.targets import targets
 from deployconv.cli.terminal import diagnose
 from deployconv.cli.verify import verify
 from deployconv.errors import DeployconvError
@@ -76,7 +78,7 @@ def app(session: Session, debug: bool) -> None:
     session.debug = debug
 
 
-for command in (inspect, rewrite, verify, bench, build, check, report):
+for command in (inspect, rewrite, verify, bench, build, check, targets, target, report):
     app.add_command(command)
 
 

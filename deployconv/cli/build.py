@@ -23,20 +23,22 @@ from deployconv.options import BuildCommand
 @with_options(BuildCommand)
 @json_flag
 def build(model: Path, options: BuildCommand, json: bool) -> None:
-    """Compile a model with TensorRT.
+    """Compile a model with TensorRT, or convert it with the toolchain of a target.
 
     MODEL is an ONNX model file, or - for standard input.
     """
     from deployconv import api
-    from deployconv.report import console, document
+    from deployconv.report import console, conversions, document
     from deployconv.report.lines import failure_line
 
     with progress(f"compiling {model}"):
         report = api.build(model_from(model), **arguments(options))
     if json:
         document.write(document.of_build(report))
+    elif any(built.conversion for built in report.targets):
+        conversions.print_conversions(console.stdout(), report)
     else:
         console.print_build(console.stdout(), report)
-    failed = next((built for built in report.targets if not built.builds), None)
+    failed = next((built for built in report.targets if not built.builds or built.misread), None)
     if failed is not None:
         raise CheckFailed(f"{model}: {failure_line(failed)}")

@@ -18,6 +18,7 @@ from deployconv.graph.load import LoadedModel, load
 from deployconv.match import Site, UpsampleSite
 from deployconv.options import FeedOptions, ShapeRanges
 from deployconv.proof.latency import imported_name
+from deployconv.proof.toolchain_builds import build_with_toolchains
 from deployconv.results import (
     BuildReport,
     Compilation,
@@ -40,17 +41,21 @@ _SIZE = 16
 
 @dataclass(frozen=True)
 class Targets:
-    """The GPUs that both models are compiled for, and how.
+    """What both models are compiled for, and how.
 
     Attributes:
         names: compute capabilities such as ``sm89``.
         backend: ``tensorrt-rtx`` or ``tensorrt``; None for the first that is installed.
         shapes: smallest, optimal and largest shape of dynamic inputs, by name.
+        converted: targets that a toolchain of its own converts models for.
+        feed: the inputs that these are converted and run with.
     """
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
     backend: str | None = None
     shapes: ShapeRanges = field(default_factory=dict)
+    converted: tuple[str, ...] = ()
+    feed: FeedOptions = field(default_factory=FeedOptions)
 
     def build(self, loaded: LoadedModel, source: ModelSource) -> BuildReport:
         """Compile ``source`` for all targets; ``loaded`` is the same model.
@@ -59,8 +64,18 @@ class Targets:
             UsageError, ModelError: there is no such target, or the shapes do not fit.
             BackendUnavailable: the library is not installed.
         """
-        return build_engines(
-            loaded, source, backend=self.backend, targets=self.names, shapes=self.shapes
+        if not self.converted:
+            return build_engines(
+                loaded, source, backend=self.backend, targets=self.names, shapes=self.shapes
+            )
+        others = build_with_toolchains(loaded, source, self.converted, self.feed)
+        if not self.names:
+            return others
+        engines = replace(self, converted=()).build(loaded, source)
+        return replace(
+            engines,
+            runtime=f"{engines.runtime}; {others.runtime}",
+            targets=(*engines.targets, *others.targets),
         )
 
 
@@ -110,9 +125,10 @@ def compile_rewritten(
     result = replace(result, compiled=both, warnings=(*result.warnings, *warnings))
     for built in both.broken:
         why = built.failure.reason if built.failure else "no reason given"
-        raise CheckFailed(
-            f"{built.target}: builds as exported, not rewritten: {why}: nothing was written", result
+        what = (
+            "is computed right as exported, wrong" if built.misread else "builds as exported, not"
         )
+        raise CheckFailed(f"{built.target}: {what} rewritten: {why}: nothing was written", result)
     return result
 
 
@@ -125,7 +141,11 @@ def target_notes(
     error rarely names the layer.
     """
     notes: dict[str, TargetNote] = {}
-    failing = [built.target for built in before.targets if not built.builds and built.target]
+    failing = [
+        built.target
+        for built in before.targets
+        if built.target and not built.builds and built.conversion is None
+    ]
     for site in sites:
         layer = site.conv_transpose
         if layer is None:

@@ -20,9 +20,11 @@ from deployconv.report.lines import (
     failure_line,
     latency_line,
     milliseconds,
+    misfit_lines,
     one_line,
     parity_line,
     rewriting_lines,
+    site_target_lines,
     sites_line,
     size_lines,
     sizes_line,
@@ -143,16 +145,21 @@ def _width(text: str) -> int:
 def print_inspection(console: Console | None, inspection: Inspection) -> None:
     """Print the table of sites as `rewrite` would leave them, and the reasons."""
     _print_sites(console, inspection.source, inspection.sites, certified=False)
+    print_lines(console, *site_target_lines(inspection.sites))
+    print_lines(console, *misfit_lines(inspection.targets, done=False))
     print_lines(console, *dla_lines(inspection.sites))
     if inspection.note:
         print_lines(console, one_line(inspection.note))
     if inspection.sites:
-        print_lines(console, "this is what rewrite --policy all would do; nothing was changed")
+        names = ", ".join(one.name for one in inspection.targets)
+        how = f"for {names}" if names else "--policy all"
+        print_lines(console, one_line(f"this is what rewrite {how} would do; nothing was changed"))
 
 
 def print_rewriting(console: Console | None, rewriting: Rewriting) -> None:
     """Print the table of sites, the reasons, the proof, the timing, and the written file."""
     _print_sites(console, rewriting.source, rewriting.sites, certified=True)
+    print_lines(console, *site_target_lines(rewriting.sites))
     print_lines(console, *target_lines(rewriting.sites))
     print_lines(console, *rewriting_lines(rewriting))
 

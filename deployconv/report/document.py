@@ -30,6 +30,7 @@ from deployconv.results import (
     Quantiles,
     Rewriting,
     SiteTime,
+    Target,
     TargetBuild,
 )
 
@@ -41,10 +42,12 @@ Document = dict[str, Any]
 def of_inspection(inspection: Inspection) -> Document:
     """Describe what `inspect` found; with ``target`` and ``note`` if it was asked for a target."""
     target = {"target": inspection.target, "note": inspection.note} if inspection.target else {}
+    targets = {"targets": [asdict(one) for one in inspection.targets]} if inspection.targets else {}
     return _document(
         model=asdict(inspection.source),
         sites=[asdict(site) for site in inspection.sites],
         **target,
+        **targets,
     )
 
 
@@ -61,7 +64,13 @@ def of_rewriting(rewriting: Rewriting) -> Document:
         warnings=rewriting.warnings,
         changed=rewriting.changed,
         details=asdict(rewriting.details) if rewriting.details else None,
+        targets=[asdict(one) for one in rewriting.targets],
     )
+
+
+def of_targets(targets: Sequence[Target]) -> Document:
+    """Describe targets: all that come with deployconv, or one."""
+    return _document(targets=[asdict(one) for one in targets])
 
 
 def of_verification(checks: Sequence[Parity], details: Details | None = None) -> Document:
@@ -76,10 +85,10 @@ def of_timing(latencies: Sequence[Latency], models: Sequence[str]) -> Document:
 
 
 def of_build(report: BuildReport) -> Document:
-    """Describe how TensorRT compiled a model, without running it, one entry per target."""
+    """Describe what a model was compiled to, one entry per target."""
     return _document(
         model=asdict(report.source),
-        evidence="compile",
+        evidence="run" if any(built.conversion for built in report.targets) else "compile",
         runtime=report.runtime,
         shapes=[asdict(bound) for bound in report.shapes],
         note=report.note,
@@ -118,6 +127,7 @@ def _of_model_check(check: ModelCheck) -> Document:
         "seconds": check.seconds,
         "message": check.message,
         "sites": [asdict(site) for site in rewriting.sites] if rewriting else [],
+        "targets": [asdict(one) for one in rewriting.targets] if rewriting else [],
         "parity": asdict(rewriting.parity) if rewriting and rewriting.parity else None,
         "not_run": [asdict(step) for step in rewriting.not_run] if rewriting else [],
     }

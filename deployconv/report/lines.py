@@ -12,6 +12,7 @@ from deployconv.results import (
     Candidate,
     CheckReport,
     Compilation,
+    Conversion,
     DlaNote,
     Latency,
     NotRun,
@@ -23,6 +24,7 @@ from deployconv.results import (
     SiteReport,
     SizeParity,
     TargetBuild,
+    TargetModel,
 )
 
 _NO_REASON = "no reason was given"
@@ -204,7 +206,10 @@ def compiled_line(compiled: Compilation) -> str:
     )
     verdict = {True: "passed", False: "failed", None: "none, as neither builds"}[compiled.passed]
     runtime = compiled.after.runtime
-    return f"compile evidence: {verdict}, {', '.join(targets)} ({runtime}; nothing was executed)"
+    executed = any(built.conversion for built in compiled.after.targets)
+    what = "targets" if executed else "compile evidence"
+    rest = "" if executed else "; nothing was executed"
+    return one_line(f"{what}: {verdict}, {', '.join(targets)} ({runtime}{rest})")
 
 
 def failure_line(built: TargetBuild) -> str:
@@ -222,6 +227,34 @@ def target_lines(sites: Sequence[SiteReport]) -> list[str]:
         one_line(f"{site.id}: {note.mark} for {', '.join(note.targets)} - {note.text}")
         for site in sites
         if (note := site.target_note)
+    ]
+
+
+def site_target_lines(sites: Sequence[SiteReport]) -> list[str]:
+    """Say what targets do with each layer as exported, if its reason does not say so already."""
+    return [
+        one_line(f"{site.id}: {_VERDICTS[one.verdict].format(one.target)} - {one.text}")
+        for site in sites
+        for one in site.targets
+        if one.text is not None and not (site.reason and one.text in site.reason.text)
+    ]
+
+
+_VERDICTS: Mapping[str, str] = {
+    "fits": "fits {}",
+    "refused": "refused by {}",
+    "misread": "computed wrong by {}",
+    "slow": "slow on {}",
+}
+
+
+def misfit_lines(targets: Sequence[TargetModel], *, done: bool = True) -> list[str]:
+    """Say for each target what is left in the model that it does not take."""
+    would = "" if done else "would be "
+    return [
+        one_line(f"{target.name}: {would}left in the model: {target.left}")
+        for target in targets
+        if target.misfits
     ]
 
 
@@ -286,7 +319,19 @@ def _tally(statuses: Iterable[str]) -> str:
 def _built(built: TargetBuild) -> str:
     if not built.builds:
         return "fails"
+    if built.conversion is not None:
+        noted = _noted(built.conversion)
+        computed = "is right" if built.conversion.outputs else "converts"
+        return f"{'is wrong' if built.misread else computed}{f' ({noted})' if noted else ''}"
     return "builds" if built.kernels is None else f"builds ({count(built.kernels, 'kernel')})"
+
+
+def _noted(conversion: Conversion) -> str:
+    """What a toolchain counted: ``25,600 cycles, 2 operators on the CPU``."""
+    notes = conversion.notes
+    counted = [f"{notes[unit]:,} {unit}" for unit in ("cycles", "multiplications") if unit in notes]
+    on_cpu = str(notes.get("cpu", "")).split()
+    return ", ".join([*counted, *([f"{count(on_cpu, 'operator')} on the CPU"] if on_cpu else [])])
 
 
 def _severity(output: OutputParity) -> tuple[bool, bool, float]:

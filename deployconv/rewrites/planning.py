@@ -25,7 +25,7 @@ from deployconv.match import (
     UpsampleSite,
     find_sites,
 )
-from deployconv.options import LayerRequest, RewriteOptions
+from deployconv.options import LayerRequest, RewriteOptions, Shuffle
 from deployconv.results import Reason, SiteReport, Status
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.chain import chain_after
@@ -62,6 +62,8 @@ class PlannedSite:
         rewrite: what takes its place, which may be the same layer with folded weights; None if it
             is left alone or belongs to another rewrite.
         joined: id of the site whose rewrite replaces this one too.
+        required: True if it is rewritten even if that is slower.
+        shuffles: the shuffles that a target names for it; empty for any.
         selected: False if an option or a target asks to leave it alone.
     """
 
@@ -70,6 +72,8 @@ class PlannedSite:
     report: SiteReport
     rewrite: Rewrite | None = None
     joined: str | None = None
+    required: bool = False
+    shuffles: tuple[Shuffle, ...] = ()
     selected: bool = True
 
     @property
@@ -108,7 +112,10 @@ class Planning:
         )
 
     def with_rewrites(self, chosen: Mapping[str, Rewrite]) -> Planning:
-        """The same sites, each with the rewrite that was chosen by its id, and no others."""
+        """The same sites, each with the rewrite that was chosen by its id, and no others.
+
+        A site that must be rewritten keeps its default rewrite if none was chosen.
+        """
         return _planning(self.view, self.options, self.default, chosen)
 
 
@@ -118,14 +125,14 @@ def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
     Raises UsageError if ``options.only`` or ``skip`` has a pattern that fits no site.
     """
     seen = view(model, options.freeze_initializers)
-    sites = tuple(_as_asked(site, options) for site in find_sites(seen) if _listed(site, options))
+    asked = [
+        (_restricted(_as_asked(site, options), request), request)
+        for site in find_sites(seen)
+        if _listed(site, request := _request(site, options), options)
+    ]
     if not options.may_match_nothing:
-        _check_globs((*options.only, *options.skip), sites)
-    requests = [_request(site, options) for site in sites]
-    sites = tuple(map(_restricted, sites, requests))
-    default = tuple(
-        _plan(site, request, options, seen) for site, request in zip(sites, requests, strict=True)
-    )
+        _check_globs((*options.only, *options.skip), [site for site, _ in asked])
+    default = tuple(_plan(site, request, options, seen) for site, request in asked)
     planning = Planning(seen, options, default, default)
     # An integer layer takes in its QuantizeLinear, or it would be no integer layer.
     chains: dict[str, Rewrite] = {}
@@ -188,19 +195,21 @@ def _planning(
     sites = []
     for item in default:
         layer = id(item.found.layer)
+        made = item
         if layer in joined:
-            item = PlannedSite(
+            made = PlannedSite(
                 item.found,
                 item.site,
                 _report(item.site, "rewritten", None),
                 joined=joined[layer],
             )
         elif item.id in chosen:
-            item = _rewritten(item.found, item.site, chosen[item.id])
+            made = _rewritten(item.found, item.site, chosen[item.id])
             joined |= {id(node): item.id for node in chosen[item.id].nodes}
-        elif not keep_others and item.rewrite is not None:
-            item = _kept_as_faster(item, options)
-        sites.append(item)
+        elif not keep_others and item.rewrite is not None and not item.required:
+            made = _kept_as_faster(item, options)
+        report = replace(made.report, targets=item.report.targets)
+        sites.append(replace(made, report=report, required=item.required, shuffles=item.shuffles))
     warnings = (*_fallbacks(sites, options), *_requantized(sites), *_dequantized(sites))
     return Planning(seen, options, tuple(sites), default, warnings)
 
@@ -230,7 +239,36 @@ def _kept_as_faster(item: PlannedSite, options: RewriteOptions) -> PlannedSite:
 
 
 def _plan(site: Site, request: LayerRequest, options: RewriteOptions, seen: View) -> PlannedSite:
-    """Plan the portable rewrite of one site, or say why there is none."""
+    """Plan one site in the first form that is preferred and fits, or in the one that is asked for.
+
+    The result has no rewrite if there is none; it then has the reason.
+    """
+    planned = _plan_form(site, request, options, seen)
+    for form, shuffle in request.preferred if planned.selected else ():
+        way = replace(request, form=form, shuffle=shuffle)
+        preferred = _plan_form(site, way, options, seen)
+        if preferred.rewrite is not None and _is_as_asked(preferred.rewrite, way):
+            planned = preferred
+            break
+    return replace(
+        planned,
+        report=replace(planned.report, targets=request.targets),
+        required=request.required and planned.rewrite is not None,
+        shuffles=tuple(shuffle for _, shuffle in request.preferred if shuffle != "auto"),
+    )
+
+
+def _is_as_asked(rewrite: Rewrite, request: LayerRequest) -> bool:
+    """Whether a rewrite has the form and shuffle that were asked for, as far as it has any."""
+    made = rewrite.summary
+    formed = request.form in ("auto", "crop", "pad") or made.form == request.form
+    return formed and (request.shuffle == "auto" or made.shuffle in (None, request.shuffle))
+
+
+def _plan_form(
+    site: Site, request: LayerRequest, options: RewriteOptions, seen: View
+) -> PlannedSite:
+    """Plan one site in the form that is asked for, or say why there is none."""
     if isinstance(site, SkippedSite):
         return PlannedSite(site, site, _report(site, "skipped", site.reason))
     if not _selected(site, options):
@@ -239,7 +277,7 @@ def _plan(site: Site, request: LayerRequest, options: RewriteOptions, seen: View
         return _left_alone(site, request.keep)
     if request.form == "normalised" and not isinstance(site, UpsampleSite):
         return _left_alone(site, Reason("already-explicit", "it is no ConvTranspose"))
-    if site.unless_faster is not None and not _considered(site, options):
+    if site.unless_faster is not None and not _considered(site, request, options):
         return PlannedSite(site, site, _report(site, "kept", site.unless_faster))
     longer: Site = site
     if isinstance(site, ResampleSite):
@@ -314,14 +352,17 @@ def _check_globs(globs: Sequence[str], sites: Sequence[Site]) -> None:
             raise UsageError(f"no site matches '{glob}': the model's sites are {known}")
 
 
-def _listed(site: Site, options: RewriteOptions) -> bool:
+def _listed(site: Site, request: LayerRequest, options: RewriteOptions) -> bool:
     """False for a Resize that shrinks, unless it may be rewritten: it is no upsampling layer."""
-    return not isinstance(site, ResampleSite) or site.enlarges or _considered(site, options)
+    if not isinstance(site, ResampleSite) or site.enlarges:
+        return True
+    return _considered(site, request, options)
 
 
-def _considered(site: Site, options: RewriteOptions) -> bool:
+def _considered(site: Site, request: LayerRequest, options: RewriteOptions) -> bool:
     """Whether a site that is rewritten for speed alone is rewritten now."""
-    return options.policy != "all" or (options.resample and isinstance(site, ResampleSite))
+    resample = options.resample or request.resample
+    return options.policy != "all" or (resample and isinstance(site, ResampleSite))
 
 
 def _request(site: Site, options: RewriteOptions) -> LayerRequest:

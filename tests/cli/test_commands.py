@@ -19,11 +19,11 @@ A, B = Path("a.onnx"), Path("b.onnx")
 def test_inspect(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "a.onnx"]) == 0
     assert samples.REWRITTEN.id in capsys.readouterr().out
-    assert api.calls == [("inspect", (A,), {"target": None, "freeze_initializers": False})]
+    assert api.calls == [("inspect", (A,), {"target": (), "freeze_initializers": False})]
     assert main(["inspect", "a.onnx", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["sites"]) == 2
     assert main(["inspect", "a.onnx", "--target", "dla", "--freeze-initializers"]) == 0
-    assert api.calls[-1][2] == {"target": "dla", "freeze_initializers": True}
+    assert api.calls[-1][2] == {"target": ("dla",), "freeze_initializers": True}
 
 
 def test_verify_flags(api: FakeApi) -> None:
@@ -99,7 +99,7 @@ def test_check_statuses(
     api.answers["check"] = CheckReport(models)  # type: ignore[arg-type]
     assert main(["check", "a.onnx", "models"]) == status
     options = {
-        **{"backend": "ort", "skip": (), "shape": {}},
+        **{"target": (), "backend": None, "skip": (), "shape": {}},
         **{"inputs": None, "seed": 0, "strict": False, "report": None},
     }
     assert api.calls == [("check", ([A, Path("models")],), options)]
@@ -110,10 +110,11 @@ def test_check_statuses(
 
 def test_check_flags(api: FakeApi) -> None:
     given = ["--backend", "ort:cuda", "--seed", "3", "--skip", "a*", "--skip", "b", "--strict"]
+    given += ["--target", "ncnn", "--target", "npu.toml"]
     assert main(["check", "models", *given, "--shape", "x:1,3", "--inputs", "i.npz"]) == 1
     assert api.options == {
         **{"backend": "ort:cuda", "seed": 3, "skip": ("a*", "b"), "strict": True, "report": None},
-        **{"shape": {"x": (1, 3)}, "inputs": Path("i.npz")},
+        **{"shape": {"x": (1, 3)}, "inputs": Path("i.npz"), "target": ("ncnn", "npu.toml")},
     }
 
 

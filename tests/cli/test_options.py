@@ -34,8 +34,8 @@ EVERY_OPTION = [
     for option in options_of(made)
 ]
 
-ONLY_SHOW = {"report"}
-"""Commands that show what is there already; no function stands behind them."""
+ONLY_SHOW = {"report", "targets", "target"}
+"""Commands that show what is there already; their arguments are no options."""
 
 MODELS = {
     "inspect": ["a.onnx"],

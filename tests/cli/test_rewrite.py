@@ -17,8 +17,8 @@ from tests.report import samples
 
 DEFAULTS = {
     "output": Path("dir/net.deploy.onnx"),
-    "policy": "all",
-    "backend": "ort",
+    "policy": None,
+    "backend": None,
     "form": "auto",
     "shuffle": "auto",
     "only": (),
@@ -54,7 +54,7 @@ DEFAULTS = {
         (["-o", "out.onnx"], {"output": Path("out.onnx")}),
         (["--output", "out.onnx", "--force"], {"output": Path("out.onnx"), "force": True}),
         (["--dry-run"], {"output": None, "dry_run": True}),
-        (["--policy", "all"], {}),
+        (["--policy", "all"], {"policy": "all"}),
         (["--policy", "fastest"], {"policy": "fastest"}),
         (["--backend", "ort:cuda"], {"backend": "ort:cuda"}),
         (["--form", "pad", "--shuffle", "two-step"], {"form": "pad", "shuffle": "two-step"}),

@@ -20,6 +20,7 @@ SITE_KEYS = [
     *("id", "pattern", "nodes", "scope", "stride", "kernel", "dilation", "group", "dtype"),
     *("status", "reason", "form", "shuffle", "conv_kernel", "macs", "certificate"),
     *("certificate_failure", "parity_only", "target_note", "dla", "candidates", "requantized"),
+    "targets",
 ]
 
 
@@ -47,7 +48,7 @@ def test_rewriting_has_the_keys_of_the_contract() -> None:
     content = parsed(document.of_rewriting(samples.REWRITING))
     assert list(content) == [
         *("schema_version", "tool", "model", "sites", "parity", "latency", "output"),
-        *("compiled", "not_run", "warnings", "changed", "details"),
+        *("compiled", "not_run", "warnings", "changed", "details", "targets"),
     ]
     assert list(content["model"]) == ["path", "sha256", "opset", "ir_version"]
     rewritten, kept = content["sites"]

@@ -16,6 +16,7 @@ from deployconv.rewrites.channel_layout import (
     after_pixel_shuffle,
     in_order,
     keeps_groups,
+    prime_factors,
     reordered,
     shuffle_order,
 )
@@ -58,6 +59,24 @@ def test_one_shuffle_does_what_several_do(
     by_one = x[shuffle_order(layout, rank, last)]
     actual = shuffle(by_one, total, last)
     np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("order", ["CRD", "DCR"])
+@pytest.mark.parametrize(("rank", "stride"), [(1, 8), (2, 4), (2, 6), (3, 4)])
+def test_a_step_by_each_prime_factor_does_what_one_shuffle_does(
+    rank: int, stride: int, order: ChannelOrder
+) -> None:
+    total = (stride,) * rank
+    layout = in_order(3, total)
+    x = np.arange(layout.size * 2**rank).reshape(-1, *[2] * rank)
+    actual = x[shuffle_order(layout, rank, order, steps=True)]
+    for factor in prime_factors(stride):
+        actual = shuffle(actual, (factor,) * rank, order)
+    np.testing.assert_array_equal(actual, shuffle(x, total, "CRD"))
+
+
+def test_prime_factors() -> None:
+    assert list(map(prime_factors, (1, 2, 8, 12, 35))) == [[], [2], [2, 2, 2], [2, 2, 3], [5, 7]]
 
 
 def test_channels_that_are_put_elsewhere_are_found_there() -> None:

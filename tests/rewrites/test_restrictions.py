@@ -31,7 +31,9 @@ from tests.build import (
     upsampler,
     value,
 )
-from tests.match.graphs import NEAREST, floats, parsed
+from tests.match.graphs import NEAREST, floats, ints, parsed
+from tests.match.test_channels_last_shuffle import CONSTANTS
+from tests.match.test_channels_last_shuffle import REWRITTEN as CHANNELS_LAST
 from tests.quantized import Layer, quantized
 from tests.rewrites.limited import disobeyed, limited
 
@@ -197,6 +199,28 @@ def test_sizes_that_would_have_to_be_computed_are_refused() -> None:
     assert form_and_shuffle(square, Restrictions(**NUMBERS)) == "pad, dcr"  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("strides", "sizes"),
+    [
+        ((2,), (None,)),
+        ((2, 2), (None, None)),
+        ((3, 2), (None, 4)),
+        ((1, 2), (None, None)),
+        ((2, 3, 2), (None, 3, None)),
+    ],
+)
+def test_dynamic_sizes_without_more_dimensions_or_computed_sizes(
+    strides: Sequence[int], sizes: Sequence[Size]
+) -> None:
+    original = layer(strides, sizes, batch=1)
+    operators = "Conv Reshape Transpose Unsqueeze Slice"
+    limits = only(operators, max_rank=max(3, 2 + len(strides)), computed_shapes=False)
+    for more in (0, 3):
+        feeds = {"x": integers(1, 4, *(size or 2 + at + more for at, size in enumerate(sizes)))}
+        (site,), _ = limited(original, limits, feeds)
+        assert site.shuffle == ("channels-last" if len(strides) == 1 else "by-axis")
+
+
 @pytest.mark.parametrize("strides", [(2,), (2, 2), (3, 2), (4, 4), (2, 2, 1)])
 @pytest.mark.parametrize("extra", [0, 1])
 @pytest.mark.parametrize("pads", [0, 1, 5])
@@ -316,6 +340,23 @@ def test_a_pixel_shuffle_that_the_target_lacks_is_written_anew(
 ) -> None:
     (site,), _ = limited(original, limits)
     assert (site.status, site.shuffle) == ("rewritten", shuffle)
+
+
+@pytest.mark.parametrize("name", CHANNELS_LAST)
+def test_pixel_shuffles_of_channels_last_within_four_dimensions(name: str) -> None:
+    original = parsed(CHANNELS_LAST[name], CONSTANTS, "1,2,3,4")
+    limits = only("Conv Reshape Transpose", max_rank=4, reshape_zero=False, reshape_minus_one=False)
+    sites, _ = limited(original, limits)
+    fits = name == "one axis after the other"
+    assert [site.status for site in sites] == ["kept" if fits else "rewritten"]
+
+
+def test_a_pixel_shuffle_whose_channels_are_the_last_axis_says_what_it_needs() -> None:
+    body = "r = Reshape(x, six) t = Transpose<perm=[0,1,3,2,4,5]>(r) y = Reshape(t, flat)"
+    original = parsed(body, {"six": ints(1, 3, 4, 2, 2, 2), "flat": ints(1, 6, 8, 2)}, "1,3,4,8")
+    (site,), _ = limited(original, Restrictions(max_rank=4))
+    assert site.reason is not None
+    assert site.reason.text.endswith("needs a tensor of 6 dimensions")
 
 
 def test_a_pixel_shuffle_that_cannot_be_written_is_skipped() -> None:

@@ -335,8 +335,8 @@ WRONG: dict[str, tuple[str, Callable[..., Any]]] = {
         lambda values, layout: np.repeat(values, 16, axis=0),
     ),
     "phases of the first layer last": (
-        "chain.shuffle_order",
-        lambda layout, rank, order: layout.transpose(0, 3, 4, 1, 2).ravel(),
+        "chain.channel_order",
+        lambda name, layout, rank: layout.transpose(0, 3, 4, 1, 2).ravel(),
     ),
 }
 

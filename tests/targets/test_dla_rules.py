@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from deployconv.match.operators import Window
-from deployconv.proof.dla import (
+from deployconv.targets.dla import (
     operator_obstacles,
     resize_obstacles,
     size_obstacles,

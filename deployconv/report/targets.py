@@ -1,0 +1,87 @@
+"""Targets for people: a table of all, and one in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from deployconv.report.console import Table, print_lines, print_table
+from deployconv.report.lines import one_line
+from deployconv.results import Target, TargetRule
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_ACTIONS: Mapping[str, str] = {
+    "rewrite": "it is rewritten",
+    "keep": "it is left as it is",
+    "cost": "it is rewritten if that is predicted to be faster",
+}
+_VERDICTS: Mapping[str, str] = {
+    "fits": "runs as it is",
+    "refused": "is refused",
+    "misread": "is computed wrong",
+    "slow": "runs, but slowly",
+}
+
+
+def print_targets(console: Console | None, targets: Sequence[Target]) -> None:
+    """Print a table of targets."""
+    table = Table(("target", "what", "held against", "toolchain here", "layers that fit"))
+    for one in targets:
+        table.add_row(one.name, one.title, one.version or "-", _installed(one), _short(one))
+    print_table(console, table)
+    print_lines(
+        console,
+        "",
+        "compute capabilities such as sm89 are targets too; so is a TOML file of your own",
+        "deployconv targets NAME says what is known of one",
+    )
+
+
+def print_target(console: Console | None, target: Target) -> None:
+    """Print what is known of one target."""
+    print_lines(console, *map(one_line, _described(target)))
+
+
+def _described(target: Target) -> Iterator[str]:
+    yield f"{target.name}: {target.title}"
+    if target.version:
+        yield f"held against: {target.version} ({target.source})"
+    if target.package is not None:
+        yield f"toolchain: Python package {target.package}, {_installed(target)}"
+    if target.backend is not None:
+        yield f"runs models as --backend {target.backend}"
+    yield ""
+    yield "takes:" if target.takes else "takes: no limit is known"
+    yield from (f"- {limit}" for limit in target.takes)
+    yield f"a layer that fits and that no rule speaks of: {_ACTIONS[target.action]}"
+    if target.prefer != ("auto",):
+        yield f"forms and shuffles, the best first: {', '.join(target.prefer)}"
+    for rule in target.rules:
+        yield f"- {_of_rule(rule)}"
+    yield from target.notes
+
+
+def _of_rule(rule: TargetRule) -> str:
+    when = ", ".join(map(_condition, rule.when.items()))
+    where = f" ({rule.stage})" if rule.stage else ""
+    ratio = f"; rewritten {rule.ratio:g} times as fast" if rule.ratio is not None else ""
+    return f"{when}: {_VERDICTS[rule.verdict]}{where}, {_ACTIONS[rule.action]}: {rule.text}{ratio}"
+
+
+def _condition(item: tuple[str, bool | str]) -> str:
+    name, value = item[0].replace("_", " "), item[1]
+    if isinstance(value, bool):
+        return name if value else f"not {name}"
+    return f"{name} {value}"
+
+
+def _installed(target: Target) -> str:
+    if target.installed is None:
+        return "-"
+    return "installed" if target.installed else "not installed"
+
+
+def _short(target: Target) -> str:
+    return {"rewrite": "rewritten", "keep": "left alone", "cost": "by cost"}[target.action]

@@ -1,0 +1,187 @@
+"""Convert, run and time a model with a toolchain, in its own process with limits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from deployconv.runtimes.base import Array, Feeds
+from deployconv.runtimes.toolchains.catalogue import Toolchain
+from deployconv.runtimes.worker_process import Limits, RequirementMissing, Worker, WorkerFailed
+from deployconv.temporary import temporary_folder
+
+_PROGRAM = Path(__file__).parent / "program.py"
+
+
+class Refusal(Exception):
+    """A toolchain refused a model; the text are its own words.
+
+    Attributes:
+        stage: ``convert`` or ``run``.
+        crashed: whether its process crashed, was stopped at a limit, or ended.
+    """
+
+    def __init__(self, words: str, stage: str, crashed: bool = False) -> None:
+        super().__init__(words)
+        self.stage = stage
+        self.crashed = crashed
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A model that a toolchain converted or compiled.
+
+    Attributes:
+        executes: whether it can run here, on the CPU or in a simulator.
+        notes: what the toolchain said of it, such as an estimate of cycles.
+    """
+
+    executes: bool
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ToolchainProcess:
+    """A running toolchain; it is started when it is first asked and ends with the ``with`` block.
+
+    One that crashed is started again for the next model.
+
+    Args:
+        toolchain: which one.
+        python: the Python of its environment.
+        limits: what it may use for one model.
+        platform: the device to compile for.
+        threads: how many threads it may use.
+    """
+
+    def __init__(
+        self,
+        toolchain: Toolchain,
+        python: Path,
+        limits: Limits,
+        platform: str = "",
+        threads: int = 1,
+    ) -> None:
+        self._toolchain = toolchain
+        self._python = python
+        self._limits = limits
+        self._platform = platform
+        self._threads = threads
+        self._worker: Worker | None = None
+        self._folder = temporary_folder()
+        self._place = Path()
+        self._number = 0
+
+    def __enter__(self) -> ToolchainProcess:
+        self._place = self._folder.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+        self._folder.__exit__(kind, error, trace)
+
+    def version(self) -> str:
+        """The library and its version. Raises Refusal if it cannot be loaded."""
+        return str(self._ask({"action": "describe"}, "convert")["version"])
+
+    def convert(self, model: bytes | Path, feeds: Feeds, outputs: Sequence[str]) -> Converted:
+        """Convert or compile ``model`` for the sizes of ``feeds``.
+
+        The toolchain gets a copy of a file, and the file is checked by its hash afterwards.
+
+        Raises Refusal if it refuses the model, crashes, or exceeds a limit.
+        """
+        shutil.rmtree(self._place / str(self._number), ignore_errors=True)
+        self._number += 1
+        folder = self._place / str(self._number)
+        folder.mkdir()
+        copy = folder / "model.onnx"
+        before = _digest(model)
+        _copy(model, copy)
+        np.savez(folder / "feeds.npz", allow_pickle=False, **feeds)
+        request = {
+            "action": "prepare",
+            "model": str(copy),
+            "folder": str(folder),
+            "feeds": str(folder / "feeds.npz"),
+            "inputs": list(feeds),
+            "outputs": list(outputs),
+            "platform": self._platform,
+            "threads": self._threads,
+        }
+        try:
+            answer = self._ask(request, "convert")
+        finally:
+            if _digest(model) != before:
+                raise Refusal("the toolchain changed the input file", "convert", crashed=True)
+        return Converted(answer["executes"], answer["notes"])
+
+    def run(self) -> tuple[list[Array], Mapping[str, Any]]:
+        """The outputs of the model that was converted last, for its feeds, and what was noted.
+
+        Raises Refusal if it fails, crashes, or exceeds a limit.
+        """
+        results = self._place / str(self._number) / "results.npz"
+        answer = self._ask({"action": "run", "results": str(results)}, "run")
+        with np.load(results) as arrays:
+            return [arrays[f"arr_{index}"] for index in range(answer["count"])], answer["notes"]
+
+    def milliseconds(self, runs: int) -> list[float]:
+        """The time of each of ``runs`` runs of the model that was converted last."""
+        return list(self._ask({"action": "time", "runs": runs}, "run")["milliseconds"])
+
+    def _ask(self, request: dict[str, Any], stage: str) -> dict[str, Any]:
+        if self._worker is None:
+            # Isolated: neither this process's packages nor the folder of the program are imported.
+            command = (str(self._python), "-I", str(_PROGRAM), str(self._toolchain.program))
+            self._worker = Worker(
+                self._toolchain.name, command, self._limits, environment=self._environment()
+            )
+        try:
+            answer = self._worker.ask(request)
+        except RequirementMissing as error:
+            raise Refusal(str(error), stage) from error
+        except WorkerFailed as error:
+            self._stop()
+            raise Refusal(str(error), stage, crashed=True) from error
+        if "refused" in answer:
+            raise Refusal(answer["refused"], stage)
+        return answer
+
+    def _environment(self) -> dict[str, str]:
+        """The variables of its process: its own programs first, no other Python's packages."""
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        programs = os.pathsep.join((str(self._python.parent), kept.get("PATH", os.defpath)))
+        return {**kept, "PATH": programs, "OMP_NUM_THREADS": str(self._threads)}
+
+    def _stop(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+
+def _digest(model: bytes | Path) -> str:
+    data = model if isinstance(model, bytes) else model.read_bytes()
+    return hashlib.sha256(data).hexdigest()
+
+
+def _copy(model: bytes | Path, target: Path) -> None:
+    """Write ``model`` to ``target``, with its external data in it."""
+    if isinstance(model, bytes):
+        target.write_bytes(model)
+        return
+    import onnx
+
+    onnx.save_model(onnx.load(model), target)

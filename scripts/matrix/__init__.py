@@ -1,0 +1,1 @@
+"""The layers of the target matrix, and the runs of toolchains on them."""

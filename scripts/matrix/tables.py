@@ -1,0 +1,108 @@
+"""The pages of ``docs/`` that are made from the records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from .forms import FORMS
+from .record import EXPORTED, Record, Run
+from .runs import SPELLINGS
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "targets-matrix.md"
+_SIGNS: Mapping[str, str] = {
+    "right": "R",
+    "converted": "C",
+    "refused": "X",
+    "misread": "**W**",
+    "crashed": "D",
+}
+_HEAD = """# What toolchains do with upsampling layers
+
+`python scripts/target_matrix.py --tables` writes this page from the runs that are recorded in
+`tests/targets/recorded`, one file a target, with the words of the toolchain for each refusal.
+`python scripts/target_matrix.py NAME` repeats the runs of a target whose toolchain is installed
+(`deployconv target install NAME`).
+
+Each of the 43 *forms* is a model of one layer (`scripts/matrix/forms.py`). It is converted and, on
+the CPU or in a simulator, run. Then the output is compared with that of onnxruntime. *Right* is
+within 1e-4 of the largest value (1e-3 for MNN, 1e-2 where a device computes in float16, and a
+quantization step more for quantized forms). For devices of 8 bits the root mean square of the
+difference is below 0.3: that finds wrong pixels, and not the rounding of a calibration.
+
+## Before and after
+
+| target | toolchain | run | as exported | `rewrite` | `rewrite --target NAME` |
+| --- | --- | --- | --- | --- | --- |
+"""
+_FORMS = """
+## By form
+
+As exported, and after `rewrite --target NAME`. R right, X refused, **W** computed wrong without a
+word, D the process died; one sign where both are the same.
+
+"""
+_SPELLED = """
+## By form and shuffle
+
+Right, of those that can be written so.
+
+"""
+_NOT_RUN = """
+## Not run
+
+"""
+
+
+def page(records: Mapping[str, Record]) -> str:
+    """The whole page."""
+    run = {name: record for name, record in records.items() if record.runs}
+    idle = {name: record for name, record in records.items() if not record.runs}
+    lines = [_HEAD + "\n".join(map(_summary, run.values())), _FORMS + "\n".join(_forms(run))]
+    lines.append(_SPELLED + "\n".join(_spelled(run)))
+    if idle:
+        rows = (f"- {name}: {record.not_run}" for name, record in idle.items())
+        lines.append(_NOT_RUN + "\n".join(rows))
+    return "\n".join(lines) + "\n"
+
+
+def _summary(record: Record) -> str:
+    counts = (_counted(record, spelling) for spelling in (EXPORTED, "default", "target"))
+    return f"| `{record.target}` | {record.version} | {record.date} | {' | '.join(counts)} |"
+
+
+def _counted(record: Record, spelling: str) -> str:
+    """How often each outcome is: ``38 right, 4 refused, 1 wrong``."""
+    found: Counter[str] = Counter(run.outcome for run in record.runs if run.spelling == spelling)
+    names = {"misread": "wrong", "crashed": "died"}
+    return ", ".join(f"{found[one]} {names.get(one, one)}" for one in _SIGNS if found[one]) or "-"
+
+
+def _forms(records: Mapping[str, Record]) -> Iterator[str]:
+    yield f"| form | {' | '.join(records)} |"
+    yield f"| --- |{' --- |' * len(records)}"
+    for form in FORMS:
+        cells = (
+            _change(record.of(form, EXPORTED), record.of(form, "target"))
+            for record in records.values()
+        )
+        yield f"| {form} | {' | '.join(cells)} |"
+
+
+def _change(before: Run | None, after: Run | None) -> str:
+    signs = [_SIGNS[run.outcome] for run in (before, after) if run is not None]
+    return " ".join(dict.fromkeys(signs)) or "-"
+
+
+def _spelled(records: Mapping[str, Record]) -> Iterator[str]:
+    yield f"| target | {' | '.join(SPELLINGS)} |"
+    yield f"| --- |{' --- |' * len(SPELLINGS)}"
+    for name, record in records.items():
+        cells = (_share(record.runs, spelling) for spelling in SPELLINGS)
+        yield f"| `{name}` | {' | '.join(cells)} |"
+
+
+def _share(runs: Iterable[Run], spelling: str) -> str:
+    outcomes = [run.outcome for run in runs if run.spelling == spelling]
+    return f"{outcomes.count('right')} of {len(outcomes)}" if outcomes else "-"

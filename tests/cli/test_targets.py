@@ -1,0 +1,145 @@
+"""``deployconv targets``, and ``--target`` on the other commands."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import onnx
+import pytest
+
+from deployconv.cli import main
+from deployconv.targets.catalogue import target_names
+from tests.build import conv_transpose, integers
+from tests.runtimes.rtx import MODELS
+from tests.targets.npu import NPU, dcgan, written
+
+UNET = str(MODELS / "unet_decoder.onnx")
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
+    assert main(list(arguments)) == status
+    return capsys.readouterr().out
+
+
+def test_a_list_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, "targets").splitlines()
+    assert [line.split()[0] for line in lines[1 : 1 + len(target_names())]] == list(target_names())
+    assert any("onnxruntime, CPU" in line and "installed" in line for line in lines)
+    document = json.loads(printed(capsys, "targets", "--json"))
+    assert [one["name"] for one in document["targets"]] == list(target_names())
+    assert document["schema_version"] == 1
+
+
+def test_one_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = printed(capsys, "targets", "iree")
+    assert "held against: 3.13.0 (recorded runs of 43 layers" in shown
+    assert "- DepthToSpace in mode DCR: any block size" in shown
+    assert (
+        "operator ConvTranspose, asymmetric pads: is refused (import), it is rewritten: " in shown
+    )
+    (one,) = json.loads(printed(capsys, "targets", "iree", "--json"))["targets"]
+    assert one["rules"][0]["when"] == {"operator": "ConvTranspose", "asymmetric_pads": True}
+
+
+def test_a_file_in_plain_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = printed(capsys, "targets", written(tmp_path, NPU))
+    assert shown.startswith("npu: an NPU with five operators\n")
+    assert "- operators: Concat, Conv, Relu, Reshape, Transpose\n" in shown
+    assert "- tensors of at most 4 dimensions\n" in shown
+    assert "- not a Slice that crops the result\n" in shown
+
+
+def test_inspect(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = printed(capsys, "inspect", UNET, "--target", "rk3588")
+    assert "would be kept - slower-on-target: rk3588: " in shown
+    assert shown.count("a ConvTranspose of stride 2 runs as it is") == 2  # one for each site
+    assert "this is what rewrite for rk3588 would do; nothing was changed" in shown
+    document = json.loads(printed(capsys, "inspect", UNET, "--target", "rk3588", "--json"))
+    (target,) = document["targets"]
+    assert (target["name"], target["version"]) == ("rk3588", "rknn-toolkit2 2.5.0")
+    (said,) = document["sites"][0]["targets"]
+    assert (said["verdict"], said["action"]) == ("fits", "keep")
+    assert said["source"].startswith("recorded run")
+    assert "target" not in document
+
+
+def test_rewrite_says_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tmp_path / "dcgan.onnx"
+    onnx.save(dcgan("Tanh"), model)
+    before = sha256(model.read_bytes()).hexdigest()
+    target = written(tmp_path, NPU)
+    assert main(["rewrite", str(model), "--target", target, "--no-bench"]) == 0
+    captured = capsys.readouterr()
+    left = "npu: left in the model: Tanh, which npu does not take"
+    assert captured.err == f"deployconv: warning: {left}\n"
+    output = tmp_path / "dcgan.deploy.onnx"
+    output.unlink()
+    strict = ["rewrite", str(model), "--target", target, "--strict", "--json"]
+    assert main(strict) == 1
+    captured = capsys.readouterr()
+    assert f"--strict: {left}: nothing was written" in captured.err
+    assert json.loads(captured.out)["targets"][0]["misfits"][0]["code"] == "operator"
+    assert not output.exists()
+    assert sha256(model.read_bytes()).hexdigest() == before
+
+
+def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(dcgan(), tmp_path / "good.onnx")
+    onnx.save(dcgan("Tanh"), tmp_path / "left.onnx")
+    target = written(tmp_path, NPU)
+    shown = printed(capsys, "check", str(tmp_path), "--target", target)
+    assert "2 models: 2 passed" in shown
+    shown = printed(capsys, "check", str(tmp_path), "--target", target, "--strict", status=1)
+    assert "Tanh, which npu does not take" in shown
+    document = json.loads(printed(capsys, "check", str(tmp_path), "--target", target, "--json"))
+    assert [len(one["targets"][0]["misfits"]) for one in document["models"]] == [0, 1]
+
+
+def test_a_layer_that_its_target_takes_is_no_failure_of_strict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "up.onnx"
+    onnx.save(conv_transpose(integers(2, 3, 2, 2), (4, 5), strides=[2, 2]), model)
+    call = ["rewrite", str(model), "--dry-run", "--no-bench", "--strict"]
+    shown = printed(capsys, *call, "--target", "rk3588")
+    assert "kept - slower-on-target" in shown
+    bf16 = written(
+        tmp_path,
+        '[[layers]]\nwhen = {stride = 2}\nverdict = "refused"\n'
+        'action = "keep"\ntext = "in no form"\n',
+    )
+    assert main([*call, "--target", bf16]) == 1
+    assert "--strict: left alone: main/up" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["inspect", "rewrite", "check", "build"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("openvno", "--target openvno: there is no such target: did you mean openvino?"),
+        ("missing.toml", "--target missing.toml: no such file"),
+        ("wrong.toml", "wrong.toml, line 2: 'takes.max_rnk' is no key of a target: did you mean"),
+    ],
+)
+def test_a_target_that_there_is_not(
+    command: str,
+    given: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "[takes]\nmax_rnk = 4\n", "wrong.toml")
+    assert main([command, UNET, "--target", given]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"deployconv: error: {message}")
+    assert captured.err.count("\n") == 1
+
+
+def test_build_has_no_compiler_of_most_targets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", UNET, "--target", "imx500"]) == 3
+    assert "--target imx500: deployconv drives no compiler of it" in capsys.readouterr().err
