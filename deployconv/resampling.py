@@ -75,7 +75,7 @@ class Interpolation:
         one, two, three, four, five, eight = map(np.float32, (1, 2, 3, 4, 5, 8))
         if self.mode == "linear":
             return max(0.0, float(one - d))
-        if d <= 1:
+        if d < 1 or (d == 1 and not self.antialias):
             return float(((a + two) * d - (a + three)) * d * d + one)
         if self.antialias:
             return float((((d - five) * d + eight) * d - four) * a) if d < two else 0.0
@@ -216,10 +216,11 @@ def _interpolated(row: Array, position: float, scale: float, how: Interpolation)
     last = len(row) - 1
     if how.mode == "linear":
         position = min(max(position, 0.0), float(last))
-    begin = floor(position) - how.support + 1
+    below = floor(position)
+    begin, beyond = below - how.support + 1, np.float32(position) - np.float32(below)
     total = 0.0
     for at in range(begin, begin + 2 * how.support):
-        weight = how.weight(at - position)
+        weight = how.weight(float(np.abs(beyond - np.float32(at - below))))
         if how.exclude_outside and not 0 <= at <= last:
             continue
         row[min(max(at, 0), last)] += weight

@@ -66,6 +66,7 @@ ShuffleName = Literal[
     "two-step",
     "col2im",
     "channels-last",
+    "by-axis",
     "concat",
     "masks",
 ]

@@ -41,7 +41,7 @@ SHUFFLES: tuple[Shuffle, ...] = (
     "two-step",
     "col2im",
     "channels-last",
-    *("dcr-steps", "crd-steps", "concat", "masks"),
+    *("dcr-steps", "crd-steps", "by-axis", "concat", "masks"),
 )
 
 TORCH: dict[int, Callable[..., torch.Tensor]] = {

@@ -28,7 +28,7 @@ CASES = int(os.environ.get("QUANTIZED_CASES", "450"))
 
 SHUFFLES: tuple[Shuffle, ...] = (
     *("auto", "crd", "transpose", "two-step", "channels-last"),
-    *("dcr-steps", "crd-steps", "concat", "masks"),
+    *("dcr-steps", "crd-steps", "by-axis", "concat", "masks"),
 )
 
 TORCH = {

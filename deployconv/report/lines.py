@@ -12,6 +12,7 @@ from deployconv.results import (
     BatchReport,
     Candidate,
     Compilation,
+    Conversion,
     DlaNote,
     Latency,
     ModelDifference,
@@ -361,12 +362,18 @@ def _built(built: TargetBuild) -> str:
     if not built.builds:
         return "fails"
     if built.conversion is not None:
-        cycles = built.conversion.notes.get("cycles", built.conversion.notes.get("multiplications"))
-        unit = "cycles" if "cycles" in built.conversion.notes else "multiplications"
-        counted = f" ({cycles:,} {unit})" if isinstance(cycles, int) else ""
+        noted = _noted(built.conversion)
         computed = "is right" if built.conversion.outputs else "converts"
-        return f"{'is wrong' if built.misread else computed}{counted}"
+        return f"{'is wrong' if built.misread else computed}{f' ({noted})' if noted else ''}"
     return "builds" if built.kernels is None else f"builds ({count(built.kernels, 'kernel')})"
+
+
+def _noted(conversion: Conversion) -> str:
+    """What a toolchain counted: ``25,600 cycles, 2 operators on the CPU``."""
+    notes = conversion.notes
+    counted = [f"{notes[unit]:,} {unit}" for unit in ("cycles", "multiplications") if unit in notes]
+    on_cpu = str(notes.get("cpu", "")).split()
+    return ", ".join([*counted, *([f"{count(on_cpu, 'operator')} on the CPU"] if on_cpu else [])])
 
 
 def _severity(output: OutputParity) -> tuple[bool, bool, float]:

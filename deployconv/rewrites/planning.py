@@ -25,7 +25,7 @@ from deployconv.match import (
     UpsampleSite,
     find_sites,
 )
-from deployconv.options import LayerRequest, RewriteOptions
+from deployconv.options import LayerRequest, RewriteOptions, Shuffle
 from deployconv.results import Reason, SiteReport, Status
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.chain import chain_after
@@ -63,6 +63,7 @@ class PlannedSite:
             is left alone or belongs to another rewrite.
         joined: id of the site whose rewrite replaces this one too.
         required: True if it is rewritten even if that is slower.
+        shuffles: the shuffles that a target names for it; empty for any.
         selected: False if an option or a target asks to leave it alone.
     """
 
@@ -72,6 +73,7 @@ class PlannedSite:
     rewrite: Rewrite | None = None
     joined: str | None = None
     required: bool = False
+    shuffles: tuple[Shuffle, ...] = ()
     selected: bool = True
 
     @property
@@ -207,7 +209,7 @@ def _planning(
         elif not keep_others and item.rewrite is not None and not item.required:
             made = _kept_as_faster(item, options)
         report = replace(made.report, targets=item.report.targets)
-        sites.append(replace(made, report=report, required=item.required))
+        sites.append(replace(made, report=report, required=item.required, shuffles=item.shuffles))
     warnings = (*_fallbacks(sites, options), *_requantized(sites), *_dequantized(sites))
     return Planning(seen, options, tuple(sites), default, warnings)
 
@@ -242,7 +244,7 @@ def _plan(site: Site, request: LayerRequest, options: RewriteOptions, seen: View
     The result has no rewrite if there is none; it then has the reason.
     """
     planned = _plan_form(site, request, options, seen)
-    for form, shuffle in request.preferred if planned.rewrite is not None else ():
+    for form, shuffle in request.preferred if planned.selected else ():
         way = replace(request, form=form, shuffle=shuffle)
         preferred = _plan_form(site, way, options, seen)
         if preferred.rewrite is not None and _is_as_asked(preferred.rewrite, way):
@@ -252,6 +254,7 @@ def _plan(site: Site, request: LayerRequest, options: RewriteOptions, seen: View
         planned,
         report=replace(planned.report, targets=request.targets),
         required=request.required and planned.rewrite is not None,
+        shuffles=tuple(shuffle for _, shuffle in request.preferred if shuffle != "auto"),
     )
 
 

@@ -16,6 +16,7 @@ name               nodes                                                   needs
 ``col2im``         Reshape, Col2Im with stride = block; its pads may crop  opset 18, float
 ``channels-last``  Transpose to channels-last, Reshape, Transpose of       group 1, static or 1-D
                    whole runs of channels, Reshape, Transpose back
+``by-axis``        as ``two-step``, sizes that are not known by a 0        static batch
 ``concat``         Split into phases, Concat and Reshape for each axis     group 1, static sizes
 ``masks``          Split into phases, nearest Resize of each, Mul with a   group 1, static sizes
                    constant mask, Add
@@ -23,9 +24,9 @@ name               nodes                                                   needs
 
 ``channels-last`` is for integer layers: onnxruntime runs an integer Conv channels-last, so the
 outer two Transposes cancel with those that it puts around the Conv. ``dcr-steps``, ``crd-steps``,
-``concat`` and ``masks`` are for targets that lack what the others need (`Restrictions`). ``concat``
-and ``masks`` join images of one phase each: with one Conv per phase they need no Split, and fit
-with groups too.
+``by-axis``, ``concat`` and ``masks`` are for targets that lack what the others need
+(`Restrictions`). ``concat`` and ``masks`` join images of one phase each: with one Conv per phase
+they need no Split, and fit with groups too.
 
 A new shuffle is one function that writes it and one row of `SHUFFLES`.
 """
@@ -278,6 +279,25 @@ def _write_two_step(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.T
     return emitter.reshape(tensor, [-1, layout.channels, *merged])
 
 
+def _write_by_axis(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
+    rank, unknown = layout.rank, [0] * layout.rank
+    for axis in reversed(range(rank)):
+        stride = layout.stride[axis]
+        if stride == 1:
+            continue
+        # [images * s, 1, m_1 .. m_n] -> [images, other axes, m, s] -> [images, other axes, m * s]
+        phased = emitter.reshape(tensor, [-1, stride, *unknown])
+        others = [2 + other for other in range(rank) if other != axis]
+        order = [0, *others, 2 + axis, 1]
+        moved = emitter.add("Transpose", [phased], "shuffle", perm=order)
+        merged = emitter.reshape(moved, [*unknown, -1])
+        if axis < rank - 1:
+            back = [0, *range(1, axis + 1), rank, *range(axis + 1, rank)]
+            merged = emitter.add("Transpose", [merged], perm=back)
+        tensor = emitter.unsqueeze(merged, [1])
+    return emitter.reshape(tensor, [-1, layout.channels, *unknown])
+
+
 def _write_channels_last(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
     rank, channels = layout.rank, layout.channels
     behind, front = [0, *range(2, rank + 2), 1], [0, rank + 1, *range(1, rank + 1)]
@@ -420,6 +440,12 @@ _ROWS = (
         search_rank=-1,
         integer_rank=0,
         integers_only=True,
+    ),
+    Shuffle(
+        "by-axis",
+        _write_by_axis,
+        fits=lambda layout: bool(layout.batch),
+        min_opset=5,
     ),
     Shuffle(
         "concat",

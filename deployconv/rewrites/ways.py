@@ -32,8 +32,8 @@ RESAMPLE_FORMS = ("matrix", *PHASE_FORMS)
 _WITHOUT_SHUFFLE: tuple[Form, ...] = ("matrix", "normalised")
 """Forms in which no shuffle is written."""
 _Plan = Callable[[Form, Shuffle], Rewrite | Reason]
-_Way = tuple[str, Rewrite | Reason]
-"""The name of a form and its rewrite, or the reason why there is none."""
+_Way = Rewrite | Reason
+"""The rewrite of a layer in one form, or the reason why there is none."""
 
 
 def plan_form(site: UpsampleSite, form: Form, shuffle: Shuffle) -> Rewrite | Reason:
@@ -56,12 +56,12 @@ def first_form(request: LayerRequest, restrictions: Restrictions, plan: _Plan) -
 
 
 def _forms(request: LayerRequest, restrictions: Restrictions, plan: _Plan) -> Iterator[_Way]:
-    """All forms of a layer with their names, the one that was asked for and the cheapest first."""
+    """All forms of a layer, the one that was asked for and the cheapest first."""
     seen = set()
     for form, shuffle in _ways(request, restrictions):
         planned = plan(form, shuffle)
         if isinstance(planned, Reason):
-            yield form, planned
+            yield planned
             if form == request.form == "normalised":
                 return  # the layer is to stay
             continue
@@ -70,7 +70,7 @@ def _forms(request: LayerRequest, restrictions: Restrictions, plan: _Plan) -> It
         gave_way = made.shuffle not in (None, shuffle) and shuffle != "auto"
         if key not in seen and not gave_way and (form not in MAY_NOT_FIT or form == made.form):
             seen.add(key)
-            yield ", ".join(name for name in key[:2] if name), planned
+            yield planned
 
 
 def _ways(request: LayerRequest, restrictions: Restrictions) -> Iterator[tuple[Form, Shuffle]]:
@@ -95,25 +95,21 @@ def resampled(site: ResampleSite, request: LayerRequest) -> Rewrite | Reason:
     planned = plan_resample(site, request.form, request.shuffle)
     if site.restrictions == UNRESTRICTED:
         return planned
-    return first_within(
-        [(request.form, planned), *_resamples(site, request.form)], site.restrictions
-    )
+    return first_within([planned, *_resamples(site, request.form)], site.restrictions)
 
 
 def _resamples(site: ResampleSite, asked: Form) -> Iterator[_Way]:
-    """All forms of a Resize with their names, the one that was asked for first."""
+    """All forms of a Resize, the one that was asked for first."""
     if asked not in PHASE_FORMS:
-        yield "matrix", plan_products(site)
+        yield plan_products(site)
     borders: tuple[Border, ...] = ("pad", "slices")
     names = [row.name for row in in_order_of_cost(site.restrictions)]
     forms = sorted(PHASE_FORMS, key=lambda form: form != asked)
     for form, border, name in product(forms, borders, names):
         planned = plan_phases(site, form, name, border)
-        if isinstance(planned, Reason):
-            yield form, planned
-        elif planned.summary.shuffle in (None, name):
-            yield f"{form}, {name}", planned
-    yield "matrix", plan_products(site)
+        if isinstance(planned, Reason) or planned.summary.shuffle in (None, name):
+            yield planned
+    yield plan_products(site)
 
 
 def reencoded(site: ShuffleSite, request: LayerRequest) -> Rewrite | Reason:
@@ -138,12 +134,12 @@ def reencoded(site: ShuffleSite, request: LayerRequest) -> Rewrite | Reason:
     names = dict.fromkeys((request.shuffle, *(row.name for row in in_order_of_cost(restrictions))))
     encoded = [(name, plan_reshuffle(site, name)) for name in names]
     possible: list[_Way] = [
-        (name, one)
+        one
         for name, one in encoded
         if not isinstance(one, Reason) and name in ("auto", one.shuffle)
     ]
     possible += _phase_by_phase(site)
-    return first_within(possible or [("auto", planned)], restrictions)
+    return first_within(possible or [planned], restrictions)
 
 
 def _phase_by_phase(site: ShuffleSite) -> Iterator[_Way]:
@@ -154,4 +150,4 @@ def _phase_by_phase(site: ShuffleSite) -> Iterator[_Way]:
             joint = replace(layer, restrictions=site.restrictions)
             planned = plan_conv(joint, "split", row.name)
             if not isinstance(planned, Reason) and planned.form == "split":
-                yield f"split, {planned.shuffle}", planned
+                yield planned

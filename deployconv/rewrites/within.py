@@ -63,22 +63,20 @@ def broken_by_nodes(nodes: Sequence[gs.Node], restrictions: Restrictions) -> tup
     return tuple(dict.fromkeys(found))
 
 
-def first_within(
-    plans: Iterable[tuple[str, Rewrite | Reason]], restrictions: Restrictions
-) -> Rewrite | Reason:
+def first_within(plans: Iterable[Rewrite | Reason], restrictions: Restrictions) -> Rewrite | Reason:
     """The first of several ways to write a layer that ``restrictions`` allow.
 
     Args:
-        plans: the name of each way, and its rewrite or the reason why there is none.
+        plans: the rewrite of each way, or the reason why there is none.
         restrictions: what may be written.
 
     Returns:
         The rewrite; or a reason that names the way that needs the least besides what is allowed,
         and what that is.
     """
-    nearest: tuple[str, tuple[str, ...]] | None = None
+    nearest: tuple[Rewrite, tuple[str, ...]] | None = None
     refused: Reason | None = None
-    for name, planned in plans:
+    for planned in plans:
         if isinstance(planned, Reason):
             refused = refused or planned
             continue
@@ -86,11 +84,12 @@ def first_within(
         if not broken:
             return planned
         if nearest is None or len(broken) < len(nearest[1]):
-            nearest = name, broken
+            nearest = planned, broken
     if nearest is None:
         assert refused is not None
         return refused
-    name, broken = nearest
+    closest, broken = nearest
+    name = ", ".join(filter(None, (closest.summary.form, closest.summary.shuffle)))
     text = f"the target takes none of its forms: '{name}' comes closest and needs"
     return Reason("target-restrictions", f"{text} {', '.join(broken)}")
 
@@ -146,12 +145,12 @@ def _write_out(
     made = shapes.get(node.outputs[0].name)
     if target is None or made is None:
         return
-    barred = {0: not restrictions.reshape_zero, -1: not restrictions.reshape_minus_one}
+    refused = {0: not restrictions.reshape_zero, -1: not restrictions.reshape_minus_one}
     sizes = [
-        size if barred.get(stated) and size is not None else stated
+        size if refused.get(stated) and size is not None else stated
         for stated, size in zip(target, made, strict=True)
     ]
-    if barred[0] and -1 not in sizes and sizes.count(0) == 1:
+    if refused[0] and -1 not in sizes and sizes.count(0) == 1:
         sizes[sizes.index(0)] = -1
     if sizes == target:
         return

@@ -88,7 +88,7 @@ class Candidates:
         """Every form of one site that is worth timing; none if it is not to be rewritten."""
         if planned.id not in self._offered:
             options = self._options(planned)
-            if planned.site.restrictions != UNRESTRICTED:
+            if planned.site.restrictions != UNRESTRICTED or planned.shuffles:
                 options = _allowed(options, planned)
             self._offered[planned.id] = tuple(options)
         return self._offered[planned.id]
@@ -124,7 +124,12 @@ class Candidates:
 def _allowed(options: Iterable[Option], planned: PlannedSite) -> list[Option]:
     """The forms whose nodes may be written, with the planned one, which need not be among them."""
     limits, portable = planned.site.restrictions, planned.rewrite
-    found = [option for option in options if not broken_by(option.rewrite, limits)]
+    found = [
+        option
+        for option in options
+        if not planned.shuffles or option.rewrite.summary.shuffle in (None, *planned.shuffles)
+        if not broken_by(option.rewrite, limits)
+    ]
     if portable is None or portable.summary in [option.rewrite.summary for option in found]:
         return found
     form, shuffle = portable.summary.form, portable.summary.shuffle

@@ -204,6 +204,14 @@ def _batch(site: Site) -> Value:
     return getattr(site.conv if isinstance(site, ConcatSite) else site, "batch", None)
 
 
+def _scale_per_channel(site: Site) -> Value:
+    upsample = _upsample(site)
+    if upsample is None:
+        return None
+    quantized = upsample.weight.quantized
+    return quantized is not None and quantized.scale.size > 1
+
+
 def _bias(site: Site) -> Value:
     upsample = _upsample(site)
     return None if upsample is None else upsample.bias is not None
@@ -254,6 +262,9 @@ FACTS: Mapping[str, Fact] = {
     "dtype": Fact(str, lambda site: site.dtype, "element type of the weight, as it is stored"),
     "quantized": Fact(
         bool, lambda site: site.has_integer_weight, "the weight is integers in Q/DQ format"
+    ),
+    "scale_per_channel": Fact(
+        bool, _scale_per_channel, "the integers of the weight have several scales"
     ),
     "stride": Fact(int, _axes("stride", max), "the largest stride"),
     "least_stride": Fact(int, _axes("stride", min), "the smallest stride"),

@@ -144,10 +144,10 @@ class TrilinearDecoder(nn.Module):
 
 
 class Descriptors(nn.Module):
-    """Grey image ``[N, 1, H, W]`` -> unit descriptors ``[N, width, H, W]``.
+    """Grey image ``[N, 1, H, W]`` -> descriptors ``[N, width, H, W]``.
 
-    DeTone et al. 2018 (SuperPoint): a small encoder to an eighth of the size, descriptors there,
-    bicubic x8, and each pixel divided by its length.
+    DeTone et al. 2018 (SuperPoint): a small encoder to an eighth of the size, descriptors of length
+    1 there, bicubic x8.
     """
 
     def __init__(self, width: int = 256) -> None:
@@ -161,5 +161,5 @@ class Descriptors(nn.Module):
         self.body = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> Tensor:
-        x = F.interpolate(self.body(image), scale_factor=8.0, mode="bicubic", align_corners=False)
-        return F.normalize(x, dim=1)
+        x = F.normalize(self.body(image), dim=1)
+        return F.interpolate(x, scale_factor=8.0, mode="bicubic", align_corners=False)

@@ -199,6 +199,28 @@ def test_sizes_that_would_have_to_be_computed_are_refused() -> None:
     assert form_and_shuffle(square, Restrictions(**NUMBERS)) == "pad, dcr"  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("strides", "sizes"),
+    [
+        ((2,), (None,)),
+        ((2, 2), (None, None)),
+        ((3, 2), (None, 4)),
+        ((1, 2), (None, None)),
+        ((2, 3, 2), (None, 3, None)),
+    ],
+)
+def test_dynamic_sizes_without_more_dimensions_or_computed_sizes(
+    strides: Sequence[int], sizes: Sequence[Size]
+) -> None:
+    original = layer(strides, sizes, batch=1)
+    operators = "Conv Reshape Transpose Unsqueeze Slice"
+    limits = only(operators, max_rank=max(3, 2 + len(strides)), computed_shapes=False)
+    for more in (0, 3):
+        feeds = {"x": integers(1, 4, *(size or 2 + at + more for at, size in enumerate(sizes)))}
+        (site,), _ = limited(original, limits, feeds)
+        assert site.shuffle == ("channels-last" if len(strides) == 1 else "by-axis")
+
+
 @pytest.mark.parametrize("strides", [(2,), (2, 2), (3, 2), (4, 4), (2, 2, 1)])
 @pytest.mark.parametrize("extra", [0, 1])
 @pytest.mark.parametrize("pads", [0, 1, 5])

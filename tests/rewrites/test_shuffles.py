@@ -24,7 +24,7 @@ from tests.build import (
 STATIC: dict[int, tuple[int, ...]] = {1: (7,), 2: (5, 6), 3: (3, 4, 5)}
 SHUFFLES: tuple[Shuffle, ...] = (
     *("dcr", "crd", "transpose", "two-step", "col2im", "channels-last"),
-    *("dcr-steps", "crd-steps", "concat", "masks"),
+    *("dcr-steps", "crd-steps", "by-axis", "concat", "masks"),
 )
 STEPS: dict[Shuffle, str] = {"dcr-steps": "dcr", "crd-steps": "dcr"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from matrix.forms import FORMS
 from ml_dtypes import bfloat16
-from onnx import ModelProto
+from onnx import AttributeProto, ModelProto, helper, numpy_helper
 
+import deployconv
 from deployconv.graph.load import load
 from deployconv.graph.view import view
 from deployconv.match import Site, find_sites
@@ -19,8 +21,8 @@ from deployconv.restrictions import UNRESTRICTED, Restrictions
 from deployconv.targets.catalogue import target_names
 from deployconv.targets.facts import FACTS, facts_of
 from deployconv.targets.profile import Profile, Rule, Takes, read_profile
-from deployconv.targets.rules import TargetRules, intersection, judge, rules_for
-from tests.build import conv_transpose, integers
+from deployconv.targets.rules import TargetRules, agreed, intersection, judge, rules_for
+from tests.build import FLOAT, conv_transpose, graph, integers, model, node, tensor, value
 
 
 def only_site(model: ModelProto) -> Site:
@@ -70,7 +72,7 @@ def test_facts(form: str, expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "odd"),
+    ("proto", "odd"),
     [
         (transposed(3, 3, output_shape=[8, 12]), True),
         (transposed(4, 4, output_shape=[8, 12]), False),
@@ -79,8 +81,8 @@ def test_facts(form: str, expected: dict[str, Any]) -> None:
         (transposed(3, 3), False),
     ],
 )
-def test_odd_output_shape(model: ModelProto, odd: bool) -> None:
-    assert facts_of(only_site(model))["odd_output_shape"] is odd
+def test_odd_output_shape(proto: ModelProto, odd: bool) -> None:
+    assert facts_of(only_site(proto))["odd_output_shape"] is odd
 
 
 def test_depthwise_is_a_matter_of_the_input_channels() -> None:
@@ -189,6 +191,77 @@ text = "groups"
     assert preferred(transposed(4, 4, pads=[1] * 4)) == ["normalised", "transpose", "pad dcr"]
     assert preferred(transposed(4, 4, pads=[1] * 4, group=2)) == ["transpose", "pad dcr"]
     assert preferred(transposed(4, 4, group=2)) == ["pad dcr", "transpose"]
+
+
+def test_a_depth_to_space_that_its_target_leaves_to_the_cpu_is_written_otherwise() -> None:
+    (site,) = deployconv.inspect(FORMS["d2s_dcr"].model(), target="ethos-u55").sites
+    assert (site.status, site.shuffle) == ("rewritten", "two-step")
+
+
+def test_a_size_of_zero_in_a_reshape_is_a_fault_of_the_layer_as_exported() -> None:
+    proto = FORMS["ps_6d"].model()
+    for held in proto.graph.initializer:
+        if held.name == "split":
+            sizes = numpy_helper.to_array(held).copy()
+            sizes[0] = 0
+            held.CopyFrom(numpy_helper.from_array(sizes, held.name))
+    inspection = deployconv.inspect(proto, target="imx500")
+    (site,) = inspection.sites
+    assert (site.status, site.shuffle, site.targets[0].verdict) == (
+        *("rewritten", "transpose", "refused"),
+    )
+    assert inspection.targets[0].misfits == ()
+
+
+def test_attributes_that_are_parameters_of_a_function_are_not_known() -> None:
+    pads = AttributeProto(name="pads", type=AttributeProto.INTS, ref_attr_name="p")
+    proto = function_model(pads, p=[1, 1, 1, 1])
+    facts = facts_of(only_site(proto))
+    assert (facts["operator"], facts["padded"], facts["stride"]) == ("ConvTranspose", None, None)
+    for name in target_names():
+        (site,) = deployconv.inspect(proto, target=name).sites
+        assert site.reason is not None
+
+
+def function_model(*attributes: AttributeProto, **given: Any) -> ModelProto:
+    """A local function around one ConvTranspose, with ``attributes``, called with ``given``."""
+    up = node("ConvTranspose", ["a", "w"], ["c"], name="up", strides=[2, 2])
+    up.attribute.extend(attributes)
+    function = helper.make_function(
+        *("local", "Up", ["a", "w"], ["c"], [up], [helper.make_opsetid("", 17)]),
+        attributes=list(given),
+    )
+    body = graph(
+        [node("Up", ["x", "w"], ["y"], domain="local", **given)],
+        [value("x", FLOAT, [1, 2, 5, 6])],
+        [value("y", FLOAT, [None] * 4)],
+        [tensor("w", integers(2, 3, 4, 4))],
+    )
+    return model(body, domains=["local"], functions=[function])
+
+
+FOUR = ["pad transpose", "pad dcr", "crop transpose", "crop dcr"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (["dcr"], ["pad dcr"], ["pad dcr"]),
+        (
+            ["pad", "crop"],
+            ["transpose", "dcr"],
+            ["pad transpose", "pad dcr", "crop transpose", "crop dcr"],
+        ),
+        (["crd", "transpose"], ["dcr", "transpose"], ["transpose"]),
+        (["normalised", "dcr"], ["dcr"], ["dcr"]),
+        (["normalised"], ["normalised", "dcr"], ["normalised"]),
+        (["auto"], ["dcr"], ["dcr"]),
+    ],
+)
+def test_forms_of_two_targets(one: list[str], other: list[str], both: list[str]) -> None:
+    profiles = [profile(f"prefer = {json.dumps(given)}") for given in (one, other)]
+    found = agreed([each.prefer for each in profiles], profiles)
+    assert list(map(str, found)) == both
 
 
 def test_reasons_of_layers_that_stay() -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from matrix.forms import FORMS
 from onnx import ModelProto
 
 import deployconv
@@ -202,6 +203,19 @@ def test_what_is_needed_is_rewritten_under_every_policy() -> None:
         return deployconv.rewrite(model, target="mnn", backend="ort", **options).sites[0].status
 
     assert (status(odd), status(even)) == ("rewritten", "kept")
+
+
+def test_policies_choose_among_the_shuffles_that_a_target_names() -> None:
+    # Small kernels after a nearest Resize are worth a rewrite by every policy.
+    network = FORMS["nearest_conv3"].model()
+    network.opset_import[0].version = 18
+
+    def chosen(**options: str) -> str | None:
+        done = deployconv.rewrite(network, policy="cost", verify=False, bench=False, **options)
+        return done.sites[0].shuffle
+
+    assert chosen() == "col2im"
+    assert chosen(target="ncnn", backend="ort") in ("crd", "transpose", "two-step")
 
 
 def test_the_input_is_left_as_it_was(tmp_path: Path) -> None:
