@@ -19,8 +19,10 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import deployconv
 from deployconv.batch.progress import Progress
@@ -87,10 +89,9 @@ def write_zoo(folder: Path, number: int) -> None:
 @contextlib.contextmanager
 def cluster_of(workers: int) -> Iterator[str]:
     """A Dask cluster of processes with one thread each, on this machine; yields its address."""
-    from distributed import LocalCluster
-
+    distributed: Any = import_module("distributed")
     options = {"dashboard_address": ":0", "silence_logs": 50}
-    with LocalCluster(n_workers=workers, threads_per_worker=1, **options) as cluster:
+    with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, **options) as cluster:
         yield cluster.scheduler_address
 
 
