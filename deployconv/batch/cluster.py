@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any
 
 from deployconv.batch.attempt import Task, attempt, lost
-from deployconv.batch.jobs import Runs, Started
+from deployconv.batch.jobs import Runs, Started, import_all
 from deployconv.batch.remote import named_as
 from deployconv.batch.sources import Source
 from deployconv.errors import UsageError
@@ -161,23 +161,36 @@ def _run_in_a_process(task: Task, source: Source, threads: int, timeout: float) 
     """Run one model in a process of its own. The process of a worker may start no other kind."""
     call = pickle.dumps((task, source, threads))
     command = [sys.executable, "-m", __name__]
-    since = time.monotonic()
-    try:
-        done = subprocess.run(command, input=call, capture_output=True, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return lost(source, timeout, f"took longer than --timeout {timeout:g} and was ended")
-    if done.returncode:
-        message = f"its process ended early (status {done.returncode})"
+    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere) as process:
+        assert process.stdout is not None
+        process.stdout.read(len(_READY))  # the imports are not part of the model's time
+        since = time.monotonic()
+        try:
+            answer, _ = process.communicate(call, timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return lost(source, timeout, f"took longer than --timeout {timeout:g} and was ended")
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        message = f"its process ended early (status {process.returncode})"
         return lost(source, time.monotonic() - since, message)
-    run: ModelRun = pickle.loads(done.stdout)
+    run: ModelRun = pickle.loads(answer)
     return run
+
+
+_READY = b"ready"
 
 
 def _main() -> None:
     """Run the model that standard input names, and write its row to standard output."""
+    import_all()
+    output, sys.stdout = sys.stdout.buffer, sys.stderr
+    output.write(_READY)
+    output.flush()
     task, source, threads = pickle.loads(sys.stdin.buffer.read())
-    output = sys.stdout.buffer
-    sys.stdout = sys.stderr
     output.write(pickle.dumps(attempt(task, source, threads)))
 
 
