@@ -101,20 +101,19 @@ def measure(name: str, folder: Path, alone: float | None, **options: object) -> 
     The clock starts when the first model is done, so that the start of processes is not counted.
     """
     done: list[float] = []
+    own: list[float] = []
 
     def watch(progress: Progress) -> None:
         if progress.last is not None:
             done.append(time.perf_counter())
+            own.append(time.process_time())
 
     with Memory() as memory:
-        own = time.process_time()
         report = deployconv.check([folder], on_progress=watch, **options)  # type: ignore[arg-type]
-        own = time.process_time() - own
     rate = (len(done) - 1) / (done[-1] - done[0])
     first, last = memory.quarters()
     gain = "" if alone is None else f", {rate / alone:.2f} times one process"
-    work = sum(run.seconds for run in report.models) if name == "--jobs 1" else 0.0
-    overhead = max(0.0, (own - work)) / len(done) * 1e3
+    overhead = (own[-1] - own[0]) / (len(done) - 1) * 1e3
     statuses = {run.status for run in report.models}
     spare = "" if name == "--jobs 1" else f", parent {overhead:.2f} ms per model"
     print(
