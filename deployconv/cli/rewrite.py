@@ -6,51 +6,56 @@ import sys
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from deployconv.cli.parameters import (
-    arguments,
-    json_flag,
-    model_argument,
-    model_from,
-    with_options,
-)
+from deployconv.cli.many import call, one_model, run_many
+from deployconv.cli.parameters import json_flag, models_argument, with_options
 from deployconv.cli.terminal import progress, warn
 from deployconv.errors import CheckFailed, UsageError
-from deployconv.options import RewriteCommand
+from deployconv.options import BatchOptions, RewriteCommand
 
 if TYPE_CHECKING:
     from deployconv.results import Rewriting
 
 
 @click.command
-@model_argument
+@models_argument
 @with_options(RewriteCommand)
+@with_options(BatchOptions, "many")
 @json_flag
-def rewrite(model: Path, options: RewriteCommand, json: bool) -> None:
-    """Rewrite a model, prove and time the result, write it.
+def rewrite(
+    models: tuple[str, ...], options: RewriteCommand, many: BatchOptions, json: bool
+) -> int | None:
+    """Rewrite models, prove and time the results, write them.
 
-    MODEL is an ONNX model file, or - for standard input.
+    Each MODEL is an ONNX model file, a folder of them, or a glob; - is standard input.
     """
+    model = one_model(models, many)
     streamed = str(options.output) == "-"
+    if model is None:
+        if streamed:
+            raise UsageError("-o -: standard output takes one model: give -o FOLDER")
+        return run_many("rewrite", models, options, many, json=json)
     if streamed:
         _check_stream(json)
+        if many.timeout is not None:
+            raise UsageError("--timeout: not with -o -: name a file")
         options = replace(options, output=None)
     elif options.output is None and not options.dry_run:
         if str(model) == "-":
             raise UsageError("a model from standard input has no name: give -o OUT, or -o -")
         # A path without a name is a folder, which is refused when it is read.
+        from deployconv.batch.sources import default_output
+
         options = replace(options, output=default_output(model) if model.name else None)
-    from deployconv import api
 
     # Where the model goes to standard output, the report goes to standard error.
     with redirect_stdout(sys.stderr) if streamed else nullcontext():
         try:
             with progress(f"rewriting {model}") as advance:
-                done = api.rewrite(model_from(model), **arguments(options), on_progress=advance)
+                done = call("rewrite", model, options, many, on_progress=advance)
         except CheckFailed as failure:
             if failure.result is not None:
                 _show(failure.result, as_json=json)
@@ -58,6 +63,7 @@ def rewrite(model: Path, options: RewriteCommand, json: bool) -> None:
         if streamed and not options.dry_run:
             done = _streamed(done)
         _show(done, as_json=json)
+    return None
 
 
 def _check_stream(json: bool) -> None:
@@ -82,12 +88,6 @@ def _streamed(done: Rewriting) -> Rewriting:
     stdout.buffer.write(raw)
     stdout.buffer.flush()
     return replace(done, output=OutputFile("-", sha256(raw).hexdigest()))
-
-
-def default_output(model: Path) -> Path:
-    """Return the path beside ``model`` that is written: ``model.onnx`` to ``model.deploy.onnx``."""
-    stem = model.stem if model.suffix == ".onnx" else model.name
-    return model.with_name(f"{stem}.deploy.onnx")
 
 
 def _show(rewriting: Rewriting, *, as_json: bool) -> None:

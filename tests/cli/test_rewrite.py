@@ -9,8 +9,8 @@ from unittest.mock import ANY
 
 import pytest
 
+from deployconv.batch.sources import default_output
 from deployconv.cli import main
-from deployconv.cli.rewrite import default_output
 from deployconv.errors import CheckFailed
 from tests.cli.conftest import FakeApi
 from tests.report import samples
