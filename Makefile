@@ -54,7 +54,7 @@ $(VENV)/.installed-cpu: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo "installing deployconv with its runtimes, PyTorch and the developer tools into $(VENV)"
-	@$(PIP) --editable '.[cpu,rtx,openvino,tract,mnn,torch,report,dev]'
+	@$(PIP) --editable '.[cpu,rtx,openvino,tract,mnn,torch,report,cluster,dev]'
 	@touch $@
 
 $(VENV)/.installed-docs: pyproject.toml | $(BIN)/python

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from deployconv.errors import CheckFailed, DeployconvError, UsageError
 from deployconv.options import (
     DEFAULT_BENCH_SECONDS,
     DEFAULT_RUNTIME,
+    BatchOptions,
     BenchCommand,
     BuildCommand,
     CheckCommand,
@@ -33,15 +35,17 @@ from deployconv.options import (
     Shuffle,
     SiteOptions,
     VerifyCommand,
+    options_of,
     path_of,
 )
 from deployconv.results import (
+    BatchReport,
     BuildReport,
-    CheckReport,
     Displayed,
     Inspection,
     Latency,
-    ModelCheck,
+    ModelDifference,
+    ModelRun,
     Parity,
     Rewriting,
     Target,
@@ -51,6 +55,9 @@ from deployconv.runtimes import get_backend, get_runtime
 if TYPE_CHECKING:
     import onnx
 
+    from deployconv.batch.attempt import Task
+    from deployconv.batch.progress import Watcher
+    from deployconv.batch.sources import Source
     from deployconv.rewriting import Request
     from deployconv.runtimes.base import ModelSource
 
@@ -381,6 +388,22 @@ def bench(
     return latencies
 
 
+def diff(before: Model, after: Model) -> ModelDifference:
+    """Compare the nodes, the weights and the interface of two models; neither is run.
+
+    Args:
+        before: a file, its bytes, or a ModelProto.
+        after: the other model.
+
+    Raises:
+        UsageError, ModelError: the call or a model is at fault.
+    """
+    from deployconv.details.difference import difference_between
+    from deployconv.graph.load import load
+
+    return difference_between(load(before), load(after))
+
+
 def build(
     model: Model,
     *,
@@ -487,12 +510,17 @@ def check(
     seed: int = 0,
     strict: bool = False,
     report: str | Path | None = None,
-    on_result: Callable[[ModelCheck], None] | None = None,
-) -> CheckReport:
+    jobs: int = 1,
+    timeout: float | None = None,
+    resume: str | Path | None = None,
+    cluster: str | None = None,
+    on_result: Callable[[ModelRun], None] | None = None,
+    on_progress: Watcher | None = None,
+) -> BatchReport:
     """Rewrite and prove models in memory; nothing is written.
 
     Args:
-        paths: model files, or folders that are searched for ``*.onnx``, without
+        paths: model files, globs, or folders that are searched for ``*.onnx``, without
             ``*.deploy.onnx``.
         target: where the models will run, as for `rewrite`.
         backend: what runs the models; None as for `rewrite`.
@@ -502,14 +530,20 @@ def check(
         seed: seed of the random inputs.
         strict: a model with a site that is left alone fails.
         report: where to write a report of all models as one HTML file.
+        jobs: models that are worked on at once.
+        timeout: seconds after which a model is given up.
+        resume: the JSON document of an interrupted run, whose models are not run again.
+        cluster: URL of a Dask scheduler, whose workers run the models.
         on_result: called with each verdict as it is known.
+        on_progress: called with a `Progress` each time that a model is begun or done.
 
     Raises:
         UsageError: a path does not exist, a folder holds no model, or no model has an input that
             ``shape`` names.
         BackendUnavailable: the backend is not available.
+        Interrupted: Ctrl-C or a signal ended it; its ``report`` has the models that were done.
     """
-    from deployconv.gate import check_models, model_files
+    from deployconv.batch.sources import find_sources
 
     options = CheckCommand(
         target=_names(target),
@@ -520,24 +554,177 @@ def check(
         seed=seed,
         strict=strict,
         report=_path(report),
+        jobs=jobs,
+        timeout=timeout,
+        resume=_path(resume),
+        cluster=cluster,
     )
     _check_report(options.report)
     get_backend(_backend(options))  # a missing library is reported before any work
-    files = model_files(paths)
-    _check_names(options.shape or {}, files)
-    done = check_models(files, partial(_proved, options), on_result)
+    sources = find_sources(paths, urls=cluster is not None)
+    if cluster is None:
+        _check_names(options.shape or {}, [Path(source.path) for source in sources])
+    given = {one.name: getattr(options, one.name) for one in options_of(CheckCommand)}
+    shown = {name: value for name, value in given.items() if name not in _BATCH}
+    task = partial(_proved, options)
+    done = _run_models("check", shown, sources, task, options, on_result, on_progress)
     if options.report is not None:
-        from deployconv.report.document import of_check
+        from deployconv.report.document import of_batch
 
-        _write_report(options.report, of_check(done))
+        _write_report(options.report, of_batch(done))
     return done
 
 
-def _proved(options: CheckCommand, path: Path) -> Rewriting:
+def run_one(
+    command: Literal["inspect", "rewrite", "build"],
+    path: Path,
+    timeout: float,
+    output: Path | None = None,
+    **options: Any,
+) -> Inspection | Rewriting | BuildReport:
+    """Run `inspect`, `rewrite` or `build` in a process that is ended after ``timeout`` seconds.
+
+    Raises what the function does, or a DeployconvError if it took longer.
+    """
+    from deployconv.batch.attempt import result_of
+    from deployconv.batch.jobs import run_in_a_process
+    from deployconv.batch.sources import Source
+
+    source = Source(str(path), Path(path.name), None if output is None else str(output))
+    return result_of(run_in_a_process(partial(_one_of, command, options), source, timeout))
+
+
+def run_all(
+    command: Literal["inspect", "rewrite", "build"],
+    paths: Iterable[str | Path],
+    *,
+    output: str | Path | None = None,
+    jobs: int = 1,
+    timeout: float | None = None,
+    resume: str | Path | None = None,
+    cluster: str | None = None,
+    on_result: Callable[[ModelRun], None] | None = None,
+    on_progress: Watcher | None = None,
+    **options: Any,
+) -> BatchReport:
+    """Run `inspect`, `rewrite` or `build` on many models; one that fails does not stop the rest.
+
+    Args:
+        command: the function that is run on each model.
+        paths: model files, globs, or folders that are searched for ``*.onnx``, without
+            ``*.deploy.onnx``; for a ``cluster`` also URLs that fsspec reads.
+        output: the folder that `rewrite` writes to, with the tree of the folders in ``paths``;
+            None for ``model.deploy.onnx`` beside each model.
+        jobs: models that are worked on at once; one where times are measured.
+        timeout: seconds after which a model is given up.
+        resume: the JSON document of an interrupted run, whose models are not run again.
+        cluster: URL of a Dask scheduler, whose workers run the models.
+        on_result: called with each row as it is known.
+        on_progress: called with a `Progress` each time that a model is begun or done.
+        options: the keyword arguments of the function, for all models.
+
+    Raises:
+        UsageError: a path does not exist, or an option does not fit several models.
+        BackendUnavailable: the backend is not available.
+        Interrupted: Ctrl-C or a signal ended it; its ``report`` has the models that were done.
+    """
+    from deployconv.batch.sources import find_sources, is_url, place_of, with_outputs
+
+    many = BatchOptions(jobs=jobs, timeout=timeout, resume=_path(resume), cluster=cluster)
+    if cluster is not None:
+        options = _for_cluster(command, options)
+    page = _path(options.pop("report", None))
+    _check_report(page)
+    if options.get("engine") is not None:
+        raise UsageError("--engine: names one file for several models: build each by itself")
+    if command == "rewrite":
+        asked = RewriteCommand(
+            target=_names(options.get("target", ())), backend=options.get("backend")
+        )
+        if options.get("verify", True) or _backend(asked) != DEFAULT_RUNTIME:
+            get_backend(_backend(asked))  # a missing library is reported before any work
+    place = None if output is None else place_of(path_of(output))
+    folder = None if place is None or is_url(place) else Path(place)
+    sources = find_sources(paths, outside=folder, urls=cluster is not None)
+    if command == "rewrite" and not options.get("dry_run", False):
+        sources = with_outputs(sources, place)
+    task = partial(_one_of, command, options)
+    shown = options if place is None else {"output": place, **options}
+    done = _run_models(command, shown, sources, task, many, on_result, on_progress)
+    if page is not None:
+        from deployconv.report.document import of_batch
+
+        _write_report(page, of_batch(done))
+    return done
+
+
+_BATCH = {one.name for one in options_of(BatchOptions)}
+
+
+def _run_models(
+    command: str,
+    options: Mapping[str, Any],
+    sources: Sequence[Source],
+    task: Task,
+    many: BatchOptions,
+    on_result: Callable[[ModelRun], None] | None,
+    watcher: Watcher | None,
+) -> BatchReport:
+    """Run a task on models, in the processes that ``many`` asks for."""
+    from deployconv.batch.options import given_options
+    from deployconv.batch.pools import pool_for
+    from deployconv.batch.resume import done_before
+    from deployconv.batch.run import run_models
+
+    pool, warnings = pool_for(command, options, many)
+    given = given_options(options, signature(globals()[command]))
+    before = done_before(many.resume, command, given, sources) if many.resume else {}
+    report = run_models(
+        *(command, given, sources, task, pool),
+        before=before,
+        on_result=on_result,
+        watcher=watcher,
+    )
+    return replace(report, warnings=warnings)
+
+
+def _one_of(
+    command: str, options: Mapping[str, Any], source: Source, threads: int | None
+) -> Inspection | Rewriting | BuildReport:
+    """Run one of the functions on one of several models."""
+    if command == "inspect":
+        return inspect(source.path, **options)
+    if command == "build":
+        return build(source.path, **options)
+    given = dict(options)
+    if given.get("policy") in (None, "all") and not given.get("target"):
+        # cost, which a target may choose too, predicts for the threads that it is given
+        given["threads"] = given.get("threads") or threads
+    given["force"] = given.get("force", False) or source.overwrites
+    if source.makes_folder:
+        Path(str(source.output)).parent.mkdir(parents=True, exist_ok=True)
+    return rewrite(source.path, output=source.output, **given)
+
+
+def _for_cluster(command: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a call whose models are run by other machines, which are not timed."""
+    if command != "rewrite":
+        return dict(options)
+    if options.get("policy", "all") == "fastest":
+        raise UsageError(
+            "--policy fastest: would measure the machines of the cluster: choose all or cost"
+        )
+    inputs = options.get("inputs")
+    there = inputs.absolute() if isinstance(inputs, Path) else inputs  # a worker has other folders
+    return {**options, "bench": False, "inputs": there}
+
+
+def _proved(options: CheckCommand, source: Source, threads: int | None) -> Rewriting:
     """Rewrite and prove one of several models, with those of the options that concern it."""
     from deployconv.graph.load import load
     from deployconv.rewriting import rewrite_model
 
+    path = Path(source.path)
     loaded = load(path)
     names = {given.name for given in loaded.proto.graph.input}
     command = RewriteCommand(
@@ -548,6 +735,7 @@ def _proved(options: CheckCommand, path: Path) -> Rewriting:
         inputs=options.inputs,
         seed=options.seed,
         strict=options.strict,
+        threads=threads,
         bench=False,
     )
     request = _request(path, command, None)
@@ -595,7 +783,10 @@ def _request(
     feed, backend = _feed(options), _backend(options)
     chosen = {one.name: getattr(options, one.name) for one in fields(SiteOptions)}
     chosen["policy"] = options.policy or "all"
-    rewriting = RewriteOptions(**chosen, float_bias=get_runtime(backend).needs_float_bias)
+    runtime = get_runtime(backend)
+    rewriting = RewriteOptions(
+        **chosen, float_bias=runtime.needs_float_bias, shuffles=runtime.shuffles
+    )
     targets, rules = None, None
     if options.target:
         from deployconv.runtimes.toolchains.environments import toolchain_installed

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deployconv.results import Rewriting
+    from deployconv.results import BatchReport, Rewriting
 
 
 class DeployconvError(Exception):
@@ -45,3 +45,19 @@ class BackendUnavailable(DeployconvError):
     """A backend is not installed, was replaced by another, or cannot run the model."""
 
     status = 3
+
+
+class Terminated(BaseException):
+    """A signal asked the program to end; its argument is the signal."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or a signal ended the run of several models.
+
+    ``report`` has the models that were done until then. ``number`` is that of the signal.
+    """
+
+    def __init__(self, report: BatchReport, number: int) -> None:
+        super().__init__(f"ended by {report.interrupted}")
+        self.report = report
+        self.number = number

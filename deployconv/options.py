@@ -229,6 +229,11 @@ class RewriteOptions(SiteOptions):
 
     float_bias: bool = False
     """Turn the int32 bias of rewritten layers into a float one: TensorRT parses no other."""
+    shuffles: tuple[ShuffleName, ...] = ()
+    """Those that the policies ``cost`` and ``fastest`` try, the likely fastest first; all if empty.
+
+    It follows from the runtime.
+    """
     may_match_nothing: bool = False
     """Whether ``only`` and ``skip`` may name no site, as they are meant for several models."""
 
@@ -244,6 +249,37 @@ class Command:
     def __post_init__(self) -> None:
         for one in options_of(type(self)):
             _check(one, getattr(self, one.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions(Command):
+    """How the models of a command that takes several are run."""
+
+    jobs: int = field(
+        default=1,
+        metadata=_flag("Models that are worked on at once.", "N", minimum=1, maximum=1024),
+    )
+    timeout: float | None = field(
+        default=None,
+        metadata=_flag("Give a model up after this time.", "SECONDS", minimum=0.1),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions(JobOptions):
+    """How the models of a command that takes thousands are run."""
+
+    resume: Path | None = field(
+        default=None,
+        metadata=_flag(
+            "Go on from the JSON of an interrupted run: models in it are not run again.",
+            "FILE.json",
+        ),
+    )
+    cluster: str | None = field(
+        default=None,
+        metadata=_flag("Run the models on this Dask cluster, e.g. tcp://scheduler:8786.", "URL"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,7 +421,7 @@ class BuildCommand(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckCommand(Command):
+class CheckCommand(BatchOptions):
     """The options of ``check``."""
 
     target: tuple[str, ...] = field(default=(), metadata=_TARGET)

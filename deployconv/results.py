@@ -702,6 +702,60 @@ class Compilation:
         return True if any(after.builds for after in self.after.targets) else None
 
 
+# --- Differences: what two models do not have in common -----------------------------------------
+
+
+@dataclass(frozen=True)
+class NodeLine:
+    """A node that only one of two models has."""
+
+    scope: str
+    name: str
+    """Its outputs, if it has no name."""
+    operator: str
+
+
+@dataclass(frozen=True)
+class ChangedWeight:
+    """A weight that two models have with other values.
+
+    ``before`` and ``after`` are element types and shapes. ``max_abs`` is the largest difference;
+    None if the types or shapes differ, or it holds no numbers.
+    """
+
+    name: str
+    before: str
+    after: str
+    max_abs: float | None
+
+
+@dataclass(frozen=True)
+class ModelDifference:
+    """What differs between two models."""
+
+    before: ModelInfo
+    after: ModelInfo
+    interface: tuple[str, ...]
+    """Inputs, outputs and versions, in words."""
+    nodes_removed: tuple[NodeLine, ...]
+    nodes_added: tuple[NodeLine, ...]
+    weights_removed: tuple[str, ...]
+    weights_added: tuple[str, ...]
+    weights_changed: tuple[ChangedWeight, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether the models have the same nodes, weights and interface."""
+        return not (
+            self.interface
+            or self.nodes_removed
+            or self.nodes_added
+            or self.weights_removed
+            or self.weights_added
+            or self.weights_changed
+        )
+
+
 # --- Commands -------------------------------------------------------------------------------
 
 Step = Literal["certificate", "parity", "latency"]
@@ -754,27 +808,56 @@ class Rewriting(Displayed):
 
 
 @dataclass(frozen=True)
-class ModelCheck:
-    """The verdict of `check` on one model file."""
+class ModelRun:
+    """What became of one of several models of a call.
+
+    ``passed`` if everything that was asked for was done and holds, ``failed`` if a check does
+    not hold, ``error`` if the call or the model is at fault, ``not-run`` if a backend is missing.
+    """
 
     path: str
     status: Verdict
     seconds: float
-    rewriting: Rewriting | None = None
+    result: Inspection | Rewriting | BuildReport | None = None
+    """None if the model ended with an error. A `Rewriting` here is without its ``model``."""
     message: str | None = None
+
+    @property
+    def rewriting(self) -> Rewriting | None:
+        """The result of `rewrite` or `check`."""
+        return self.result if isinstance(self.result, Rewriting) else None
+
+    @property
+    def sites(self) -> tuple[SiteReport, ...] | None:
+        """The upsampling layers that were found; None if none were looked for."""
+        return None if self.result is None else getattr(self.result, "sites", None)
 
 
 @dataclass(frozen=True)
-class CheckReport:
-    """All models of one call of `check`."""
+class BatchReport:
+    """All models of one call, in the order in which they were found."""
 
-    models: tuple[ModelCheck, ...] = ()
+    models: tuple[ModelRun, ...] = ()
+    command: str = "check"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The options of the call that are not the defaults."""
+    interrupted: str | None = None
+    """The name of the signal that ended the call early, such as ``SIGINT``."""
+    remaining: tuple[str, ...] = ()
+    """The models that an interrupted call did not get to."""
+    warnings: tuple[str, ...] = ()
 
     @property
     def exit_status(self) -> int:
         """1 if a check failed, else 2 if a model is broken, else 3 if one could not be run."""
-        statuses = {check.status for check in self.models}
+        statuses = {model.status for model in self.models}
         for status, code in (("failed", 1), ("error", 2), ("not-run", 3)):
             if status in statuses:
                 return code
         return 0
+
+
+ModelCheck = ModelRun
+"""The name of a `ModelRun` of `check`."""
+CheckReport = BatchReport
+"""The name of a `BatchReport` of `check`."""

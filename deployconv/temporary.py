@@ -26,7 +26,7 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     can be made.
     """
     place = Path(tempfile.gettempdir()) if parent is None else parent
-    _remove_abandoned(place)
+    remove_abandoned(place)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
     try:
         with _locked(folder):
@@ -47,8 +47,8 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _remove_abandoned(place: Path) -> None:
-    """Remove the folders in ``place`` whose lock nobody holds."""
+def remove_abandoned(place: Path) -> None:
+    """Remove the folders in ``place`` that killed processes have left there."""
     for lock in place.glob(f"{_PREFIX}*/{_LOCK}"):
         with contextlib.suppress(OSError), lock.open("rb+") as file:
             _take(file)

@@ -12,9 +12,9 @@ and with all. Every round goes over all layers, so that a drift of the machine a
 The constants minimise the sum of the squared relative errors, with none below zero. The printed
 table goes to ``deployconv/search/cost_table.py``.
 
-With ``--busy`` the time of one thread is the CPU time of this process, and of the runs of more
-threads the fastest ones count: what other programs take is left out as far as possible. Layers on
-integers are left out.
+With ``--busy`` the CPU time of one thread is measured, one layer after the other, as other programs
+change it little. How far threads share the work is not measured then: all of it is taken as shared,
+but for the time of each node.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from costfit.layers import layers
+from costfit.layers import Layer, layers
 from numpy.typing import NDArray
 from onnx import ModelProto
 
 from deployconv.errors import BackendUnavailable
 from deployconv.graph.shapes import Shapes
 from deployconv.graph.skeleton import skeleton
-from deployconv.runtimes import get_backend
+from deployconv.rewrites.shuffles import SHUFFLES
+from deployconv.runtimes import get_backend, get_runtime
+from deployconv.runtimes.base import Backend
 from deployconv.runtimes.measure import describe_machine, usable_cpus
 from deployconv.search.cost_graph import graph_of
 from deployconv.search.cost_table import ORT_CPU, Rate
@@ -51,9 +53,6 @@ _SECONDS = 0.06
 """Seconds for one layer in one round."""
 _FEWEST, _MOST = 3, 30
 """Runs of one layer in one round."""
-_FASTEST = 10
-"""The percentile of the times of runs that counts on a busy machine."""
-_clock = time.perf_counter
 
 
 @dataclass(frozen=True)
@@ -74,15 +73,27 @@ def measure(
 ) -> Iterator[Sample]:
     """Time every layer with each number of threads: the median over rounds of their medians.
 
-    With ``terms``, only the layers that have such work. On a ``busy`` machine, see above.
+    With ``terms``, only the layers that have such work. Shuffles that the runtime is not to use are
+    left out. On a ``busy`` machine CPU time is measured.
     """
-    backend = get_backend(backend_name)
+    unused = set(SHUFFLES) - set(get_runtime(backend_name).shuffles or SHUFFLES)
+    chosen = [
+        layer
+        for layer in layers()
+        if (not terms or set(terms) & work_of_model(layer.model).keys())
+        and not (unused & {layer.name.split()[0]})
+    ]
+    groups = [[layer] for layer in chosen] if busy else [chosen]
+    for group in groups:
+        yield from _measure(group, threads, get_backend(backend_name), busy)
+
+
+def _measure(
+    group: Sequence[Layer], threads: Sequence[int], backend: Backend, busy: bool
+) -> Iterator[Sample]:
+    """Time the layers of ``group`` in turns."""
     prepared = []
-    for layer in layers():
-        if terms and not set(terms) & work_of_model(layer.model).keys():
-            continue
-        if busy and "integer" in work_of_model(layer.model):
-            continue
+    for layer in group:
         given = layer.model.graph.input[0].type.tensor_type.shape.dim
         feeds = {"x": np.random.default_rng(0).standard_normal([d.dim_value for d in given])}
         feeds["x"] = feeds["x"].astype(np.float32)
@@ -95,13 +106,13 @@ def measure(
                 continue
             prepared.append((layer.name, number, work_of_model(layer.model), session, feeds))
     rounds: list[list[float]] = [[] for _ in prepared]
+    clock = time.process_time if busy else time.perf_counter
     for _ in range(_ROUNDS):
-        for (_, number, _, session, feeds), found in zip(prepared, rounds, strict=True):
+        for (_, _, _, session, feeds), found in zip(prepared, rounds, strict=True):
             session.timed_run(feeds)
-            taken = _times(session, feeds, time.process_time if busy and number == 1 else _clock)
-            found.append(float(np.percentile(taken, _FASTEST if busy and number > 1 else 50)))
+            found.append(float(np.median(_times(session, feeds, clock))))
     for (name, number, work, *_), found in zip(prepared, rounds, strict=True):
-        yield Sample(name, number, work, float(min(found) if busy else np.median(found)))
+        yield Sample(name, number, work, float(np.median(found)))
 
 
 def _times(session: Any, feeds: Mapping[str, Any], clock: Callable[[], float]) -> list[float]:
@@ -135,6 +146,8 @@ def fit(
         samples = [_less_the_rest(sample, wanted) for sample in samples]
         terms = [term for term in terms if term in wanted]
     rows = [[part for term in terms for part in _parts(sample, term)] + [1.0] for sample in samples]
+    if all(sample.threads == 1 for sample in samples):  # nothing tells what threads share
+        rows = [[0.0 if i % 2 else part for i, part in enumerate(row[:-1])] + [1.0] for row in rows]
     times = np.array([sample.ms for sample in samples])
     relative = np.array(rows) / times[:, None]
     constants = non_negative(relative, np.ones(len(samples)))
@@ -227,7 +240,7 @@ def main() -> None:
             if entry["name"] in works
         ]
     else:
-        threads = sorted({1, usable_cpus()})
+        threads = [1] if options.busy else sorted({1, usable_cpus()})
         samples = list(measure(threads, options.terms, options.backend, options.busy))
         machine = f"{describe_machine()}; {get_backend(options.backend).runtime}"
     if options.save:

@@ -48,6 +48,17 @@ def test_constants_that_made_the_times_are_found() -> None:
     assert errors == pytest.approx([0.0] * len(samples), abs=1e-3)
 
 
+def test_with_one_thread_all_work_is_taken_as_shared() -> None:
+    works: list[Work] = [{"gemm": 10.0}, {"gemm": 30.0, "launches": 2.0}, {"launches": 5.0}]
+    samples = [
+        Sample("layer", 1, work, 0.1 + 0.2 * work.get("gemm", 0.0) + 0.01 * work.get("launches", 0))
+        for work in works
+    ]
+    found, _, _ = fit(samples)
+    assert astuple(found["gemm"]) == pytest.approx((0.2, 0.0, 0.0), abs=1e-4)
+    assert found["launches"].parallel == found["launches"].each == 0.0
+
+
 def test_the_layers_are_all_different_and_show_every_kind_of_work() -> None:
     works = {layer.name: work_of_model(layer.model) for layer in layers()}
     assert len(works) == sum(1 for _ in layers())

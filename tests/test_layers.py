@@ -26,8 +26,9 @@ ORDER = (
     ("proof",),
     ("search",),
     ("details",),
-    ("rewriting", "gate"),
+    ("rewriting",),
     ("report",),
+    ("batch",),
     ("api",),
     ("cli",),
 )

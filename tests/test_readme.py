@@ -146,7 +146,9 @@ def test_exit_statuses_are_those_of_the_errors() -> None:
 
 
 def test_commands_are_listed() -> None:
-    named = re.findall(r"^    deployconv ([a-z]+) +[A-Z]", page("command-line"), re.MULTILINE)
+    named = re.findall(
+        r"^    deployconv ([a-z]+)(?: +[A-Z]|  )", page("command-line"), re.MULTILINE
+    )
     assert sorted(named) == sorted(COMMANDS)
 
 
@@ -162,6 +164,7 @@ def test_mentioned_options_exist(path: Path) -> None:
     elsewhere = {
         *("--help", "--version", "--debug", "--no-x"),  # of every command; a placeholder
         *("--table", "--system-site-packages", "--show"),  # of scripts, venv, jetson_clocks
+        *("--nthreads", "--nworkers"),  # of dask worker
         *("--keep", "--frameworks", "--environments", "--quick", "--tables"),  # of scripts
     }
     assert flags(path.read_text(encoding="utf-8")) <= known | elsewhere
@@ -203,6 +206,7 @@ def test_what_keeps_a_layer_off_the_dla_is_listed() -> None:
         ("outputs", [results.OutputParity]),
         ("latency", [results.Latency]),
         ("targets", [results.TargetBuild]),
+        ("Several models", [results.BatchReport]),
         ("targets of a site", [results.TargetSite]),
         ("targets of a model", [results.TargetModel]),
     ],
@@ -266,10 +270,17 @@ def test_keys_of_each_document_are_listed() -> None:
         "verify": document.of_verification(()),
         "bench": document.of_timing((), ()),
         "build": document.of_build(results.BuildReport(source, "", (), ())),
-        "check": document.of_check(results.CheckReport()),
+        "check": document.of_batch(results.CheckReport()),
+        "diff": document.of_difference(
+            results.ModelDifference(source, source, (), (), (), (), (), ())
+        ),
         "targets": document.of_targets(()),
     }
-    table = {row[0].strip("`"): row[1] for row in rows(section("json", "Documents"))}
+    table = {
+        name: row[1]
+        for row in rows(section("json", "Documents"))
+        for name in re.findall(r"`([a-z]+)`", row[0])[:1]
+    }
     assert set(table) == set(made)
     for command, content in made.items():
         keys = set(content) - {"schema_version", "tool"}

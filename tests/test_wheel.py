@@ -33,7 +33,13 @@ def test_it_runs_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     run = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
-    assert (run.returncode, run.stdout, run.stderr) == (0, f"deployconv {__version__}\n", "")
+    first = run.stdout.partition("\n")[0]
+    assert (run.returncode, first, run.stderr) == (0, f"deployconv {__version__}", "")
+    explain = [*command[:-1], "explain", "runtime-weight"]
+    run = subprocess.run(
+        explain, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.stdout.startswith("runtime-weight: ")
     where = [sys.executable, "-c", "import deployconv.cli; print(deployconv.cli.__file__)"]
     run = subprocess.run(
         where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
@@ -56,6 +62,6 @@ def test_it_holds_the_package_with_its_types_and_nothing_else(wheel: Path) -> No
         for path in ROOT.glob("deployconv/**/*")
         if path.suffix in SHIPPED
     }
-    assert package == sources
+    assert package == sources | {"deployconv/report/reason-codes.md"}
     assert "deployconv/targets/profiles/portable.toml" in sources
     assert any(name.endswith("/licenses/LICENSE") for name in names)

@@ -13,6 +13,7 @@ by Ctrl-C, by a closed pipe and by SIGTERM.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -30,6 +31,10 @@ from deployconv._version import __version__
 from deployconv.cli.bench import bench
 from deployconv.cli.build import build
 from deployconv.cli.check import check
+from deployconv.cli.completion import completion
+from deployconv.cli.diff import diff
+from deployconv.cli.doctor import doctor
+from deployconv.cli.explain import explain
 from deployconv.cli.inspect import inspect
 from deployconv.cli.report import report
 from deployconv.cli.rewrite import rewrite
@@ -37,18 +42,16 @@ from deployconv.cli.target import target
 from deployconv.cli.targets import targets
 from deployconv.cli.terminal import diagnose
 from deployconv.cli.verify import verify
-from deployconv.errors import DeployconvError
+from deployconv.errors import DeployconvError, Interrupted, Terminated, UsageError
 
 _SIGNALLED = 128
 """Plus the number of the signal that ended the program."""
 _BROKEN_PIPE = 141
 _FAULT = 2
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What a write fails with; that of a file says which file it is."""
 _NEW_OBJECTS = 100_000
 """How many more objects there are when Python next looks for garbage."""
-
-
-class Terminated(BaseException):
-    """A signal asked the program to end; its argument is the signal."""
 
 
 @dataclass
@@ -65,20 +68,41 @@ class _Commands(click.Group):
         return list(self.commands)
 
 
+def _print_version(context: click.Context) -> None:
+    """Print the version, and below it those of the libraries that run models."""
+    from deployconv.runtimes.installed import runtime_versions
+
+    click.echo(f"deployconv {__version__}")
+    for name, version in runtime_versions().items():
+        click.echo(f"{name} {version}")
+    context.exit()
+
+
 @click.group(
     cls=_Commands,
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.version_option(__version__, message=f"deployconv {__version__}")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, option, asked: _print_version(context) if asked else None,
+    help="Show the versions of deployconv and of the runtimes, and exit.",
+)
 @click.pass_obj
 def app(session: Session, debug: bool) -> None:
     """Rewrite the upsampling layers of ONNX models as Conv + DepthToSpace, and prove it exact."""
     session.debug = debug
 
 
-for command in (inspect, rewrite, verify, bench, build, check, targets, target, report):
+_COMMANDS = (
+    *(inspect, rewrite, verify, bench, build, check, targets, target, report),
+    *(diff, explain, doctor, completion),
+)
+for command in _COMMANDS:
     app.add_command(command)
 
 
@@ -87,9 +111,12 @@ def run() -> NoReturn:
     # Nearly all objects of a command live until it ends. Looking for garbage among them, while
     # they are made and once more at the end, takes as long as the rewrite of a small model.
     gc.set_threshold(_NEW_OBJECTS)
-    _end_by_exception("SIGTERM", "SIGHUP")
-    status = main()
-    gc.freeze()
+    try:
+        _end_by_exception("SIGTERM", "SIGHUP")
+        status = main()
+        gc.freeze()
+    except (KeyboardInterrupt, Terminated) as error:  # a moment before or after the command
+        status = _report(error)
     sys.exit(status)
 
 
@@ -124,6 +151,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return _BROKEN_PIPE
+    except OSError as error:
+        if session.debug:
+            traceback.print_exc()
+        if error.filename is not None or error.errno not in _NO_ROOM:
+            return _report(error)
+        _silence_stdout()
+        return _report(_unwritable(error))
     except (Exception, KeyboardInterrupt, Terminated) as error:
         if session.debug:
             traceback.print_exc()
@@ -140,6 +174,8 @@ def _open_closed_streams() -> None:
 
 def _run(arguments: list[str], session: Session) -> int:
     """Run the command that the arguments name."""
+    if "_DEPLOYCONV_COMPLETE" in os.environ:  # a shell asks how a word could go on
+        app.main(arguments, "deployconv", complete_var="_DEPLOYCONV_COMPLETE")
     try:
         with app.make_context("deployconv", arguments, obj=session) as context:
             status = app.invoke(context)
@@ -158,6 +194,8 @@ def _report(error: BaseException) -> int:
         command = context.command_path if context else "deployconv"
         diagnose("error", f"{error.format_message().rstrip('.')}; see {command} --help")
         return _FAULT
+    if isinstance(error, Interrupted) and error.number != signal.SIGINT:
+        error = Terminated(signal.Signals(error.number))
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         diagnose("error", "interrupted")
         return _SIGNALLED + signal.SIGINT
@@ -170,6 +208,11 @@ def _report(error: BaseException) -> int:
     return _FAULT
 
 
+def _unwritable(error: OSError) -> UsageError:
+    reason = error.strerror or str(error)
+    return UsageError(f"standard output cannot be written ({reason}): write to another place")
+
+
 def _silence_stdout() -> None:
-    """Redirect standard output, as the interpreter reports a closed pipe when it exits."""
+    """Redirect standard output, as the interpreter reports a failed write when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

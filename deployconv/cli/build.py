@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from deployconv.cli.parameters import (
-    arguments,
-    json_flag,
-    model_argument,
-    model_from,
-    with_options,
-)
+from deployconv.cli.many import call, one_model, run_many
+from deployconv.cli.parameters import json_flag, models_argument, with_options
 from deployconv.cli.terminal import progress
 from deployconv.errors import CheckFailed
-from deployconv.options import BuildCommand
+from deployconv.options import BuildCommand, JobOptions
 
 
 @click.command
-@model_argument
+@models_argument
 @with_options(BuildCommand)
+@with_options(JobOptions, "many")
 @json_flag
-def build(model: Path, options: BuildCommand, json: bool) -> None:
+def build(
+    models: tuple[str, ...], options: BuildCommand, many: JobOptions, json: bool
+) -> int | None:
     """Compile a model with TensorRT, or convert it with the toolchain of a target.
 
-    MODEL is an ONNX model file, or - for standard input.
+    Each MODEL is an ONNX model file, a folder of them, or a glob; - is standard input.
     """
-    from deployconv import api
+    model = one_model(models, many)
+    if model is None:
+        return run_many("build", models, options, many, json=json)
     from deployconv.report import console, conversions, document
     from deployconv.report.lines import failure_line
 
     with progress(f"compiling {model}"):
-        report = api.build(model_from(model), **arguments(options))
+        report = call("build", model, options, many)
     if json:
         document.write(document.of_build(report))
     elif any(built.conversion for built in report.targets):
@@ -42,3 +40,4 @@ def build(model: Path, options: BuildCommand, json: bool) -> None:
     failed = next((built for built in report.targets if not built.builds or built.misread), None)
     if failed is not None:
         raise CheckFailed(f"{model}: {failure_line(failed)}")
+    return None

@@ -31,15 +31,25 @@ def as_path(text: str) -> Path:
     return path_of(text)
 
 
-model_argument = click.argument("model", metavar="MODEL", type=as_path)
+def as_text(text: str) -> str:
+    """A path, glob or URL as it was given. Raises UsageError if it is empty."""
+    path_of(text)
+    return text
+
+
+models_argument = click.argument(
+    "models", metavar="MODEL...", nargs=-1, required=True, type=as_text
+)
 
 json_flag = click.option(
     "--json", is_flag=True, help="Print one JSON document on standard output instead."
 )
 
 
-def with_options(command: type[Command]) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Give a function the flags of ``command`` in place of its argument ``options``.
+def with_options(
+    command: type[Command], argument: str = "options"
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Give a function the flags of ``command`` in place of the argument of this name.
 
     The decorated function gets a ``command`` object made of them. Its other arguments stay as they
     are.
@@ -53,7 +63,7 @@ def with_options(command: type[Command]) -> Callable[[Callable[..., R]], Callabl
         @functools.wraps(function)
         def run(**values: Any) -> R:
             given = {one.name: _value(one, values.pop(_argument(one))) for one in options}
-            return function(options=command(**given), **values)
+            return function(**{argument: command(**given)}, **values)
 
         decorated: Callable[..., R] = run
         for one in reversed(options):

@@ -11,46 +11,52 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deployconv.cli.parameters import (
-    arguments,
-    json_flag,
-    model_argument,
-    model_from,
-    with_options,
-)
+from deployconv.cli.many import call, one_model, run_many
+from deployconv.cli.parameters import arguments, json_flag, models_argument, with_options
 from deployconv.cli.terminal import progress, warn
 from deployconv.errors import CheckFailed, UsageError
-from deployconv.options import RewriteCommand
+from deployconv.options import BatchOptions, RewriteCommand
 
 if TYPE_CHECKING:
     from deployconv.results import Rewriting
 
 
 @click.command
-@model_argument
+@models_argument
 @with_options(RewriteCommand)
+@with_options(BatchOptions, "many")
 @json_flag
-def rewrite(model: Path, options: RewriteCommand, json: bool) -> None:
-    """Rewrite a model, prove and time the result, write it.
+def rewrite(
+    models: tuple[str, ...], options: RewriteCommand, many: BatchOptions, json: bool
+) -> int | None:
+    """Rewrite models, prove and time the results, write them.
 
-    MODEL is an ONNX model file, or - for standard input.
+    Each MODEL is an ONNX model file, a folder of them, or a glob; - is standard input.
     """
+    model = one_model(models, many)
     streamed = str(options.output) == "-"
+    if model is None:
+        if streamed:
+            raise UsageError("-o -: standard output takes one model: give -o FOLDER")
+        return run_many("rewrite", models, options, many, json=json)
     if streamed:
         _check_stream(json)
+        if many.timeout is not None:
+            raise UsageError("--timeout: not with -o -: name a file")
         options = replace(options, output=None)
     elif options.output is None and not options.dry_run:
         if str(model) == "-":
             raise UsageError("a model from standard input has no name: give -o OUT, or -o -")
         # A path without a name is a folder, which is refused when it is read.
+        from deployconv.batch.sources import default_output
+
         options = replace(options, output=default_output(model) if model.name else None)
-    from deployconv import api
 
     # Where the model goes to standard output, the report goes to standard error.
     with redirect_stdout(sys.stderr) if streamed else nullcontext():
         try:
             with progress(f"rewriting {model}") as advance:
-                done = api.rewrite(model_from(model), **arguments(options), on_progress=advance)
+                done = call("rewrite", model, options, many, on_progress=advance)
         except CheckFailed as failure:
             if failure.result is not None:
                 _show(failure.result, as_json=json)
@@ -58,6 +64,9 @@ def rewrite(model: Path, options: RewriteCommand, json: bool) -> None:
         if streamed and not options.dry_run:
             done = _streamed(done)
         _show(done, as_json=json)
+        if not json and not streamed and str(model) != "-":
+            _suggest(model, options, done)
+    return None
 
 
 def _check_stream(json: bool) -> None:
@@ -84,10 +93,37 @@ def _streamed(done: Rewriting) -> Rewriting:
     return replace(done, output=OutputFile("-", sha256(raw).hexdigest()))
 
 
-def default_output(model: Path) -> Path:
-    """Return the path beside ``model`` that is written: ``model.onnx`` to ``model.deploy.onnx``."""
-    stem = model.stem if model.suffix == ".onnx" else model.name
-    return model.with_name(f"{stem}.deploy.onnx")
+_BRIEF_MS = 20.0
+"""Milliseconds of a run of a model that is timed once more in under two seconds."""
+
+
+def _suggest(model: Path, options: RewriteCommand, done: Rewriting) -> None:
+    """Name the command that makes the model faster, if what was done makes it slower.
+
+    The figure is measured, in about a second; larger models are not measured again.
+    """
+    latency = done.latency
+    if options.policy not in (None, "all") or options.target:
+        return
+    if latency is None or latency.high is None or latency.high >= 1:
+        return
+    if latency.before_ms.median > _BRIEF_MS:
+        return
+    from deployconv import api
+    from deployconv.errors import DeployconvError
+    from deployconv.report import console
+    from deployconv.report.lines import one_line, suggestion_line
+
+    given = arguments(options) | {"policy": "cost", "form": "auto", "shuffle": "auto"}
+    given |= {"output": None, "verify": False, "strict": False, "report": None, "budget": 2.0}
+    try:
+        with progress("timing --policy cost"):
+            other = api.rewrite(model, **given)
+    except DeployconvError:  # a suggestion that cannot be made is none
+        return
+    line = suggestion_line(one_line(str(model)), other.latency)
+    if line is not None:
+        console.print_lines(console.stdout(), line)
 
 
 def _show(rewriting: Rewriting, *, as_json: bool) -> None:

@@ -91,7 +91,7 @@ class _Graphs:
             for graph in _all_graphs(inferred)
             for value in (*graph.input, *graph.value_info, *graph.output)
         }
-        for path, owner in _owners(model):
+        for path, owner in named_graphs(model):
             if isinstance(owner, GraphProto):
                 constants |= {one.name: _constant(one) for one in owner.initializer}
             for index, node in enumerate(owner.node):
@@ -129,7 +129,7 @@ def _key(path: str, node: NodeProto) -> Key:
     return path, node.op_type, tuple(node.input), tuple(node.output), attributes
 
 
-def _owners(model: ModelProto) -> Iterator[tuple[str, Owner]]:
+def named_graphs(model: ModelProto) -> Iterator[tuple[str, Owner]]:
     """Every graph and function with its path, the main graph first."""
     yield from _nested("main", model.graph)
     for function in model.functions:
@@ -145,7 +145,7 @@ def _nested(path: str, owner: Owner) -> Iterator[tuple[str, Owner]]:
 
 
 def _all_graphs(model: ModelProto) -> Iterator[GraphProto]:
-    for _, owner in _owners(model):
+    for _, owner in named_graphs(model):
         if isinstance(owner, GraphProto):
             yield owner
 

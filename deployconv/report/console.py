@@ -34,8 +34,8 @@ from deployconv.results import (
     BuildReport,
     Inspection,
     Latency,
-    ModelCheck,
     ModelInfo,
+    ModelRun,
     Parity,
     Rewriting,
     ShapeRange,
@@ -54,6 +54,9 @@ _COLOURS = {
     "exact": "green",
     "passed": "green",
     "builds": "green",
+    "usable": "green",
+    "compiles only": "yellow",
+    "missing": "yellow",
     "folded": "green",
     "kept": "yellow",
     "skipped": "yellow",
@@ -219,7 +222,7 @@ def _print_profiles(console: Console | None, latency: Latency, models: Sequence[
     print_table(console, table)
 
 
-def print_check(console: Console | None, check: ModelCheck) -> None:
+def print_run(console: Console | None, check: ModelRun) -> None:
     """Print the verdict on one model. The path comes last, as it may be long."""
     outcome = "-"
     if check.rewriting is not None:

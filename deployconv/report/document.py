@@ -17,14 +17,15 @@ from typing import Any
 from deployconv._version import __version__
 from deployconv.errors import UsageError
 from deployconv.results import (
+    BatchReport,
     BuildReport,
-    CheckReport,
     Compilation,
     Details,
     Inspection,
     Latency,
     LayerTime,
-    ModelCheck,
+    ModelDifference,
+    ModelRun,
     Parity,
     Profile,
     Quantiles,
@@ -41,31 +42,12 @@ Document = dict[str, Any]
 
 def of_inspection(inspection: Inspection) -> Document:
     """Describe what `inspect` found; with ``target`` and ``note`` if it was asked for a target."""
-    target = {"target": inspection.target, "note": inspection.note} if inspection.target else {}
-    targets = {"targets": [asdict(one) for one in inspection.targets]} if inspection.targets else {}
-    return _document(
-        model=asdict(inspection.source),
-        sites=[asdict(site) for site in inspection.sites],
-        **target,
-        **targets,
-    )
+    return _document(**_of_inspection(inspection))
 
 
 def of_rewriting(rewriting: Rewriting) -> Document:
     """Describe what `rewrite` did; the rewritten model itself is not part of it."""
-    return _document(
-        model=asdict(rewriting.source),
-        sites=[asdict(site) for site in rewriting.sites],
-        parity=asdict(rewriting.parity) if rewriting.parity else None,
-        latency=asdict(rewriting.latency) if rewriting.latency else None,
-        output=asdict(rewriting.output) if rewriting.output else None,
-        compiled=_of_compilation(rewriting.compiled) if rewriting.compiled else None,
-        not_run=[asdict(step) for step in rewriting.not_run],
-        warnings=rewriting.warnings,
-        changed=rewriting.changed,
-        details=asdict(rewriting.details) if rewriting.details else None,
-        targets=[asdict(one) for one in rewriting.targets],
-    )
+    return _document(**_of_rewriting(rewriting))
 
 
 def of_targets(targets: Sequence[Target]) -> Document:
@@ -86,19 +68,27 @@ def of_timing(latencies: Sequence[Latency], models: Sequence[str]) -> Document:
 
 def of_build(report: BuildReport) -> Document:
     """Describe what a model was compiled to, one entry per target."""
+    return _document(**_of_build(report))
+
+
+def of_difference(difference: ModelDifference) -> Document:
+    """Describe what differs between two models."""
+    return _document(equal=difference.equal, **asdict(difference))
+
+
+def of_batch(report: BatchReport) -> Document:
+    """Describe what became of several models, one entry per model.
+
+    An entry has the keys of the document of one model besides its own.
+    """
     return _document(
-        model=asdict(report.source),
-        evidence="run" if any(built.conversion for built in report.targets) else "compile",
-        runtime=report.runtime,
-        shapes=[asdict(bound) for bound in report.shapes],
-        note=report.note,
-        targets=[_of_target(built) for built in report.targets],
+        command=report.command,
+        options=report.options,
+        models=[_of_run(report.command, run) for run in report.models],
+        interrupted=report.interrupted,
+        remaining=report.remaining,
+        warnings=report.warnings,
     )
-
-
-def of_check(report: CheckReport) -> Document:
-    """Describe what `check` found, one entry per model."""
-    return _document(models=[_of_model_check(check) for check in report.models])
 
 
 def dumps(document: Document) -> str:
@@ -119,17 +109,68 @@ def _document(**content: Any) -> Document:
     }
 
 
-def _of_model_check(check: ModelCheck) -> Document:
-    rewriting = check.rewriting
+def _of_inspection(inspection: Inspection) -> Document:
+    target = {"target": inspection.target, "note": inspection.note} if inspection.target else {}
+    targets = {"targets": [asdict(one) for one in inspection.targets]} if inspection.targets else {}
     return {
-        "path": check.path,
-        "status": check.status,
-        "seconds": check.seconds,
-        "message": check.message,
-        "sites": [asdict(site) for site in rewriting.sites] if rewriting else [],
-        "targets": [asdict(one) for one in rewriting.targets] if rewriting else [],
-        "parity": asdict(rewriting.parity) if rewriting and rewriting.parity else None,
-        "not_run": [asdict(step) for step in rewriting.not_run] if rewriting else [],
+        "model": asdict(inspection.source),
+        "sites": [asdict(site) for site in inspection.sites],
+        **target,
+        **targets,
+    }
+
+
+def _of_rewriting(rewriting: Rewriting) -> Document:
+    return {
+        "model": asdict(rewriting.source),
+        "sites": [asdict(site) for site in rewriting.sites],
+        "parity": asdict(rewriting.parity) if rewriting.parity else None,
+        "latency": asdict(rewriting.latency) if rewriting.latency else None,
+        "output": asdict(rewriting.output) if rewriting.output else None,
+        "compiled": _of_compilation(rewriting.compiled) if rewriting.compiled else None,
+        "not_run": [asdict(step) for step in rewriting.not_run],
+        "warnings": rewriting.warnings,
+        "changed": rewriting.changed,
+        "details": asdict(rewriting.details) if rewriting.details else None,
+        "targets": [asdict(one) for one in rewriting.targets],
+    }
+
+
+def _of_build(report: BuildReport) -> Document:
+    return {
+        "model": asdict(report.source),
+        "evidence": "run" if any(built.conversion for built in report.targets) else "compile",
+        "runtime": report.runtime,
+        "shapes": [asdict(bound) for bound in report.shapes],
+        "note": report.note,
+        "targets": [_of_target(built) for built in report.targets],
+    }
+
+
+_LISTS = {"inspect": ("sites",), "build": ("shapes", "targets")}
+"""Keys that are an empty list for a model that ended with an error, by command."""
+_NULLS = {"inspect": ("model",), "build": ("model", "runtime", "note")}
+"""Keys that are null then."""
+
+
+def _of_run(command: str, run: ModelRun) -> Document:
+    result = run.result
+    lists = _LISTS.get(command, ("sites", "not_run", "warnings", "targets"))
+    nulls = ("model", "parity", "latency", "output", "compiled", "changed", "details")
+    content: Document = dict.fromkeys(_NULLS.get(command, nulls))
+    content |= {key: [] for key in lists}
+    if isinstance(result, Rewriting):
+        content = _of_rewriting(result)
+    elif isinstance(result, Inspection):
+        content = _of_inspection(result)
+    elif isinstance(result, BuildReport):
+        content = _of_build(result)
+    return {
+        "path": run.path,
+        "status": run.status,
+        "seconds": run.seconds,
+        "message": run.message,
+        **content,
     }
 
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from deployconv.errors import UsageError
 from deployconv.report.lines import parity_line, size_lines
-from deployconv.results import CheckReport, ModelCheck
+from deployconv.results import BatchReport, ModelRun
 from deployconv.temporary import temporary_folder
 
 # XML 1.0 cannot write these characters, not even as a character reference.
@@ -18,7 +18,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ELEMENTS = {"failed": "failure", "error": "error", "not-run": "skipped"}
 
 
-def junit_xml(report: CheckReport) -> ElementTree.ElementTree[ElementTree.Element]:
+def junit_xml(report: BatchReport) -> ElementTree.ElementTree[ElementTree.Element]:
     """Return the report as an XML tree; a model that could not be run is ``skipped``.
 
     The output of a model with dynamic inputs lists the sizes that it was run at.
@@ -39,7 +39,7 @@ def junit_xml(report: CheckReport) -> ElementTree.ElementTree[ElementTree.Elemen
     return ElementTree.ElementTree(suites)
 
 
-def write_junit(report: CheckReport, path: Path) -> None:
+def write_junit(report: BatchReport, path: Path) -> None:
     """Write the report to ``path``, whole or not at all.
 
     Raises:
@@ -60,7 +60,7 @@ def write_junit(report: CheckReport, path: Path) -> None:
         ) from error
 
 
-def _add_case(suite: ElementTree.Element, check: ModelCheck) -> None:
+def _add_case(suite: ElementTree.Element, check: ModelRun) -> None:
     case = ElementTree.SubElement(
         suite,
         "testcase",

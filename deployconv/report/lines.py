@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from deployconv.results import (
+    BatchReport,
     Candidate,
-    CheckReport,
     Compilation,
     Conversion,
     DlaNote,
     Latency,
+    ModelDifference,
     NotRun,
     Obstacle,
     OutputParity,
@@ -295,9 +296,60 @@ def sites_line(sites: Sequence[SiteReport], *, done: bool = True) -> str:
     return f"{count(sites, 'site')}: {would}{_tally(site.status for site in sites)}"
 
 
-def check_summary(report: CheckReport) -> str:
-    """Count the models of a `check` by verdict."""
+def batch_summary(report: BatchReport) -> str:
+    """Count the models of a call by verdict."""
     return f"{count(report.models, 'model')}: {_tally(model.status for model in report.models)}"
+
+
+def suggestion_line(model: str, latency: Latency | None) -> str | None:
+    """Name the command that was measured to be faster; None if it was not clearly."""
+    if latency is None or latency.ratio is None or latency.low is None or latency.low <= 1:
+        return None
+    return (
+        f"faster here: deployconv rewrite {model} --policy cost: {latency.ratio:.2f} times as fast "
+        f"as the original, {latency.low:.2f} to {latency.high:.2f} with 95 % confidence"
+    )
+
+
+def difference_lines(difference: ModelDifference) -> list[str]:
+    """Say what differs between two models, one line per node and weight."""
+    lines = [f"  {line}" for line in difference.interface]
+    for sign, nodes in (("-", difference.nodes_removed), ("+", difference.nodes_added)):
+        lines += [f"{sign} node {one.operator} {one.scope}/{one.name}" for one in nodes]
+    for sign, names in (("-", difference.weights_removed), ("+", difference.weights_added)):
+        lines += [f"{sign} weight {name}" for name in names]
+    for one in difference.weights_changed:
+        how = (
+            f"{one.before} -> {one.after}"
+            if one.max_abs is None
+            else f"{one.before}, max |difference| {one.max_abs:.3g}"
+        )
+        lines.append(f"~ weight {one.name}: {how}")
+    counts = (
+        f"nodes: {len(difference.nodes_removed)} removed, {len(difference.nodes_added)} added",
+        f"weights: {len(difference.weights_removed)} removed, "
+        f"{len(difference.weights_added)} added, {len(difference.weights_changed)} changed",
+        f"interface: {'differs' if difference.interface else 'the same'}",
+    )
+    end = "the models are equal" if difference.equal else "; ".join(counts)
+    return [*map(_shown_line, lines), end]
+
+
+def _shown_line(line: str) -> str:
+    """Make a line safe to print, with the blanks that it begins with."""
+    return line[: len(line) - len(line.lstrip())] + one_line(line)
+
+
+def batch_lines(report: BatchReport) -> list[str]:
+    """Return the lines below the table of several models."""
+    lines = [batch_summary(report)]
+    if report.interrupted:
+        left = count(report.remaining, "model")
+        lines.append(
+            f"interrupted by {report.interrupted}: {left} left; "
+            "with --json > FILE.json, --resume FILE.json goes on from there"
+        )
+    return lines
 
 
 def milliseconds(value: float) -> str:

@@ -151,12 +151,13 @@ class IsolatedBackend:
         except RequirementMissing as missing:
             raise BackendUnavailable(f"{start}{missing}: {self._row.install}") from missing
         except WorkerFailed as failure:
-            if self._worker is not None:
-                self._worker.close()
-                self._worker = None
-            self.failures += 1
-            self.released.clear()
+            self._drop_worker()
             raise BackendUnavailable(f"{start}{failure}: try another --backend") from failure
+        except (
+            BaseException
+        ):  # such as Ctrl-C: an answer would be taken for that of a later request
+            self._drop_worker()
+            raise
         for stage in stages:
             if stage.status == "failed":
                 words = self._worker.last_words()
@@ -165,6 +166,14 @@ class IsolatedBackend:
                     f"{start}{stage.name} failed: {stage.reason}{said}: try another --backend"
                 )
         return value
+
+    def _drop_worker(self) -> None:
+        """End the worker; the next request starts a new one, which has no models."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+        self.failures += 1
+        self.released.clear()
 
     def release(self, session: int, failures: int) -> None:
         """Let the worker forget a session with its next request; nothing if it is a new one."""

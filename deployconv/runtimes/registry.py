@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from deployconv.errors import BackendUnavailable, UsageError
 from deployconv.options import Capability
+from deployconv.results import ShuffleName
 
 if TYPE_CHECKING:
     from deployconv.runtimes.base import Backend
@@ -38,6 +39,7 @@ class Runtime:
         prefers_col2im: whether its Col2Im is so fast that a model is worth raising to opset 18.
         needs_float_bias: whether it refuses an int32 bias in a quantized layer.
         runs_any_size: whether a session runs any size at once, without building a new engine.
+        shuffles: those that it runs, the likely fastest first; all of them if empty.
         optimises_inexactly: whether its optimisations compute float32 less exactly; they are off
             in a session that is prepared with ``optimise=False``.
     """
@@ -55,6 +57,7 @@ class Runtime:
     prefers_col2im: bool = False
     needs_float_bias: bool = False
     runs_any_size: bool = False
+    shuffles: tuple[ShuffleName, ...] = ()
     optimises_inexactly: bool = False
 
     def load(self) -> Backend:
@@ -133,10 +136,11 @@ _ROWS = (
         "deployconv.runtimes.openvino",
         "openvino",
         "pip install 'deployconv[openvino]'",
-        cost_table="not-fitted",
+        cost_table="openvino",
         runs_reference=False,
         measures_memory=True,
         runs_any_size=True,
+        shuffles=("dcr", "crd", "transpose", "channels-last"),
     ),
     Runtime(
         "tract",
@@ -145,6 +149,7 @@ _ROWS = (
         "pip install 'deployconv[tract]'",
         cost_table="not-fitted",
         runs_reference=False,
+        shuffles=("dcr", "crd", "transpose", "two-step"),
     ),
     Runtime(
         "mnn",
@@ -153,6 +158,7 @@ _ROWS = (
         "pip install 'deployconv[mnn]'",
         cost_table="not-fitted",
         runs_reference=False,
+        shuffles=("dcr", "crd", "transpose", "two-step"),
         optimises_inexactly=True,
     ),
 )

@@ -147,7 +147,7 @@ def _resampled(site: ResampleSite, options: RewriteOptions) -> Iterator[Option]:
         yield Option(Choice("matrix", "auto"), rewrite)
         return
     # An image that is enlarged is large: the shuffle takes most of the time.
-    for name in _names_to_try(options.shuffle, integers=False):
+    for name in _names_to_try(options, integers=False):
         phases = plan_phases(site, form, name)
         if not isinstance(phases, Reason) and phases.summary.shuffle in (None, name):
             yield Option(Choice(form, name), phases)
@@ -167,12 +167,12 @@ def _in_front(planning: Planning, site: Site) -> Iterator[Option]:
         yield Option(Choice("matrix", "auto", "1x1 conv in front"), products)
 
 
-def _names_to_try(shuffle: Shuffle, integers: bool) -> list[ShuffleName]:
+def _names_to_try(options: RewriteOptions, integers: bool) -> list[ShuffleName]:
     """The shuffles to try, likely winners first."""
-    if shuffle != "auto":
-        return [shuffle]
-    names = [row.name for row in SHUFFLES.values() if integers or not row.integers_only]
-    return _ranked(names, lambda row: row.search_rank)
+    if options.shuffle != "auto":
+        return [options.shuffle]
+    names = options.shuffles or _ranked(SHUFFLES, lambda row: row.search_rank)
+    return [name for name in names if integers or not SHUFFLES[name].integers_only]
 
 
 def _ranked(
@@ -222,7 +222,7 @@ class _Reencoded:
     site: ShuffleSite
 
     def options(self) -> Iterator[Option]:
-        names = _names_to_try(self.planning.options.shuffle, integers=False)
+        names = _names_to_try(self.planning.options, integers=False)
         encoded = [(name, plan_reshuffle(self.site, name)) for name in names]
         yield from _without_general(
             [
@@ -271,6 +271,9 @@ class _Upsampled:
         """The shuffle that the call asks for."""
         return self.planning.options.shuffle
 
+    def _names_to_try(self, integers: bool) -> list[ShuffleName]:
+        return _names_to_try(self.planning.options, integers)
+
     def options(self) -> Sequence[Option]:
         form = self.planning.options.form
         if form == "normalised":
@@ -301,7 +304,7 @@ class _Upsampled:
         seen = set()
         smallest: PolyphaseConv | None = None
         forms: tuple[Form, ...] = ("crop", "pad", "split") if form == "auto" else (form,)
-        for asked, name in product(forms, _names_to_try(self._shuffle, site.has_integer_weight)):
+        for asked, name in product(forms, self._names_to_try(site.has_integer_weight)):
             planned = plan_conv(site, asked, name)
             if isinstance(planned, Reason) or planned.shuffle != name:
                 continue
@@ -324,7 +327,7 @@ class _Upsampled:
         whole = plan_conv(self.site, "crop", self._shuffle)
         if isinstance(whole, Reason):
             return
-        names = _names_to_try(self._shuffle, integers=False)
+        names = self._names_to_try(integers=False)
         if self._shuffle == "auto":
             names = [name for name in names if SHUFFLES[name].suits_one_axis]
         for name in names:

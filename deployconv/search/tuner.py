@@ -12,7 +12,7 @@ Nothing begins that is not expected to end within the budget.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, inf
 
@@ -137,7 +137,7 @@ class _Race:
             return cached
         part = self.predicted_ms.get(AS_IT_WAS, inf) / max(1e3 * bench.run_seconds, 1e-6)
         likely = self._likely(seconds, 1.0)
-        timings: list[Timing] = []
+        timings: Sequence[Timing | None] = []
         if part < _DROWNS or len(likely) < len(self.forms):
             alone = self._likely(seconds - bench.clock.build_seconds, min(part, 1.0))
             if len(alone) >= len(likely) and alone:
@@ -151,6 +151,7 @@ class _Race:
         found = {
             label: Candidate(label, one.median_ms, one.ratio, one.low, one.high, False, by_itself)
             for label, one in zip((AS_IT_WAS, *likely), timings, strict=False)
+            if one is not None
         }
         timed = tuple(found[label] for label in (AS_IT_WAS, *self.forms) if label in found)
         if found.keys() >= self.forms.keys():  # else a call with more time can find out more

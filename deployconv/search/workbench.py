@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from math import isinf
 from pathlib import Path
 
-from deployconv.errors import CheckFailed
+from deployconv.errors import BackendUnavailable, CheckFailed
 from deployconv.graph.save import staged
 from deployconv.proof.certificate import certify, folder_name
 from deployconv.proof.compare import compare_outputs
@@ -175,24 +175,28 @@ class Workbench:
         sites = self.candidates.with_choices(choices).sites
         return {planned.id for planned in sites if planned.joined is not None}
 
-    def compare(self, variants: Sequence[Choices], seconds: float) -> list[Timing]:
+    def compare(self, variants: Sequence[Choices], seconds: float) -> list[Timing | None]:
         """Time the model with each of these choices against the first, the likely fastest first.
 
         Returns as many timings as there was time to make variants for; none if not even for two.
+        The timing of a variant that the backend cannot run is None.
 
         Raises FormFailed for a variant that computes something else than the original.
         """
         end = time.monotonic() + seconds
         with ExitStack() as stack:
-            sessions: list[Session] = []
+            sessions: list[Session | None] = []
             for choices in variants:
                 runs = FIRST_RUNS * (len(sessions) + 1) * self.run_seconds
                 if time.monotonic() + self.clock.build_seconds + runs > end:
                     break
-                sessions.append(self._variant(choices, stack)[1])
-            if len(sessions) < 2:
+                made = self._variant_if_it_runs(choices, stack)
+                sessions.append(None if made is None else made[1])
+            ready = [session for session in sessions if session is not None]
+            if len(ready) < 2 or sessions[0] is None:
                 return []
-            return time_against_first(sessions, self.feeds, end - time.monotonic())
+            timings = iter(time_against_first(ready, self.feeds, end - time.monotonic()))
+            return [None if session is None else next(timings) for session in sessions]
 
     def fastest(self, finalists: Sequence[Finalist]) -> Choices | None:
         """Which of ``finalists`` is faster than the original; empty if none is, None without time.
@@ -205,11 +209,15 @@ class Workbench:
         """
         with ExitStack() as stack:
             made: list[tuple[Finalist, Path, Session]] = []
+            refused = False
             for one in finalists:
                 if self.fits(2 * (len(made) + 2) * self.run_seconds):
-                    made.append((one, *self._variant(one.choices, stack)))
+                    variant = self._variant_if_it_runs(one.choices, stack)
+                    refused = refused or variant is None
+                    if variant is not None:
+                        made.append((one, *variant))
             if not made:
-                return None
+                return {} if refused else None
             backend, threads = get_backend(self.tuner.backend), self.tuner.threads
             paths = [self.source, *(path for _, path, _ in made)]
             blocks = time_in_blocks(
@@ -280,6 +288,25 @@ class Workbench:
                 message = f"{name}: certificate failed for {choice} ({found.failure})"
                 raise FormFailed(message, choices, name, found.failure)
             self._certified.add((name, choice))
+
+    def _variant_if_it_runs(
+        self, choices: Choices, stack: ExitStack
+    ) -> tuple[Path, Session] | None:
+        """Like `_variant`; None for one that the backend does not run, or misreads.
+
+        A backend that does not run the reference may misread a form as it may misread the original.
+        That the form is right, its certificate says, which another backend computes.
+
+        Raises FormFailed for a variant that computes something else than the original.
+        """
+        try:
+            return self._variant(choices, stack)
+        except BackendUnavailable:
+            return None
+        except FormFailed as failure:
+            if failure.site is not None or get_runtime(self.tuner.backend).runs_reference:
+                raise
+            return None
 
     def _variant(self, choices: Choices, stack: ExitStack) -> tuple[Path, Session]:
         """A file and a session of the model with ``choices``, certified and compared."""

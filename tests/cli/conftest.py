@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ SIGNATURES = {
     function.__name__: inspect.signature(function)
     for function in (
         *(deployconv.inspect, deployconv.rewrite, deployconv.verify),
-        *(deployconv.bench, deployconv.build, deployconv.check),
+        *(deployconv.bench, deployconv.build, deployconv.check, deployconv.run_all),
     )
 }
 
@@ -35,6 +35,7 @@ class FakeApi:
             "bench": (samples.LATENCY,),
             "build": samples.BUILD_REPORT,
             "check": samples.CHECK_REPORT,
+            "run_all": replace(samples.CHECK_REPORT, command="rewrite"),
         }
     )
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
@@ -60,7 +61,10 @@ class FakeApi:
     def build(self, *models: Any, **options: Any) -> Any:
         return self._answer("build", models, options)
 
-    def check(self, paths: Any, *, on_result: Any, **options: Any) -> Any:
+    def run_all(self, *given: Any, on_progress: Any, **options: Any) -> Any:
+        return self._answer("run_all", given, options)
+
+    def check(self, paths: Any, *, on_result: Any, on_progress: Any = None, **options: Any) -> Any:
         report = self._answer("check", (paths,), options)
         for model in report.models:
             on_result(model)

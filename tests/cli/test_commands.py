@@ -14,6 +14,7 @@ from tests.cli.conftest import FakeApi
 from tests.report import samples
 
 A, B = Path("a.onnx"), Path("b.onnx")
+ONE_PROCESS = {"jobs": 1, "timeout": None, "resume": None, "cluster": None}
 
 
 def test_inspect(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,9 +101,9 @@ def test_check_statuses(
     assert main(["check", "a.onnx", "models"]) == status
     options = {
         **{"target": (), "backend": None, "skip": (), "shape": {}},
-        **{"inputs": None, "seed": 0, "strict": False, "report": None},
+        **{"inputs": None, "seed": 0, "strict": False, "report": None, **ONE_PROCESS},
     }
-    assert api.calls == [("check", ([A, Path("models")],), options)]
+    assert api.calls == [("check", (("a.onnx", "models"),), options)]
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1].startswith(f"{len(models)} model")
     assert captured.err.count("\n") == bool(status)
@@ -115,6 +116,7 @@ def test_check_flags(api: FakeApi) -> None:
     assert api.options == {
         **{"backend": "ort:cuda", "seed": 3, "skip": ("a*", "b"), "strict": True, "report": None},
         **{"shape": {"x": (1, 3)}, "inputs": Path("i.npz"), "target": ("ncnn", "npu.toml")},
+        **ONE_PROCESS,
     }
 
 

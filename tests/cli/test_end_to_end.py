@@ -81,8 +81,8 @@ def test_inspect_then_rewrite_then_verify_then_bench(
 
 def test_threads_are_those_of_the_timing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for threads in (1, 2):
-        arguments = ["rewrite", str(model), "--threads", str(threads), "--dry-run", "--json"]
-        assert main(arguments) == 0
+        arguments = ["rewrite", str(model), "--threads", str(threads), "--budget", "1"]
+        assert main([*arguments, "--dry-run", "--json"]) == 0
         assert document(capsys)["latency"]["threads"] == threads
 
 
@@ -139,7 +139,9 @@ def test_a_certificate_that_holds_leaves_nothing(
 
 def test_the_console_ends_with_the_proof(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rewrite", str(model)]) == 0
-    *_, sites, certificate, parity, latency, wrote = capsys.readouterr().out.splitlines()
+    # Where the rewritten model is slower, one more line may name a faster command.
+    lines = [one for one in capsys.readouterr().out.splitlines() if "faster here" not in one]
+    *_, sites, certificate, parity, latency, wrote = lines
     assert sites == "2 sites: 2 rewritten"
     assert certificate == "certificate: exact (2 sites)"
     assert parity.startswith("parity: passed on ort, max |difference| ")

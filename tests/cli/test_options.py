@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -28,14 +28,20 @@ COMMANDS: dict[str, type[options.Command]] = {
     "build": options.BuildCommand,
     "check": options.CheckCommand,
 }
+SEVERAL: dict[str, type[options.Command]] = {
+    "inspect": options.JobOptions,
+    "rewrite": options.BatchOptions,
+    "build": options.JobOptions,
+}
+"""Options of the command line that are for several models: those of `deployconv.run_all`."""
 EVERY_OPTION = [
     pytest.param(command, option, id=f"{command} {option.name}")
     for command, made in COMMANDS.items()
     for option in options_of(made)
 ]
 
-ONLY_SHOW = {"report", "targets", "target"}
-"""Commands that show what is there already; their arguments are no options."""
+ONLY_SHOW = {"report", "targets", "target", "diff", "explain", "doctor", "completion"}
+"""Commands that have no options of a dataclass."""
 
 MODELS = {
     "inspect": ["a.onnx"],
@@ -73,7 +79,11 @@ def annotations(command: str) -> dict[str, Any]:
     """The types of a public function's arguments."""
     import onnx
 
-    names = {"onnx": onnx, "Model": str | Path | bytes | onnx.ModelProto}
+    names = {
+        "onnx": onnx,
+        "Model": str | Path | bytes | onnx.ModelProto,
+        "Watcher": Callable[[Any], None],
+    }
     return get_type_hints(getattr(deployconv, command), localns=names)
 
 
@@ -91,7 +101,17 @@ def test_every_command_has_its_options() -> None:
 def test_the_same_options_everywhere(command: str) -> None:
     defined = options_of(COMMANDS[command])
     assert set(signature(command)) - CALLBACKS == {option.name for option in defined}
-    assert set(flags(command)) - SHOWN == {option.flag_names[0] for option in defined}
+    several = options_of(SEVERAL[command]) if command in SEVERAL else ()
+    flagged = {option.flag_names[0] for option in (*defined, *several)}
+    assert set(flags(command)) - SHOWN == flagged
+
+
+def test_several_models_have_the_same_options_in_python() -> None:
+    several = {option.name: option for option in options_of(options.BatchOptions)}
+    given = signature("run_all")
+    assert set(given) - CALLBACKS == {*several, "output"}
+    for name, option in several.items():
+        assert given[name].default == option.default
 
 
 @pytest.mark.parametrize(("command", "option"), EVERY_OPTION)
@@ -196,7 +216,7 @@ def test_values_that_are_refused(made: Any, wrong: dict[str, Any], message: str)
 def test_the_planner_gets_the_options_of_rewrite() -> None:
     shared = {option.name for option in options_of(options.SiteOptions)}
     planner = {one.name for one in fields(options.RewriteOptions)}
-    assert planner - shared == {"float_bias", "may_match_nothing", "request_for"}
+    assert planner - shared == {"float_bias", "may_match_nothing", "request_for", "shuffles"}
     assert shared <= {option.name for option in options_of(options.RewriteCommand)}
 
 

@@ -51,7 +51,7 @@ def test_a_model_goes_through_a_pipe(model: Path) -> None:
         (["rewrite", ""], "a path is empty"),
         (["rewrite", "net.onnx", "-o", ""], "a path is empty"),
         (["check", ""], "a path is empty"),
-        (["rewrite", "."], ".: is a folder: name an .onnx file"),
+        (["rewrite", "empty"], "empty: holds no .onnx file"),
         (["inspect", "https://example.com/net.onnx"], "is a URL: download the file"),
         (["inspect", "pointer.onnx"], "is a Git LFS pointer, not the model: run git lfs pull"),
     ],
@@ -59,6 +59,7 @@ def test_a_model_goes_through_a_pipe(model: Path) -> None:
 def test_what_is_no_model_is_one_line(model: Path, arguments: list[str], words: str) -> None:
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
     model.with_name("pointer.onnx").write_text(pointer)
+    model.with_name("empty").mkdir()
     done = deploy(*arguments)
     (line,) = done.stderr.decode().splitlines()
     assert (done.returncode, done.stdout) == (2, b"")

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass, replace
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 
@@ -17,55 +12,13 @@ from deployconv.errors import BackendUnavailable
 from deployconv.options import FeedOptions
 from deployconv.proof.parity import check_parity
 from deployconv.results import Parity
-from deployconv.runtimes import RUNTIMES, Runtime, get_backend
-from deployconv.runtimes.base import Array, Feeds, ModelSource, Session
+from deployconv.runtimes import get_backend
+from deployconv.runtimes.base import Array, Feeds
 from tests.build import conv_transpose, integers
+from tests.runtimes.own_runtime import OwnBackend, OwnSession, install
 
-ROW = Runtime(
-    *("own", "own_module", "own", "pip install own", "not-fitted"),
-    runs_reference=False,
-    runs_any_size=True,
-)
 MODEL = conv_transpose(integers(2, 3, 4, 4), (5, 6), strides=[2, 2], pads=[1] * 4)
 DYNAMIC = conv_transpose(integers(2, 3, 4, 4), ("h", "w"), batch="n", strides=[2, 2], pads=[1] * 4)
-
-
-@dataclass
-class OwnSession:
-    """Adds ``wrong`` to every output of onnxruntime."""
-
-    session: Session
-    wrong: float
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.session, name)
-
-    def run(self, feeds: Feeds) -> dict[str, Array]:
-        found = self.session.run(feeds)
-        return {name: np.asarray(one + self.wrong, one.dtype) for name, one in found.items()}
-
-
-@dataclass
-class OwnBackend:
-    """onnxruntime, but for models with an operator: ``always`` or only ``optimised`` off by some.
-
-    ``wrong`` lists operator, when and by how much.
-    """
-
-    wrong: tuple[tuple[str, str, float], ...]
-    name: str = "own"
-    runtime: str = "own 1.0"
-
-    def prepare(
-        self, model: ModelSource, *, threads: int | None = None, optimise: bool = True
-    ) -> OwnSession:
-        content = model.read_bytes() if isinstance(model, Path) else model
-        wrong = sum(
-            amount
-            for operator, when, amount in self.wrong
-            if operator.encode() in content and (optimise or when == "always")
-        )
-        return OwnSession(get_backend("ort").prepare(model, threads=threads), wrong)
 
 
 @pytest.fixture
@@ -75,15 +28,11 @@ def parity(monkeypatch: pytest.MonkeyPatch) -> Any:
     def check(
         *wrong: tuple[str, str, float], inexact: bool = False, model: onnx.ModelProto = MODEL
     ) -> Parity:
-        module = ModuleType(ROW.module)
-        module.load = lambda name: OwnBackend(wrong)  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, ROW.module, module)
-        row = replace(ROW, optimises_inexactly=inexact)
-        monkeypatch.setitem(RUNTIMES, ROW.name, row)  # type: ignore[arg-type]
+        install(monkeypatch, OwnBackend(wrong), optimises_inexactly=inexact)
         after = deployconv.rewrite(model, verify=False, bench=False).model
         assert after is not None
         sources = model.SerializeToString(), after.SerializeToString()
-        return check_parity(*sources, ROW.name, FeedOptions())
+        return check_parity(*sources, "own", FeedOptions())
 
     return check
 

@@ -153,8 +153,8 @@ INSPECTION = Inspection(source=SOURCE, sites=(replace(REWRITTEN, certificate=Non
 
 CHECK_REPORT = CheckReport(
     models=(
-        ModelCheck("a.onnx", "passed", 1.5, rewriting=REWRITING),
-        ModelCheck("b.onnx", "failed", 0.25, rewriting=FAILED_REWRITING, message="parity <failed>"),
+        ModelCheck("a.onnx", "passed", 1.5, result=REWRITING),
+        ModelCheck("b.onnx", "failed", 0.25, result=FAILED_REWRITING, message="parity <failed>"),
         ModelCheck("c.onnx", "error", 0.0, message='not a model: "\x00\x1b[31m"'),
         ModelCheck("d.onnx", "not-run", 0.125, message="ort:cuda is not available"),
     )

@@ -101,7 +101,7 @@ def test_plain_text_is_what_rich_prints(name: str, capsys: pytest.CaptureFixture
         console.print_latency(where, [samples.PROFILED], ["a.onnx", "b.onnx"])
         console.print_build(where, samples.BUILD_REPORT)
         for model in samples.CHECK_REPORT.models:
-            console.print_check(where, model)
+            console.print_run(where, model)
     assert isinstance(rich.file, io.StringIO)
     assert capsys.readouterr().out == rich.file.getvalue()
 
@@ -156,7 +156,7 @@ def test_latency_names_models_and_machine(
 
 def test_rows_of_check(out: Console | None, capsys: pytest.CaptureFixture[str]) -> None:
     for model in samples.CHECK_REPORT.models:
-        console.print_check(out, model)
+        console.print_run(out, model)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "passed      1.5 s  1 of 2 sites rewritten  a.onnx"
     assert printed[1].startswith("failed ")
@@ -168,7 +168,7 @@ def test_rows_of_check(out: Console | None, capsys: pytest.CaptureFixture[str]) 
 
 def test_check_lists_the_sizes_of_a_dynamic_model(capsys: pytest.CaptureFixture[str]) -> None:
     done = replace(samples.REWRITING, parity=samples.DYNAMIC_PARITY)
-    console.print_check(None, ModelCheck("a.onnx", "passed", 1.5, done))
+    console.print_run(None, ModelCheck("a.onnx", "passed", 1.5, done))
     _, line = capsys.readouterr().out.splitlines()
     assert line.strip() == "parity at x:1,3,64,64; x:2,3,32,96; x:0,3,64,64 (not run)"
 

@@ -38,7 +38,7 @@ def test_every_document_says_its_schema_and_tool() -> None:
         document.of_rewriting(samples.REWRITING),
         document.of_verification([samples.PARITY]),
         document.of_timing([samples.LATENCY], ["a.onnx", "b.onnx"]),
-        document.of_check(samples.CHECK_REPORT),
+        document.of_batch(samples.CHECK_REPORT),
     ):
         assert parsed(content)["schema_version"] == 1
         assert parsed(content)["tool"] == {"name": "deployconv", "version": __version__}
@@ -125,7 +125,7 @@ def test_nan_and_infinity_become_strings() -> None:
 
 
 def test_check_lists_every_model() -> None:
-    models = parsed(document.of_check(samples.CHECK_REPORT))["models"]
+    models = parsed(document.of_batch(samples.CHECK_REPORT))["models"]
     assert [model["status"] for model in models] == ["passed", "failed", "error", "not-run"]
     assert models[0]["sites"][0]["certificate"] == "exact"
     assert models[1]["parity"]["passed"] is False
@@ -176,7 +176,7 @@ def timing(**changed: Any) -> dict[str, Any]:
         ("", "not JSON"),
         ("[]", "schema_version None where 1 is known"),
         (json.dumps(timing(schema_version=2)), "schema_version 2 where 1 is known"),
-        (json.dumps(document.of_check(samples.CHECK_REPORT)), "holds no timing"),
+        (json.dumps(document.of_batch(samples.CHECK_REPORT)), "holds no timing"),
         (json.dumps(timing(models=["a"])), "do not fit together"),
         (json.dumps(timing(latency=[{"backend": "ort"}])), "holds no timing"),
         (json.dumps(timing(conditions=[])), "holds no timing"),

@@ -203,8 +203,8 @@ def test_no_site_is_said_plainly() -> None:
     assert lines.sites_line(sites) == "2 sites: 1 rewritten, 1 kept"
 
 
-def test_check_summary() -> None:
-    assert lines.check_summary(samples.CHECK_REPORT) == (
+def test_batch_summary() -> None:
+    assert lines.batch_summary(samples.CHECK_REPORT) == (
         "4 models: 1 passed, 1 failed, 1 error, 1 not-run"
     )
 

@@ -156,3 +156,21 @@ def test_the_next_model_gets_a_new_worker(model: Path, monkeypatch: pytest.Monke
         session.run(given)
     assert session.run(given)["y"].shape == (1, 3, 10, 12)
     assert session.timed_run(given) > 0
+
+
+def test_an_interrupted_request_does_not_answer_the_next(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = backend()
+    session, given = fake.prepare(model), feeds(1, 2, 5, 6)
+    session.run(given)
+    worker: Any = fake._worker
+
+    def interrupted(deadline: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "_next", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session.timed_run(given)
+    assert session.run(given)["y"].shape == (1, 3, 10, 12)

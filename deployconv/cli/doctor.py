@@ -1,0 +1,41 @@
+"""``deployconv doctor``: what can be used on this machine, and what to install for the rest."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import click
+
+_EXTRAS = {
+    "report": ("--report and deployconv report", ("jinja2", "matplotlib", "networkx")),
+    "cluster": ("--cluster", ("distributed", "fsspec")),
+}
+"""What other extras are for, and the libraries that they install."""
+
+
+@click.command
+def doctor() -> None:
+    """Show which runtimes and GPUs can be used here, and what to install for the rest."""
+    from deployconv.report import console
+    from deployconv.report.lines import one_line
+    from deployconv.runtimes.installed import gpus, runtime_states
+
+    out = console.stdout()
+    table = console.Table(("backend", "state", "found"))
+    states = runtime_states()
+    for state in states:
+        table.add_row(state.name, console.Verdict(state.state), one_line(state.found))
+    console.print_table(out, table)
+    console.print_lines(out, "")
+    for name in gpus():
+        console.print_lines(out, f"GPU: {one_line(name)}")
+    if not gpus():
+        console.print_lines(out, "GPU: none found (nvidia-smi lists none)")
+    for extra, (use, libraries) in _EXTRAS.items():
+        missing = [name for name in libraries if find_spec(name) is None]
+        state_of = f"needs {', '.join(missing)}: pip install 'deployconv[{extra}]'"
+        console.print_lines(out, f"{use}: {state_of if missing else 'usable'}")
+    advice = dict.fromkeys(one.install for one in states if one.install is not None)
+    for install in advice:
+        names = ", ".join(one.name for one in states if one.install == install)
+        console.print_lines(out, f"for {names}: {install}")

@@ -1,0 +1,126 @@
+"""Read results back from the JSON document of several models."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from deployconv import results
+from deployconv.errors import UsageError
+from deployconv.report.document import SCHEMA_VERSION
+from deployconv.results import (
+    BatchReport,
+    BuildReport,
+    Compilation,
+    Inspection,
+    ModelRun,
+    Rewriting,
+)
+
+_NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+_KINDS: Mapping[str, type] = {"inspect": Inspection, "build": BuildReport}
+
+
+def read_batch(path: Path, option: str) -> BatchReport:
+    """Read what `rewrite`, `inspect`, `build` or `check` printed about several models.
+
+    Args:
+        path: the file.
+        option: the flag that named it, for messages.
+
+    Raises:
+        UsageError: the file cannot be read, or is no such document.
+    """
+    where = f"{option} {path}"
+    try:
+        text = path.read_text(encoding="utf-8")
+        if not text.strip():
+            raise UsageError(f"{where}: is empty: > FILE empties a file before it is read: use two")
+        content = json.loads(text)
+    except OSError as error:
+        raise UsageError(f"{where}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UsageError(f"{where}: not JSON: give what --json printed") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UsageError(f"{where}: schema_version {version} where {SCHEMA_VERSION} is known")
+    if "command" not in content:
+        raise UsageError(f"{where}: is about one model: there is nothing to go on with")
+    try:
+        command = str(content["command"])
+        runs = tuple(_run(_KINDS.get(command, Rewriting), one) for one in content["models"])
+        rest = {name: content[name] for name in ("options", "interrupted")}
+        remaining, warnings = tuple(content["remaining"]), tuple(content["warnings"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{where}: not a document of several models ({type(error).__name__}: {error})"
+        ) from error
+    return BatchReport(runs, command, remaining=remaining, warnings=warnings, **rest)
+
+
+def _run(kind: type, row: Mapping[str, Any]) -> ModelRun:
+    result = None if row["model"] is None else _of_kind(kind, row)
+    seconds = float(row["seconds"])
+    return ModelRun(row["path"], row["status"], seconds, result, row["message"])
+
+
+def _of_kind(kind: type, data: Mapping[str, Any]) -> Any:
+    """Make an object of a dataclass of `results` from its keys in a document."""
+    unread = types.SimpleNamespace(ModelProto=object)  # no document holds a model
+    hints = get_type_hints(kind, vars(results), {"onnx": unread})
+    given: dict[str, Any] = {}
+    for one in fields(kind):
+        key = "model" if one.name == "source" else one.name
+        if one.name == "compiled":
+            given["compiled"] = _compilation(data["compiled"], given["source"])
+        elif key in data and (kind, one.name) != (Rewriting, "model"):
+            given[one.name] = _value(hints[one.name], data[key])
+    return kind(**given)
+
+
+def _value(kind: Any, data: Any) -> Any:
+    """Make a value of a type from JSON."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if data is None:
+            return None
+        choices = [one for one in inner if one is not type(None)]
+        return _value(_fitting(choices, data), data)
+    if origin is tuple:
+        return tuple(_value(inner[0], one) for one in data)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {name: _value(inner[1], one) for name, one in data.items()}
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _of_kind(kind, data)
+    if kind is float:
+        return _NUMBERS[data] if isinstance(data, str) else float(data)
+    if origin is Literal and data not in inner:
+        raise ValueError(f"{data!r} is none of {', '.join(map(str, inner))}")
+    return data
+
+
+def _fitting(choices: list[Any], data: Any) -> Any:
+    """The type of a union that has exactly the keys of ``data``."""
+    for kind in choices:
+        if is_dataclass(kind) and {one.name for one in fields(kind)} == set(data):
+            return kind
+    return choices[0]
+
+
+def _compilation(data: Mapping[str, Any] | None, source: results.ModelInfo) -> Compilation | None:
+    if data is None:
+        return None
+    sides = (
+        BuildReport(
+            source,
+            data["runtime"],
+            (),
+            tuple(_of_kind(results.TargetBuild, pair[side]) for pair in data["targets"]),
+        )
+        for side in ("before", "after")
+    )
+    return Compilation(*sides)
