@@ -174,6 +174,8 @@ class _Search:
         instances = self.view.instances(self.images.scope, *outputs, *images.values())
         if not instances or not any(resize and mix for resize, _, mix in branches):
             return None
+        if not all(_fit(layer, instance) for layer in layers.values() for instance in instances):
+            return None  # a size that was exported as a constant: the model runs at one size only
         made = MixedImages(
             scope=self.images.scope,
             layers=tuple(sorted(layers.values(), key=self._place)),
@@ -293,6 +295,19 @@ class _Search:
         alone = [*map(multiplications, steps)]
         costs = [width * one + sum(alone[taken:]) for taken, one in enumerate(widths)]
         return steps[: max(range(len(costs)), key=lambda taken: (-costs[taken], taken))]
+
+
+def _fit(layer: Affine | ResizedImage, shapes: Instance) -> bool:
+    """Whether the images that a layer reads have sizes that fit each other."""
+    if isinstance(layer, ResizedImage):
+        return True
+    read = [shapes[name] for name in images_of(layer) if name in shapes]
+    stretches = all(node.op != "Concat" for node in layer.nodes)
+    return all(
+        len(set(sizes) - ({1} if stretches else set())) <= 1
+        for axis, sizes in enumerate(zip(*read, strict=True))
+        if axis != 1
+    )
 
 
 def _measured(mixed: MixedImages) -> MixedImages:

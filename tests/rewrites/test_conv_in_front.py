@@ -295,6 +295,31 @@ def test_nothing_moves_if(case: tuple[str, dict[str, str]]) -> None:
     assert moved(network(body, inputs, OTHERS)) is None
 
 
+CONSTANTS: dict[str, tuple[str, dict[str, str]]] = {
+    "a batch of one, beside a dynamic one": (
+        f"p = {LINEAR}(a, , x4) q = {LINEAR}(b, , , t) s = Concat<axis=1>(p, q) y = Conv(s, w16_2)",
+        {"a": "n,8,2,2", "b": "n,8,1,1"},
+    ),
+    "sizes, beside dynamic ones": (
+        f"p = {LINEAR}(a, , x4) q = {LINEAR}(b, , , t) s = Sub(p, q) y = Conv(s, w8_2)",
+        {"a": "1,8,h,w", "b": "1,8,1,1"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONSTANTS.values(), ids=CONSTANTS)
+def test_sizes_that_were_exported_as_constants_beside_dynamic_ones(
+    case: tuple[str, dict[str, str]],
+) -> None:
+    body, inputs = case
+    model = network(body, inputs, {"t": ints(1, 8, 8, 8)})
+    shape = {"a": (1, 8, 2, 2), "b": (1, 8, 1, 1)}
+    for resample in (False, True):
+        done, _ = rewrite(model, policy="cost", resample=resample, shape=shape, verify=False)
+        assert "failed" not in {site.certificate for site in done.sites}
+    assert moved(model) is None
+
+
 def test_an_image_that_is_resized_again_and_read_as_it_is_too() -> None:
     body = f"r = {LINEAR}(a, , x2) c = Conv(r, w8_3) q = {LINEAR}(c, , same) y = Add(c, q)"
     before = network(body, {"a": "1,8,4,5"}, OTHERS)
