@@ -29,6 +29,7 @@ class Restrictions:
         transposed_pads: whether a ConvTranspose that stays may have pads. If not, it has none, and
             a Slice follows it.
         edge_pads: whether a Pad may repeat the edge of an image. If not, Slices and a Concat do.
+        col2im: whether a Col2Im may be written, which few runtimes beside onnxruntime have.
         shuffle_in_twos: whether a shuffle of 4 is written as two of 2, and one of 8 as three.
         symbolic_shapes: whether ``value_info`` may name a dynamic size.
     """
@@ -42,6 +43,7 @@ class Restrictions:
     crops: bool = True
     transposed_pads: bool = True
     edge_pads: bool = True
+    col2im: bool = True
     shuffle_in_twos: bool = False
     symbolic_shapes: bool = True
 

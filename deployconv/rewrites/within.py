@@ -114,6 +114,8 @@ def _broken(
                 yield f"a tensor of {'unknown' if rank is None else rank} dimensions"
     if node.op == "Slice" and not restrictions.crops and not _reads_sizes(node):
         yield "a Slice"
+    if node.op == "Col2Im" and not restrictions.col2im:
+        yield "a Col2Im"
     if node.op == "Pad" and node.attrs.get("mode") == "edge" and not restrictions.edge_pads:
         yield "a Pad of mode edge"
     padded = node.op == "ConvTranspose" and any(node.attrs.get("pads", ()))

@@ -28,7 +28,7 @@ DTYPES = (
 )
 _SWITCHES = (
     *("dynamic_sizes", "integer_bias", "reshape_zero", "reshape_minus_one", "computed_shapes"),
-    *("crops", "transposed_pads", "edge_pads", "shuffle_in_twos", "symbolic_shapes"),
+    *("crops", "transposed_pads", "edge_pads", "col2im", "shuffle_in_twos", "symbolic_shapes"),
 )
 """Keys of ``takes`` that are true or false."""
 
@@ -96,7 +96,7 @@ class Takes:
         dynamic_sizes: whether the inputs of a model may have dynamic sizes.
         integer_bias: whether the bias of a quantized layer may be int32.
         reshape_zero, reshape_minus_one, computed_shapes, crops, transposed_pads, edge_pads,
-            shuffle_in_twos, symbolic_shapes: see `Restrictions`.
+            col2im, shuffle_in_twos, symbolic_shapes: see `Restrictions`.
     """
 
     operators: frozenset[str] | None = None
@@ -113,6 +113,7 @@ class Takes:
     crops: bool = True
     transposed_pads: bool = True
     edge_pads: bool = True
+    col2im: bool = False
     shuffle_in_twos: bool = False
     symbolic_shapes: bool = True
 
@@ -123,6 +124,8 @@ class Takes:
         given = {name: getattr(self, name) for name in names}
         if self.operators is not None and "Slice" not in self.operators:
             given["crops"] = False
+        if self.operators is not None and "Col2Im" in self.operators:
+            given["col2im"] = True
         return Restrictions(**given)
 
 
