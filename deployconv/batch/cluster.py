@@ -125,7 +125,7 @@ class _Notes:
         return cls(name, Queue(name, client=client), Queue(f"{name}-row", client=client))
 
     def close(self) -> None:
-        """Give the notes up; the last one who does removes them."""
+        """Close both queues; Dask removes a queue when its last user has closed it."""
         self.begun.close()
         self.row.close()
 
