@@ -119,10 +119,15 @@ class FeedOptions:
 
 
 _TARGET_BACKEND = _flag(
-    "Runtime: ort (CPU), ort:cuda, ... Default: that of the target if it is installed, else ort.",
+    "Runtime: ort (CPU), ort:cuda, openvino, ...; deployconv doctor lists them. Default: that of "
+    "the target if it is installed, else ort.",
     "NAME",
 )
-_BACKENDS = _flag("Runtime: ort (CPU), ort:cuda, ... Repeat for several.", "NAME")
+_BACKENDS = _flag(
+    "Runtime: ort (CPU), ort:cuda, openvino, ...; deployconv doctor lists them. Repeat for "
+    "several.",
+    "NAME",
+)
 _SHAPE = _flag(
     "Shape of a dynamic input, e.g. x:1,3,64,64. Repeat for several inputs.", "NAME:1,3,H,W"
 )
@@ -133,8 +138,8 @@ _SEED = _flag("Seed of the random inputs.", "N", minimum=0)
 _THREADS = _flag("Threads of the runtime. Default: all processors.", "N", minimum=1, maximum=1024)
 _TARGET = _flag(
     "Where the model will run: a name that deployconv targets lists, such as openvino, or a TOML "
-    "file. It decides what is rewritten, and how. For a compute capability such as sm89 rewrite "
-    "compiles both models too. Repeat for what all of them take.",
+    "file. It decides what is rewritten, and how. For a compute capability such as sm89, rewrite "
+    "also compiles both models. Repeat to rewrite for several targets at once.",
     "NAME",
 )
 _REPORT = _flag("Also write a report as one HTML file.", "FILE.html")
@@ -176,13 +181,13 @@ class SiteOptions:
     freeze_initializers: bool = field(default=False, metadata=_FREEZE_INITIALIZERS)
     resample: bool = field(
         default=False,
-        metadata=_flag("Rewrite interpolating Resizes too, as products or as Convs of phases."),
+        metadata=_flag("Rewrite linear and cubic Resizes too, as matrix products or as Convs."),
     )
     allow_requantize: bool = field(
         default=False,
         metadata=_flag(
-            "Give integer weights that cannot keep their scales, as when taps have to be added, "
-            "new ones: close, not equal."
+            "Give new scales to integer weights that cannot keep theirs, for example because taps "
+            "have to be added. The result is close, not equal."
         ),
     )
     dequantize_weights: bool = field(
@@ -257,11 +262,11 @@ class JobOptions(Command):
 
     jobs: int = field(
         default=1,
-        metadata=_flag("Models that are worked on at once.", "N", minimum=1, maximum=1024),
+        metadata=_flag("How many models to work on at once.", "N", minimum=1, maximum=1024),
     )
     timeout: float | None = field(
         default=None,
-        metadata=_flag("Give a model up after this time.", "SECONDS", minimum=0.1),
+        metadata=_flag("Give up on a model after this time.", "SECONDS", minimum=0.1),
     )
 
 
@@ -272,7 +277,7 @@ class BatchOptions(JobOptions):
     resume: Path | None = field(
         default=None,
         metadata=_flag(
-            "Go on from the JSON of an interrupted run: models in it are not run again.",
+            "Continue an interrupted run from its JSON; models in it are not run again.",
             "FILE.json",
         ),
     )
@@ -389,8 +394,9 @@ class BuildCommand(Command):
     target: tuple[str, ...] = field(
         default=(),
         metadata=_flag(
-            "Compute capability to compile for, e.g. sm89; needs no GPU. Repeatable. "
-            "Default: the GPU of this machine.",
+            "What to build for: a compute capability such as sm89, which needs no GPU, or a target "
+            "whose toolchain is installed, such as ncnn. Repeatable. Default: the GPU of this "
+            "machine.",
             "NAME",
         ),
     )

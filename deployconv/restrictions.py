@@ -1,4 +1,4 @@
-"""What the nodes of a rewrite are limited to: what the runtime or compiler that gets them takes."""
+"""The limits that a runtime or compiler sets for the nodes of a rewrite."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ class TargetModel:
     name: str
     title: str
     version: str
-    """Of the runtime or compiler that the profile was held against; empty if it was not."""
+    """Of the runtime or compiler that the profile was tested with; empty if there is none."""
     source: str
     misfits: tuple[Misfit, ...] = ()
 
@@ -261,12 +261,12 @@ class TargetRule:
 
 @dataclass(frozen=True)
 class Target:
-    """A target, for people: what it takes, what it was held against, and whether it is here."""
+    """A target: what it takes, the version it was tested with, and whether it is installed."""
 
     name: str
     title: str
     version: str
-    """Of the runtime or compiler that the profile was held against; empty if it was not."""
+    """Of the runtime or compiler that the profile was tested with; empty if there is none."""
     source: str
     installed: bool | None
     """Whether its toolchain is installed here; None if no Python package brings it."""
@@ -274,7 +274,7 @@ class Target:
     backend: str | None
     """The backend that executes it; None if there is none."""
     action: TargetAction
-    """What is done with a layer that fits as it is and that no rule speaks of."""
+    """What is done with a layer that fits as it is and that no rule matches."""
     prefer: tuple[str, ...]
     """Forms and shuffles, the best first."""
     takes: tuple[str, ...]

@@ -127,7 +127,7 @@ class _Notes:
         return cls(name, queue(name, client=client), queue(f"{name}-row", client=client))
 
     def close(self) -> None:
-        """Give the notes up; the last one who does removes them."""
+        """Close both queues; Dask removes a queue when its last user has closed it."""
         self.begun.close()
         self.row.close()
 

@@ -27,7 +27,7 @@ from deployconv.temporary import remove_abandoned
 
 
 class Started(Protocol):
-    """Is told which model is worked on now."""
+    """A function that is called with the path of each model when work on it begins."""
 
     def __call__(self, path: str, /) -> None: ...
 
@@ -37,13 +37,13 @@ Runs: TypeAlias = Generator[ModelRun, None, None]
 
 
 class Pool(Protocol):
-    """Runs a task on models, in some processes."""
+    """A function that runs a task on several models, in one process or in many."""
 
     def __call__(self, task: Task, sources: Sequence[Source], started: Started, /) -> Runs: ...
 
 
 def in_this_process(task: Task, sources: Sequence[Source], started: Started) -> Runs:
-    """Run the models one after the other, here."""
+    """Run the models one after the other, in this process."""
     for source in sources:
         started(source.path)
         yield attempt(task, source)
@@ -114,7 +114,7 @@ class _Worker:
 
     @property
     def seconds(self) -> float:
-        """How long it has worked on its model."""
+        """For how many seconds the process has worked on its current model."""
         return time.monotonic() - self._since
 
     def start(self) -> None:

@@ -37,7 +37,7 @@ Watcher = Callable[[Progress], None]
 
 @dataclass
 class Tracker:
-    """Counts the models of a run, and tells a watcher."""
+    """Counts the models that are begun and done, and reports the progress to ``watcher``."""
 
     total: int
     watcher: Watcher | None

@@ -20,6 +20,7 @@ def explain(code: str) -> None:
     if code not in known:
         from difflib import get_close_matches
 
-        near = get_close_matches(code, known, n=3) or sorted(known)
-        raise UsageError(f"reason code {code!r} is not known: did you mean {', '.join(near)}?")
+        near = get_close_matches(code, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+        raise UsageError(f"reason code {code!r} is not known: {hint}")
     print(f"{code}: {known[code]}")

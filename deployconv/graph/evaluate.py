@@ -40,7 +40,7 @@ def evaluate(
 def prepared(
     nodes: Sequence[NodeProto], opset: int, inputs: Iterable[str], outputs: Sequence[str]
 ) -> Run:
-    """What runs ``nodes`` as `evaluate` does, any number of times, on values of ``inputs``."""
+    """Return a function that computes ``nodes`` as `evaluate` does, to be called many times."""
     if all(map(_is_resize, nodes)):
         return partial(_resized, nodes, outputs)
     for node in nodes:

@@ -376,20 +376,20 @@ class ResampledAxis:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Its sizes before and after, which must be known."""
+        """The sizes of the axis before and after the Resize; both must be known."""
         assert self.inputs is not None
         assert self.outputs is not None
         return self.inputs, self.outputs
 
     @property
     def grows(self) -> bool:
-        """Whether it becomes longer."""
+        """Whether the Resize makes the axis longer."""
         if self.inputs is None or self.outputs is None:
             return self.scale > 1
         return self.outputs > self.inputs
 
     def at(self, inputs: int) -> ResampledAxis:
-        """The same axis with this size before."""
+        """Return the same axis for an input of this size."""
         return replace(self, inputs=inputs, outputs=floor(np.float32(inputs) * self.scale))
 
 

@@ -1,6 +1,6 @@
-"""Tell what a runtime computes differently by itself from what a rewrite makes different.
+"""Decide whether outputs differ because of the runtime's arithmetic or because of the rewrite.
 
-A rewritten model is held against the original in onnxruntime. Another runtime may misread the
+A rewritten model is compared with the original in onnxruntime. Another runtime may misread the
 original, or compute float32 less exactly, such as a Conv by Winograd's method. Neither is a mistake
 of the rewrite.
 """
@@ -25,7 +25,7 @@ _LESS_EXACT = {"float32": "float16"}
 
 @dataclass(frozen=True)
 class OwnVerdict:
-    """The outputs as the runtime's own arithmetic explains them; all have passed.
+    """The verdict on outputs whose differences the runtime's own arithmetic explains: all pass.
 
     Attributes:
         outputs: the verdicts.
@@ -50,7 +50,7 @@ def explain_by_runtime(
 
     1. If the runtime has optimisations that compute less exactly, the candidate is run without
        them. With them it still has to be within the tolerance of float16.
-    2. The reference is run by ``backend`` too, and is what the candidate is held against.
+    2. The reference is run by ``backend`` too, and the candidate is compared with that.
 
     Args:
         floor: the reference, and its outputs in another runtime.

@@ -83,7 +83,7 @@ def check_parity(
     if differ:
         # In its own types, even if the reference had to become a float32 twin.
         models = replace(models, candidate=candidate)
-        notes.insert(0, f"held against {reference_backend.runtime} on the CPU")
+        notes.insert(0, f"compared with {reference_backend.runtime} on the CPU")
     try:
         rewritten = backend.prepare(models.candidate, threads=threads)
     except (BackendUnavailable, ModelError) as error:

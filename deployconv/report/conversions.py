@@ -1,4 +1,4 @@
-"""For people: what the toolchains of targets made of a model."""
+"""Print for people what the toolchains of targets made of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets for people: a table of all, and one in plain words."""
+"""Print targets for people: a table of all, or what is known of one."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _VERDICTS: Mapping[str, str] = {
 
 def print_targets(console: Console | None, targets: Sequence[Target]) -> None:
     """Print a table of targets."""
-    table = Table(("target", "what", "held against", "toolchain here", "layers that fit"))
+    table = Table(("target", "what", "tested with", "toolchain here", "layers that fit"))
     for one in targets:
         table.add_row(one.name, one.title, one.version or "-", _installed(one), _short(one))
     print_table(console, table)
     print_lines(
         console,
         "",
-        "compute capabilities such as sm89 are targets too; so is a TOML file of your own",
-        "deployconv targets NAME says what is known of one",
+        "compute capabilities such as sm89 and TOML files of your own are targets too",
+        "deployconv targets NAME prints what is known of one",
     )
 
 
@@ -47,7 +47,7 @@ def print_target(console: Console | None, target: Target) -> None:
 def _described(target: Target) -> Iterator[str]:
     yield f"{target.name}: {target.title}"
     if target.version:
-        yield f"held against: {target.version} ({target.source})"
+        yield f"tested with: {target.version} ({target.source})"
     if target.package is not None:
         yield f"toolchain: Python package {target.package}, {_installed(target)}"
     if target.backend is not None:
@@ -55,7 +55,7 @@ def _described(target: Target) -> Iterator[str]:
     yield ""
     yield "takes:" if target.takes else "takes: no limit is known"
     yield from (f"- {limit}" for limit in target.takes)
-    yield f"a layer that fits and that no rule speaks of: {_ACTIONS[target.action]}"
+    yield f"a layer that fits and that no rule matches: {_ACTIONS[target.action]}"
     if target.prefer != ("auto",):
         yield f"forms and shuffles, the best first: {', '.join(target.prefer)}"
     for rule in target.rules:

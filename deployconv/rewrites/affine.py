@@ -50,7 +50,7 @@ def images_of(step: Affine) -> list[str]:
 
 
 def only_adds(step: Affine, channels: Mapping[str, int]) -> bool:
-    """Whether a step leaves its first image as it is, but for what it adds to it."""
+    """Whether a step returns nothing but the sum of its images and constants."""
     if not isinstance(step, Pixelwise) or step.node.op not in ("Add", "Identity", "Sum"):
         return False
     return all(channels[name] == step.channels for name in images_of(step))
@@ -71,7 +71,7 @@ def multiplications(step: Affine) -> int:
 def pulled_back(
     step: Affine, rows: Matrix, channels: Mapping[str, int]
 ) -> tuple[list[tuple[str, Matrix]], Matrix]:
-    """What is computed from the result of ``step``, in terms of its inputs.
+    """Turn weights for the result of ``step`` into weights for the images that it reads.
 
     Args:
         step: an affine step.

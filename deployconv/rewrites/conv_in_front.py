@@ -49,7 +49,7 @@ _ROUNDING = 32
 
 
 class Writer(Protocol):
-    """Writes a Resize of an image of so many channels."""
+    """What writes the nodes of a Resize, for an image with any number of channels."""
 
     def write(self, emitter: Emitter, image: gs.Tensor, channels: int) -> gs.Tensor: ...
 
@@ -67,7 +67,7 @@ class Products:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Branches that one Conv reads, one after the other in its channels.
+    """Branches whose images are concatenated along the channels and read by one Conv.
 
     Attributes:
         members: positions of the branches.

@@ -43,7 +43,7 @@ _MOVED = 4
 def mixed_images_after(
     head: ResizedImage, scope: Scope, view: View, excluded: Collection[int] = ()
 ) -> MixedImages | None:
-    """The layers behind ``head`` whose weights can come before it, if that saves work.
+    """Find the layers after ``head`` whose weights can move before it, if that saves work.
 
     Of several places to end, this is the one that saves most.
 

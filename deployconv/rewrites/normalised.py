@@ -34,7 +34,7 @@ class _Ends:
 
     @classmethod
     def of(cls, axis: Axis) -> _Ends:
-        """Those of the axis of a ConvTranspose, see `Axis.transposed`; one of the last two is 0."""
+        """Return these numbers for ``axis``, see `Axis.transposed`; ``end`` or ``added`` is 0."""
         natural = abs(axis.step) * (axis.taps - 1) + 1 - axis.stride
         grown = axis.extra + axis.origin - natural
         return cls(axis.origin, max(0, -grown), max(0, grown))
@@ -107,7 +107,7 @@ _KEPT = ("dilations", "group", "kernel_shape", "strides")
 
 
 def plan_normalised(site: UpsampleSite) -> NormalisedLayer | Reason:
-    """The layer of ``site``, without what it has absorbed, with explicit pads; or why it stays."""
+    """Plan the ConvTranspose of ``site`` with explicit pads, or return why it stays as it is."""
     site = site.base or site
     layer = site.layer
     if site.pattern != "conv_transpose" or not layer.op.startswith("ConvTranspose"):

@@ -92,9 +92,9 @@ class Resample(OfOneLayer[ResampleSite]):
 def plan_resample(
     site: ResampleSite, form: Form = "auto", shuffle: Shuffle = "auto"
 ) -> Rewrite | Reason:
-    """The form of ``site`` that was asked for, or the one that it gives way to.
+    """Plan a Resize in the form that was asked for, or in another one if that does not fit.
 
-    By itself it is products; phases if its sizes are dynamic.
+    ``auto`` is products with matrices, or phases if sizes are dynamic.
     """
     if form == "polyphase" or form == "separable":
         phases = plan_phases(site, form, shuffle=shuffle)
@@ -107,7 +107,7 @@ def plan_resample(
 
 
 def plan_products(site: ResampleSite) -> Resample | Reason:
-    """The products that ``site`` is, or why it stays."""
+    """Plan a Resize as products with matrices, or return the reason why it stays."""
     if site.dtype == "bfloat16" and len(site.axes) > 1:
         text = "between two products its image would be rounded to bfloat16 once more"
         return Reason("unsupported-dtype", text)

@@ -264,7 +264,7 @@ def plan_phases(
     shuffle: Shuffle = "auto",
     border: Border = "pad",
 ) -> ResamplePhases | Reason:
-    """The phases of ``site``, or why it has none."""
+    """Plan a Resize as Convs of its phases, or return the reason why that cannot be done."""
     filters = {}
     for axis in site.axes:
         found = _filter(site, axis)

@@ -173,7 +173,7 @@ class Bound:
 
     @classmethod
     def of(cls, layers: Sequence[Affine | ResizedImage], drawn: Mapping[int, DrawnResize]) -> Bound:
-        """That of the last of ``layers``; ``drawn`` has the Resizes by their ids."""
+        """Return the bound of the last of ``layers``; ``drawn`` has the Resizes by their ids."""
         known: dict[str, Bound] = {}
         found = cls()
         for layer in layers:

@@ -37,7 +37,7 @@ _Way = Rewrite | Reason
 
 
 def plan_form(site: UpsampleSite, form: Form, shuffle: Shuffle) -> Rewrite | Reason:
-    """Plan the form that was asked for, or the one that it gives way to."""
+    """Plan the form that was asked for, or the form `auto` if the layer does not fit it."""
     product: Rewrite | None = None
     if form == "normalised":
         return plan_normalised(site)

@@ -1,6 +1,6 @@
-"""Hold the nodes of a rewrite against what may be written: see `Restrictions`.
+"""Check the nodes of a rewrite against the limits of a target, see `Restrictions`.
 
-A rewrite is written once to look at its nodes, so that what is said of them is what they are.
+The nodes are really written for this check, so it sees exactly what the model would get.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MOST_VALUES = 64
 def write(
     rewrite: Rewrite, emitter: Emitter, restrictions: Restrictions = UNRESTRICTED
 ) -> list[gs.Node]:
-    """The new nodes of ``rewrite``; sizes of Reshapes are written out as ``restrictions`` ask."""
+    """Return the new nodes of ``rewrite``, with sizes of Reshapes as ``restrictions`` ask."""
     rewrite.emit(emitter)
     if restrictions.reshape_zero and restrictions.reshape_minus_one:
         return emitter.nodes
@@ -41,7 +41,7 @@ def write(
 
 
 def broken_by(rewrite: Rewrite, restrictions: Restrictions) -> tuple[str, ...]:
-    """What the nodes of ``rewrite`` need and ``restrictions`` do not allow, each once."""
+    """Return what the nodes of ``rewrite`` need and ``restrictions`` do not allow, each once."""
     if restrictions == UNRESTRICTED:
         return ()
     number = count()
@@ -56,7 +56,7 @@ def broken_by(rewrite: Rewrite, restrictions: Restrictions) -> tuple[str, ...]:
 
 
 def broken_by_nodes(nodes: Sequence[gs.Node], restrictions: Restrictions) -> tuple[str, ...]:
-    """The same for ``nodes`` of the model as they stand."""
+    """Return what these nodes of the model need and ``restrictions`` do not allow, each once."""
     tensors = [tensor for node in nodes for tensor in (*node.inputs, *node.outputs)]
     shapes = {t.name: tuple(map(_number, t.shape)) for t in tensors if t.shape is not None}
     found = [needed for node in nodes for needed in _broken(node, shapes, restrictions)]

@@ -1,4 +1,4 @@
-"""What the program of a worker process is made of: `serve`, `Answers` and their errors.
+"""The parts of a program that runs as a worker process: `serve`, `Answers` and their errors.
 
 A program defines a class of `Answers` with its actions, and ends with ``serve(ItsAnswers)``. It
 is started by `worker_process.Worker`.

@@ -75,7 +75,7 @@ class Rule:
 
     @property
     def needed(self) -> bool:
-        """Whether a layer that the rule speaks of cannot stay as it is."""
+        """Whether a layer that the rule matches cannot stay as it is."""
         return self.verdict in ("refused", "misread")
 
     def holds(self, facts: Mapping[str, Value]) -> bool:
@@ -136,11 +136,11 @@ class Profile:
     Attributes:
         name: what ``--target`` takes.
         title: its full name.
-        version: what it was held against; empty if it was not.
+        version: of the target that it was tested with; empty if there is none.
         source: where this is known from.
         takes: what it takes at all.
         layers: rules for single layers.
-        action: what is done with a layer that fits as it is and that no rule speaks of.
+        action: what is done with a layer that fits as it is and that no rule matches.
         prefer: forms and shuffles, the best first.
         package: the Python package of its toolchain, which need not be installed; None if there
             is none.

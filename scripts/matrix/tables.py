@@ -21,21 +21,21 @@ _SIGNS: Mapping[str, str] = {
 _HEAD = """# What toolchains do with upsampling layers
 
 `python scripts/target_matrix.py --tables` writes this page from the runs that are recorded in
-`tests/targets/recorded`. There is one file per target, with the toolchain's message for each refusal.
+`tests/targets/recorded`, one file per target, with the toolchain's message for each refusal.
 `python scripts/target_matrix.py NAME` repeats the runs of a target whose toolchain is installed
 (`deployconv target install NAME`).
 
-Each of the 43 *test layers* is a model of one layer (`scripts/matrix/forms.py`). The toolchain converts
-it and runs it, on the CPU or in a simulator. Then the output is compared with that of onnxruntime.
-*Right* means: within 1e-4 of the largest value of the output (1e-3 for MNN, 1e-2 where a device
-computes in float16, and a quantization step more for quantized layers). For devices of 8 bits it
-means: the root mean square of the difference is below 0.3 of that of the output. This finds wrong
-pixels, but not the errors of 8-bit rounding.
+Each of the 43 *test layers* is a model of one layer (`scripts/matrix/forms.py`). The toolchain
+converts it and runs it, on the CPU or in a simulator. Then the output is compared with that of
+onnxruntime. *Right* means: within 1e-4 of the largest value of the output (1e-3 for MNN, 1e-2
+where a device computes in float16, and a quantization step more for quantized layers). For devices
+of 8 bits it means: the root mean square of the difference is below 0.3 of that of the output. This
+finds wrong pixels, but not the errors of 8-bit rounding.
 
-In the names of the test layers, `k4s2p1` is a ConvTranspose with kernel 4, stride 2 and pads of 1; `op`
-is output_padding, `dil` dilation, `d1` and `d3` are one and three dimensions, `dw` is depthwise, `g4`
-has four groups, `s21` has the strides 2 and 1. `dynhw` and `dynn` have dynamic sizes and a dynamic
-batch, `ps` is a pixel shuffle, `d2s` a DepthToSpace.
+In the names of the test layers, `k4s2p1` is a ConvTranspose with kernel 4, stride 2 and pads of 1;
+`op` is output_padding, `dil` dilation, `d1` and `d3` are one and three dimensions, `dw` is
+depthwise, `g4` has four groups, `s21` has the strides 2 and 1. `dynhw` and `dynn` have dynamic
+sizes and a dynamic batch, `ps` is a pixel shuffle, `d2s` a DepthToSpace.
 
 ## Before and after
 
@@ -45,16 +45,16 @@ batch, `ps` is a pixel shuffle, `d2s` a DepthToSpace.
 _FORMS = """
 ## By test layer
 
-The first sign is for the layer as exported, the second for the layer after `rewrite --target NAME`. One
-sign stands where both are the same. R: right. X: refused. **W**: computed wrong, without an error. D:
-the process died.
+The first sign is for the layer as exported, the second for the layer after `rewrite --target NAME`.
+One sign stands where both are the same. R: right. X: refused. **W**: computed wrong, without an
+error. D: the process died.
 
 """
 _SPELLED = """
 ## By form and shuffle
 
-How many test layers are right, of those that can be written in this form and shuffle. `-` where it was
-not run.
+How many test layers are right, of those that can be written in this form and shuffle. `-` where it
+was not run.
 
 """
 _NOT_RUN = """

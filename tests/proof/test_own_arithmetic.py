@@ -40,7 +40,7 @@ def parity(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_misread_original_does_not_matter(parity: Any) -> None:
     found = parity(("ConvTranspose", "always", 0.5))
     assert found.passed
-    assert found.note == f"held against {get_backend('ort').runtime} on the CPU"
+    assert found.note == f"compared with {get_backend('ort').runtime} on the CPU"
 
 
 def test_a_rewritten_model_that_is_wrong_fails(parity: Any) -> None:

@@ -26,7 +26,7 @@ def test_a_layer_is_rewritten_compared_and_timed(name: str, tmp_path: Path) -> N
     assert result.parity is not None
     assert result.parity.passed
     assert result.parity.backend == name
-    assert "held against onnxruntime" in (result.parity.note or "")
+    assert "compared with onnxruntime" in (result.parity.note or "")
     assert result.latency is not None
     assert result.latency.runtime.split()[0].lower() == name
     assert result.latency.before_ms.median > 0

@@ -182,7 +182,7 @@ class TestParityOnTheStandIn:
         done = deployconv.rewrite(model, backend="tensorrt")
         assert done.parity is not None
         assert (done.parity.backend, done.parity.passed) == ("tensorrt", True)
-        assert (done.parity.note or "").startswith("held against onnxruntime 1.")
+        assert (done.parity.note or "").startswith("compared with onnxruntime 1.")
         assert done.latency is None
         (step,) = done.not_run
         assert step.step == "latency"

@@ -119,7 +119,7 @@ class Card:
 
 
 def embedded(document: Part) -> str:
-    """Return the page as a frame of its own for a notebook, whose style it leaves alone."""
+    """Return the page as an HTML frame, so that its style does not change that of a notebook."""
     source = html.escape(render(document), quote=True)
     return f'<iframe srcdoc="{source}" width="100%" height="{_FRAME}" frameborder="0"></iframe>'
 

@@ -59,12 +59,12 @@ class PixelProduct(Defaults):
 
     @property
     def channels(self) -> int:
-        """T."""
+        """Number of channels of the result."""
         return self.weight.shape[1]
 
     @property
     def channels_read(self) -> int:
-        """C."""
+        """Number of channels that it reads."""
         return self.weight.shape[0]
 
     @property
