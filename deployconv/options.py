@@ -208,6 +208,7 @@ class LayerRequest:
         restrictions: what may be written.
         keep: why the layer stays as it is; None if it is to be rewritten.
         preferred: forms and shuffles to try before that, the best first.
+        fewest: whether the one of `preferred` with the fewest multiplications is the best.
         resample: whether an interpolating Resize is rewritten.
         required: whether the layer is rewritten even if a policy finds that slower.
         targets: what each target does with the layer, for reports.
@@ -218,6 +219,7 @@ class LayerRequest:
     restrictions: Restrictions = UNRESTRICTED
     keep: Reason | None = None
     preferred: tuple[tuple[Form, Shuffle], ...] = ()
+    fewest: bool = False
     resample: bool = False
     required: bool = False
     targets: tuple[TargetSite, ...] = ()

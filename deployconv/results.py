@@ -187,6 +187,7 @@ class DlaNote:
 TargetVerdict = Literal["fits", "refused", "misread", "slow"]
 """What a target does with a layer as it is exported; ``misread`` is a wrong result."""
 TargetAction = Literal["rewrite", "keep", "cost"]
+TargetChoice = Literal["first", "fewest-multiplications"]
 """What is done for a target: rewrite, leave alone, or what is predicted to be faster."""
 MisfitCode = Literal["operator", "block-size", "rank", "dtype", "opset", "dynamic-size", "reshape"]
 
@@ -277,6 +278,8 @@ class Target:
     """What is done with a layer that fits as it is and that no rule matches."""
     prefer: tuple[str, ...]
     """Forms and shuffles, the best first."""
+    choose: TargetChoice
+    """Which of them a layer gets: the first that fits, or the one that multiplies least."""
     takes: tuple[str, ...]
     """What it takes at all, a sentence for each limit; empty if no limit is known."""
     rules: tuple[TargetRule, ...]

@@ -3,6 +3,8 @@
     python scripts/target_speed.py rk3588          by the compiler's estimate of cycles
     python scripts/target_speed.py esp32p4         by the multiplications
     python scripts/target_speed.py iree --runs 20  by the time of interleaved runs
+    python scripts/target_speed.py esp32p4 --layers
+                                                   the upsampling layers of each alone, added up
 
 A ratio above 1 says that the rewritten model is faster. Needs torch and onnxscript; the toolchain
 has to be installed: ``deployconv target install NAME``.
@@ -20,6 +22,7 @@ from math import exp, log
 from pathlib import Path
 
 import onnx
+from zoo.alone import layers_alone
 from zoo.export import export
 from zoo.large import DECODERS, LARGE
 
@@ -66,6 +69,20 @@ def compared(
     return (*times, "ms")
 
 
+def compared_alone(
+    target: str, toolchain: Toolchain, python: Path, original: onnx.ModelProto, runs: int
+) -> tuple[float, float, str]:
+    """What the upsampling layers of a model take, as `compared`, each run as a model, added up."""
+    feeds = make_feeds(input_specs(original), FeedOptions()).arrays
+    shapes = {name: array.shape for name, array in feeds.items()}
+    before, after, unit = 0.0, 0.0, ""
+    for name, layer in layers_alone(original, shapes):
+        one, other, unit = compared(target, toolchain, python, layer, runs)
+        print(f"  {name}: {one:,.4g} -> {other:,.4g} {unit}, {one / other:.2f}", flush=True)
+        before, after = before + one, after + other
+    return before, after, unit
+
+
 def _interleaved(
     before: ToolchainProcess, after: ToolchainProcess, runs: int
 ) -> tuple[float, float]:
@@ -85,7 +102,9 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=10, help="timed runs of each model")
     parser.add_argument("--only", default="*", help="a pattern of names")
     parser.add_argument("--all", action="store_true", help="single layers too")
+    parser.add_argument("--layers", action="store_true", help="only the upsampling layers of each")
     chosen = parser.parse_args()
+    measured = compared_alone if chosen.layers else compared
     toolchain = get_toolchain(chosen.target)
     python = installed(toolchain)
     if python is None:
@@ -98,7 +117,7 @@ def main() -> int:
             continue
         try:
             model = export(replace(sample, opset=min(sample.opset, newest or sample.opset)))
-            before, after, unit = compared(chosen.target, toolchain, python, model, chosen.runs)
+            before, after, unit = measured(chosen.target, toolchain, python, model, chosen.runs)
         except Refusal as refusal:
             print(f"{sample.name}: {refusal}", flush=True)
             continue

@@ -57,7 +57,8 @@ def _described(target: Target) -> Iterator[str]:
     yield from (f"- {limit}" for limit in target.takes)
     yield f"a layer that fits and that no rule matches: {_ACTIONS[target.action]}"
     if target.prefer != ("auto",):
-        yield f"forms and shuffles, the best first: {', '.join(target.prefer)}"
+        order = "the best first" if target.choose == "first" else "the one that multiplies least"
+        yield f"forms and shuffles, {order}: {', '.join(target.prefer)}"
     for rule in target.rules:
         yield f"- {_of_rule(rule)}"
     yield from target.notes

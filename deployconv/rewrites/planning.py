@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
+from math import inf
 
 from deployconv.errors import UsageError
 from deployconv.graph.declared import forget_symbols
@@ -244,18 +245,36 @@ def _plan(site: Site, request: LayerRequest, options: RewriteOptions, seen: View
     The result has no rewrite if there is none; it then has the reason.
     """
     planned = _plan_form(site, request, options, seen)
-    for form, shuffle in request.preferred if planned.selected else ():
-        way = replace(request, form=form, shuffle=shuffle)
-        preferred = _plan_form(site, way, options, seen)
-        if preferred.rewrite is not None and _is_as_asked(preferred.rewrite, way):
-            planned = preferred
-            break
+    if planned.selected:
+        preferred = _preferred(site, request, options, seen)
+        planned = (
+            min(preferred, key=_multiplications, default=planned)
+            if request.fewest
+            else next(preferred, planned)
+        )
     return replace(
         planned,
         report=replace(planned.report, targets=request.targets),
         required=request.required and planned.rewrite is not None,
         shuffles=tuple(shuffle for _, shuffle in request.preferred if shuffle != "auto"),
     )
+
+
+def _preferred(
+    site: Site, request: LayerRequest, options: RewriteOptions, seen: View
+) -> Iterator[PlannedSite]:
+    """Plan one site in each form that is preferred and fits, the best first."""
+    for form, shuffle in request.preferred:
+        way = replace(request, form=form, shuffle=shuffle)
+        planned = _plan_form(site, way, options, seen)
+        if planned.rewrite is not None and _is_as_asked(planned.rewrite, way):
+            yield planned
+
+
+def _multiplications(planned: PlannedSite) -> float:
+    """Those for one input pixel; infinitely many if they are not known."""
+    macs = None if planned.rewrite is None else planned.rewrite.summary.macs
+    return inf if macs is None else macs.after
 
 
 def _is_as_asked(rewrite: Rewrite, request: LayerRequest) -> bool:

@@ -21,6 +21,7 @@ def describe(profile: Profile) -> Target:
         backend=profile.backend,
         action=profile.action,
         prefer=tuple(map(str, profile.prefer)),
+        choose=profile.choose,
         takes=tuple(limits(profile.takes)),
         rules=tuple(_rule(rule, profile) for rule in profile.layers),
         notes=profile.notes,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast, get_args
 
 from deployconv.options import Form, Shuffle, choices_of
 from deployconv.restrictions import ChannelOrder, Restrictions
-from deployconv.results import TargetAction, TargetVerdict
+from deployconv.results import TargetAction, TargetChoice, TargetVerdict
 from deployconv.targets.facts import FACTS, Value
 from deployconv.targets.toml_table import LARGEST, Table, parse
 
@@ -142,6 +142,8 @@ class Profile:
         layers: rules for single layers.
         action: what is done with a layer that fits as it is and that no rule matches.
         prefer: forms and shuffles, the best first.
+        choose: which of them a layer gets: ``first``, the first one that fits, or
+            ``fewest-multiplications``, the first one of those that multiply least.
         package: the Python package of its toolchain, which need not be installed; None if there
             is none.
         backend: the backend that executes it; None if there is none.
@@ -160,6 +162,7 @@ class Profile:
     layers: tuple[Rule, ...] = ()
     action: TargetAction = "rewrite"
     prefer: tuple[Spelling, ...] = (AUTOMATIC,)
+    choose: TargetChoice = "first"
     package: str | None = None
     backend: str | None = None
     compiles_for: str | None = None
@@ -170,8 +173,8 @@ class Profile:
 
 _ACTIONS: tuple[str, ...] = get_args(TargetAction)
 PROFILE_KEYS = (
-    *("extends", "name", "title", "version", "source", "action", "prefer", "package", "backend"),
-    *("documented", "notes", "takes", "layers"),
+    *("extends", "name", "title", "version", "source", "action", "prefer", "choose", "package"),
+    *("backend", "documented", "notes", "takes", "layers"),
 )
 RULE_KEYS = tuple(one.name for one in fields(Rule))
 TAKES_KEYS = (*(one.name for one in fields(Takes) if "opset" not in one.name), "opset")
@@ -208,6 +211,7 @@ def read_profile(name: str, text: str, stem: str, base: Profile | None = None) -
         layers=(*layers, *start.layers),
         action=cast(TargetAction, file.word("action", _ACTIONS) or start.action),
         prefer=prefer or start.prefer,
+        choose=cast(TargetChoice, file.word("choose", get_args(TargetChoice)) or start.choose),
         package=_or(file.get("package", str), start.package),
         backend=_or(file.get("backend", str), start.backend),
         documented=_or(file.word("documented", ("dla",)), start.documented),

@@ -140,12 +140,19 @@ class TargetRules:
             restrictions=self.restrictions,
             keep=keep,
             preferred=() if stays else self._preferred(judged),
+            fewest=self._fewest,
             resample=any(
                 one.site.action == "rewrite" and one.site.verdict != "fits" for one in judged
             ),
             required=needed or rewritten,
             targets=tuple(one.site for one in judged),
         )
+
+    @cached_property
+    def _fewest(self) -> bool:
+        """Whether every target that has a preference chooses by the multiplications."""
+        choosy = [one.choose for one in self.profiles if one.prefer != (AUTOMATIC,)]
+        return bool(choosy) and all(one == "fewest-multiplications" for one in choosy)
 
     def _preferred(self, judged: Sequence[Judgement]) -> tuple[Spelling, ...]:
         """The forms and shuffles to try, the best first; none if the call asks for others."""

@@ -70,6 +70,19 @@ def test_profile_is_of_the_version_that_was_run(target: str) -> None:
     assert [one for one in numbers if one not in RECORDS[target].version] == []
 
 
+@pytest.mark.parametrize("unit", ["cycles", "multiplications"])
+def test_a_layer_that_was_right_takes_no_more_once_it_is_rewritten(unit: str) -> None:
+    worse = []
+    for record in RECORDS.values():
+        for made in (run for run in record.runs if run.spelling == TARGET):
+            before = record.of(made.form, EXPORTED)
+            if before is None or before.outcome != "right" or unit not in (before.notes or {}):
+                continue
+            if made.notes[unit] > before.notes[unit]:
+                worse.append(f"{record.target} {made.form}")
+    assert worse == []
+
+
 def test_a_contradiction_is_seen() -> None:
     def record(*runs: Run) -> Record:
         return Record("iree", "1", "2026-11-29", runs)

@@ -171,6 +171,28 @@ def test_verdict_and_action(rules: str, expected: tuple[str, str, str | None]) -
     assert (said.verdict, said.action, said.text) == expected
 
 
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "kernel", "size", "status"),
+    [
+        (16, 4, 8, 20, "rewritten"),
+        (16, 8, 8, 20, "kept"),
+        (17, 8, 8, 20, "rewritten"),
+        (32, 16, 8, 20, "kept"),
+        (49, 16, 8, 20, "rewritten"),
+        (17, 8, 4, 20, "kept"),
+        (17, 8, 8, 3, "kept"),
+    ],
+)
+def test_stride_4_is_rewritten_for_rknn_where_it_takes_fewer_cycles(
+    inputs: int, outputs: int, kernel: int, size: int, status: str
+) -> None:
+    weight = integers(inputs, outputs, kernel, kernel)
+    (site,) = deployconv.inspect(
+        conv_transpose(weight, (size, size), strides=[4, 4]), target="rk3588"
+    ).sites
+    assert site.status == status
+
+
 def test_what_mends_all_faults_is_preferred() -> None:
     text = """
 prefer = ["pad dcr", "transpose"]

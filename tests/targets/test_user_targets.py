@@ -105,6 +105,43 @@ def test_preferred_forms_are_tried_in_order(tmp_path: Path) -> None:
     assert (site.form, site.shuffle) == ("pad", "two-step")  # dcr takes no groups
 
 
+@pytest.mark.parametrize(
+    ("kernel", "choose", "form", "taps"),
+    [
+        (3, "first", "pad", 16),
+        (3, "fewest-multiplications", "split", 9),
+        (5, "fewest-multiplications", "split", 25),
+        (2, "fewest-multiplications", "pad", 4),  # one Conv where several save nothing
+    ],
+)
+def test_form_of_fewest_multiplications_is_chosen(
+    tmp_path: Path, kernel: int, choose: str, form: str, taps: int
+) -> None:
+    model = conv_transpose(integers(2, 3, kernel, kernel), (4, 5), strides=[2, 2])
+    text = f'prefer = ["pad dcr", "split dcr"]\nchoose = "{choose}"'
+    (site,) = deployconv.inspect(model, target=written(tmp_path, text)).sites
+    assert site.macs is not None
+    assert (site.form, site.macs.after) == (form, 2 * 3 * taps)
+
+
+@pytest.mark.parametrize(
+    ("other", "form"),
+    [
+        ('prefer = ["dcr"]\nchoose = "fewest-multiplications"', "split"),
+        ('prefer = ["dcr", "split dcr"]', "pad"),
+        ("", "split"),  # no preference
+    ],
+)
+def test_all_targets_have_to_choose_by_multiplications(
+    tmp_path: Path, other: str, form: str
+) -> None:
+    model = conv_transpose(integers(2, 3, 3, 3), (4, 5), strides=[2, 2])
+    text = 'title = "another"\n' + other
+    targets = ["esp32p4", written(tmp_path, text)]
+    (site,) = deployconv.inspect(model, target=targets).sites
+    assert site.form == form
+
+
 def test_options_of_the_call_come_first(tmp_path: Path) -> None:
     model = conv_transpose(integers(2, 3, 4, 4), (4, 5), strides=[2, 2], pads=[1] * 4)
     target = written(tmp_path, 'action = "keep"\nprefer = ["pad dcr"]')
