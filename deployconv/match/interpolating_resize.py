@@ -63,7 +63,7 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
         source=x.name,
         output=y.name,
         axes=axes,
-        how=_interpolation(node),
+        how=_interpolation(node, len(shape), axes),
         unless_faster=Reason(
             "interpolating-resize",
             f"it is {node.attrs['mode']}: --resample writes it as products with matrices",
@@ -94,22 +94,27 @@ def _obstacle(node: gs.Node, scope: Scope, view: View) -> Reason | None:
     return None
 
 
-def _interpolation(node: gs.Node) -> Interpolation:
+def _interpolation(node: gs.Node, rank: int, axes: Sequence[ResampledAxis]) -> Interpolation:
     attributes: Mapping[str, Any] = node.attrs
     # Before opset 11 there was one mode, and no attribute for it.
     old = "coordinate_transformation_mode" not in attributes and "cubic_coeff_a" not in attributes
     modern = node.op == "Resize" and not (old and len(node.inputs) == _OLD_INPUTS)
+    cubic, antialias = attributes["mode"] == "cubic", bool(attributes.get("antialias", 0))
+    second = rank == _IMAGE_RANK and 1 in {axis.position for axis in axes}
     return Interpolation(
-        mode="cubic" if attributes["mode"] == "cubic" else "linear",
+        mode="cubic" if cubic else "linear",
         coordinates=attributes.get(
             "coordinate_transformation_mode", "half_pixel" if modern else "asymmetric"
         ),
         cubic_coeff_a=float(attributes.get("cubic_coeff_a", -0.75)),
         exclude_outside=bool(attributes.get("exclude_outside", 0)),
-        antialias=bool(attributes.get("antialias", 0)),
+        antialias=antialias,
+        channels_last=cubic and second and not antialias,
     )
 
 
+_IMAGE_RANK = 4
+"""Axes of a batch of images with channels."""
 _OLD_INPUTS = 2
 """Inputs of the Resize of opset 10: the image and the scales."""
 
