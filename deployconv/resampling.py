@@ -47,9 +47,9 @@ Coordinates = Literal[
 class Interpolation:
     """How a Resize interpolates, as its attributes of the same names say.
 
-    ``channels_last`` is True for a cubic one of the axes 1 and 2 of four. onnxruntime runs it by the
-    kernel that it has for ``antialias``, which rounds in another way and copies an axis that keeps
-    its size; the kernel is not wider.
+    ``channels_last`` is True for a cubic one of the axes 1 and 2 of four, without ``antialias``.
+    onnxruntime runs it by the kernel that it has for ``antialias``, which rounds in another way and
+    copies an axis that keeps its size. It is not widened.
     """
 
     mode: Literal["linear", "cubic"]
@@ -241,7 +241,7 @@ def _interpolated(row: Array, position: float, scale: float, how: Interpolation)
 
 
 def _filtered(row: Array, position: float, scale: float, how: Interpolation) -> None:
-    """Write the weights of one output, of a kernel that ``antialias`` widens if the axis shrinks."""
+    """Write the weights of one output; ``antialias`` widens the kernel if the axis shrinks."""
     last = len(row) - 1
     widening = max(np.float32(1), np.float32(1) / np.float32(scale if how.antialias else 1))
     center = np.float32(0.5) + np.float32(position)
