@@ -133,10 +133,15 @@ def _axes(
     if isinstance(given, Reason):
         return given
     shapes = [(known[x.name], known[y.name]) for known in view.instances(scope, x, y)]
-    if given and not shapes:
-        # Shape inference does not follow scales that are computed.
+    if not shapes:
+        # Shape inference does not follow computed scales, nor computed sizes before opset 13.
         before_all = [known[x.name] for known in view.instances(scope, x)]
-        shapes = [(sizes, _scaled(sizes, given)) for sizes in before_all]
+        shapes = [
+            (sizes, after)
+            for sizes in before_all
+            if (after := _scaled(sizes, given) if given else _computed_sizes(node, scope, view))
+            and len(after) == len(sizes)
+        ]
     if not shapes:
         return Reason("dynamic-scale", "the sizes before or after it are not known")
     if any(not all(sizes) for pair in shapes for sizes in pair):
@@ -197,6 +202,14 @@ def _given_scales(
             " the model again"
         )
     return {axis: float(np.float32(scale)) for axis, scale in zip(axes, given, strict=True)}
+
+
+def _computed_sizes(node: gs.Node, scope: Scope, view: View) -> tuple[int, ...] | None:
+    """The sizes of all axes after a Resize that is given computed ones, if they are known."""
+    if len(node.inputs) <= _OLD_INPUTS or "axes" in node.attrs:
+        return None
+    found = _computed(node.inputs[-1], scope, view)
+    return None if found is None or min(found, default=0) < 0 else tuple(map(int, found))
 
 
 def _scaled(sizes: Sequence[int], scales: Mapping[int, float]) -> tuple[int, ...]:

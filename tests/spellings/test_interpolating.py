@@ -9,9 +9,6 @@ from onnx import ModelProto
 from tests.build import ops, rewrite, run
 from tests.spellings.corpus import FRAMEWORKS, Row, framework_rows, rows
 
-REASONS = {"bilinear_align_corners-legacy11": "dynamic-scale"}
-"""Code of the reason for a Resize that stays, by the id of its graph."""
-
 
 def resizes(model: ModelProto) -> int:
     """How many interpolating Resizes are in the main graph."""
@@ -29,14 +26,11 @@ ROWS = [row for row in (*framework_rows(), *rows()) if resizes(row.model())]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-def test_an_export_is_rewritten_with_the_same_values_or_has_its_reason(row: Row) -> None:
+def test_an_export_is_rewritten_with_the_same_values(row: Row) -> None:
     model = row.model()
     done, after = rewrite(model, resample=True)
     sites = [site for site in done.sites if site.pattern == "interpolating_resize"]
     assert len(sites) == resizes(model)
-    if row.id in REASONS:
-        assert [site.reason and site.reason.code for site in sites] == [REASONS[row.id]]
-        return
     assert {(site.status, site.certificate) for site in sites} == {("rewritten", "exact")}
     assert not {"Resize", "Upsample"} & set(ops(after))
     rng = np.random.default_rng(2)
@@ -54,4 +48,3 @@ def test_an_export_is_rewritten_with_the_same_values_or_has_its_reason(row: Row)
 def test_each_framework_and_mode_is_among_them() -> None:
     assert {row.source for row in ROWS} >= {*FRAMEWORKS, "dynamo", "legacy"}
     assert {row.name.partition("_")[0] for row in ROWS} >= {"bilinear", "bicubic", "linear"}
-    assert {row.id for row in ROWS} >= REASONS.keys()
