@@ -45,18 +45,29 @@ Coordinates = Literal[
 
 @dataclass(frozen=True)
 class Interpolation:
-    """How a Resize interpolates, as its attributes of the same names say."""
+    """How a Resize interpolates, as its attributes of the same names say.
+
+    ``channels_last`` is True for a cubic one of the axes 1 and 2 of four, without ``antialias``.
+    onnxruntime runs it by the kernel that it has for ``antialias``, which rounds in another way and
+    copies an axis that keeps its size. It is not widened.
+    """
 
     mode: Literal["linear", "cubic"]
     coordinates: Coordinates = "half_pixel"
     cubic_coeff_a: float = -0.75
     exclude_outside: bool = False
     antialias: bool = False
+    channels_last: bool = False
 
     @property
     def support(self) -> int:
         """How far from the position an input may lie that is read."""
         return 1 if self.mode == "linear" else 2
+
+    @property
+    def filters(self) -> bool:
+        """Whether onnxruntime runs it by the kernel that it has for ``antialias``."""
+        return self.antialias or self.channels_last
 
     def exact_weight(self, distance: Fraction) -> float:
         """The weight of an input at this distance from the position, rounded once."""
@@ -75,9 +86,9 @@ class Interpolation:
         one, two, three, four, five, eight = map(np.float32, (1, 2, 3, 4, 5, 8))
         if self.mode == "linear":
             return max(0.0, float(one - d))
-        if d < 1 or (d == 1 and not self.antialias):
+        if d < 1 or (d == 1 and not self.filters):
             return float(((a + two) * d - (a + three)) * d * d + one)
-        if self.antialias:
+        if self.filters:
             return float((((d - five) * d + eight) * d - four) * a) if d < two else 0.0
         return float(((a * d - five * a) * d + eight * a) * d - four * a)
 
@@ -94,11 +105,11 @@ def resampling_matrix(inputs: int, outputs: int, scale: float, how: Interpolatio
     Returns:
         float64 ``[outputs, inputs]``; the rows add up to 1.
     """
-    if how.antialias and inputs == outputs:
+    if how.filters and inputs == outputs:
         return np.eye(inputs)  # onnxruntime copies such an axis, whatever the coordinates
     made = np.zeros((outputs, inputs))
     position = _positions(inputs, outputs, scale, how.coordinates)
-    row = _antialiased if how.antialias else _interpolated
+    row = _filtered if how.filters else _interpolated
     for index in range(outputs):
         row(made[index], position(index), scale, how)
     return made
@@ -229,10 +240,10 @@ def _interpolated(row: Array, position: float, scale: float, how: Interpolation)
         row /= total
 
 
-def _antialiased(row: Array, position: float, scale: float, how: Interpolation) -> None:
-    """Write the weights of one output, of a kernel that is wider if the axis shrinks."""
+def _filtered(row: Array, position: float, scale: float, how: Interpolation) -> None:
+    """Write the weights of one output; ``antialias`` widens the kernel if the axis shrinks."""
     last = len(row) - 1
-    widening = max(np.float32(1), np.float32(1) / np.float32(scale))
+    widening = max(np.float32(1), np.float32(1) / np.float32(scale if how.antialias else 1))
     center = np.float32(0.5) + np.float32(position)
     reach, half = np.float32(how.support) * widening, np.float32(0.5)
     total = np.float32(0)

@@ -9,7 +9,7 @@ import pytest
 
 from deployconv.errors import DeployconvError
 from deployconv.resampling import Coordinates, Interpolation, resampling_matrix
-from tests.build import Array, run
+from tests.build import Array, rewrite, run
 from tests.match.graphs import floats, ints, parsed
 
 COORDINATES = get_args(Coordinates)
@@ -97,6 +97,24 @@ def test_a_weight_is_rounded_as_onnxruntime_rounds_it(name: str) -> None:
     shown = run(original, {"x": impulses})["y"].reshape(inputs, outputs).T
     found = resampling_matrix(inputs, outputs, scale, how)
     np.testing.assert_allclose(found, shown, rtol=0, atol=EPS)
+
+
+@pytest.mark.parametrize("more", ["", "exclude_outside=1,", "antialias=1,"])
+@pytest.mark.parametrize("by", ["scales", "sizes"])
+@pytest.mark.parametrize("scales", [(1.25, 2.5), (2.5, 1.25), (1.2, 1.2), (3, 1), (8, 4)])
+def test_a_cubic_in_channels_last_order(scales: tuple[float, float], by: str, more: str) -> None:
+    """onnxruntime runs it by another kernel, which copies an axis that keeps its size."""
+    sizes = (2, 17) if scales[0] < 2 < scales[1] else (17, 2)
+    factors = (1, *scales, 1)
+    outputs = np.floor(np.float32((2, *sizes, 3)) * np.float32(factors)).astype(int)
+    body = f'y = Resize<mode="cubic", {more} cubic_coeff_a=-0.5>(x, , {", " * (by == "sizes")}g)'
+    given = ints(*outputs) if by == "sizes" else floats(*factors)
+    original = parsed(body, {"g": given}, f"2,{sizes[0]},{sizes[1]},3", opset=18)
+    done, after = rewrite(original, resample=True, form="matrix")
+    assert [(site.status, site.certificate) for site in done.sites] == [("rewritten", "exact")]
+    x = np.random.default_rng(1).standard_normal((2, *sizes, 3)).astype(np.float32)
+    actual, expected = (run(model, {"x": x})["y"] for model in (after, original))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=4 * EPS * np.abs(x).max() * 1.5)
 
 
 @pytest.mark.parametrize("mode", ["linear", "cubic"])

@@ -63,7 +63,7 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
         source=x.name,
         output=y.name,
         axes=axes,
-        how=_interpolation(node, scope),
+        how=_interpolation(node, scope, len(shape), axes),
         unless_faster=Reason(
             "interpolating-resize",
             f"it is {node.attrs['mode']}: --resample writes it as products with matrices",
@@ -98,7 +98,9 @@ def _obstacle(node: gs.Node, scope: Scope, view: View) -> Reason | None:
     return None
 
 
-def _interpolation(node: gs.Node, scope: Scope) -> Interpolation:
+def _interpolation(
+    node: gs.Node, scope: Scope, rank: int, axes: Sequence[ResampledAxis]
+) -> Interpolation:
     attributes: Mapping[str, Any] = node.attrs
     cubic = attributes["mode"] == "cubic"
     coefficient = float(attributes.get("cubic_coeff_a", _KEYS))
@@ -110,6 +112,8 @@ def _interpolation(node: gs.Node, scope: Scope) -> Interpolation:
     # Before opset 11 there was one mode, and no attribute for it.
     old = "coordinate_transformation_mode" not in attributes and "cubic_coeff_a" not in attributes
     modern = node.op == "Resize" and not (old and len(node.inputs) == _OLD_INPUTS)
+    cubic, antialias = attributes["mode"] == "cubic", bool(attributes.get("antialias", 0))
+    second = rank == _IMAGE_RANK and 1 in {axis.position for axis in axes}
     return Interpolation(
         mode="cubic" if cubic else "linear",
         coordinates=attributes.get(
@@ -117,12 +121,15 @@ def _interpolation(node: gs.Node, scope: Scope) -> Interpolation:
         ),
         cubic_coeff_a=coefficient if cubic else _KEYS,  # a linear one does not read it
         exclude_outside=bool(attributes.get("exclude_outside", 0)),
-        antialias=bool(attributes.get("antialias", 0)),
+        antialias=antialias,
+        channels_last=cubic and second and not antialias,
     )
 
 
 _KEYS = -0.75
 """The usual cubic_coeff_a."""
+_IMAGE_RANK = 4
+"""Axes of a batch of images with channels."""
 _OLD_INPUTS = 2
 """Inputs of the Resize of opset 10: the image and the scales."""
 
@@ -141,10 +148,15 @@ def _axes(
     if isinstance(given, Reason):
         return given
     shapes = [(known[x.name], known[y.name]) for known in view.instances(scope, x, y)]
-    if given and not shapes:
-        # Shape inference does not follow scales that are computed.
+    if not shapes:
+        # Shape inference does not follow computed scales, nor computed sizes before opset 13.
         before_all = [known[x.name] for known in view.instances(scope, x)]
-        shapes = [(sizes, _scaled(sizes, given)) for sizes in before_all]
+        shapes = [
+            (sizes, after)
+            for sizes in before_all
+            if (after := _scaled(sizes, given) if given else _computed_sizes(node, scope, view))
+            and len(after) == len(sizes)
+        ]
     if not shapes:
         return Reason("dynamic-scale", "the sizes before or after it are not known")
     if any(not all(sizes) for pair in shapes for sizes in pair):
@@ -205,6 +217,14 @@ def _given_scales(
             " the model again"
         )
     return {axis: float(np.float32(scale)) for axis, scale in zip(axes, given, strict=True)}
+
+
+def _computed_sizes(node: gs.Node, scope: Scope, view: View) -> tuple[int, ...] | None:
+    """The sizes of all axes after a Resize that is given computed ones, if they are known."""
+    if len(node.inputs) <= _OLD_INPUTS or "axes" in node.attrs:
+        return None
+    found = _computed(node.inputs[-1], scope, view)
+    return None if found is None or min(found, default=0) < 0 else tuple(map(int, found))
 
 
 def _scaled(sizes: Sequence[int], scales: Mapping[int, float]) -> tuple[int, ...]:

@@ -6,16 +6,17 @@ build that succeeds does not show that its engine runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
 from deployconv.errors import CheckFailed
 from deployconv.graph.load import LoadedModel, load
-from deployconv.match import Site, UpsampleSite
+from deployconv.match import ResampleSite, Site, UpsampleSite
 from deployconv.options import FeedOptions, ShapeRanges
 from deployconv.proof.latency import imported_name
 from deployconv.proof.toolchain_builds import build_with_toolchains
@@ -27,8 +28,9 @@ from deployconv.results import (
     TargetBuild,
     TargetNote,
 )
+from deployconv.rewrites.resample_trial import resized_to
 from deployconv.runtimes import get_runtime
-from deployconv.runtimes.base import ModelSource
+from deployconv.runtimes.base import Array, ModelSource
 from deployconv.runtimes.tensorrt.compile import build_engines
 from deployconv.runtimes.tensorrt.installation import find_installation
 
@@ -137,8 +139,8 @@ def target_notes(
 ) -> dict[str, TargetNote]:
     """By site id: layers that a target cannot compile as exported, or whose padding it misreads.
 
-    If the original does not build, each ConvTranspose is compiled by itself, since a build
-    error rarely names the layer.
+    If the original does not build, each ConvTranspose and each interpolating Resize is compiled by
+    itself, since a build error rarely names the layer.
     """
     notes: dict[str, TargetNote] = {}
     failing = [
@@ -147,11 +149,12 @@ def target_notes(
         if built.target and not built.builds and built.conversion is None
     ]
     for site in sites:
-        layer = site.conv_transpose
+        layer = site if isinstance(site, ResampleSite) else site.conv_transpose
         if layer is None:
             continue
         note = _needed(layer, failing, backend) if failing else None
-        note = note or _misread(layer, before.targets)
+        if note is None and isinstance(layer, UpsampleSite):
+            note = _misread(layer, before.targets)
         if note is not None:
             notes[site.id] = note
     return notes
@@ -173,9 +176,11 @@ def _warnings(before: TargetBuild, after: TargetBuild) -> Iterable[str]:
             yield f"{counts[1]} kernels, {counts[0]} as exported"
 
 
-def _needed(site: UpsampleSite, targets: Sequence[str], backend: str | None) -> TargetNote | None:
+def _needed(
+    site: UpsampleSite | ResampleSite, targets: Sequence[str], backend: str | None
+) -> TargetNote | None:
     """Which of ``targets`` do not compile the layer by itself; None if all do."""
-    proto = _site_model(site)
+    proto = _resize_model(site) if isinstance(site, ResampleSite) else _site_model(site)
     loaded = load(proto)
     report = build_engines(
         loaded, proto.SerializeToString(), backend=backend, targets=targets, shapes={}
@@ -197,10 +202,37 @@ def _site_model(site: UpsampleSite) -> ModelProto:
     batch_and_channels = original.batch_and_channels or (1, site.channels[0])
     sizes = original.sizes or tuple(size or _SIZE for size in site.sizes)
     shape = site.input_axes.to_tensor([*batch_and_channels, *sizes])
+    return _layer_model(site, original.nodes, constants, kind, shape)
+
+
+def _resize_model(site: ResampleSite) -> ModelProto:
+    """A model of the Resize alone, with constant scales or sizes."""
+    shape = [size or _SIZE for size in site.shape]
+    target, scales = list(shape), [1.0] * len(shape)
+    for axis in site.axes:
+        known = axis if axis.inputs is not None else axis.at(shape[axis.position])
+        _, target[axis.position] = known.sizes
+        scales[axis.position] = axis.scale
+    node = NodeProto()
+    node.CopyFrom(site.scope.proto.node[site.scope.index(site.layer)])
+    constants = resized_to(node, target if site.by_sizes else None, scales)
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(site.dtype))
+    return _layer_model(site, [node], constants, kind, shape)
+
+
+def _layer_model(
+    site: UpsampleSite | ResampleSite,
+    nodes: Sequence[NodeProto],
+    constants: Mapping[str, Array],
+    kind: int,
+    shape: Sequence[int],
+) -> ModelProto:
+    """A model of ``nodes``, which are ``site``, for an image of this element type and shape."""
+    source = site.source if isinstance(site, ResampleSite) else site.input
     graph = onnx.helper.make_graph(
-        original.nodes,
+        nodes,
         "layer",
-        [onnx.helper.make_tensor_value_info(site.input, kind, shape)],
+        [onnx.helper.make_tensor_value_info(source, kind, shape)],
         [onnx.helper.make_tensor_value_info(site.output, kind, None)],
         [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
     )

@@ -26,6 +26,7 @@ from deployconv.options import (
     FeedOptions,
 )
 from deployconv.proof.inputs import common_inputs, make_feeds
+from deployconv.proof.memory import require_memory
 from deployconv.results import Latency, LayerTime, Profile, Quantiles, SiteTime
 from deployconv.runtimes import get_backend, names_with
 from deployconv.runtimes.base import Feeds, GpuSession, ModelSource, Session
@@ -100,6 +101,7 @@ def measure_latency(
             session.cuda_graph = cuda_graph
     specs = tuple(sessions[0].inputs) if candidate is None else common_inputs(*sessions)
     arrays = make_feeds(specs, feed).arrays
+    require_memory(sources[0], arrays)
     if candidate is None:
         (times,) = time_interleaved(sessions, arrays, runs)
         compared = None

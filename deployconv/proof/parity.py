@@ -14,6 +14,7 @@ from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.options import DEFAULT_RUNTIME, FeedOptions, Shapes
 from deployconv.proof.floor import ReferenceFloor, compare_with_floor
 from deployconv.proof.inputs import PreparedFeeds, common_inputs, make_feeds, random_arrays
+from deployconv.proof.memory import require_memory
 from deployconv.proof.other_sizes import LONGEST_RUN, check_other_sizes, trials_after
 from deployconv.proof.own_arithmetic import explain_by_runtime
 from deployconv.proof.twins import as_declared, twin_of, widened
@@ -70,8 +71,9 @@ def check_parity(
         reference, has failed.
 
     Raises:
-        UsageError: the models' interfaces differ, the inputs do not fit, or nothing was
-            compared, as every output is empty or nowhere finite.
+        UsageError: the models' interfaces differ, the inputs do not fit, a tensor does not fit into
+            memory (`require_memory`), or nothing was compared, as every output is empty or nowhere
+            finite.
         ModelError: the reference is invalid.
         BackendUnavailable: the backend is missing or cannot run the reference.
     """
@@ -96,6 +98,7 @@ def check_parity(
     feeds = _feeds(specs, models.input_dtypes, feed)
     if feeds.note is not None:
         notes.append(feeds.note)
+    require_memory(models.reference, feeds.arrays)
     start = time.monotonic()
     try:
         expected = models.session.run(feeds.arrays)
@@ -169,7 +172,9 @@ def _other_sizes(
     declared = as_declared(specs, models.input_dtypes)
 
     def make(shapes: Shapes) -> dict[str, Array]:
-        return widened(random_arrays(declared, shapes, seed), specs)
+        arrays = widened(random_arrays(declared, shapes, seed), specs)
+        require_memory(models.reference, arrays)
+        return arrays
 
     def compare(
         arrays: Mapping[str, Array], expected: Mapping[str, Array], actual: Mapping[str, Array]

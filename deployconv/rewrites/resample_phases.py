@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -265,6 +266,9 @@ def plan_phases(
     border: Border = "pad",
 ) -> ResamplePhases | Reason:
     """Plan a Resize as Convs of its phases, or return the reason why that cannot be done."""
+    taps = prod(2 * site.how.support * max(axis.scale, 1 / axis.scale) for axis in site.axes)
+    if taps > _LARGEST_KERNEL:
+        return Reason("too-large", f"its phases have {taps:.3g} weights for each channel")
     filters = {}
     for axis in site.axes:
         found = _filter(site, axis)
@@ -285,6 +289,10 @@ def plan_phases(
     if site.dtype == "bfloat16" and (several or not fits(kernel, site.dtype)):
         return Reason("unsupported-dtype", "bfloat16 has too few digits for its weights")
     return planned
+
+
+_LARGEST_KERNEL = 1 << 20
+"""Weights for each channel of the image."""
 
 
 def _filter(site: ResampleSite, axis: ResampledAxis) -> Filter | Reason:

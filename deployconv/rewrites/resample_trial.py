@@ -89,16 +89,18 @@ def weights_oracle(
         return None
     if not site.by_sizes and floor(np.float32(inputs) * np.float32(axis.scale)) != outputs:
         return None
-    beside = 0 if axis.position else 1
+    # Only where axis 1 changes does onnxruntime take axes 1 and 2 for those of the image.
+    position = 1 if site.how.channels_last else axis.position
+    beside = 0 if position else 1
     shape, target, scales = [1] * rank, [1] * rank, [1.0] * rank
-    shape[axis.position], target[axis.position] = inputs, outputs
-    scales[axis.position] = axis.scale
+    shape[position], target[position] = inputs, outputs
+    scales[position] = axis.scale
     shape[beside] = target[beside] = inputs
     node = NodeProto()
     node.CopyFrom(site.scope.proto.node[site.scope.index(site.layer)])
     constants = resized_to(node, target if site.by_sizes else None, scales)
     impulses = np.eye(inputs, dtype=np.float32).reshape(shape)
-    expected = matrix if axis.position < beside else matrix.T
+    expected = matrix if position < beside else matrix.T
     model = oracle_model(node, constants, site.scope.opset, impulses)
     largest = float(np.abs(matrix).sum(axis=1).max())
     atol = _ULPS * float(np.finfo(np.float32).eps) * largest + besides

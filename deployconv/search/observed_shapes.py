@@ -20,6 +20,7 @@ from deployconv.graph.splice import Names
 from deployconv.graph.tensors import used_names
 from deployconv.options import DEFAULT_RUNTIME
 from deployconv.proof.inputs import make_feeds
+from deployconv.proof.memory import require_memory
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.base import InterruptibleSession
 from deployconv.runtimes.shapes import input_specs
@@ -56,6 +57,7 @@ def observed_shapes(
     limit = min(_LONGEST_RUN, _PART_OF_BUDGET * tuner.budget)
     try:
         feeds = make_feeds(input_specs(proto), tuner.feed).arrays
+        require_memory(model.proto, feeds)
         with staged(proto, model.folder, None) as copy:
             backend = get_backend(DEFAULT_RUNTIME)
             session = backend.prepare(copy.path, threads=tuner.threads, optimise=False)

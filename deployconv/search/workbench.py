@@ -16,6 +16,7 @@ from deployconv.proof.certificate import certify, folder_name
 from deployconv.proof.compare import compare_outputs
 from deployconv.proof.floor import ReferenceFloor, compare_with_floor
 from deployconv.proof.inputs import make_feeds
+from deployconv.proof.memory import require_memory
 from deployconv.proof.parity import check_parity
 from deployconv.results import Candidate, OutputParity, Parity
 from deployconv.rewrites.planning import apply
@@ -123,6 +124,7 @@ class Workbench:
         start = time.monotonic()
         session = get_backend(tuner.backend).prepare(original, threads=tuner.threads)
         feeds = make_feeds(session.inputs, tuner.feed).arrays
+        require_memory(original, feeds)
         cache = TimingCache.of_user() if tuner.cache else TimingCache(None)
         loaded = time.monotonic()
         expected = session.run(feeds)

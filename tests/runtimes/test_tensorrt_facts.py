@@ -116,21 +116,43 @@ RESIZES = {
 }
 
 
+def refused(name: str, whole: bool, dims: str = "1,3,16,16") -> ModelProto:
+    """A Resize of ``RESIZES``, by a whole factor if ``whole``."""
+    attributes, factor, opset, _ = RESIZES[name]
+    if whole and factor == 1.5:
+        factor = 2.0  # a fraction has no phases
+    body = f'y = Resize<mode="linear", {attributes}>(x, , s)'
+    return parsed(body, {"s": floats(1, 1, factor, factor)}, dims, opset=opset)
+
+
 @pytest.mark.parametrize("form", ["matrix", "polyphase"])
 @pytest.mark.parametrize("name", RESIZES)
 def test_an_interpolating_resize_that_is_refused_builds_in_another_form(
     name: str, form: Form
 ) -> None:
-    attributes, factor, opset, refusal = RESIZES[name]
-    if form == "polyphase" and factor == 1.5:
-        factor = 2.0  # a fraction has no phases
-    body = f'y = Resize<mode="linear", {attributes}>(x, , s)'
-    original = parsed(body, {"s": floats(1, 1, factor, factor)}, "1,3,16,16", opset=opset)
+    original, refusal = refused(name, form == "polyphase"), RESIZES[name][-1]
     check(build(original, "sm89"), {"sm89": refusal})
-    done = deployconv.rewrite(original, resample=True, bench=False, form=form)
+    done = deployconv.rewrite(original, resample=True, bench=False, form=form, target="sm89")
     assert [(site.form, site.certificate) for site in done.sites] == [(form, "exact")]
     assert done.model is not None
-    check(build(done.model, "sm89"), {})
+    assert done.compiled is not None
+    check(done.compiled.after, {})
+    (site,) = done.sites
+    assert site.target_note is not None
+    assert (site.target_note.mark, site.target_note.targets) == ("needed", ("sm89",))
+    assert re.match(refusal.removeprefix("parse: "), site.target_note.text.partition(": ")[2])
+
+
+def test_only_the_resize_that_is_refused_is_needed() -> None:
+    mixed = refused("antialias", whole=True, dims="1,3,h,w")
+    mixed.graph.node[0].output[0] = "half"
+    mixed.graph.node.append(node("Resize", ["half", "", "t"], ["y"], name="plain", mode="linear"))
+    mixed.graph.initializer.append(tensor("t", floats(1, 1, 2, 2)))
+    done = deployconv.rewrite(mixed, resample=True, bench=False, verify=False, target="sm89")
+    assert [site.target_note.mark if site.target_note else None for site in done.sites] == [
+        "needed",
+        None,
+    ]
 
 
 @pytest.mark.parametrize("name", CASES)
