@@ -188,7 +188,16 @@ TargetVerdict = Literal["fits", "refused", "misread", "slow"]
 """What a target does with a layer as it is exported; ``misread`` is a wrong result."""
 TargetAction = Literal["rewrite", "keep", "cost"]
 """What is done for a target: rewrite, leave alone, or what is predicted to be faster."""
-MisfitCode = Literal["operator", "block-size", "rank", "dtype", "opset", "dynamic-size", "reshape"]
+MisfitCode = Literal[
+    "operator",
+    "block-size",
+    "rank",
+    "dtype",
+    "opset",
+    "dynamic-size",
+    "reshape",
+    "nearest-resize",
+]
 
 
 @dataclass(frozen=True)

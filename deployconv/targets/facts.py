@@ -293,12 +293,13 @@ FACTS: Mapping[str, Fact] = {
     "dynamic_batch": Fact(bool, lambda site: _batch(site) is None, "the batch is not known"),
     "dynamic_sizes": Fact(bool, _dynamic_sizes, "a spatial size is not known"),
     "depth_to_space_mode": Fact(str, _mode, "the mode of a DepthToSpace, `DCR` or `CRD`"),
-    "resize_mode": Fact(str, _interpolation("mode"), "`linear` or `cubic`"),
-    "coordinates": Fact(
-        str,
-        _interpolation("coordinates"),
-        "coordinate_transformation_mode of an interpolating Resize",
+    "resize_mode": Fact(
+        str, _interpolation("mode"), "`linear` or `cubic`; `nearest` for a rule of that operator"
     ),
+    "coordinates": Fact(
+        str, _interpolation("coordinates"), "coordinate_transformation_mode of a Resize"
+    ),
+    "nearest_mode": Fact(str, lambda site: None, "nearest_mode of a nearest Resize"),
     "antialias": Fact(bool, _interpolation("antialias"), "antialias of an interpolating Resize"),
     "exclude_outside": Fact(
         bool, _interpolation("exclude_outside"), "exclude_outside of an interpolating Resize"
@@ -316,7 +317,7 @@ FACTS: Mapping[str, Fact] = {
     "whole_scale": Fact(
         bool,
         _of_resample(lambda site: all(_is_whole(axis.scale) for axis in site.axes)),
-        "an interpolating Resize enlarges or shrinks by whole numbers",
+        "a Resize enlarges or shrinks by whole numbers",
     ),
     "enlarges": Fact(
         bool,
