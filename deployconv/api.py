@@ -697,7 +697,8 @@ def _one_of(
     if command == "build":
         return build(source.path, **options)
     given = dict(options)
-    if given.get("policy", "all") == "all":  # cost predicts for the threads that it is given
+    if given.get("policy") in (None, "all") and not given.get("target"):
+        # cost, which a target may choose too, predicts for the threads that it is given
         given["threads"] = given.get("threads") or threads
     given["force"] = given.get("force", False) or source.overwrites
     if source.makes_folder:

@@ -124,7 +124,7 @@ def _framework(framework: Framework, environments: Path, keep: bool) -> Iterator
     """Every export of a framework, in the order of its cases."""
     committed = _committed(framework) if keep else {}
     wanted = {
-        (row_name(case, sizes), sizes != "static"): (case, case.expectation(sizes))
+        (row_name(case, sizes), sizes != "static"): (case, case.expect)
         for case in cases(framework)
         for sizes in case.sizes
     }

@@ -14,10 +14,11 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any
 
 from deployconv.batch.attempt import Task, attempt, lost
-from deployconv.batch.jobs import Runs, Started
+from deployconv.batch.jobs import Runs, Started, import_all
 from deployconv.batch.remote import named_as
 from deployconv.batch.sources import Source
 from deployconv.errors import UsageError
@@ -47,10 +48,8 @@ class Cluster:
         Raises:
             UsageError: Dask is not installed, or no scheduler answers, or it has no worker.
         """
-        client = _connected(self.address)
+        dask, client = _distributed(), _connected(self.address)
         try:
-            from distributed import KilledWorker, as_completed
-
             call, waiting = uuid.uuid4().hex, list(reversed(sources))
             submitted: dict[str, tuple[Source, float, _Notes]] = {}
 
@@ -63,7 +62,7 @@ class Cluster:
                 return future
 
             ahead = max(1, sum(client.nthreads().values())) * _AHEAD
-            running = as_completed(loop=client.loop)
+            running = dask.as_completed(loop=client.loop)
             while waiting or submitted:
                 while waiting and len(submitted) < ahead:
                     source = waiting.pop()
@@ -72,7 +71,7 @@ class Cluster:
                 future = next(running)
                 source, since, notes = submitted.pop(future.key)
                 error = future.exception()
-                if isinstance(error, KilledWorker):
+                if isinstance(error, dask.KilledWorker):
                     # Dask suspects what waited at a lost worker, too: it may never have begun.
                     running.add(submit(source, notes))
                     continue
@@ -87,16 +86,20 @@ class Cluster:
             client.close()
 
 
+def _distributed() -> Any:
+    """Import Dask Distributed. Raises UsageError if it is not installed."""
+    try:
+        return import_module("distributed")
+    except ImportError as error:
+        raise UsageError(
+            "--cluster: needs Dask Distributed: pip install 'deployconv[cluster]'"
+        ) from error
+
+
 def _connected(address: str) -> Any:
     """Return a client of the scheduler at ``address``."""
     try:
-        import distributed
-    except ImportError as error:
-        raise UsageError(
-            f"--cluster {address}: needs Dask Distributed: pip install 'deployconv[cluster]'"
-        ) from error
-    try:
-        client = distributed.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+        client = _distributed().Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise UsageError(f"--cluster {address}: no scheduler answers there: start one") from error
     try:
@@ -120,9 +123,8 @@ class _Notes:
 
     @classmethod
     def of(cls, name: str, client: Any) -> _Notes:
-        from distributed import Queue
-
-        return cls(name, Queue(name, client=client), Queue(f"{name}-row", client=client))
+        queue = _distributed().Queue
+        return cls(name, queue(name, client=client), queue(f"{name}-row", client=client))
 
     def close(self) -> None:
         """Give the notes up; the last one who does removes them."""
@@ -132,10 +134,9 @@ class _Notes:
 
 def _run_on_worker(name: str, task: Task, source: Source, timeout: float | None) -> ModelRun:
     """Run one model on the worker that this is called on, with all threads of the worker."""
-    from distributed import get_client, get_worker
-
+    dask = _distributed()
     with _ONE_AT_A_TIME:
-        notes = _Notes.of(name, get_client())
+        notes = _Notes.of(name, dask.get_client())
         if notes.row.qsize():
             run: ModelRun = pickle.loads(notes.row.get())
         else:
@@ -145,7 +146,7 @@ def _run_on_worker(name: str, task: Task, source: Source, timeout: float | None)
             else:
                 notes.begun.put(True)
                 source = replace(source, again=tries > 0)
-                threads = get_worker().state.nthreads
+                threads = dask.get_worker().state.nthreads
                 run = (
                     attempt(task, source, threads)
                     if timeout is None
@@ -160,23 +161,36 @@ def _run_in_a_process(task: Task, source: Source, threads: int, timeout: float) 
     """Run one model in a process of its own. The process of a worker may start no other kind."""
     call = pickle.dumps((task, source, threads))
     command = [sys.executable, "-m", __name__]
-    since = time.monotonic()
-    try:
-        done = subprocess.run(command, input=call, capture_output=True, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return lost(source, timeout, f"took longer than --timeout {timeout:g} and was ended")
-    if done.returncode:
-        message = f"its process ended early (status {done.returncode})"
+    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere) as process:
+        assert process.stdout is not None
+        process.stdout.read(len(_READY))  # the imports are not part of the model's time
+        since = time.monotonic()
+        try:
+            answer, _ = process.communicate(call, timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return lost(source, timeout, f"took longer than --timeout {timeout:g} and was ended")
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        message = f"its process ended early (status {process.returncode})"
         return lost(source, time.monotonic() - since, message)
-    run: ModelRun = pickle.loads(done.stdout)
+    run: ModelRun = pickle.loads(answer)
     return run
+
+
+_READY = b"ready"
 
 
 def _main() -> None:
     """Run the model that standard input names, and write its row to standard output."""
+    import_all()
+    output, sys.stdout = sys.stdout.buffer, sys.stderr
+    output.write(_READY)
+    output.flush()
     task, source, threads = pickle.loads(sys.stdin.buffer.read())
-    output = sys.stdout.buffer
-    sys.stdout = sys.stderr
     output.write(pickle.dumps(attempt(task, source, threads)))
 
 

@@ -125,7 +125,7 @@ class _Worker:
             max_workers=1, initializer=_end_with_parent, initargs=(os.getpid(),)
         )
         with _without_interrupt():
-            self._submit(None, _import_all)
+            self._submit(None, import_all)
 
     def submit(self, task: Task, source: Source, threads: int | None) -> None:
         """Begin a model."""
@@ -205,7 +205,7 @@ def _end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _import_all() -> None:
+def import_all() -> None:
     """Import what every model needs, so that no model's time includes it."""
     import deployconv.proof.parity
     import deployconv.rewriting  # noqa: F401

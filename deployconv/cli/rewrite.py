@@ -6,12 +6,13 @@ import sys
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from deployconv.cli.many import call, one_model, run_many
-from deployconv.cli.parameters import json_flag, models_argument, with_options
+from deployconv.cli.parameters import arguments, json_flag, models_argument, with_options
 from deployconv.cli.terminal import progress, warn
 from deployconv.errors import CheckFailed, UsageError
 from deployconv.options import BatchOptions, RewriteCommand
@@ -63,6 +64,8 @@ def rewrite(
         if streamed and not options.dry_run:
             done = _streamed(done)
         _show(done, as_json=json)
+        if not json and not streamed and str(model) != "-":
+            _suggest(model, options, done)
     return None
 
 
@@ -88,6 +91,39 @@ def _streamed(done: Rewriting) -> Rewriting:
     stdout.buffer.write(raw)
     stdout.buffer.flush()
     return replace(done, output=OutputFile("-", sha256(raw).hexdigest()))
+
+
+_BRIEF_MS = 20.0
+"""Milliseconds of a run of a model that is timed once more in under two seconds."""
+
+
+def _suggest(model: Path, options: RewriteCommand, done: Rewriting) -> None:
+    """Name the command that makes the model faster, if what was done makes it slower.
+
+    The figure is measured, in about a second; larger models are not measured again.
+    """
+    latency = done.latency
+    if options.policy not in (None, "all") or options.target:
+        return
+    if latency is None or latency.high is None or latency.high >= 1:
+        return
+    if latency.before_ms.median > _BRIEF_MS:
+        return
+    from deployconv import api
+    from deployconv.errors import DeployconvError
+    from deployconv.report import console
+    from deployconv.report.lines import one_line, suggestion_line
+
+    given = arguments(options) | {"policy": "cost", "form": "auto", "shuffle": "auto"}
+    given |= {"output": None, "verify": False, "strict": False, "report": None, "budget": 2.0}
+    try:
+        with progress("timing --policy cost"):
+            other = api.rewrite(model, **given)
+    except DeployconvError:  # a suggestion that cannot be made is none
+        return
+    line = suggestion_line(one_line(str(model)), other.latency)
+    if line is not None:
+        console.print_lines(console.stdout(), line)
 
 
 def _show(rewriting: Rewriting, *, as_json: bool) -> None:

@@ -301,6 +301,16 @@ def batch_summary(report: BatchReport) -> str:
     return f"{count(report.models, 'model')}: {_tally(model.status for model in report.models)}"
 
 
+def suggestion_line(model: str, latency: Latency | None) -> str | None:
+    """Name the command that was measured to be faster; None if it was not clearly."""
+    if latency is None or latency.ratio is None or latency.low is None or latency.low <= 1:
+        return None
+    return (
+        f"faster here: deployconv rewrite {model} --policy cost: {latency.ratio:.2f} times as fast "
+        f"as the original, {latency.low:.2f} to {latency.high:.2f} with 95 % confidence"
+    )
+
+
 def difference_lines(difference: ModelDifference) -> list[str]:
     """Say what differs between two models, one line per node and weight."""
     lines = [f"  {line}" for line in difference.interface]

@@ -65,7 +65,7 @@ def test_the_script_writes_what_bench_shows(
         "PYTHON": sys.executable,
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
-    model, out = ROOT / "models" / "unet_decoder.onnx", tmp_path / "out.json"
+    model, out = ROOT / "models" / "subpixel_figure.onnx", tmp_path / "out.json"
     arguments = [str(SCRIPT), str(out), str(model), str(model), "--runs", "2", "--profile"]
     subprocess.run(arguments, env=environment, check=True, capture_output=True)
     content = json.loads(out.read_text())
@@ -77,7 +77,7 @@ def test_the_script_writes_what_bench_shows(
     shown = capsys.readouterr().out
     assert "tensorrt" in shown
     assert "power mode before: NV Power Mode: MODE_15W 2" in shown
-    assert "main/node_convolution" in shown
+    assert "main//conv/Conv" in shown
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the script is for a shell, as on a Jetson")

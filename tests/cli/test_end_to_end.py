@@ -139,7 +139,9 @@ def test_a_certificate_that_holds_leaves_nothing(
 
 def test_the_console_ends_with_the_proof(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rewrite", str(model)]) == 0
-    *_, sites, certificate, parity, latency, wrote = capsys.readouterr().out.splitlines()
+    # Where the rewritten model is slower, one more line may name a faster command.
+    lines = [one for one in capsys.readouterr().out.splitlines() if "faster here" not in one]
+    *_, sites, certificate, parity, latency, wrote = lines
     assert sites == "2 sites: 2 rewritten"
     assert certificate == "certificate: exact (2 sites)"
     assert parity.startswith("parity: passed on ort, max |difference| ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import ANY
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from deployconv.batch.sources import default_output
 from deployconv.cli import main
 from deployconv.errors import CheckFailed
+from deployconv.results import Latency, Quantiles
 from tests.cli.conftest import FakeApi
 from tests.report import samples
 
@@ -155,3 +157,36 @@ def test_warnings_go_to_standard_error(
     assert capsys.readouterr().err == (
         "deployconv: warning: IR 12 is new\ndeployconv: warning: two lines\n"
     )
+
+
+SLOWER = replace(samples.LATENCY, ratio=0.7, low=0.6, high=0.8)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (SLOWER, samples.LATENCY, True),
+        (SLOWER, SLOWER, False),
+        (SLOWER, None, False),
+        (samples.LATENCY, samples.LATENCY, False),
+        (replace(SLOWER, before_ms=Quantiles(500.0, 600.0)), samples.LATENCY, False),
+    ],
+)
+def test_a_slower_model_names_the_command_that_is_faster(
+    api: FakeApi,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    first: Latency,
+    second: Latency | None,
+    said: bool,
+) -> None:
+    def rewrite(*models: Any, **options: Any) -> Any:
+        latency = second if options["policy"] == "cost" else first
+        assert (options["output"] is None) is (options["policy"] == "cost")
+        return replace(samples.REWRITING, latency=latency)
+
+    monkeypatch.setattr(api, "rewrite", rewrite)
+    assert main(["rewrite", "net.onnx"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    line = "faster here: deployconv rewrite net.onnx --policy cost: 1.63 times as fast as the"
+    assert last.startswith(line) is said

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
+import deployconv
+from deployconv.graph import evaluate
+from deployconv.match import movement
 from tests.build import Array, assert_equal, integers, rewrite, run
 from tests.match.graphs import (
     CONV,
@@ -98,6 +104,20 @@ def sized(sizes: str) -> ModelProto:
 def test_sizes_that_are_twice_the_input_whatever_it_is(sizes: str) -> None:
     sites = assert_never_wrong(sized(sizes), dynamic_shapes())
     assert codes(sites) == [None]
+
+
+def test_the_arithmetic_of_sizes_runs_once_for_all_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials: list[list[str]] = []
+
+    def prepared(nodes: Sequence[NodeProto], *rest: Any) -> Any:
+        trials.append([node.op_type for node in nodes])
+        return evaluate.prepared(nodes, *rest)
+
+    monkeypatch.setattr(movement, "prepared", prepared)
+    (site,) = deployconv.inspect(sized(UNIFORM["twice"])).sites
+    assert site.reason is None
+    assert trials
+    assert all(ops == ["Resize"] for ops in trials)
 
 
 @pytest.mark.parametrize("sizes", THRESHOLDS.values(), ids=THRESHOLDS)

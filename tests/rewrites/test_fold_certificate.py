@@ -84,14 +84,14 @@ def test_folds_are_covered_by_the_certificate(body: str, layer: str, form: Form)
 def test_a_fold_into_other_channels_does_not_pass_the_certificate(
     body: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = fold._affine
+    right = fold.affine
 
     def turned(*given: Any) -> tuple[Array, ...]:
         return tuple(np.roll(values, 1) for values in right(*given))
 
     both = folded(body)
     assert [verdict(rewrite) for rewrite in both] == ["exact", "exact"]
-    monkeypatch.setattr(fold, "_affine", turned)
+    monkeypatch.setattr(fold, "affine", turned)
     assert [verdict(rewrite) for rewrite in both] == ["failed", "failed"]
 
 
@@ -141,11 +141,11 @@ def test_a_fold_into_factors(form: Form, monkeypatch: pytest.MonkeyPatch) -> Non
     assert site.rewrite is not None
     found = certify(site.rewrite, "main/tested")
     assert (found.verdict, found.trial.parity_only) == ("exact", ())
-    right = fold._affine
+    right = fold.affine
 
     def wrong(*given: Any) -> tuple[Array, Array]:
         scale, shift = right(*given)
         return (-scale if form == "matrix" else np.roll(scale, 1)), shift
 
-    monkeypatch.setattr(fold, "_affine", wrong)
+    monkeypatch.setattr(fold, "affine", wrong)
     assert verdict(site.rewrite) == "failed"

@@ -101,7 +101,7 @@ def test_each_network_is_committed_with_what_it_expects(framework: str) -> None:
             sizes != "static",
             case.family,
             case.stride,
-            case.expectation(sizes),
+            case.expect,
         )
         for case in cases(framework)
         for sizes in case.sizes

@@ -18,17 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tests.spellings.corpus import (
-    REWRITTEN,
-    SAME,
-    Array,
-    Family,
-    Framework,
-    Row,
-    Shape,
-    example,
-    run_of,
-)
+from tests.spellings.corpus import REWRITTEN, Array, Family, Framework, Row, Shape, example, run_of
 from tests.spellings.strip import strip
 
 Sizes = Literal["static", "batch", "dynamic"]
@@ -51,7 +41,6 @@ class Case:
         build: makes the network. The framework is imported inside.
         sizes: the exports to make.
         expect: see `tests.spellings.corpus.Spelling`; or "final".
-        expect_dynamic: the same where the spatial sizes are dynamic, if it differs.
         layers: how many upsampling layers it has.
         fixed: axes of the inputs that are never dynamic, besides the channels.
         channels_last: whether the channels are the last axis of the inputs, else the second.
@@ -69,13 +58,6 @@ class Case:
     channels_last: bool = True
     opset: int | None = None
     layers: int = 1
-    expect_dynamic: str | None = SAME
-
-    def expectation(self, sizes: Sizes) -> str | None:
-        """What should become of this export."""
-        if sizes == "dynamic" and self.expect_dynamic != SAME:
-            return self.expect_dynamic
-        return self.expect
 
     def dynamic_axes(self, shape: Shape, sizes: Sizes) -> tuple[int, ...]:
         """The axes of an input of this shape that are dynamic in this export."""
@@ -133,7 +115,7 @@ def _row(case: Case, sizes: Sizes, source: Framework, exported: Exported) -> Row
         dynamic=sizes != "static",
         stride=case.stride,
         rank=len(case.stride or case.inputs[0][2:]),
-        expect=case.expectation(sizes),
+        expect=case.expect,
         runs=tuple(runs),
         layers=case.layers,
     )

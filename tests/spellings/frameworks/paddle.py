@@ -559,7 +559,6 @@ CASES = (
         "static",
         "dynamic",
         expect="interpolating-resize",
-        expect_dynamic="dynamic-sizes",
     ),
     _negative(
         "bicubic",

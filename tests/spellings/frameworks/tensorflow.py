@@ -510,7 +510,6 @@ CASES = (
         "bilinear",
         then(resize("bilinear", 2, 2), conv()),
         expect="interpolating-resize",
-        expect_dynamic="dynamic-sizes",
     ),
     _negative(
         "uneven",
