@@ -8,6 +8,7 @@ between the outputs and the inputs repeat after ``s`` outputs: then ``M`` is a p
     p(o)                     asymmetric            o / s
                              half_pixel            (o + 1/2) / s - 1/2
                              pytorch_half_pixel    the same, and 0 for a single output
+                             tf_half_pixel_for_nn  (o + 1/2) / s, and o for a scale of 1
                              align_corners         o (i - 1) / (o_n - 1), and 0 for a single output
                              half_pixel_symmetric  half_pixel about the middle of the input
 
@@ -39,7 +40,12 @@ from deployconv.polyphase import Axis
 Array = NDArray[Any]
 
 Coordinates = Literal[
-    "half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners", "asymmetric"
+    "half_pixel",
+    "pytorch_half_pixel",
+    "half_pixel_symmetric",
+    "align_corners",
+    "asymmetric",
+    "tf_half_pixel_for_nn",
 ]
 
 
@@ -166,9 +172,10 @@ def resampling_filter(factor: int, how: Interpolation) -> Filter | None:
     if how.coordinates == "align_corners":
         return None
     half = Fraction(0) if how.coordinates == "asymmetric" else Fraction(1, 2)
+    back = Fraction(0) if how.coordinates == "tf_half_pixel_for_nn" else half
     edge, shrinks_by = not how.exclude_outside, max(-factor, 1)
     step = Fraction(shrinks_by) if factor < 0 else Fraction(1, factor)
-    first = half * step - half  # the position of output 0
+    first = half * step - back  # the position of output 0
     widening = shrinks_by if how.antialias else 1
     reach = how.support * widening
     if factor < 0:
@@ -200,6 +207,9 @@ def _positions(
     def half_pixel(o: int) -> float:
         return float((np.float32(o) + half) / s - half)
 
+    def half_pixel_for_nn(o: int) -> float:
+        return float((np.float32(o) + half) / s) if scale != 1 else float(o)
+
     def align_corners(o: int) -> float:
         if outputs == 1:
             return 0.0
@@ -216,6 +226,8 @@ def _positions(
         return align_corners
     if coordinates == "half_pixel_symmetric":
         return symmetric
+    if coordinates == "tf_half_pixel_for_nn":
+        return half_pixel_for_nn
     if coordinates == "pytorch_half_pixel" and outputs == 1:
         return lambda o: 0.0
     return half_pixel

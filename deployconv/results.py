@@ -189,7 +189,16 @@ TargetVerdict = Literal["fits", "refused", "misread", "slow"]
 TargetAction = Literal["rewrite", "keep", "cost"]
 TargetChoice = Literal["first", "fewest-multiplications"]
 """What is done for a target: rewrite, leave alone, or what is predicted to be faster."""
-MisfitCode = Literal["operator", "block-size", "rank", "dtype", "opset", "dynamic-size", "reshape"]
+MisfitCode = Literal[
+    "operator",
+    "block-size",
+    "rank",
+    "dtype",
+    "opset",
+    "dynamic-size",
+    "reshape",
+    "nearest-resize",
+]
 
 
 @dataclass(frozen=True)

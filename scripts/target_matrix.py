@@ -4,10 +4,11 @@
     python scripts/target_matrix.py ncnn iree          these targets
     python scripts/target_matrix.py ncnn --forms 'd3_*' --spellings exported target
                                                        only these; the rest of the record stays
+    python scripts/target_matrix.py ncnn --resizes     the Resizes instead of the forms
     python scripts/target_matrix.py --tables           write docs/targets-matrix.md from the records
 
 ``deployconv target install NAME`` installs a toolchain. The records are ``tests/targets/recorded``,
-one file a target.
+one file a target; those of the Resizes are in a folder of their own in there.
 """
 
 from __future__ import annotations
@@ -23,8 +24,19 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from matrix.forms import FORMS
-from matrix.record import EXPORTED, RECORDS, Record, Run, merged, read, records, write
-from matrix.runs import SPELLINGS, runs
+from matrix.record import (
+    EXPORTED,
+    RECORDS,
+    RESIZE_RECORDS,
+    Record,
+    Run,
+    merged,
+    read,
+    records,
+    write,
+)
+from matrix.resizes import EVERY, RESIZES
+from matrix.runs import RESIZE_SPELLINGS, SPELLINGS, runs
 from matrix.tables import PAGE, page
 
 from deployconv.runtimes.toolchains.call import Refusal, ToolchainProcess
@@ -32,18 +44,23 @@ from deployconv.runtimes.toolchains.catalogue import TOOLCHAINS, Toolchain, get_
 from deployconv.runtimes.toolchains.environments import installed
 from deployconv.runtimes.worker_process import Limits
 
-ALL = (EXPORTED, "default", "target", *SPELLINGS)
+ALL = (EXPORTED, "default", "target", *SPELLINGS, *RESIZE_SPELLINGS)
 
 
 def record(
-    toolchain: Toolchain, python: Path, target: str, forms: list[str], spellings: list[str]
+    toolchain: Toolchain,
+    python: Path,
+    target: str,
+    forms: list[str],
+    spellings: list[str],
+    folder: Path,
 ) -> Record:
     """Run ``forms`` and write the record; other runs of the same version are kept."""
     with ToolchainProcess(toolchain, python, Limits(seconds=120)) as process:
         version = process.version()
     today = datetime.date.today().isoformat()
     empty = Record(target, version, today, (), tuple(_packages(python)))
-    path = RECORDS / f"{target}.json"
+    path = folder / f"{target}.json"
     old = read(path) if path.exists() else empty
     if old.version != version:
         old = empty
@@ -51,12 +68,12 @@ def record(
     for run in runs(toolchain, python, target, forms, spellings):
         print(f"{target} {run.form} {run.spelling}: {run.outcome} {run.words}", flush=True)
         new = replace(new, runs=_ordered(merged(new, [run])))
-        write(new)  # after each run: a toolchain may take an hour
+        write(new, folder)  # after each run: a toolchain may take an hour
     return new
 
 
 def _ordered(found: tuple[Run, ...]) -> tuple[Run, ...]:
-    forms, spellings = list(FORMS), list(ALL)
+    forms, spellings = list(EVERY), list(ALL)
     return tuple(
         sorted(found, key=lambda run: (forms.index(run.form), spellings.index(run.spelling)))
     )
@@ -77,13 +94,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("targets", nargs="*", help="default: all whose toolchain is installed")
     parser.add_argument("--forms", nargs="+", default=["*"], help="patterns of names")
-    parser.add_argument("--spellings", nargs="+", default=list(ALL), choices=ALL)
+    parser.add_argument("--spellings", nargs="+", choices=ALL)
+    parser.add_argument("--resizes", action="store_true", help="run the Resizes")
     parser.add_argument("--tables", action="store_true", help="write the tables; run nothing")
     chosen = parser.parse_args()
     if chosen.tables:
-        PAGE.write_text(page(records()), encoding="utf-8")
+        PAGE.write_text(page(records(), records(RESIZE_RECORDS)), encoding="utf-8")
         return 0
-    forms = [name for name in FORMS if any(fnmatch(name, glob) for glob in chosen.forms)]
+    layers, folder = (RESIZES, RESIZE_RECORDS) if chosen.resizes else (FORMS, RECORDS)
+    others = RESIZE_SPELLINGS if chosen.resizes else ("default", *SPELLINGS)
+    spellings = chosen.spellings or [EXPORTED, "target", *others]
+    forms = [name for name in layers if any(fnmatch(name, glob) for glob in chosen.forms)]
     everything = [name for row in TOOLCHAINS.values() for name in row.targets]
     for target in chosen.targets or everything:
         toolchain = get_toolchain(target)
@@ -92,11 +113,11 @@ def main() -> int:
             print(f"{target}: not installed: deployconv target install {toolchain.name}")
             continue
         try:
-            new = record(toolchain, python, target, forms, chosen.spellings)
+            new = record(toolchain, python, target, forms, spellings, folder)
         except Refusal as refusal:
             print(f"{target}: {refusal}", file=sys.stderr)
             return 3
-        for spelling in ALL:
+        for spelling in spellings:
             counted = Counter(run.outcome for run in new.runs if run.spelling == spelling)
             print(f"{target} {spelling}: {dict(counted)}")
     return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from deployconv.graph.symbolic import Unproven
 from deployconv.graph.tensors import dtype_name
 from deployconv.match.attributes import Geometry, has_references, is_standard
 from deployconv.match.site import Recogniser, ResampledAxis, ResampleSite, Site, SkippedSite
-from deployconv.resampling import Interpolation
+from deployconv.resampling import Coordinates, Interpolation
 from deployconv.results import Pattern, Reason
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from deployconv.graph.view import View
 
 _PATTERN: Pattern = "interpolating_resize"
-_COORDINATES = frozenset(
-    ["half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners", "asymmetric"]
-)
+_COORDINATES = frozenset(get_args(Coordinates))
 _DTYPES = frozenset(["float16", "bfloat16", "float32", "float64"])
 
 
@@ -112,7 +110,7 @@ def _interpolation(
     # Before opset 11 there was one mode, and no attribute for it.
     old = "coordinate_transformation_mode" not in attributes and "cubic_coeff_a" not in attributes
     modern = node.op == "Resize" and not (old and len(node.inputs) == _OLD_INPUTS)
-    cubic, antialias = attributes["mode"] == "cubic", bool(attributes.get("antialias", 0))
+    antialias = bool(attributes.get("antialias", 0))
     second = rank == _IMAGE_RANK and 1 in {axis.position for axis in axes}
     return Interpolation(
         mode="cubic" if cubic else "linear",

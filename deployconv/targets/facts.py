@@ -306,13 +306,19 @@ FACTS: Mapping[str, Fact] = {
     "depth_to_space_mode": Fact(
         str, _mode, "the mode of a DepthToSpace, `DCR` or `CRD`", ("DCR", "CRD")
     ),
-    "resize_mode": Fact(str, _interpolation("mode"), "`linear` or `cubic`", ("linear", "cubic")),
+    "resize_mode": Fact(
+        str,
+        _interpolation("mode"),
+        "`linear` or `cubic`; `nearest` for a rule of that operator",
+        ("linear", "cubic", "nearest"),
+    ),
     "coordinates": Fact(
         str,
         _interpolation("coordinates"),
-        "coordinate_transformation_mode of an interpolating Resize",
+        "coordinate_transformation_mode of a Resize",
         get_args(Coordinates),
     ),
+    "nearest_mode": Fact(str, lambda site: None, "nearest_mode of a nearest Resize"),
     "antialias": Fact(bool, _interpolation("antialias"), "antialias of an interpolating Resize"),
     "exclude_outside": Fact(
         bool, _interpolation("exclude_outside"), "exclude_outside of an interpolating Resize"
@@ -330,7 +336,7 @@ FACTS: Mapping[str, Fact] = {
     "whole_scale": Fact(
         bool,
         _of_resample(lambda site: all(_is_whole(axis.scale) for axis in site.axes)),
-        "an interpolating Resize enlarges or shrinks by whole numbers",
+        "a Resize enlarges or shrinks by whole numbers",
     ),
     "enlarges": Fact(
         bool,

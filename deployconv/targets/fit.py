@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto
 
 from deployconv.graph.skeleton import infer_shapes, skeleton
-from deployconv.graph.tensors import all_graphs, declared_sizes, dtype_name, is_onnx
+from deployconv.graph.tensors import all_graphs, declared_sizes, dtype_name, is_onnx, onnx_version
 from deployconv.results import Misfit, MisfitCode, TargetModel
+from deployconv.targets.nearest import nearest_facts, nearest_rule
 from deployconv.targets.profile import Profile, Takes
 
 _WEIGHTS = "Constant"
@@ -21,10 +22,14 @@ _LARGEST_SHAPE = 64
 
 
 class _Tensor(NamedTuple):
-    """The element type and the number of dimensions of a tensor; None if not known."""
+    """The element type and the shape of a tensor; None for what is not known."""
 
     dtype: str | None
-    rank: int | None
+    sizes: tuple[int | None, ...] | None
+
+    @property
+    def rank(self) -> int | None:
+        return None if self.sizes is None else len(self.sizes)
 
 
 def target_models(model: ModelProto, profiles: Sequence[Profile]) -> tuple[TargetModel, ...]:
@@ -38,7 +43,7 @@ def target_models(model: ModelProto, profiles: Sequence[Profile]) -> tuple[Targe
             profile.title,
             profile.version,
             profile.source,
-            tuple(checked.misfits(profile.name, profile.takes)),
+            tuple(checked.misfits(profile)),
         )
         for profile in profiles
     )
@@ -60,13 +65,15 @@ class _Checked:
             if isinstance(graph, GraphProto):
                 self._shapes |= dict(_small_integers(graph))
 
-    def misfits(self, name: str, takes: Takes) -> Iterator[Misfit]:
-        """Yield what the target called ``name`` does not take, each kind of thing once."""
+    def misfits(self, profile: Profile) -> Iterator[Misfit]:
+        """Yield what the target does not take, each kind of thing once."""
+        name, takes = profile.name, profile.takes
         yield from self._of_the_whole(name, takes)
         found: dict[tuple[MisfitCode, str], list[str]] = defaultdict(list)
         for graph in all_graphs(self._model):
             for node in graph.node:
-                for code, text in self._of_node(node, name, takes):
+                said = (*self._of_node(node, name, takes), *self._of_nearest(node, profile))
+                for code, text in said:
                     found[code, text].append(node.name or (node.output[0] if node.output else ""))
         for (code, text), nodes in found.items():
             yield Misfit(code, text, tuple(nodes))
@@ -111,6 +118,19 @@ class _Checked:
         yield from _of_depth_to_space(node, name, takes)
         yield from self._of_reshape(node, name, takes)
 
+    def _of_nearest(self, node: NodeProto, profile: Profile) -> Iterator[tuple[MisfitCode, str]]:
+        """What rules say against a nearest Resize."""
+        if node.op_type != "Resize" or not node.input:
+            return
+        sizes = [
+            self._tensors.get(one, _Tensor(None, None)).sizes
+            for one in (node.input[0], node.output[0])
+        ]
+        facts = nearest_facts(node, onnx_version(self._model.opset_import) or 1, *sizes)
+        rule = None if facts is None else nearest_rule(profile, facts)
+        if rule is not None:
+            yield "nearest-resize", f"a nearest Resize: {rule.text}"
+
     def _of_reshape(
         self, node: NodeProto, name: str, takes: Takes
     ) -> Iterator[tuple[MisfitCode, str]]:
@@ -145,10 +165,14 @@ def _of_depth_to_space(
 
 def _tensor(value: ValueInfoProto) -> _Tensor:
     kind = value.type.tensor_type
-    rank = len(kind.shape.dim) if kind.HasField("shape") else None
+    sizes = tuple(map(_size, kind.shape.dim)) if kind.HasField("shape") else None
     known = kind.elem_type not in (0, TensorProto.STRING)
     dtype = dtype_name(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) if known else None
-    return _Tensor(dtype, rank)
+    return _Tensor(dtype, sizes)
+
+
+def _size(dim: TensorShapeProto.Dimension) -> int | None:
+    return dim.dim_value if dim.HasField("dim_value") else None
 
 
 def _small_integers(graph: GraphProto) -> Iterator[tuple[str, list[int]]]:

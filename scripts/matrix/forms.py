@@ -38,7 +38,7 @@ class Form:
     """
 
     name: str
-    make: Callable[[Form, np.random.Generator], _Layer]
+    make: Callable[[Form, np.random.Generator], Layer]
     shape: tuple[int | str, ...] = (1, 16, 20, 20)
     opset: int = 17
     dtype: int = TensorProto.FLOAT
@@ -74,7 +74,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """Nodes from ``x`` to ``y``, with the arrays that they read."""
 
     nodes: Sequence[onnx.NodeProto]
@@ -101,7 +101,7 @@ def _transposed(
     group: int = 1,
     bias: bool = True,
     **attributes: Any,
-) -> _Layer:
+) -> Layer:
     """A ConvTranspose to ``channels`` channels."""
     weight = _drawn(random, int(form.shape[1]), channels // group, *kernel)
     constants = {"w": weight, **({"b": _drawn(random, channels)} if bias else {})}
@@ -115,12 +115,12 @@ def _transposed(
         group=group,
         **attributes,
     )
-    return _Layer([node], {name: value.astype(element) for name, value in constants.items()})
+    return Layer([node], {name: value.astype(element) for name, value in constants.items()})
 
 
 def _quantized(
     form: Form, random: np.random.Generator, *, per_channel: bool, **layer: Any
-) -> _Layer:
+) -> Layer:
     """A ConvTranspose between QuantizeLinear and DequantizeLinear, with int8 weights."""
     plain = _transposed(form, random, **layer)
     weight = plain.constants["w"]
@@ -147,7 +147,7 @@ def _quantized(
         helper.make_node("QuantizeLinear", ["y_float", "y_scale", "zero"], ["y_int8"]),
         helper.make_node("DequantizeLinear", ["y_int8", "y_scale", "zero"], ["y"]),
     ]
-    return _Layer(nodes, {name: np.asarray(value) for name, value in constants.items()})
+    return Layer(nodes, {name: np.asarray(value) for name, value in constants.items()})
 
 
 def _conv(
@@ -160,7 +160,7 @@ def _conv(
     return node, constants
 
 
-def _nearest_conv(form: Form, random: np.random.Generator) -> _Layer:
+def _nearest_conv(form: Form, random: np.random.Generator) -> Layer:
     """Nearest Resize by 2, then a 3x3 Conv."""
     resize = helper.make_node(
         "Resize",
@@ -172,10 +172,10 @@ def _nearest_conv(form: Form, random: np.random.Generator) -> _Layer:
         nearest_mode="floor",
     )
     conv, constants = _conv("large", "y", _drawn(random, 8, 16, 3, 3), random, [1] * 4)
-    return _Layer([resize, conv], {**constants, "scales": np.array([1, 1, 2, 2], np.float32)})
+    return Layer([resize, conv], {**constants, "scales": np.array([1, 1, 2, 2], np.float32)})
 
 
-def _zero_insertion_conv(form: Form, random: np.random.Generator) -> _Layer:
+def _zero_insertion_conv(form: Form, random: np.random.Generator) -> Layer:
     """A zero behind each row and column by Reshape, Pad and Reshape, then a 4x4 Conv."""
     n, channels, height, width = form.sizes()
     conv, constants = _conv("large", "y", _drawn(random, 8, channels, 4, 4), random, [2, 2, 1, 1])
@@ -190,10 +190,10 @@ def _zero_insertion_conv(form: Form, random: np.random.Generator) -> _Layer:
         "zeros": np.array([0] * 9 + [1, 0, 1]),
         "joined": np.array([n, channels, 2 * height, 2 * width]),
     }
-    return _Layer(nodes, {**constants, **shapes})
+    return Layer(nodes, {**constants, **shapes})
 
 
-def _pixel_shuffle(form: Form, random: np.random.Generator) -> _Layer:
+def _pixel_shuffle(form: Form, random: np.random.Generator) -> Layer:
     """A Conv to 32 channels, then a shuffle by 2 as Reshape, Transpose and Reshape."""
     n, channels, *image = form.sizes()
     rank = len(image)
@@ -211,14 +211,14 @@ def _pixel_shuffle(form: Form, random: np.random.Generator) -> _Layer:
         "split": np.array([n, outputs, *[2] * rank, *image]),
         "joined": np.array([n, outputs, *(2 * size for size in image)]),
     }
-    return _Layer(nodes, {**constants, **shapes})
+    return Layer(nodes, {**constants, **shapes})
 
 
-def _depth_to_space(form: Form, random: np.random.Generator, *, mode: str) -> _Layer:
+def _depth_to_space(form: Form, random: np.random.Generator, *, mode: str) -> Layer:
     """A Conv to 32 channels, then DepthToSpace by 2."""
     conv, constants = _conv("x", "deep", _drawn(random, 32, 16, 3, 3), random, [1] * 4)
     shuffle = helper.make_node("DepthToSpace", ["deep"], ["y"], blocksize=2, mode=mode)
-    return _Layer([conv, shuffle], constants)
+    return Layer([conv, shuffle], constants)
 
 
 _K4: dict[str, Any] = {"kernel": (4, 4), "strides": [2, 2], "pads": [1] * 4}

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 RECORDS = Path(__file__).resolve().parents[2] / "tests" / "targets" / "recorded"
+RESIZE_RECORDS = RECORDS / "resizes"
+"""The runs of the Resizes, one file a target as well."""
 
 Outcome = Literal["right", "refused", "misread", "crashed", "converted"]
 """What a toolchain made of a model. ``converted``: it took it, and nothing here can execute it."""
@@ -21,9 +23,9 @@ class Run:
     """What a toolchain made of one form in one spelling.
 
     Attributes:
-        form: a key of `forms.FORMS`.
+        form: a key of `resizes.EVERY`.
         spelling: ``exported``; ``default`` and ``target``, as ``rewrite`` without and with
-            ``--target`` writes it; or a form and a shuffle such as ``crop-dcr``.
+            ``--target`` writes it; or a form and a shuffle such as ``crop-dcr``, or a form alone.
         outcome: what came out.
         words: the toolchain's own words on a refusal or crash; else how an output differs.
         error: the largest difference from onnxruntime, relative to the largest output.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .forms import FORMS
 from .record import EXPORTED, Record, Run
+from .resizes import RESIZES
 from .runs import SPELLINGS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "targets-matrix.md"
@@ -57,26 +58,43 @@ How many test layers are right, of those that can be written in this form and sh
 was not run.
 
 """
+_RESIZES = """
+## Resizes
+
+`python scripts/target_matrix.py NAME --resizes` runs 46 Resizes (`scripts/matrix/resizes.py`). A
+name has the mode (linear, cubic, nearest), the coordinates (`half_pixel`, `pytorch_half_pixel`,
+`align_corners`, `asymmetric`, `half_pixel_symmetric`, `tf_half_pixel_for_nn`), and what is special,
+such as a factor; without one the factor is 2. What is not right after the rewrite is listed with a
+reason: as `unsupported-on-target`, or as `nearest-resize` among what the target does not take.
+
+| target | toolchain | run | as exported | `rewrite --target NAME` |
+| --- | --- | --- | --- | --- |
+"""
 _NOT_RUN = """
 ## Not run
 
 """
 
 
-def page(records: Mapping[str, Record]) -> str:
-    """The whole page."""
+def page(records: Mapping[str, Record], resizes: Mapping[str, Record]) -> str:
+    """The whole page, of the records of the forms and of the Resizes."""
     run = {name: record for name, record in records.items() if record.runs}
     idle = {name: record for name, record in records.items() if not record.runs}
-    lines = [_HEAD + "\n".join(map(_summary, run.values())), _FORMS + "\n".join(_forms(run))]
+    before_and_after = (_summary(one, EXPORTED, "default", "target") for one in run.values())
+    lines = [_HEAD + "\n".join(before_and_after), _FORMS + "\n".join(_forms(run, FORMS))]
     lines.append(_SPELLED + "\n".join(_spelled(run)))
+    lines.append(
+        _RESIZES + "\n".join(_summary(one, EXPORTED, "target") for one in resizes.values())
+    )
+    lines.append("\n" + "\n".join(_forms(resizes, RESIZES)))
     if idle:
         rows = (f"- {name}: {record.not_run}" for name, record in idle.items())
         lines.append(_NOT_RUN + "\n".join(rows))
     return "\n".join(lines) + "\n"
 
 
-def _summary(record: Record) -> str:
-    counts = (_counted(record, spelling) for spelling in (EXPORTED, "default", "target"))
+def _summary(record: Record, *spellings: str) -> str:
+    counts = (_counted(record, spelling) for spelling in spellings)
     return f"| `{record.target}` | {record.version} | {record.date} | {' | '.join(counts)} |"
 
 
@@ -87,10 +105,10 @@ def _counted(record: Record, spelling: str) -> str:
     return ", ".join(f"{found[one]} {names.get(one, one)}" for one in _SIGNS if found[one]) or "-"
 
 
-def _forms(records: Mapping[str, Record]) -> Iterator[str]:
+def _forms(records: Mapping[str, Record], forms: Iterable[str]) -> Iterator[str]:
     yield f"| test layer | {' | '.join(records)} |"
     yield f"| --- |{' --- |' * len(records)}"
-    for form in FORMS:
+    for form in forms:
         cells = (
             _change(record.of(form, EXPORTED), record.of(form, "target"))
             for record in records.values()

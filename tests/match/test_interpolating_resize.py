@@ -57,6 +57,12 @@ REWRITTEN: dict[str, tuple[str, Array, str, int]] = {
         "1,3,7,5",
         19,
     ),
+    "pixels that begin at their middle": (
+        f'y = Resize<mode="linear", coordinate_transformation_mode="tf_half_pixel_for_nn">{S}',
+        floats(1, 1, 1.5, 2),
+        "1,3,8,5",
+        11,
+    ),
     "keeping the aspect ratio": (
         f'y = Resize<mode="linear", axes=[2,3], keep_aspect_ratio_policy="not_larger">{TO}',
         ints(12, 17),

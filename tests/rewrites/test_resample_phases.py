@@ -55,7 +55,12 @@ def close(original: ModelProto, after: ModelProto, shape: tuple[int, ...]) -> No
 
 def combinations() -> Iterator[tuple[str, float, int]]:
     for mode in ("linear", "cubic"):
-        for coordinates in ("half_pixel", "pytorch_half_pixel", "asymmetric"):
+        for coordinates in (
+            "half_pixel",
+            "pytorch_half_pixel",
+            "asymmetric",
+            "tf_half_pixel_for_nn",
+        ):
             for scale in (2.0, 3.0, 0.5):
                 if scale < 1 and coordinates == "pytorch_half_pixel":
                     continue
