@@ -165,14 +165,8 @@ def test_mentioned_options_exist(path: Path) -> None:
         *("--help", "--version", "--debug", "--no-x"),  # of every command; a placeholder
         *("--table", "--system-site-packages", "--show"),  # of scripts, venv, jetson_clocks
         *("--nthreads", "--nworkers"),  # of dask worker
-        *(
-            "--keep",
-            "--frameworks",
-            "--environments",
-            "--quick",
-            "--tables",
-            "--resizes",
-        ),  # of scripts
+        *("--keep", "--frameworks", "--environments", "--quick"),  # of scripts
+        *("--layers", "--tables", "--resizes"),
     }
     assert flags(path.read_text(encoding="utf-8")) <= known | elsewhere
 
