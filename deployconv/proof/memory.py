@@ -37,7 +37,7 @@ def require_memory(source: ModelSource | ModelProto, arrays: Mapping[str, Array]
         raise UsageError(
             f"tensor {shown(largest, sizes[largest])} needs {prod(sizes[largest]) / _GIB:,.0f} GiB"
             f" or more, this machine has {available / _GIB:,.0f} GiB: it cannot be run here:"
-            " give a smaller --shape, or --no-verify"
+            " give a smaller --shape, or --no-verify --no-bench"
         )
 
 
