@@ -183,6 +183,7 @@ def _with_parity(result: Rewriting, candidate: Path, request: Request) -> Rewrit
         tuner.threads,
         requantized,
         other_sizes=result.changed,
+        of_rewrite=True,
     )
     result = replace(result, parity=parity)
     if not parity.passed:

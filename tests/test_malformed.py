@@ -98,7 +98,7 @@ CASES = [
     Case("noise", raw(np.random.default_rng(3).bytes(5000)), "not an ONNX model"),
     Case("zeros", raw(bytes(100)), "not an ONNX model"),
     Case("truncated", raw(NET[: len(NET) // 2]), "cut short"),
-    Case("folder", lambda folder: folder, "is a folder"),
+    Case("folder", lambda folder: folder, "holds no .onnx file"),
     Case("missing", lambda folder: folder / "net.onnx", "no such file"),
     Case("name too long", lambda folder: folder / ("n" * 300), "name too long"),
     Case("unreadable", unreadable, "Permission denied", marks=AS_ROOT),

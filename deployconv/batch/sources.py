@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from errno import ENAMETOOLONG
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,10 @@ def names_one_model(arguments: Sequence[str]) -> bool:
     if len(arguments) != 1:
         return False
     path = Path(arguments[0])
-    return not path.is_dir() and (path.exists() or not glob.has_magic(arguments[0]))
+    try:
+        return not path.is_dir() and (path.exists() or not glob.has_magic(arguments[0]))
+    except OSError:  # its name is too long, for one: whoever reads it says so
+        return True
 
 
 def find_sources(
@@ -114,6 +118,11 @@ def _named_by(argument: str | Path, outside: Path | None) -> Iterator[Source]:
         yield Source(argument, Path(argument.rpartition("/")[2]))
         return
     path, text = path_of(argument), str(argument)
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == ENAMETOOLONG:
+            raise UsageError(f"{path}: {error.strerror}: check the path") from error
     if path.is_dir():
         found = [Source(str(file), file.relative_to(path)) for file in _below(path, outside)]
         if not found:

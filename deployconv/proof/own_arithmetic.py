@@ -42,6 +42,7 @@ def explain_by_runtime(
     actual: Mapping[str, Array],
     backend: Backend,
     requantized: bool = False,
+    of_rewrite: bool = False,
 ) -> OwnVerdict | None:
     """Explain outputs that differ from a reference that another runtime has computed.
 
@@ -50,7 +51,8 @@ def explain_by_runtime(
 
     1. If the runtime has optimisations that compute less exactly, the candidate is run without
        them. With them it still has to be within the tolerance of float16.
-    2. The reference is run by ``backend`` too, and the candidate is compared with that.
+    2. For a rewrite of the reference, ``backend`` runs the reference too, and the candidate is
+       compared with that.
 
     Args:
         floor: the reference, and its outputs in another runtime.
@@ -58,6 +60,8 @@ def explain_by_runtime(
         actual: its outputs.
         backend: the runtime in question.
         requantized: as for `compare_with_floor`.
+        of_rewrite: whether the candidate is a rewrite of the reference, so that what the runtime
+            computes wrong in both is no mistake of it.
 
     Returns:
         None if neither explains the differences.
@@ -70,7 +74,7 @@ def explain_by_runtime(
         outputs = _compare_less_exactly(floor.expected, actual)
         if all(output.passed for output in outputs):
             return OwnVerdict(outputs, (_optimised_note(backend, plain, actual),))
-    own = _run_by(backend, floor, optimise=not inexact)
+    own = _run_by(backend, floor, optimise=not inexact) if of_rewrite else None
     if own is None or not _agree(own, candidate, plain, backend, requantized):
         return None
     notes = [_misread_note(floor, own)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def check_parity(
     threads: int | None = None,
     requantized: bool = False,
     other_sizes: bool = True,
+    of_rewrite: bool = False,
 ) -> Parity:
     """Run both models on the same inputs and compare all outputs, see `compare_outputs`.
 
@@ -65,6 +67,8 @@ def check_parity(
         other_sizes: whether models with dynamic inputs are also compared at other sizes and on an
             empty batch, see `proof.other_sizes`. They are not if ``feed`` has arrays, which may
             depend on each other, or if the backend builds an engine for each size.
+        of_rewrite: whether the candidate is a rewrite of the reference. If the backend computes
+            both equally wrong, that is then no mistake of the rewrite, and `Parity.note` says so.
 
     Returns:
         The verdict on every output. A candidate that the backend refuses, though it runs the
@@ -120,7 +124,15 @@ def check_parity(
     floor = ReferenceFloor(
         models.reference, models.session, reference_backend, feeds.arrays, expected, threads
     )
-    outputs, reasons = _judge(floor, models.candidate, actual, backend, requantized, narrow)
+    judge = partial(
+        _judge,
+        candidate=models.candidate,
+        backend=backend,
+        requantized=requantized,
+        narrow=narrow,
+        of_rewrite=of_rewrite,
+    )
+    outputs, reasons = judge(floor, actual=actual)
     passed = all(output.passed for output in outputs)
     if passed and not any(_comparable(array) for array in expected.values()):
         raise UsageError(
@@ -133,9 +145,7 @@ def check_parity(
         notes.append("compared at the sizes of the given inputs only")
     others: tuple[SizeParity, ...] = ()
     if dynamic and other_sizes and passed and feed.inputs is None and _runs_any_size(backend):
-        others = _other_sizes(
-            floor, models, (backend, rewritten), specs, feed.seed, seconds, requantized
-        )
+        others = _other_sizes(floor, models, (backend, rewritten), specs, feed.seed, seconds, judge)
     return Parity(
         backend_name,
         passed and all(size.status != "failed" for size in others),
@@ -165,7 +175,7 @@ def _other_sizes(
     specs: Sequence[TensorSpec],
     seed: int,
     seconds: float,
-    requantized: bool,
+    judge: Callable[..., tuple[tuple[OutputParity, ...], list[str]]],
 ) -> tuple[SizeParity, ...]:
     """The verdicts at other sizes; ``seconds`` is how long the reference ran at the first."""
     backend, session = rewritten
@@ -179,9 +189,7 @@ def _other_sizes(
     def compare(
         arrays: Mapping[str, Array], expected: Mapping[str, Array], actual: Mapping[str, Array]
     ) -> tuple[tuple[OutputParity, ...], list[str]]:
-        here = replace(floor, arrays=arrays, expected=expected)
-        narrow = bool(models.input_dtypes)
-        return _judge(here, models.candidate, actual, backend, requantized, narrow)
+        return judge(replace(floor, arrays=arrays, expected=expected), actual=actual)
 
     def original_runs(arrays: Mapping[str, Array]) -> bool:
         if backend is floor.backend:
@@ -195,11 +203,13 @@ def _other_sizes(
 
 def _judge(
     floor: ReferenceFloor,
+    *,
     candidate: ModelSource,
     actual: Mapping[str, Array],
     backend: Backend,
     requantized: bool,
     narrow: bool,
+    of_rewrite: bool,
 ) -> tuple[tuple[OutputParity, ...], list[str]]:
     """The verdicts on the outputs of a candidate, and notes on what had to be tolerated for it.
 
@@ -210,7 +220,7 @@ def _judge(
     passed = all(output.passed for output in outputs)
     if passed or narrow or backend is floor.backend:
         return outputs, notes
-    own = explain_by_runtime(floor, candidate, actual, backend, requantized)
+    own = explain_by_runtime(floor, candidate, actual, backend, requantized, of_rewrite)
     return (outputs, notes) if own is None else (own.outputs, list(own.notes))
 
 

@@ -349,6 +349,7 @@ class Workbench:
             parity = check_parity(
                 *(self.source, path, backend.name, self.tuner.feed, self.tuner.threads, requantize),
                 other_sizes=False,
+                of_rewrite=True,
             )
         for output in parity.outputs:
             if not output.passed:

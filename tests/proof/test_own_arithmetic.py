@@ -32,7 +32,7 @@ def parity(monkeypatch: pytest.MonkeyPatch) -> Any:
         after = deployconv.rewrite(model, verify=False, bench=False).model
         assert after is not None
         sources = model.SerializeToString(), after.SerializeToString()
-        return check_parity(*sources, "own", FeedOptions())
+        return check_parity(*sources, "own", FeedOptions(), of_rewrite=True)
 
     return check
 
