@@ -164,6 +164,17 @@ def test_renders_the_document_of_every_command(content: document.Document) -> No
     assert "deployconv" in words(render(parsed(content)))
 
 
+def test_says_what_each_target_does(tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    deployconv.rewrite(
+        MODELS / "espcn_x3.onnx", target="ncnn", bench=False, backend="ort", report=report
+    )
+    said = words(report.read_text(encoding="utf-8"))
+    assert "Where it will run" in said
+    assert "ncnn: ncnn, converted by pnnx" in said
+    assert "ncnn: takes it as exported" in said
+
+
 def test_check_lists_every_model_with_its_verdict(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     shutil.copy(UNET, tmp_path / "good.onnx")

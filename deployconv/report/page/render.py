@@ -21,6 +21,12 @@ Part = Mapping[str, Any]
 """A part of a JSON document."""
 
 _LIBRARIES = ("jinja2", "matplotlib", "networkx")
+_VERDICTS = {
+    "fits": "takes it as exported",
+    "refused": "refuses it as exported",
+    "misread": "computes it wrong as exported",
+    "slow": "runs it slowly as exported",
+}
 _FRAME = 640
 """Height of the page in a notebook, in pixels."""
 _INSTALL = "pip install 'deployconv[report]'"
@@ -59,6 +65,7 @@ class Card:
     status: str | None = None
     message: str | None = None
     source: Part | None = None
+    targets: Sequence[Part] = ()
 
     @cached_property
     def headline(self) -> str:
@@ -94,7 +101,10 @@ class Card:
 
     def notes_on(self, site: Part) -> list[str]:
         """What targets say of a site, in their own words."""
-        said = []
+        said = [
+            f"{one['target']}: {_VERDICTS[one['verdict']]}{_told(one)}"
+            for one in site.get("targets") or ()
+        ]
         if note := site.get("target_note"):
             said.append(f"{note['mark']} for {', '.join(note['targets'])}: {note['text']}")
         if dla := site.get("dla"):
@@ -218,6 +228,7 @@ def cards_of(document: Part) -> list[Card]:
             output=document.get("output"),
             message=document.get("message"),
             source=document["model"],
+            targets=document.get("targets") or (),
         )
     ]
 
@@ -232,6 +243,12 @@ def _checked(model: Part) -> Card:
         status=model["status"],
         message=model.get("message"),
     )
+
+
+def _told(judged: Part) -> str:
+    """The text and the stage of what a target does with a layer, if it has any."""
+    stage = f" ({judged['stage']})" if judged.get("stage") else ""
+    return f"{stage}: {judged['text']}" if judged.get("text") else stage
 
 
 def _listed(part: Any) -> Sequence[Part]:
