@@ -9,7 +9,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from deployconv import results
 from deployconv.errors import UsageError
 from deployconv.report.document import SCHEMA_VERSION
 from deployconv.results import (
@@ -71,7 +70,7 @@ def _run(kind: type, row: Mapping[str, Any]) -> ModelRun:
 def _of_kind(kind: type, data: Mapping[str, Any]) -> Any:
     """Make an object of a dataclass of `results` from its keys in a document."""
     unread = types.SimpleNamespace(ModelProto=object)  # no document holds a model
-    hints = get_type_hints(kind, vars(results), {"onnx": unread})
+    hints = get_type_hints(kind, localns={"onnx": unread})
     given: dict[str, Any] = {}
     for one in fields(kind):
         key = "model" if one.name == "source" else one.name
