@@ -183,7 +183,7 @@ def test_folders_that_may_import_less(name: str) -> None:
 
 def test_only_the_entrances_and_the_commands_import_the_public_functions() -> None:
     importers = {room(one.importer) for one in IMPORTS if room(one.imported) == "api"}
-    assert importers == {"__init__", "cli"}
+    assert importers - {"api"} == {"__init__", "cli"}
 
 
 def test_nobody_asks_which_kind_a_rewrite_is() -> None:

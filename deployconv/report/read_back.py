@@ -16,8 +16,10 @@ from deployconv.results import (
     BuildReport,
     Compilation,
     Inspection,
+    ModelInfo,
     ModelRun,
     Rewriting,
+    TargetBuild,
 )
 
 _NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
@@ -110,7 +112,7 @@ def _fitting(choices: list[Any], data: Any) -> Any:
     return choices[0]
 
 
-def _compilation(data: Mapping[str, Any] | None, source: results.ModelInfo) -> Compilation | None:
+def _compilation(data: Mapping[str, Any] | None, source: ModelInfo) -> Compilation | None:
     if data is None:
         return None
     sides = (
@@ -118,7 +120,7 @@ def _compilation(data: Mapping[str, Any] | None, source: results.ModelInfo) -> C
             source,
             data["runtime"],
             (),
-            tuple(_of_kind(results.TargetBuild, pair[side]) for pair in data["targets"]),
+            tuple(_of_kind(TargetBuild, pair[side]) for pair in data["targets"]),
         )
         for side in ("before", "after")
     )

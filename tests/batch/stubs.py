@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployconv import api
+from deployconv.api import many
 from deployconv.batch.sources import Source
 from deployconv.errors import BackendUnavailable, CheckFailed, ModelError
 from deployconv.results import ModelInfo, Rewriting
@@ -41,7 +41,7 @@ def sources(*names: str) -> list[Source]:
     return [Source(name, Path(name)) for name in names]
 
 
-_one_of = api._one_of
+_one_of = many._one_of
 
 
 def hang_by_name(command: Any, options: Any, source: Source, threads: int | None) -> Any:

@@ -17,7 +17,7 @@ import onnx
 import pytest
 
 import deployconv
-from deployconv import api
+from deployconv.api import many
 from deployconv.cli import main
 from deployconv.errors import Interrupted, UsageError
 from deployconv.results import ModelRun
@@ -47,7 +47,7 @@ def write(path: Path, kind: str, name: str = "x") -> None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """40 models in some folders."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(api, "_one_of", stubs.hang_by_name)
+    monkeypatch.setattr(many, "_one_of", stubs.hang_by_name)
     for kind, number in KINDS.items():
         for at in range(number):
             write(Path("in", f"folder{at % 3}", f"{kind}-{at}.onnx"), kind)
@@ -148,10 +148,10 @@ def test_engines_of_several_models_have_no_name() -> None:
 # --- interruptions
 
 PROGRAM = """
-from deployconv import api
+from deployconv.api import many
 from deployconv.cli import run
 from tests.batch import stubs
-api._one_of = stubs.hang_by_name
+many._one_of = stubs.hang_by_name
 run()
 """
 

@@ -320,7 +320,7 @@ def repeated() -> ModelProto:
 def test_without_measurements_a_rewrite_has_to_save_multiplications(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployconv.api.get_backend", lambda name: None)
+    monkeypatch.setattr("deployconv.api.rewriting.get_backend", lambda name: None)
     (saves,) = rewritten(repeated(), backend=backend, verify=False).sites
     assert saves.status == "rewritten"
     done = rewritten(pair(), backend=backend, verify=False)
@@ -329,7 +329,7 @@ def test_without_measurements_a_rewrite_has_to_save_multiplications(
 
 
 def test_tensorrt_gets_what_it_cannot_build_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployconv.api.get_backend", lambda name: None)
+    monkeypatch.setattr("deployconv.api.rewriting.get_backend", lambda name: None)
     dilated = conv_transpose(integers(2, 3, 3, 3), (5, 6), strides=[2, 2], dilations=[2, 2])
     for backend, status in (("tensorrt-rtx", "rewritten"), ("ort:cuda", "kept")):
         (site,) = rewritten(dilated, backend=backend, verify=False).sites

@@ -10,7 +10,7 @@ from matrix.forms import FORMS
 from onnx import ModelProto
 
 import deployconv
-from deployconv.api import _backend
+from deployconv.api.requests import backend_of
 from deployconv.errors import CheckFailed, UsageError
 from deployconv.options import CheckCommand, RewriteCommand
 from tests.build import conv_transpose, integers
@@ -220,9 +220,9 @@ def test_portable_changes_nothing_and_ort_is_policy_cost() -> None:
 )
 def test_models_run_on_the_target_if_it_is_here(keys: str, backend: str, tmp_path: Path) -> None:
     target = written(tmp_path, keys)
-    assert _backend(RewriteCommand(target=("ort-web", target))) == backend
-    assert _backend(CheckCommand(target=(target,))) == backend
-    assert _backend(RewriteCommand(target=(target,), backend="ort:cuda")) == "ort:cuda"
+    assert backend_of(RewriteCommand(target=("ort-web", target))) == backend
+    assert backend_of(CheckCommand(target=(target,))) == backend
+    assert backend_of(RewriteCommand(target=(target,), backend="ort:cuda")) == "ort:cuda"
 
 
 def test_a_file_that_names_no_backend(tmp_path: Path) -> None:

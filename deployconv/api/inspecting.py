@@ -1,0 +1,63 @@
+"""`inspect`: list upsampling layers; `list_targets`: list where models can run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from deployconv.api.arguments import as_names, source_of
+from deployconv.options import InspectCommand, RewriteOptions
+from deployconv.results import Inspection, Target
+
+if TYPE_CHECKING:
+    from deployconv.api.arguments import Model
+
+
+def inspect(
+    model: Model, *, target: str | Sequence[str] = (), freeze_initializers: bool = False
+) -> Inspection:
+    """List every upsampling layer with the status it would get from `rewrite`.
+
+    Args:
+        model: a file, its bytes, or a ModelProto, which is left untouched.
+        target: where the model will run, by the names of `list_targets`, or as TOML files. Each
+            layer then has what the target does with it. Nothing is compiled or run there.
+        freeze_initializers: treat the defaults of graph inputs as constants.
+
+    Raises:
+        UsageError: the file does not exist, or there is no such target.
+        ModelError: it is not a valid model.
+    """
+    from deployconv.graph.load import load
+    from deployconv.rewrites.planning import plan_model
+
+    options = InspectCommand(target=as_names(target), freeze_initializers=freeze_initializers)
+    loaded = load(model)
+    plain = RewriteOptions(freeze_initializers=options.freeze_initializers)
+    if not options.target:
+        return Inspection(loaded.info, plan_model(loaded, plain).reports)
+    from deployconv.rewriting import inspect_for_targets
+    from deployconv.targets.rules import rules_for
+
+    return inspect_for_targets(loaded, source_of(model), rules_for(options.target, plain, None))
+
+
+def list_targets(name: str | None = None) -> tuple[Target, ...]:
+    """List the targets that come with deployconv, or describe one.
+
+    Args:
+        name: a target, or a TOML file; None for all that come with deployconv.
+
+    Raises:
+        UsageError: there is no such target, or its file is wrong.
+    """
+    from deployconv.runtimes.toolchains.environments import toolchain_installed
+    from deployconv.targets.catalogue import find_target, target_names
+    from deployconv.targets.describe import describe
+
+    names = (name,) if name else target_names()
+    found = (describe(find_target(one)) for one in names)
+    return tuple(
+        replace(one, installed=True) if toolchain_installed(one.name) else one for one in found
+    )
