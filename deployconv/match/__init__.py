@@ -13,18 +13,12 @@ from importlib import import_module
 from deployconv.graph.view import View
 from deployconv.match.attributes import Geometry
 from deployconv.match.axis_map import ConcatInput
+from deployconv.match.concat_site import ConcatSite
 from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
-from deployconv.match.site import (
-    ConcatSite,
-    Original,
-    Pointwise,
-    Recogniser,
-    ResampleSite,
-    ShuffleSite,
-    Site,
-    SkippedSite,
-    UpsampleSite,
-)
+from deployconv.match.recogniser import Recogniser, Site, SkippedSite
+from deployconv.match.resample_site import ResampleSite
+from deployconv.match.shuffle_site import ShuffleSite
+from deployconv.match.site import Original, Pointwise, UpsampleSite
 from deployconv.match.weights import Parameter, Quantized
 
 

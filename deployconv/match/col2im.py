@@ -33,7 +33,8 @@ from deployconv.match.attributes import (
     is_standard,
     spatial_sizes,
 )
-from deployconv.match.site import Original, Site, SkippedSite, UpsampleSite
+from deployconv.match.recogniser import Site, SkippedSite
+from deployconv.match.site import Original, UpsampleSite
 from deployconv.match.weights import Parameter, find_parameters, find_weight
 from deployconv.polyphase import Axis
 from deployconv.results import Reason

@@ -36,18 +36,12 @@ from deployconv.match.attributes import (
     spatial_sizes,
 )
 from deployconv.match.axis_map import AxisMap, ConcatInput
+from deployconv.match.concat_site import ConcatSite
 from deployconv.match.index_map import Upsampling
 from deployconv.match.movement import movements
 from deployconv.match.pointwise import is_pointwise, may_be_pointwise, values_along
-from deployconv.match.site import (
-    ConcatSite,
-    Original,
-    Pointwise,
-    Recogniser,
-    Site,
-    SkippedSite,
-    UpsampleSite,
-)
+from deployconv.match.recogniser import Recogniser, Site, SkippedSite
+from deployconv.match.site import Original, Pointwise, UpsampleSite
 from deployconv.match.upsampled_conv import (
     axis_of,
     best_upsampling,

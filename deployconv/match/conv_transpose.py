@@ -38,13 +38,8 @@ from deployconv.match.attributes import (
     spatial_sizes,
 )
 from deployconv.match.col2im import overlapping_blocks
-from deployconv.match.site import (
-    Original,
-    Recogniser,
-    Site,
-    SkippedSite,
-    UpsampleSite,
-)
+from deployconv.match.recogniser import Recogniser, Site, SkippedSite
+from deployconv.match.site import Original, UpsampleSite
 from deployconv.match.weights import Parameter, Quantized, find_parameters, find_weight
 from deployconv.polyphase import Axis
 from deployconv.results import Reason

@@ -17,7 +17,8 @@ from deployconv.errors import ModelError
 from deployconv.graph.symbolic import Unproven
 from deployconv.graph.tensors import dtype_name
 from deployconv.match.attributes import Geometry, has_references, is_standard
-from deployconv.match.site import Recogniser, ResampledAxis, ResampleSite, Site, SkippedSite
+from deployconv.match.recogniser import Recogniser, Site, SkippedSite
+from deployconv.match.resample_site import ResampledAxis, ResampleSite
 from deployconv.resampling import Coordinates, Interpolation
 from deployconv.results import Pattern, Reason
 

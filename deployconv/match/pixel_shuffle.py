@@ -43,8 +43,10 @@ from deployconv.match.attributes import (
     spatial_sizes,
 )
 from deployconv.match.movement import Movement, movements
+from deployconv.match.recogniser import Recogniser, Site
 from deployconv.match.shuffle_map import FoundShuffle, shuffle_of
-from deployconv.match.site import ConvBefore, Original, Recogniser, ShuffleSite, Site, UpsampleSite
+from deployconv.match.shuffle_site import ConvBefore, ShuffleSite
+from deployconv.match.site import Original, UpsampleSite
 from deployconv.match.upsampled_conv import upsampling_before
 from deployconv.match.weights import Parameters, find_parameters, find_weight
 from deployconv.polyphase import Axis

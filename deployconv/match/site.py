@@ -1,36 +1,24 @@
-"""The layers that recognisers find: each can be rewritten, or has a reason why it cannot.
+"""An upsampling layer that was found in a model, and what all layers found have in common.
 
-A layer found in a model is a site. There are five types. An `UpsampleSite` has axes and weights
-from which a rewrite is made. A `ConcatSite` is a Conv that reads several images, of which some are
-upsampled. A `ShuffleSite` is a pixel shuffle. A `ResampleSite` is a Resize that interpolates. A
-`SkippedSite` has a reason. What all of them have is in `BaseSite`, besides ``geometry``, ``dtype``
-and ``operators``.
+The other layers that are found are in `shuffle_site`, `resample_site` and `concat_site`; those that
+cannot be rewritten are in `recogniser`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import floor, prod
+from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deployconv.match.attributes import ConvAttributes, Geometry
+from deployconv.match.attributes import Geometry
 from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
-from deployconv.match.operators import (
-    Operators,
-    Window,
-    conv_window,
-    ranked,
-    stated_operators,
-    stated_pads,
-    transposed_pads,
-)
+from deployconv.match.operators import Operators, Window, ranked, stated_pads, transposed_pads
 from deployconv.polyphase import Axis
-from deployconv.resampling import Interpolation
-from deployconv.restrictions import UNRESTRICTED, ChannelOrder, Restrictions
+from deployconv.restrictions import UNRESTRICTED, Restrictions
 from deployconv.results import Pattern, Reason
 
 if TYPE_CHECKING:
@@ -39,8 +27,6 @@ if TYPE_CHECKING:
 
     from deployconv.graph.constants import Constant
     from deployconv.graph.scope import Scope
-    from deployconv.graph.view import View
-    from deployconv.match.axis_map import ConcatInput
     from deployconv.match.weights import Parameter
 
 Array = NDArray[Any]
@@ -276,227 +262,6 @@ class UpsampleSite(BaseSite):
         grouped = values.reshape(self.group, c_in // self.group, c_out_per_group, *taps)
         swapped = grouped.swapaxes(1, 2)
         return swapped.reshape(self.group * c_out_per_group, c_in // self.group, *taps)
-
-
-@dataclass(frozen=True, eq=False)
-class ConvBefore:
-    """The Conv before a pixel shuffle, if nothing but the shuffle reads its output.
-
-    Attributes:
-        original: returns the Conv and the shuffle as the model has them.
-        layer: the Conv alone, as an upsampling layer of stride 1; None if its own stride or
-            dilation is not 1.
-    """
-
-    node: gs.Node
-    attributes: ConvAttributes
-    weight: Parameter
-    bias: Parameter | None
-    original: Callable[[], Original]
-    layer: UpsampleSite | None
-
-    @property
-    def window(self) -> Window:
-        """The parameters of the Conv, as an operator."""
-        outputs, inputs = self.weight.shape[:2]
-        channels = inputs * self.attributes.group, outputs
-        return conv_window(self.node, self.attributes, channels, self.weight.stored.name)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ShuffleSite(BaseSite):
-    """A pixel shuffle, and the Conv before it if nothing else reads that.
-
-    Attributes:
-        nodes: the Conv if any, and the nodes of the shuffle; the last one makes ``output``.
-        source: name of the tensor that is shuffled, ``[N, C * s_1 * .. * s_n, i_1 .. i_n]``.
-        output: name of the result, ``[N, C, s_1 * i_1 .. s_n * i_n]``.
-        stride: ``s_1 .. s_n``.
-        order: which runs fastest in the channels: the phase (CRD) or the channel (DCR).
-        channel_map: the channel of ``source`` at each place of ``order``; None if that is the
-            channel of the same number. There is a ``conv`` then.
-        dtype: element type of ``source``, None if unknown.
-        channels: ``C * s_1 * .. * s_n``, None if unknown.
-        batch: N of ``source``; None if it does not follow from the model, and so may be 0.
-        sizes: spatial sizes of ``source``; None for each that does not follow from the model.
-        composite: True for several nodes, as Reshape and Transpose; False for a DepthToSpace.
-        movable: False if the channels of ``source`` are its last axis: then it stays as it is.
-        channels_last: True if ``output`` is ``[N, s_1 * i_1 .. s_n * i_n, C]``.
-        conv: the Conv before the shuffle.
-        original: returns the nodes of the shuffle as the model has them, for the certificate.
-        original_from: returns the same nodes, with the sizes, batch and channels of a tensor
-            somewhere before ``source``; None if these are not known.
-    """
-
-    source: str
-    output: str
-    geometry: Geometry
-    stride: tuple[int, ...]
-    order: ChannelOrder
-    channel_map: tuple[int, ...] | None
-    dtype: str | None
-    channels: int | None
-    batch: int | None
-    sizes: tuple[int | None, ...]
-    composite: bool
-    movable: bool
-    channels_last: bool
-    conv: ConvBefore | None
-    original: Callable[[], Original]
-    original_from: Callable[[gs.Tensor], Original | None]
-
-    @property
-    def is_depth_to_space(self) -> bool:
-        """Whether it does what a DepthToSpace does, and nothing more."""
-        return self.movable and not self.channels_last and self.channel_map is None
-
-    @property
-    def operators(self) -> Operators:
-        """The operators of the shuffle and its Conv as they stand in the model."""
-        if self.conv is None:
-            return Operators(None, ranked(self.nodes), self.dtype)
-        return Operators(self.conv.window, ranked(self.nodes[1:]))
-
-
-@dataclass(frozen=True)
-class ResampledAxis:
-    """An axis whose size a Resize changes.
-
-    Attributes:
-        position: which axis it is.
-        inputs: its size before; None if that does not follow from the model.
-        outputs: its size after; None as well then.
-        scale: as given, or the ratio of the sizes, which is then the same at all sizes.
-    """
-
-    position: int
-    inputs: int | None
-    outputs: int | None
-    scale: float
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """The sizes of the axis before and after the Resize; both must be known."""
-        assert self.inputs is not None
-        assert self.outputs is not None
-        return self.inputs, self.outputs
-
-    @property
-    def grows(self) -> bool:
-        """Whether the Resize makes the axis longer."""
-        if self.inputs is None or self.outputs is None:
-            return self.scale > 1
-        return self.outputs > self.inputs
-
-    def at(self, inputs: int) -> ResampledAxis:
-        """Return the same axis for an input of this size."""
-        return replace(self, inputs=inputs, outputs=floor(np.float32(inputs) * self.scale))
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ResampleSite(BaseSite):
-    """A Resize that interpolates.
-
-    Attributes:
-        source: name of the tensor that is resampled.
-        output: name of the result.
-        axes: the axes that change.
-        how: the interpolation.
-        by_sizes: True if the node is given sizes, False if it is given scales.
-        shape: of ``source``; None for each size that does not follow from the model.
-        dtype: element type of ``source``.
-        geometry: the factors, if they are whole.
-    """
-
-    source: str
-    output: str
-    axes: tuple[ResampledAxis, ...]
-    how: Interpolation
-    by_sizes: bool
-    shape: tuple[int | None, ...]
-    dtype: str
-    geometry: Geometry | None
-
-    @property
-    def enlarges(self) -> bool:
-        """Whether an axis becomes longer."""
-        return any(axis.grows for axis in self.axes)
-
-    @property
-    def operators(self) -> Operators:
-        """The operators of the layer as it stands in the model."""
-        return Operators(None, ranked(self.nodes), self.dtype)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SkippedSite(BaseSite):
-    """A node that looks like an upsampling layer and cannot be rewritten exactly."""
-
-    reason: Reason = field()
-    geometry: Geometry | None = None
-    dtype: str | None = None
-
-    @property
-    def operators(self) -> Operators:
-        """The operators as far as the nodes state them."""
-        return stated_operators(self.nodes, self.geometry, self.dtype)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ConcatSite(BaseSite):
-    """A Conv that reads a Concat of channels in which at least one image is upsampled.
-
-    Attributes:
-        conv: the Conv alone, as an upsampling layer of stride 1 that reads the result of the
-            Concat. Its pointwise layers are those before and after the Concat.
-        inputs: what the Concat joins, in its order.
-        after: name of the result of the pointwise layers after the Concat, if there are any.
-    """
-
-    conv: UpsampleSite
-    inputs: tuple[ConcatInput, ...]
-    after: tuple[str, ...]
-
-    @property
-    def layer(self) -> gs.Node:
-        """The Conv."""
-        return self.conv.layer
-
-    @property
-    def output(self) -> str:
-        """Name of the result of the Conv."""
-        return self.conv.output
-
-    @property
-    def geometry(self) -> Geometry:
-        """The attributes of the Conv, and the stride of the first image that is upsampled."""
-        return self.conv.geometry
-
-    @property
-    def dtype(self) -> str:
-        """Element type of the weight."""
-        return self.conv.dtype
-
-    @property
-    def operators(self) -> Operators:
-        """The operators of the layer as it stands in the model."""
-        return replace(self.conv.operators, others=ranked(self.nodes[:-1]))
-
-
-Site = UpsampleSite | ConcatSite | ShuffleSite | ResampleSite | SkippedSite
-"""A layer found in a model."""
-
-
-@dataclass(frozen=True)
-class Recogniser:
-    """A pattern, and the function that finds its sites.
-
-    ``recognise(node, scope, view, id)`` returns the site with this ``id`` if one ends in
-    ``node``, else None. No two recognisers accept the same node.
-    """
-
-    pattern: Pattern
-    recognise: Callable[[gs.Node, Scope, View, str], Site | None]
 
 
 def _layer_operators(site: UpsampleSite) -> Operators:

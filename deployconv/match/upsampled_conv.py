@@ -49,7 +49,8 @@ from deployconv.match.index_map import Upsampling, is_even, upsampling_of
 from deployconv.match.interpolating_resize import interpolates
 from deployconv.match.movement import ZERO, Movement, movements
 from deployconv.match.pointwise import for_image, keeps_zero
-from deployconv.match.site import Original, Pointwise, Recogniser, Site, SkippedSite, UpsampleSite
+from deployconv.match.recogniser import Recogniser, Site, SkippedSite
+from deployconv.match.site import Original, Pointwise, UpsampleSite
 from deployconv.match.weights import find_parameters, find_weight
 from deployconv.polyphase import Axis
 from deployconv.results import Pattern, Reason

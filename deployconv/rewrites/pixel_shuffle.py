@@ -20,7 +20,7 @@ from deployconv.graph.view import View
 from deployconv.match import ShuffleSite
 from deployconv.match.operators import Operators
 from deployconv.match.pixel_shuffle import shuffled_conv
-from deployconv.match.site import ConvBefore
+from deployconv.match.shuffle_site import ConvBefore
 from deployconv.options import Form, Shuffle
 from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial

@@ -20,7 +20,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.match import ResampleSite
-from deployconv.match.site import ResampledAxis
+from deployconv.match.resample_site import ResampledAxis
 from deployconv.options import Form, Shuffle
 from deployconv.resampling import resampling_matrix
 from deployconv.results import Reason

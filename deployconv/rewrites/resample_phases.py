@@ -24,7 +24,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from deployconv.match import Geometry, ImageAxes, Original, Parameter, ResampleSite, UpsampleSite
-from deployconv.match.site import AxisMove, ResampledAxis
+from deployconv.match.resample_site import ResampledAxis
+from deployconv.match.site import AxisMove
 from deployconv.options import Shuffle
 from deployconv.polyphase import Axis, without_shift
 from deployconv.resampling import Filter, resampling_filter, whole_factor

@@ -15,7 +15,7 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from deployconv.match import ResampleSite
-from deployconv.match.site import ResampledAxis
+from deployconv.match.resample_site import ResampledAxis
 from deployconv.rewrites.base import Oracle, Rewrite, Trial
 from deployconv.rewrites.trial import EXACT, Array, build_trial, oracle_model
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from deployconv.match.site import ResampledAxis
+from deployconv.match.resample_site import ResampledAxis
 from deployconv.resampling import resampling_matrix
 from deployconv.rewrites.affine import Affine, images_of
 from deployconv.rewrites.emit import Emitter

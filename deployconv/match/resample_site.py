@@ -1,0 +1,83 @@
+"""An interpolating Resize that was found in a model, and the axes that it changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import floor
+
+import numpy as np
+
+from deployconv.match.attributes import Geometry
+from deployconv.match.operators import Operators, ranked
+from deployconv.match.site import BaseSite
+from deployconv.resampling import Interpolation
+
+
+@dataclass(frozen=True)
+class ResampledAxis:
+    """An axis whose size a Resize changes.
+
+    Attributes:
+        position: which axis it is.
+        inputs: its size before; None if that does not follow from the model.
+        outputs: its size after; None as well then.
+        scale: as given, or the ratio of the sizes, which is then the same at all sizes.
+    """
+
+    position: int
+    inputs: int | None
+    outputs: int | None
+    scale: float
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The sizes of the axis before and after the Resize; both must be known."""
+        assert self.inputs is not None
+        assert self.outputs is not None
+        return self.inputs, self.outputs
+
+    @property
+    def grows(self) -> bool:
+        """Whether the Resize makes the axis longer."""
+        if self.inputs is None or self.outputs is None:
+            return self.scale > 1
+        return self.outputs > self.inputs
+
+    def at(self, inputs: int) -> ResampledAxis:
+        """Return the same axis for an input of this size."""
+        return replace(self, inputs=inputs, outputs=floor(np.float32(inputs) * self.scale))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ResampleSite(BaseSite):
+    """A Resize that interpolates.
+
+    Attributes:
+        source: name of the tensor that is resampled.
+        output: name of the result.
+        axes: the axes that change.
+        how: the interpolation.
+        by_sizes: True if the node is given sizes, False if it is given scales.
+        shape: of ``source``; None for each size that does not follow from the model.
+        dtype: element type of ``source``.
+        geometry: the factors, if they are whole.
+    """
+
+    source: str
+    output: str
+    axes: tuple[ResampledAxis, ...]
+    how: Interpolation
+    by_sizes: bool
+    shape: tuple[int | None, ...]
+    dtype: str
+    geometry: Geometry | None
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether an axis becomes longer."""
+        return any(axis.grows for axis in self.axes)
+
+    @property
+    def operators(self) -> Operators:
+        """The operators of the layer as it stands in the model."""
+        return Operators(None, ranked(self.nodes), self.dtype)
