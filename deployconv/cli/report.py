@@ -19,10 +19,11 @@ def report(saved: Path, output: Path | None) -> None:
 
     FILE.json is what a command printed with --json.
     """
-    from deployconv.report.page.render import read, require_libraries, require_writable, write
+    from deployconv.report.document import read_document
+    from deployconv.report.page.render import require_libraries, require_writable, write
 
     target = saved.with_suffix(".html") if output is None else output
     require_libraries()
     require_writable(target)
-    write(target, read(saved))
+    write(target, read_document(saved, str(saved), "deployconv --json"))
     print(f"wrote {target}")

@@ -201,6 +201,35 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def read_document(path: Path, where: str, printed_by: str) -> Document:
+    """Read a JSON document of this schema version.
+
+    Args:
+        path: the file.
+        where: what messages call it, with the flag that named it.
+        printed_by: the command that prints such a document.
+
+    Raises:
+        UsageError: the file cannot be read, or holds no such document.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if not text.strip():
+            raise UsageError(f"{where}: is empty: > FILE empties a file before it is read: use two")
+        content = json.loads(text)
+    except OSError as error:
+        raise UsageError(f"{where}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UsageError(f"{where}: not JSON: give what {printed_by} printed") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UsageError(
+            f"{where}: schema_version {version} where {SCHEMA_VERSION} is known: give what "
+            f"{printed_by} printed"
+        )
+    return dict(content)
+
+
 @dataclass(frozen=True)
 class SavedTiming:
     """What `bench --json` printed: one latency per backend, of one or two named models."""
@@ -217,18 +246,7 @@ def read_timing(path: Path) -> SavedTiming:
     Raises:
         UsageError: the file cannot be read, or holds no timing.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--from {path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UsageError(f"--from {path}: not JSON: give what bench --json printed") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UsageError(
-            f"--from {path}: schema_version {version} where {SCHEMA_VERSION} is known: give what "
-            "bench --json printed"
-        )
+    content = read_document(path, f"--from {path}", "bench --json")
     try:
         latencies = tuple(map(_latency, content["latency"]))
         models = tuple(map(str, content["models"]))

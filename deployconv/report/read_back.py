@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from deployconv.errors import UsageError
-from deployconv.report.document import SCHEMA_VERSION
+from deployconv.report.document import read_document
 from deployconv.results import (
     BatchReport,
     BuildReport,
@@ -37,18 +36,7 @@ def read_batch(path: Path, option: str) -> BatchReport:
         UsageError: the file cannot be read, or is no such document.
     """
     where = f"{option} {path}"
-    try:
-        text = path.read_text(encoding="utf-8")
-        if not text.strip():
-            raise UsageError(f"{where}: is empty: > FILE empties a file before it is read: use two")
-        content = json.loads(text)
-    except OSError as error:
-        raise UsageError(f"{where}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UsageError(f"{where}: not JSON: give what --json printed") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UsageError(f"{where}: schema_version {version} where {SCHEMA_VERSION} is known")
+    content = read_document(path, where, "--json")
     if "command" not in content:
         raise UsageError(f"{where}: is about one model: there is nothing to go on with")
     try:

@@ -84,44 +84,28 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Takes:
-    """What a target takes at all, in any model.
+class Takes(Restrictions):
+    """What a target takes at all, in any model: what limits a rewrite, and what limits the model.
 
     Attributes:
-        operators: names of ONNX operators; None for any.
-        depth_to_space: block sizes by channel order; see `Restrictions`.
-        max_rank: the most dimensions of a tensor; None for any number.
+        col2im: few targets have it, so it has to be stated.
         dtypes: element types of tensors; None for any.
         min_opset, max_opset: the versions of the ONNX operators.
         dynamic_sizes: whether the inputs of a model may have dynamic sizes.
         integer_bias: whether the bias of a quantized layer may be int32.
-        reshape_zero, reshape_minus_one, computed_shapes, crops, transposed_pads, edge_pads,
-            col2im, shuffle_in_twos, symbolic_shapes: see `Restrictions`.
     """
 
-    operators: frozenset[str] | None = None
-    depth_to_space: Mapping[ChannelOrder, tuple[int, ...] | None] | None = None
-    max_rank: int | None = None
+    col2im: bool = False
     dtypes: frozenset[str] | None = None
     min_opset: int = 1
     max_opset: int | None = None
     dynamic_sizes: bool = True
     integer_bias: bool = True
-    reshape_zero: bool = True
-    reshape_minus_one: bool = True
-    computed_shapes: bool = True
-    crops: bool = True
-    transposed_pads: bool = True
-    edge_pads: bool = True
-    col2im: bool = False
-    shuffle_in_twos: bool = False
-    symbolic_shapes: bool = True
 
     @property
     def restrictions(self) -> Restrictions:
         """The part that limits what a rewrite writes."""
-        names = {one.name for one in fields(Restrictions)} & {one.name for one in fields(self)}
-        given = {name: getattr(self, name) for name in names}
+        given = {one.name: getattr(self, one.name) for one in fields(Restrictions)}
         if self.operators is not None and "Slice" not in self.operators:
             given["crops"] = False
         if self.operators is not None and "Col2Im" in self.operators:

@@ -173,7 +173,7 @@ def timing(**changed: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "not JSON"),
+        ("", "is empty"),
         ("[]", "schema_version None where 1 is known"),
         (json.dumps(timing(schema_version=2)), "schema_version 2 where 1 is known"),
         (json.dumps(document.of_batch(samples.CHECK_REPORT)), "holds no timing"),

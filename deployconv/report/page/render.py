@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from deployconv.errors import UsageError
-from deployconv.report.document import SCHEMA_VERSION
 from deployconv.report.lines import count, milliseconds, one_line
 from deployconv.report.page import drawing, phases, plots
 from deployconv.temporary import temporary_folder
@@ -147,27 +145,6 @@ def write(path: Path, document: Part) -> None:
             whole.replace(path)
     except OSError as error:
         raise UsageError(f"--report {path}: cannot be written ({error.strerror})") from error
-
-
-def read(path: Path) -> Part:
-    """Read a document that a command printed with ``--json``.
-
-    Raises:
-        UsageError: the file cannot be read, or holds no document of this schema version.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UsageError(f"{path}: not JSON: give what deployconv --json printed") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UsageError(
-            f"{path}: schema_version {version} where {SCHEMA_VERSION} is known: give what "
-            "deployconv --json printed"
-        )
-    return dict(content)
 
 
 def render(document: Part) -> str:
