@@ -12,6 +12,7 @@ import queue
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -40,7 +41,7 @@ class StageFailed(Exception):
     """A stage failed and was reported; the rest of the request is not run."""
 
 
-class Answers:
+class Answers(ABC):
     """Answers the requests to one worker, one after another.
 
     A subclass says with `actions` what it can be asked. An action takes the request and returns
@@ -50,9 +51,9 @@ class Answers:
     def __init__(self, send: Send) -> None:
         self._send = send
 
+    @abstractmethod
     def actions(self) -> Mapping[str, Action]:
         """Every action by the name that requests give."""
-        raise NotImplementedError
 
     def answer(self, request: Request) -> None:
         """Answer ``request``, also if it fails."""

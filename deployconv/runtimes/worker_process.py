@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ def python_module(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", module, *arguments)
 
 
-class _LimitedProcess:
+class _LimitedProcess(ABC):
     """A process that is killed, with all that it started, at a limit or at the end of ``with``.
 
     ``what`` is what messages call it.
@@ -192,9 +193,9 @@ class _LimitedProcess:
         assert self._process.stdout is not None
         return self._process.stdout
 
+    @abstractmethod
     def _take(self, chunk: bytes) -> None:
         """Use what the process wrote to standard output."""
-        raise NotImplementedError
 
     def _check_limits(self, deadline: float, what: str) -> None:
         """Raise WorkerFailed if a limit is exceeded; ``what`` it does is not done in time."""
