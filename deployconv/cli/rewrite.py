@@ -94,13 +94,16 @@ def _streamed(done: Rewriting) -> Rewriting:
 
 
 _BRIEF_MS = 20.0
-"""Milliseconds of a run of a model that is timed once more in under two seconds."""
+"""Milliseconds of a run of a model that is worth timing once more."""
+_SUGGESTION_SECONDS = 2.0
+"""What a suggestion may take, without the start of its process."""
 
 
 def _suggest(model: Path, options: RewriteCommand, done: Rewriting) -> None:
     """Name the command that makes the model faster, if what was done makes it slower.
 
-    The figure is measured, in about a second; larger models are not measured again.
+    The figure is measured in a process of its own, which is ended after `_SUGGESTION_SECONDS`;
+    there is no suggestion then. Larger models are not measured again.
     """
     latency = done.latency
     if options.policy not in (None, "all") or options.target:
@@ -113,14 +116,17 @@ def _suggest(model: Path, options: RewriteCommand, done: Rewriting) -> None:
     from deployconv.errors import DeployconvError
     from deployconv.report import console
     from deployconv.report.lines import one_line, suggestion_line
+    from deployconv.results import Rewriting
 
     given = arguments(options) | {"policy": "cost", "form": "auto", "shuffle": "auto"}
-    given |= {"output": None, "verify": False, "strict": False, "report": None, "budget": 2.0}
+    given |= {"verify": False, "strict": False, "report": None, "budget": _SUGGESTION_SECONDS}
+    del given["output"]  # it is not written
     try:
         with progress("timing --policy cost"):
-            other = api.rewrite(model, **given)
-    except DeployconvError:  # a suggestion that cannot be made is none
+            other = api.run_one("rewrite", model, _SUGGESTION_SECONDS, **given)
+    except DeployconvError:  # a suggestion that cannot be made in time is none
         return
+    assert isinstance(other, Rewriting)
     line = suggestion_line(one_line(str(model)), other.latency)
     if line is not None:
         console.print_lines(console.stdout(), line)

@@ -12,7 +12,7 @@ import pytest
 
 from deployconv.batch.sources import default_output
 from deployconv.cli import main
-from deployconv.errors import CheckFailed
+from deployconv.errors import CheckFailed, DeployconvError
 from deployconv.results import Latency, Quantiles
 from tests.cli.conftest import FakeApi
 from tests.report import samples
@@ -162,12 +162,16 @@ def test_warnings_go_to_standard_error(
 SLOWER = replace(samples.LATENCY, ratio=0.7, low=0.6, high=0.8)
 
 
+TOO_LATE = replace(samples.LATENCY, note="not measured in time")
+
+
 @pytest.mark.parametrize(
     ("first", "second", "said"),
     [
         (SLOWER, samples.LATENCY, True),
         (SLOWER, SLOWER, False),
         (SLOWER, None, False),
+        (SLOWER, TOO_LATE, False),
         (samples.LATENCY, samples.LATENCY, False),
         (replace(SLOWER, before_ms=Quantiles(500.0, 600.0)), samples.LATENCY, False),
     ],
@@ -180,12 +184,15 @@ def test_a_slower_model_names_the_command_that_is_faster(
     second: Latency | None,
     said: bool,
 ) -> None:
-    def rewrite(*models: Any, **options: Any) -> Any:
-        latency = second if options["policy"] == "cost" else first
-        assert (options["output"] is None) is (options["policy"] == "cost")
-        return replace(samples.REWRITING, latency=latency)
+    def run_one(command: str, model: Path, timeout: float, **options: Any) -> Any:
+        assert (command, options["policy"], timeout) == ("rewrite", "cost", 2.0)
+        assert "output" not in options
+        if second is TOO_LATE:
+            raise DeployconvError("took longer than --timeout 2")
+        return replace(samples.REWRITING, latency=second)
 
-    monkeypatch.setattr(api, "rewrite", rewrite)
+    api.answers["rewrite"] = replace(samples.REWRITING, latency=first)
+    monkeypatch.setattr(api, "run_one", run_one, raising=False)
     assert main(["rewrite", "net.onnx"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     line = "faster here: deployconv rewrite net.onnx --policy cost: 1.63 times as fast as the"
