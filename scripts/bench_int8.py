@@ -26,7 +26,9 @@ def _subjects() -> list[Subject]:
     return found
 
 
-BENCHMARK = benchmark(__doc__, _subjects, ("all", "fastest"), "quantize, then rewrite")
+BENCHMARK = benchmark(
+    __doc__, {"decoders": _subjects}, ("all", "fastest"), "quantize, then rewrite"
+)
 
 if __name__ == "__main__":
     sys.exit(command.main(BENCHMARK))

@@ -2,6 +2,7 @@
 
     python scripts/bench_ort.py                               everything: about an hour
     python scripts/bench_ort.py --quick --only 'fsrcnn*'      a few models, briefly
+    python scripts/bench_ort.py --models resizes              those with an interpolating Resize
     python scripts/bench_ort.py --policy fastest --threads 2 --json bench.json
     python scripts/bench_ort.py --table bench.json ...        earlier results, in Markdown
 
@@ -34,7 +35,7 @@ from bench.process import on_one_line
 from bench.rows import Policy
 from bench.share import limit, moving_part, upsampling_share
 from bench.speed import Effort, time_pair
-from bench.subjects import Subject, all_subjects, exported
+from bench.subjects import Subject, all_subjects, exported, resizing
 from bench.table import TABLE, Row
 
 
@@ -69,7 +70,7 @@ def prepare(threads: Sequence[int]) -> tuple[command.Measure[Row], Mapping[str, 
 
 BENCHMARK = command.Benchmark(
     __doc__,
-    all_subjects,
+    {"all": all_subjects, "resizes": resizing},
     ("all", "cost", "fastest"),
     TABLE,
     prepare,

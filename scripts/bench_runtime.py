@@ -1,11 +1,13 @@
-"""Measure how much faster a rewrite makes the larger decoders on OpenVINO, MNN or tract.
+"""Measure how much faster a rewrite makes models on OpenVINO, MNN or tract.
 
     python scripts/bench_runtime.py --backend openvino        a quarter of an hour
+    python scripts/bench_runtime.py --backend openvino --models resizes
     python scripts/bench_runtime.py --backend mnn --quick --only 'fsrcnn*'
 
-The decoders are those of ``zoo.large``, exported by torch when they are needed. Original and
-rewritten model run on the same inputs, in turns and in several pairs of sessions (`bench.speed`).
-The last column says what became of each upsampling layer.
+``decoders`` are the larger decoders of ``zoo.large``; ``resizes`` are the networks with an
+interpolating Resize, of ``models/`` and of ``zoo.large``. Those of ``zoo.large`` are exported by
+torch when they are needed. Original and rewritten model run on the same inputs, in turns and in
+several pairs of sessions (`bench.speed`). The last column says what became of each layer.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import command
-from bench.process import in_own_process, on_one_line
+from bench.process import on_one_line
 from bench.rows import Policy, Row, Table
 from bench.speed import Effort, time_pair
-from bench.subjects import Subject, exported, larger_decoders
+from bench.subjects import Subject, exported, larger_decoders, resizing
 
 
 def measure(subject: Subject, policy: Policy, threads: int, effort: Effort, folder: Path) -> Row:
@@ -40,12 +42,6 @@ def prepare(threads: Sequence[int]) -> tuple[command.Measure[Row], Mapping[str, 
     return measure, {}
 
 
-def subjects() -> list[Subject]:
-    """The larger decoders; torch is imported in a process of its own."""
-    found: list[Subject] = in_own_process(larger_decoders)
-    return found
-
-
 def _forms(row: Row) -> str:
     """What became of each site."""
     forms = [
@@ -59,7 +55,7 @@ TABLE = Table[Row]("  sites", _forms, lambda _: {}, lambda _: "see the table", {
 
 BENCHMARK = command.Benchmark(
     __doc__,
-    subjects,
+    {"decoders": larger_decoders, "resizes": resizing},
     ("all", "cost", "fastest"),
     TABLE,
     prepare,

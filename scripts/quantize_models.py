@@ -17,7 +17,7 @@ from bench import command
 from bench.integers import benchmark
 from bench.subjects import float_samples
 
-BENCHMARK = benchmark(__doc__, float_samples, ("all",), "rewrite, then quantize")
+BENCHMARK = benchmark(__doc__, {"samples": float_samples}, ("all",), "rewrite, then quantize")
 
 if __name__ == "__main__":
     sys.exit(command.main(BENCHMARK))

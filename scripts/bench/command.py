@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 Measure = Callable[[Subject, Policy, int, Effort, Path], R]
 """Measures one model under a policy with a number of threads; files go into the folder."""
 
+Groups = Mapping[str, Callable[[], Sequence[Subject]]]
+"""The groups of models that a benchmark can measure; the first one by default."""
+
 
 @dataclass(frozen=True)
 class Benchmark(Generic[R]):
     """What is measured, and how it is shown."""
 
     description: str | None
-    subjects: Callable[[], Sequence[Subject]]
+    subjects: Groups
     policies: tuple[Policy, ...]
     table: Table[R]
     prepare: Callable[[Sequence[int]], tuple[Measure[R], Mapping[str, Any]]]
@@ -50,7 +53,7 @@ def main(benchmark: Benchmark[R]) -> int:
     globs = options.only or ["*"]
     subjects = [
         subject
-        for subject in benchmark.subjects()
+        for subject in benchmark.subjects[options.models]()
         if any(fnmatchcase(subject.name, glob) for glob in globs)
     ]
     if not subjects:
@@ -76,6 +79,8 @@ def main(benchmark: Benchmark[R]) -> int:
 
 def _arguments(benchmark: Benchmark[R]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(benchmark.description or "").partition("\n")[0])
+    groups = tuple(benchmark.subjects)
+    parser.add_argument("--models", choices=groups, default=groups[0], help="group of models")
     parser.add_argument("--only", action="append", metavar="GLOB", help="models by name")
     policies = benchmark.policies
     parser.add_argument("--policy", action="append", choices=policies, help="default: each")

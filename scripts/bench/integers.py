@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -126,7 +126,7 @@ def _outputs(model: Path, batches: Sequence[Feeds]) -> NDArray[np.float64]:
 
 def benchmark(
     description: str | None,
-    subjects: Callable[[], Sequence[Subject]],
+    subjects: command.Groups,
     policies: tuple[base.Policy, ...],
     order: Order,
 ) -> command.Benchmark[Row]:

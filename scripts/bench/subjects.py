@@ -69,10 +69,30 @@ def large() -> list[Subject]:
 
 
 def larger_decoders() -> list[Subject]:
-    """The decoders at real sizes, not yet exported."""
+    """The decoders at real sizes, not yet exported; torch is imported in a process of its own."""
+    found: list[Subject] = in_own_process(_larger_decoders)
+    return found
+
+
+def resizing() -> list[Subject]:
+    """The networks with an interpolating Resize: of ``models/``, and at real sizes."""
+    found: list[Subject] = in_own_process(_resizing)
+    return found
+
+
+def _larger_decoders() -> list[Subject]:
     from zoo.large import DECODERS
 
     return [_unexported(sample) for sample in DECODERS]
+
+
+def _resizing() -> list[Subject]:
+    from zoo.large import RESIZING
+    from zoo.resized import RESIZED
+
+    names = {sample.name for sample in RESIZED}
+    small = [subject for subject in samples() if subject.name in names]
+    return [*small, *(_unexported(sample) for sample in RESIZING)]
 
 
 def decoders() -> list[Subject]:

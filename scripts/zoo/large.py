@@ -46,7 +46,7 @@ def _detector_upsampling() -> nn.Module:
     return TextDetectorHead(24).body[3:]
 
 
-LARGE: tuple[Sample, ...] = (
+_UPSAMPLING: tuple[Sample, ...] = (
     _sized(  # of an image of 640x640, a quarter of that
         *("text_detector_head_640", "text_detector_head", TextDetectorHead),
         Input("features", (1, 96, 160, 160)),
@@ -96,6 +96,8 @@ LARGE: tuple[Sample, ...] = (
         *("vae_upsampling_layer", "vae_block", _resize_and_conv),
         Input("features", (1, 64, 128, 128)),
     ),
+)
+RESIZING: tuple[Sample, ...] = (
     _sized(  # of an image of 512x512
         *("level_fusion_512", "unet_decoder", LevelFusion),
         Input("level_1", (1, 256, 128, 128)),
@@ -141,6 +143,9 @@ LARGE: tuple[Sample, ...] = (
         Input("image", (1, 1, 240, 320)),
     ),
 )
+"""Networks with an interpolating Resize."""
+
+LARGE: tuple[Sample, ...] = (*_UPSAMPLING, *RESIZING)
 
 _UPSAMPLER = replace(_SMALL["upsampler_int8"], quantized=None)
 
