@@ -1,6 +1,6 @@
 """Put nodes in an order in which they can run, as the ONNX specification demands.
 
-Some tools append a node behind those that read its output, as onnxruntime's float16 converter
+Some tools append a node after those that read its output, as onnxruntime's float16 converter
 does with a Cast of an input. onnxruntime sorts the nodes of every graph when it loads a model.
 """
 

@@ -117,6 +117,16 @@ def nested(owner: Owner) -> Iterator[Owner | GraphProto]:
             yield from nested(body)
 
 
+def read_inside(nodes: Iterable[NodeProto]) -> Iterator[str]:
+    """Names of the tensors that subgraphs of ``nodes`` read, those that they make included."""
+    for node in nodes:
+        for _, body in graph_attributes(node):
+            for inner in body.node:
+                yield from inner.input
+            yield from (value.name for value in body.output)
+            yield from read_inside(body.node)
+
+
 def all_graphs(model: ModelProto) -> Iterator[GraphProto | FunctionProto]:
     """Every graph of the model, functions, training graphs and bodies included."""
     yield from nested(model.graph)

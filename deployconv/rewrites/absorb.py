@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from numpy.typing import NDArray
@@ -50,7 +51,19 @@ def absorbed_layers(site: UpsampleSite) -> tuple[AbsorbedLayer, ...]:
     return cast("tuple[AbsorbedLayer, ...]", site.absorbed)
 
 
-def with_nodes(site: UpsampleSite, layer: AbsorbedLayer) -> Original:
+def with_layer(site: UpsampleSite, layer: AbsorbedLayer) -> UpsampleSite:
+    """``site`` with the nodes of the ``layer`` after it; the caller adds what it computes."""
+    return replace(
+        site,
+        nodes=(*site.nodes, *layer.nodes),
+        absorbed=(*site.absorbed, layer),
+        base=site.base or site,
+        output=str(layer.nodes[-1].outputs[0].name),
+        original=partial(_original, site, layer),
+    )
+
+
+def _original(site: UpsampleSite, layer: AbsorbedLayer) -> Original:
     """The nodes of ``site`` and of a ``layer`` after it as the model has them."""
     original = site.original()
     protos = tuple(site.scope.proto.node[site.scope.index(node)] for node in layer.nodes)

@@ -65,6 +65,7 @@ class Trial:
     ``parity_only`` has the labels of nodes that compute nothing in either model: they have no
     exact stand-in on integers, so only the parity check of the whole model covers them.
     ``may_be_empty`` is True if the batch, the first axis of every input, may be 0 in the model.
+    ``oracles`` show the weights that the old operator computes with, where it has none stored.
     """
 
     old: ModelProto
@@ -74,7 +75,6 @@ class Trial:
     parity_only: tuple[str, ...] = ()
     may_be_empty: bool = False
     oracles: tuple[Oracle, ...] = ()
-    """Where the weights are those of an operator, the operator itself."""
 
 
 class Rewrite(Protocol):

@@ -54,12 +54,12 @@ from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.layout import Layout
 from deployconv.rewrites.neighbours import only_reader
 from deployconv.rewrites.shuffles import channel_order, choose_shuffle, write_shuffle
-from deployconv.rewrites.site_on_integers import SiteOnIntegers
+from deployconv.rewrites.site_on_integers import SiteOnIntegers, draws_for
 from deployconv.rewrites.steps.base import ChainStep
 from deployconv.rewrites.steps.pixel_conv import mixing_conv_at
 from deployconv.rewrites.steps.pixel_shuffle import PixelShuffle, pixel_shuffle_at
 from deployconv.rewrites.steps.pixelwise import pointwise_at
-from deployconv.rewrites.trial import Draws, build_trial, trial_sizes
+from deployconv.rewrites.trial import build_trial, trial_sizes
 
 if TYPE_CHECKING:
     from deployconv.graph.scope import Scope
@@ -147,15 +147,7 @@ class Chain:
         macs = max(head.macs.before, head.macs.after)
         sizes = trial_sizes(head.site, head.axes, macs, original)
         own = SiteOnIntegers.of(head.site)
-        weights = [step.terms for step in self.steps if step.terms]
-        draws = Draws.fitting(
-            rng,
-            self.scope.opset,
-            [*own.terms, *(term for terms in weights for term in terms)],
-            own.growth * prod(step.growth for step in self.steps),
-            2 + len(weights),
-            own.plain_growth * prod(step.plain_growth for step in self.steps),
-        )
+        draws = draws_for([own], self.steps, rng)
         drawn = own.draw(draws)
         steps = tuple(step.on_integers(draws, ()) for step in self.steps)
         nodes, constants = list(drawn.nodes), dict(drawn.constants)

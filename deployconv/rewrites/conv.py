@@ -46,7 +46,7 @@ from deployconv.rewrites.emit import Emitter, finish_layer, requantized
 from deployconv.rewrites.layout import Layout
 from deployconv.rewrites.shuffles import SHUFFLES, choose_shuffle
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
-from deployconv.rewrites.trial import AFFORDABLE, build_trial, trial_sizes
+from deployconv.rewrites.trial import AFFORDABLE, trial_sizes
 
 Array = NDArray[Any]
 
@@ -176,15 +176,7 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
         drawn = own.draw(draws, channels)
         x = draws.image(site.input_shape(original, sizes))
         rewrite = exact.on(drawn.site, channels).at_sizes(sizes)
-        return build_trial(
-            rewrite,
-            drawn.nodes,
-            drawn.constants,
-            {site.input: x},
-            drawn.parity_only,
-            draws.exact,
-            site.batch,
-        )
+        return drawn.trial(rewrite, {site.input: x}, site.batch)
 
     def with_float_weights(self) -> PolyphaseConv:
         """The same with float weights in place of integers that get new scales, for a trial.

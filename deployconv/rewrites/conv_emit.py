@@ -30,7 +30,8 @@ from deployconv.rewrites.emit import (
     write_requantized,
 )
 from deployconv.rewrites.layout import Layout
-from deployconv.rewrites.shuffles import SHUFFLES, channel_order, write_crop, write_shuffle
+from deployconv.rewrites.shuffle_nodes import write_crop
+from deployconv.rewrites.shuffles import SHUFFLES, channel_order, write_shuffle
 
 Array = NDArray[Any]
 

@@ -6,7 +6,7 @@
 
 A Resize works on each channel alike, and its weights add up to 1, so a 1x1 Conv and its bias
 commute with it. On the small image the Conv multiplies less, and if it makes fewer channels the
-Resize has less to make. All affine layers behind the Resizes are one sum of images
+Resize has less to make. All affine layers after the Resizes are one sum of images
 (`mixed_images`); their weights are multiplied in float64 and rounded once. An image of one pixel
 needs no Resize: the Add repeats it.
 
@@ -30,7 +30,7 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from deployconv.graph.scope import Scope
 from deployconv.graph.view import View
 from deployconv.match import ResampleSite, Site
-from deployconv.results import Macs
+from deployconv.results import Macs, Reason
 from deployconv.rewrites.affine import Affine
 from deployconv.rewrites.base import Oracle, Summary, Trial
 from deployconv.rewrites.emit import Emitter
@@ -220,7 +220,7 @@ class ConvInFront:
 
 
 def conv_in_front(site: Site, view: View, excluded: Collection[int] = ()) -> ConvInFront | None:
-    """The layers behind a Resize whose weights may come before it, if that saves work.
+    """Plan the layers after a Resize with their weights before it, if that saves work.
 
     Args:
         site: the Resize, which is the first of those among the layers.
@@ -248,7 +248,7 @@ def with_products(
         if resize.repeats_one_pixel and not every:
             continue
         planned = plan_products(site) if site is not None and (every or _gains(site)) else None
-        if isinstance(planned, Resample):
+        if planned is not None and not isinstance(planned, Reason):
             products[id(resize.node)] = planned
         elif every:
             return None

@@ -154,6 +154,21 @@ class Emitter:
         inputs = [self.ints(name, values) for name, values in bounds.items()]
         return self.add("Slice", [tensor, *inputs])
 
+    def crop(self, tensor: gs.Tensor, ends: Sequence[tuple[int, int]]) -> gs.Tensor:
+        """Remove elements at the ends of the spatial axes by a Slice; nothing if there are none.
+
+        ``ends`` has (begin, end) of each.
+        """
+        cropped = [axis for axis, pair in enumerate(ends) if any(pair)]
+        if not cropped:
+            return tensor
+        return self.slice(
+            tensor,
+            [ends[axis][0] for axis in cropped],
+            [-ends[axis][1] or INT64_MAX for axis in cropped],
+            [axis + 2 for axis in cropped],
+        )
+
     def split(self, tensor: gs.Tensor, parts: int, size: int) -> list[gs.Tensor]:
         """Split the channels into ``parts`` of this ``size``; before opset 13 by an attribute."""
         name = self.fresh("split")
@@ -184,13 +199,10 @@ class Emitter:
         return self.add("Resize", [tensor, roi, given], "repeat", mode="nearest", **modes)
 
     def move_axes(self, tensor: gs.Tensor, move: AxisMove) -> gs.Tensor:
-        """Transpose, Squeeze or Unsqueeze; before opset 13 all axes are attributes."""
-        axes = list(move.axes)
+        """Transpose, Squeeze or Unsqueeze."""
         if move.op == "Transpose":
-            return self.add("Transpose", [tensor], perm=axes)
-        if self.opset < 13:
-            return self.add(move.op, [tensor], axes=axes)
-        return self.add(move.op, [tensor, self.ints("axes", axes)])
+            return self.add("Transpose", [tensor], perm=list(move.axes))
+        return self._with_axes(move.op, tensor, move.axes)
 
     def edge_pad(self, tensor: gs.Tensor, pads: Sequence[tuple[int, int]]) -> gs.Tensor:
         """Pad the spatial axes by the nearest element; the image itself if there is nothing to pad.
@@ -250,17 +262,22 @@ def finite(parameter: Parameter, site: str) -> Array:
     Raises ModelError if one is NaN or infinite, or if they do not have the declared shape.
     """
     values = parameter.read()
-    if values.shape != parameter.shape:
-        raise ModelError(
-            f"{site}: '{parameter.name}' has shape {list(values.shape)}, declared"
-            f" {list(parameter.shape)}: export the model again"
-        )
+    _check_shape(values, parameter, site)
     if not np.isfinite(values).all():
         raise ModelError(
             f"{site}: '{parameter.name}' holds NaN or infinite values: check the training or"
             f" export that made it"
         )
     return values
+
+
+def _check_shape(values: Array, parameter: Parameter, site: str) -> None:
+    """Raise ModelError if ``values`` do not have the declared shape of ``parameter``."""
+    if values.shape != parameter.shape:
+        raise ModelError(
+            f"{site}: '{parameter.name}' has shape {list(values.shape)}, declared"
+            f" {list(parameter.shape)}: export the model again"
+        )
 
 
 def write_parameter(
@@ -326,11 +343,7 @@ def requantized(weight: Array) -> tuple[Array, Array]:
 def integers_of(parameter: Parameter, quantized: Quantized, site: str) -> Array:
     """The integers of ``parameter``; ModelError if they or the scales cannot be used."""
     values = quantized.read()
-    if values.shape != parameter.shape:
-        raise ModelError(
-            f"{site}: '{parameter.name}' has shape {list(values.shape)}, declared"
-            f" {list(parameter.shape)}: export the model again"
-        )
+    _check_shape(values, parameter, site)
     if not np.isfinite(quantized.scale).all():
         raise ModelError(
             f"{site}: '{parameter.name}' has a scale that is NaN or infinite: check the"

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from deployconv.graph.constants import Constant
 from deployconv.graph.view import View
 from deployconv.match import Parameter, UpsampleSite
-from deployconv.rewrites.absorb import with_nodes
+from deployconv.rewrites.absorb import with_layer
 from deployconv.rewrites.moved import moved_axes
 from deployconv.rewrites.neighbours import is_known, is_stored, only_reader, reduces_channels
 from deployconv.rewrites.stand_ins import channel_sum, copy_of, growth, stand_in
@@ -68,7 +68,7 @@ class AffineFold:
     def into(self, site: UpsampleSite) -> UpsampleSite:
         """``site`` with the layer in its weight and bias."""
         if self.node.op == "Identity":
-            return _absorbed(site, self, site.weight, site.bias)
+            return with_layer(site, self)
         scale, shift = affine(self.node, self.constants)
         name = site.bias.name if site.bias is not None else f"{site.output}/folded_bias"
         stored, before = site.weight.scaled or (site.weight, np.float64(1))
@@ -79,7 +79,7 @@ class AffineFold:
             read=partial(_scaled_weight, site, scale),
             scaled=(stored, np.asarray(before * scale)),
         )
-        return _absorbed(site, self, weight, bias)
+        return replace(with_layer(site, self), weight=weight, bias=bias)
 
     def on_integers(self, draws: Draws, channels: tuple[int, int]) -> AffineFold:
         """Its stand-in for a layer of fewer output channels: (all of them, those that are kept)."""
@@ -128,7 +128,7 @@ class MeanFold:
         bias = site.bias
         if bias is not None:
             bias = replace(bias, read=partial(self._less, bias, 0))
-        return _absorbed(site, self, weight, bias)
+        return replace(with_layer(site, self), weight=weight, bias=bias)
 
     def on_integers(self, draws: Draws, channels: tuple[int, int]) -> MeanFold | AffineFold:
         """The layer with the sum for the mean, which stays an integer."""
@@ -153,22 +153,6 @@ Fold = AffineFold | MeanFold
 def fold_after(site: UpsampleSite, view: View) -> Fold | None:
     """The affine layer directly after ``site`` that can be folded into it, if there is one."""
     return _affine_after(site, view) or _mean_after(site, view)
-
-
-def _absorbed(
-    site: UpsampleSite, fold: Fold, weight: Parameter, bias: Parameter | None
-) -> UpsampleSite:
-    """``site`` with new weights, and the nodes of ``fold`` added to it."""
-    return replace(
-        site,
-        nodes=(*site.nodes, *fold.nodes),
-        absorbed=(*site.absorbed, fold),
-        base=site.base or site,
-        output=str(fold.nodes[-1].outputs[0].name),
-        weight=weight,
-        bias=bias,
-        original=partial(with_nodes, site, fold),
-    )
 
 
 def _scaled_weight(site: UpsampleSite, scale: Array) -> Array:

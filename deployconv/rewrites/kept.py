@@ -13,7 +13,6 @@ from deployconv.match import Original, UpsampleSite
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.emit import Emitter, finish_layer, finite
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
-from deployconv.rewrites.trial import build_trial
 
 Array = NDArray[Any]
 
@@ -51,14 +50,7 @@ class FoldedLayer(OfOneLayer[UpsampleSite]):
         taps = zip(site.geometry.kernel or (), site.geometry.dilation or (), strict=True)
         sizes = [spread * (count - 1) + 4 + at for at, (count, spread) in enumerate(taps)]
         x = draws.image((2, site.channels[0], *sizes))
-        return build_trial(
-            FoldedLayer(drawn.site),
-            drawn.nodes,
-            drawn.constants,
-            {layer.inputs[0].name: x},
-            drawn.parity_only,
-            draws.exact,
-        )
+        return drawn.trial(FoldedLayer(drawn.site), {layer.inputs[0].name: x})
 
 
 def folded_in_place(site: UpsampleSite) -> FoldedLayer | None:

@@ -13,28 +13,25 @@ the sums are those of the separable form.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.match import UpsampleSite
 from deployconv.polyphase import Axis, Polyphase, matrix
-from deployconv.results import Macs
+from deployconv.results import Macs, Reason
+from deployconv.rewrites.banded import BLOCK, block_count, blocks, multiply_rows
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
-from deployconv.rewrites.conv import PolyphaseConv, plan_conv
+from deployconv.rewrites.conv import plan_conv
 from deployconv.rewrites.conv_emit import conv_input
 from deployconv.rewrites.emit import Emitter, finish_layer, write_parameter
 from deployconv.rewrites.separable import factors_of, product_trial
 
 Array = NDArray[Any]
-
-_BLOCK = 8
-"""Rows of the image in a block; an image of up to twice as many is one block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,17 +60,16 @@ class MatrixProduct(OfOneLayer[UpsampleSite]):
         tensor, image = conv_input(emitter, site), list(self.sizes)
         for axis, own in reversed(list(enumerate(site.axes))):
             band = matrix(own, found[axis][0], image[axis])
+            size, image[axis] = image[axis], len(band)
             if axis == site.rank - 1:
                 tensor = emitter.add("MatMul", [tensor, emitter.constant("matrix", band.T)])
-            elif site.rank == 2:
-                tensor = _down(emitter, tensor, own, band)
-            else:
-                lines = [site.channels[1] * prod(image[:axis]), image[axis]]
+                continue
+            if site.rank > 2:
+                lines = [site.channels[1] * prod(image[:axis]), size]
                 tensor = emitter.reshape(tensor, [0, *lines, prod(image[axis + 1 :])])
-                tensor = _down(emitter, tensor, own, band)
-                made = [*image[:axis], len(band), *image[axis + 1 :]]
-                tensor = emitter.reshape(tensor, [0, site.channels[1], *made])
-            image[axis] = len(band)
+            tensor = multiply_rows(emitter, tensor, 2, band, _starts(own, size))
+            if site.rank > 2:
+                tensor = emitter.reshape(tensor, [0, site.channels[1], *image])
         if site.bias is not None:
             by_channel = (-1, *(1,) * site.rank)
             bias = write_parameter(
@@ -101,7 +97,7 @@ def plan_matrix(site: UpsampleSite) -> MatrixProduct | None:
     """
     sizes = tuple(size for size in site.sizes if size is not None)
     found, whole = factors_of(site), plan_conv(site, "crop")
-    if found is None or not isinstance(whole, PolyphaseConv) or len(sizes) < site.rank:
+    if found is None or isinstance(whole, Reason) or len(sizes) < site.rank:
         return None
     alike = all((factor == factor[:1]).all() for factor in found)
     if not alike or site.channels[0] != site.channels[1]:
@@ -110,30 +106,13 @@ def plan_matrix(site: UpsampleSite) -> MatrixProduct | None:
     for axis, own in reversed(list(enumerate(site.axes))):
         lines = prod(image) // image[axis]
         band = matrix(own, np.ones(own.taps), image[axis])
-        blocks = [band] if axis == site.rank - 1 else [part for part, _, _ in _blocks(own, band)]
-        total += lines * sum(part.size for part in blocks)
+        cut = [block for block, _, _ in blocks(band, _starts(own, image[axis]))]
+        total += lines * sum(one.size for one in ([band] if axis == site.rank - 1 else cut))
         image[axis] = own.output_size(image[axis])
     after = -(-total * site.channels[1] // prod(sizes))
     return MatrixProduct(site, whole.axes, sizes, Macs(whole.macs.before, after))
 
 
-def _down(emitter: Emitter, tensor: gs.Tensor, axis: Axis, band: Array) -> gs.Tensor:
-    """Multiply the rows of ``tensor`` by a banded matrix, block by block."""
-    made = []
-    for block, first, last in _blocks(axis, band):
-        rows = tensor
-        if (first, last) != (0, band.shape[1]):
-            rows = emitter.slice(tensor, [first], [last], [2])
-        made.append(emitter.add("MatMul", [emitter.constant("matrix", block), rows]))
-    return made[0] if len(made) == 1 else emitter.add("Concat", made, axis=2)
-
-
-def _blocks(axis: Axis, band: Array) -> Iterator[tuple[Array, int, int]]:
-    """Cut a banded matrix into blocks of rows without the columns of zeros."""
-    outputs, inputs = band.shape
-    count = max(1, inputs // _BLOCK) if inputs > 2 * _BLOCK else 1
-    starts = [block * _BLOCK * axis.stride for block in range(count)]
-    for start, end in zip(starts, [*starts[1:], outputs], strict=True):
-        used = np.flatnonzero(band[start:end].any(axis=0))
-        first, last = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 1)
-        yield band[start:end, first:last], first, last
+def _starts(axis: Axis, size: int) -> list[int]:
+    """The first output of each block of rows, of an image of so many rows."""
+    return [block * BLOCK * axis.stride for block in range(block_count(size))]

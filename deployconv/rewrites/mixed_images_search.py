@@ -1,4 +1,4 @@
-"""Find layers behind a Resize whose weights may come before it (`mixed_images`).
+"""Find layers after a Resize whose weights may come before it (`mixed_images`).
 
 The layers are followed from the Resize to each that is affine at every pixel. Of the places where
 they may end, the one is taken that saves most. Nothing else may read what is between. 1x1 Convs
@@ -26,7 +26,7 @@ from deployconv.rewrites.steps.pixel_product import pixel_product_at
 from deployconv.rewrites.steps.pixelwise import pixelwise_at
 
 _MOST_LAYERS = 64
-"""Layers behind one Resize that are looked at."""
+"""Layers after one Resize that are looked at."""
 _IN_PRODUCT = ("Add", "MatMul", "Reshape", "Transpose")
 """Operators of a product of pixels with a matrix."""
 _LONGEST_STEP = 6
@@ -61,7 +61,7 @@ def mixed_images_after(
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """Where the images stand."""
+    """The graph that the images are in, and their number of spatial axes."""
 
     scope: Scope
     rank: int
@@ -69,7 +69,7 @@ class _Images:
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """The layers behind one Resize."""
+    """The affine layers after one Resize, and the Resizes of the images that they join it with."""
 
     head: ResizedImage
     images: _Images
@@ -81,7 +81,7 @@ class _Search:
 
     @classmethod
     def of(cls, head: ResizedImage, scope: Scope, view: View, excluded: Collection[int]) -> _Search:
-        """All affine steps that read the Resizes of a graph or each other, behind ``head``."""
+        """All affine steps that read the Resizes of a graph or each other, after ``head``."""
         found = [
             resized_image(node, scope, view)
             for node in scope.nodes

@@ -3,7 +3,7 @@
     layer -> Transpose to channels last -> Add(bias)    becomes    layer with the bias -> Transpose
 
 Exporters of frameworks whose channels are the last axis write this, and a 1-D layer is a 2-D one
-with a Squeeze behind it. The rewrite ends in the same moves (`UpsampleSite.tail`). Moves that undo
+with a Squeeze after it. The rewrite ends in the same moves (`UpsampleSite.tail`). Moves that undo
 each other are left out.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from deployconv.graph.view import View
 from deployconv.match import UpsampleSite
 from deployconv.match.site import AxisMove
-from deployconv.rewrites.absorb import with_nodes
+from deployconv.rewrites.absorb import with_layer
 from deployconv.rewrites.neighbours import only_reader
 
 Array = NDArray[Any]
@@ -56,15 +55,7 @@ class Moved:
         tail = (*site.tail, self.move)
         if moved_axes(tail, rank) == tuple(range(rank)):
             tail = ()
-        return replace(
-            site,
-            nodes=(*site.nodes, self.node),
-            absorbed=(*site.absorbed, self),
-            base=site.base or site,
-            output=str(self.node.outputs[0].name),
-            tail=tail,
-            original=partial(with_nodes, site, self),
-        )
+        return replace(with_layer(site, self), tail=tail)
 
     def on_integers(self, draws: object, channels: object) -> Moved:
         """The move itself: it computes nothing."""

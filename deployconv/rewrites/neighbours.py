@@ -1,4 +1,4 @@
-"""From a tensor to the layers that read it, as far as they may be taken into a rewrite."""
+"""Find the layers that read a tensor, as far as they may be taken into a rewrite."""
 
 from __future__ import annotations
 

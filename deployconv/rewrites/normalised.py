@@ -19,9 +19,9 @@ from deployconv.match import UpsampleSite
 from deployconv.polyphase import Axis, without_shift
 from deployconv.results import Reason
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
-from deployconv.rewrites.emit import INT64_MAX, Emitter
+from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
-from deployconv.rewrites.trial import build_trial, trial_sizes
+from deployconv.rewrites.trial import trial_sizes
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,8 @@ class NormalisedLayer(OfOneLayer[UpsampleSite]):
         if any(pads) and not self.sliced:
             attributes["pads"] = pads
         tensor = emitter.add("ConvTranspose", [x, weight, *bias], **attributes)
-        if any(pads) and self.sliced:
-            cropped = [axis for axis, one in enumerate(ends) if one.begin or one.end]
-            emitter.slice(
-                tensor,
-                [ends[axis].begin for axis in cropped],
-                [-ends[axis].end or INT64_MAX for axis in cropped],
-                [axis + 2 for axis in cropped],
-            )
+        if self.sliced:
+            emitter.crop(tensor, [(one.begin, one.end) for one in ends])
         emitter.finish(site.output)
 
     def at_sizes(self, sizes: Sequence[int]) -> NormalisedLayer:
@@ -91,15 +85,7 @@ class NormalisedLayer(OfOneLayer[UpsampleSite]):
         for axis in site.axes:
             work *= axis.taps
         x = draws.image(site.input_shape(original, trial_sizes(site, axes, work, original)))
-        return build_trial(
-            replace(self, site=drawn.site),
-            drawn.nodes,
-            drawn.constants,
-            {site.input: x},
-            drawn.parity_only,
-            draws.exact,
-            site.batch,
-        )
+        return drawn.trial(replace(self, site=drawn.site), {site.input: x}, site.batch)
 
 
 _KEPT = ("dilations", "group", "kernel_shape", "strides")

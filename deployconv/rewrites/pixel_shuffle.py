@@ -26,10 +26,11 @@ from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.chain import Chain, ChainScope, chain_after
 from deployconv.rewrites.channel_layout import in_order
-from deployconv.rewrites.conv import PolyphaseConv, plan_conv
+from deployconv.rewrites.conv import plan_conv
 from deployconv.rewrites.emit import Emitter, write_parameter
 from deployconv.rewrites.layout import Layout
-from deployconv.rewrites.region import Region, region_after
+from deployconv.rewrites.region import Region
+from deployconv.rewrites.region_search import region_after
 from deployconv.rewrites.shuffles import SHUFFLES, channel_order
 from deployconv.rewrites.trial import Draws, build_trial
 
@@ -172,7 +173,7 @@ def chain_from(
     """
     layer = site.conv.layer if site.conv is not None and site.is_depth_to_space else None
     head = plan_conv(layer) if layer is not None else None
-    if not isinstance(head, PolyphaseConv):
+    if head is None or isinstance(head, Reason):
         return None
     chain = chain_after(head, view, fusion, shuffle, [site, *others], excluded)
     if chain is None or len(chain.steps) < 2:
@@ -189,7 +190,7 @@ def region_from(
     """
     layer = shuffled_conv(site) if site.is_depth_to_space else None
     head = plan_conv(layer, form, shuffle) if layer is not None else None
-    if not isinstance(head, PolyphaseConv):
+    if head is None or isinstance(head, Reason):
         return None
     region = region_after(head, view, (), excluded, ends_in_conv=True)
     if region is None:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from math import inf
 
-from deployconv.errors import UsageError
 from deployconv.graph.declared import forget_symbols
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.splice import AttributeEdit, Names, Replacement, Spliced, splice
@@ -28,9 +26,18 @@ from deployconv.match import (
 )
 from deployconv.options import LayerRequest, RewriteOptions, Shuffle
 from deployconv.results import Reason, SiteReport, Status
+from deployconv.rewrites.asked import (
+    check_globs,
+    is_considered,
+    is_listed,
+    is_selected,
+    request_for,
+    with_options,
+    with_restrictions,
+)
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.chain import chain_after
-from deployconv.rewrites.conv import PolyphaseConv, has_integer_form
+from deployconv.rewrites.conv import PolyphaseConv
 from deployconv.rewrites.conv_in_front import conv_in_front, with_products
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.fold import fold_after
@@ -104,13 +111,16 @@ class Planning:
         return frozenset(id(item.found.layer) for item in self.default if not item.selected)
 
     @cached_property
-    def peers(self) -> tuple[UpsampleSite | ShuffleSite, ...]:
-        """The selected sites that the rewrite of another one may include."""
-        return tuple(
-            item.site
-            for item in self.default
-            if item.selected and isinstance(item.site, UpsampleSite | ShuffleSite)
-        )
+    def joinable_layers(self) -> tuple[UpsampleSite, ...]:
+        """The selected upsampling layers, which the rewrite of another one may include."""
+        selected = (item.site for item in self.default if item.selected)
+        return tuple(site for site in selected if isinstance(site, UpsampleSite))
+
+    @cached_property
+    def joinable_shuffles(self) -> tuple[ShuffleSite, ...]:
+        """The selected pixel shuffles, which the rewrite of a layer before them may include."""
+        selected = (item.site for item in self.default if item.selected)
+        return tuple(site for site in selected if isinstance(site, ShuffleSite))
 
     def with_rewrites(self, chosen: Mapping[str, Rewrite]) -> Planning:
         """The same sites, each with the rewrite that was chosen by its id, and no others.
@@ -127,32 +137,46 @@ def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
     """
     seen = view(model, options.freeze_initializers)
     asked = [
-        (_restricted(_as_asked(site, options), request), request)
+        (with_restrictions(with_options(site, options), request), request)
         for site in find_sites(seen)
-        if _listed(site, request := _request(site, options), options)
+        if is_listed(site, request := request_for(site, options), options)
     ]
     if not options.may_match_nothing:
-        _check_globs((*options.only, *options.skip), [site for site, _ in asked])
+        check_globs((*options.only, *options.skip), [site for site, _ in asked])
     default = tuple(_plan(site, request, options, seen) for site, request in asked)
     planning = Planning(seen, options, default, default)
-    # An integer layer takes in its QuantizeLinear, or it would be no integer layer.
+    chosen = _integer_chains(planning)
+    if options.policy == "all":
+        chosen |= _products_after_convs(planning)
+    return _planning(seen, options, default, chosen, keep_others=True)
+
+
+def _integer_chains(planning: Planning) -> dict[str, Rewrite]:
+    """The integer layers with the QuantizeLinear after them, by id.
+
+    Without its QuantizeLinear a layer would not run on integers.
+    """
     chains: dict[str, Rewrite] = {}
-    for item in default:
+    for item in planning.default:
         if item.site.has_integer_weight and isinstance(item.rewrite, PolyphaseConv):
-            shuffles = [peer for peer in planning.peers if isinstance(peer, ShuffleSite)]
-            shuffle = item.rewrite.shuffle or "auto"
             chain = chain_after(
-                item.rewrite, seen, "quantize", shuffle, shuffles, planning.excluded
+                item.rewrite,
+                planning.view,
+                "quantize",
+                item.rewrite.shuffle or "auto",
+                planning.joinable_shuffles,
+                planning.excluded,
             )
             if chain is not None and not broken_by(chain, item.found.restrictions):
                 chains[item.id] = chain
-    if options.policy == "all":
-        chains |= _products_behind_convs(planning)
-    return _planning(seen, options, default, chains, keep_others=True)
+    return chains
 
 
-def _products_behind_convs(planning: Planning) -> dict[str, Rewrite]:
-    """By the id of the first Resize, products that come after 1x1 Convs which followed them."""
+def _products_after_convs(planning: Planning) -> dict[str, Rewrite]:
+    """Resizes as products of matrices, with the 1x1 Convs after them moved before them.
+
+    They are named by the id of the first Resize.
+    """
     products = (item.site for item in planning.default if item.report.form == "matrix")
     sites = [site for site in products if isinstance(site, ResampleSite)]
     found: dict[str, Rewrite] = {}
@@ -290,13 +314,13 @@ def _plan_form(
     """Plan one site in the form that is asked for, or say why there is none."""
     if isinstance(site, SkippedSite):
         return PlannedSite(site, site, _report(site, "skipped", site.reason))
-    if not _selected(site, options):
+    if not is_selected(site, options):
         return _left_alone(site, Reason("not-selected", "left alone by --only or --skip"))
     if request.keep is not None:
         return _left_alone(site, request.keep)
     if request.form == "normalised" and not isinstance(site, UpsampleSite):
         return _left_alone(site, Reason("already-explicit", "it is no ConvTranspose"))
-    if site.unless_faster is not None and not _considered(site, request, options):
+    if site.unless_faster is not None and not is_considered(site, request, options):
         return PlannedSite(site, site, _report(site, "kept", site.unless_faster))
     longer: Site = site
     if isinstance(site, ResampleSite):
@@ -352,67 +376,6 @@ def _report(site: Site, status: Status, reason: Reason | None) -> SiteReport:
         status=status,
         reason=reason,
     )
-
-
-def _matches(site: Site, glob: str) -> bool:
-    """Whether the id of ``site`` or the name of its node matches."""
-    return any(fnmatchcase(name, glob) for name in (site.id, site.scope.label(site.layer)))
-
-
-def _selected(site: Site, options: RewriteOptions) -> bool:
-    wanted = not options.only or any(_matches(site, glob) for glob in options.only)
-    return wanted and not any(_matches(site, glob) for glob in options.skip)
-
-
-def _check_globs(globs: Sequence[str], sites: Sequence[Site]) -> None:
-    for glob in globs:
-        if not any(_matches(site, glob) for site in sites):
-            known = ", ".join(site.id for site in sites) or "none"
-            raise UsageError(f"no site matches '{glob}': the model's sites are {known}")
-
-
-def _listed(site: Site, request: LayerRequest, options: RewriteOptions) -> bool:
-    """False for a Resize that shrinks, unless it may be rewritten: it is no upsampling layer."""
-    if not isinstance(site, ResampleSite) or site.enlarges:
-        return True
-    return _considered(site, request, options)
-
-
-def _considered(site: Site, request: LayerRequest, options: RewriteOptions) -> bool:
-    """Whether a site that is rewritten for speed alone is rewritten now."""
-    resample = options.resample or request.resample
-    return options.policy != "all" or (resample and isinstance(site, ResampleSite))
-
-
-def _request(site: Site, options: RewriteOptions) -> LayerRequest:
-    """What is asked for a site: options of the call come before what a target asks for."""
-    if options.request_for is None:
-        return LayerRequest(options.form, options.shuffle)
-    asked = options.request_for(site)
-    form = asked.form if options.form == "auto" else options.form
-    shuffle = asked.shuffle if options.shuffle == "auto" else options.shuffle
-    return replace(asked, form=form, shuffle=shuffle)
-
-
-def _restricted(site: Site, request: LayerRequest) -> Site:
-    """``site`` with what may be written in its place."""
-    if isinstance(site, ConcatSite):
-        site = replace(site, conv=replace(site.conv, restrictions=request.restrictions))
-    return replace(site, restrictions=request.restrictions)
-
-
-def _as_asked(site: Site, options: RewriteOptions) -> Site:
-    """Apply the options for integer weights and biases to a site."""
-    if not isinstance(site, UpsampleSite):
-        return site
-    bias, integers = site.bias, site.weight.quantized is not None
-    as_floats = options.dequantize_weights and integers and not has_integer_form(site)
-    if as_floats:
-        site = replace(site, weight=replace(site.weight, quantized=None), dequantized=True)
-    # The scale of an integer bias belongs to that of the weight.
-    if bias is not None and (options.float_bias or as_floats):
-        bias = replace(bias, quantized=None)
-    return replace(site, requantize=options.allow_requantize, bias=bias)
 
 
 def _requantized(planned: Iterable[PlannedSite]) -> list[str]:

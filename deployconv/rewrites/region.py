@@ -21,9 +21,8 @@ between the phases: that saves a change of layout and costs multiplications by z
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,24 +31,19 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from deployconv.graph.view import View
 from deployconv.match import UpsampleSite
-from deployconv.polyphase import Polyphase, smallest_kernel
+from deployconv.polyphase import Polyphase
 from deployconv.results import ShuffleName
 from deployconv.rewrites.base import Summary, Trial
-from deployconv.rewrites.conv import PolyphaseConv, plan_conv
+from deployconv.rewrites.conv import PolyphaseConv
 from deployconv.rewrites.conv_emit import conv_input, low_resolution_conv, phase_convs, split_convs
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.layout import Layout
-from deployconv.rewrites.shuffles import SHUFFLES, write_shuffle
-from deployconv.rewrites.site_on_integers import SiteOnIntegers
+from deployconv.rewrites.shuffles import write_shuffle
+from deployconv.rewrites.site_on_integers import SiteOnIntegers, draws_for
 from deployconv.rewrites.steps.base import PhaseImage, RegionStep
-from deployconv.rewrites.steps.last_conv import LastConv, last_conv_at
-from deployconv.rewrites.steps.normalization import normalization_at
-from deployconv.rewrites.steps.pixel_conv import pixel_conv_at
-from deployconv.rewrites.steps.pixelwise import pixelwise_at
-from deployconv.rewrites.steps.product import product_at
-from deployconv.rewrites.trial import Draws, build_trial, trial_sizes
+from deployconv.rewrites.steps.last_conv import LastConv
+from deployconv.rewrites.trial import build_trial, trial_sizes
 
 if TYPE_CHECKING:
     from deployconv.graph.scope import Scope
@@ -128,24 +122,13 @@ class Region:
     def at_sizes(self, sizes: Sequence[int]) -> Region:
         """The same rewrite for inputs of other spatial sizes; what is dynamic stays so."""
         heads = tuple(head.at_sizes(sizes) for head in self.heads)
-        made = _sizes_after(heads[0].layout.sizes, self.last_axes)
+        made = sizes_after(heads[0].layout.sizes, self.last_axes)
         return replace(self, heads=heads, layout=replace(self.layout, sizes=made))
 
     def trial(self, rng: np.random.Generator) -> Trial:
         owns = [SiteOnIntegers.of(head.site) for head in self.heads]
         sizes = self._trial_sizes(owns)
-        weights = [step.terms for step in self.steps if step.terms]
-        draws = Draws.fitting(
-            rng,
-            self.scope.opset,
-            [
-                *(max(terms) for terms in zip(*(own.terms for own in owns), strict=True)),
-                *(term for terms in weights for term in terms),
-            ],
-            max(own.growth for own in owns) * prod(step.growth for step in self.steps),
-            2 + len(weights),
-            max(own.plain_growth for own in owns) * prod(step.plain_growth for step in self.steps),
-        )
+        draws = draws_for(owns, self.steps, rng)
         drawn = [own.draw(draws) for own in owns]
         axes = self.head.site.axes
         image = [axis.output_size(size) for axis, size in zip(axes, sizes, strict=True)]
@@ -264,7 +247,7 @@ def _phases(emitter: Emitter, head: PolyphaseConv) -> gs.Tensor:
     return split_convs(emitter, x, head, slice(head.layout.channels))
 
 
-def _sizes_after(
+def sizes_after(
     sizes: tuple[int | None, ...], last_axes: tuple[Polyphase, ...]
 ) -> tuple[int | None, ...]:
     """The sizes of the tensor that is shuffled, if the heads make images of ``sizes``."""
@@ -272,156 +255,3 @@ def _sizes_after(
         return sizes
     pairs = zip(sizes, last_axes, strict=True)
     return tuple(None if size is None else size + form.rows for size, form in pairs)
-
-
-def region_after(
-    head: PolyphaseConv,
-    view: View,
-    peers: Collection[UpsampleSite] = (),
-    excluded: Collection[int] = (),
-    ends_in_conv: bool = False,
-) -> Region | None:
-    """Find the longest region after ``head`` that one tensor leaves, if it can be written.
-
-    None as well if a `Chain` is as good: it must mix channels in another way or join images.
-
-    Args:
-        head: the first layer.
-        view: the model that it was found in.
-        peers: other layers that may join, if their phases lie as those of ``head`` do.
-        excluded: ids of nodes that may not be taken in.
-        ends_in_conv: whether it must end in a Conv that mixes neighbours; else it has none.
-    """
-    site = head.site
-    if site.tail:
-        return None
-    sources = {peer.output: peer for peer in peers if _alike(site, peer)} | {site.output: site}
-    steps = _steps_after(head, view, sources, excluded, ends_in_conv)
-    for end in reversed(range(len(steps))):
-        if ends_in_conv and not steps[end].ends_region:
-            continue
-        found = _ending_in(steps[: end + 1], sources, site.scope)
-        if found is None or found[0][0] is not site:
-            continue
-        heads, taken = found
-        return _planned(head, heads, taken) if any(s.beyond_chains for s in taken) else None
-    return None
-
-
-def _steps_after(
-    head: PolyphaseConv,
-    view: View,
-    sources: Mapping[str, UpsampleSite],
-    excluded: Collection[int],
-    ends_in_conv: bool,
-) -> list[RegionStep]:
-    """All steps that read the ``sources`` or each other, in graph order."""
-    site, cropped = head.site, head.layout.cropped
-    channels = {name: source.channels[1] for name, source in sources.items()}
-    steps: list[RegionStep] = []
-    first = min(site.scope.index(source.nodes[-1]) for source in sources.values())
-    for node in site.scope.nodes[first + 1 :]:
-        if any(tensor.name in channels for tensor in node.inputs):
-            step = _step_at(node, site, view, channels, ends_in_conv)
-            if step is None or (step.needs_whole_image and cropped):
-                continue
-            if not any(id(part) in excluded for part in step.nodes):
-                steps.append(step)
-                if not step.ends_region:
-                    channels[step.output] = step.channels
-    return steps
-
-
-def _step_at(
-    node: gs.Node,
-    site: UpsampleSite,
-    view: View,
-    channels: Mapping[str, int],
-    ends_in_conv: bool,
-) -> RegionStep | None:
-    """The step that begins with ``node``, on images with so many ``channels``."""
-    step: RegionStep | None = pixel_conv_at(node, site, view, channels) or pixelwise_at(
-        node, site, view, channels
-    )
-    if step is None and None not in site.sizes:
-        step = product_at(node, site.scope, view)
-    width = channels.get(node.inputs[0].name)
-    if step is not None or width is None:
-        return step
-    ending = last_conv_at(node, site, view, width) if ends_in_conv else None
-    return ending or normalization_at(node, site.scope, view, width)
-
-
-def _alike(site: UpsampleSite, peer: UpsampleSite) -> bool:
-    """Whether two layers put the same phases at the same pixels."""
-    inputs = [(one.input, one.input_axes) for one in (site, peer)]
-    same_input = inputs[0] == inputs[1] or (None not in site.sizes and site.sizes == peer.sizes)
-    extras = ([axis.extra for axis in one.axes] for one in (site, peer))
-    return (
-        peer is not site
-        and not peer.tail
-        and peer.scope is site.scope
-        and peer.stride == site.stride
-        and same_input
-        and len({tuple(extra) for extra in extras}) == 1
-    )
-
-
-def _ending_in(
-    steps: Sequence[RegionStep], sources: Mapping[str, UpsampleSite], scope: Scope
-) -> tuple[list[UpsampleSite], tuple[RegionStep, ...]] | None:
-    """The layers and steps that the last step needs, if no other node reads their results."""
-    wanted = {steps[-1].output}
-    taken: list[RegionStep] = []
-    for step in reversed(steps):
-        if step.output in wanted:
-            taken.insert(0, step)
-            wanted.update(step.reads)
-    heads = [source for name, source in sources.items() if name in wanted]
-    inside = {id(node) for step in taken for node in step.nodes}
-    made = [head.nodes[-1].outputs[0] for head in heads]
-    made += [step.nodes[-1].outputs[0] for step in taken[:-1]]
-    for tensor in made:
-        if tensor.name in scope.outputs or any(id(node) not in inside for node in tensor.outputs):
-            return None
-    heads.sort(key=lambda head: scope.index(head.nodes[-1]))
-    return heads, tuple(taken)
-
-
-def _planned(
-    head: PolyphaseConv, sites: Sequence[UpsampleSite], steps: tuple[RegionStep, ...]
-) -> Region | None:
-    """The region of these layers and steps, ``head`` as planned; None if it cannot be written."""
-    if head.shuffle is None or head.form == "conv" or head.channel_split:
-        return None
-    shuffle = SHUFFLES[head.shuffle]
-    if not shuffle.phases_in_order:  # the channel must change slowest
-        return None
-    if any(site.weight.quantized is not None for site in sites):
-        return None  # integer layers end at their QuantizeLinear, see `chain`
-    heads = [replace(head, volume=False)]
-    for site in sites[1:]:
-        other = plan_conv(site, head.form, head.shuffle)
-        if not isinstance(other, PolyphaseConv) or not _same_image(other, head):
-            return None
-        heads.append(replace(other, volume=False))
-    last = steps[-1]
-    layout = replace(head.layout, channels=last.channels)
-    last_axes: tuple[Polyphase, ...] = ()
-    if isinstance(last, LastConv):
-        last_axes = tuple(map(smallest_kernel, last.axes))
-        sizes = _sizes_after(layout.sizes, last_axes)
-        crop = tuple(form.crop for form in last_axes)
-        layout = replace(layout, sizes=sizes, crop=crop, group=1)
-    if not shuffle.takes(layout) or not head.layout.reshapes:
-        return None
-    return Region(tuple(heads), steps, head.shuffle, layout, head.summary, last_axes)
-
-
-def _same_image(one: PolyphaseConv, other: PolyphaseConv) -> bool:
-    """True if the Convs make images of one size, cropped alike."""
-    return (one.layout.sizes, one.layout.crop, [form.rows for form in one.axes]) == (
-        other.layout.sizes,
-        other.layout.crop,
-        [form.rows for form in other.axes],
-    )

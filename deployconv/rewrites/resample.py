@@ -8,10 +8,9 @@ reads, as most of the matrix is zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -24,6 +23,7 @@ from deployconv.match.resample_site import ResampledAxis
 from deployconv.options import Form, Shuffle
 from deployconv.resampling import resampling_matrix
 from deployconv.results import Reason
+from deployconv.rewrites.banded import block_count, multiply_rows
 from deployconv.rewrites.base import OfOneLayer, Rewrite, Summary, Trial
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.resample_phases import plan_phases
@@ -31,9 +31,6 @@ from deployconv.rewrites.resample_trial import SMALL, drawn, fits, resample_tria
 
 Array = NDArray[Any]
 Matrix = Callable[[ResampledAxis], Array]
-
-_BLOCK = 8
-"""Rows of the image in a block; an image of up to twice as many is one block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,35 +145,13 @@ def _along(
     after = len(shape) - 1 - at
     if after == 0:
         return emitter.add("MatMul", [tensor, emitter.constant("matrix", band.T)])
+    outputs, inputs = band.shape
+    count = block_count(inputs)
+    starts = [block * outputs // count for block in range(count)]
     if after == 1:
-        return _down(emitter, tensor, at, band)
+        return multiply_rows(emitter, tensor, at, band, starts)
     # A 0 keeps the size of the axis at its place, which may be dynamic, or be 0.
     rest = [size for size in shape[at + 1 :] if size is not None]
-    outputs, inputs = band.shape
     flat = emitter.reshape(tensor, [*[0] * at, inputs, prod(rest)])
-    made = _down(emitter, flat, at, band)
+    made = multiply_rows(emitter, flat, at, band, starts)
     return emitter.reshape(made, [*[0] * at, outputs, *rest])
-
-
-def _down(emitter: Emitter, tensor: gs.Tensor, at: int, band: Array) -> gs.Tensor:
-    """Multiply the last axis but one, which is ``at``, by a banded matrix, block by block."""
-    made = []
-    for block, first, last in _blocks(band):
-        rows = tensor
-        if (first, last) != (0, band.shape[1]):
-            rows = emitter.slice(tensor, [first], [last], [at])
-        made.append(emitter.add("MatMul", [emitter.constant("matrix", block), rows]))
-    return made[0] if len(made) == 1 else emitter.add("Concat", made, axis=at)
-
-
-def _blocks(band: Array) -> Iterator[tuple[Array, int, int]]:
-    """Cut a banded matrix into blocks of rows without the columns of zeros."""
-    outputs, inputs = band.shape
-    count = max(1, inputs // _BLOCK) if inputs > 2 * _BLOCK else 1
-    bounds = [block * outputs // count for block in range(count + 1)]
-    for start, end in pairwise(bounds):
-        if start == end:
-            continue
-        used = np.flatnonzero(band[start:end].any(axis=0))
-        first, last = int(used[0]), int(used[-1]) + 1
-        yield band[start:end, first:last], first, last

@@ -72,9 +72,9 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
     def summary(self) -> Summary:
         steps = self.steps(self.channels)
         convs = [step.conv for step in steps]
-        shuffles = [conv.shuffle for conv in convs if isinstance(conv, PolyphaseConv)]
+        shuffle = next((conv.shuffle for conv in convs if conv.shuffle is not None), None)
         kernel = tuple(map(max, zip(*(conv.conv_kernel for conv in convs), strict=True)))
-        return Summary(self.form, shuffles[0] if shuffles else None, kernel)
+        return Summary(self.form, shuffle, kernel)
 
     @property
     def image(self) -> ImageAxes:
@@ -237,6 +237,7 @@ class Strided:
 
     site: UpsampleSite
     filters: tuple[Filter, ...]
+    shuffle: None = None
 
     @property
     def conv_kernel(self) -> tuple[int, ...]:

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from deployconv.match import AS_THEY_ARE, Parameter, UpsampleSite
 from deployconv.options import Shuffle
 from deployconv.polyphase import Axis, Polyphase
-from deployconv.results import Macs
+from deployconv.results import Macs, Reason
 from deployconv.rewrites.base import OfOneLayer, Rewrite, Summary, Trial
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.conv_emit import emit_conv
 from deployconv.rewrites.emit import Emitter, finish_layer
 from deployconv.rewrites.factors import factors
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
-from deployconv.rewrites.trial import build_trial, trial_sizes
+from deployconv.rewrites.trial import trial_sizes
 
 Array = NDArray[Any]
 
@@ -86,12 +86,12 @@ def plan_separable(site: UpsampleSite, shuffle: Shuffle = "auto") -> SeparableCo
     """The separable form of ``site``; None if it is no product, or has no shuffle along an axis."""
     found = factors_of(site)
     whole = plan_conv(site, "crop", shuffle)
-    if found is None or not isinstance(whole, PolyphaseConv):
+    if found is None or isinstance(whole, Reason):
         return None
     steps, multiplications, pixels = [], 0, 1
     for step in _steps(site, found, str):
         planned = plan_conv(step, "crop", shuffle)
-        if not isinstance(planned, PolyphaseConv):
+        if isinstance(planned, Reason):
             return None
         steps.append(planned)
         multiplications += planned.macs.after * pixels
@@ -130,15 +130,8 @@ def product_trial(planned: ByFactors, rng: np.random.Generator, alike: bool) -> 
     weight = draws.product((site.base or site).weight, taps)
     drawn = own.draw(draws, weight=weight)
     x = draws.image(site.input_shape(original, sizes))
-    return build_trial(
-        planned.on(drawn.site).at_sizes(sizes),
-        drawn.nodes,
-        drawn.constants,
-        {site.input: x},
-        drawn.parity_only,
-        draws.exact,
-        site.batch,
-    )
+    rewrite = planned.on(drawn.site).at_sizes(sizes)
+    return drawn.trial(rewrite, {site.input: x}, site.batch)
 
 
 def factors_of(site: UpsampleSite) -> tuple[Array, ...] | None:

@@ -28,17 +28,15 @@ outer two Transposes cancel with those that it puts around the Conv. ``dcr-steps
 (`Restrictions`). ``concat`` and ``masks`` join images of one phase each: with one Conv per phase
 they need no Split, and fit with groups too.
 
-A new shuffle is one function that writes it and one row of `SHUFFLES`.
+A new shuffle is one function that writes it, in `shuffle_nodes`, and one row of `SHUFFLES`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
@@ -47,7 +45,7 @@ from deployconv.options import Shuffle as ShuffleOption
 from deployconv.restrictions import ChannelOrder, Restrictions
 from deployconv.results import Reason, ShuffleName
 from deployconv.rewrites.channel_layout import prime_factors, shuffle_order
-from deployconv.rewrites.emit import INT64_MAX, Emitter
+from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.layout import Layout
 from deployconv.rewrites.phase_joins import (
     concat_operators,
@@ -56,6 +54,19 @@ from deployconv.rewrites.phase_joins import (
     mask_operators,
     write_concat,
     write_masks,
+)
+from deployconv.rewrites.shuffle_nodes import (
+    col2im_crops,
+    write_by_axis,
+    write_channels_last,
+    write_col2im,
+    write_crd,
+    write_crd_steps,
+    write_crop,
+    write_dcr,
+    write_dcr_steps,
+    write_transpose,
+    write_two_step,
 )
 
 Array = NDArray[Any]
@@ -173,41 +184,8 @@ def write_shuffle(
     return tensor if shuffle.crops(layout) else write_crop(emitter, tensor, layout)
 
 
-def write_crop(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
-    """Write a Slice that removes what the shuffle leaves over; nothing if nothing is."""
-    axes = [axis for axis in range(layout.rank) if layout.crop[axis] != (0, 0)]
-    if not axes:
-        return tensor
-    if not layout.slices:
-        # A depthwise Conv that copies its input, without the pads to make as much as it reads.
-        kernel = np.zeros((1, 1, *(1 + sum(ends) for ends in layout.crop)), layout.dtype)
-        kernel[(0, 0, *(begin for begin, _ in layout.crop))] = 1
-        weight = emitter.constant("crop", np.repeat(kernel, layout.channels, axis=0))
-        group = {"group": layout.channels} if layout.channels > 1 else {}
-        shape = list(kernel.shape[2:])
-        return emitter.add("Conv", [tensor, weight], "crop", kernel_shape=shape, **group)
-    return emitter.slice(
-        tensor,
-        [layout.crop[axis][0] for axis in axes],
-        [-layout.crop[axis][1] or INT64_MAX for axis in axes],
-        [axis + 2 for axis in axes],
-    )
-
-
 def _fits_steps(layout: Layout) -> bool:
     return _is_square(layout) and len(prime_factors(layout.stride[0])) > 1
-
-
-def _write_dcr_steps(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
-    for factor in prime_factors(layout.stride[0]):
-        tensor = _write_dcr(emitter, tensor, replace(layout, stride=(factor, factor)))
-    return tensor
-
-
-def _write_crd_steps(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
-    for factor in prime_factors(layout.stride[0]):
-        tensor = _write_crd(emitter, tensor, replace(layout, stride=(factor, factor)))
-    return tensor
 
 
 def _is_square(layout: Layout) -> bool:
@@ -224,147 +202,10 @@ def _fits_channels_last(layout: Layout) -> bool:
     return layout.group == 1 and (layout.static is not None or dynamic)
 
 
-def _write_dcr(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
-    mode = {"mode": "DCR"} if emitter.opset >= 11 else {}
-    return emitter.add("DepthToSpace", [tensor], "shuffle", blocksize=layout.stride[0], **mode)
-
-
-def _write_crd(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
-    return emitter.add("DepthToSpace", [tensor], "shuffle", blocksize=layout.stride[0], mode="CRD")
-
-
-def _write_transpose(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
-    strided = [axis for axis in range(layout.rank) if layout.stride[axis] > 1]
-    blocks = [layout.stride[axis] for axis in strided]
-    # [N, C, blocks of the strided axes, m_1 .. m_n] -> each m followed by its block.
-    order = [0, 1]
-    for axis in range(layout.rank):
-        order.append(2 + len(blocks) + axis)
-        if axis in strided:
-            order.append(2 + strided.index(axis))
-    channels, front = layout.channels, [0, layout.channels, *blocks]
-    if layout.computed:
-        # In an image with as many more axes a 0 keeps each size at its place.
-        apart = emitter.unsqueeze(tensor, [2 + at for at in range(len(blocks))])
-        phased = emitter.reshape(apart, [*front, *(0,) * layout.rank])
-    else:
-        sizes = [-1 if size is None else size for size in layout.sizes]
-        phased = emitter.reshape(tensor, [*front, *sizes])
-    moved = emitter.add("Transpose", [phased], "shuffle", perm=order)
-    if layout.computed and layout.rank == 1:
-        return emitter.flatten_pixels(moved, channels)
-    if layout.computed:
-        added = [0, channels, *(0,) * layout.rank]
-        return emitter.reshape_by(moved, tensor, [0, 0, *layout.stride], added)
-    merged = [
-        -1 if size is None else size * stride
-        for size, stride in zip(layout.sizes, layout.stride, strict=True)
-    ]
-    return emitter.reshape(moved, [0, channels, *merged])
-
-
-def _write_two_step(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
-    sizes = layout.static
-    assert sizes is not None
-    done = 1  # elements of the axes whose phases are in place already
-    for axis in reversed(range(layout.rank)):
-        stride, rows = layout.stride[axis], prod(sizes[: axis + 1])
-        if stride > 1:
-            tail = [done] if done > 1 else []
-            tensor = emitter.reshape(tensor, [-1, stride, rows, *tail])
-            order = [0, 2, 1, *([3] if tail else [])]
-            tensor = emitter.add("Transpose", [tensor], "shuffle", perm=order)
-        done *= sizes[axis] * stride
-    merged = [size * stride for size, stride in zip(sizes, layout.stride, strict=True)]
-    return emitter.reshape(tensor, [-1, layout.channels, *merged])
-
-
-def _write_by_axis(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
-    rank, unknown = layout.rank, [0] * layout.rank
-    for axis in reversed(range(rank)):
-        stride = layout.stride[axis]
-        if stride == 1:
-            continue
-        # [images * s, 1, m_1 .. m_n] -> [images, other axes, m, s] -> [images, other axes, m * s]
-        phased = emitter.reshape(tensor, [-1, stride, *unknown])
-        others = [2 + other for other in range(rank) if other != axis]
-        order = [0, *others, 2 + axis, 1]
-        moved = emitter.add("Transpose", [phased], "shuffle", perm=order)
-        merged = emitter.reshape(moved, [*unknown, -1])
-        if axis < rank - 1:
-            back = [0, *range(1, axis + 1), rank, *range(axis + 1, rank)]
-            merged = emitter.add("Transpose", [merged], perm=back)
-        tensor = emitter.unsqueeze(merged, [1])
-    return emitter.reshape(tensor, [-1, layout.channels, *unknown])
-
-
-def _write_channels_last(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
-    rank, channels = layout.rank, layout.channels
-    behind, front = [0, *range(2, rank + 2), 1], [0, rank + 1, *range(1, rank + 1)]
-    tensor = emitter.add("Transpose", [tensor], perm=behind)
-    if layout.static is None:
-        merged = [0, -1, channels]
-    else:
-        merged = [-1, *(m * s for m, s in zip(layout.static, layout.stride, strict=True)), channels]
-    if rank > 1:
-        assert layout.static is not None
-        # [N * m_1, m_2 .. m_n, s_1 .. s_n * C] -> each m followed by its phases.
-        blocks = [*layout.stride[:-1], layout.stride[-1] * channels]
-        tensor = emitter.reshape(tensor, [-1, *layout.static[1:], *blocks])
-        order = [place for axis in range(rank) for place in (axis, rank + axis)]
-        tensor = emitter.add("Transpose", [tensor], "shuffle", perm=order)
-    if layout.computed:
-        factors, added = [0, *layout.stride, 0], [0, 0, channels]
-        tensor = emitter.reshape_by(tensor, tensor, factors, added)
-    else:
-        tensor = emitter.reshape(tensor, merged)
-    return emitter.add("Transpose", [tensor], perm=front)
-
-
-def _col2im_crops(layout: Layout) -> bool:
-    """Whether the pads of Col2Im do the crop.
-
-    With pads onnxruntime checks every element against the border and takes 1.8 times as long. For
-    blocks of 2x2 a Slice after it costs less than that, for larger ones more.
-    """
-    return layout.stride != (2, 2)
-
-
-def _write_col2im(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
-    crop = layout.crop if _col2im_crops(layout) else ((0, 0),) * layout.rank
-    cropped = [sum(ends) for ends in crop]
-    image: gs.Tensor
-    channels = layout.channels * prod(layout.stride)
-    if layout.static is not None:
-        sizes = zip(layout.static, layout.stride, cropped, strict=True)
-        image = emitter.ints("image", [size * stride - crop for size, stride, crop in sizes])
-    else:
-        spatial = emitter.spatial_shape(tensor)
-        image = emitter.add("Mul", [spatial, emitter.ints("stride", layout.stride)])
-        if any(cropped):
-            image = emitter.add("Sub", [image, emitter.ints("crop", cropped)])
-    if layout.rank == 1:
-        columns = tensor
-    elif layout.static is None and not layout.batch:
-        columns = emitter.flatten_pixels(tensor, channels)
-    else:
-        pixels = -1 if layout.static is None else prod(layout.static)
-        columns = emitter.reshape(tensor, [0, channels, pixels])
-    block = emitter.ints("block", layout.stride)
-    begins, ends = zip(*crop, strict=True)
-    return emitter.add(
-        "Col2Im",
-        [columns, image, block],
-        "shuffle",
-        strides=list(layout.stride),
-        pads=[*begins, *ends],
-    )
-
-
 _ROWS = (
     Shuffle(
         "dcr",
-        _write_dcr,
+        write_dcr,
         operators=_depth_to_space,
         channel_order="DCR",
         fits=_fits_dcr,
@@ -375,7 +216,7 @@ _ROWS = (
     ),
     Shuffle(
         "crd",
-        _write_crd,
+        write_crd,
         operators=_depth_to_space,
         fits=_is_square,
         min_opset=11,
@@ -386,7 +227,7 @@ _ROWS = (
     ),
     Shuffle(
         "dcr-steps",
-        _write_dcr_steps,
+        write_dcr_steps,
         operators=_depth_to_space,
         channel_order="DCR",
         fits=lambda layout: _fits_dcr(layout) and _fits_steps(layout),
@@ -394,7 +235,7 @@ _ROWS = (
     ),
     Shuffle(
         "crd-steps",
-        _write_crd_steps,
+        write_crd_steps,
         operators=_depth_to_space,
         fits=_fits_steps,
         min_opset=11,
@@ -402,7 +243,7 @@ _ROWS = (
     ),
     Shuffle(
         "transpose",
-        _write_transpose,
+        write_transpose,
         fits=lambda layout: layout.reshapes or layout.rank == 1,
         portable=True,
         search_rank=4,
@@ -413,7 +254,7 @@ _ROWS = (
     ),
     Shuffle(
         "two-step",
-        _write_two_step,
+        write_two_step,
         needs_static=True,
         search_rank=1,
         integer_rank=1,
@@ -421,10 +262,10 @@ _ROWS = (
     ),
     Shuffle(
         "col2im",
-        _write_col2im,
+        write_col2im,
         min_opset=18,
         dtypes=frozenset({"float32", "float16"}),
-        crops=_col2im_crops,
+        crops=col2im_crops,
         search_rank=0,
         fused_rank=0,
         quickest_fused=True,
@@ -434,7 +275,7 @@ _ROWS = (
     ),
     Shuffle(
         "channels-last",
-        _write_channels_last,
+        write_channels_last,
         channel_order="DCR",
         fits=_fits_channels_last,
         search_rank=-1,
@@ -443,7 +284,7 @@ _ROWS = (
     ),
     Shuffle(
         "by-axis",
-        _write_by_axis,
+        write_by_axis,
         fits=lambda layout: bool(layout.batch),
         min_opset=5,
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -13,8 +13,10 @@ from onnx import NodeProto
 
 from deployconv.match import Original, Parameter, UpsampleSite
 from deployconv.rewrites.absorb import absorbed_layers
+from deployconv.rewrites.base import Rewrite, Trial
 from deployconv.rewrites.stand_ins import growth_before_conv, swapped, with_integers_before_conv
-from deployconv.rewrites.trial import SCALES, Draws, first_outputs
+from deployconv.rewrites.steps.base import Step
+from deployconv.rewrites.trial import SCALES, Draws, build_trial, first_outputs
 
 Array = NDArray[Any]
 
@@ -28,12 +30,39 @@ class Drawn:
         nodes: the old nodes, in an order in which they run.
         constants: by name, what the old nodes read, weight and bias included.
         parity_only: labels of nodes without an exact stand-in.
+        exact: False if sums may be too large to be exact.
     """
 
     site: UpsampleSite
     nodes: tuple[NodeProto, ...]
     constants: Mapping[str, Array]
     parity_only: tuple[str, ...]
+    exact: bool
+
+    def trial(self, rewrite: Rewrite, feeds: Mapping[str, Array], batch: int | None = 1) -> Trial:
+        """The trial of this layer and of ``rewrite``, which has the same integers for weights.
+
+        ``feeds`` are the inputs by name; ``batch`` is that of the layer, None if dynamic.
+        """
+        return build_trial(
+            rewrite, self.nodes, self.constants, feeds, self.parity_only, self.exact, batch
+        )
+
+
+def draws_for(
+    layers: Sequence[SiteOnIntegers], steps: Sequence[Step], rng: np.random.Generator
+) -> Draws:
+    """The integers for a trial of ``layers`` with ``steps`` after them, see `Draws.fitting`."""
+    weights = [step.terms for step in steps if step.terms]
+    own = [max(terms) for terms in zip(*(layer.terms for layer in layers), strict=True)]
+    return Draws.fitting(
+        rng,
+        layers[0].site.scope.opset,
+        [*own, *(term for terms in weights for term in terms)],
+        max(layer.growth for layer in layers) * prod(step.growth for step in steps),
+        2 + len(weights),
+        max(layer.plain_growth for layer in layers) * prod(step.plain_growth for step in steps),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,4 +130,4 @@ class SiteOnIntegers:
             stand_ins += drawn.nodes
             parity_only += [site.scope.label(node) for node in drawn.parity_only]
         nodes = tuple(swapped(self.original, stand_ins))
-        return Drawn(site, nodes, constants, tuple(parity_only))
+        return Drawn(site, nodes, constants, tuple(parity_only), draws.exact)

@@ -32,7 +32,7 @@ from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.conv_emit import conv_input, emit_conv
 from deployconv.rewrites.emit import Emitter, finite
 from deployconv.rewrites.site_on_integers import SiteOnIntegers
-from deployconv.rewrites.trial import AFFORDABLE, build_trial
+from deployconv.rewrites.trial import AFFORDABLE
 
 Array = NDArray[Any]
 
@@ -140,10 +140,7 @@ class SplitConv(OfOneLayer[ConcatSite]):
         for one in self.site.inputs:
             image = [(size - m.tail) // m.stride for size, m in zip(sizes, one.maps, strict=True)]
             feeds[one.source] = draws.image((batch, len(one.channels), *image))
-        rewrite = self.on(drawn.site).at_sizes(sizes)
-        return build_trial(
-            rewrite, drawn.nodes, drawn.constants, feeds, drawn.parity_only, draws.exact
-        )
+        return drawn.trial(self.on(drawn.site).at_sizes(sizes), feeds)
 
 
 def plan_split(
@@ -202,7 +199,7 @@ def _layer(site: ConcatSite, members: Sequence[int], has_bias: bool) -> Upsample
         rows = range(first * outputs, (first + group) * outputs)
         weight = _taken(weight, rows, 0, site.id)
         bias = None if bias is None else _taken(bias, rows, 0, site.id)
-    axes = tuple(map(_behind, conv.axes, read[0].maps))
+    axes = tuple(map(_after_repetition, conv.axes, read[0].maps))
     plain = all((axis.taps, axis.origin, axis.extra) == (1, 0, 0) for axis in conv.axes)
     stride = tuple(axis.stride for axis in axes)
     return replace(
@@ -227,7 +224,7 @@ def _sizes(read: Sequence[ConcatInput]) -> tuple[int | None, ...]:
     return tuple(next((size for size in sizes if size is not None), None) for sizes in by_axis)
 
 
-def _behind(conv: Axis, found: AxisMap) -> Axis:
+def _after_repetition(conv: Axis, found: AxisMap) -> Axis:
     """The axis of a Conv of stride 1 that reads an image which is repeated as ``found`` says."""
     return Axis(
         stride=found.stride,

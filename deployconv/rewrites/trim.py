@@ -27,6 +27,7 @@ from deployconv.match import Original, UpsampleSite
 from deployconv.match.index_map import upsampling_of
 from deployconv.match.movement import movements
 from deployconv.polyphase import Axis
+from deployconv.rewrites.absorb import with_layer
 from deployconv.rewrites.neighbours import leads_only_to, only_reader
 
 Array = NDArray[Any]
@@ -62,15 +63,7 @@ class Trim:
             replace(axis, origin=axis.origin + begin, extra=axis.extra - begin - end)
             for axis, (begin, end) in zip(site.axes, self.ends, strict=True)
         )
-        return replace(
-            site,
-            nodes=(*site.nodes, *self.nodes),
-            absorbed=(*site.absorbed, self),
-            base=site.base or site,
-            output=str(self.nodes[-1].outputs[0].name),
-            axes=axes,
-            original=partial(self._original, site),
-        )
+        return replace(with_layer(site, self), axes=axes, original=partial(self._original, site))
 
     def on_integers(self, draws: object, channels: object) -> Trim:
         """The crop itself: it computes nothing."""

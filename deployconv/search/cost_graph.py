@@ -20,14 +20,12 @@ from typing import NamedTuple
 from onnx import FunctionProto, GraphProto, NodeProto
 
 from deployconv.graph.shapes import Instance
-from deployconv.graph.tensors import graph_attributes
+from deployconv.graph.tensors import read_inside
 from deployconv.search.cost_terms import (
     FOLDED,
     FUSED,
-    IntegerLayers,
     Term,
     Work,
-    channel_move,
     integer_conv,
     is_blocked,
     reads_blocks,
@@ -35,6 +33,7 @@ from deployconv.search.cost_terms import (
     uncached,
     work_of,
 )
+from deployconv.search.integer_layers import IntegerLayers, channel_move
 
 _KEEPS_BLOCKS = frozenset(
     (
@@ -362,16 +361,6 @@ def add_work(total: Work, more: Work) -> None:
     """Add ``more`` to ``total``."""
     for term, amount in more.items():
         total[term] = total.get(term, 0.0) + amount
-
-
-def read_inside(nodes: Iterable[NodeProto]) -> Iterator[str]:
-    """Names of tensors that subgraphs of ``nodes`` read, those that they make included."""
-    for node in nodes:
-        for _, body in graph_attributes(node):
-            for inner in body.node:
-                yield from inner.input
-            yield from (value.name for value in body.output)
-            yield from read_inside(body.node)
 
 
 def _inputs(node: NodeProto) -> Iterable[str]:

@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from deployconv.graph.splice import Names
-from deployconv.graph.tensors import graph_attributes, is_external
+from deployconv.graph.tensors import graph_attributes, is_external, read_inside
 from deployconv.graph.view import View
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.emit import Emitter
@@ -73,7 +73,7 @@ class SmallModel:
             name
             for place, node in enumerate(nodes)
             if place not in inside
-            for name in _read_by(node)
+            for name in (*node.input, *read_inside([node]))
         }
         outputs = [
             name for place in sorted(inside) for name in nodes[place].output if name in leaving
@@ -139,15 +139,6 @@ def _reached(start: Iterable[int], steps: Sequence[set[int]]) -> set[int]:
             found.add(place)
             waiting += steps[place]
     return found
-
-
-def _read_by(node: NodeProto) -> Iterable[str]:
-    """The tensors that a node reads, those in its subgraphs included."""
-    yield from node.input
-    for _, body in graph_attributes(node):
-        yield from (output.name for output in body.output)
-        for inner in body.node:
-            yield from _read_by(inner)
 
 
 def _needed(nodes: Sequence[NodeProto], outputs: Iterable[str]) -> list[NodeProto]:

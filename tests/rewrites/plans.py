@@ -8,7 +8,7 @@ from dataclasses import replace
 from onnx import ModelProto
 
 from deployconv.graph.load import load
-from deployconv.match import ShuffleSite, SkippedSite, UpsampleSite
+from deployconv.match import ShuffleSite, SkippedSite
 from deployconv.options import Form, RewriteOptions, Shuffle
 from deployconv.proof.certificate import certify
 from deployconv.results import Certificate, Reason
@@ -17,7 +17,8 @@ from deployconv.rewrites.chain import Chain, chain_after
 from deployconv.rewrites.conv import PolyphaseConv
 from deployconv.rewrites.pixel_shuffle import chain_from, plan_reshuffle, region_from
 from deployconv.rewrites.planning import PlannedSite, Planning, plan_model
-from deployconv.rewrites.region import Region, region_after
+from deployconv.rewrites.region import Region
+from deployconv.rewrites.region_search import region_after
 from deployconv.rewrites.ways import plan_form
 from deployconv.search.choice import Choice, FusionScope
 
@@ -43,7 +44,7 @@ def rewrite_of(planning: Planning, planned: PlannedSite, choice: Choice) -> Rewr
     if isinstance(site, SkippedSite):
         return None
     fusion = choice.fusion
-    shuffles = [peer for peer in planning.peers if isinstance(peer, ShuffleSite)]
+    shuffles = planning.joinable_shuffles
     if isinstance(site, ShuffleSite):
         fused: Rewrite | None = None
         if fusion in ("pointwise", "chain"):
@@ -58,7 +59,7 @@ def rewrite_of(planning: Planning, planned: PlannedSite, choice: Choice) -> Rewr
     if fusion == "none":
         return alone
     if fusion in ("region", "region + conv"):
-        peers = [peer for peer in planning.peers if isinstance(peer, UpsampleSite)]
+        peers = planning.joinable_layers
         joined = region_after(alone, view, peers, excluded, fusion == "region + conv")
         return joined or alone
     shuffle = alone.shuffle or "auto"

@@ -75,6 +75,16 @@ def moved(model: ModelProto, form: str = "auto") -> ModelProto | None:
     return None
 
 
+def moved_alike(
+    before: ModelProto, form: str = "auto", sizes: Sequence[int] = (5, 8), atol: float = 2e-5
+) -> ModelProto:
+    """`moved`, where something must move and no result may change."""
+    after = moved(before, form)
+    assert after is not None
+    assert_equal_results(before, after, sizes, atol)
+    return after
+
+
 def inputs_of(model: ModelProto, size: int, batch: int = 2) -> dict[str, Array]:
     rng = np.random.default_rng(size)
     found = {}
@@ -103,12 +113,12 @@ def assert_equal_results(
 
 
 MOVES: dict[str, tuple[str, dict[str, str], Counter[str]]] = {
-    "directly behind it": (
+    "directly after it": (
         f"r = {LINEAR}(a, , x2) y = Conv(r, w8_4, b4)",
         {"a": "1,8,3,5"},
         Counter(Resize=1, Conv=1),
     ),
-    "behind a cubic Resize": (
+    "after a cubic Resize": (
         f"r = {CUBIC}(a, , x2) y = Conv(r, w8_4)",
         {"a": "2,8,3,5"},
         Counter(Resize=1, Conv=1),
@@ -223,11 +233,7 @@ EXTRA = {
 def test_it_runs_on_the_small_image(case: tuple[str, dict[str, str], Counter[str]]) -> None:
     body, inputs, expected = case
     extra = {name: values for name, values in EXTRA.items() if name not in inputs}
-    before = network(body, inputs, extra)
-    after = moved(before)
-    assert after is not None
-    assert ops(after) == expected
-    assert_equal_results(before, after)
+    assert ops(moved_alike(network(body, inputs, extra))) == expected
 
 
 STAYS: dict[str, tuple[str, dict[str, str]]] = {
@@ -322,10 +328,7 @@ def test_sizes_that_were_exported_as_constants_beside_dynamic_ones(
 
 def test_an_image_that_is_resized_again_and_read_as_it_is_too() -> None:
     body = f"r = {LINEAR}(a, , x2) c = Conv(r, w8_3) q = {LINEAR}(c, , same) y = Add(c, q)"
-    before = network(body, {"a": "1,8,4,5"}, OTHERS)
-    after = moved(before)
-    assert after is not None
-    assert_equal_results(before, after)
+    moved_alike(network(body, {"a": "1,8,4,5"}, OTHERS))
 
 
 def test_a_resize_that_is_skipped_stays_where_it_is() -> None:
@@ -365,11 +368,8 @@ PARTS = {"zero": ints(0), "two": ints(2), "four": ints(4)}
 @pytest.mark.parametrize("body", DYNAMIC.values(), ids=DYNAMIC)
 def test_sizes_may_be_dynamic(body: str) -> None:
     inputs = {"a": "n,8,h,w"} | ({"d": "n,6,k,l"} if "d)" in body else {})
-    before = network(body, inputs, PARTS)
-    after = moved(before)
-    assert after is not None
+    after = moved_alike(network(body, inputs, PARTS), sizes=(1, 3, 7, 12))
     assert ops(after)["Resize"] == ("GlobalAveragePool" not in body)
-    assert_equal_results(before, after, sizes=(1, 3, 7, 12))
 
 
 @pytest.mark.parametrize("opset", [11, 13, 18, 19, 21])
@@ -383,18 +383,13 @@ def test_opsets_and_types(opset: int, dtype: Any) -> None:
     before = network(
         body, {"a": "2,8,2,3", "b": "2,8,4,6"}, {"z": ints(2, 8, 8, 12)}, opset=opset, dtype=dtype
     )
-    after = moved(before)
-    assert after is not None
-    assert_equal_results(before, after, atol=2e-2 if dtype == np.float16 else 2e-5)
+    moved_alike(before, atol=2e-2 if dtype == np.float16 else 2e-5)
 
 
 @pytest.mark.parametrize("axes", [[2, 3], [-1, -2], [3]])
 def test_axes_that_are_named(axes: list[int]) -> None:
     body = f'r = Resize<mode="linear", axes={axes}>(a, , , z) y = Conv(r, w8_3, b3)'
-    before = network(body, {"a": "2,8,2,3"}, {"z": ints(7, 11)[: len(axes)]}, opset=18)
-    after = moved(before)
-    assert after is not None
-    assert_equal_results(before, after)
+    moved_alike(network(body, {"a": "2,8,2,3"}, {"z": ints(7, 11)[: len(axes)]}, opset=18))
 
 
 def test_the_resizes_may_become_products() -> None:
@@ -403,10 +398,7 @@ def test_the_resizes_may_become_products() -> None:
         " c = Concat<axis=1>(p, q, d) y = Conv(c, w22_3, b3)"
     )
     before = network(body, {"a": "1,8,5,3", "b": "1,8,10,6", "d": "1,6,20,12"})
-    after = moved(before, "matrix")
-    assert after is not None
-    assert ops(after) == Counter(MatMul=4, Conv=3, Add=2)
-    assert_equal_results(before, after)
+    assert ops(moved_alike(before, "matrix")) == Counter(MatMul=4, Conv=3, Add=2)
 
 
 def test_a_linear_resize_by_whole_factors_stays_beside_others() -> None:
@@ -415,11 +407,8 @@ def test_a_linear_resize_by_whole_factors_stays_beside_others() -> None:
         " c = Concat<axis=1>(p, q, r) y = Conv(c, w24_3)"
     )
     images = {"a": "1,8,10,3", "b": "1,8,20,6", "d": "1,8,15,9"}
-    before = network(body, images, {"z": ints(1, 8, 40, 12)})
-    after = moved(before, "matrix")
-    assert after is not None
+    after = moved_alike(network(body, images, {"z": ints(1, 8, 40, 12)}), "matrix")
     assert [node.input[3:] for node in after.graph.node if node.op_type == "Resize"] == [[]]
-    assert_equal_results(before, after)
 
 
 def test_a_layer_before_the_resize_merges_only_if_that_saves_multiplications() -> None:
@@ -586,7 +575,7 @@ def test_resample_in_another_form_moves_nothing() -> None:
     assert_equal_results(before, after)
 
 
-def test_a_conv_of_nine_taps_behind_a_linear_resize_has_no_other_form() -> None:
+def test_a_conv_of_nine_taps_after_a_linear_resize_has_no_other_form() -> None:
     model = network(f"r = {LINEAR}(a, , x2) y = Conv(r, v)", {"a": "1,8,4,5"}, OTHERS)
     candidates = Candidates.of(load(model), COST)
     (planned,) = candidates.planning.default

@@ -21,7 +21,7 @@ from deployconv.rewrites.conv import plan_conv
 from deployconv.rewrites.matrix import plan_matrix
 from deployconv.rewrites.pixel_shuffle import chain_from, plan_reshuffle, region_from
 from deployconv.rewrites.planning import PlannedSite, apply
-from deployconv.rewrites.region import region_after
+from deployconv.rewrites.region_search import region_after
 from deployconv.rewrites.separable import plan_separable
 from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Choice, Option, TunerOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 from deployconv.polyphase import Polyphase
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.trial import Draws
-
-if TYPE_CHECKING:
-    pass
 
 Array = NDArray[Any]
 

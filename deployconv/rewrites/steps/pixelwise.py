@@ -44,7 +44,7 @@ _PRECISE = ("float32", "float64")
 
 
 class HasImages(Protocol):
-    """Where images stand: the graph that they are in, and their number of spatial axes."""
+    """The graph that images are in, and their number of spatial axes."""
 
     @property
     def scope(self) -> Scope: ...
