@@ -26,6 +26,7 @@ import numpy as np
 from deployconv.options import DEFAULT_RUNTIME
 from deployconv.runtimes.base import Feeds, Session
 from deployconv.runtimes.registry import get_backend
+from deployconv.runtimes.worker_process import python_environment, python_module
 from deployconv.temporary import temporary_folder
 
 _SECONDS = 2.0
@@ -196,9 +197,8 @@ def peak_memory(
         arrays = {f"feed{number}": array for number, array in enumerate(feeds.values())}
         np.savez(path, names=np.array(list(feeds), np.str_), **arrays)  # type: ignore[arg-type]
         arguments = [runtime, str(model), str(path), str(threads)]
-        command = [sys.executable, "-m", __name__, *arguments]
-        # The new process imports from the same folders as this one.
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = python_module("deployconv.runtimes.measure", *arguments)
+        env = python_environment()
         try:
             done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=timeout)
         except (OSError, subprocess.TimeoutExpired):
