@@ -27,7 +27,7 @@ from deployconv.runtimes.base import (
     label_of,
     model_file,
 )
-from deployconv.runtimes.measure import usable_cpus
+from deployconv.runtimes.measure import chosen_threads
 from deployconv.runtimes.registry import Runtime, get_runtime
 from deployconv.runtimes.shapes import input_specs, output_specs, read_structure
 from deployconv.runtimes.worker_events import Request
@@ -139,14 +139,13 @@ class IsolatedBackend:
             BackendUnavailable: the library refuses the model, crashes or exceeds a limit.
             UsageError: ``threads`` is not positive, or more than the library can use.
         """
-        if threads is not None and threads < 1:
-            raise UsageError(f"--threads {threads}: give at least 1")
-        most = self.most_threads
-        if threads is not None and most is not None and threads > most:
-            raise UsageError(
-                f"--threads {threads}: backend {self.name!r} uses {most} at most: leave it out"
-            )
-        wanted = threads or min(usable_cpus(), most or usable_cpus())
+        wanted, most = chosen_threads(threads), self.most_threads
+        if most is not None and wanted > most:
+            if threads is not None:
+                raise UsageError(
+                    f"--threads {threads}: backend {self.name!r} uses {most} at most: leave it out"
+                )
+            wanted = most
         return IsolatedSession(self, model, wanted, optimise)
 
     def ask(self, request: Request, label: str = "") -> dict[str, Any]:

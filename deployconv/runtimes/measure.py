@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deployconv.errors import UsageError
 from deployconv.options import DEFAULT_RUNTIME
 from deployconv.runtimes.base import Feeds, Session
 from deployconv.runtimes.registry import get_backend
@@ -126,6 +127,16 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def chosen_threads(threads: int | None) -> int:
+    """Return how many threads to use: as many as were asked for, else one per usable processor.
+
+    Raises UsageError if ``threads`` is not positive.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads {threads}: give at least 1")
+    return threads or usable_cpus()
 
 
 def describe_machine() -> str:
