@@ -65,8 +65,8 @@ def _given(context: click.Context) -> set[str]:
 
 def _show(saved: Path) -> None:
     from deployconv.report import console
-    from deployconv.report.document import read_timing
     from deployconv.report.lines import one_line
+    from deployconv.report.read_back import read_timing
 
     timing = read_timing(saved)
     out = console.stdout()

@@ -88,7 +88,8 @@ class _Graphs:
         inferred = infer_shapes(skeleton(model), "model")
         shapes = {
             value.name: _shape(value)
-            for graph in _all_graphs(inferred)
+            for _, graph in named_graphs(inferred)
+            if isinstance(graph, GraphProto)
             for value in (*graph.input, *graph.value_info, *graph.output)
         }
         for path, owner in named_graphs(model):
@@ -142,12 +143,6 @@ def _nested(path: str, owner: Owner) -> Iterator[tuple[str, Owner]]:
         for attribute, body in graph_attributes(node):
             label = node.name or f"{node.op_type}_{index}"
             yield from _nested(f"{path}/{label}.{attribute}", body)
-
-
-def _all_graphs(model: ModelProto) -> Iterator[GraphProto]:
-    for _, owner in named_graphs(model):
-        if isinstance(owner, GraphProto):
-            yield owner
 
 
 def _connected(removed: Iterable[Key], added: Iterable[Key]) -> list[frozenset[Key]]:

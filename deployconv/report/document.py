@@ -1,4 +1,4 @@
-"""The JSON documents, written and read back, schema version 1. Times are milliseconds.
+"""The JSON documents, schema version 1. Times are milliseconds. `read_back` makes results of them.
 
 JSON has no NaN and no infinity: they are written as the strings ``"NaN"``, ``"Infinity"`` and
 ``"-Infinity"``, which no script mistakes for a small number.
@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,10 @@ from deployconv.results import (
     Details,
     Inspection,
     Latency,
-    LayerTime,
     ModelDifference,
     ModelRun,
     Parity,
-    Profile,
-    Quantiles,
     Rewriting,
-    SiteTime,
     Target,
     TargetBuild,
 )
@@ -228,78 +224,3 @@ def read_document(path: Path, where: str, printed_by: str) -> Document:
             f"{printed_by} printed"
         )
     return dict(content)
-
-
-@dataclass(frozen=True)
-class SavedTiming:
-    """What `bench --json` printed: one latency per backend, of one or two named models."""
-
-    models: tuple[str, ...]
-    latencies: tuple[Latency, ...]
-    conditions: Mapping[str, str] = field(default_factory=dict)
-    """What else is known of the machine, such as its power mode and clocks."""
-
-
-def read_timing(path: Path) -> SavedTiming:
-    """Read a timing that `bench --json` or ``scripts/bench_jetson.sh`` wrote, perhaps elsewhere.
-
-    Raises:
-        UsageError: the file cannot be read, or holds no timing.
-    """
-    content = read_document(path, f"--from {path}", "bench --json")
-    try:
-        latencies = tuple(map(_latency, content["latency"]))
-        models = tuple(map(str, content["models"]))
-        conditions = {str(key): str(one) for key, one in content.get("conditions", {}).items()}
-        if any(
-            len(models) != 1 + (one.after_ms is not None)
-            or len(one.profiles) not in (0, len(models))
-            for one in latencies
-        ):
-            raise ValueError("models and latencies do not fit together")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"--from {path}: holds no timing of bench ({type(error).__name__}: {error})"
-        ) from error
-    return SavedTiming(models, latencies, conditions)
-
-
-def _latency(fields: Mapping[str, Any]) -> Latency:
-    after = fields["after_ms"]
-    return Latency(
-        backend=str(fields["backend"]),
-        provider=str(fields["provider"]),
-        threads=int(fields["threads"]),
-        runs=int(fields["runs"]),
-        machine=str(fields["machine"]),
-        runtime=str(fields["runtime"]),
-        before_ms=_quantiles(fields["before_ms"]),
-        after_ms=None if after is None else _quantiles(after),
-        ratio=None if after is None else float(fields["ratio"]),
-        cuda_graph=bool(fields.get("cuda_graph", False)),
-        profiles=tuple(map(_profile, fields.get("profiles", ()))),
-        low=_optional(fields.get("low")),
-        high=_optional(fields.get("high")),
-        note=fields.get("note"),
-        times_ms=tuple(tuple(map(float, taken)) for taken in fields.get("times_ms", ())),
-    )
-
-
-def _optional(number: Any) -> float | None:
-    return None if number is None else float(number)
-
-
-def _profile(fields: Mapping[str, Any]) -> Profile:
-    return Profile(int(fields["runs"]), tuple(map(_site_time, fields["sites"])))
-
-
-def _site_time(fields: Mapping[str, Any]) -> SiteTime:
-    layers = (
-        LayerTime(str(one["name"]), float(one["ms"]), tuple(map(str, one["nodes"])))
-        for one in fields["layers"]
-    )
-    return SiteTime(tuple(map(str, fields["sites"])), float(fields["ms"]), tuple(layers))
-
-
-def _quantiles(fields: Mapping[str, Any]) -> Quantiles:
-    return Quantiles(float(fields["median"]), float(fields["p95"]))

@@ -1,10 +1,10 @@
-"""Read results back from the JSON document of several models."""
+"""Read results back from a JSON document: those of several models, or a timing."""
 
 from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -15,6 +15,7 @@ from deployconv.results import (
     BuildReport,
     Compilation,
     Inspection,
+    Latency,
     ModelInfo,
     ModelRun,
     Rewriting,
@@ -49,6 +50,40 @@ def read_batch(path: Path, option: str) -> BatchReport:
             f"{where}: not a document of several models ({type(error).__name__}: {error})"
         ) from error
     return BatchReport(runs, command, remaining=remaining, warnings=warnings, **rest)
+
+
+@dataclass(frozen=True)
+class SavedTiming:
+    """What `bench --json` printed: one latency per backend, of one or two named models."""
+
+    models: tuple[str, ...]
+    latencies: tuple[Latency, ...]
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    """What else is known of the machine, such as its power mode and clocks."""
+
+
+def read_timing(path: Path) -> SavedTiming:
+    """Read a timing that `bench --json` or ``scripts/bench_jetson.sh`` wrote, perhaps elsewhere.
+
+    Raises:
+        UsageError: the file cannot be read, or holds no timing.
+    """
+    content = read_document(path, f"--from {path}", "bench --json")
+    try:
+        latencies: tuple[Latency, ...] = tuple(_of_kind(Latency, one) for one in content["latency"])
+        models = tuple(map(str, content["models"]))
+        conditions = {str(key): str(one) for key, one in content.get("conditions", {}).items()}
+        if any(
+            len(models) != 1 + (one.after_ms is not None)
+            or len(one.profiles) not in (0, len(models))
+            for one in latencies
+        ):
+            raise ValueError("models and latencies do not fit together")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"--from {path}: holds no timing of bench ({type(error).__name__}: {error})"
+        ) from error
+    return SavedTiming(models, latencies, conditions)
 
 
 def _run(kind: type, row: Mapping[str, Any]) -> ModelRun:
@@ -89,13 +124,17 @@ def _value(kind: Any, data: Any) -> Any:
         return _NUMBERS[data] if isinstance(data, str) else float(data)
     if origin is Literal and data not in inner:
         raise ValueError(f"{data!r} is none of {', '.join(map(str, inner))}")
+    if kind in (bool, int, str) and type(data) is not kind:
+        raise ValueError(f"{data!r} is no {kind.__name__}")
     return data
 
 
 def _fitting(choices: list[Any], data: Any) -> Any:
-    """The type of a union that has exactly the keys of ``data``."""
+    """The type of a union that ``data`` has, for a dataclass exactly the keys."""
     for kind in choices:
         if is_dataclass(kind) and {one.name for one in fields(kind)} == set(data):
+            return kind
+        if type(data) is kind:
             return kind
     return choices[0]
 

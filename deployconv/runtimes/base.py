@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployconv.results import LayerTime
+from deployconv.temporary import temporary_folder
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -22,6 +24,18 @@ ModelSource = Path | bytes
 def label_of(model: ModelSource) -> str:
     """What messages call ``model``: its file name, if it has one."""
     return model.name if isinstance(model, Path) else "model in memory"
+
+
+@contextmanager
+def model_file(model: ModelSource) -> Iterator[Path]:
+    """Provide ``model`` as a file that exists while the body runs."""
+    if isinstance(model, Path):
+        yield model
+        return
+    with temporary_folder() as folder:
+        path = folder / "model.onnx"
+        path.write_bytes(model)
+        yield path
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,31 @@ from __future__ import annotations
 import importlib.util
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
 from deployconv.errors import BackendUnavailable, UsageError
 from deployconv.results import StageResult
 from deployconv.runtimes.array_files import read_array, write_array
-from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec, label_of
-from deployconv.runtimes.measure import usable_cpus
+from deployconv.runtimes.base import (
+    Array,
+    Feeds,
+    ModelSource,
+    TensorSpec,
+    label_of,
+    model_file,
+)
+from deployconv.runtimes.measure import chosen_threads
 from deployconv.runtimes.registry import Runtime, get_runtime
 from deployconv.runtimes.shapes import input_specs, output_specs, read_structure
+from deployconv.runtimes.worker_events import Request
 from deployconv.runtimes.worker_process import (
     DEFAULT_LIMITS,
     Limits,
-    Request,
     RequirementMissing,
+    RestartingWorker,
     Worker,
     WorkerFailed,
     python_module,
@@ -93,7 +103,8 @@ class IsolatedBackend:
 
     Attributes:
         runtime: library and version.
-        failures: how many workers have failed; a new one does not have the models of the last.
+        worker: the process, which ends with the backend.
+        session_numbers: a number for each session, by which requests name it.
         released: numbers of sessions that the worker may forget.
 
     Raises BackendUnavailable if the library is not installed or cannot be loaded.
@@ -105,15 +116,16 @@ class IsolatedBackend:
         self.name = name
         self.most_threads = most_threads
         self._row: Runtime = get_runtime(name)
-        self._limits = limits
-        self._worker: Worker | None = None
-        self.failures = 0
+        self.session_numbers = count()
         self.released: list[int] = []
         if importlib.util.find_spec(self._row.package) is None:
             raise BackendUnavailable(
                 f"backend {name!r} needs {self._row.package}, which is not installed: "
                 f"{self._row.install}"
             )
+        command = python_module("deployconv.runtimes.isolated_worker", self._row.module)
+        self.worker = RestartingWorker(partial(Worker, name, command, limits))
+        weakref.finalize(self, self.worker.close)
         self.runtime = str(self.ask({"action": "describe"})["runtime"])
 
     def prepare(
@@ -127,14 +139,13 @@ class IsolatedBackend:
             BackendUnavailable: the library refuses the model, crashes or exceeds a limit.
             UsageError: ``threads`` is not positive, or more than the library can use.
         """
-        if threads is not None and threads < 1:
-            raise UsageError(f"--threads {threads}: give at least 1")
-        most = self.most_threads
-        if threads is not None and most is not None and threads > most:
-            raise UsageError(
-                f"--threads {threads}: backend {self.name!r} uses {most} at most: leave it out"
-            )
-        wanted = threads or min(usable_cpus(), most or usable_cpus())
+        wanted, most = chosen_threads(threads), self.most_threads
+        if most is not None and wanted > most:
+            if threads is not None:
+                raise UsageError(
+                    f"--threads {threads}: backend {self.name!r} uses {most} at most: leave it out"
+                )
+            wanted = most
         return IsolatedSession(self, model, wanted, optimise)
 
     def ask(self, request: Request, label: str = "") -> dict[str, Any]:
@@ -145,51 +156,25 @@ class IsolatedBackend:
         start = f"backend {self.name!r}: {label}: " if label else f"backend {self.name!r}: "
         stages: list[StageResult] = []
         try:
-            if self._worker is None:
-                self._worker = self._start()
-            value = self._worker.ask(request, stages.append)
+            value = self.worker.ask(request, stages.append)
         except RequirementMissing as missing:
             raise BackendUnavailable(f"{start}{missing}: {self._row.install}") from missing
         except WorkerFailed as failure:
-            self._drop_worker()
             raise BackendUnavailable(f"{start}{failure}: try another --backend") from failure
-        except (
-            BaseException
-        ):  # such as Ctrl-C: an answer would be taken for that of a later request
-            self._drop_worker()
-            raise
         for stage in stages:
             if stage.status == "failed":
-                words = self._worker.last_words()
+                words = self.worker.last_words()
                 said = f" (it last said: {words})" if words else ""
                 raise BackendUnavailable(
                     f"{start}{stage.name} failed: {stage.reason}{said}: try another --backend"
                 )
         return value
 
-    def _drop_worker(self) -> None:
-        """End the worker; the next request starts a new one, which has no models."""
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
-        self.failures += 1
-        self.released.clear()
-
-    def release(self, session: int, failures: int) -> None:
-        """Let the worker forget a session with its next request; nothing if it is a new one."""
-        if failures == self.failures:
-            self.released.append(session)
-
     def take_released(self) -> list[int]:
         """The sessions that the worker may forget, each of them once."""
-        taken, self.released = self.released, []
+        taken = list(self.released)
+        self.released.clear()
         return taken
-
-    def _start(self) -> Worker:
-        command = python_module("deployconv.runtimes.isolated_worker", self._row.module)
-        worker = Worker(self.name, command, self._limits)
-        weakref.finalize(self, worker.close)
-        return worker
 
 
 class IsolatedSession:
@@ -236,13 +221,11 @@ class IsolatedSession:
         return self._backend.ask(request, self._label)
 
     def _load(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        with temporary_folder() as folder:
-            path = self._model
-            if isinstance(path, bytes):
-                (folder / "model.onnx").write_bytes(path)
-                path = folder / "model.onnx"
+        number = next(self._backend.session_numbers)
+        with temporary_folder() as folder, model_file(self._model) as path:
             value = self._ask(
                 "prepare",
+                session=number,
                 model=str(path.resolve()),
                 threads=self.threads,
                 optimise=self._optimise,
@@ -254,13 +237,13 @@ class IsolatedSession:
             )
         if self._release is not None:
             self._release()
-        self._number, self.provider = value["session"], value["provider"]
-        self._shapes, self._failures, self._bound = shapes, self._backend.failures, None
-        self._release = weakref.finalize(self, self._backend.release, self._number, self._failures)
+        self._number, self.provider = number, value["provider"]
+        self._shapes, self._failures, self._bound = shapes, self._backend.worker.failures, None
+        self._release = weakref.finalize(self, self._backend.released.append, number)
 
     def _bind(self, feeds: Feeds) -> None:
         """Send ``feeds`` to the worker, and before that the model, if it does not have them."""
-        known = self._number is not None and self._failures == self._backend.failures
+        known = self._number is not None and self._failures == self._backend.worker.failures
         if known and self._bound is feeds:
             return
         shapes = {spec.name: _shape(feeds, spec.name) for spec in self.inputs}

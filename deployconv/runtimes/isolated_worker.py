@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ import numpy as np
 from deployconv.runtimes.array_files import read_array, write_array
 from deployconv.runtimes.base import Array
 from deployconv.runtimes.isolated import Executor, OpenModel
+from deployconv.runtimes.worker_events import Request
 from deployconv.runtimes.worker_main import Action, Answers, NotAvailable, Send, serve
-from deployconv.runtimes.worker_process import Request
 
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
@@ -44,7 +43,6 @@ class IsolatedAnswers(Answers):
         super().__init__(send)
         self._module = module
         self._sessions: dict[int, _Loaded] = {}
-        self._next = count()
 
     def actions(self) -> Mapping[str, Action]:
         """Every action by the name that requests give."""
@@ -64,7 +62,7 @@ class IsolatedAnswers(Answers):
             raise NotAvailable(f"cannot be imported ({error})") from error
 
     def _prepare(self, request: Request) -> dict[str, Any]:
-        """Load a model; the value names the session in later requests."""
+        """Load a model as the session that the request names."""
         for number in request["released"]:
             self._sessions.pop(number, None)
         open_model: OpenModel = importlib.import_module(self._module).open_model
@@ -78,9 +76,8 @@ class IsolatedAnswers(Answers):
                 outputs=list(request["outputs"]),
                 folder=Path(request["folder"]),
             )
-        number = next(self._next)
-        self._sessions[number] = _Loaded(executor, request["outputs"])
-        return {"session": number, "provider": executor.provider}
+        self._sessions[request["session"]] = _Loaded(executor, request["outputs"])
+        return {"provider": executor.provider}
 
     def _bind(self, request: Request) -> dict[str, Any]:
         loaded = self._sessions[request["session"]]

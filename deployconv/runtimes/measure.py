@@ -23,9 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
+from deployconv.errors import UsageError
 from deployconv.options import DEFAULT_RUNTIME
 from deployconv.runtimes.base import Feeds, Session
 from deployconv.runtimes.registry import get_backend
+from deployconv.runtimes.worker_process import python_environment, python_module
 from deployconv.temporary import temporary_folder
 
 _SECONDS = 2.0
@@ -127,6 +129,16 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def chosen_threads(threads: int | None) -> int:
+    """Return how many threads to use: as many as were asked for, else one per usable processor.
+
+    Raises UsageError if ``threads`` is not positive.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads {threads}: give at least 1")
+    return threads or usable_cpus()
+
+
 def describe_machine() -> str:
     """Name the processor and count the usable ones, e.g. ``AMD EPYC 7763, 2 CPUs``."""
     name = _processor_name(_CPUINFO) or platform.processor() or platform.machine()
@@ -196,9 +208,8 @@ def peak_memory(
         arrays = {f"feed{number}": array for number, array in enumerate(feeds.values())}
         np.savez(path, names=np.array(list(feeds), np.str_), **arrays)  # type: ignore[arg-type]
         arguments = [runtime, str(model), str(path), str(threads)]
-        command = [sys.executable, "-m", __name__, *arguments]
-        # The new process imports from the same folders as this one.
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = python_module("deployconv.runtimes.measure", *arguments)
+        env = python_environment()
         try:
             done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=timeout)
         except (OSError, subprocess.TimeoutExpired):

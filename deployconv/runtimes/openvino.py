@@ -21,9 +21,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from deployconv.errors import BackendUnavailable, UsageError
+from deployconv.errors import BackendUnavailable
 from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec, label_of
-from deployconv.runtimes.measure import usable_cpus
+from deployconv.runtimes.measure import chosen_threads
 from deployconv.runtimes.shapes import input_specs, output_specs, read_structure
 
 _TELEMETRY = "openvino_telemetry"
@@ -75,11 +75,9 @@ class OpenVinoBackend:
             BackendUnavailable: OpenVINO cannot run the model.
             UsageError: ``threads`` is not positive.
         """
-        if threads is not None and threads < 1:
-            raise UsageError(f"--threads {threads}: give at least 1")
         settings = {
             "INFERENCE_PRECISION_HINT": _PRECISION,
-            "INFERENCE_NUM_THREADS": threads or usable_cpus(),
+            "INFERENCE_NUM_THREADS": chosen_threads(threads),
             "NUM_STREAMS": 1,
         }
         label = label_of(model)

@@ -24,7 +24,7 @@ import onnxruntime as ort
 from deployconv.errors import BackendUnavailable, DeployconvError, ModelError, UsageError
 from deployconv.graph.tensors import open_sizes
 from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec, label_of
-from deployconv.runtimes.measure import usable_cpus
+from deployconv.runtimes.measure import chosen_threads
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
@@ -88,8 +88,7 @@ class OrtBackend:
             BackendUnavailable: the provider is missing, was replaced, or lacks an operator.
             UsageError: ``threads`` is not positive.
         """
-        if threads is not None and threads < 1:
-            raise UsageError(f"--threads {threads}: give at least 1")
+        threads = chosen_threads(threads)
         providers = _PROVIDERS[self.name]
         wanted = providers[0][0]
         if wanted not in ort.get_available_providers():
@@ -97,7 +96,6 @@ class OrtBackend:
                 f"backend {self.name!r}: this build of {self.runtime} has no {wanted}: "
                 "pip install 'deployconv[gpu]' in place of 'deployconv[cpu]'"
             )
-        threads = threads or usable_cpus()
         label = label_of(model)
         try:
             session = ort.InferenceSession(

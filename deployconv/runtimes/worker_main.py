@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from deployconv.results import StageName, StageResult
-from deployconv.runtimes.worker_process import Done, Event, Request, Stage, Unavailable, encode
+from deployconv.runtimes.worker_events import Done, Event, Request, Stage, Unavailable, encode
 
 Send = Callable[[Event], None]
 Action = Callable[[Request], dict[str, Any]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .audio import HifiganVocoder
 from .generative import (
     ConvUpsampler,
@@ -24,7 +26,7 @@ from .segmentation import (
 )
 from .superresolution import Espcn, Fsrcnn, SubPixel, ZeroInsertion
 
-CATALOGUE: tuple[Sample, ...] = (
+_FLOAT: tuple[Sample, ...] = (
     Sample(
         name="dcgan_generator",
         description="image generator; a BatchNorm and a Relu follow each ConvTranspose",
@@ -38,21 +40,6 @@ CATALOGUE: tuple[Sample, ...] = (
         ),
         exporter="legacy",
         opset=17,
-    ),
-    Sample(
-        name="dcgan_fp16",
-        description="the same generator in float16; BatchNorm folded by the exporter",
-        source="Radford et al. 2015, DCGAN",
-        build=DcganGenerator,
-        inputs=(Input("latent", (1, 32, 1, 1), "float16"),),
-        output="image",
-        layers=(
-            Layer("conv_transpose", (4, 4), (1, 1)),
-            Layer("conv_transpose", (4, 4), (2, 2), count=3),
-        ),
-        exporter="dynamo",
-        opset=18,
-        dtype="float16",
     ),
     Sample(
         name="dynamic_upsampler",
@@ -251,71 +238,59 @@ CATALOGUE: tuple[Sample, ...] = (
         exporter="legacy",
         opset=17,
     ),
-    Sample(
-        name="upsampler_int8",
-        description="Conv, ConvTranspose k4 s2, Conv: the upsampling layer between integer Convs",
-        source="none; the smallest decoder",
-        build=ConvUpsampler,
-        inputs=(Input("features", (1, 64, 16, 16)),),
-        output="y",
-        layers=(Layer("conv_transpose", (4, 4), (2, 2)),),
+)
+"""The samples in float32, of which others are made; the generator comes first."""
+
+_NAMED = {sample.name: sample for sample in _FLOAT}
+
+_UPSAMPLER = Sample(
+    name="upsampler_int8",
+    description="Conv, ConvTranspose k4 s2, Conv: the upsampling layer between integer Convs",
+    source="none; the smallest decoder",
+    build=ConvUpsampler,
+    inputs=(Input("features", (1, 64, 16, 16)),),
+    output="y",
+    layers=(Layer("conv_transpose", (4, 4), (2, 2)),),
+    exporter="dynamo",
+    opset=18,
+    quantized="int8",
+)
+
+CATALOGUE: tuple[Sample, ...] = (
+    _NAMED["dcgan_generator"],
+    replace(
+        _NAMED["dcgan_generator"],
+        name="dcgan_fp16",
+        description="the same generator in float16; BatchNorm folded by the exporter",
+        inputs=(Input("latent", (1, 32, 1, 1), "float16"),),
         exporter="dynamo",
         opset=18,
-        quantized="int8",
+        dtype="float16",
     ),
-    Sample(
+    *_FLOAT[1:],
+    _UPSAMPLER,
+    replace(
+        _UPSAMPLER,
         name="upsampler_symmetric_int8",
         description="the same as TensorRT wants it: no zero points, biases in float",
-        source="none; the smallest decoder",
-        build=ConvUpsampler,
-        inputs=(Input("features", (1, 64, 16, 16)),),
-        output="y",
-        layers=(Layer("conv_transpose", (4, 4), (2, 2)),),
-        exporter="dynamo",
-        opset=18,
         quantized="symmetric",
     ),
-    Sample(
+    replace(
+        _NAMED["dcgan_generator"],
         name="dcgan_int8",
         description="the image generator: four ConvTransposes in a row, the last to 3 channels",
-        source="Radford et al. 2015, DCGAN",
-        build=DcganGenerator,
-        inputs=(Input("latent", (1, 32, 1, 1)),),
-        output="image",
-        layers=(
-            Layer("conv_transpose", (4, 4), (1, 1)),
-            Layer("conv_transpose", (4, 4), (2, 2), count=3),
-        ),
-        exporter="legacy",
-        opset=17,
         quantized="int8",
     ),
-    Sample(
+    replace(
+        _NAMED["unet_decoder"],
         name="unet_decoder_int8",
         description="the segmentation decoder; Concat between the ConvTranspose and the Conv",
-        source="Ronneberger et al. 2015, U-Net",
-        build=UnetDecoder,
-        inputs=(
-            Input("bottom", (1, 64, 8, 8)),
-            Input("skip_2x", (1, 32, 16, 16)),
-            Input("skip_4x", (1, 16, 32, 32)),
-        ),
-        output="classes",
-        layers=(Layer("conv_transpose", (2, 2), (2, 2), count=2),),
-        exporter="dynamo",
-        opset=18,
         quantized="uint8",
     ),
-    Sample(
+    replace(
+        _NAMED["espcn_x3"],
         name="espcn_x3_int8",
         description="super-resolution by pixel shuffle; its Convs are integer Convs already",
-        source="Shi et al. 2016, ESPCN",
-        build=Espcn,
-        inputs=(Input("luminance", (1, 1, 24, 32)),),
-        output="y",
-        layers=(Layer("pixel_shuffle", (3, 3), (3, 3)),),
-        exporter="dynamo",
-        opset=18,
         quantized="uint8",
     ),
     Sample(

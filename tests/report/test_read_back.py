@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from deployconv.errors import UsageError
 from deployconv.report import document
-from deployconv.report.read_back import read_batch
+from deployconv.report.read_back import SavedTiming, read_batch, read_timing
 from deployconv.results import BatchReport, Compilation, ModelRun
 from tests.report import samples
 
@@ -78,3 +78,61 @@ def test_other_files_are_one_line(content: Any, words: str, tmp_path: Path) -> N
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         read_batch(tmp_path / "none.json", "--resume")
+
+
+ONE = replace(samples.LATENCY, after_ms=None, ratio=None)
+
+
+@pytest.mark.parametrize(
+    ("latencies", "models"),
+    [
+        ((samples.LATENCY,), ("a.onnx", "b.onnx")),
+        ((ONE, ONE), ("a.onnx",)),
+        ((samples.PROFILED, samples.LATENCY), ("a.onnx", "b.onnx")),
+    ],
+)
+def test_a_timing_comes_back(
+    tmp_path: Path, latencies: tuple[Any, ...], models: tuple[str, ...]
+) -> None:
+    path = tmp_path / "timing.json"
+    path.write_text(document.dumps(document.of_timing(latencies, models)))
+    assert read_timing(path) == SavedTiming(models, latencies)
+
+
+def test_a_file_of_a_version_without_profiles_is_read(tmp_path: Path) -> None:
+    content = document.of_timing([samples.LATENCY], ["a", "b"])
+    for latency in content["latency"]:
+        del latency["profiles"], latency["cuda_graph"]
+    path = tmp_path / "timing.json"
+    path.write_text(json.dumps(content))
+    assert read_timing(path).latencies == (samples.LATENCY,)
+
+
+def timing(**changed: Any) -> dict[str, Any]:
+    return {**document.of_timing([samples.LATENCY], ["a", "b"]), **changed}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (json.dumps(document.of_batch(samples.CHECK_REPORT)), "holds no timing"),
+        (json.dumps(timing(models=["a"])), "do not fit together"),
+        (json.dumps(timing(latency=[{"backend": "ort"}])), "holds no timing"),
+        (json.dumps(timing(latency=[{**asdict(samples.LATENCY), "runs": "30"}])), "'30' is no int"),
+        (json.dumps(timing(conditions=[])), "holds no timing"),
+        (
+            document.dumps(
+                document.of_timing(
+                    [replace(samples.PROFILED, profiles=(samples.PROFILE,))], ["a", "b"]
+                )
+            ),
+            "do not fit together",
+        ),
+    ],
+)
+def test_what_is_no_timing_is_one_line(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "timing.json"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=message) as caught:
+        read_timing(path)
+    assert "\n" not in str(caught.value)

@@ -150,7 +150,7 @@ def test_the_next_model_gets_a_new_worker(model: Path, monkeypatch: pytest.Monke
     fake = backend()
     session, given = fake.prepare(model), feeds(1, 2, 5, 6)
     session.run(given)
-    worker: Any = fake._worker
+    worker: Any = fake.worker._worker
     worker._process.kill()
     with pytest.raises(BackendUnavailable, match="killed by SIGKILL"):
         session.run(given)
@@ -164,7 +164,7 @@ def test_an_interrupted_request_does_not_answer_the_next(
     fake = backend()
     session, given = fake.prepare(model), feeds(1, 2, 5, 6)
     session.run(given)
-    worker: Any = fake._worker
+    worker: Any = fake.worker._worker
 
     def interrupted(deadline: float) -> None:
         raise KeyboardInterrupt

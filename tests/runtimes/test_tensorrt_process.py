@@ -12,9 +12,10 @@ import pytest
 from deployconv.errors import BackendUnavailable
 from deployconv.results import StageResult
 from deployconv.runtimes.tensorrt import compile as compiling
-from deployconv.runtimes.tensorrt import installation
+from deployconv.runtimes.tensorrt import installation, process
 from deployconv.runtimes.tensorrt.binding import BuildSettings
-from deployconv.runtimes.worker_process import Done, Limits, Stage, Worker, encode
+from deployconv.runtimes.worker_events import Done, Stage, encode
+from deployconv.runtimes.worker_process import Limits
 
 pytestmark = pytest.mark.skipif(
     platform.system() != "Linux", reason="the worker's memory is watched through /proc"
@@ -37,9 +38,7 @@ def program(code: str) -> tuple[str, ...]:
 
 
 def compile_with(code: str, monkeypatch: pytest.MonkeyPatch, **limits: Any) -> Any:
-    monkeypatch.setattr(
-        compiling, "start_worker", lambda limits: Worker("TensorRT", program(code), limits)
-    )
+    monkeypatch.setattr(process, "python_module", lambda module: program(code))
     return compiling.compile_model(
         Path("model.onnx"),
         "tensorrt-rtx",
@@ -94,25 +93,18 @@ while line:
     say({DONE!r})
     line = sys.stdin.readline()
 """
-    started: list[Worker] = []
-
-    def start(limits: Limits) -> Worker:
-        started.append(Worker("TensorRT", program(answer), limits))
-        return started[-1]
-
-    monkeypatch.setattr(compiling, "start_worker", start)
-    counts, built = [], []
-    with compiling.Workers(Limits(10)) as workers:
+    monkeypatch.setattr(process, "python_module", lambda module: program(answer))
+    failures, built = [], []
+    with process.tensorrt_worker(Limits(10)) as worker:
         for target in ("sm75", "sm80", "sm86", "sm89"):
             settings = BuildSettings(target)
             done = compiling.compile_model(
-                Path("model.onnx"), "tensorrt-rtx", settings, workers=workers
+                Path("model.onnx"), "tensorrt-rtx", settings, worker=worker
             )
-            counts.append(len(started))
+            failures.append(worker.failures)
             built.append(done.engine_bytes)
-    assert counts == [1, 1, 2, 2]
+    assert failures == [0, 1, 1, 1]
     assert built == [7, None, 7, 7]
-    assert not any(Path(f"/proc/{worker._process.pid}").exists() for worker in started)
 
 
 def test_a_crash_while_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,9 +116,7 @@ def test_a_crash_while_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_that_cannot_even_start_makes_the_backend_unavailable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        installation, "start_worker", lambda: Worker("TensorRT", program("os.abort()"), Limits(10))
-    )
+    monkeypatch.setattr(process, "python_module", lambda module: program("os.abort()"))
     monkeypatch.syspath_prepend("a path that nothing was looked for on")
     with pytest.raises(BackendUnavailable, match=r"backend 'tensorrt-rtx': .* SIGABRT.*"):
         installation.find_installation("tensorrt-rtx")

@@ -156,7 +156,7 @@ class TestOnTheStandIn:
         backend = get_backend("tensorrt")
         proto = tiny.unary("Identity", shape=(2,)).SerializeToString()
         session = backend.prepare(proto)
-        worker: Any = backend._worker  # type: ignore[attr-defined]
+        worker: Any = backend._worker._worker  # type: ignore[attr-defined]
         worker._process.kill()
         with pytest.raises(BackendUnavailable, match=r"model in memory: .*SIGKILL"):
             session.run({"x": np.ones(2, np.float32)})
@@ -166,7 +166,7 @@ class TestOnTheStandIn:
     def test_the_worker_goes_with_its_backend(self) -> None:
         backend = get_backend("tensorrt")
         session = backend.prepare(tiny.unary("Identity", shape=(2,)).SerializeToString())
-        process = backend._worker._process  # type: ignore[attr-defined]
+        process = backend._worker._worker._process  # type: ignore[attr-defined]
         assert process.poll() is None
         del backend, session
         gc.collect()

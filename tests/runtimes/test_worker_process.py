@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,13 @@ import pytest
 
 from deployconv.results import StageResult
 from deployconv.runtimes import worker_process
+from deployconv.runtimes.worker_events import Done, Event, Stage, Unavailable, decode, encode
 from deployconv.runtimes.worker_process import (
-    Done,
-    Event,
-    Finished,
     Limits,
     RequirementMissing,
-    Stage,
-    Unavailable,
+    RestartingWorker,
     Worker,
     WorkerFailed,
-    decode,
-    encode,
-    run_program,
 )
 
 pytestmark = pytest.mark.skipif(
@@ -184,6 +179,30 @@ def test_a_worker_ends_when_nobody_listens_any_more() -> None:
     worker.close()
 
 
+def test_a_worker_is_started_when_it_is_asked_and_again_after_a_failure() -> None:
+    answer = f"""
+while line:
+    'crash' in line and os.abort()
+    say({DONE!r})
+    line = sys.stdin.readline()
+"""
+    started: list[Worker] = []
+
+    def start() -> Worker:
+        started.append(Worker("test", program(answer), Limits(10)))
+        return started[-1]
+
+    counts = []
+    with RestartingWorker(start) as worker:
+        assert not started
+        for action in ("first", "second", "crash", "third", "fourth"):
+            with pytest.raises(WorkerFailed) if action == "crash" else nullcontext():
+                worker.ask({"action": action})
+            counts.append((len(started), worker.failures))
+    assert counts == [(1, 0), (1, 0), (1, 1), (2, 1), (2, 1)]
+    assert not any(_runs(one._process.pid) for one in started)
+
+
 def test_messages_call_the_worker_by_its_name() -> None:
     with pytest.raises(WorkerFailed, match=r"^the test worker ended with status 3"):
         ask("sys.exit(3)")
@@ -204,58 +223,6 @@ def test_the_memory_of_what_a_worker_starts_counts() -> None:
     code = f"import subprocess; subprocess.run([sys.executable, '-c', 'import os, time; {child}'])"
     with pytest.raises(WorkerFailed, match=r"used \d+ MiB of memory where 200 MiB are allowed"):
         ask(code, memory=200 << 20)
-
-
-def run(code: str, **limits: Any) -> Finished:
-    command = (sys.executable, "-c", "import os, sys, time\n" + code)
-    return run_program("compiler", command, Limits(**{"seconds": 10.0, **limits}))
-
-
-def test_a_program_is_run_to_its_end(tmp_path: Path) -> None:
-    done = run("print('out'); sys.stderr.write('words'); sys.exit(3)")
-    assert done == Finished(3, "out\n", "words")
-    code = "import os; print(os.getcwd(), os.environ['ONLY'])"
-    done = run_program(
-        "compiler", (sys.executable, "-c", code), folder=tmp_path, environment={"ONLY": "this"}
-    )
-    assert done == Finished(0, f"{tmp_path} this\n", "")
-
-
-def test_a_program_reads_no_input() -> None:
-    assert run("print(repr(sys.stdin.read()))").stdout == "''\n"
-
-
-def test_only_the_end_of_much_output_is_kept() -> None:
-    done = run("print('noise ' * 1_000_000 + 'end')")
-    assert done.stdout.endswith("end\n")
-    assert len(done.stdout) < 20_000
-
-
-@pytest.mark.parametrize(
-    ("code", "limits", "reason"),
-    [
-        ("os.abort()", {}, "compiler was killed by SIGABRT"),
-        ("time.sleep(60)", {"seconds": 0.3}, "compiler did not finish within 0.3 s"),
-        ("os.close(1); os.close(2); time.sleep(60)", {"seconds": 0.3}, "did not finish within"),
-        ("while True: print('noise ' * 1000)", {"output": 1 << 20}, "wrote more than 1 MiB"),
-        ("hold = bytearray(os.urandom(1 << 20) * 400); time.sleep(60)", {"memory": 200 << 20},
-         "MiB of memory where 200 MiB are allowed"),
-    ],
-)  # fmt: skip
-def test_a_program_that_misbehaves_is_stopped(
-    code: str, limits: dict[str, Any], reason: str
-) -> None:
-    with pytest.raises(WorkerFailed, match=reason):
-        run(code, **limits)
-
-
-def test_what_a_program_leaves_running_ends_with_it() -> None:
-    code = "child = os.fork()\nif child: print(child)\nelse: time.sleep(60)"
-    number = int(run(code).stdout)
-    deadline = time.monotonic() + 5
-    while _runs(number) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not _runs(number)
 
 
 def _runs(pid: int) -> bool:

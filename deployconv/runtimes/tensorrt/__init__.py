@@ -5,7 +5,7 @@
 | `installation` | deployconv | which library is installed, and what it can do on this machine |
 | `compile` | deployconv | compiles a model for targets and reports every stage |
 | `session` | deployconv | the backends `tensorrt` and `tensorrt-rtx` |
-| `process` | deployconv | starts the worker, a `worker_process.Worker`; the stages |
+| `process` | deployconv | the worker, a `worker_process.RestartingWorker`; the stages |
 | `worker` | worker | takes requests and answers them |
 | `binding` | worker | the adapter: parse, build, deserialize, the build log, the caches |
 | `execution` | worker | runs, times and profiles an engine |

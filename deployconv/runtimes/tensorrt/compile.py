@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,18 +31,17 @@ from deployconv.results import (
     StageResult,
     TargetBuild,
 )
-from deployconv.runtimes.base import ModelSource
+from deployconv.runtimes.base import ModelSource, model_file
 from deployconv.runtimes.registry import get_runtime
 from deployconv.runtimes.shapes import input_specs, profile_of, shape_ranges
 from deployconv.runtimes.tensorrt.binding import BuildSettings
 from deployconv.runtimes.tensorrt.installation import cache_folder, find_installation, remedy
-from deployconv.runtimes.tensorrt.process import STAGES, start_worker
+from deployconv.runtimes.tensorrt.process import STAGES, tensorrt_worker
 from deployconv.runtimes.worker_process import (
     DEFAULT_LIMITS,
     Limits,
-    Request,
     RequirementMissing,
-    Worker,
+    RestartingWorker,
     WorkerFailed,
 )
 from deployconv.temporary import temporary_folder
@@ -79,12 +78,12 @@ def build_engines(
     _check_engine_files([file for file in files.values() if file is not None], loaded, force)
     checked = StageResult("check", "ok", time.perf_counter() - start)
     builds = []
-    with model_file(source) as model, Workers() as workers:
+    with model_file(source) as model, tensorrt_worker() as worker:
         for target in asked:
             cache = cache_folder() if target is None else None
             settings = BuildSettings(target, fp16, profile=profile_of(ranges), cache=cache)
             builds.append(
-                _build(model, installation.backend, settings, files[target], checked, workers)
+                _build(model, installation.backend, settings, files[target], checked, worker)
             )
     notes = "; ".join(filter(None, (note, _narrowed(loaded))))
     return BuildReport(loaded.info, installation.runtime, ranges, tuple(builds), notes or None)
@@ -104,11 +103,11 @@ def _build(
     settings: BuildSettings,
     file: Path | None,
     checked: StageResult,
-    workers: Workers,
+    worker: RestartingWorker,
 ) -> TargetBuild:
     """Compile for one target; the engine is written to ``file`` completely or not at all."""
     if file is None:
-        return compile_model(model, backend, settings, checked=checked, workers=workers)
+        return compile_model(model, backend, settings, checked=checked, worker=worker)
     with ExitStack() as stack:
         try:
             # In the same folder, so that a rename puts the whole file in place.
@@ -116,9 +115,7 @@ def _build(
         except OSError as error:
             raise UsageError(f"--engine {file}: cannot be written ({error.strerror})") from error
         whole = folder / file.name
-        done = compile_model(
-            model, backend, settings, engine=whole, checked=checked, workers=workers
-        )
+        done = compile_model(model, backend, settings, engine=whole, checked=checked, worker=worker)
         if not done.builds:
             return done
         written = OutputFile(str(file), hashlib.sha256(whole.read_bytes()).hexdigest())
@@ -147,38 +144,6 @@ def _check_engine_files(files: Sequence[Path], loaded: LoadedModel, force: bool)
             raise UsageError(f"--engine {file}: exists: pass --force to replace it")
 
 
-class Workers:
-    """One worker for several models, as its start takes longer than a small model.
-
-    After one that failed, the next model gets a new worker.
-    """
-
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._limits = limits
-        self._worker: Worker | None = None
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def ask(self, request: Request, on_stage: Callable[[StageResult], None]) -> dict[str, Any]:
-        """As `Worker.ask`."""
-        if self._worker is None:
-            self._worker = start_worker(self._limits)
-        try:
-            return self._worker.ask(request, on_stage)
-        except WorkerFailed:
-            self._close()
-            raise
-
-    def _close(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
-
-
 def compile_model(
     model: Path,
     backend: str,
@@ -187,7 +152,7 @@ def compile_model(
     engine: Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
     checked: StageResult | None = None,
-    workers: Workers | None = None,
+    worker: RestartingWorker | None = None,
 ) -> TargetBuild:
     """Compile the model at ``model`` in another process.
 
@@ -199,7 +164,8 @@ def compile_model(
         engine: where to write the engine; nothing is written if the build fails.
         limits: what a worker of its own may use.
         checked: the stage ``check``, if the caller has timed it.
-        workers: what compiles it, together with other models; None for a worker of its own.
+        worker: what compiles it, together with other models, as its start takes longer than a
+            small model; None for a worker of its own.
 
     Raises BackendUnavailable if the library or the GPU to build for is missing.
     """
@@ -214,7 +180,7 @@ def compile_model(
     value: dict[str, Any] = {}
     start = time.perf_counter()
     try:
-        with nullcontext(workers) if workers else Workers(limits) as asked:
+        with nullcontext(worker) if worker else tensorrt_worker(limits) as asked:
             value = asked.ask(request, stages.append)
     except RequirementMissing as missing:
         raise BackendUnavailable(f"{missing}: {remedy(backend)}") from missing
@@ -223,18 +189,6 @@ def compile_model(
         seconds = time.perf_counter() - start
         stages.append(StageResult(under_way, "failed", seconds, str(failure)))
     return _target_build(settings.target, tuple(_complete(stages)), value)
-
-
-@contextmanager
-def model_file(source: ModelSource) -> Iterator[Path]:
-    """Provide ``source`` as a file that exists while the body runs."""
-    if isinstance(source, Path):
-        yield source
-        return
-    with temporary_folder() as folder:
-        path = folder / "model.onnx"
-        path.write_bytes(source)
-        yield path
 
 
 def _complete(stages: Sequence[StageResult]) -> Iterator[StageResult]:

@@ -10,7 +10,7 @@ from functools import cache
 
 from deployconv.errors import BackendUnavailable, UsageError
 from deployconv.runtimes.registry import get_runtime, names_with
-from deployconv.runtimes.tensorrt.process import start_worker
+from deployconv.runtimes.tensorrt.process import tensorrt_worker
 from deployconv.runtimes.worker_process import RequirementMissing, WorkerFailed
 
 _COMPILERS = tuple(reversed(names_with("compiles")))
@@ -113,7 +113,7 @@ def remedy(backend: str) -> str:
 def _installation(backend: str, path: tuple[str, ...]) -> Installation:
     """Ask a library what it can do, once for each ``path``, the folders of imported libraries."""
     try:
-        with start_worker() as worker:
+        with tensorrt_worker() as worker:
             found = worker.ask({"action": "describe", "library": get_runtime(backend).package})
     except (WorkerFailed, RequirementMissing) as failure:
         raise BackendUnavailable(str(failure)) from failure

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from deployconv.results import StageName
-from deployconv.runtimes.worker_process import DEFAULT_LIMITS, Limits, Worker, python_module
+from deployconv.runtimes.worker_process import (
+    DEFAULT_LIMITS,
+    Limits,
+    RestartingWorker,
+    Worker,
+    python_module,
+)
 
 STAGES: tuple[StageName, ...] = ("check", "parse", "build", "deserialize", "run", "profile")
 
 
-def start_worker(limits: Limits = DEFAULT_LIMITS) -> Worker:
-    """Start a process that answers the requests of `worker.TensorRtAnswers`."""
-    return Worker("TensorRT", python_module("deployconv.runtimes.tensorrt.worker"), limits)
+def tensorrt_worker(limits: Limits = DEFAULT_LIMITS) -> RestartingWorker:
+    """Return a worker that answers the requests of `worker.TensorRtAnswers`."""
+    command = python_module("deployconv.runtimes.tensorrt.worker")
+    return RestartingWorker(partial(Worker, "TensorRT", command, limits))

@@ -8,16 +8,21 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
-import ml_dtypes
-import numpy as np
 import onnx
 
 from deployconv.errors import BackendUnavailable, UsageError
 from deployconv.results import LayerTime, StageResult
-from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec, label_of
+from deployconv.runtimes.array_files import read_array, write_array
+from deployconv.runtimes.base import (
+    Array,
+    Feeds,
+    ModelSource,
+    TensorSpec,
+    label_of,
+    model_file,
+)
 from deployconv.runtimes.registry import get_runtime
 from deployconv.runtimes.shapes import (
     input_specs,
@@ -27,23 +32,14 @@ from deployconv.runtimes.shapes import (
     shape_ranges,
 )
 from deployconv.runtimes.tensorrt.binding import BuildSettings
-from deployconv.runtimes.tensorrt.compile import (
-    compile_model,
-    model_file,
-    refuse_what_tensorrt_overlooks,
-)
+from deployconv.runtimes.tensorrt.compile import compile_model, refuse_what_tensorrt_overlooks
 from deployconv.runtimes.tensorrt.installation import cache_folder, find_installation
-from deployconv.runtimes.tensorrt.process import start_worker
-from deployconv.runtimes.worker_process import (
-    Request,
-    RequirementMissing,
-    Worker,
-    WorkerFailed,
-)
+from deployconv.runtimes.tensorrt.process import tensorrt_worker
+from deployconv.runtimes.worker_events import Request
+from deployconv.runtimes.worker_process import RequirementMissing, WorkerFailed
 from deployconv.temporary import temporary_folder
 
 _PREFERRED_TARGET = "sm89"
-_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 def load(name: str) -> TensorRtBackend:
@@ -61,7 +57,8 @@ class TensorRtBackend:
         self.name = name
         self._installation = find_installation(name)
         self.runtime = self._installation.runtime
-        self._worker: Worker | None = None
+        self._worker = tensorrt_worker()
+        weakref.finalize(self, self._worker.close)
 
     def prepare(
         self, model: ModelSource, *, threads: int | None = None, optimise: bool = True
@@ -92,9 +89,6 @@ class TensorRtBackend:
 
         Raises BackendUnavailable if a stage fails or no answer comes.
         """
-        if self._worker is None:
-            self._worker = start_worker()
-            weakref.finalize(self, self._worker.close)
         stages: list[StageResult] = []
         library = get_runtime(self.name).package
         try:
@@ -102,8 +96,6 @@ class TensorRtBackend:
         except RequirementMissing as missing:
             raise BackendUnavailable(f"backend '{self.name}': {missing}") from missing
         except WorkerFailed as failure:
-            self._worker.close()
-            self._worker = None
             raise BackendUnavailable(f"backend '{self.name}': {label}: {failure}") from failure
         for stage in stages:
             if stage.status != "ok":
@@ -173,7 +165,7 @@ class TensorRtSession:
         self._bind(feeds)
         with temporary_folder() as folder:
             value = self._ask("run", folder=str(folder))
-            return {one["name"]: _array(one) for one in value["outputs"]}
+            return {one["name"]: read_array(one) for one in value["outputs"]}
 
     def timed_run(self, feeds: Feeds) -> float:
         """Milliseconds of one run on the GPU, inputs and outputs left there."""
@@ -208,20 +200,8 @@ class TensorRtSession:
             self._build(wanted)
         with temporary_folder() as folder:
             inputs = [
-                _written(folder / f"input_{number}", name, array)
+                write_array(folder / f"input_{number}", name, array)
                 for number, (name, array) in enumerate(feeds.items())
             ]
             self._ask("bind", inputs=inputs)
         self._bound = feeds
-
-
-def _written(file: Path, name: str, array: Array) -> dict[str, Any]:
-    array = np.asarray(array, order="C")
-    file.write_bytes(array.tobytes())
-    return {"name": name, "dtype": array.dtype.name, "shape": array.shape, "file": str(file)}
-
-
-def _array(one: dict[str, Any]) -> Array:
-    dtype = _BFLOAT16 if one["dtype"] == "bfloat16" else np.dtype(one["dtype"])
-    values = np.frombuffer(Path(one["file"]).read_bytes(), dtype)
-    return values.reshape(one["shape"]).copy()

@@ -21,8 +21,8 @@ from deployconv.runtimes.tensorrt.device import (
     open_device,
 )
 from deployconv.runtimes.tensorrt.execution import Execution, Tensor
+from deployconv.runtimes.worker_events import Request
 from deployconv.runtimes.worker_main import Action, Answers, Send, StageFailed, serve
-from deployconv.runtimes.worker_process import Request
 
 
 class TensorRtAnswers(Answers):

@@ -6,16 +6,23 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from deployconv.runtimes.base import Array, Feeds
 from deployconv.runtimes.toolchains.catalogue import Toolchain
-from deployconv.runtimes.worker_process import Limits, RequirementMissing, Worker, WorkerFailed
+from deployconv.runtimes.worker_process import (
+    Limits,
+    RequirementMissing,
+    RestartingWorker,
+    Worker,
+    WorkerFailed,
+)
 from deployconv.temporary import temporary_folder
 
 _PROGRAM = Path(__file__).parent / "program.py"
@@ -69,28 +76,25 @@ class ToolchainProcess:
         platform: str = "",
         threads: int = 1,
     ) -> None:
-        self._toolchain = toolchain
-        self._python = python
-        self._limits = limits
+        # Isolated: neither this process's packages nor the folder of the program are imported.
+        command = (str(python), "-I", str(_PROGRAM), str(toolchain.program))
+        environment = _environment(python, threads)
+        self._worker = RestartingWorker(
+            partial(Worker, toolchain.name, command, limits, environment)
+        )
         self._platform = platform
         self._threads = threads
-        self._worker: Worker | None = None
-        self._folder = temporary_folder()
+        self._resources = ExitStack()
         self._place = Path()
         self._number = 0
 
     def __enter__(self) -> ToolchainProcess:
-        self._place = self._folder.__enter__()
+        self._place = self._resources.enter_context(temporary_folder())
+        self._resources.enter_context(self._worker)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop()
-        self._folder.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._resources.__exit__(*error)
 
     def version(self) -> str:
         """The library and its version. Raises Refusal if it cannot be loaded."""
@@ -143,33 +147,22 @@ class ToolchainProcess:
         return list(self._ask({"action": "time", "runs": runs}, "run")["milliseconds"])
 
     def _ask(self, request: dict[str, Any], stage: str) -> dict[str, Any]:
-        if self._worker is None:
-            # Isolated: neither this process's packages nor the folder of the program are imported.
-            command = (str(self._python), "-I", str(_PROGRAM), str(self._toolchain.program))
-            self._worker = Worker(
-                self._toolchain.name, command, self._limits, environment=self._environment()
-            )
         try:
             answer = self._worker.ask(request)
         except RequirementMissing as error:
             raise Refusal(str(error), stage) from error
         except WorkerFailed as error:
-            self._stop()
             raise Refusal(str(error), stage, crashed=True) from error
         if "refused" in answer:
             raise Refusal(answer["refused"], stage)
         return answer
 
-    def _environment(self) -> dict[str, str]:
-        """The variables of its process: its own programs first, no other Python's packages."""
-        kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        programs = os.pathsep.join((str(self._python.parent), kept.get("PATH", os.defpath)))
-        return {**kept, "PATH": programs, "OMP_NUM_THREADS": str(self._threads)}
 
-    def _stop(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+def _environment(python: Path, threads: int) -> dict[str, str]:
+    """The variables of the process: programs beside ``python`` first, no other one's packages."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    programs = os.pathsep.join((str(python.parent), kept.get("PATH", os.defpath)))
+    return {**kept, "PATH": programs, "OMP_NUM_THREADS": str(threads)}
 
 
 def _digest(model: bytes | Path) -> str:
