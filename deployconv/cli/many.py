@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from deployconv.cli.parameters import arguments, model_from
 from deployconv.cli.terminal import counted_progress, diagnose, warn
 from deployconv.errors import Interrupted, UsageError
-from deployconv.options import Command, JobOptions
+from deployconv.flags import Command
+from deployconv.options import JobOptions
 
 if TYPE_CHECKING:
     from deployconv.results import BatchReport

@@ -19,12 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deployconv.errors import UsageError
-from deployconv.options import (
-    DEFAULT_BENCH_SECONDS,
-    DEFAULT_RUNTIME,
-    Capability,
-    FeedOptions,
-)
+from deployconv.flags import Capability
+from deployconv.options import DEFAULT_BENCH_SECONDS, DEFAULT_RUNTIME, FeedOptions
 from deployconv.proof.inputs import common_inputs, make_feeds
 from deployconv.proof.memory import require_memory
 from deployconv.results import Latency, LayerTime, Profile, Quantiles, SiteTime
