@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "deployconv"
 ORDER = (
     ("results", "_version"),
     ("errors", "temporary", "restrictions"),
+    ("flags",),
     ("options",),
     ("polyphase",),
     ("resampling",),
@@ -36,7 +37,16 @@ ORDER = (
 
 ALLOWED = {
     "report": {"_version", "errors", "options", "results", "temporary"},
-    "runtimes": {"_version", "errors", "options", "results", "temporary", "polyphase", "graph"},
+    "runtimes": {
+        "_version",
+        "errors",
+        "flags",
+        "options",
+        "results",
+        "temporary",
+        "polyphase",
+        "graph",
+    },
 }
 """Folders that may import less than what stands before them."""
 

@@ -14,7 +14,8 @@ from deployconv.api.many import BATCH_OPTIONS, run_in_pool
 from deployconv.api.pages import check_report, write_report
 from deployconv.api.requests import backend_of, request_of
 from deployconv.errors import DeployconvError, UsageError
-from deployconv.options import CheckCommand, RewriteCommand, Shapes, options_of
+from deployconv.flags import options_of
+from deployconv.options import CheckCommand, RewriteCommand, Shapes
 from deployconv.results import BatchReport, ModelRun, Rewriting
 from deployconv.runtimes import get_backend
 

@@ -16,7 +16,8 @@ from deployconv.api.pages import check_report, write_report
 from deployconv.api.requests import backend_of
 from deployconv.api.rewriting import rewrite
 from deployconv.errors import UsageError
-from deployconv.options import DEFAULT_RUNTIME, BatchOptions, RewriteCommand, options_of, path_of
+from deployconv.flags import options_of
+from deployconv.options import DEFAULT_RUNTIME, BatchOptions, RewriteCommand, path_of
 from deployconv.results import BatchReport, BuildReport, Inspection, ModelRun, Rewriting
 from deployconv.runtimes import get_backend
 

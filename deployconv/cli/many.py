@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from deployconv.cli.parameters import arguments, model_from
 from deployconv.cli.terminal import counted_progress, diagnose, warn
 from deployconv.errors import Interrupted, UsageError
-from deployconv.options import Command, JobOptions
+from deployconv.flags import Command
+from deployconv.options import JobOptions
 
 if TYPE_CHECKING:
     from deployconv.results import BatchReport
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 def one_model(paths: Sequence[str], many: JobOptions) -> Path | None:
     """The only model that a command is about; None if it is about several.
 
-    Raises:
-        UsageError: one model was named with an option that is for several.
+    Options that are for several models make it a command about several, even if they name one.
     """
     from deployconv.batch.sources import names_one_model
 
@@ -56,14 +56,13 @@ def run_many(
     many: JobOptions,
     *,
     json: bool,
-    **changed: Any,
 ) -> int:
     """Run a command on every model, show the report, and return the exit status."""
     if "-" in paths:
         raise UsageError("-: standard input is one model: name no other")
     from deployconv import api
 
-    given = {**arguments(options), **arguments(many), **changed}
+    given = {**arguments(options), **arguments(many)}
     try:
         with counted_progress() as shown:
             report = api.run_all(command, paths, **given, on_progress=shown)

@@ -11,16 +11,8 @@ from typing import Any, TypeVar, get_args
 import click
 
 from deployconv.errors import UsageError
-from deployconv.options import (
-    Command,
-    Flag,
-    Option,
-    ShapeRanges,
-    Shapes,
-    choices_of,
-    options_of,
-    path_of,
-)
+from deployconv.flags import Command, Flag, Option, choices_of, options_of
+from deployconv.options import ShapeRanges, Shapes, path_of
 from deployconv.runtimes import names_with
 
 R = TypeVar("R")

@@ -20,7 +20,8 @@ from deployconv.match.attributes import is_standard
 from deployconv.match.axis_map import fit_axes
 from deployconv.match.image_axes import AS_THEY_ARE
 from deployconv.match.index_map import Upsampling
-from deployconv.match.movement import Movement, movements
+from deployconv.match.movement import Movement
+from deployconv.match.movement_search import movements
 
 _FACTORS = range(2, 9)
 """Upsampling factors that are tried."""

@@ -38,7 +38,7 @@ from deployconv.match.attributes import (
 from deployconv.match.axis_map import AxisMap, ConcatInput
 from deployconv.match.concat_site import ConcatSite
 from deployconv.match.index_map import Upsampling
-from deployconv.match.movement import movements
+from deployconv.match.movement_search import movements
 from deployconv.match.pointwise import is_pointwise, may_be_pointwise, values_along
 from deployconv.match.recogniser import Recogniser, Site, SkippedSite
 from deployconv.match.site import Original, Pointwise, UpsampleSite

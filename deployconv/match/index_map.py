@@ -28,7 +28,7 @@ from deployconv.match.axis_map import AxisMap, fit_axes, fit_axis, fits, separat
 from deployconv.match.image_axes import ImageAxes
 from deployconv.match.movement import ZERO, Movement, Segment
 from deployconv.match.pointwise import values_along
-from deployconv.results import Pattern
+from deployconv.results import Pattern, Reason
 
 Array = NDArray[Any]
 
@@ -36,6 +36,9 @@ _SIZES = ((1, 1, 1, 1), (3, 5, 7, 2), (7, 2, 5, 3), (11, 13, 4, 6))
 """Given to the first, second, .. dynamic dimension, in addition to the sizes of `Shapes`."""
 _LONGEST_PERIOD = 16
 """The longest period of indices that repeat: far below the sizes of `Shapes`."""
+
+UNEVEN = Reason("unsupported-rounding", "its rounding repeats the pixels unevenly")
+"""Why a Resize by a whole factor that is not even (`is_even`) cannot be rewritten."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,14 +1,8 @@
-"""Find the nodes before a layer that only move data, and which element goes to which position.
-
-The search goes back from a tensor along the data, through operators that only move, repeat or
-zero elements. A tensor that all of the data passes through is a possible low-resolution input:
-there a segment begins. Pointwise layers on the way commute with the movement. They are segments
-of their own, and count as Identity here.
-"""
+"""Nodes that only move data, and which element they move to which position."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -23,17 +17,15 @@ from deployconv.graph.evaluate import evaluate, prepared
 from deployconv.graph.nearest import LARGEST
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
-from deployconv.graph.view import View, remembered
-from deployconv.match.attributes import is_standard
+from deployconv.graph.view import View
 from deployconv.match.image_axes import AS_THEY_ARE, ImageAxes
-from deployconv.match.pointwise import is_float_cast, is_pointwise
 
 Array = NDArray[Any]
 
 ZERO = -1
 """In an index map: the element is zero, whatever the input."""
 
-_MOVES = frozenset(
+MOVES = frozenset(
     [
         "Concat",
         "ConvTranspose",
@@ -66,10 +58,6 @@ _MOVES = frozenset(
 _KEEPS_ALL = frozenset(["Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
 """Those whose result has each element of their input exactly once."""
 
-_LONGEST = 64
-"""The most nodes on the way of the data one after the other; then the search ends."""
-_MOST_NODES = 512
-"""The most nodes from one tensor to the next; a Split may have a Tile for every column."""
 _BASE = {"float16": 1000, "bfloat16": 200, "int8": 100, "uint8": 200}
 """How many integers each element type holds exactly; the other types hold a million and more."""
 _SHIFT = 1 << 22
@@ -139,7 +127,7 @@ class Movement:
 
     def counting(self, segments: Sequence[Segment]) -> Movement | None:
         """The movement with these segments as data movement; None if they cannot be that."""
-        if any(node.op not in _MOVES for segment in segments for node in segment.nodes):
+        if any(node.op not in MOVES for segment in segments for node in segment.nodes):
             return None
         counted = (
             replace(segment, pointwise=False) if segment in segments else segment
@@ -357,92 +345,3 @@ class Movement:
         """Whether ``tensor`` is data that is not on the way: only its shape can matter."""
         on_the_way = tensor.name in self._on_the_way
         return not on_the_way and not self.view.is_data_free(tensor, self.scope)
-
-
-@remembered
-def _is_pointwise(node: gs.Node, scope: Scope, view: View) -> bool:
-    """Whether ``node`` is pointwise, and no product with a mask that is made of sizes."""
-    if is_float_cast(node):
-        return True
-    return is_pointwise(node, scope, view) and not any(
-        view.constants.of(tensor, scope) is None and view.is_data_free(tensor, scope)
-        for tensor in node.inputs
-        if tensor.name
-    )
-
-
-def movements(target: gs.Tensor, scope: Scope, view: View) -> Iterator[Movement]:
-    """The movements that end in ``target``, from the nearest source to the farthest."""
-    walk = _Walk(scope, view)
-    segments: list[Segment] = []
-    source = target
-    length = 0
-    while length < _LONGEST:
-        found = walk.segment(source)
-        if found is None:
-            return
-        segments.insert(0, found)
-        length += min(len(found.nodes), _LONGEST // 4)  # a Split with a Tile for each row
-        source = found.source
-        yield Movement(view, scope, source, target, tuple(segments))
-
-
-@dataclass(frozen=True, eq=False)
-class _Walk:
-    """The search backwards in one scope."""
-
-    scope: Scope
-    view: View
-
-    def segment(self, target: gs.Tensor) -> Segment | None:
-        """The nodes back to the nearest tensor that all data passes; None if others do more."""
-        frontier = [target]
-        nodes: list[gs.Node] = []
-        while True:
-            # The latest producer first: all nodes that read its output have been passed.
-            producers = [self._producer(tensor) for tensor in frontier]
-            known = [node for node in producers if node is not None]
-            if not known:
-                return None
-            latest = max(known, key=self.scope.index)
-            if latest.op not in _MOVES and not _is_pointwise(latest, self.scope, self.view):
-                return None
-            if latest.op == "ConvTranspose" and not self._copies(latest):
-                return None
-            nodes.insert(0, latest)
-            frontier = [tensor for tensor in frontier if tensor not in latest.outputs]
-            for tensor in latest.inputs:
-                if (
-                    tensor.name
-                    and not self.view.is_data_free(tensor, self.scope)
-                    and tensor not in frontier
-                ):
-                    frontier.append(tensor)
-            if len(frontier) == 1:
-                pointwise = [_is_pointwise(node, self.scope, self.view) for node in nodes]
-                moving = all(node.op in _MOVES for node in nodes)
-                if not moving and not all(pointwise):
-                    return None
-                return Segment(tuple(nodes), frontier[0], target, all(pointwise))
-            if not frontier or len(nodes) > _MOST_NODES:
-                return None
-
-    def _copies(self, node: gs.Node) -> bool:
-        """Whether the weight of a ConvTranspose has at most two values, as one that copies has.
-
-        Running it in the reference evaluator would take long to show the same.
-        """
-        weight = node.inputs[1]
-        made = weight.inputs[0] if weight.inputs else None
-        if made is not None and made.op == "DequantizeLinear":
-            weight = made.inputs[0]
-        constant = self.view.constants.of(weight, self.scope)
-        if constant is None:
-            return True
-        values = constant.read().ravel()
-        others = values[values != values[:1]]
-        return bool((others == others[:1]).all())
-
-    def _producer(self, tensor: gs.Tensor) -> gs.Node | None:
-        node = tensor.inputs[0] if tensor.inputs else None
-        return node if node is not None and is_standard(node) and self.scope.holds(node) else None

@@ -42,7 +42,8 @@ from deployconv.match.attributes import (
     is_standard,
     spatial_sizes,
 )
-from deployconv.match.movement import Movement, movements
+from deployconv.match.movement import Movement
+from deployconv.match.movement_search import movements
 from deployconv.match.recogniser import Recogniser, Site
 from deployconv.match.shuffle_map import FoundShuffle, shuffle_of
 from deployconv.match.shuffle_site import ConvBefore, ShuffleSite

@@ -16,8 +16,6 @@ Before a QLinearConv or ConvInteger both are listed and left as they are. Their 
 moved as those after DequantizeLinear are, but models in this format are the end of a toolchain:
 the same tools write Q/DQ, which every runtime here reads. Before a FusedConv, which onnxruntime
 makes of Conv and activation when it optimises a model for itself, they are listed as well.
-
-A Resize or Upsample that is part of no layer of this kind is listed with the reason.
 """
 
 from __future__ import annotations
@@ -45,9 +43,9 @@ from deployconv.match.attributes import (
 )
 from deployconv.match.axis_map import AxisMap
 from deployconv.match.baked_sizes import baked_upsampling
-from deployconv.match.index_map import Upsampling, is_even, upsampling_of
-from deployconv.match.interpolating_resize import interpolates
-from deployconv.match.movement import ZERO, Movement, movements
+from deployconv.match.index_map import UNEVEN, Upsampling, upsampling_of
+from deployconv.match.movement import ZERO, Movement
+from deployconv.match.movement_search import movements
 from deployconv.match.pointwise import for_image, keeps_zero
 from deployconv.match.recogniser import Recogniser, Site, SkippedSite
 from deployconv.match.site import Original, Pointwise, UpsampleSite
@@ -57,15 +55,8 @@ from deployconv.results import Pattern, Reason
 
 _MOST_SOURCES = 24
 """Possible low-resolution inputs that are tried for one convolution."""
-_ANY_CHANNELS = 3
-"""A number of channels to try a layer on that does the same to every channel."""
 _CROPS = frozenset(["Gather", "GatherND", "Pad", "Slice", "Split"])
 """Operators that can cut off the border of an image; a Pad can with negative numbers."""
-_UNEVEN = "its rounding repeats the pixels unevenly"
-_RANKS = frozenset(["Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
-"""Operators that may stand around a Pad, such as one of 3-D images."""
-_MOST_BEFORE_CONV = 16
-"""The most nodes that are looked at for a Pad between a Resize and a Conv."""
 _INTEGER_CONVS = {"QLinearConv": 3, "ConvInteger": 1}
 """Which input is the weight."""
 _PADDED = Reason(
@@ -75,24 +66,6 @@ _PADDED = Reason(
 )
 _ZERO_POINT = 2
 """Which input of a QLinearConv or ConvInteger is the zero point of its input."""
-
-
-def _zero_insertion(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
-    return _layer_of(node, scope, view, name, "zero_insertion")
-
-
-def _nearest_resize(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
-    if is_standard(node, "Resize", "Upsample"):
-        if interpolates(node):
-            return None
-        return _resize(node, scope, view, name)
-    return _layer_of(node, scope, view, name, "nearest_resize")
-
-
-RECOGNISERS = (
-    Recogniser("zero_insertion", _zero_insertion),
-    Recogniser("nearest_resize", _nearest_resize),
-)
 
 
 @remembered
@@ -110,7 +83,7 @@ def _is_fused(node: gs.Node) -> bool:
     return bool(node.op == "FusedConv" and node.domain == "com.microsoft")
 
 
-def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Pattern) -> Site | None:
+def _recognise(node: gs.Node, scope: Scope, view: View, name: str, pattern: Pattern) -> Site | None:
     """The site of ``pattern`` that ends in the convolution ``node``, or None.
 
     Raises ModelError for a Conv that no runtime could accept.
@@ -174,6 +147,12 @@ def _layer_of(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patte
         repeats=found.only_repeats and set(conv.kernel) == {1} and not any(conv.pads),
         unless_faster=_PADDED if any(axis.edge for axis in found.maps) else None,
     )
+
+
+RECOGNISERS = (
+    Recogniser("zero_insertion", partial(_recognise, pattern="zero_insertion")),
+    Recogniser("nearest_resize", partial(_recognise, pattern="nearest_resize")),
+)
 
 
 def _before_conv(node: gs.Node, scope: Scope, view: View) -> Upsampling | None:
@@ -285,7 +264,7 @@ def obstacle_to(found: Upsampling, conv: ConvAttributes) -> Reason | None:
         beyond = (*range(-begin, 0), *range(axis.size, axis.size + end))
         if any(axis.source(index) != ZERO for index in beyond):
             if not any(node.op in _CROPS for node in found.movement.nodes):
-                return Reason("unsupported-rounding", _UNEVEN)
+                return UNEVEN
             text = "the upsampled tensor is cropped where the Conv pads it with zeros again"
             return Reason("cropped-upsampling", text)
     if not found.proven:
@@ -335,84 +314,3 @@ def _original(found: Upsampling, conv: gs.Node, channels: int, rank: int) -> Ori
     nodes.append(last)
     batch, depth, *sizes = found.axes.of_tensor(instance[movement.source.name])
     return Original(tuple(nodes), constants, tuple(sizes), (batch, depth))
-
-
-def _resize(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
-    """The Resize or Upsample ``node`` by itself with the reason why it stays.
-
-    None for one that enlarges nothing. If it is part of a layer that ends in a Conv, the site of
-    that layer takes its place (`find_sites`).
-    """
-    factors = _factors(node, scope, view)
-    if factors is not None and all(factor <= 1 for factor in factors):
-        return None
-    return SkippedSite(
-        id=name,
-        pattern="nearest_resize",
-        scope=scope,
-        nodes=(node,),
-        reason=_why_it_stays(node, factors, scope, view),
-        dtype=dtype_name(node.inputs[0].dtype),
-    )
-
-
-def _factors(node: gs.Node, scope: Scope, view: View) -> list[float] | None:
-    """How many times as large each axis becomes; None if that is not known."""
-    for tensor in node.inputs[1:]:
-        constant = view.constants.of(tensor, scope)
-        if constant is None or tensor is _roi(node):
-            continue
-        if constant.dtype.kind == "f" and constant.shape != (0,):
-            return [float(scale) for scale in constant.read()]
-    if "scales" in node.attrs:
-        return [float(scale) for scale in node.attrs["scales"]]
-    x, y = node.inputs[0], node.outputs[0]
-    sizes = [(instance[x.name], instance[y.name]) for instance in view.instances(scope, x, y)]
-    found = [[new / old for old, new in zip(*pair, strict=True)] for pair in sizes]
-    # With a fixed output size the factor depends on the size of the input.
-    return found[0] if found and all(factors == found[0] for factors in found) else None
-
-
-def _roi(node: gs.Node) -> gs.Tensor | None:
-    """The region of interest, the second input of Resize from opset 11 on."""
-    return node.inputs[1] if node.op == "Resize" and len(node.inputs) > 2 else None
-
-
-def _why_it_stays(node: gs.Node, factors: list[float] | None, scope: Scope, view: View) -> Reason:
-    if factors is None:
-        return Reason("dynamic-scale", "its scale is computed while the model runs")
-    if any(factor != int(factor) for factor in factors):
-        shown = " x ".join(f"{factor:g}" for factor in factors)
-        return Reason("non-integer-scale", f"its scale is {shown}")
-    if not _is_upsampling(node, scope, view, len(factors)):
-        return Reason("unsupported-rounding", _UNEVEN)
-    padding = _padding_before_conv(node)
-    if padding is not None:
-        return Reason("non-zero-padding", f"padding by {padding} stands between it and the Conv")
-    return Reason("no-conv", "no Conv follows directly after it")
-
-
-def _is_upsampling(node: gs.Node, scope: Scope, view: View, rank: int) -> bool:
-    """Whether ``node`` by itself enlarges its input, of ``rank`` dimensions, by whole factors."""
-    movement = next(movements(node.outputs[0], scope, view), None)
-    if movement is None or movement.source is not node.inputs[0]:
-        return False
-    dtype = dtype_name(node.inputs[0].dtype) or "float32"
-    return is_even(movement, _ANY_CHANNELS, rank, dtype)
-
-
-def _padding_before_conv(node: gs.Node) -> str | None:
-    """The mode of a Pad between ``node`` and a Conv; zero padding would be part of a site."""
-    waiting: list[tuple[gs.Node, str | None]] = [(node, None)]
-    for _ in range(_MOST_BEFORE_CONV):
-        if not waiting:
-            break
-        last, mode = waiting.pop(0)
-        for consumer in (after for out in last.outputs for after in out.outputs):
-            if consumer.op == "Conv" and mode is not None:
-                return mode
-            if consumer.op == "Pad":
-                waiting.append((consumer, str(consumer.attrs.get("mode", "constant"))))
-            elif consumer.op in _RANKS:
-                waiting.append((consumer, mode))
-    return None

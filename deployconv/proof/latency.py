@@ -19,12 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deployconv.errors import UsageError
-from deployconv.options import (
-    DEFAULT_BENCH_SECONDS,
-    DEFAULT_RUNTIME,
-    Capability,
-    FeedOptions,
-)
+from deployconv.flags import Capability
+from deployconv.options import DEFAULT_BENCH_SECONDS, DEFAULT_RUNTIME, FeedOptions
 from deployconv.proof.inputs import common_inputs, make_feeds
 from deployconv.proof.memory import require_memory
 from deployconv.results import Latency, LayerTime, Profile, Quantiles, SiteTime
@@ -71,21 +67,19 @@ def measure_latency(
         backend_name: what runs them.
         feed: where the inputs come from.
         threads: of the CPU; None for the backend's default.
-        runs: timed runs per model; None for a number that fits the time of a run, and for two
-            models the noise.
+        runs: timed runs per model, at least 1; None for a number that fits the time of a run, and
+            for two models the noise.
         profile: also time each layer by itself, after the timing, which that would disturb.
         cuda_graph: time launches of a captured CUDA graph.
         budget: seconds that the comparison of two models may take if their ratio is uncertain.
         strict: end then even if there are too few runs for a confidence interval.
 
     Raises:
-        UsageError: ``runs`` is not positive, the inputs do not fit, the interfaces differ, or
-            the backend offers no ``profile`` or ``cuda_graph``.
+        UsageError: the inputs do not fit, the interfaces differ, or the backend offers no
+            ``profile`` or ``cuda_graph``.
         ModelError: a model is invalid.
         BackendUnavailable: the backend is missing or cannot run a model.
     """
-    if runs is not None and runs < 1:
-        raise UsageError(f"--runs {runs}: give at least 1")
     if profile:
         _require("profiles_layers", "--profile", backend_name)
     if cuda_graph:

@@ -25,7 +25,7 @@ from deployconv.graph.scope import Scope
 from deployconv.graph.view import View
 from deployconv.match import Original, UpsampleSite
 from deployconv.match.index_map import upsampling_of
-from deployconv.match.movement import movements
+from deployconv.match.movement_search import movements
 from deployconv.polyphase import Axis
 from deployconv.rewrites.absorb import with_layer
 from deployconv.rewrites.neighbours import leads_only_to, only_reader

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deployconv.errors import BackendUnavailable, UsageError
-from deployconv.options import Capability
+from deployconv.flags import Capability
 from deployconv.results import ShuffleName
 
 if TYPE_CHECKING:

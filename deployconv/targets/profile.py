@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, fields, replace
 from math import inf
 from typing import Any, NamedTuple, cast, get_args
 
-from deployconv.options import Form, Shuffle, choices_of
+from deployconv.flags import choices_of
+from deployconv.options import Form, Shuffle
 from deployconv.restrictions import ChannelOrder, Restrictions
 from deployconv.results import TargetAction, TargetChoice, TargetVerdict
 from deployconv.targets.facts import FACTS, Value

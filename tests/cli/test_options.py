@@ -16,11 +16,11 @@ from deployconv.cli import main
 from deployconv.cli.app import app
 from deployconv.cli.parameters import arguments, help_text
 from deployconv.errors import UsageError
-from deployconv.options import Option, options_of
+from deployconv.flags import Command, Option, choices_of, options_of
 from deployconv.rewrites.shuffles import SHUFFLES
 from tests.cli.conftest import FakeApi
 
-COMMANDS: dict[str, type[options.Command]] = {
+COMMANDS: dict[str, type[Command]] = {
     "inspect": options.InspectCommand,
     "rewrite": options.RewriteCommand,
     "verify": options.VerifyCommand,
@@ -28,7 +28,7 @@ COMMANDS: dict[str, type[options.Command]] = {
     "build": options.BuildCommand,
     "check": options.CheckCommand,
 }
-SEVERAL: dict[str, type[options.Command]] = {
+SEVERAL: dict[str, type[Command]] = {
     "inspect": options.JobOptions,
     "rewrite": options.BatchOptions,
     "build": options.JobOptions,
@@ -161,7 +161,7 @@ def test_values_of_a_flag(api: FakeApi, command: str, option: Option) -> None:
 def test_values_that_a_flag_refuses(
     api: FakeApi, capsys: pytest.CaptureFixture[str], command: str, option: Option
 ) -> None:
-    refused = ["neither"] if options.choices_of(option.type) else []
+    refused = ["neither"] if choices_of(option.type) else []
     if option.flag.minimum is not None:
         refused += [str(int(option.flag.minimum) - 1), "many"]
     for word in refused:
@@ -173,7 +173,7 @@ def test_values_that_a_flag_refuses(
 def samples_of(option: Option) -> list[tuple[list[str], Any]]:
     """Some values of an option: what is written after its flag, and what the function gets."""
     kinds = {option.type, *get_args(option.type)}
-    if choices := options.choices_of(option.type):
+    if choices := choices_of(option.type):
         return [([choice], choice) for choice in choices]
     if bool in kinds:
         return [([], not option.default)]
