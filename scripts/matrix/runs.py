@@ -37,6 +37,8 @@ def runs(
 ) -> Iterator[Run]:
     """Each form in each spelling; two spellings that are one model are run once."""
     device = toolchain.targets[target]
+    if device.layer_tolerance is not None:
+        device = replace(device, tolerance=device.layer_tolerance)
     asked = tuple(spellings)
     with ToolchainProcess(toolchain, python, _LIMITS, device.platform) as process:
         for name in forms:
@@ -60,11 +62,12 @@ def run(process: ToolchainProcess, device: Device, form: Form, spelling: str, mo
     except Refusal as refusal:
         outcome: Outcome = "crashed" if refusal.crashed else "refused"
         return Run(form.name, spelling, outcome, str(refusal))
-    outcome, words, error = _compared(form, actual, device)
+    outcome, words, error = compared(form, actual, device)
     return Run(form.name, spelling, outcome, words, error, notes)
 
 
-def _compared(form: Form, actual: Array, device: Device) -> tuple[Outcome, str, float | None]:
+def compared(form: Form, actual: Array, device: Device) -> tuple[Outcome, str, float | None]:
+    """The outcome of a run, how the output differs from onnxruntime's, and by how much."""
     expected = expectation(form.name)
     compared = compare("y", actual, expected, device, form.step, str(form.input().dtype))
     if compared.problem is not None:

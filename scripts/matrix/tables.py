@@ -30,8 +30,9 @@ Each of the 43 *test layers* is a model of one layer (`scripts/matrix/forms.py`)
 converts it and runs it, on the CPU or in a simulator. Then the output is compared with that of
 onnxruntime. *Right* means: within 1e-4 of the largest value of the output (1e-3 for MNN, 1e-2
 where a device computes in float16, and a quantization step more for quantized layers). For devices
-of 8 bits it means: the root mean square of the difference is below 0.3 of that of the output. This
-finds wrong pixels, but not the errors of 8-bit rounding.
+of 8 bits it means: the root mean square of the difference is below 0.3 of that of the output (0.03
+for the Ethos-U). This finds wrong pixels, but not the errors of 8-bit rounding. *Converted* means
+that the toolchain took the layer, and nothing here executes the result.
 
 In the names of the test layers, `k4s2p1` is a ConvTranspose with kernel 4, stride 2 and pads of 1;
 `op` is output_padding, `dil` dilation, `d1` and `d3` are one and three dimensions, `dw` is
@@ -47,8 +48,8 @@ _FORMS = """
 ## By test layer
 
 The first sign is for the layer as exported, the second for the layer after `rewrite --target NAME`.
-One sign stands where both are the same. R: right. X: refused. **W**: computed wrong, without an
-error. D: the process died.
+One sign stands where both are the same. R: right. C: converted. X: refused. **W**: computed wrong,
+without an error. D: the process died.
 
 """
 _SPELLED = """

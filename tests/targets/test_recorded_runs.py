@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from pathlib import Path
 
 import pytest
 from matrix.forms import FORMS
@@ -14,9 +13,7 @@ import deployconv
 from deployconv.results import SiteReport
 from deployconv.targets.catalogue import find_target
 
-EARLIER = records(Path(__file__).parent / "earlier")
-"""Runs of before, for targets whose toolchain was not run since."""
-RECORDS = {**EARLIER, **records()}
+RECORDS = records()
 RIGHT = ("right", "converted")
 TARGET = "target"
 """The spelling of a form as it was rewritten for the target."""
@@ -76,8 +73,10 @@ def test_a_layer_that_was_right_takes_no_more_once_it_is_rewritten(unit: str) ->
     for record in RECORDS.values():
         for made in (run for run in record.runs if run.spelling == TARGET):
             before = record.of(made.form, EXPORTED)
-            if before is None or before.outcome != "right" or unit not in (before.notes or {}):
+            if before is None or before.outcome != "right" or unit not in before.notes:
                 continue
+            if "cpu" in before.notes:
+                continue  # its cycles are not counted
             if made.notes[unit] > before.notes[unit]:
                 worse.append(f"{record.target} {made.form}")
     assert worse == []

