@@ -21,7 +21,9 @@ are left are divided by their sum. With ``antialias`` an axis that shrinks takes
 ``1 / s`` times as wide.
 
 Where runtimes disagree, this is what onnxruntime computes and PyTorch means. Both compute the
-position and the weights in float32, and so does this.
+position and the weights in float32, and so does this: `Interpolation.weight` says what is left of
+weights that should be 0. If an image changes its size along one axis, onnxruntime runs its cubic
+kernel along the other one too. The matrix of that one is not the identity if something is left.
 """
 
 from __future__ import annotations
@@ -87,12 +89,19 @@ class Interpolation:
         return float((((d - 5) * d + 8) * d - 4) * a)
 
     def weight(self, distance: float) -> float:
-        """The weight of an input at this distance from the position, as runtimes compute it."""
+        """The weight of an input ``distance`` after the position, as onnxruntime computes it.
+
+        It evaluates the two halves of the cubic in float32. At whole distances most coefficients
+        leave a remainder: for -0.6 the weight at 2 is -4.8e-7 in place of 0, at 1 it is -1.2e-7.
+        The kernel without ``antialias`` has a half for each of the four inputs that it reads. So at
+        a distance of 1 the second half is that of the input before, and the first that of the one
+        after. Of -0.5, -0.75 and -1 nothing is left.
+        """
         d, a = np.abs(np.float32(distance)), np.float32(self.cubic_coeff_a)
         one, two, three, four, five, eight = map(np.float32, (1, 2, 3, 4, 5, 8))
         if self.mode == "linear":
             return max(0.0, float(one - d))
-        if d < 1 or (d == 1 and not self.filters):
+        if d < 1 or (d == 1 and distance > 0 and not self.filters):
             return float(((a + two) * d - (a + three)) * d * d + one)
         if self.filters:
             return float((((d - five) * d + eight) * d - four) * a) if d < two else 0.0
@@ -114,7 +123,8 @@ def resampling_matrix(inputs: int, outputs: int, scale: float, how: Interpolatio
     if how.filters and inputs == outputs:
         return np.eye(inputs)  # onnxruntime copies such an axis, whatever the coordinates
     made = np.zeros((outputs, inputs))
-    position = _positions(inputs, outputs, scale, how.coordinates)
+    # Of a scale of 1, onnxruntime takes the position itself, whatever the coordinates.
+    position = _positions(inputs, outputs, scale, how.coordinates) if scale != 1 else float
     row = _filtered if how.filters else _interpolated
     for index in range(outputs):
         row(made[index], position(index), scale, how)
@@ -208,7 +218,7 @@ def _positions(
         return float((np.float32(o) + half) / s - half)
 
     def half_pixel_for_nn(o: int) -> float:
-        return float((np.float32(o) + half) / s) if scale != 1 else float(o)
+        return float((np.float32(o) + half) / s)
 
     def align_corners(o: int) -> float:
         if outputs == 1:
@@ -243,7 +253,7 @@ def _interpolated(row: Array, position: float, scale: float, how: Interpolation)
     begin, beyond = below - how.support + 1, np.float32(position) - np.float32(below)
     total = 0.0
     for at in range(begin, begin + 2 * how.support):
-        weight = how.weight(float(np.abs(beyond - np.float32(at - below))))
+        weight = how.weight(float(np.float32(at - below) - beyond))
         if how.exclude_outside and not 0 <= at <= last:
             continue
         row[min(max(at, 0), last)] += weight

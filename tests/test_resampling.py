@@ -1,7 +1,13 @@
-"""The matrix of an interpolating Resize against onnxruntime's own kernel and PyTorch."""
+"""The matrix of an interpolating Resize against onnxruntime's own kernel and PyTorch.
+
+More random ones than usual, by hand:
+
+    RESIZE_CASES=20000 python -m pytest tests/test_resampling.py -k random
+"""
 
 from __future__ import annotations
 
+import os
 from typing import Any, get_args
 
 import numpy as np
@@ -15,6 +21,9 @@ from tests.match.graphs import floats, ints, parsed
 COORDINATES = get_args(Coordinates)
 SCALES = (0.25, 0.3, 0.5, 0.6, 1, 1.25, 1.5, 1.55, 2, 2.5, 3, 4, 8)
 EPS = float(np.finfo(np.float32).eps)
+COEFFICIENTS = (-0.75, -0.5, -0.6, -1.0, -0.3)
+CASES = int(os.environ.get("RESIZE_CASES", "1000"))
+"""How many random Resizes are compared."""
 
 
 def drawn(rng: np.random.Generator) -> tuple[Interpolation, tuple[int, int], Array, bool]:
@@ -24,7 +33,7 @@ def drawn(rng: np.random.Generator) -> tuple[Interpolation, tuple[int, int], Arr
     how = Interpolation(
         mode=mode,  # type: ignore[arg-type]
         coordinates=COORDINATES[rng.integers(len(COORDINATES))],
-        cubic_coeff_a=float(rng.choice([-0.75, -0.5, -0.6])),
+        cubic_coeff_a=float(rng.choice(COEFFICIENTS)),
         # onnxruntime refuses it for linear without antialias.
         exclude_outside=bool(rng.random() < 0.3) and (antialias or mode == "cubic"),
         antialias=antialias,
@@ -45,7 +54,7 @@ def resize(how: Interpolation, sizes: tuple[int, int], given: Array, by_sizes: b
     return parsed(body, {"g": made}, f"1,2,{sizes[0]},{sizes[1]}", opset=19)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(CASES // 100))
 def test_a_hundred_random_resizes_are_what_onnxruntime_computes(seed: int) -> None:
     rng, compared = np.random.default_rng(seed), 0
     while compared < 100:
@@ -97,6 +106,63 @@ def test_a_weight_is_rounded_as_onnxruntime_rounds_it(name: str) -> None:
     shown = run(original, {"x": impulses})["y"].reshape(inputs, outputs).T
     found = resampling_matrix(inputs, outputs, scale, how)
     np.testing.assert_allclose(found, shown, rtol=0, atol=EPS)
+
+
+@pytest.mark.parametrize("coefficient", COEFFICIENTS)
+@pytest.mark.parametrize("outside", [0, 1])
+def test_an_axis_of_the_same_size_has_what_is_left_of_the_weights(
+    coefficient: float, outside: int
+) -> None:
+    """The weights of most coefficients do not vanish at whole distances, where they should."""
+    how = Interpolation("cubic", "half_pixel", coefficient, exclude_outside=bool(outside))
+    found = resampling_matrix(5, 5, 1.0, how)
+    attributes = f'mode="cubic", cubic_coeff_a={coefficient}, exclude_outside={outside}'
+    body = f"y = Resize<{attributes}>(x, , s)"
+    original = parsed(body, {"s": floats(1, 1, 3, 1)}, "5,1,1,5", opset=19)
+    shown = run(original, {"x": np.eye(5, dtype=np.float32).reshape(5, 1, 1, 5)})["y"][:, 0]
+    other = resampling_matrix(1, 3, 3.0, how)[:, 0]
+    # The weights of a pixel and of its copies beyond the border are added in another order.
+    expected = other[:, None] * found.T[:, None]
+    np.testing.assert_allclose(shown, expected, rtol=0, atol=1.5 * EPS)
+    np.testing.assert_allclose(shown[2], expected[2], rtol=0, atol=EPS)
+    assert (found == np.eye(5)).all() == (coefficient in (-0.5, -0.75, -1.0))
+
+
+@pytest.mark.parametrize("sizes", ["1,2,6,7", "6,7", "1,2,1,7"])
+@pytest.mark.parametrize("coefficient", [-0.6, -0.5])
+@pytest.mark.parametrize("along", [-2, -1])
+@pytest.mark.parametrize("by", ["scales", "sizes"])
+def test_a_cubic_along_one_axis(sizes: str, coefficient: float, along: int, by: str) -> None:
+    """onnxruntime runs it along the other one too, where only some coefficients change anything."""
+    shape = np.array([int(size) for size in sizes.split(",")])
+    factors = np.ones(len(shape))
+    factors[along] = 2
+    given = ints(*(shape * factors).astype(int)) if by == "sizes" else floats(*factors)
+    comma = ", " * (by == "sizes")
+    body = f'y = Resize<mode="cubic", cubic_coeff_a={coefficient}>(x, , {comma}g)'
+    original = parsed(body, {"g": given}, sizes, opset=18)
+    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    for form, axes in (("matrix", 1 + (coefficient == -0.6)), ("auto", None)):
+        done, after = rewrite(original, resample=True, form=form)
+        (site,) = done.sites
+        assert (site.status, site.certificate, site.parity_only) == ("rewritten", "exact", ())
+        if axes is not None:
+            assert len(site.conv_kernel) == axes
+        actual, expected = (run(model, {"x": x})["y"] for model in (after, original))
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=4 * EPS * np.abs(x).max() * 1.5)
+
+
+def test_a_cubic_along_one_axis_before_a_1x1_conv() -> None:
+    body = 'r = Resize<mode="cubic", cubic_coeff_a=-0.6>(x, , g) y = Conv(r, w)'
+    weight = np.random.default_rng(1).standard_normal((3, 8, 1, 1)).astype(np.float32)
+    original = parsed(body, {"g": floats(1, 1, 2, 1), "w": weight}, "1,8,6,7", opset=18)
+    done, after = rewrite(original, resample=True)
+    (site,) = done.sites
+    assert (site.status, site.certificate, site.parity_only) == ("rewritten", "exact", ())
+    assert len(site.nodes) == 2
+    x = np.random.default_rng(2).standard_normal((1, 8, 6, 7)).astype(np.float32)
+    actual, expected = (run(model, {"x": x})["y"] for model in (after, original))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=16 * EPS * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("more", ["", "exclude_outside=1,", "antialias=1,"])

@@ -7,7 +7,7 @@ those of an image in channels-first or in channels-last order. A Resize of a reg
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,7 +19,7 @@ from deployconv.graph.tensors import dtype_name
 from deployconv.match.attributes import Geometry, has_references, is_standard
 from deployconv.match.recogniser import Recogniser, Site, SkippedSite
 from deployconv.match.resample_site import ResampledAxis, ResampleSite
-from deployconv.resampling import Coordinates, Interpolation
+from deployconv.resampling import Coordinates, Interpolation, resampling_matrix
 from deployconv.results import Pattern, Reason
 
 if TYPE_CHECKING:
@@ -55,14 +55,14 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
     reason = _obstacle(node, scope, view)
     if reason is not None:
         return SkippedSite(**known, reason=reason, dtype=dtype_name(x.dtype))
-    factors = tuple(axis.scale for axis in axes)
+    factors, how = tuple(axis.scale for axis in axes), _interpolation(node, scope, len(shape), axes)
     whole = all(factor == int(factor) for factor in factors)
     return ResampleSite(
         **known,
         source=x.name,
         output=y.name,
-        axes=axes,
-        how=_interpolation(node, scope, len(shape), axes),
+        axes=(*axes, *_blurred(shape, axes, how)),
+        how=how,
         unless_faster=Reason(
             "interpolating-resize",
             f"it is {node.attrs['mode']}: --resample writes it as products with matrices",
@@ -123,6 +123,24 @@ def _interpolation(
         antialias=antialias,
         channels_last=cubic and second and not antialias,
     )
+
+
+def _blurred(
+    shape: Sequence[int | None], axes: Sequence[ResampledAxis], how: Interpolation
+) -> Iterator[ResampledAxis]:
+    """The axes of known size that keep it, but whose matrix is not the identity.
+
+    onnxruntime runs its cubic kernel along both of the last axes, see `Interpolation.weight`.
+    """
+    if how.mode == "linear" or how.filters:
+        return
+    changed = {axis.position for axis in axes}
+    for position in {len(shape) - 2, len(shape) - 1} - changed:
+        size = shape[position]
+        if size is None:
+            continue
+        if (resampling_matrix(size, size, 1.0, how) != np.eye(size)).any():
+            yield ResampledAxis(position, size, size, 1.0)
 
 
 _KEYS = -0.75

@@ -15,7 +15,7 @@ from deployconv.resampling import Interpolation
 
 @dataclass(frozen=True)
 class ResampledAxis:
-    """An axis whose size a Resize changes.
+    """An axis that a Resize changes: its size, or its values only.
 
     Attributes:
         position: which axis it is.
@@ -37,6 +37,11 @@ class ResampledAxis:
         return self.inputs, self.outputs
 
     @property
+    def resized(self) -> bool:
+        """Whether its size changes, or might."""
+        return self.scale != 1 or self.inputs != self.outputs
+
+    @property
     def grows(self) -> bool:
         """Whether the Resize makes the axis longer."""
         if self.inputs is None or self.outputs is None:
@@ -55,7 +60,7 @@ class ResampleSite(BaseSite):
     Attributes:
         source: name of the tensor that is resampled.
         output: name of the result.
-        axes: the axes that change.
+        axes: the axes that change: those whose size changes, then those that are blurred only.
         how: the interpolation.
         by_sizes: True if the node is given sizes, False if it is given scales.
         shape: of ``source``; None for each size that does not follow from the model.

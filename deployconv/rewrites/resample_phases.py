@@ -211,7 +211,7 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
             small,
             image,
             {at: one.sums(image[at], _after(one, image[at])) for at, one in integers.items()},
-            {axis: self._weights(axis, sizes[axis.position]) for axis in site.axes},
+            {axis: self._weights(axis, sizes[axis.position]) for axis in _resized(site)},
             rng,
             divided=site.how.exclude_outside,
         )
@@ -268,11 +268,11 @@ def plan_phases(
     border: Border = "pad",
 ) -> ResamplePhases | Reason:
     """Plan a Resize as Convs of its phases, or return the reason why that cannot be done."""
-    taps = prod(2 * site.how.support * max(axis.scale, 1 / axis.scale) for axis in site.axes)
+    taps = prod(2 * site.how.support * max(axis.scale, 1 / axis.scale) for axis in _resized(site))
     if taps > _LARGEST_KERNEL:
         return Reason("too-large", f"its phases have {taps:.3g} weights for each channel")
     filters = {}
-    for axis in site.axes:
+    for axis in _resized(site):
         found = _filter(site, axis)
         if isinstance(found, Reason):
             return found
@@ -295,6 +295,11 @@ def plan_phases(
 
 _LARGEST_KERNEL = 1 << 20
 """Weights for each channel of the image."""
+
+
+def _resized(site: ResampleSite) -> list[ResampledAxis]:
+    """The axes whose size changes; along the others the exact filter is the identity."""
+    return [axis for axis in site.axes if axis.resized]
 
 
 def _filter(site: ResampleSite, axis: ResampledAxis) -> Filter | Reason:
@@ -340,7 +345,7 @@ def _after(one: Filter, inputs: int) -> int:
 
 def _image_axes(site: ResampleSite) -> ImageAxes:
     """The batch and the channels are axes that do not change, if there are such."""
-    rank, changed = len(site.shape), {axis.position for axis in site.axes}
+    rank, changed = len(site.shape), {axis.position for axis in _resized(site)}
     if min(changed) >= 2:
         return ImageAxes()
     kept = [at for at in range(rank) if at not in changed]

@@ -16,11 +16,14 @@ from onnx import NodeProto, helper
 
 from deployconv.match import ResampleSite
 from deployconv.match.resample_site import ResampledAxis
+from deployconv.resampling import resampling_matrix
 from deployconv.rewrites.base import Oracle, Rewrite, Trial
 from deployconv.rewrites.trial import EXACT, Array, build_trial, oracle_model
 
 _ULPS = 4
 """How many roundings the weights of the runtime may be off: each is a sum of a few products."""
+_IMAGE_RANK = 4
+"""Axes of an image for onnxruntime's cubic kernel, if it has a batch and channels."""
 SMALL = 3
 """Size of an axis that does not change, in a trial."""
 _LARGEST_IMAGE = 1 << 8
@@ -81,26 +84,37 @@ def weights_oracle(
     """The Resize itself on unit impulses along one axis; its output is the matrix.
 
     None if it would give another number of outputs alone than among the other axes, or would be
-    copied alone, as its size stays the same.
+    copied alone, as its size stays the same with another scale than 1.
     """
     outputs, inputs = matrix.shape
-    rank = max(2, len(site.shape))
-    if inputs == outputs and not (matrix == np.eye(inputs)).all():
+    rank, cubic = len(site.shape), site.how.mode == "cubic"
+    rank = max(_IMAGE_RANK if cubic else 2, rank)
+    same = inputs == outputs and not (matrix == np.eye(inputs)).all()
+    if same and (axis.scale != 1 or not cubic):
         return None
     if not site.by_sizes and floor(np.float32(inputs) * np.float32(axis.scale)) != outputs:
         return None
     # Only where axis 1 changes does onnxruntime take axes 1 and 2 for those of the image.
-    position = 1 if site.how.channels_last else axis.position
+    position = 1 if site.how.channels_last else axis.position + rank - len(site.shape)
     beside = 0 if position else 1
     shape, target, scales = [1] * rank, [1] * rank, [1.0] * rank
     shape[position], target[position] = inputs, outputs
     scales[position] = axis.scale
     shape[beside] = target[beside] = inputs
+    expected = matrix if position < beside else matrix.T
+    if cubic and not site.how.channels_last:
+        # The other axis of the image has one pixel, whose weights need not add up to 1. It becomes
+        # two if the size of this axis stays the same: an image that keeps its size is copied.
+        other = next(at for at in (rank - 1, rank - 2) if at != position)
+        target[other], scales[other] = (2, 2.0) if same else (1, 1.0)
+        column = resampling_matrix(1, target[other], scales[other], site.how)
+        column = column.reshape([-1 if at == other else 1 for at in range(rank)])
+        expected = expected.reshape([1 if at == other else n for at, n in enumerate(target)])
+        expected = expected * column
     node = NodeProto()
     node.CopyFrom(site.scope.proto.node[site.scope.index(site.layer)])
     constants = resized_to(node, target if site.by_sizes else None, scales)
     impulses = np.eye(inputs, dtype=np.float32).reshape(shape)
-    expected = matrix if position < beside else matrix.T
     model = oracle_model(node, constants, site.scope.opset, impulses)
     largest = float(np.abs(matrix).sum(axis=1).max())
     atol = _ULPS * float(np.finfo(np.float32).eps) * largest + besides

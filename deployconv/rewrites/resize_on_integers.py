@@ -108,12 +108,13 @@ class TrialSizes:
     def matrices(
         self, resize: ResizedImage, resample: Resample | None, rng: np.random.Generator
     ) -> dict[int, Array]:
-        """The integers for each axis that ``resize`` changes.
+        """The integers for each axis that ``resize`` changes, or ``resample`` if there is one.
 
         If it becomes the products of ``resample``, they stand where those have weights.
         """
         found = {}
-        for axis in resize.axes:
+        products = [axis.position for axis in resample.site.axes] if resample else resize.axes
+        for axis in products:
             sizes = (shape[axis] for shape in (resize.before, resize.after))
             inputs, outputs = (self._size(axis - 2, size) for size in sizes)
             read = _two_of_each(outputs, inputs, rng)

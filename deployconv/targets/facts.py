@@ -345,7 +345,7 @@ FACTS: Mapping[str, Fact] = {
     ),
     "single_output": Fact(
         bool,
-        _of_resample(lambda site: any(axis.outputs == 1 for axis in site.axes)),
+        _of_resample(lambda site: any(axis.outputs == 1 for axis in site.axes if axis.resized)),
         "an interpolating Resize leaves one pixel along an axis",
     ),
 }
