@@ -116,8 +116,11 @@ class TestProviders:
         monkeypatch.setattr(
             onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"]
         )
-        with pytest.raises(BackendUnavailable, match=r"has no \w+ExecutionProvider"):
+        with pytest.raises(BackendUnavailable, match=r"has no \w+ExecutionProvider") as caught:
             get_backend(name).prepare(unary("Neg").SerializeToString())
+        assert str(caught.value).endswith(get_runtime(name).install)
+        assert "pip uninstall onnxruntime, then" in get_runtime(name).install
+        assert "[cpu]" not in get_runtime(name).install
 
     @pytest.mark.skipif(
         "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
