@@ -17,6 +17,7 @@ from deployconv.runtimes import get_backend
 from deployconv.runtimes.base import Session
 from deployconv.runtimes.measure import usable_cpus
 from deployconv.runtimes.ort import clean_message
+from deployconv.runtimes.registry import get_runtime
 from tests.runtimes.tiny import (
     BFLOAT16,
     DOUBLE,
