@@ -164,6 +164,16 @@ def test_renders_the_document_of_every_command(content: document.Document) -> No
     assert "deployconv" in words(render(parsed(content)))
 
 
+@pytest.mark.parametrize("model", sorted(MODELS.glob("*.onnx")), ids=lambda model: model.stem)
+def test_every_sample_has_a_report(model: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    done = deployconv.rewrite(
+        model, dry_run=True, verify=False, bench=False, resample=True, report=report
+    )
+    said = words(report.read_text(encoding="utf-8"))
+    assert all(site.pattern.replace("_", " ") in said for site in done.sites)
+
+
 def test_says_what_each_target_does(tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     deployconv.rewrite(
