@@ -71,6 +71,11 @@ def is_onnx(domain: str | None) -> bool:
     return domain in (None, "", "ai.onnx")
 
 
+def qualified_name(domain: str | None, operator: str) -> str:
+    """The operator as targets name it: ``Conv``, or with its domain ``com.microsoft::Gelu``."""
+    return operator if is_onnx(domain) else f"{domain}::{operator}"
+
+
 def onnx_version(imports: Iterable[OperatorSetIdProto]) -> int | None:
     """The version of ONNX's own operators among ``imports``; None if it is not imported."""
     return next((entry.version for entry in imports if is_onnx(entry.domain)), None)

@@ -15,6 +15,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
+from deployconv.graph.tensors import qualified_name
 from deployconv.restrictions import UNRESTRICTED, ChannelOrder, Restrictions
 from deployconv.results import Reason
 from deployconv.rewrites.base import Rewrite
@@ -98,8 +99,9 @@ def _broken(
     node: gs.Node, shapes: Mapping[str, Sizes], restrictions: Restrictions
 ) -> Iterator[str]:
     """What one node needs and ``restrictions`` do not allow."""
-    if restrictions.operators is not None and node.op not in restrictions.operators:
-        yield node.op
+    operator = qualified_name(node.domain, node.op)
+    if restrictions.operators is not None and operator not in restrictions.operators:
+        yield operator
     blocks = restrictions.depth_to_space
     if node.op == "DepthToSpace" and blocks is not None:
         mode: ChannelOrder = "CRD" if node.attrs.get("mode") == "CRD" else "DCR"

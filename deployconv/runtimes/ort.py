@@ -25,6 +25,7 @@ from deployconv.errors import BackendUnavailable, DeployconvError, ModelError, U
 from deployconv.graph.tensors import open_sizes
 from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec, label_of
 from deployconv.runtimes.measure import chosen_threads
+from deployconv.runtimes.registry import get_runtime
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
@@ -94,7 +95,7 @@ class OrtBackend:
         if wanted not in ort.get_available_providers():
             raise BackendUnavailable(
                 f"backend {self.name!r}: this build of {self.runtime} has no {wanted}: "
-                "pip install 'deployconv[gpu]' in place of 'deployconv[cpu]'"
+                f"{get_runtime(self.name).install}"
             )
         label = label_of(model)
         try:

@@ -77,7 +77,10 @@ class Runtime:
 
 
 _ORT = "deployconv.runtimes.ort"
-_ORT_INSTALL = "pip install 'deployconv[cpu]', or 'deployconv[gpu]' for CUDA and TensorRT"
+_ORT_INSTALL = "pip install 'deployconv[cpu]'"
+_ORT_GPU_INSTALL = (
+    "pip uninstall onnxruntime, then pip install 'deployconv[gpu]' (onnxruntime-gpu in its place)"
+)
 _TENSORRT = "deployconv.runtimes.tensorrt.session"
 
 _ROWS = (
@@ -95,7 +98,7 @@ _ROWS = (
         "ort:cuda",
         _ORT,
         "onnxruntime",
-        _ORT_INSTALL,
+        _ORT_GPU_INSTALL,
         cost_table="not-fitted",
         runs_any_size=True,
     ),
@@ -103,7 +106,7 @@ _ROWS = (
         "ort:tensorrt",
         _ORT,
         "onnxruntime",
-        _ORT_INSTALL,
+        _ORT_GPU_INSTALL,
         cost_table="tensorrt",
         needs_float_bias=True,
     ),

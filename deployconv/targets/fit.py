@@ -10,7 +10,14 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto
 
 from deployconv.graph.skeleton import infer_shapes, skeleton
-from deployconv.graph.tensors import all_graphs, declared_sizes, dtype_name, is_onnx, onnx_version
+from deployconv.graph.tensors import (
+    all_graphs,
+    declared_sizes,
+    dtype_name,
+    is_onnx,
+    onnx_version,
+    qualified_name,
+)
 from deployconv.results import Misfit, MisfitCode, TargetModel
 from deployconv.targets.nearest import nearest_facts, nearest_rule
 from deployconv.targets.profile import Profile, Takes
@@ -100,9 +107,9 @@ class _Checked:
     ) -> Iterator[tuple[MisfitCode, str]]:
         if node.op_type == _WEIGHTS and is_onnx(node.domain):
             return
-        known = takes.operators is None or (node.op_type in takes.operators)
-        if not known or (takes.operators is not None and not is_onnx(node.domain)):
-            yield "operator", f"{node.op_type}, which {name} does not take"
+        operator = qualified_name(node.domain, node.op_type)
+        if takes.operators is not None and operator not in takes.operators:
+            yield "operator", f"{operator}, which {name} does not take"
             return
         tensors = [self._tensors.get(one, _Tensor(None, None)) for one in node.output if one]
         data = self._tensors.get(node.input[0]) if node.input else None
@@ -115,8 +122,9 @@ class _Checked:
             if dtype is not None and takes.dtypes is not None and dtype not in takes.dtypes:
                 allowed = ", ".join(sorted(takes.dtypes))
                 yield "dtype", f"{node.op_type} in {dtype}, where {name} takes {allowed}"
-        yield from _of_depth_to_space(node, name, takes)
-        yield from self._of_reshape(node, name, takes)
+        if is_onnx(node.domain):
+            yield from _of_depth_to_space(node, name, takes)
+            yield from self._of_reshape(node, name, takes)
 
     def _of_nearest(self, node: NodeProto, profile: Profile) -> Iterator[tuple[MisfitCode, str]]:
         """What rules say against a nearest Resize."""

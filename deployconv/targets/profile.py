@@ -17,6 +17,7 @@ from deployconv.options import Form, Shuffle
 from deployconv.restrictions import ChannelOrder, Restrictions
 from deployconv.results import TargetAction, TargetChoice, TargetVerdict
 from deployconv.targets.facts import FACTS, Value
+from deployconv.targets.operators import known_operator, operators_of
 from deployconv.targets.toml_table import LARGEST, Table, parse
 
 Condition = bool | tuple[str, ...] | tuple[int, ...] | range
@@ -241,9 +242,8 @@ def _prefer(table: Table) -> tuple[Spelling, ...] | None:
 def _takes(table: Table, start: Takes) -> Takes:
     table.check_keys(TAKES_KEYS)
     given: dict[str, Any] = {name: table.get(name, bool) for name in _SWITCHES}
-    operators = table.words("operators", may_be_empty=False)
     dtypes = table.words("dtypes", DTYPES, may_be_empty=False)
-    given["operators"] = None if operators is None else frozenset(operators)
+    given["operators"] = operators_of(table, "operators")
     given["dtypes"] = None if dtypes is None else frozenset(dtypes)
     given["max_rank"] = table.number("max_rank", 1)
     opset = table.table("opset")
@@ -312,6 +312,8 @@ def _condition(when: Table, name: str) -> Condition:
         for word in words:
             if not isinstance(word, str):
                 raise when.wrong(name, 'is no text: give e.g. "a", or ["a", "b"]')
+            if name == "operator":
+                known_operator(when, name, word)
             if FACTS[name].words:
                 when.check_known(name, word, FACTS[name].words)
         return tuple(words)

@@ -49,7 +49,8 @@ def main(benchmark: Benchmark[R]) -> int:
         print(*table.markdown(found), sep="\n")
         return 0
     base = QUICK if options.quick else THOROUGH
-    effort = Effort(base.seconds, options.budget or base.budget, options.runs, options.backend)
+    budget = options.budget or base.budget
+    effort = Effort(base.seconds, budget, options.runs, options.backend, options.max_memory)
     globs = options.only or ["*"]
     subjects = [
         subject
@@ -90,6 +91,9 @@ def _arguments(benchmark: Benchmark[R]) -> argparse.Namespace:
     )
     parser.add_argument("--runs", type=int, help="of each model (default: 10 seconds of them)")
     parser.add_argument("--budget", type=float, help="seconds for fastest to choose (default: 60)")
+    parser.add_argument(
+        "--max-memory", type=float, default=1.1, help="as deployconv rewrite (default: 1.1)"
+    )
     parser.add_argument("--quick", action="store_true", help="measure for a tenth of the time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     parser.add_argument(
@@ -122,6 +126,7 @@ def rewrite(
         shape=subject.shapes,
         threads=threads,
         budget=effort.budget,
+        max_memory=effort.max_memory,
         backend=effort.backend,
         bench=False,
         cache=False,

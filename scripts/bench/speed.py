@@ -17,6 +17,8 @@ class Effort:
     """Seconds for ``--policy fastest`` to choose."""
     runs: int | None = None
     backend: str = "ort"
+    max_memory: float = 1.1
+    """What ``--policy fastest`` may take, in multiples of the original's peak memory."""
 
 
 PAIRS = 6

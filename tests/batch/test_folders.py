@@ -168,6 +168,8 @@ def interrupted(number: signal.Signals, folder: Path, *options: str) -> tuple[in
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell starts what runs in the background with SIGINT ignored, which is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         while process.poll() is None and not list(folder.glob("in/*.begun")):

@@ -11,7 +11,7 @@ from bench.subjects import float_samples
 def test_a_name_that_no_model_has(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = benchmark("Measures.", float_samples, ("all",), "rewrite, then quantize")
+    asked = benchmark("Measures.", {"samples": float_samples}, ("all",), "rewrite, then quantize")
     monkeypatch.setattr("sys.argv", ["bench", "--only", "nothing", "--only", "neither"])
     assert command.main(asked) == 2
     assert capsys.readouterr() == ("", "no model is called nothing or neither\n")

@@ -17,6 +17,7 @@ from deployconv.runtimes import get_backend
 from deployconv.runtimes.base import Session
 from deployconv.runtimes.measure import usable_cpus
 from deployconv.runtimes.ort import clean_message
+from deployconv.runtimes.registry import get_runtime
 from tests.runtimes.tiny import (
     BFLOAT16,
     DOUBLE,
@@ -116,8 +117,11 @@ class TestProviders:
         monkeypatch.setattr(
             onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"]
         )
-        with pytest.raises(BackendUnavailable, match=r"has no \w+ExecutionProvider"):
+        with pytest.raises(BackendUnavailable, match=r"has no \w+ExecutionProvider") as caught:
             get_backend(name).prepare(unary("Neg").SerializeToString())
+        assert str(caught.value).endswith(get_runtime(name).install)
+        assert "pip uninstall onnxruntime, then" in get_runtime(name).install
+        assert "[cpu]" not in get_runtime(name).install
 
     @pytest.mark.skipif(
         "CUDAExecutionProvider" in onnxruntime.get_available_providers(),

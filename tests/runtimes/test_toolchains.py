@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -128,39 +129,89 @@ def test_a_toolchain_is_found_by_its_name_and_its_targets() -> None:
         get_toolchain("abacus")
 
 
-def test_a_python_that_is_too_new_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_python_that_is_too_new_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = replace(toolchain(tmp_path), python=((3, 8), (3, 9)))
-    with pytest.raises(BackendUnavailable, match=r"^npu npu==1.0 needs Python 3.8 to 3.9, and"):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BackendUnavailable, match=r"^npu needs Python 3.8 to 3.9, this is .*3.9"):
         environments.install(old, tmp_path)
 
 
-def test_an_install_that_fails_leaves_nothing(
+def test_another_python_of_the_machine_is_used_if_this_one_is_too_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("python3.7", "python3.8", "python3.10"):
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", partial(_run, made := []))
+    old = replace(toolchain(tmp_path), python=((3, 8), (3, 9)))
+    environments.install(old, tmp_path)
+    assert made[0][0] == str(tmp_path / "python3.8")
+
+
+def test_a_full_disk_is_named_before_anything_is_downloaded(tmp_path: Path) -> None:
+    large = replace(toolchain(tmp_path), megabytes=1 << 40)
+    with pytest.raises(BackendUnavailable, match=r"^npu takes about .* MB free: make room"):
+        environments.install(large, tmp_path)
+    assert environments.installed(large, tmp_path) is None
+
+
+RETRY = "WARNING: Retrying (Retry(total=0)) after connection broken by 'refused': /simple/npu/"
+
+
+@pytest.mark.parametrize(
+    ("errors", "output", "reason"),
+    [
+        ("hint\nERROR: No matching distribution\nnotice\n", "", "ERROR: No matching distribution"),
+        ("ERROR: [Errno 28] No space left on device\n", "", "ERROR: .* No space left on device"),
+        (f"{RETRY}\nERROR: No matching distribution", "", f"the package index .*{RETRY[-20:]}"),
+        ("", "ensurepip is not available. Try\n\nFailing command: x", "this Python has no .*-venv"),
+        ("", "", "no message"),
+    ],
+    ids=["no such version", "no space", "no index", "no ensurepip", "nothing said"],
+)
+def test_an_install_that_fails_leaves_nothing(
+    errors: str, output: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        said = "hint\nERROR: No matching distribution\nnotice\n" if "pip" in command else ""
-        return subprocess.CompletedProcess(command, 1 if said else 0, "", said)
+        fails = "pip" in command
+        return subprocess.CompletedProcess(command, int(fails), output, errors)
 
     monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(BackendUnavailable, match=r"installed: ERROR: No matching distribution$"):
+    with pytest.raises(BackendUnavailable, match=rf"^npu cannot be installed: {reason}$"):
         environments.install(toolchain(tmp_path), tmp_path / "here")
     assert not (tmp_path / "here" / "npu").exists()
+
+
+def test_an_install_that_was_interrupted_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    npu = toolchain(tmp_path)
+    left = tmp_path / "npu" / "bin" / "half"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    assert environments.installed(npu, tmp_path) is None
+    monkeypatch.setattr(subprocess, "run", partial(_run, []))
+    assert environments.install(npu, tmp_path) == environments.installed(npu, tmp_path)
+    assert not left.exists()
+
+
+def _run(made: list, command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    """Note a command of an installation, and make the Python of an environment."""
+    made.append(command)
+    if "venv" in command:
+        python = Path(command[-1], "bin", "python")
+        python.parent.mkdir(parents=True)
+        python.touch()
+    return subprocess.CompletedProcess(command, 0, "", "")
 
 
 def test_an_environment_of_other_versions_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = []
-
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        made.append(command)
-        if "venv" in command:
-            python = Path(command[-1], "bin", "python")
-            python.parent.mkdir(parents=True)
-            python.touch()
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(subprocess, "run", run)
+    made: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", partial(_run, made))
     npu = toolchain(tmp_path)
     python = environments.install(npu, tmp_path)
     assert environments.installed(npu, tmp_path) == python

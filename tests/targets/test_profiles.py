@@ -174,6 +174,34 @@ FAULTS = {
         "[takes]\nopset = {min = 19, max = 11}",
         *(2, "takes.opset", "takes 19 to 11, which is none"),
     ),
+    "operator in the wrong case": (
+        '[takes]\nmax_rank = 4\noperators = ["conv", "Relu"]',
+        *(3, "takes.operators", "has 'conv', which is no operator of ONNX"),
+    ),
+    "operator in capitals": (
+        '[takes]\noperators = ["RELU"]',
+        *(2, "takes.operators", "did you mean 'Relu'?"),
+    ),
+    "misspelt operator": (
+        '[takes]\noperators = ["Conv", "ConvTransposed"]',
+        *(2, "takes.operators", "did you mean 'ConvTranspose'?"),
+    ),
+    "operator of another domain without it": (
+        '[takes]\noperators = ["Xyzzy"]',
+        *(2, "takes.operators", "write 'DOMAIN::Xyzzy' if it is of another domain"),
+    ),
+    "domain without an operator": (
+        '[takes]\noperators = ["mine::"]',
+        *(2, "takes.operators", "has 'mine::': give e.g. 'Conv'"),
+    ),
+    "operator without its domain": (
+        '[takes]\noperators = ["::Conv"]',
+        *(2, "takes.operators", "has '::Conv': give e.g. 'Conv'"),
+    ),
+    "operator in the wrong case in a condition": (
+        "[[layers]]\nwhen = {operator = 'convtranspose'}\ntext = 'x'",
+        *(2, "layers.when.operator", "did you mean 'ConvTranspose'?"),
+    ),
     "no operators": ("[takes]\noperators = []", 2, "takes.operators", "is empty"),
     "no types": ("[takes]\ndtypes = []", 2, "takes.dtypes", "is empty"),
     "unknown verdict": (

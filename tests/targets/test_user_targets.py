@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from matrix.forms import FORMS
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 import deployconv
 from deployconv.api.requests import backend_of
 from deployconv.errors import CheckFailed, UsageError
 from deployconv.options import CheckCommand, RewriteCommand
-from tests.build import conv_transpose, integers
+from tests.build import conv_transpose, integers, node
 from tests.targets.npu import NPU, dcgan, unet, written
 
 
@@ -50,6 +50,31 @@ def test_what_is_left_is_named(tmp_path: Path) -> None:
         deployconv.rewrite(dcgan("Tanh"), target=target, strict=True)
     assert failed.value.result is not None
     assert failed.value.result.targets[0].misfits == (left,)
+
+
+def test_operators_of_another_domain_are_named_with_it(tmp_path: Path) -> None:
+    model = conv_transpose(integers(2, 3, 2, 2), (4, 5), strides=[2, 2])
+    model.graph.node[-1].output[0] = "up"
+    model.graph.node.append(node("Mish", ["up"], ["y"], domain="mine", name="last"))
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+
+    def left(operators: str) -> tuple[str, ...]:
+        text = f'name = "npu"\n[takes]\noperators = {operators}\n'
+        target = deployconv.inspect(model, target=written(tmp_path, text)).targets[0]
+        return tuple(one.text for one in target.misfits)
+
+    assert left('["ConvTranspose"]') == ("mine::Mish, which npu does not take",)
+    assert left('["ConvTranspose", "Mish"]') == ("mine::Mish, which npu does not take",)
+    assert left('["ai.onnx::ConvTranspose", "mine::Mish"]') == ()
+
+
+def test_an_operator_of_another_domain_is_not_read_as_the_one_of_onnx(tmp_path: Path) -> None:
+    model = conv_transpose(integers(2, 3, 2, 2), (4, 5), strides=[2, 2])
+    model.graph.node[-1].output[0] = "up"
+    model.graph.node.append(node("DepthToSpace", ["up"], ["y"], domain="mine", name="last"))
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    target = written(tmp_path, "[takes]\ndepth_to_space = {DCR = [4]}\n")
+    assert deployconv.inspect(model, target=target).targets[0].misfits == ()
 
 
 @pytest.mark.parametrize(

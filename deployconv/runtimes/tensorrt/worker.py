@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,16 @@ from deployconv.runtimes.worker_main import Action, Answers, Send, StageFailed, 
 
 
 class TensorRtAnswers(Answers):
-    """Answers the requests to one worker that has loaded TensorRT."""
+    """Answers the requests to one worker that has loaded TensorRT.
+
+    Garbage is collected between requests only. TensorRT holds a lock while it calls its logger,
+    which is Python code, and takes the same lock to free a builder. If Python's collector freed a
+    builder of an earlier request during such a call, the worker would wait for itself for ever.
+    """
 
     def __init__(self, send: Send) -> None:
         super().__init__(send)
+        gc.disable()
         self._device: Device | None = None
         self._sessions: list[Execution] = []
 
@@ -44,6 +51,11 @@ class TensorRtAnswers(Answers):
             "time": self._time,
             "profile": self._profile,
         }
+
+    def answer(self, request: Request) -> None:
+        """As `Answers.answer`, with the garbage of earlier requests out of the way."""
+        gc.collect()
+        super().answer(request)
 
     def _describe(self, request: Request) -> dict[str, Any]:
         binding = Binding(request["library"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from deployconv.errors import BackendUnavailable
 from deployconv.runtimes.toolchains.catalogue import Toolchain, toolchain_of
 
 _DONE = "deployconv.json"
+_UNREACHED = re.compile(r"after connection broken by|^WARNING: .*Could not fetch URL")
+"""What pip says of an index that does not answer."""
 
 
 def environments_folder() -> Path:
@@ -48,18 +51,13 @@ def install(toolchain: Toolchain, folder: Path | None = None) -> Path:
     there = installed(toolchain, folder)
     if there is not None:
         return there
-    oldest, newest = toolchain.python
-    here = sys.version_info[:2]
-    if not oldest <= here <= newest:
-        raise BackendUnavailable(
-            f"{toolchain.name} {' '.join(toolchain.requirements)} needs Python {_dotted(oldest)}"
-            f" to {_dotted(newest)}, and this is {_dotted(here)}: run deployconv with such a Python"
-        )
+    base = _base_python(toolchain)
     home = (folder or environments_folder()) / toolchain.name
     shutil.rmtree(home, ignore_errors=True)
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-        _run(toolchain, [sys.executable, "-m", "venv", str(home)])
+        _require_space(toolchain, home.parent)
+        _run(toolchain, [base, "-m", "venv", str(home)])
         pip = [str(_python(home)), "-m", "pip", "install", "--quiet"]
         pip.append("--disable-pip-version-check")
         _run(toolchain, [*pip, *toolchain.requirements])
@@ -73,6 +71,33 @@ def install(toolchain: Toolchain, folder: Path | None = None) -> Path:
         shutil.rmtree(home, ignore_errors=True)
         raise
     return _python(home)
+
+
+def _base_python(toolchain: Toolchain) -> str:
+    """This Python, or another one of this machine if the toolchain is not made for this one."""
+    oldest, newest = toolchain.python
+    here = sys.version_info[:2]
+    if oldest <= here <= newest:
+        return sys.executable
+    for minor in range(newest[1], oldest[1] - 1, -1):
+        found = shutil.which(f"python{oldest[0]}.{minor}")
+        if found is not None:
+            return found
+    raise BackendUnavailable(
+        f"{toolchain.name} needs Python {_dotted(oldest)} to {_dotted(newest)}, this is"
+        f" {_dotted(here)}, and none of these is found on PATH: install"
+        f" python{_dotted(newest)}, or run deployconv with it"
+    )
+
+
+def _require_space(toolchain: Toolchain, folder: Path) -> None:
+    """Raise BackendUnavailable if the disk has no room for the environment."""
+    free = shutil.disk_usage(folder).free >> 20
+    if free < toolchain.megabytes:
+        raise BackendUnavailable(
+            f"{toolchain.name} takes about {toolchain.megabytes:,} MB, and {folder} has {free:,} MB"
+            " free: make room, or set XDG_DATA_HOME to a folder on another disk"
+        )
 
 
 def _wanted(toolchain: Toolchain) -> list[str]:
@@ -90,7 +115,17 @@ def _dotted(version: tuple[int, ...]) -> str:
 def _run(toolchain: Toolchain, command: list[str]) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if ended.returncode:
-        lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
-        errors = [line for line in lines if line.startswith("ERROR")]
-        said = (errors or lines or ["no message"])[-1]
+        said = _reason(ended.stderr, ended.stdout)
         raise BackendUnavailable(f"{toolchain.name} cannot be installed: {said}")
+
+
+def _reason(errors: str, output: str) -> str:
+    """Why ``venv`` or ``pip`` failed, in one line."""
+    lines = [line.strip() for line in (errors or output).splitlines() if line.strip()]
+    if any("ensurepip is not available" in line for line in lines):
+        return "this Python has no ensurepip: install the package python3-venv"
+    # After that pip says that there is no such package, which is not the reason.
+    unreached = [line for line in lines if _UNREACHED.search(line)]
+    if unreached:
+        return f"the package index cannot be reached: {unreached[-1]}"
+    return ([line for line in lines if line.startswith("ERROR")] or lines or ["no message"])[-1]
