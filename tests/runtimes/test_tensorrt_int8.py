@@ -1,7 +1,6 @@
 """What TensorRT-RTX makes of integer layers, as exported and rewritten: compile evidence.
 
-The kernel list is read from a log without a stated format, and for a version that nobody has
-looked at the tests are skipped and say so.
+The kernels depend on its version.
 """
 
 from __future__ import annotations
@@ -14,24 +13,14 @@ import pytest
 from onnx import ModelProto
 
 import deployconv
-from deployconv.runtimes.tensorrt.installation import find_installation
 from tests.build import assert_equal, ops, run
 from tests.quantized import Activations, Layer, Weight, network
-from tests.runtimes.rtx import build_one, needs_rtx, words
+from tests.runtimes.rtx import RECORD, build_one, needs_record, needs_rtx, words
 
-pytestmark = needs_rtx
-
-SEEN_WITH = "tensorrt_rtx 1.7."
+pytestmark = [needs_rtx, needs_record]
 
 SIGNED = Activations(np.int8)
 """TensorRT takes symmetric int8 activations only."""
-
-
-@pytest.fixture(autouse=True)
-def known_version() -> None:
-    runtime = find_installation("tensorrt-rtx").runtime
-    if not runtime.startswith(SEEN_WITH):
-        pytest.skip(f"kernels are those of {SEEN_WITH}x; {runtime} is not looked at yet")
 
 
 def layer(axis: int | None = 1, bias: Any = "float", **rest: Any) -> Layer:
@@ -69,13 +58,13 @@ def test_a_float_deconvolution_becomes_an_integer_correlation(axis: int | None) 
 
 def test_the_weights_are_no_longer_dequantized_by_a_kernel_of_their_own() -> None:
     before = network(layer(), SIGNED, (8, 8))
-    counts = []
-    for made in (before, rewritten(before)):
+    counts = {}
+    for name, made in (("exported", before), ("rewritten", rewritten(before))):
         built = build_one(made)
         assert built.kernels is not None
         without_inputs = [kernel for kernel in built.kernels if not kernel.inputs]
-        counts.append(len(without_inputs))
-    assert counts == [1, 0]
+        counts[name] = len(without_inputs)
+    assert counts == RECORD.kernels_that_dequantize
 
 
 def test_an_int32_bias_does_not_parse_and_is_folded_if_a_target_is_named() -> None:

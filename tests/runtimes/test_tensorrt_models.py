@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 import deployconv
-from tests.runtimes.rtx import MODELS, build_one, needs_rtx, words
+from deployconv.results import Rewriting
+from tests.runtimes.rtx import (
+    MODELS,
+    RECORD,
+    assert_fails,
+    build,
+    needs_record,
+    needs_rtx,
+)
 
 pytestmark = needs_rtx
 
-NOT_AS_EXPORTED = {"dilated_upsampler", "antialiased_preprocessing"}
-"""Stride with dilation, and antialias, see `test_tensorrt_facts`."""
-FOR_ONNXRUNTIME = {
-    "dcgan_int8": "has type Int32 but must have type",
-    "espcn_x3_int8": "has type Int32 but must have type",
-    "resize_conv_int8": "has type Int32 but must have type",
-    "unet_decoder_int8": "Non-zero zero point is not supported",
-    "upsampler_int8": "has type Int32 but must have type",
-}
-"""Quantized as onnxruntime does, which TensorRT does not read: int32 biases, zero points."""
-
+TARGETS = ("sm86", "sm89")
 PATHS = {path.stem: path for path in sorted(MODELS.glob("*.onnx"))}
+READ = [name for name in PATHS if name not in RECORD.models_for_onnxruntime]
 
 
-@pytest.mark.parametrize("name", FOR_ONNXRUNTIME)
+@cache
+def rewritten(name: str) -> Rewriting:
+    return deployconv.rewrite(PATHS[name], target=TARGETS, resample=True, verify=False, bench=False)
+
+
+@needs_record
+@pytest.mark.parametrize("name", RECORD.models_for_onnxruntime)
 def test_what_was_quantized_for_onnxruntime_does_not_parse(name: str) -> None:
-    built = build_one(PATHS[name])
-    assert not built.builds
-    assert FOR_ONNXRUNTIME[name] in words(built)
+    assert_fails(build(PATHS[name]), {"sm89": RECORD.models_for_onnxruntime[name]})
 
 
-@pytest.mark.parametrize("name", [name for name in PATHS if name not in FOR_ONNXRUNTIME])
-def test_builds_for_sm86_and_sm89(name: str) -> None:
-    targets = "sm86", "sm89"
-    path = PATHS[name]
-    done = deployconv.rewrite(path, target=targets, resample=True, verify=False, bench=False)
+@pytest.mark.parametrize("name", READ)
+def test_rewritten_it_builds_and_is_marked_where_that_was_needed(name: str) -> None:
+    done = rewritten(name)
     assert done.compiled is not None
-    before, after = done.compiled.before, done.compiled.after
-    assert [built.builds for built in before.targets] == [name not in NOT_AS_EXPORTED] * 2
-    assert after.builds
-    assert all(built.weights_bytes for built in after.targets)
+    assert done.compiled.after.builds
+    assert all(built.weights_bytes for built in done.compiled.after.targets)
     marks = {site.target_note.mark if site.target_note else None for site in done.sites}
-    assert marks == ({"needed"} if name in NOT_AS_EXPORTED else {None})
+    assert marks == ({None} if done.compiled.before.builds else {"needed"})
+
+
+@needs_record
+@pytest.mark.parametrize("name", READ)
+def test_as_exported_it_builds_if_that_is_recorded(name: str) -> None:
+    done = rewritten(name)
+    assert done.compiled is not None
+    fails = dict.fromkeys(TARGETS, RECORD.models[name]) if name in RECORD.models else {}
+    assert_fails(done.compiled.before, fails)

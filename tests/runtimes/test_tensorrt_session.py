@@ -44,7 +44,7 @@ from tests.build import (
     value,
 )
 from tests.runtimes import tiny
-from tests.runtimes.rtx import needs_rtx
+from tests.runtimes.rtx import RECORD, needs_record, needs_rtx, tells, with_unknown_operator
 
 FAKE = Path(__file__).with_name("fake_gpu")
 FAKE_RTX = Path(__file__).with_name("fake_rtx")
@@ -412,11 +412,19 @@ class TestWithoutAGpu:
         assert "builds for sm89, but deserialize: not run - no CUDA driver" in str(caught.value)
 
     def test_what_does_not_build_is_told_as_well(self) -> None:
-        proto = conv_transpose(integers(2, 3, 3, 3), (5, 5), strides=[2, 2], dilations=[2, 2])
+        proto = with_unknown_operator()
         with pytest.raises(
-            BackendUnavailable, match=r"\(for sm89\): build failed: .*Strided & Dil"
+            BackendUnavailable, match=r"\(for sm89\): parse failed at node odd .*: ."
         ):
             get_backend("tensorrt-rtx").prepare(proto.SerializeToString())
+
+    @needs_record
+    def test_a_layer_that_does_not_compile_is_told_in_the_words_of_the_library(self) -> None:
+        (message,) = RECORD.fails("2-D dilation", "sm89").values()
+        proto = conv_transpose(integers(2, 3, 3, 3), (5, 5), strides=[2, 2], dilations=[2, 2])
+        with pytest.raises(BackendUnavailable, match=r"\(for sm89\): build failed: ") as caught:
+            get_backend("tensorrt-rtx").prepare(proto.SerializeToString())
+        assert tells(str(caught.value), message)
 
     def test_what_it_would_take_in_silence_is_refused_before(self) -> None:
         proto = conv_transpose(integers(2, 3, 4, 4), (5, 6), strides=[2, 2], pads=[1, 1])
