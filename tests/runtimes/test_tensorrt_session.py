@@ -156,17 +156,43 @@ class TestOnTheStandIn:
         backend = get_backend("tensorrt")
         proto = tiny.unary("Identity", shape=(2,)).SerializeToString()
         session = backend.prepare(proto)
-        worker: Any = backend._worker._worker  # type: ignore[attr-defined]
+        worker: Any = backend.worker._worker  # type: ignore[attr-defined]
         worker._process.kill()
         with pytest.raises(BackendUnavailable, match=r"model in memory: .*SIGKILL"):
             session.run({"x": np.ones(2, np.float32)})
         again = backend.prepare(proto)
         assert again.run({"x": np.ones(2, np.float32)})["y"].tolist() == [1, 1]
 
+    @pytest.mark.parametrize("bound", [False, True])
+    def test_after_a_crash_a_session_never_gives_the_results_of_another(self, bound: bool) -> None:
+        backend: Any = get_backend("tensorrt")
+        negative = backend.prepare(tiny.unary("Neg", shape=(2,)).SerializeToString())
+        feeds = {"x": np.ones(2, np.float32)}
+        if bound:
+            assert negative.run(feeds)["y"].tolist() == [-1, -1]
+        backend.worker._worker._process.kill()
+        with pytest.raises(BackendUnavailable, match="SIGKILL"):
+            negative.run(feeds)
+        same = backend.prepare(tiny.unary("Identity", shape=(2,)).SerializeToString())
+        assert same.run(feeds)["y"].tolist() == [1, 1]
+        assert negative.run(feeds)["y"].tolist() == [-1, -1]
+        assert same.run(feeds)["y"].tolist() == [1, 1]
+
+    def test_after_a_crash_a_session_of_dynamic_sizes_is_built_again(self) -> None:
+        backend: Any = get_backend("tensorrt")
+        proto = upsampler(("h", "w"))
+        session = backend.prepare(proto.SerializeToString())
+        feeds = feeds_for(proto, size=5)
+        session.run(feeds)
+        backend.worker._worker._process.kill()
+        with pytest.raises(BackendUnavailable, match="SIGKILL"):
+            session.timed_run(feeds)
+        np.testing.assert_array_equal(session.run(feeds)["y"], run(proto, feeds)["y"])
+
     def test_the_worker_goes_with_its_backend(self) -> None:
         backend = get_backend("tensorrt")
         session = backend.prepare(tiny.unary("Identity", shape=(2,)).SerializeToString())
-        process = backend._worker._worker._process  # type: ignore[attr-defined]
+        process = backend.worker._worker._process  # type: ignore[attr-defined]
         assert process.poll() is None
         del backend, session
         gc.collect()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,9 +19,7 @@ from deployconv.results import Inspection
 from deployconv.targets.catalogue import find_target
 from deployconv.targets.rules import judge
 
-EARLIER = records(Path(__file__).parent / "earlier" / "resizes")
-"""Runs of before, for targets whose toolchain was not run since."""
-RECORDS = {**EARLIER, **records(RESIZE_RECORDS)}
+RECORDS = records(RESIZE_RECORDS)
 RIGHT = ("right", "converted")
 INTERPOLATING = [name for name in RESIZES if not name.startswith("near")]
 NEAREST = [name for name in RESIZES if name.startswith("near")]
@@ -87,7 +84,7 @@ def test_a_run_that_is_not_right_says_why(target: str) -> None:
         assert "/tmp" not in run.words, run
 
 
-@pytest.mark.parametrize("target", records(RESIZE_RECORDS))
+@pytest.mark.parametrize("target", RECORDS)
 def test_a_record_has_every_resize_as_exported_and_for_its_target(target: str) -> None:
     for spelling in (EXPORTED, "target"):
         runs = [run.form for run in RECORDS[target].runs if run.spelling == spelling]

@@ -50,6 +50,10 @@ def load(name: str) -> TensorRtBackend:
 class TensorRtBackend:
     """One of the two libraries; `prepare` needs a GPU.
 
+    Attributes:
+        runtime: library and version.
+        worker: the process, which ends with the backend.
+
     Raises BackendUnavailable if the library is not installed.
     """
 
@@ -57,8 +61,8 @@ class TensorRtBackend:
         self.name = name
         self._installation = find_installation(name)
         self.runtime = self._installation.runtime
-        self._worker = tensorrt_worker()
-        weakref.finalize(self, self._worker.close)
+        self.worker = tensorrt_worker()
+        weakref.finalize(self, self.worker.close)
 
     def prepare(
         self, model: ModelSource, *, threads: int | None = None, optimise: bool = True
@@ -92,7 +96,7 @@ class TensorRtBackend:
         stages: list[StageResult] = []
         library = get_runtime(self.name).package
         try:
-            value = self._worker.ask({**request, "library": library}, stages.append)
+            value = self.worker.ask({**request, "library": library}, stages.append)
         except RequirementMissing as missing:
             raise BackendUnavailable(f"backend '{self.name}': {missing}") from missing
         except WorkerFailed as failure:
@@ -131,7 +135,7 @@ class TensorRtBackend:
 
 
 class TensorRtSession:
-    """One engine in the backend's worker."""
+    """One engine in the backend's worker; it is built again if that process was replaced."""
 
     threads = 1
     """On the host; the GPU decides what it runs in parallel."""
@@ -155,6 +159,7 @@ class TensorRtSession:
         self._settings = settings
         self._label = label
         self._number: int | None = None
+        self._failures = 0
         self._bound: Feeds | None = None
         self._built_for: dict[str, tuple[int, ...]] = {}
         if all(spec.is_static for spec in self.inputs):
@@ -189,14 +194,17 @@ class TensorRtSession:
             value = self._ask("prepare", model=str(path.resolve()), settings=asdict(settings))
         self._number, self.provider = value["session"], value["provider"]
         self._built_for = shapes
+        self._failures, self._bound = self._backend.worker.failures, None
 
     def _bind(self, feeds: Feeds) -> None:
-        if self._bound is feeds:
+        """Send ``feeds`` to the worker, and before that the model, if it does not have them."""
+        known = self._number is not None and self._failures == self._backend.worker.failures
+        if known and self._bound is feeds:
             return
         shapes = {name: array.shape for name, array in feeds.items()}
         fixed = {spec.name for spec in self.inputs if spec.is_static}
         wanted = {name: shape for name, shape in shapes.items() if name not in fixed}
-        if self._number is None or wanted != self._built_for:
+        if not known or wanted != self._built_for:
             self._build(wanted)
         with temporary_folder() as folder:
             inputs = [
