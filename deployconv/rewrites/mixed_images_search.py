@@ -118,7 +118,7 @@ class _Search:
         step = (
             pixel_conv_at(node, self.images, view, widths)
             or pixelwise_at(node, self.images, view, widths)
-            or pixel_product_at(node, self.images, view)
+            or pixel_product_at(node, self.images, view, widths)
         )
         if step is None or not is_affine(step) or not widths:
             return None

@@ -51,6 +51,14 @@ class Candidates:
                 rewrites[planned.id] = self.option(planned, choices[planned.id]).rewrite
         return self.planning.with_rewrites(rewrites)
 
+    def offer(self, choices: Choices) -> bool:
+        """Whether every site in ``choices`` is one of these and may take that form."""
+        sites = {planned.id: planned for planned in self.planning.default}
+        return all(
+            name in sites and any(option.choice == choice for option in self.of_site(sites[name]))
+            for name, choice in choices.items()
+        )
+
     def option(self, planned: PlannedSite, choice: Choice) -> Option:
         """The form of a site that ``choice`` names."""
         return next(option for option in self.of_site(planned) if option.choice == choice)

@@ -79,8 +79,11 @@ def plan_by_policy(
     planning = candidates.with_choices(tuned.choices) if chooses else candidates.planning
     if lifted is not model and not _needs_later_opset(planning, model):
         candidates = Candidates.of(model, options)
+        if not chooses:
+            planning = candidates.planning
         # This plans only the sites that were chosen.
-        planning = candidates.with_choices(tuned.choices) if chooses else candidates.planning
+        elif candidates.offer(tuned.choices):
+            planning = candidates.with_choices(tuned.choices)
     sites = tuple(_with_findings(site, tuned, options.policy, tuner) for site in planning.sites)
     return replace(planning, sites=sites, warnings=(*planning.warnings, *warnings))
 

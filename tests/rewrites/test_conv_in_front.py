@@ -331,6 +331,24 @@ def test_an_image_that_is_resized_again_and_read_as_it_is_too() -> None:
     moved_alike(network(body, {"a": "1,8,4,5"}, OTHERS))
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        "y = Conv(c, w6_3)",
+        "l = Transpose<perm=[0, 2, 3, 1]>(c) m = MatMul(l, p) y = Transpose<perm=[0, 3, 1, 2]>(m)",
+    ],
+    ids=["Conv", "MatMul"],
+)
+def test_weights_for_fewer_channels_than_the_image_has(end: str) -> None:
+    """The runtime refuses such a model; it may come from a Resize that also makes channels."""
+    body = (
+        f"k = Conv(a, w8_2) g = {CUBIC}(k, , , t) r = {CUBIC}(g, , x2)"
+        f" c = Concat<axis=1>(r, r, r) {end}"
+    )
+    constants = {"t": ints(1, 8, 12, 4), "p": np.ones((6, 3), np.float32)}
+    assert moved(network(body, {"a": "1,8,4,4"}, constants)) is None
+
+
 def test_a_resize_that_is_skipped_stays_where_it_is() -> None:
     body = (
         f"p = {LINEAR}(a, , x4) q = {LINEAR}(b, , x2) c = Concat<axis=1>(p, q)"

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, parser
 
 import deployconv
 from deployconv.errors import CheckFailed, UsageError
@@ -90,6 +90,28 @@ def test_the_report_tells_of_the_model_that_was_read() -> None:
     done = deployconv.rewrite(upsampler(), shuffle="col2im", upgrade_opset=True, bench=False)
     assert done.source.opset == 17
     assert done.warnings == ()
+
+
+def test_the_opset_is_raised_if_only_then_the_sizes_are_known() -> None:
+    """The shape inference of ONNX follows the sizes of a Resize from opset 18 on."""
+    corners = 'Resize<mode="linear", coordinate_transformation_mode="align_corners">'
+    original = parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 13]> g (float[n,8,d] x) => (float[] y)
+        <int64[3] m = {{1, 1, 3}}, float[3] half = {{1, 1, 0.5}}>
+        {{
+            s = Shape(x) t = Mul(s, m)
+            a = {corners}(x, , , t) b = Conv(a, w) c = {corners}(b, , half) y = Conv(c, v)
+        }}"""
+    )
+    original.graph.initializer.extend(
+        [tensor("w", integers(2, 8, 1)), tensor("v", integers(1, 2, 1))]
+    )
+    done = deployconv.rewrite(original, policy="cost", bench=False)
+    assert "rewritten" in [site.status for site in done.sites]
+    assert opset(done.model) == 18
+    low = deployconv.rewrite(original, policy="cost", bench=False, upgrade_opset=False)
+    assert {site.status for site in low.sites} == {"skipped"}
+    assert opset(low.model) == 13
 
 
 def test_no_col2im_if_the_opset_may_not_be_raised() -> None:

@@ -147,11 +147,14 @@ def mixing_conv_at(node: gs.Node, scope: Scope, view: View) -> PixelConv | None:
 def pixel_conv_at(
     node: gs.Node, site: HasImages, view: View, widths: Mapping[str, int]
 ) -> PixelConv | None:
-    """``node``, a 1x1 Conv of any number of groups, as a step of a region."""
+    """``node``, a 1x1 Conv of any number of groups, as a step of a region.
+
+    None if its weight is not for as many channels as the image has, by ``widths``.
+    """
     inputs = images_and_constants(node, site, view, widths) if node.op == "Conv" else None
     if inputs is None:
         return None
-    _, constants = inputs
+    data, constants = inputs
     weight = constants.get(1)
     if weight is None or set(constants) != set(range(1, len(node.inputs))):
         return None
@@ -160,7 +163,7 @@ def pixel_conv_at(
         and not any(node.attrs.get("pads", ()))
         and set(node.attrs.get("strides", (1,))) == {1}
     )
-    if not plain:
+    if not plain or data != [weight.shape[1] * int(node.attrs.get("group", 1))]:
         return None
     bias = Parameter.of(constants[2]) if 2 in constants else None
     return PixelConv(node, (1,) * site.rank, Parameter.of(weight), bias, transposed=False)

@@ -90,8 +90,13 @@ class PixelProduct(Defaults):
         return PixelProduct(tuple(nodes), weight, bias, tuple(shapes))
 
 
-def pixel_product_at(first: gs.Node, place: HasImages, view: View) -> PixelProduct | None:
-    """The product that begins with the Reshape or Transpose ``first``."""
+def pixel_product_at(
+    first: gs.Node, place: HasImages, view: View, widths: Mapping[str, int]
+) -> PixelProduct | None:
+    """The product that begins with the Reshape or Transpose ``first``.
+
+    None if its matrix is not for as many channels as the image has, by ``widths``.
+    """
     scope = place.scope
     if first.op not in ("Reshape", "Transpose") or not is_known(first, scope):
         return None
@@ -106,6 +111,8 @@ def pixel_product_at(first: gs.Node, place: HasImages, view: View) -> PixelProdu
         return None
     weight = view.constants.fixed(nodes[-1].inputs[1], scope)
     if weight is None or len(weight.shape) != 2:
+        return None
+    if widths.get(first.inputs[0].name) != weight.shape[0]:
         return None
     bias = None
     if _continue(nodes, scope, "Add"):
