@@ -228,3 +228,16 @@ def test_a_whole_factor_is_a_polyphase_filter() -> None:
     found = resampling_matrix(9, 27, 3, Interpolation("linear", "half_pixel"))
     for output in range(6, 18):
         np.testing.assert_allclose(found[output, 1:], found[output - 3, :-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["matrix", "separable"])
+def test_a_cubic_whose_scale_is_almost_one_copies_the_image(form: str) -> None:
+    body = 'y = Resize<mode="cubic", cubic_coeff_a=-0.6>(x, , g)'
+    scale = 1 + EPS
+    original = parsed(body, {"g": floats(1, 1, scale, scale)}, "1,2,6,7", opset=18)
+    done, after = rewrite(original, resample=True, form=form)
+    (site,) = done.sites
+    assert (site.status, site.certificate, site.parity_only) == ("rewritten", "exact", ())
+    x = np.random.default_rng(2).standard_normal((1, 2, 6, 7)).astype(np.float32)
+    actual, expected = (run(model, {"x": x})["y"] for model in (after, original))
+    np.testing.assert_array_equal(actual, expected)

@@ -148,7 +148,8 @@ def _first_beyond(oracle: Oracle, shown: Array) -> str | None:
     if not len(beyond):
         return None
     at = tuple(map(int, beyond[0]))
-    return f"its weight at {list(at)} is {shown[at]:g} where {oracle.expected[at]:g} was written"
+    written = f"{oracle.expected[at]:.9g} was written"
+    return f"its weight at {list(at)} is {shown[at]:.9g} where {written}"
 
 
 def _first_difference(expected: Array, actual: Array) -> str | None:

@@ -28,7 +28,7 @@ from deployconv.match.resample_site import ResampledAxis
 from deployconv.match.site import AxisMove
 from deployconv.options import Shuffle
 from deployconv.polyphase import Axis, without_shift
-from deployconv.resampling import Filter, resampling_filter, whole_factor
+from deployconv.resampling import Filter, resampling_filter, resampling_matrix, whole_factor
 from deployconv.results import Reason
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
@@ -219,13 +219,21 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
     def _weights(self, axis: ResampledAxis, size: int) -> tuple[Array, float]:
         """The matrix of an axis, and how far the weights of a runtime may be from it.
 
-        It has another position at each output, in float32, while the phases have few exact ones.
+        It computes the position and the weights of each output in float32, while the phases have
+        exact ones. So they may differ as `resampling_matrix` does, which rounds as it does, but
+        by no more than the arithmetic can leave.
         """
-        own, inputs = self.filters[axis.position], axis.inputs or size
-        factor = own.axis.stride * own.shrinks_by
-        rounded = factor & (factor - 1) > 0
-        besides = 4 * float(np.finfo(np.float32).eps) * inputs if rounded else 0.0
-        return own.matrix(inputs, _after(own, inputs)), besides
+        own, inputs, how = self.filters[axis.position], axis.inputs or size, self.site.how
+        outputs, factor = _after(own, inputs), own.axis.stride * own.shrinks_by
+        exact = own.matrix(inputs, outputs)
+        besides = how.rounding(inputs, exact_positions=factor & (factor - 1) == 0)
+        if how.mode == "linear":
+            return exact, besides
+        if how.exclude_outside or how.filters:  # the weights are divided by their sum
+            least = np.abs(own.sums(inputs, outputs).sum(axis=1)).min()
+            besides *= float((1 + np.abs(exact).sum(axis=1).max()) / least)
+        rounded = resampling_matrix(inputs, outputs, axis.scale, how)
+        return exact, min(besides, float(np.abs(rounded - exact).max()))
 
 
 @dataclass(frozen=True, eq=False)

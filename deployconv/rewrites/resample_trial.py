@@ -89,7 +89,8 @@ def weights_oracle(
     outputs, inputs = matrix.shape
     rank, cubic = len(site.shape), site.how.mode == "cubic"
     rank = max(_IMAGE_RANK if cubic else 2, rank)
-    same = inputs == outputs and not (matrix == np.eye(inputs)).all()
+    copied = inputs == outputs and bool((matrix == np.eye(inputs)).all())
+    same = inputs == outputs and not copied
     if same and (axis.scale != 1 or not cubic):
         return None
     if not site.by_sizes and floor(np.float32(inputs) * np.float32(axis.scale)) != outputs:
@@ -102,7 +103,7 @@ def weights_oracle(
     scales[position] = axis.scale
     shape[beside] = target[beside] = inputs
     expected = matrix if position < beside else matrix.T
-    if cubic and not site.how.channels_last:
+    if cubic and not site.how.channels_last and not copied:
         # The other axis of the image has one pixel, whose weights need not add up to 1. It becomes
         # two if the size of this axis stays the same: an image that keeps its size is copied.
         other = next(at for at in (rank - 1, rank - 2) if at != position)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ import deployconv
 from deployconv.graph.load import load
 from deployconv.options import LayerRequest, RewriteOptions
 from deployconv.proof.certificate import certify
+from deployconv.resampling import Filter, Interpolation
 from deployconv.restrictions import Restrictions
 from deployconv.results import SiteReport
+from deployconv.rewrites import resample_phases
 from deployconv.rewrites.planning import apply, plan_model
 from deployconv.rewrites.resample_phases import ResamplePhases
 from deployconv.rewrites.within import broken_by
@@ -184,8 +187,6 @@ def test_dynamic_sizes_are_refused_for_the_true_reason(name: str) -> None:
 
 
 def test_a_wrong_weight_fails_the_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
-    from deployconv.rewrites import resample_phases
-
     right = resample_phases.resampling_filter
 
     def wrong(*given: Any) -> Any:
@@ -230,3 +231,57 @@ def test_only_what_the_target_takes_is_written(name: str) -> None:
     assert not broken_by(item.rewrite, limits)
     assert certify(item.rewrite, "resize").verdict == "exact"
     close(original, apply(planning).proto, (1, 3, 6, 7))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 8, 0.5, 0.2])
+@pytest.mark.parametrize("coefficient", [-2, -0.9, -0.6, 0.3, 1])
+@pytest.mark.parametrize("outside", [0, 1])
+def test_exact_cubic_weights_may_differ_by_what_the_runtime_rounds(
+    scale: float, coefficient: float, outside: int
+) -> None:
+    attributes = f'mode="cubic", cubic_coeff_a={float(coefficient)}, exclude_outside={outside}'
+    original = resize(attributes, 1, 1, scale, scale)
+    site, after = site_of(original)
+    assert (site.form, site.parity_only) == ("polyphase", ())
+    close(original, after, (1, 3, 10, 15))
+
+
+def test_the_rounding_of_cubic_weights_is_bounded() -> None:
+    for coefficient in np.linspace(-3, 3, 61):
+        how = Interpolation("cubic", cubic_coeff_a=float(coefficient))
+        shown = [
+            abs(how.weight(place) - how.exact_weight(Fraction(place)))
+            for place in np.linspace(-2, 2, 129).tolist()
+        ]
+        assert 4 * max(shown) <= 2 * how.rounding(9, exact_positions=True)
+
+
+@pytest.mark.parametrize("coefficient", [-0.75, -0.6])
+def test_a_certificate_of_phases_refuses_another_cubic(
+    coefficient: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = resample_phases.resampling_filter
+
+    def wrong(factor: int, how: Interpolation) -> Filter | None:
+        return right(factor, replace(how, cubic_coeff_a=how.cubic_coeff_a + 1e-3))
+
+    monkeypatch.setattr(resample_phases, "resampling_filter", wrong)
+    original = resize(f'mode="cubic", cubic_coeff_a={coefficient}', 1, 1, 2, 2)
+    with pytest.raises(deployconv.CheckFailed, match="its weight at"):
+        rewrite(original, resample=True)
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("by", [2, 3, 4, 8])
+@pytest.mark.parametrize("more", ["", "antialias=1,", "exclude_outside=1,"])
+@pytest.mark.parametrize("form", ["polyphase", "separable"])
+def test_asymmetric_shrinking_leaves_no_pixel_over(
+    mode: str, by: int, more: str, form: str
+) -> None:
+    if mode == "linear" and more.startswith("exclude"):
+        more += "antialias=1,"  # onnxruntime refuses it without
+    attributes = f'{more} mode="{mode}", coordinate_transformation_mode="asymmetric"'
+    original = resize(attributes, 1, 1, 1 / by, 1 / by)
+    _, after = site_of(original, form=form)
+    for height in range(2 * by, 3 * by):
+        close(original, after, (1, 3, height, 2 * by + 1))
