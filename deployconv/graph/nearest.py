@@ -74,16 +74,18 @@ def resize_sizes(
     attributes: Mapping[str, Any],
 ) -> list[tuple[int, float]]:
     """Per axis of ``shape``: the resized size and the scale."""
-    axes = attributes.get("axes")
-    axes = range(len(shape)) if axes is None else [int(axis) % len(shape) for axis in axes]
+    given = attributes.get("axes")
+    given = range(len(shape)) if given is None else [int(axis) for axis in given]
+    axes = [axis % len(shape) for axis in given]
     found = [(size, 1.0) for size in shape]
     policy = attributes.get("keep_aspect_ratio_policy") or "stretch"
     if sizes is not None and sizes.size and policy != "stretch":
         # One scale for all axes, for which the result is just not larger, or not smaller.
-        pairs = zip(axes, sizes.tolist(), strict=True)
+        # onnxruntime ignores negative axes then, which keep their sizes.
+        pairs = [pair for pair in zip(given, sizes.tolist(), strict=True) if pair[0] >= 0]
         fractions = [Fraction(int(resized), shape[axis]) for axis, resized in pairs]
-        scale = min(fractions) if policy == "not_larger" else max(fractions)
-        for axis in axes:
+        scale = (min if policy == "not_larger" else max)(fractions, default=Fraction(1))
+        for axis, _ in pairs:
             found[axis] = (floor(scale * shape[axis] + _HALF), float(scale))
     elif sizes is not None and sizes.size:
         for axis, resized in zip(axes, sizes.tolist(), strict=True):

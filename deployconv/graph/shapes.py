@@ -21,6 +21,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, ValueInfoProto
 
 from deployconv.graph import symbolic
 from deployconv.graph.constants import Constants
+from deployconv.graph.inference import infer
 from deployconv.graph.scope import Scope
 from deployconv.graph.symbolic import FEW, Known, Size, Unproven
 from deployconv.graph.tensors import declared_sizes, nested
@@ -113,7 +114,7 @@ def _fed(graph: GraphProto) -> Iterator[ValueInfoProto]:
 def inferred_shapes(model: ModelProto) -> Instance:
     """The shapes that follow from the model's inputs, of all tensors with a name of their own."""
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        inferred = infer(model)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         return {}
     names = Counter(_defined(inferred.graph))

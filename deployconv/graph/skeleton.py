@@ -14,6 +14,7 @@ import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from deployconv.errors import ModelError
+from deployconv.graph.inference import infer
 from deployconv.graph.states import forget_changing_states
 from deployconv.graph.tensors import declared_sizes, is_onnx
 
@@ -72,7 +73,7 @@ def infer_shapes(bare: ModelProto, name: str) -> ModelProto:
     Raises ModelError for a model that contradicts itself about element types.
     """
     try:
-        return onnx.shape_inference.infer_shapes(bare, check_type=True, data_prop=True)
+        return infer(bare, check_type=True)
     except onnx.shape_inference.InferenceError as error:
         reason = " ".join(str(error).split())
         if "TypeInferenceError" in reason:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto
 
+from deployconv.graph.inference import infer
 from deployconv.graph.tensors import declared_sizes, graph_attributes, is_onnx, nested
 
 Sizes = Sequence[int | None]
@@ -25,7 +26,7 @@ def forget_changing_states(bare: ModelProto) -> None:
     found = any(body.input for body in bodies)
     while found:
         try:
-            inferred = onnx.shape_inference.infer_shapes(bare, data_prop=True)
+            inferred = infer(bare)
         except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
             inferred = bare
         # What was inferred from a size that is removed has to be inferred anew.

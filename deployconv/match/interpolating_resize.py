@@ -48,6 +48,8 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
     x, y = node.inputs[0], node.outputs[0]
     found = _axes(node, scope, view)
     if isinstance(found, Reason):
+        if found.code == "dynamic-scale":  # an obstacle may be why a size is not known
+            found = _obstacle(node, scope, view) or found
         return SkippedSite(**known, reason=found, dtype=dtype_name(x.dtype))
     axes, shape, scaled = found
     if not axes:

@@ -15,6 +15,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
+from deployconv.graph.inference import infer
 from deployconv.graph.tensors import qualified_name
 from deployconv.restrictions import UNRESTRICTED, ChannelOrder, Restrictions
 from deployconv.results import Reason
@@ -214,7 +215,7 @@ def _shapes(rewrite: Rewrite, nodes: Sequence[gs.Node]) -> dict[str, Sizes]:
     opsets = [helper.make_opsetid("", rewrite.scope.opset)]
     opsets += [helper.make_opsetid(domain, 1) for domain in sorted(domains)]
     model = helper.make_model(graph, opset_imports=opsets)
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    inferred = infer(model).graph
     return {
         value.name: tuple(_size(dim) for dim in value.type.tensor_type.shape.dim)
         for value in (*inferred.input, *inferred.value_info, *inferred.output)

@@ -350,6 +350,23 @@ def test_negative_axes_whose_aspect_ratio_is_kept() -> None:
     assert "axes are negative" in site.reason.text
 
 
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+@pytest.mark.parametrize("dims", ["1,3,4,6", "1,3,4,w"])
+@pytest.mark.parametrize("axes", ["-2,-1", "2,-1"])
+@pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
+def test_a_layer_after_negative_axes_whose_aspect_ratio_is_kept(
+    mode: str, dims: str, axes: str, policy: str
+) -> None:
+    """onnxruntime keeps the sizes of such axes, though ONNX infers others."""
+    given = f'mode="{mode}", axes=[{axes}], keep_aspect_ratio_policy="{policy}"'
+    body = f'r = Resize<{given}>(x, , , t) y = Resize<mode="linear">(r, , s)'
+    constants = {"t": ints(8, 12), "s": floats(1, 1, 2, 2)}
+    original = parsed(body, constants, dims, opset=18)
+    _, changed = rewrite(original, resample=True, verify=False)
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, 3, 4, 6)).astype(np.float32)}
+    np.testing.assert_allclose(run(changed, feeds)["y"], run(original, feeds)["y"], atol=1e-5)
+
+
 def test_one_that_leaves_nothing_stays() -> None:
     original = parsed(f'y = Resize<mode="linear">{S}', {"s": floats(1, 1, 0.01, 2)}, "1,3,6,7")
     (site,) = rewrite(original, resample=True, verify=False)[0].sites

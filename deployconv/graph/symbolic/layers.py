@@ -144,6 +144,9 @@ def _resize(call: Call) -> Known:
     shape = list(x.shape)
     scales = 2 if call.op == "Resize" and len(call.inputs) > 2 else 1
     if call.has(3):
+        keeps = call.attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch"
+        if keeps and min(axes, default=0) < 0:
+            raise Unproven  # onnxruntime ignores such axes
         ratios = set()
         for axis, size in zip(axes, call.given(3).sizes(), strict=True):
             ratio = size.divided(shape[axis])
@@ -151,10 +154,7 @@ def _resize(call: Call) -> Known:
                 raise Unproven
             ratios.add(ratio)
             shape[axis] = size
-        if (
-            len(ratios) > 1
-            and call.attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch"
-        ):
+        if len(ratios) > 1 and keeps:
             raise Unproven  # one ratio holds for all axes, and which depends on the sizes
     else:
         for axis, scale in zip(axes, call.sizes("scales", scales), strict=True):
