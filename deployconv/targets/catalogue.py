@@ -11,8 +11,9 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
-from deployconv.errors import BackendUnavailable, UsageError
+from deployconv.errors import UsageError
 from deployconv.targets.profile import Profile, extended_name, read_profile
+from deployconv.targets.toml_table import parse
 
 _SUFFIX = ".toml"
 _COMPUTE_CAPABILITY = re.compile(r"sm\d+")
@@ -37,16 +38,25 @@ def find_target(given: str) -> Profile:
     Raises:
         UsageError: there is no such target or file, or the file is wrong.
     """
-    if given.endswith(_SUFFIX) or "/" in given or "\\" in given:
+    if _is_path(given):
         return _of_file(Path(given))
     if given in target_names():
         return _shipped(given)
     if is_compute_capability(given):
         return replace(_shipped(_TENSORRT), name=given, compiles_for=given)
+    raise UsageError(f"--target {given}: {_no_target(given)}")
+
+
+def _is_path(given: str) -> bool:
+    return given.endswith(_SUFFIX) or "/" in given or "\\" in given
+
+
+def _no_target(given: str) -> str:
+    """Say that there is no such target, and which names are near."""
     near = get_close_matches(given.lower(), [*target_names(), "sm86", "sm89", "sm120"], n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise UsageError(
-        f"--target {given}: there is no such target: {hint}deployconv targets lists them; a file"
+    return (
+        f"there is no such target: {hint}deployconv targets lists them; a file"
         f" of your own ends in {_SUFFIX}"
     )
 
@@ -72,9 +82,9 @@ def is_installed(profile: Profile) -> bool | None:
 
 
 def check_compiled(profile: Profile) -> None:
-    """Raise BackendUnavailable if deployconv drives no compiler of a target."""
+    """Raise UsageError if deployconv drives no compiler of a target."""
     if profile.compiles_for is None:
-        raise BackendUnavailable(
+        raise UsageError(
             f"--target {profile.name}: deployconv drives no compiler of it: name a compute "
             f"capability such as sm89; inspect --target {profile.name} says what it takes"
         )
@@ -103,10 +113,10 @@ def _of_file(path: Path) -> Profile:
     extended = extended_name(str(path), text)
     base = None
     if extended is not None:
-        try:
-            base = _shipped(extended) if extended in target_names() else find_target(extended)
-        except UsageError as error:
-            raise UsageError(f"{path}: 'extends': {error}") from error
-    if base is not None and base.path is not None:
-        raise UsageError(f"{path}: 'extends' is '{extended}', another file: name a target")
+        file = parse(str(path), text)
+        if _is_path(extended):
+            raise file.wrong("extends", f"is '{extended}', another file: name a target")
+        if extended not in target_names() and not is_compute_capability(extended):
+            raise file.wrong("extends", f"is '{extended}': {_no_target(extended)}")
+        base = find_target(extended)
     return replace(read_profile(str(path), text, path.stem, base), path=str(path))
