@@ -32,19 +32,21 @@ def target_names() -> tuple[str, ...]:
     return ("portable", *(name for name in found if name != "portable"))
 
 
-def find_target(given: str) -> Profile:
+def find_target(given: str, prefix: str = "--target ") -> Profile:
     """Return the target that ``given`` names: a name, a compute capability, or a TOML file.
+
+    ``prefix`` stands before what was given in an error.
 
     Raises:
         UsageError: there is no such target or file, or the file is wrong.
     """
     if _is_path(given):
-        return _of_file(Path(given))
+        return _of_file(Path(given), prefix)
     if given in target_names():
         return _shipped(given)
     if is_compute_capability(given):
         return replace(_shipped(_TENSORRT), name=given, compiles_for=given)
-    raise UsageError(f"--target {given}: {_no_target(given)}")
+    raise UsageError(f"{prefix}{given}: {_no_target(given)}")
 
 
 def _is_path(given: str) -> bool:
@@ -97,19 +99,19 @@ def _shipped(name: str) -> Profile:
     return read_profile(f"{name}{_SUFFIX}", text, name, _shipped(base) if base else None)
 
 
-def _of_file(path: Path) -> Profile:
+def _of_file(path: Path, prefix: str) -> Profile:
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except IsADirectoryError as error:
-        raise UsageError(f"--target {path}: is a folder: name a TOML file") from error
+        raise UsageError(f"{prefix}{path}: is a folder: name a TOML file") from error
     except FileNotFoundError as error:
-        raise UsageError(f"--target {path}: no such file: check the path") from error
+        raise UsageError(f"{prefix}{path}: no such file: check the path") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"--target {path}: is not UTF-8 text: name a TOML file") from error
+        raise UsageError(f"{prefix}{path}: is not UTF-8 text: name a TOML file") from error
     except ValueError as error:
-        raise UsageError(f"--target {str(path)!r}: is no path of a file") from error
+        raise UsageError(f"{prefix}{str(path)!r}: is no path of a file") from error
     except OSError as error:
-        raise UsageError(f"--target {path}: cannot be read ({error.strerror})") from error
+        raise UsageError(f"{prefix}{path}: cannot be read ({error.strerror})") from error
     extended = extended_name(str(path), text)
     base = None
     if extended is not None:

@@ -157,3 +157,11 @@ def test_strict_names_the_options_that_left_steps_out(
     assert "certificate: not run - --no-verify" in out
     assert "parity: not run - --no-verify" in out
     assert "latency: not run - --no-bench" in out
+
+
+@pytest.mark.parametrize("name", ["nope", "nope.toml"])
+def test_targets_speaks_of_no_option_that_it_lacks(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["targets", name]) == 2
+    assert capsys.readouterr().err.startswith(f"deployconv: error: {name}: ")
