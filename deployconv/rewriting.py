@@ -139,11 +139,11 @@ def _raise_for_sites(result: Rewriting, request: Request) -> None:
     """Raise CheckFailed for a failed certificate, or under ``strict`` for a site left alone."""
     failed = failed_certificates(result.sites)
     if failed:
-        result = _with_not_run(result, "parity", "latency", reason="a certificate failed")
+        result = _stopped(result, request, "a certificate failed")
         raise CheckFailed(f"certificate failed: {', '.join(failed)}: nothing was written", result)
     left = [site.id for site in result.sites if site.left_alone]
     if request.command.strict and left:
-        result = _with_not_run(result, "parity", "latency", reason="a site was left alone")
+        result = _stopped(result, request, "a site was left alone")
         raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", result)
 
 
@@ -160,7 +160,7 @@ def _with_targets(result: Rewriting, model: ModelProto, request: Request) -> Rew
     left = [f"{one.name}: left in the model: {one.left}" for one in found if one.misfits]
     result = replace(result, targets=found, warnings=(*result.warnings, *left))
     if request.command.strict and left:
-        result = _with_not_run(result, "parity", "latency", reason="a target does not take it")
+        result = _stopped(result, request, "a target does not take it")
         raise CheckFailed(f"--strict: {'; '.join(left)}: nothing was written", result)
     return result
 
@@ -262,6 +262,17 @@ def _no_gpu(request: Request) -> str | None:
     from deployconv.proof.builds import no_gpu
 
     return no_gpu(request.tuner.backend)
+
+
+def _stopped(result: Rewriting, request: Request, reason: str) -> Rewriting:
+    """Say why the steps after a failure did not run: an option of the call, else ``reason``."""
+    if request.command.verify:
+        result = _with_not_run(result, "parity", reason=reason)
+    else:
+        result = _with_not_run(result, "certificate", "parity", reason="--no-verify")
+    return _with_not_run(
+        result, "latency", reason=reason if request.command.bench else "--no-bench"
+    )
 
 
 def _with_not_run(result: Rewriting, *steps: Step, reason: str) -> Rewriting:

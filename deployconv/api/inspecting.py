@@ -57,7 +57,7 @@ def list_targets(name: str | None = None) -> tuple[Target, ...]:
     from deployconv.targets.describe import describe
 
     names = (name,) if name else target_names()
-    found = (describe(find_target(one)) for one in names)
+    found = (describe(find_target(one, prefix="")) for one in names)
     return tuple(
         replace(one, installed=True) if toolchain_installed(one.name) else one for one in found
     )

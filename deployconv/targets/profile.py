@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields, replace
 from math import inf
 from typing import Any, NamedTuple, cast, get_args
 
+from onnx.defs import onnx_opset_version
+
 from deployconv.flags import choices_of
 from deployconv.options import Form, Shuffle
 from deployconv.restrictions import ChannelOrder, Restrictions
@@ -28,6 +30,17 @@ DTYPES = (
     *("float16", "bfloat16", "float32", "float64"),
     *("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool", "string"),
 )
+BACKENDS = (
+    "ort",
+    "ort:cuda",
+    "ort:tensorrt",
+    "tensorrt",
+    "tensorrt-rtx",
+    "openvino",
+    "tract",
+    "mnn",
+)
+"""What ``backend`` may name: the runtimes, which this folder may not import."""
 _SWITCHES = (
     *("dynamic_sizes", "integer_bias", "reshape_zero", "reshape_minus_one", "computed_shapes"),
     *("crops", "transposed_pads", "edge_pads", "col2im", "shuffle_in_twos", "symbolic_shapes"),
@@ -199,7 +212,7 @@ def read_profile(name: str, text: str, stem: str, base: Profile | None = None) -
         prefer=prefer or start.prefer,
         choose=cast(TargetChoice, file.word("choose", get_args(TargetChoice)) or start.choose),
         package=_or(file.get("package", str), start.package),
-        backend=_or(file.get("backend", str), start.backend),
+        backend=_or(file.word("backend", BACKENDS), start.backend),
         documented=_or(file.word("documented", ("dla",)), start.documented),
         notes=_or(file.words("notes"), start.notes),
     )
@@ -249,6 +262,9 @@ def _takes(table: Table, start: Takes) -> Takes:
     opset = table.table("opset")
     opset.check_keys(("min", "max"))
     given["min_opset"], given["max_opset"] = opset.number("min", 1), opset.number("max", 1)
+    newest = onnx_opset_version()
+    if (given["min_opset"] or 0) > newest:
+        raise opset.wrong("min", f"is {given['min_opset']}: no opset is above {newest}")
     given["depth_to_space"] = _depth_to_space(table)
     takes = replace(start, **{name: value for name, value in given.items() if value is not None})
     if takes.max_opset is not None and takes.min_opset > takes.max_opset:
@@ -279,7 +295,8 @@ def _rule(table: Table, source: str, version: str) -> Rule:
     when = table.table("when")
     when.check_keys(FACTS)
     if not when.values:
-        raise table.wrong("when", "is missing: say which layers the rule is for")
+        lacks = "is empty" if "when" in table.values else "is missing"
+        raise table.wrong("when", f"{lacks}: say which layers the rule is for")
     return Rule(
         when={name: _condition(when, name) for name in when.values},
         verdict=cast(TargetVerdict, table.word("verdict", get_args(TargetVerdict)) or "fits"),
@@ -320,6 +337,8 @@ def _condition(when: Table, name: str) -> Condition:
     if isinstance(value, dict):
         bounds = when.table(name)
         bounds.check_keys(("min", "max"))
+        if not bounds.values:
+            raise when.wrong(name, "is empty: give min, max or both")
         least, most = bounds.number("min", 0) or 0, bounds.number("max", 0)
         if most is not None and most < least:
             raise when.wrong(name, f"is from {least} to {most}: no layer fulfils that")

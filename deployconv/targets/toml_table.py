@@ -33,7 +33,8 @@ _NAMES = {
     list: "a list",
 }
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
-_ASSIGNMENT = re.compile(r"\s*([\w\"'.-]+)\s*=")
+_PART = re.compile(r"""\"([^\"]*)\"|'([^']*)'|([\w-]+)""")
+_ASSIGNMENT = re.compile(rf"""\s*((?:{_PART.pattern}|\s*\.\s*)+)\s*=""")
 _PLACE = re.compile(r"(.*) \(at line (\d+), column (\d+)\)$", re.DOTALL)
 
 
@@ -135,6 +136,8 @@ class Table:
             self.check_number(key, value, -LARGEST)
             value = float(value)
         if isinstance(value, kind) and type(value) is kind:
+            if isinstance(value, str) and not value.strip():
+                raise self.wrong(key, "is empty: leave it out, or give text")
             return value
         given = type(value)
         shown = str(value).lower() if given is bool else _NAMES.get(given, "a date or time")
@@ -200,7 +203,7 @@ def line_of(text: str, key: Key) -> int | None:
                 parts = (parts[0], counts[str(parts[0])], *parts[1:])
             here, found = parts, parts
         elif assigned := _ASSIGNMENT.match(line):
-            found = (*here, *assigned[1].replace('"', "").replace("'", "").split("."))
+            found = (*here, *("".join(part) for part in _PART.findall(assigned[1])))
         else:
             continue
         if len(found) > depth and key[: len(found)] == found:

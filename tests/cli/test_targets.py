@@ -141,5 +141,27 @@ def test_a_target_that_there_is_not(
 
 
 def test_build_has_no_compiler_of_most_targets(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["build", UNET, "--target", "ort-web"]) == 3
-    assert "--target ort-web: deployconv drives no compiler of it" in capsys.readouterr().err
+    assert main(["build", UNET, "--target", "ort"]) == 2
+    assert "--target ort: deployconv drives no compiler of it" in capsys.readouterr().err
+
+
+def test_strict_names_the_options_that_left_steps_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = written(tmp_path, "[takes]\nopset = {min = 19}\n", "new.toml")
+    options = ["--strict", "--no-bench", "--no-verify", "--dry-run"]
+    assert (
+        main(["rewrite", str(MODELS / "dcgan_generator.onnx"), "--target", target, *options]) == 1
+    )
+    out = capsys.readouterr().out
+    assert "certificate: not run - --no-verify" in out
+    assert "parity: not run - --no-verify" in out
+    assert "latency: not run - --no-bench" in out
+
+
+@pytest.mark.parametrize("name", ["nope", "nope.toml"])
+def test_targets_speaks_of_no_option_that_it_lacks(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["targets", name]) == 2
+    assert capsys.readouterr().err.startswith(f"deployconv: error: {name}: ")

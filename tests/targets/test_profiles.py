@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from deployconv.errors import UsageError
+from deployconv.runtimes.registry import RUNTIMES
 from deployconv.targets.catalogue import find_target, find_targets, is_installed, target_names
-from deployconv.targets.profile import Profile, Spelling
+from deployconv.targets.profile import BACKENDS, Profile, Spelling
 from deployconv.targets.toml_table import line_of
 from tests.targets.npu import NPU, written
 
@@ -45,6 +46,10 @@ def test_what_is_said_to_be_slower_rewritten_has_a_ratio_below_one(name: str) ->
     for rule in find_target(name).layers:
         if rule.ratio is not None:
             assert (rule.ratio < 1) == (rule.action == "keep"), rule.text
+
+
+def test_a_target_may_name_every_backend() -> None:
+    assert set(BACKENDS) == set(RUNTIMES)
 
 
 def test_compute_capabilities_are_variants_of_tensorrt() -> None:
@@ -204,6 +209,27 @@ FAULTS = {
     ),
     "no operators": ("[takes]\noperators = []", 2, "takes.operators", "is empty"),
     "no types": ("[takes]\ndtypes = []", 2, "takes.dtypes", "is empty"),
+    "empty condition of a rule": (
+        "[[layers]]\nwhen = {}\ntext = 'x'",
+        2,
+        "layers.when",
+        "is empty",
+    ),
+    "no condition of a rule": ("[[layers]]\ntext = 'x'", 1, "layers.when", "is missing"),
+    "empty range": (
+        "[[layers]]\nwhen = {stride = {}}\ntext = 'x'",
+        *(2, "layers.when.stride", "is empty: give min, max or both"),
+    ),
+    "empty text": (
+        "[[layers]]\nwhen = {stride = 2}\ntext = ''",
+        *(3, "layers.text", "is empty: leave it out, or give text"),
+    ),
+    "empty name": ('name = " "', 1, "name", "is empty: leave it out, or give text"),
+    "unknown backend": ('backend = "openvno"', 1, "backend", "did you mean 'openvino'?"),
+    "opset that there is not": ("[takes]\nopset = {min = 99}", 2, "takes.opset.min", "is 99: no"),
+    "extends no target": ('extends = "ncn"', 1, "extends", "did you mean ncnn"),
+    "extends a file": ('extends = "npu.toml"', 1, "extends", "another file: name a target"),
+    "quoted key with a dot": ('"takes.max_rank" = 3', 1, "takes.max_rank", "is no key of a target"),
     "unknown verdict": (
         "[[layers]]\nwhen = {stride = 2}\nverdict = 'refuse'\ntext = 'x'",
         *(3, "layers.verdict", "did you mean 'refused'?"),

@@ -252,7 +252,7 @@ def test_models_run_on_the_target_if_it_is_here(keys: str, backend: str, tmp_pat
 
 def test_a_file_that_names_no_backend(tmp_path: Path) -> None:
     target = written(tmp_path, 'package = "numpy"\nbackend = "openvno"')
-    with pytest.raises(UsageError, match="unknown backend 'openvno'"):
+    with pytest.raises(UsageError, match=r"'backend' is 'openvno'.* did you mean 'openvino'"):
         deployconv.rewrite(unet(), target=target)
 
 
