@@ -45,6 +45,8 @@ Border = Literal["pad", "slices"]
 Filters = Mapping[int, Filter]
 """The filter of each axis that changes, by its position."""
 
+_FIRST_BFLOAT16_CONV = 22
+"""The first opset whose Conv takes bfloat16."""
 _MOST_AXES = 3
 _SPARE = 3
 """Pixels of an axis in a trial, besides those that a filter reaches."""
@@ -276,6 +278,9 @@ def plan_phases(
     border: Border = "pad",
 ) -> ResamplePhases | Reason:
     """Plan a Resize as Convs of its phases, or return the reason why that cannot be done."""
+    if site.dtype == "bfloat16" and site.scope.opset < _FIRST_BFLOAT16_CONV:
+        text = f"ONNX has a Conv in bfloat16 from opset {_FIRST_BFLOAT16_CONV} on"
+        return Reason("unsupported-dtype", text)
     taps = prod(2 * site.how.support * max(axis.scale, 1 / axis.scale) for axis in _resized(site))
     if taps > _LARGEST_KERNEL:
         return Reason("too-large", f"its phases have {taps:.3g} weights for each channel")
