@@ -39,7 +39,7 @@ def is_listed(site: Site, request: LayerRequest, options: RewriteOptions) -> boo
 
 
 def is_considered(site: Site, request: LayerRequest, options: RewriteOptions) -> bool:
-    """Whether a site that is rewritten for speed alone is rewritten now."""
+    """Whether this call rewrites a layer only for speed; a Resize also if it is asked for."""
     resample = options.resample or request.resample
     return options.policy != "all" or (resample and isinstance(site, ResampleSite))
 

@@ -159,7 +159,10 @@ class ToolchainProcess:
 
 
 def _environment(python: Path, threads: int) -> dict[str, str]:
-    """The variables of the process: programs beside ``python`` first, no other one's packages."""
+    """The environment variables of a toolchain's process.
+
+    It finds the programs that were installed with ``python`` first, and no packages of others.
+    """
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     programs = os.pathsep.join((str(python.parent), kept.get("PATH", os.defpath)))
     return {**kept, "PATH": programs, "OMP_NUM_THREADS": str(threads)}
