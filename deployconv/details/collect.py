@@ -17,7 +17,7 @@ from deployconv.polyphase import smallest_kernel
 from deployconv.proof.inputs import common_inputs, make_feeds
 from deployconv.proof.latency import SiteNames, group_by_site
 from deployconv.results import Details, KernelPhases, OutputDetail, Profile
-from deployconv.rewrites.planning import PlannedSite
+from deployconv.rewrites.planned_site import PlannedSite
 from deployconv.runtimes import get_backend, get_runtime
 from deployconv.runtimes.base import Feeds, ModelSource
 from deployconv.runtimes.measure import peak_memory, usable_cpus

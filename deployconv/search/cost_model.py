@@ -32,7 +32,8 @@ from deployconv.results import Prediction
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.kept import folded_in_place
-from deployconv.rewrites.planning import PlannedSite, Planning
+from deployconv.rewrites.planned_site import PlannedSite
+from deployconv.rewrites.planning import Planning
 from deployconv.runtimes import get_runtime
 from deployconv.runtimes.measure import usable_cpus
 from deployconv.runtimes.shapes import input_specs
