@@ -15,12 +15,13 @@ from deployconv.match import ConcatSite, UpsampleSite
 from deployconv.options import DEFAULT_RUNTIME, FeedOptions
 from deployconv.polyphase import smallest_kernel
 from deployconv.proof.inputs import common_inputs, make_feeds
-from deployconv.proof.latency import SiteNames, group_by_site
+from deployconv.proof.site_times import SiteNames, group_by_site
 from deployconv.results import Details, KernelPhases, OutputDetail, Profile
 from deployconv.rewrites.planned_site import PlannedSite
 from deployconv.runtimes import get_backend, get_runtime
 from deployconv.runtimes.base import Feeds, ModelSource
-from deployconv.runtimes.measure import peak_memory, usable_cpus
+from deployconv.runtimes.machine import usable_cpus
+from deployconv.runtimes.peak_memory import peak_memory
 
 
 def collect_details(

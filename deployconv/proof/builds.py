@@ -18,7 +18,7 @@ from deployconv.errors import CheckFailed
 from deployconv.graph.load import LoadedModel, load
 from deployconv.match import ResampleSite, Site, UpsampleSite
 from deployconv.options import FeedOptions, ShapeRanges
-from deployconv.proof.latency import imported_name
+from deployconv.proof.site_times import imported_name
 from deployconv.proof.toolchain_builds import build_with_toolchains
 from deployconv.results import (
     BuildReport,

@@ -18,7 +18,7 @@ from deployconv.rewrites.planning import Planning
 from deployconv.rewrites.shuffles import SHUFFLES
 from deployconv.runtimes import Runtime, get_runtime
 from deployconv.runtimes.base import ModelSource
-from deployconv.runtimes.measure import usable_cpus
+from deployconv.runtimes.machine import usable_cpus
 from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Decision, TunerOptions
 from deployconv.search.cost_model import predict
