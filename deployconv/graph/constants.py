@@ -19,8 +19,10 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import NodeProto, SparseTensorProto, TensorProto
 
+from deployconv.errors import ModelError
 from deployconv.graph.evaluate import run_reference
 from deployconv.graph.load import LoadedModel
+from deployconv.graph.not_evaluated import NotEvaluated
 from deployconv.graph.origins import Origins, Place
 from deployconv.graph.scope import Scope
 from deployconv.graph.shape_parts import (
@@ -141,7 +143,10 @@ class Constants:
         return differs
 
     def fixed(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
-        """The same, but None for a default that a caller may override, unless ``frozen``."""
+        """The constant that ``tensor`` holds; None if it varies or a caller may override it.
+
+        With ``frozen``, callers override nothing.
+        """
         constant = self.of(tensor, scope)
         return None if constant and constant.overridable and not self.frozen else constant
 
@@ -230,7 +235,7 @@ class Constants:
             arrays = run_reference(
                 [proto], home.opset, {**feeds, **self._likeness(node, home)}, names
             )
-        except Exception:  # what the reference evaluator cannot run is no constant here
+        except (NotEvaluated, ModelError):  # what cannot be computed or read is no constant here
             return ()
         return tuple(
             _folded(name, array, overridable) for name, array in zip(names, arrays, strict=True)

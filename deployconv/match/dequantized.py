@@ -21,6 +21,7 @@ from onnx import NodeProto
 
 from deployconv.graph.constants import Constant
 from deployconv.graph.evaluate import run_reference
+from deployconv.graph.not_evaluated import NotEvaluated
 from deployconv.graph.quantization import GRIDS, along, dequantize, quantize
 from deployconv.graph.scope import Scope
 from deployconv.graph.tensors import dtype_name
@@ -93,7 +94,7 @@ def _moved(
     name = moves[-1].outputs[0].name
     try:
         (places,) = run_reference(protos, scope.opset, feeds, [name])
-    except Exception:  # what the reference evaluator cannot run is no constant
+    except NotEvaluated:
         return Reason("runtime-weight", "its weight is computed while the model runs")
     scale, zero_point, axis = found.scale, found.zero_point, found.axis
     if scale.ndim:

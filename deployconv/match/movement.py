@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import NodeProto
 
+from deployconv.errors import ModelError
 from deployconv.graph.evaluate import evaluate, prepared
 from deployconv.graph.nearest import LARGEST
+from deployconv.graph.not_evaluated import NotEvaluated
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
 from deployconv.graph.view import View
@@ -62,6 +64,14 @@ _BASE = {"float16": 1000, "bfloat16": 200, "int8": 100, "uint8": 200}
 """How many integers each element type holds exactly; the other types hold a million and more."""
 _SHIFT = 1 << 22
 """Added to the elements, to tell them from those that are set, if these are not zero."""
+
+
+class Runnable(NamedTuple):
+    """Nodes that the evaluator can run: ``constants`` are what they read besides their source."""
+
+    nodes: list[NodeProto]
+    constants: dict[str, Array]
+    target: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,12 +131,12 @@ class Movement:
         return runs
 
     def until(self, segment: Segment) -> Movement:
-        """The part before ``segment``, one of its own."""
+        """The part of this movement before one of its segments."""
         before = self.segments[: self.segments.index(segment)]
         return Movement(self.view, self.scope, self.source, segment.source, before)
 
     def counting(self, segments: Sequence[Segment]) -> Movement | None:
-        """The movement with these segments as data movement; None if they cannot be that."""
+        """The movement with ``segments`` seen as data movement; None if they cannot be that."""
         if any(node.op not in MOVES for segment in segments for node in segment.nodes):
             return None
         counted = (
@@ -231,12 +241,10 @@ class Movement:
                 if not np.array_equal(moved(values), np.where(filled, values[sources], 0)):
                     return None
             return sources
-        except Exception:  # what the evaluator cannot run is not known to be a movement
+        except (NotEvaluated, ModelError):  # what cannot be run or read is not known to be one
             return None
 
-    def _moving(
-        self, instance: Instance, source: Array
-    ) -> tuple[list[NodeProto], dict[str, Array], str]:
+    def _moving(self, instance: Instance, source: Array) -> Runnable:
         """As `runnable`, but only the nodes that the data passes, and more constants.
 
         What the other nodes compute depends on shapes alone: here it is computed once, from a
@@ -250,7 +258,7 @@ class Movement:
             fed = {**feeds, self.source.name: source}
             values = evaluate(nodes, self.scope.opset, fed, computed)
             feeds = {**feeds, **dict(zip(computed, values, strict=True))}
-        return moving, feeds, target
+        return Runnable(moving, feeds, target)
 
     def _has_large(self, instance: Instance) -> bool:
         """Whether a tensor on the way is too large to compute, as in malformed models."""
@@ -258,9 +266,7 @@ class Movement:
         shapes = (instance.get(out.name, ()) for node in nodes for out in node.outputs)
         return any(prod(shape) > LARGEST for shape in shapes)
 
-    def runnable(
-        self, instance: Instance, pointwise: bool = False
-    ) -> tuple[list[NodeProto], dict[str, Array], str]:
+    def runnable(self, instance: Instance, pointwise: bool = False) -> Runnable:
         """The NodeProtos from source to target, their constants, and the name of their result.
 
         Without ``pointwise`` such segments are left out. If the movement ends in one, the result
@@ -303,7 +309,7 @@ class Movement:
             proto.CopyFrom(self.scope.proto.node[self.scope.index(node)])
             proto.input[:] = [resolved(name) for name in proto.input]
             protos.append(proto)
-        return protos, feeds, resolved(self.target.name)
+        return Runnable(protos, feeds, resolved(self.target.name))
 
     def overridable(self) -> bool:
         """Whether a caller may override a constant that decides the movement."""

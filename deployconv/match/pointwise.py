@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.graph.evaluate import evaluate
+from deployconv.graph.not_evaluated import NotEvaluated
 from deployconv.graph.symbolic.layers import UNARY
 from deployconv.graph.tensors import dtype_name
 
@@ -134,7 +135,7 @@ def keeps_zero(
     protos = [scope.proto.node[scope.index(node)] for node in nodes]
     try:
         (result,) = evaluate(protos, scope.opset, feeds, [target.name])
-    except Exception:  # what cannot be run is not known to keep zeros
+    except NotEvaluated:
         return False
     return not np.asarray(result, np.float64).any()
 
