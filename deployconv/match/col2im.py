@@ -11,6 +11,7 @@ it must be zero. Blocks that lie side by side are a pixel shuffle and no site of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any
@@ -42,6 +43,31 @@ from deployconv.results import Reason
 Array = NDArray[Any]
 
 
+@dataclass(frozen=True)
+class _Blocks:
+    """The attributes of a Col2Im, one value per spatial axis."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+
+    @classmethod
+    def of(cls, node: gs.Node, scope: Scope, view: View, name: str) -> _Blocks | None:
+        """The attributes of ``node``; None if they are not known, or its blocks do not overlap."""
+        block = view.constants.fixed(node.inputs[2], scope)
+        if block is None or has_references(node):
+            return None
+        kernel = tuple(int(size) for size in block.read())
+        reader = AttributeReader(node, name)
+        strides = reader.ints("strides", len(kernel), 1, 1)
+        dilations = reader.ints("dilations", len(kernel), 1, 1)
+        pads = reader.ints("pads", 2 * len(kernel), 0, 0)
+        if kernel == strides and set(dilations) == {1}:
+            return None
+        return cls(kernel, strides, dilations, pads)
+
+
 def overlapping_blocks(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
     """The site that ends in ``node``, a Col2Im; None if there is none.
 
@@ -49,16 +75,12 @@ def overlapping_blocks(node: gs.Node, scope: Scope, view: View, name: str) -> Si
     """
     reshape = _producer(node.inputs[0], scope, "Reshape", "Flatten")
     conv = None if reshape is None else _producer(reshape.inputs[0], scope, "Conv")
-    block = view.constants.fixed(node.inputs[2], scope)
-    if reshape is None or conv is None or block is None or has_references(node):
+    if reshape is None or conv is None:
         return None
-    kernel = tuple(int(size) for size in block.read())
-    reader = AttributeReader(node, name)
-    strides = reader.ints("strides", len(kernel), 1, 1)
-    dilations = reader.ints("dilations", len(kernel), 1, 1)
-    pads = reader.ints("pads", 2 * len(kernel), 0, 0)
-    if kernel == strides and set(dilations) == {1}:
+    blocks = _Blocks.of(node, scope, view, name)
+    if blocks is None:
         return None
+    kernel = blocks.kernel
     weight = find_weight(conv, scope, view)
     if isinstance(weight, Reason) or has_references(conv):
         return None
@@ -69,10 +91,10 @@ def overlapping_blocks(node: gs.Node, scope: Scope, view: View, name: str) -> Si
     taps, group = prod(kernel), attributes.group
     if weight.shape[0] % (taps * group):
         return None
-    axes = _axes(node, reshape, conv, (kernel, strides, dilations, pads), scope, view)
+    axes = _axes(node, reshape, conv, blocks, scope, view)
     if axes is None:
         return None
-    geometry = Geometry(strides, kernel, dilations, group)
+    geometry = Geometry(blocks.strides, kernel, blocks.dilations, group)
     nodes = (conv, reshape, node)
     skip = partial(
         SkippedSite,
@@ -118,7 +140,7 @@ def _axes(
     node: gs.Node,
     reshape: gs.Node,
     conv: gs.Node,
-    geometry: tuple[tuple[int, ...], ...],
+    blocks: _Blocks,
     scope: Scope,
     view: View,
 ) -> tuple[Axis, ...] | None:
@@ -133,16 +155,15 @@ def _axes(
     if columns != (batch, channels, product(*sizes)) or len(image) != len(sizes):
         return None
     axes = []
-    kernel, strides, dilations, pads = geometry
     for at, (size, made) in enumerate(zip(sizes, image, strict=True)):
-        pad = pads[at], pads[len(sizes) + at]
-        plain = Axis.transposed(strides[at], kernel[at], dilations[at], pad, 0)
+        step = blocks.strides[at], blocks.kernel[at], blocks.dilations[at]
+        pad = blocks.pads[at], blocks.pads[len(sizes) + at]
+        plain = Axis.transposed(*step, pad, 0)
         extra = made - (size * Size.of(plain.stride) + Size.of(plain.extra))
         # With a remainder of a stride or more there would be one more block.
         if extra.constant is None or not 0 <= extra.constant < plain.stride:
             return None
-        padding = int(extra.constant)
-        axes.append(Axis.transposed(strides[at], kernel[at], dilations[at], pad, padding))
+        axes.append(Axis.transposed(*step, pad, int(extra.constant)))
     return tuple(axes)
 
 
