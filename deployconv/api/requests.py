@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def backend_of(options: RewriteCommand | CheckCommand) -> str:
-    """What runs the models: as the call says, else the runtime of a target if it is installed.
+    """The backend of a call: the one that it names, else that of a target if it is installed.
 
     Raises UsageError for a target that there is not.
     """

@@ -156,13 +156,16 @@ def rewrite(
     try:
         done = rewrite_model(load(model), request)
     except CheckFailed as failure:
-        if failure.result is not None and options.report is not None:
-            from deployconv.report.document import of_rewriting
-
-            write_report(options.report, of_rewriting(failure.result) | {"message": str(failure)})
+        if failure.result is not None:
+            _report(options.report, failure.result, message=str(failure))
         raise
-    if options.report is not None:
+    _report(options.report, done)
+    return done
+
+
+def _report(path: Path | None, result: Rewriting, **more: str) -> None:
+    """Write the report, if one was asked for; ``more`` is added to the document of ``result``."""
+    if path is not None:
         from deployconv.report.document import of_rewriting
 
-        write_report(options.report, of_rewriting(done))
-    return done
+        write_report(path, of_rewriting(result) | more)
