@@ -34,7 +34,7 @@ def forget_unconfirmed_sizes(view: View, proto: ModelProto) -> None:
 
 
 def forget_symbols(proto: ModelProto) -> None:
-    """Remove what ``proto`` declares of tensors inside its graphs if it names a size."""
+    """Remove the declared shapes of tensors inside the graphs of ``proto`` that name a size."""
     for graph in all_graphs(proto):
         named = [
             at

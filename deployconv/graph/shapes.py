@@ -62,7 +62,7 @@ class Shapes:
         return ()
 
     def at(self, given: Instance, inside: Iterable[ValueInfoProto] = ()) -> Instance:
-        """Shapes if the inputs have those of ``given``.
+        """The shapes of all tensors if the inputs have those of ``given``.
 
         ``inside`` are types of tensors of the main graph that shape inference may not find.
         """
