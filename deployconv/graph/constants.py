@@ -218,7 +218,7 @@ class Constants:
 
     def _fold(self, node: gs.Node, home: Scope, known: _Inputs) -> tuple[Constant, ...]:
         """The constants that ``node`` makes of what is ``known``; none if it cannot be folded."""
-        proto = home.proto.node[home.index(node)]
+        proto = home.proto_of(node)
         if node.op == "Constant":
             return self._constant_node(node, proto)
         if node.op == "Shape":
@@ -352,9 +352,8 @@ def _producer(tensor: gs.Tensor, scope: Scope) -> _Source | None:
     if not tensor.inputs:
         return None
     node = tensor.inputs[0]
-    if scope.holds(node):
-        return node, scope
-    return next(((node, around) for around in scope.ancestors() if around.holds(node)), None)
+    home = scope.home_of(node)
+    return None if home is None else (node, home)
 
 
 def _is_function(node: gs.Node) -> bool:

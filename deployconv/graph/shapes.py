@@ -250,7 +250,7 @@ class OpenShapes:
             return
         try:
             inputs = [self.of(tensor, scope) if tensor.name else None for tensor in node.inputs]
-            results = symbolic.run(scope.proto.node[scope.index(node)], inputs)
+            results = symbolic.run(scope.proto_of(node), inputs)
         except Unproven:
             for tensor in node.outputs:
                 if tensor.shape is not None:

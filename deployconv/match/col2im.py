@@ -20,7 +20,6 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from onnx import NodeProto
 
 from deployconv.graph.constants import Constant
 from deployconv.graph.scope import Scope
@@ -194,12 +193,7 @@ def _original(conv: gs.Node, node: gs.Node, axes: Sequence[Axis], scope: Scope) 
         for at, axis in enumerate(axes)
     )
     flat, image = f"{node.outputs[0].name}/flat", f"{node.outputs[0].name}/image"
-    protos = []
-    for one in (conv, node):
-        proto = NodeProto()
-        proto.CopyFrom(scope.proto.node[scope.index(one)])
-        protos.append(proto)
-    first, last = protos
+    first, last = scope.copy_of(conv), scope.copy_of(node)
     del first.input[2:]
     reshape = onnx.helper.make_node("Reshape", [first.output[0], flat], [last.input[0]])
     last.input[1] = image

@@ -347,7 +347,7 @@ def _original(
         protos |= {proto.output[0]: proto for proto in made}
         constants |= known
     for node in layer.joined:
-        proto = scope.proto.node[scope.index(node)]
+        proto = scope.proto_of(node)
         protos[proto.output[0]] = proto
     for tensor in (tensor for node in layer.between for tensor in node.inputs if tensor.name):
         constant = view.constants.of(tensor, scope)

@@ -183,8 +183,7 @@ def _computed_pads(node: gs.Node, scope: Scope, view: View) -> list[int] | Reaso
 
 def _plain(node: gs.Node, scope: Scope, pads: list[int] | None) -> NodeProto:
     """The NodeProto of ``node``, with ``pads`` as an attribute if they are an input."""
-    proto = NodeProto()
-    proto.CopyFrom(scope.proto.node[scope.index(node)])
+    proto = scope.copy_of(node)
     if pads is not None:
         proto.op_type, proto.domain = "ConvTranspose", ""
         del proto.input[2]

@@ -131,9 +131,9 @@ def _axis_of(indices: Array) -> tuple[int, Array] | None:
 
 
 def _proto(node: gs.Node, scope: Scope) -> NodeProto:
-    home = next(around for around in scope.ancestors() if around.holds(node))
-    proto: NodeProto = home.proto.node[home.index(node)]
-    return proto
+    home = scope.home_of(node)
+    assert home is not None
+    return home.proto_of(node)
 
 
 def _dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> Dequantized | Reason | None:
@@ -254,4 +254,4 @@ def _producer(tensor: gs.Tensor, scope: Scope, *ops: str) -> gs.Node | None:
     node = tensor.inputs[0] if tensor.inputs else None
     if node is None or not is_standard(node, *ops):
         return None
-    return node if any(place.holds(node) for place in scope.ancestors()) else None
+    return None if scope.home_of(node) is None else node

@@ -305,8 +305,7 @@ class Movement:
         ordered = sorted(needed.values(), key=self.scope.index)
         protos = []
         for node in ordered:
-            proto = NodeProto()
-            proto.CopyFrom(self.scope.proto.node[self.scope.index(node)])
+            proto = self.scope.copy_of(node)
             proto.input[:] = [resolved(name) for name in proto.input]
             protos.append(proto)
         return Runnable(protos, feeds, resolved(self.target.name))

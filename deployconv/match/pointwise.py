@@ -132,7 +132,7 @@ def keeps_zero(
                 floats += [constant.dtype] * (constant.dtype.kind in "fV")
     dtype = dtype_name(source.dtype) or np.dtype(floats[0] if floats else np.float32).name
     feeds[source.name] = np.zeros((1, channels) + (1,) * (rank - 2), np.dtype(dtype))
-    protos = [scope.proto.node[scope.index(node)] for node in nodes]
+    protos = [scope.proto_of(node) for node in nodes]
     try:
         (result,) = evaluate(protos, scope.opset, feeds, [target.name])
     except NotEvaluated:

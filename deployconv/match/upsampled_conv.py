@@ -26,7 +26,6 @@ from itertools import islice
 from typing import TypeGuard
 
 import onnx_graphsurgeon as gs
-from onnx import NodeProto
 
 from deployconv.graph.constants import Constant
 from deployconv.graph.scope import Scope
@@ -316,8 +315,7 @@ def _original(found: Upsampling, conv: gs.Node, channels: int, rank: int) -> Ori
     movement = found.movement
     instance = movement.instances(channels, rank, found.axes)[0]
     nodes, constants, target = movement.runnable(instance, pointwise=True)
-    last = NodeProto()
-    last.CopyFrom(movement.scope.proto.node[movement.scope.index(conv)])
+    last = movement.scope.copy_of(conv)
     last.input[0] = target
     nodes.append(last)
     batch, depth, *sizes = found.axes.of_tensor(instance[movement.source.name])

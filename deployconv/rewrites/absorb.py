@@ -69,7 +69,7 @@ def with_layer(site: UpsampleSite, layer: AbsorbedLayer) -> UpsampleSite:
 def _original(site: UpsampleSite, layer: AbsorbedLayer) -> Original:
     """The nodes of ``site`` and of a ``layer`` after it as the model has them."""
     original = site.original()
-    protos = tuple(site.scope.proto.node[site.scope.index(node)] for node in layer.nodes)
+    protos = tuple(site.scope.proto_of(node) for node in layer.nodes)
     return replace(
         original,
         nodes=(*original.nodes, *protos),

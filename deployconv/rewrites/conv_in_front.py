@@ -327,8 +327,7 @@ def _oracles(
 
 def _of_ones(resize: ResizedImage, scope: Scope) -> Oracle:
     """The Resize of an image of ones, which must make ones."""
-    node = NodeProto()
-    node.CopyFrom(scope.proto.node[scope.index(resize.node)])
+    node = scope.copy_of(resize.node)
     before, after = ([1, 1, *shape[2:]] for shape in (resize.before, resize.after))
     scales = [resize.scales.get(axis, 1.0) for axis in range(len(before))]
     constants = resized_to(node, None if resize.scales else after, scales)
