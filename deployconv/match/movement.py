@@ -204,45 +204,50 @@ class Movement:
         Returns:
             None if the nodes do more than move elements, or if they cannot be run.
         """
-        shape = instance[self.source.name]
-        count, base = prod(shape), _BASE.get(dtype, 1 << 20)
-        if count > LARGEST or self._has_large(instance):
+        if prod(instance[self.source.name]) > LARGEST or self._has_large(instance):
             return None
-        kind = np.dtype(dtype)
-        signs = [1] if kind.kind == "u" else [-1, 1]
+        try:
+            return self._traced(instance, np.dtype(dtype), zero)
+        except (NotEvaluated, ModelError):  # what cannot be run or read is not known to be one
+            return None
+
+    def _traced(self, instance: Instance, dtype: np.dtype[Any], zero: float) -> Array | None:
+        """`index_map`, found by the numbers of the elements; may raise NotEvaluated."""
+        shape = instance[self.source.name]
+        count, base = prod(shape), _BASE.get(dtype.name, 1 << 20)
         shift = _SHIFT if zero else 0
+        nodes, feeds, target = self._moving(instance, np.zeros(shape, dtype))
+        run = prepared(nodes, self.scope.opset, [*feeds, self.source.name], [target])
 
         def moved(values: Array) -> Array:
-            fed = {**feeds, self.source.name: (values + shift).reshape(shape).astype(kind)}
+            fed = {**feeds, self.source.name: (values + shift).reshape(shape).astype(dtype)}
             (result,) = run(fed)
             result = result.astype(np.float64)
             return np.where(result == zero, 0, result - shift) if shift else result
 
-        try:
-            nodes, feeds, target = self._moving(instance, np.zeros(shape, kind))
-            run = prepared(nodes, self.scope.opset, [*feeds, self.source.name], [target])
-            # Element numbers in digits from 1, as 0 is what the movement itself sets.
-            sources, power = np.zeros((), np.int64), 1
-            while power == 1 or power < count:
-                digits = moved(np.arange(count) // power % base + 1)
-                if digits.size > LARGEST or (digits % 1).any():
-                    return None
-                sources = sources + (digits.astype(np.int64) - 1) * power
-                filled = digits != 0
-                power *= base
-            sources = np.where(filled, sources, ZERO)
-            if sources.max(initial=ZERO) >= count or sources.min(initial=0) < ZERO:
+        # Element numbers in digits from 1, as 0 is what the movement itself sets.
+        sources, power = np.zeros((), np.int64), 1
+        while power == 1 or power < count:
+            digits = moved(np.arange(count) // power % base + 1)
+            if digits.size > LARGEST or (digits % 1).any():
                 return None
-            # Nodes that compute rather than move may give these numbers by chance, but not other
-            # numbers as well. Between zeros no small number is lost by rounding.
-            rng = np.random.default_rng(0)
-            other = rng.integers(1, base, count) * rng.choice(signs, count)
-            for values in (other, other * rng.integers(0, 2, count)):
-                if not np.array_equal(moved(values), np.where(filled, values[sources], 0)):
-                    return None
-            return sources
-        except (NotEvaluated, ModelError):  # what cannot be run or read is not known to be one
+            sources = sources + (digits.astype(np.int64) - 1) * power
+            filled = digits != 0
+            power *= base
+        sources = np.where(filled, sources, ZERO)
+        if sources.max(initial=ZERO) >= count or sources.min(initial=0) < ZERO:
             return None
+        if count == 0 and sources.size:
+            return None
+        # Nodes that compute rather than move may give these numbers by chance, but not other
+        # numbers as well. Between zeros no small number is lost by rounding.
+        rng = np.random.default_rng(0)
+        signs = [1] if dtype.kind == "u" else [-1, 1]
+        other = rng.integers(1, base, count) * rng.choice(signs, count)
+        for values in (other, other * rng.integers(0, 2, count)):
+            if not np.array_equal(moved(values), np.where(filled, values[sources], 0)):
+                return None
+        return sources
 
     def _moving(self, instance: Instance, source: Array) -> Runnable:
         """As `runnable`, but only the nodes that the data passes, and more constants.
