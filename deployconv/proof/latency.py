@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import isfinite
 
@@ -18,7 +19,7 @@ from deployconv.proof.site_times import profiles_of
 from deployconv.results import Latency, Quantiles
 from deployconv.runtimes import get_backend, names_with
 from deployconv.runtimes.base import GpuSession, ModelSource
-from deployconv.runtimes.blocks import FEWEST_RATIOS, time_in_blocks
+from deployconv.runtimes.blocks import FEWEST_RATIOS, Blocks, time_in_blocks
 from deployconv.runtimes.machine import busy_machine, describe_machine
 from deployconv.runtimes.timing import time_interleaved
 
@@ -86,8 +87,7 @@ def measure_latency(
     arrays = make_feeds(specs, feed).arrays
     require_memory(sources[0], arrays)
     if candidate is None:
-        (times,) = time_interleaved(sessions, arrays, runs)
-        compared = None
+        compared, times = None, time_interleaved(sessions, arrays, runs)
     else:
         on_gpu = any(isinstance(session, GpuSession) for session in sessions)
         compared = time_in_blocks(
@@ -100,25 +100,33 @@ def measure_latency(
             fewest=1 if strict else FEWEST_RATIOS,
             runs=runs,
         )
-        times = compared.of_model(0)
-    found = compared.interval(1) if compared else None
-    known = found is not None and isfinite(found.high)
-    return Latency(
+        times = [compared.of_model(0), compared.of_model(1)]
+    latency = Latency(
         backend=backend_name,
         provider=sessions[0].provider,
         threads=sessions[0].threads,
-        runs=len(times),
+        runs=len(times[0]),
         machine=describe_machine(),
         runtime=backend.runtime,
-        before_ms=_quantiles(times),
-        after_ms=_quantiles(compared.of_model(1)) if compared else None,
-        ratio=found.ratio if found else None,
+        before_ms=_quantiles(times[0]),
         cuda_graph=cuda_graph,
         profiles=profiles_of(sessions, sources, arrays) if profile else (),
-        low=found.low if found and known else None,
-        high=found.high if found and known else None,
         note=busy or busy_machine(),
-        times_ms=_rounded([times] if compared is None else map(compared.of_model, (0, 1))),
+        times_ms=_rounded(times),
+    )
+    return latency if compared is None else _with_ratio(latency, compared)
+
+
+def _with_ratio(latency: Latency, compared: Blocks) -> Latency:
+    """Add how the second model compares with the first."""
+    found = compared.interval(1)
+    known = isfinite(found.high)
+    return replace(
+        latency,
+        after_ms=_quantiles(compared.of_model(1)),
+        ratio=found.ratio,
+        low=found.low if known else None,
+        high=found.high if known else None,
     )
 
 
