@@ -66,6 +66,11 @@ MisfitCode = Literal[
     "opset",
     "dynamic-size",
     "reshape",
+    "slice",
+    "transposed-pads",
+    "edge-pad",
+    "integer-bias",
+    "symbolic-shape",
     "nearest-resize",
 ]
 
@@ -162,3 +167,5 @@ class Target:
     """What it takes at all, a sentence for each limit; empty if no limit is known."""
     rules: tuple[TargetRule, ...]
     notes: tuple[str, ...]
+    tested: tuple[str, ...] = ()
+    """The patterns of the layers that were run on it."""
