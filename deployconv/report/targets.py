@@ -48,6 +48,8 @@ def _described(target: Target) -> Iterator[str]:
     yield f"{target.name}: {target.title}"
     if target.version:
         yield f"tested with: {target.version} ({target.source})"
+    if target.tested:
+        yield f"runs are recorded of {', '.join(target.tested)}"
     if target.package is not None:
         yield f"toolchain: Python package {target.package}, {_installed(target)}"
     if target.backend is not None:

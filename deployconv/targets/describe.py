@@ -25,6 +25,7 @@ def describe(profile: Profile) -> Target:
         takes=tuple(limits(profile.takes)),
         rules=tuple(_rule(rule, profile) for rule in profile.layers),
         notes=profile.notes,
+        tested=profile.tested,
     )
 
 

@@ -17,7 +17,7 @@ from onnx.defs import onnx_opset_version
 from deployconv.flags import choices_of
 from deployconv.options import Form, Shuffle
 from deployconv.restrictions import ChannelOrder, Restrictions
-from deployconv.results import TargetAction, TargetChoice, TargetVerdict
+from deployconv.results import Pattern, TargetAction, TargetChoice, TargetVerdict
 from deployconv.targets.facts import FACTS, Value
 from deployconv.targets.operators import known_operator, operators_of
 from deployconv.targets.toml_table import LARGEST, Table, parse
@@ -149,6 +149,8 @@ class Profile:
         compiles_for: the compute capability that ``deployconv build`` compiles for; None if it
             does not.
         documented: the built-in rules that say what keeps a layer off it, ``dla``; None for none.
+        tested: the patterns of the layers that were run on it. A layer of another one that no rule
+            speaks of is not said to be taken.
         notes: sentences for people.
         path: the file of a user; None for a target that comes with deployconv.
     """
@@ -166,6 +168,7 @@ class Profile:
     backend: str | None = None
     compiles_for: str | None = None
     documented: str | None = None
+    tested: tuple[Pattern, ...] = ()
     notes: tuple[str, ...] = ()
     path: str | None = None
 
@@ -173,7 +176,7 @@ class Profile:
 _ACTIONS: tuple[str, ...] = get_args(TargetAction)
 PROFILE_KEYS = (
     *("extends", "name", "title", "version", "source", "action", "prefer", "choose", "package"),
-    *("backend", "documented", "notes", "takes", "layers"),
+    *("backend", "documented", "tested", "notes", "takes", "layers"),
 )
 RULE_KEYS = tuple(one.name for one in fields(Rule))
 TAKES_KEYS = (*(one.name for one in fields(Takes) if "opset" not in one.name), "opset")
@@ -214,6 +217,7 @@ def read_profile(name: str, text: str, stem: str, base: Profile | None = None) -
         package=_or(file.get("package", str), start.package),
         backend=_or(file.word("backend", BACKENDS), start.backend),
         documented=_or(file.word("documented", ("dla",)), start.documented),
+        tested=_or(file.words("tested", get_args(Pattern)), start.tested),
         notes=_or(file.words("notes"), start.notes),
     )
     return profile

@@ -37,11 +37,15 @@ class Judgement:
         site: for reports.
         rule: the rule that was decisive; None if none speaks of the layer.
         prefer: the forms and shuffles to try, the best first.
+        tested: whether a layer of its pattern was run on the target.
+        documented: whether the rules are those of the target's documentation.
     """
 
     site: TargetSite
     rule: Rule | None
     prefer: tuple[Spelling, ...]
+    tested: bool = False
+    documented: bool = False
 
     @property
     def needed(self) -> bool:
@@ -60,7 +64,9 @@ def judge(profile: Profile, site: Site) -> Judgement:
     usual = () if isinstance(site, ResampleSite) else profile.prefer
     prefer = _preferred(needed or held, usual)
     if rule is None:
-        return Judgement(TargetSite(profile.name, "fits", profile.action), None, prefer)
+        said = TargetSite(profile.name, "fits", profile.action)
+        tested, documented = site.pattern in profile.tested, profile.documented is not None
+        return Judgement(said, None, prefer, tested, documented)
     action: TargetAction = rule.action or (profile.action if rule.verdict == "fits" else "rewrite")
     if any(one.action == "keep" for one in needed):
         action = "keep"  # a rewrite does not help against that
@@ -257,6 +263,12 @@ def _why_kept(judged: Sequence[Judgement]) -> Reason | None:
             ratio = one.rule.ratio
             shown = "" if ratio is None else f" ({ratio:g} times as fast rewritten)"
             return Reason("slower-on-target", f"{one.site.target}: {one.site.text}{shown}")
-    if judged:
-        return Reason("fits-target", f"{judged[0].site.target} takes it as it is")
+    for one in sorted(judged, key=lambda one: one.tested):
+        name = one.site.target
+        text = f"no rule of {name} speaks of this layer, and no run of one like it is recorded"
+        if one.documented:
+            text = f"no rule in the documentation of {name} is against it"
+        elif one.tested:
+            text = f"{name} takes it as it is"
+        return Reason("fits-target", text)
     return None

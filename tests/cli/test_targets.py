@@ -35,6 +35,7 @@ def test_a_list_of_all(capsys: pytest.CaptureFixture[str]) -> None:
 def test_one_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
     shown = printed(capsys, "targets", "iree")
     assert "tested with: 3.13.0 (recorded runs of 43 layers" in shown
+    assert "\nruns are recorded of conv_transpose, zero_insertion, nearest_resize, " in shown
     assert "- DepthToSpace in mode DCR: any block size" in shown
     assert (
         "operator ConvTranspose, asymmetric pads: is refused (import), it is rewritten: " in shown
@@ -89,12 +90,22 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     onnx.save(dcgan(), tmp_path / "good.onnx")
     onnx.save(dcgan("Tanh"), tmp_path / "left.onnx")
     target = written(tmp_path, NPU)
-    shown = printed(capsys, "check", str(tmp_path), "--target", target)
-    assert "2 models: 2 passed" in shown
+    assert main(["check", str(tmp_path), "--target", target]) == 0
+    captured = capsys.readouterr()
+    assert "2 models: 2 passed" in captured.out
+    left = "npu: left in the model: Tanh, which npu does not take"
+    warning = f"deployconv: warning: {tmp_path / 'left.onnx'}: {left}\n"
+    assert captured.err == warning
     shown = printed(capsys, "check", str(tmp_path), "--target", target, "--strict", status=1)
     assert "Tanh, which npu does not take" in shown
-    document = json.loads(printed(capsys, "check", str(tmp_path), "--target", target, "--json"))
+    assert main(["check", str(tmp_path), "--target", target, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == warning
+    document = json.loads(captured.out)
     assert [len(one["targets"][0]["misfits"]) for one in document["models"]] == [0, 1]
+    call = ["rewrite", str(tmp_path), "--target", target, "--no-bench", "--dry-run"]
+    assert main(call) == 0
+    assert capsys.readouterr().err == warning
 
 
 def test_a_layer_that_its_target_takes_is_no_failure_of_strict(

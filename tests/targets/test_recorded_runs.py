@@ -7,11 +7,14 @@ from functools import cache
 
 import pytest
 from matrix.forms import FORMS
-from matrix.record import EXPORTED, Record, Run, records
+from matrix.record import EXPORTED, RESIZE_RECORDS, Record, Run, records
 
 import deployconv
+from deployconv.graph.load import load
+from deployconv.graph.view import view
+from deployconv.match import find_sites
 from deployconv.results import SiteReport
-from deployconv.targets.catalogue import find_target
+from deployconv.targets.catalogue import find_target, target_names
 
 RECORDS = records()
 RIGHT = ("right", "converted")
@@ -65,6 +68,22 @@ def test_profile_is_of_the_version_that_was_run(target: str) -> None:
     numbers = re.findall(r"[0-9]+(?:\.[0-9a-z]+)+", find_target(target).version)
     assert numbers
     assert [one for one in numbers if one not in RECORDS[target].version] == []
+
+
+@cache
+def pattern(form: str) -> str:
+    (site,) = find_sites(view(load(FORMS[form].model())))
+    return site.pattern
+
+
+@pytest.mark.parametrize("target", target_names())
+def test_profile_names_the_patterns_that_were_run(target: str) -> None:
+    """What it says to be taken was run; add `interpolating_resize` with a record of Resizes."""
+    runs = RECORDS[target].runs if target in RECORDS else ()
+    ran = {pattern(run.form) for run in runs if run.spelling == EXPORTED}
+    if target in records(RESIZE_RECORDS):
+        ran.add("interpolating_resize")
+    assert set(find_target(target).tested) == ran
 
 
 @pytest.mark.parametrize("unit", ["cycles", "multiplications"])
