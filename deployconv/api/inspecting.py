@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deployconv.api.arguments import as_names, source_of
+from deployconv.api.requests import check_targets
 from deployconv.options import InspectCommand, RewriteOptions
 from deployconv.results import Inspection, Target
 
@@ -40,6 +41,7 @@ def inspect(
     from deployconv.rewriting import inspect_for_targets
     from deployconv.targets.rules import rules_for
 
+    check_targets(options.target)
     return inspect_for_targets(loaded, source_of(model), rules_for(options.target, plain, None))
 
 
@@ -56,6 +58,8 @@ def list_targets(name: str | None = None) -> tuple[Target, ...]:
     from deployconv.targets.catalogue import find_target, target_names
     from deployconv.targets.describe import describe
 
+    if name:
+        check_targets((name,), prefix="")
     names = (name,) if name else target_names()
     found = (describe(find_target(one, prefix="")) for one in names)
     return tuple(
