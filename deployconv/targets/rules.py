@@ -17,7 +17,7 @@ from deployconv.match.attributes import has_references
 from deployconv.options import Form, LayerRequest, Policy, RewriteOptions
 from deployconv.restrictions import UNRESTRICTED, Restrictions
 from deployconv.results import Reason, TargetAction, TargetSite, TargetVerdict
-from deployconv.rewrites.within import broken_by_nodes
+from deployconv.rewrites.within import broken_by_nodes, listed
 from deployconv.targets.catalogue import find_targets
 from deployconv.targets.dla import dla_note
 from deployconv.targets.facts import facts_of
@@ -93,7 +93,7 @@ def _built_in(profile: Profile, site: Site) -> Iterator[Rule]:
     nodes = [node for node in site.nodes if node.op != "Constant" and not has_references(node)]
     broken = broken_by_nodes(nodes, profile.takes.restrictions)
     if broken:
-        text = f"{', '.join(broken)}, which {profile.name} does not take"
+        text = f"{listed(broken)}, which {profile.name} does not take"
         yield Rule({}, "refused", text, source=source, version=version)
     if profile.documented is not None:
         # TensorRT converts the type, so it is no reason for a rewrite.
