@@ -66,6 +66,23 @@ def test_inspect(capsys: pytest.CaptureFixture[str]) -> None:
     assert "target" not in document
 
 
+def test_inspect_of_several_models_says_why_as_for_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(dcgan("Tanh"), tmp_path / "dcgan.onnx")
+    onnx.save(conv_transpose(integers(2, 3, 2, 2), (4, 5), strides=[2, 2]), tmp_path / "up.onnx")
+    few = '[[layers]]\nwhen = {stride = 2}\ntext = "fast"\naction = "keep"\n'
+    target = written(tmp_path, f"{NPU}{few}")
+    for name in ("dcgan", "up"):
+        alone = printed(capsys, "inspect", str(tmp_path / f"{name}.onnx"), "--target", target)
+        told = [line for line in alone.splitlines() if line.startswith(("main/", "npu: "))]
+        told = [line for line in told if " - " in line or "left in the model" in line]
+        assert told
+        both = printed(capsys, "inspect", str(tmp_path), "--target", target)
+        assert [line for line in told if f"{'':8}{line}" not in both.splitlines()] == []
+    assert "1 site: would be 1 rewritten" in both
+
+
 def test_rewrite_says_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tmp_path / "dcgan.onnx"
     onnx.save(dcgan("Tanh"), model)

@@ -16,7 +16,8 @@ import deployconv
 from deployconv.cli import main
 from deployconv.errors import BackendUnavailable, CheckFailed, UsageError
 from deployconv.proof.builds import _warnings
-from deployconv.report.lines import compiled_line, target_lines
+from deployconv.report.layer_lines import target_lines
+from deployconv.report.lines import compiled_line
 from deployconv.results import Rewriting, StageResult, TargetBuild
 from deployconv.runtimes.tensorrt import compile as building
 from tests.build import conv_transpose, integers, node, tensor, upsampler
