@@ -73,7 +73,7 @@ class _Commands(click.Group):
             return super().invoke(context)
         except click.UsageError as error:
             name = context.invoked_subcommand
-            if error.ctx is None and name in self.commands:
+            if error.ctx is None and name is not None and name in self.commands:
                 error.ctx = click.Context(self.commands[name], context, name)
             raise
 

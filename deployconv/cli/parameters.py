@@ -18,18 +18,13 @@ from deployconv.runtimes import names_with
 R = TypeVar("R")
 
 
-class _Text(click.ParamType):
-    """Reads a word with ``read``; what is wrong with it is told with the name of its option."""
-
-    name = "text"
-
-    def __init__(self, read: Callable[[str], Any]) -> None:
-        self._read = read
+class _Text(click.types.FuncParamType):
+    """Reads a word with a function; what is wrong with it is told with the name of its option."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """What ``read`` makes of the word. Raises UsageError if that does."""
+        """What the function makes of the word. Raises UsageError if that does."""
         try:
-            return self._read(value)
+            return super().convert(value, param, ctx)
         except UsageError as error:
             raise UsageError(f"{_name_of(param)}: {error}") from error
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 DlaCode = Literal[
@@ -141,6 +141,11 @@ class TargetRule:
     """Time of the original / time rewritten, where that was measured."""
     source: str
     version: str
+    conditions: Mapping[str, bool | Sequence[str | int] | Mapping[str, int]] = field(
+        default_factory=dict
+    )
+    """The same as ``when`` for programs, as a file of a target states them: true or false, a list
+    of what it may be, or a range with ``min`` and ``max``."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from deployconv.results import Target, TargetAction, TargetRule
 from deployconv.targets.catalogue import is_installed
 from deployconv.targets.profile import Condition, Profile, Rule, Takes
+from deployconv.targets.toml_table import LARGEST
 
 
 def describe(profile: Profile) -> Target:
@@ -75,7 +76,16 @@ def _rule(rule: Rule, profile: Profile) -> TargetRule:
         ratio=rule.ratio,
         source=rule.source,
         version=rule.version,
+        conditions={name: _stated(condition) for name, condition in rule.when.items()},
     )
+
+
+def _stated(condition: Condition) -> bool | Sequence[str | int] | Mapping[str, int]:
+    """A condition as a file of a target states it."""
+    if not isinstance(condition, range):
+        return condition
+    end = {} if condition.stop >= LARGEST else {"max": condition.stop - 1}
+    return {"min": condition.start, **end}
 
 
 def _shown(condition: Condition) -> bool | str:
@@ -84,7 +94,7 @@ def _shown(condition: Condition) -> bool | str:
     if isinstance(condition, range):
         return (
             f"{condition.start} or more"
-            if len(condition) > 1 << 20
+            if condition.stop >= LARGEST
             else (f"{condition.start} to {condition.stop - 1}")
         )
     return " or ".join(map(str, condition))

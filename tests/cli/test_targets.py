@@ -44,6 +44,31 @@ def test_one_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert one["rules"][0]["when"] == {"operator": "ConvTranspose", "asymmetric_pads": True}
 
 
+def test_conditions_of_rules_are_data_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stated = """
+[[layers]]
+text = "x"
+[layers.when]
+auto_pad = ["SAME_UPPER", "SAME_LOWER"]
+dilated = true
+stride = 2
+kernel = {min = 3}
+channels_in = {min = 1, max = 4}
+"""
+    target = written(tmp_path, stated)
+    (one,) = json.loads(printed(capsys, "targets", target, "--json"))["targets"]
+    assert one["rules"][0]["conditions"] == {
+        "auto_pad": ["SAME_UPPER", "SAME_LOWER"],
+        "dilated": True,
+        "stride": [2],
+        "kernel": {"min": 3},
+        "channels_in": {"min": 1, "max": 4},
+    }
+    assert one["rules"][0]["when"]["auto_pad"] == "SAME_UPPER or SAME_LOWER"
+
+
 def test_a_file_in_plain_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = printed(capsys, "targets", written(tmp_path, NPU))
     assert shown.startswith("npu: an NPU with five operators\n")
