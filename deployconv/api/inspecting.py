@@ -54,14 +54,16 @@ def list_targets(name: str | None = None) -> tuple[Target, ...]:
     Raises:
         UsageError: there is no such target, or its file is wrong.
     """
+    from deployconv.runtimes.toolchains.catalogue import toolchain_of
     from deployconv.runtimes.toolchains.environments import toolchain_installed
     from deployconv.targets.catalogue import find_target, target_names
     from deployconv.targets.describe import describe
 
     if name:
         check_targets((name,), prefix="")
-    names = (name,) if name else target_names()
-    found = (describe(find_target(one, prefix="")) for one in names)
-    return tuple(
-        replace(one, installed=True) if toolchain_installed(one.name) else one for one in found
-    )
+    profiles = [find_target(one, prefix="") for one in ((name,) if name else target_names())]
+    found = []
+    for target in map(describe, profiles):
+        has = toolchain_installed(target.name) if toolchain_of(target.name) else None
+        found.append(replace(target, toolchain_here=has, installed=has or target.installed))
+    return tuple(found)

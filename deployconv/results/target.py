@@ -158,7 +158,7 @@ class Target:
     """Of the runtime or compiler that the profile was tested with; empty if there is none."""
     source: str
     installed: bool | None
-    """Whether its toolchain is installed here; None if no Python package brings it."""
+    """Whether its Python package or its toolchain is installed here; None if it has neither."""
     package: str | None
     backend: str | None
     """The backend that executes it; None if there is none."""
@@ -174,3 +174,7 @@ class Target:
     notes: tuple[str, ...]
     tested: tuple[str, ...] = ()
     """The patterns of the layers that were run on it."""
+    package_here: bool | None = None
+    """Whether the Python package is installed beside deployconv, as a backend needs it."""
+    toolchain_here: bool | None = None
+    """Whether the toolchain that `build` uses is installed here; None if there is none for it."""

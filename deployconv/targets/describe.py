@@ -27,6 +27,7 @@ def describe(profile: Profile) -> Target:
         rules=tuple(_rule(rule, profile) for rule in profile.layers),
         notes=profile.notes,
         tested=profile.tested,
+        package_here=is_installed(profile),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import onnx
 import pytest
 
 from deployconv.cli import main
+from deployconv.runtimes.toolchains import environments
+from deployconv.targets import describe
 from deployconv.targets.catalogue import target_names
 from tests.build import conv_transpose, integers
 from tests.runtimes.rtx import MODELS
@@ -42,6 +45,30 @@ def test_one_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
     )
     (one,) = json.loads(printed(capsys, "targets", "iree", "--json"))["targets"]
     assert one["rules"][0]["when"] == {"operator": "ConvTranspose", "asymmetric_pads": True}
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_what_is_installed_is_told_of_the_backend_and_of_the_toolchain_of_build(
+    here: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python = Path("python") if here else None
+    monkeypatch.setattr(environments, "installed", lambda toolchain: python)
+    monkeypatch.setattr(describe, "is_installed", lambda profile: not here)
+    first, other = ("not installed", "installed") if here else ("installed", "not installed")
+    shown = printed(capsys, "targets", "openvino")
+    assert f"\nbackend openvino (Python package openvino): {first}\n" in shown
+    advice = "" if here else ": deployconv target install openvino"
+    assert f"\ntoolchain of build: {other}{advice}\n" in shown
+    shown = printed(capsys, "targets", "rk3588")
+    assert f"\ntoolchain of build: {other}" in shown
+    assert "ackend" not in shown.replace("tested with", "")
+    (one,) = json.loads(printed(capsys, "targets", "openvino", "--json"))["targets"]
+    assert (one["package_here"], one["toolchain_here"], one["installed"]) == (not here, here, True)
+    lines = printed(capsys, "targets").splitlines()
+    (row,) = (line for line in lines if line.startswith("openvino "))
+    assert re.search(rf" {first} +{other} ", row)
+    (row,) = (line for line in lines if line.startswith("rk3588 "))
+    assert re.search(rf" - +{other} ", row)
 
 
 def test_conditions_of_rules_are_data_too(
