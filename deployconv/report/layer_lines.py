@@ -30,7 +30,7 @@ def site_target_lines(sites: Sequence[SiteReport]) -> list[str]:
 _VERDICTS: Mapping[str, str] = {
     "fits": "fits {}",
     "refused": "refused by {}",
-    "misread": "computed wrong by {}",
+    "misread": "misread by {}",
     "slow": "slow on {}",
 }
 

@@ -20,7 +20,7 @@ _ACTIONS: Mapping[str, str] = {
 _VERDICTS: Mapping[str, str] = {
     "fits": "runs as it is",
     "refused": "is refused",
-    "misread": "is computed wrong",
+    "misread": "is misread",
     "slow": "runs, but slowly",
 }
 
