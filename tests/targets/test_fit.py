@@ -292,3 +292,18 @@ def test_only_a_layer_that_stays_is_listed(tmp_path: Path) -> None:
     )
     assert [one.code for one in kept.targets[0].misfits] == ["transposed-pads"]
     assert kept.targets[0].misfits[0].nodes == ("up",)
+
+
+def test_names_of_sizes_are_removed_also_where_every_layer_stays(tmp_path: Path) -> None:
+    left = conv_transpose(integers(2, 3, 2, 2), ("h", 5), strides=[2, 2])
+    left.graph.node[0].output[0] = "a"
+    left.graph.node.append(node("Relu", ["a"], ["y"]))
+    left.graph.value_info.append(helper.make_tensor_value_info("a", 1, [1, 3, "H", 10]))
+    text = 'action = "keep"\n[takes]\nsymbolic_shapes = false\n'
+    done = deployconv.rewrite(left, target=written(tmp_path, text), bench=False)
+    assert [site.status for site in done.sites] == ["kept"]
+    assert done.model is not None
+    assert (done.changed, list(done.model.graph.value_info)) == (True, [])
+    assert done.targets[0].misfits == ()
+    assert done.parity is not None
+    assert done.parity.passed
