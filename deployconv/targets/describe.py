@@ -54,13 +54,14 @@ def limits(takes: Takes) -> Iterator[str]:
         "a Reshape to sizes that are computed as the model runs": takes.computed_shapes,
         "a Slice that crops the result": takes.restrictions.crops,
         "a Pad that repeats the edge of an image": takes.edge_pads,
-        "Col2Im": takes.col2im,
         "pads of a ConvTranspose": takes.transposed_pads,
         "names of dynamic sizes in value_info": takes.symbolic_shapes,
     }
     for what, taken in refused.items():
         if not taken:
             yield f"not {what}"
+    if not takes.restrictions.col2im:
+        yield "Col2Im is not known to be taken"
     if takes.shuffle_in_twos:
         yield "a DepthToSpace of 4 is written as two of 2"
 

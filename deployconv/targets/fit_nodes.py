@@ -107,6 +107,8 @@ def misfits_of(node: NodeProto, known: Known, profile: Profile, opset: int) -> S
         # What is a parameter of a function is known only where the function is called.
         for code, text in _of_operator(node, known, takes):
             yield code, f"{text}, which {name} does not take"
+        if node.op_type == "Col2Im" and not takes.restrictions.col2im:
+            yield "operator", f"Col2Im, which {name} is not known to take"
         yield from _of_depth_to_space(node, name, takes)
         yield from _of_nearest(node, known, profile, opset)
 
@@ -141,9 +143,6 @@ def _of_operator(node: NodeProto, known: Known, takes: Takes) -> Said:
     elif node.op_type == "Pad":
         if not takes.edge_pads and _attributes(node).get("mode") == b"edge":
             yield "edge-pad", "Pad of mode edge"
-    elif node.op_type == "Col2Im":
-        if not takes.restrictions.col2im:
-            yield "operator", "Col2Im"
     elif not takes.integer_bias and _integer_bias(node, known):
         yield "integer-bias", f"{node.op_type} with an int32 bias"
 
