@@ -51,7 +51,8 @@ def _described(target: Target) -> Iterator[str]:
     if target.version:
         yield f"tested with: {target.version} ({target.source})"
     if target.tested:
-        yield f"runs are recorded of {', '.join(target.tested)}"
+        kinds = {"layers": "upsampling layers", "resizes": "Resizes by themselves"}
+        yield f"what was run: {', '.join(kinds[one] for one in target.tested)}"
     yield from _here(target)
     yield ""
     yield "takes:" if target.takes else "takes: no limit is known"

@@ -173,7 +173,7 @@ class Target:
     rules: tuple[TargetRule, ...]
     notes: tuple[str, ...]
     tested: tuple[str, ...] = ()
-    """The patterns of the layers that were run on it."""
+    """What was run on it: ``layers``, ``resizes``, which are Resizes by themselves, or both."""
     package_here: bool | None = None
     """Whether the Python package is installed beside deployconv, as a backend needs it."""
     toolchain_here: bool | None = None

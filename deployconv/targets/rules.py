@@ -25,6 +25,7 @@ from deployconv.targets.profile import AUTOMATIC, Profile, Rule, Spelling
 
 _NEEDED: tuple[TargetVerdict, ...] = ("refused", "misread")
 """Verdicts on a layer that cannot stay as it is, the worse one first."""
+_RESIZES = ("Resize", "Upsample")
 _STAYS: Form = "normalised"
 """The form in which a ConvTranspose stays one."""
 
@@ -37,7 +38,7 @@ class Judgement:
         site: for reports.
         rule: the rule that was decisive; None if none speaks of the layer.
         prefer: the forms and shuffles to try, the best first.
-        tested: whether a layer of its pattern was run on the target.
+        tested: whether layers of its kind were run on the target.
         documented: whether the rules are those of the target's documentation.
     """
 
@@ -65,7 +66,8 @@ def judge(profile: Profile, site: Site) -> Judgement:
     prefer = _preferred(needed or held, usual)
     if rule is None:
         said = TargetSite(profile.name, "fits", profile.action)
-        tested, documented = site.pattern in profile.tested, profile.documented is not None
+        kind = "resizes" if site.layer.op in _RESIZES else "layers"
+        tested, documented = kind in profile.tested, profile.documented is not None
         return Judgement(said, None, prefer, tested, documented)
     action: TargetAction = rule.action or (profile.action if rule.verdict == "fits" else "rewrite")
     if any(one.action == "keep" for one in needed):

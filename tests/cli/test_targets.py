@@ -38,7 +38,7 @@ def test_a_list_of_all(capsys: pytest.CaptureFixture[str]) -> None:
 def test_one_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
     shown = printed(capsys, "targets", "iree")
     assert "tested with: 3.13.0 (recorded runs of 43 layers" in shown
-    assert "\nruns are recorded of conv_transpose, zero_insertion, nearest_resize, " in shown
+    assert "\nwhat was run: upsampling layers, Resizes by themselves\n" in shown
     assert "- DepthToSpace in mode DCR: any block size" in shown
     assert (
         "operator ConvTranspose, asymmetric pads: is refused (import), it is rewritten: " in shown

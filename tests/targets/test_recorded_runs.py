@@ -10,9 +10,6 @@ from matrix.forms import FORMS
 from matrix.record import EXPORTED, RESIZE_RECORDS, Record, Run, records
 
 import deployconv
-from deployconv.graph.load import load
-from deployconv.graph.view import view
-from deployconv.match import find_sites
 from deployconv.results import SiteReport
 from deployconv.targets.catalogue import find_target, target_names
 
@@ -70,20 +67,12 @@ def test_profile_is_of_the_version_that_was_run(target: str) -> None:
     assert [one for one in numbers if one not in RECORDS[target].version] == []
 
 
-@cache
-def pattern(form: str) -> str:
-    (site,) = find_sites(view(load(FORMS[form].model())))
-    return site.pattern
-
-
 @pytest.mark.parametrize("target", target_names())
-def test_profile_names_the_patterns_that_were_run(target: str) -> None:
-    """What it says to be taken was run; add `interpolating_resize` with a record of Resizes."""
-    runs = RECORDS[target].runs if target in RECORDS else ()
-    ran = {pattern(run.form) for run in runs if run.spelling == EXPORTED}
-    if target in records(RESIZE_RECORDS):
-        ran.add("interpolating_resize")
-    assert set(find_target(target).tested) == ran
+def test_profile_says_what_was_run(target: str) -> None:
+    """A profile gets `resizes` into its key `tested` together with the record of the Resizes."""
+    kinds = {"layers": RECORDS, "resizes": records(RESIZE_RECORDS)}
+    ran = [kind for kind, found in kinds.items() if target in found and found[target].runs]
+    assert list(find_target(target).tested) == ran
 
 
 @pytest.mark.parametrize("unit", ["cycles", "multiplications"])

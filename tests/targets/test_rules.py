@@ -24,6 +24,7 @@ from deployconv.targets.facts import FACTS, facts_of
 from deployconv.targets.profile import Profile, Rule, Takes, read_profile
 from deployconv.targets.rules import TargetRules, agreed, intersection, judge, rules_for
 from tests.build import FLOAT, conv_transpose, graph, integers, model, node, tensor, value
+from tests.match.graphs import floats, parsed
 
 
 def only_site(model: ModelProto) -> Site:
@@ -300,11 +301,11 @@ UNTRIED = "no rule of test speaks of this layer, and no run of one like it is re
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        (['tested = ["conv_transpose", "pixel_shuffle"]'], TAKEN),
-        (['tested = ["pixel_shuffle"]'], UNTRIED),
+        (['tested = ["layers"]'], TAKEN),
+        (['tested = ["resizes"]'], UNTRIED),
         ([""], UNTRIED),
         (['documented = "dla"'], "no rule in the documentation of test is against it"),
-        (['tested = ["conv_transpose"]', ""], UNTRIED),
+        (['tested = ["layers"]', ""], UNTRIED),
     ],
 )
 def test_a_layer_is_said_to_be_taken_only_where_one_like_it_was_tested(
@@ -313,6 +314,16 @@ def test_a_layer_is_said_to_be_taken_only_where_one_like_it_was_tested(
     kept = why_kept(*(f'name = "test"\naction = "keep"\n{text}' for text in texts))
     assert kept is not None
     assert (kept.code, kept.text) == ("fits-target", said)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("resizes", TAKEN), ("layers", UNTRIED)])
+def test_a_resize_by_itself_is_tested_apart(kind: str, said: str) -> None:
+    text = f'name = "test"\naction = "keep"\ntested = ["{kind}"]'
+    body = 'y = Resize<mode="linear">(x, , s)'
+    given = parsed(body, {"s": floats(1, 1, 2, 2)}, opset=18)
+    keep = TargetRules((profile(text),), RewriteOptions())(only_site(given)).keep
+    assert keep is not None
+    assert keep.text == said
 
 
 def test_reasons_of_layers_that_stay() -> None:
