@@ -18,13 +18,16 @@ from deployconv.runtimes import names_with
 R = TypeVar("R")
 
 
-class _Text(click.types.FuncParamType):
+class _Text(click.types.StringParamType):
     """Reads a word with a function; what is wrong with it is told with the name of its option."""
+
+    def __init__(self, read: Callable[[str], Any]) -> None:
+        self._read = read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """What the function makes of the word. Raises UsageError if that does."""
         try:
-            return super().convert(value, param, ctx)
+            return self._read(value)
         except UsageError as error:
             raise UsageError(f"{_name_of(param)}: {error}") from error
 
