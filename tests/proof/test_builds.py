@@ -221,8 +221,10 @@ def test_without_target_execution_was_asked_for() -> None:
 
 
 def test_a_target_that_nobody_knows() -> None:
-    with pytest.raises(UsageError, match=r"--target sm1: tensorrt_rtx .* compiles for sm"):
+    with pytest.raises(UsageError, match="--target sm1: there is no such target: did you mean"):
         rewrite(upsampler(), "sm1")
+    with pytest.raises(UsageError, match=r"--target sm90: tensorrt_rtx .* compiles for sm"):
+        rewrite(upsampler(), "sm90")
 
 
 def test_dynamic_sizes_are_those_of_the_call() -> None:
