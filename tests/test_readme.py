@@ -219,6 +219,13 @@ def test_keys_of_json_are_those_of_the_results(title: str, kinds: list[Any]) -> 
     assert set(listed(section("json", title))) == keys
 
 
+def test_codes_of_misfits_and_the_keys_that_they_are_about_are_listed() -> None:
+    assert set(listed(section("json", "misfits"))) == set(get_args(results.MisfitCode))
+    keys = " ".join(row[2] for row in rows(section("json", "misfits")))
+    named = set(re.findall(r"`([a-z0-9_]+)`", keys))
+    assert named == set(TAKES_KEYS) - {"shuffle_in_twos"}
+
+
 def test_the_example_has_the_keys_of_the_results_in_their_order() -> None:
     (block,) = re.findall(r"^```json\n(.*?)^```", section("json", "An example"), re.M | re.S)
     shown = json.loads(block)

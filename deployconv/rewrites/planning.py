@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from deployconv.graph.declared import forget_symbols
+from deployconv.graph.declared import forget_symbols, names_sizes
 from deployconv.graph.load import LoadedModel
 from deployconv.graph.splice import AttributeEdit, Names, Replacement, Spliced, splice
 from deployconv.graph.view import View, view
@@ -148,9 +148,11 @@ def apply(planning: Planning) -> Spliced:
             place = scope.index(layer)
             edits.append(AttributeEdit(scope, place, planned.found.explicit_attributes))
     spliced = splice(planning.view, edits)
-    if edits and not all(item.found.restrictions.symbolic_shapes for item in planning.sites):
-        forget_symbols(spliced.proto)
-    return spliced
+    takes_symbols = all(item.found.restrictions.symbolic_shapes for item in planning.sites)
+    if takes_symbols or not names_sizes(spliced.proto):
+        return spliced
+    forget_symbols(spliced.proto)
+    return replace(spliced, changed=True)
 
 
 def _planning(

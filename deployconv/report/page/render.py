@@ -22,7 +22,7 @@ _LIBRARIES = ("jinja2", "matplotlib", "networkx")
 _VERDICTS = {
     "fits": "takes it as exported",
     "refused": "refuses it as exported",
-    "misread": "computes it wrong as exported",
+    "misread": "misreads it as exported",
     "slow": "runs it slowly as exported",
 }
 _FRAME = 640
