@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from deployconv.report.console import Table, print_lines, print_table
 from deployconv.report.lines import one_line
-from deployconv.results import Target, TargetRule
+from deployconv.results import Target, TargetRule, ToolchainEnvironment
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +37,27 @@ def print_targets(console: Console | None, targets: Sequence[Target]) -> None:
         "compute capabilities such as sm89 and TOML files of your own are targets too",
         "deployconv targets NAME prints what is known of one",
     )
+
+
+def print_toolchains(console: Console | None, environments: Sequence[ToolchainEnvironment]) -> None:
+    """Print a table of toolchains, with the folder that they are installed in."""
+    table = Table(("toolchain", "targets", "state", "size"))
+    for one in environments:
+        about = "about " if one.state == "not installed" else ""
+        size = f"{about}{one.size >> 20:,} MB"
+        table.add_row(one.name, ", ".join(one.targets) or "-", _state(one), size)
+    print_table(console, table)
+    print_lines(console, "", f"environments are in {environments[0].path.parent}")
+
+
+def _state(environment: ToolchainEnvironment) -> str:
+    name = environment.name
+    advice = {
+        "other versions": f"other versions: deployconv target install {name}",
+        "incomplete": f"incomplete: deployconv target install {name}",
+        "unused": f"unused: deployconv target remove {name}",
+    }
+    return advice.get(environment.state, environment.state)
 
 
 def print_target(console: Console | None, target: Target) -> None:

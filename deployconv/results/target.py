@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 DlaCode = Literal[
@@ -162,3 +163,24 @@ class Target:
     """What it takes at all, a sentence for each limit; empty if no limit is known."""
     rules: tuple[TargetRule, ...]
     notes: tuple[str, ...]
+
+
+EnvironmentState = Literal["installed", "other versions", "incomplete", "not installed", "unused"]
+"""Whether the environment of a toolchain can be used, and why it cannot.
+
+``other versions``: it was installed by another version of deployconv, which pins others.
+``incomplete``: its installation was killed. ``unused``: no toolchain has this name.
+"""
+
+
+@dataclass(frozen=True)
+class ToolchainEnvironment:
+    """The environment of a toolchain on this machine, whether it is there or not."""
+
+    name: str
+    """Of the toolchain, and of the folder."""
+    targets: tuple[str, ...]
+    state: EnvironmentState
+    size: int
+    """Bytes on the disk; what it would take, about, if it is not installed."""
+    path: Path

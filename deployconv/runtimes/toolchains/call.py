@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from deployconv.errors import BackendUnavailable
 from deployconv.runtimes.base import Array, Feeds
 from deployconv.runtimes.toolchains.catalogue import Toolchain
 from deployconv.runtimes.worker_process import (
+    DEFAULT_LIMITS,
     Limits,
     RequirementMissing,
     RestartingWorker,
@@ -156,6 +158,18 @@ class ToolchainProcess:
         if "refused" in answer:
             raise Refusal(answer["refused"], stage)
         return answer
+
+
+def require_loadable(toolchain: Toolchain, python: Path) -> str:
+    """The library of a toolchain and its version. Raises BackendUnavailable if it cannot load."""
+    try:
+        with ToolchainProcess(toolchain, python, DEFAULT_LIMITS) as process:
+            return process.version()
+    except Refusal as refusal:
+        raise BackendUnavailable(
+            f"{toolchain.name} is installed and cannot be loaded: {refusal}: deployconv target"
+            f" remove {toolchain.name} removes it, so that it can be installed again"
+        ) from refusal
 
 
 def _environment(python: Path, threads: int) -> dict[str, str]:
