@@ -52,12 +52,16 @@ def list_targets(name: str | None = None) -> tuple[Target, ...]:
     Raises:
         UsageError: there is no such target, or its file is wrong.
     """
-    from deployconv.runtimes.toolchains.environments import toolchain_installed
+    from deployconv.runtimes.toolchains.catalogue import toolchain_of
+    from deployconv.runtimes.toolchains.environments import state_of
     from deployconv.targets.catalogue import find_target, target_names
     from deployconv.targets.describe import describe
 
     names = (name,) if name else target_names()
-    found = (describe(find_target(one, prefix="")) for one in names)
-    return tuple(
-        replace(one, installed=True) if toolchain_installed(one.name) else one for one in found
-    )
+    found = []
+    for target in (describe(find_target(one, prefix="")) for one in names):
+        toolchain = toolchain_of(target.name)
+        state = None if toolchain is None else state_of(toolchain)
+        here = True if state == "installed" else target.installed
+        found.append(replace(target, installed=here, environment=state))
+    return tuple(found)

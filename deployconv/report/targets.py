@@ -100,9 +100,11 @@ def _condition(item: tuple[str, bool | str]) -> str:
 
 
 def _installed(target: Target) -> str:
-    if target.installed is None:
-        return "-"
-    return "installed" if target.installed else "not installed"
+    if target.installed:
+        return "installed"
+    if target.environment in ("other versions", "incomplete"):
+        return target.environment
+    return "-" if target.installed is None else "not installed"
 
 
 def _short(target: Target) -> str:

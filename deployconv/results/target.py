@@ -139,6 +139,14 @@ class TargetRule:
     version: str
 
 
+EnvironmentState = Literal["installed", "other versions", "incomplete", "not installed", "unused"]
+"""Whether the environment of a toolchain can be used, and why it cannot.
+
+``other versions``: it was installed by another version of deployconv, which pins others.
+``incomplete``: its installation was killed. ``unused``: no toolchain has this name.
+"""
+
+
 @dataclass(frozen=True)
 class Target:
     """A target: what it takes, the version it was tested with, and whether it is installed."""
@@ -163,14 +171,8 @@ class Target:
     """What it takes at all, a sentence for each limit; empty if no limit is known."""
     rules: tuple[TargetRule, ...]
     notes: tuple[str, ...]
-
-
-EnvironmentState = Literal["installed", "other versions", "incomplete", "not installed", "unused"]
-"""Whether the environment of a toolchain can be used, and why it cannot.
-
-``other versions``: it was installed by another version of deployconv, which pins others.
-``incomplete``: its installation was killed. ``unused``: no toolchain has this name.
-"""
+    environment: EnvironmentState | None = None
+    """Of the toolchain that ``deployconv target install`` installs; None if there is none."""
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def test_a_toolchain_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_
     ("done", "words"),
     [
         ('["npu==0.9"]', "iree: its toolchain is installed in other versions than deployconv now"),
-        ("", "iree: the installation of its toolchain was cut off: deployconv target install iree"),
+        ("", "iree: its toolchain is being installed, or that was cut off: deployconv target"),
     ],
 )
 def test_a_toolchain_of_other_versions_is_not_passed_over(

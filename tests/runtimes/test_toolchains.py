@@ -18,7 +18,7 @@ import pytest
 from ml_dtypes import bfloat16
 
 from deployconv.errors import BackendUnavailable, UsageError
-from deployconv.runtimes.toolchains import environments
+from deployconv.runtimes.toolchains import call, environments
 from deployconv.runtimes.toolchains.call import Refusal, ToolchainProcess, require_loadable
 from deployconv.runtimes.toolchains.catalogue import TOOLCHAINS, get_toolchain, toolchain_of
 from deployconv.runtimes.worker_process import Limits
@@ -117,6 +117,51 @@ def test_a_toolchain_that_overwrites_its_input_gets_a_copy(tmp_path: Path) -> No
     with process(tmp_path, failing(body)) as npu:
         npu.convert(file, FEEDS, ["y"])
     assert file.read_bytes() == before
+
+
+def test_a_toolchain_writes_into_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    body = "open('written', 'w').close(); return Session()"
+    with process(tmp_path, failing(body)) as npu:
+        npu.convert(b"model", FEEDS, ["y"])
+    assert list(here.iterdir()) == []
+
+
+def test_a_toolchain_that_leaves_outputs_out(tmp_path: Path) -> None:
+    with process(tmp_path) as npu:
+        npu.convert(b"model", FEEDS, ["y", "z"])
+        with pytest.raises(Refusal, match=r"^has 1 outputs of 2$"):
+            npu.run()
+
+
+def test_no_room_for_the_copy_of_a_model_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(call, "_copy", full)
+    with (
+        process(tmp_path) as npu,
+        pytest.raises(UsageError, match=r"^a copy of the model .*No space left.*set TMPDIR"),
+    ):
+        npu.convert(b"model", FEEDS, ["y"])
+
+
+def test_a_user_without_a_home_has_no_toolchains(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(*_: object) -> str:
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr(environments.platformdirs, "user_data_dir", homeless)
+    iree = TOOLCHAINS["iree"]
+    assert environments.state_of(iree) == "not installed"
+    assert environments.installed(iree) is None
+    with pytest.raises(BackendUnavailable, match="there is no folder for toolchains: no home"):
+        environments.install(iree)
 
 
 def test_every_toolchain_has_an_adapter_and_targets_that_exist() -> None:

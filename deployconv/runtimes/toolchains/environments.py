@@ -34,13 +34,22 @@ OnWait = Callable[[], None]
 
 
 def environments_folder() -> Path:
-    """Where the environments are: ``toolchains`` in the user's data folder."""
-    return Path(platformdirs.user_data_dir("deployconv")).absolute() / "toolchains"
+    """Where the environments are: ``toolchains`` in the user's data folder.
+
+    Raises BackendUnavailable if this user has no folders.
+    """
+    try:
+        return Path(platformdirs.user_data_dir("deployconv")).absolute() / "toolchains"
+    except RuntimeError as error:  # neither HOME nor the user database names a home
+        raise BackendUnavailable(f"there is no folder for toolchains: {error}") from error
 
 
 def state_of(toolchain: Toolchain, folder: Path | None = None) -> EnvironmentState:
     """Whether the environment of ``toolchain`` is there, and with the versions of today."""
-    home = _home(toolchain, folder)
+    try:
+        home = _home(toolchain, folder)
+    except BackendUnavailable:
+        return "not installed"
     if not home.exists():
         return "not installed"
     try:
@@ -69,12 +78,12 @@ def why_unusable(target: str) -> str | None:
     """Why the toolchain of ``target`` is here and cannot be used; None if it is not or can be."""
     toolchain = toolchain_of(target)
     state = None if toolchain is None else state_of(toolchain)
-    again = f"deployconv target install {target} installs it again"
+    install = f"deployconv target install {target}"
     if state == "other versions":
-        return f"its toolchain is installed in other versions than deployconv now uses: {again}"
-    return (
-        f"the installation of its toolchain was cut off: {again}" if state == "incomplete" else None
-    )
+        return f"its toolchain is installed in other versions than deployconv now uses: {install}"
+    if state == "incomplete":
+        return f"its toolchain is being installed, or that was cut off: {install} completes it"
+    return None
 
 
 def environments(folder: Path | None = None) -> tuple[ToolchainEnvironment, ...]:
@@ -124,7 +133,10 @@ def install(
             if installed(toolchain, folder) is None:  # else another process has just done it
                 _make(toolchain, home, base, lock)
     except OSError as error:
-        raise BackendUnavailable(f"{toolchain.name} cannot be installed: {error}") from error
+        raise BackendUnavailable(
+            f"{toolchain.name} cannot be installed: {error}: if this folder cannot be written, set"
+            " XDG_DATA_HOME to another"
+        ) from error
     return _python(home)
 
 
