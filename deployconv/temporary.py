@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from deployconv.locks import take_lock
 
 _PREFIX = ".deployconv-"
 _LOCK = ".lock"
@@ -59,7 +60,7 @@ def _locked(folder: Path) -> Iterator[None]:
     new = folder / f"{_LOCK}.new"
     with new.open("wb") as file:
         with contextlib.suppress(OSError):
-            _take(file)
+            take_lock(file)
             new.rename(folder / _LOCK)
         yield
 
@@ -68,14 +69,5 @@ def remove_abandoned(place: Path) -> None:
     """Remove the folders in ``place`` that killed processes have left there."""
     for lock in place.glob(f"{_PREFIX}*/{_LOCK}"):
         with contextlib.suppress(OSError), lock.open("rb+") as file:
-            _take(file)
+            take_lock(file)
             shutil.rmtree(lock.parent, ignore_errors=True)
-
-
-def _take(file: BinaryIO) -> None:
-    """Lock ``file`` until it is closed. Raises OSError if it is locked, or cannot be."""
-    if sys.platform == "win32":
-        raise OSError("folders are not locked on Windows, and so none is removed later")
-    from fcntl import LOCK_EX, LOCK_NB, flock
-
-    flock(file, LOCK_EX | LOCK_NB)

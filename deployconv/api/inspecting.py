@@ -55,7 +55,7 @@ def list_targets(name: str | None = None) -> tuple[Target, ...]:
         UsageError: there is no such target, or its file is wrong.
     """
     from deployconv.runtimes.toolchains.catalogue import toolchain_of
-    from deployconv.runtimes.toolchains.environments import toolchain_installed
+    from deployconv.runtimes.toolchains.environments import state_of
     from deployconv.targets.catalogue import find_target, target_names
     from deployconv.targets.describe import describe
 
@@ -64,6 +64,8 @@ def list_targets(name: str | None = None) -> tuple[Target, ...]:
     profiles = [find_target(one, prefix="") for one in ((name,) if name else target_names())]
     found = []
     for target in map(describe, profiles):
-        has = toolchain_installed(target.name) if toolchain_of(target.name) else None
-        found.append(replace(target, toolchain_here=has, installed=has or target.installed))
+        toolchain = toolchain_of(target.name)
+        state = None if toolchain is None else state_of(toolchain)
+        here = state == "installed" or target.installed
+        found.append(replace(target, installed=here, environment=state))
     return tuple(found)

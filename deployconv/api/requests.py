@@ -74,9 +74,9 @@ def request_of(
     rewriting = RewriteOptions(
         **chosen, float_bias=runtime.needs_float_bias, shuffles=runtime.shuffles
     )
-    targets, rules = None, None
+    targets, rules, warnings = None, None, []
     if options.target:
-        from deployconv.runtimes.toolchains.environments import toolchain_installed
+        from deployconv.runtimes.toolchains.environments import toolchain_installed, why_unusable
         from deployconv.targets.rules import rules_for
 
         rules = rules_for(options.target, rewriting, options.policy)
@@ -85,6 +85,9 @@ def request_of(
         converted = [
             one.name for one in rules.profiles if options.verify and toolchain_installed(one.name)
         ]
+        for one in rules.profiles if options.verify else ():
+            if (why := why_unusable(one.name)) is not None:
+                warnings.append(f"{one.name}: not tested with its toolchain: {why}")
         if compiled or converted:
             from deployconv.proof.builds import Targets, targets_of
 
@@ -106,4 +109,5 @@ def request_of(
         ),
         targets=targets,
         rules=rules,
+        warnings=tuple(warnings),
     )

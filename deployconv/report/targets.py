@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from deployconv.report.console import Table, print_lines, print_table
 from deployconv.report.lines import one_line
-from deployconv.results import Target, TargetRule
+from deployconv.results import Target, TargetRule, ToolchainEnvironment
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +30,7 @@ def print_targets(console: Console | None, targets: Sequence[Target]) -> None:
     columns = ("target", "what", "tested with", "backend here", "toolchain here", "layers that fit")
     table = Table(columns)
     for one in targets:
-        here = _installed(one.package_here if one.backend else None), _installed(one.toolchain_here)
+        here = _installed(one.package_here if one.backend else None), one.environment or "-"
         table.add_row(one.name, one.title, one.version or "-", *here, _short(one))
     print_table(console, table)
     print_lines(
@@ -39,6 +39,27 @@ def print_targets(console: Console | None, targets: Sequence[Target]) -> None:
         "compute capabilities such as sm89 and TOML files of your own are targets too",
         "deployconv targets NAME prints what is known of one",
     )
+
+
+def print_toolchains(console: Console | None, environments: Sequence[ToolchainEnvironment]) -> None:
+    """Print a table of toolchains, with the folder that they are installed in."""
+    table = Table(("toolchain", "targets", "state", "size"))
+    for one in environments:
+        about = "about " if one.state == "not installed" else ""
+        size = f"{about}{one.size >> 20:,} MB"
+        table.add_row(one.name, ", ".join(one.targets) or "-", _state(one), size)
+    print_table(console, table)
+    print_lines(console, "", f"environments are in {environments[0].path.parent}")
+
+
+def _state(environment: ToolchainEnvironment) -> str:
+    name = environment.name
+    advice = {
+        "other versions": f"other versions: deployconv target install {name}",
+        "incomplete": f"incomplete: deployconv target install {name}",
+        "unused": f"unused: deployconv target remove {name}",
+    }
+    return advice.get(environment.state, environment.state)
 
 
 def print_target(console: Console | None, target: Target) -> None:
@@ -85,11 +106,12 @@ def _here(target: Target) -> Iterator[str]:
     if target.backend is not None:
         package = f" (Python package {target.package})" if target.package else ""
         yield f"backend {target.backend}{package}: {_installed(target.package_here)}"
-    elif target.package is not None and target.toolchain_here is None:
+    elif target.package is not None and target.environment is None:
         yield f"Python package {target.package}: {_installed(target.package_here)}"
-    if target.toolchain_here is not None:
-        missing = f": deployconv target install {target.name}" if not target.toolchain_here else ""
-        yield f"toolchain of build: {_installed(target.toolchain_here)}{missing}"
+    if target.environment is not None:
+        missing = target.environment != "installed"
+        advice = f": deployconv target install {target.name}" if missing else ""
+        yield f"toolchain of build: {target.environment}{advice}"
 
 
 def _installed(here: bool | None) -> str:

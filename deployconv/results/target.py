@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 DlaCode = Literal[
@@ -148,6 +149,14 @@ class TargetRule:
     of what it may be, or a range with ``min`` and ``max``."""
 
 
+EnvironmentState = Literal["installed", "other versions", "incomplete", "not installed", "unused"]
+"""Whether the environment of a toolchain can be used, and why it cannot.
+
+``other versions``: it was installed by another version of deployconv, which pins others.
+``incomplete``: its installation was killed. ``unused``: no toolchain has this name.
+"""
+
+
 @dataclass(frozen=True)
 class Target:
     """A target: what it takes, the version it was tested with, and whether it is installed."""
@@ -176,5 +185,18 @@ class Target:
     """What was run on it: ``layers``, ``resizes``, which are Resizes by themselves, or both."""
     package_here: bool | None = None
     """Whether the Python package is installed beside deployconv, as a backend needs it."""
-    toolchain_here: bool | None = None
-    """Whether the toolchain that `build` uses is installed here; None if there is none for it."""
+    environment: EnvironmentState | None = None
+    """Of the toolchain that ``deployconv target install`` installs; None if there is none."""
+
+
+@dataclass(frozen=True)
+class ToolchainEnvironment:
+    """The environment of a toolchain on this machine, whether it is there or not."""
+
+    name: str
+    """Of the toolchain, and of the folder."""
+    targets: tuple[str, ...]
+    state: EnvironmentState
+    size: int
+    """Bytes on the disk; what it would take, about, if it is not installed."""
+    path: Path

@@ -90,6 +90,7 @@ class Worker:
         limits: what it may use for one request.
         environment: its environment variables; default: `python_environment`, which suits no
             other Python than this one.
+        folder: its working folder; default: that of this process.
 
     Raises WorkerFailed if the command cannot be started.
     """
@@ -100,6 +101,7 @@ class Worker:
         command: Sequence[str],
         limits: Limits = DEFAULT_LIMITS,
         environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self._what = f"the {name} worker"
         self._limits = limits
@@ -116,6 +118,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=python_environment() if environment is None else environment,
+                cwd=folder,
                 start_new_session=True,
             )
         except OSError as error:

@@ -63,10 +63,13 @@ class TimingCache:
 
     @classmethod
     def of_user(cls) -> TimingCache:
-        """The cache in the cache folder of the user."""
+        """The cache in the cache folder of the user; one that stores nothing if there is none."""
         from platformdirs import user_cache_path
 
-        return cls(user_cache_path("deployconv") / "timings")
+        try:
+            return cls(user_cache_path("deployconv") / "timings")
+        except RuntimeError:  # neither HOME nor the user database names a home
+            return cls(None)
 
     def read(self, key: Key) -> tuple[Candidate, ...] | None:
         """What was measured under ``key``; None if there is no readable file."""

@@ -51,8 +51,8 @@ def test_one_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_is_installed_is_told_of_the_backend_and_of_the_toolchain_of_build(
     here: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    python = Path("python") if here else None
-    monkeypatch.setattr(environments, "installed", lambda toolchain: python)
+    state = "installed" if here else "not installed"
+    monkeypatch.setattr(environments, "state_of", lambda toolchain: state)
     monkeypatch.setattr(describe, "is_installed", lambda profile: not here)
     first, other = ("not installed", "installed") if here else ("installed", "not installed")
     shown = printed(capsys, "targets", "openvino")
@@ -63,7 +63,7 @@ def test_what_is_installed_is_told_of_the_backend_and_of_the_toolchain_of_build(
     assert f"\ntoolchain of build: {other}" in shown
     assert "ackend" not in shown.replace("tested with", "")
     (one,) = json.loads(printed(capsys, "targets", "openvino", "--json"))["targets"]
-    assert (one["package_here"], one["toolchain_here"], one["installed"]) == (not here, here, True)
+    assert (one["package_here"], one["environment"], one["installed"]) == (not here, other, True)
     lines = printed(capsys, "targets").splitlines()
     (row,) = (line for line in lines if line.startswith("openvino "))
     assert re.search(rf" {first} +{other} ", row)
