@@ -92,7 +92,7 @@ def _drawn(random: np.random.Generator, *shape: int) -> Array:
     return drawn.astype(np.float32)
 
 
-def _transposed(
+def transposed(
     form: Form,
     random: np.random.Generator,
     *,
@@ -100,9 +100,12 @@ def _transposed(
     channels: int = 8,
     group: int = 1,
     bias: bool = True,
+    states_kernel: bool = True,
     **attributes: Any,
 ) -> Layer:
-    """A ConvTranspose to ``channels`` channels."""
+    """A ConvTranspose to ``channels`` channels, with or without the attribute kernel_shape."""
+    if states_kernel:
+        attributes["kernel_shape"] = kernel
     weight = _drawn(random, int(form.shape[1]), channels // group, *kernel)
     constants = {"w": weight, **({"b": _drawn(random, channels)} if bias else {})}
     element = helper.tensor_dtype_to_np_dtype(form.dtype)
@@ -111,7 +114,6 @@ def _transposed(
         ["x", *constants],
         ["y"],
         "up",
-        kernel_shape=kernel,
         group=group,
         **attributes,
     )
@@ -122,7 +124,7 @@ def _quantized(
     form: Form, random: np.random.Generator, *, per_channel: bool, **layer: Any
 ) -> Layer:
     """A ConvTranspose between QuantizeLinear and DequantizeLinear, with int8 weights."""
-    plain = _transposed(form, random, **layer)
+    plain = transposed(form, random, **layer)
     weight = plain.constants["w"]
     largest = np.abs(weight).max(axis=(0, 2, 3) if per_channel else None)
     scale = np.asarray(largest / 127, np.float32)
@@ -277,7 +279,7 @@ _TRANSPOSED: Mapping[str, tuple[tuple[int | str, ...], Mapping[str, Any]]] = {
 }
 """Name -> shape of ``x``, and kernel, channels and attributes of the ConvTranspose."""
 
-_K4_FP16 = partial(_transposed, **_K4)
+_K4_FP16 = partial(transposed, **_K4)
 
 _OTHERS = (
     Form("nearest_conv3", _nearest_conv),
@@ -297,7 +299,7 @@ FORMS: Mapping[str, Form] = {
     form.name: form
     for form in (
         *(
-            Form(name, partial(_transposed, **layer), shape)
+            Form(name, partial(transposed, **layer), shape)
             for name, (shape, layer) in _TRANSPOSED.items()
         ),
         *_OTHERS,
