@@ -162,8 +162,9 @@ def _conv(
     return node, constants
 
 
-def _nearest_conv(form: Form, random: np.random.Generator) -> Layer:
-    """Nearest Resize by 2, then a 3x3 Conv."""
+def nearest_conv(form: Form, random: np.random.Generator) -> Layer:
+    """Nearest Resize by 2, then a Conv of 3 taps along each axis."""
+    rank = len(form.shape) - 2
     resize = helper.make_node(
         "Resize",
         ["x", "", "scales"],
@@ -173,8 +174,10 @@ def _nearest_conv(form: Form, random: np.random.Generator) -> Layer:
         coordinate_transformation_mode="asymmetric",
         nearest_mode="floor",
     )
-    conv, constants = _conv("large", "y", _drawn(random, 8, 16, 3, 3), random, [1] * 4)
-    return Layer([resize, conv], {**constants, "scales": np.array([1, 1, 2, 2], np.float32)})
+    weight = _drawn(random, 8, int(form.shape[1]), *[3] * rank)
+    conv, constants = _conv("large", "y", weight, random, [1] * (2 * rank))
+    scales = np.array([1, 1, *[2] * rank], np.float32)
+    return Layer([resize, conv], {**constants, "scales": scales})
 
 
 def _zero_insertion_conv(form: Form, random: np.random.Generator) -> Layer:
@@ -282,7 +285,7 @@ _TRANSPOSED: Mapping[str, tuple[tuple[int | str, ...], Mapping[str, Any]]] = {
 _K4_FP16 = partial(transposed, **_K4)
 
 _OTHERS = (
-    Form("nearest_conv3", _nearest_conv),
+    Form("nearest_conv3", nearest_conv),
     Form("zero_insert_conv4", _zero_insertion_conv),
     Form("ps_6d", _pixel_shuffle),
     Form("ps_1d", _pixel_shuffle, _LINE),

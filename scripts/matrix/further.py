@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from .forms import FORMS, Form, transposed
+from .forms import FORMS, Form, nearest_conv, transposed
 from .record import RECORDS
 from .resizes import RESIZES, resize
 
@@ -42,12 +42,19 @@ _TRANSPOSED: Mapping[str, tuple[tuple[int | str, ...], Mapping[str, Any]]] = {
         _IMAGE,
         {"kernel": (1, 3), "strides": [2, 2], "auto_pad": "SAME_UPPER"},
     ),
+    "same_upper_dilated": (
+        _IMAGE,
+        {**_K4, "dilations": [2, 2], "group": 4, "auto_pad": "SAME_UPPER"},
+    ),
     "d1_k1s1": (_LINE, {"kernel": (1,), "strides": [1]}),
     "d3_k3s1": (_VOLUME, {**_D3, "strides": [1] * 3}),
     "d3_s122_groups": (
         _VOLUME,
         {"kernel": (1, 2, 2), "strides": [1, 2, 2], "channels": 4, "group": 2},
     ),
+    "d3_same_upper": (_VOLUME, {**_D3, "strides": [2] * 3, "auto_pad": "SAME_UPPER"}),
+    "d3_output_shape": (_VOLUME, {**_D3, "strides": [2] * 3, "output_shape": [6, 8, 10]}),
+    "d3_asym_pads": (_VOLUME, {**_D3, "strides": [2] * 3, "pads": [0, 0, 0, 1, 1, 1]}),
     "d3_no_kernel_shape": (
         _VOLUME,
         {**_D3, "strides": [2] * 3, "bias": False, "states_kernel": False},
@@ -70,6 +77,7 @@ FURTHER: Mapping[str, Form] = {
         name: Form(name, partial(transposed, **layer), shape)
         for name, (shape, layer) in _TRANSPOSED.items()
     },
+    "d3_nearest_conv": Form("d3_nearest_conv", nearest_conv, _VOLUME),
     **{
         name: Form(name, partial(resize, **layer), shape, opset=11 if "_tf_" in name else 18)
         for name, (shape, layer) in _RESIZES.items()
