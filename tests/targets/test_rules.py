@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matrix.forms import FORMS
+from matrix.further import EVERY
 from ml_dtypes import bfloat16
 from onnx import AttributeProto, ModelProto, helper, numpy_helper
 
@@ -64,12 +65,27 @@ OF_FORMS = {
     "d2s_crd": {"depth_to_space_mode": "CRD"},
     "fp16_k4s2p1": {"dtype": "float16", "quantized": False},
     "qdq_channel_k2s2": {"dtype": "int8", "quantized": True},
+    "same_upper_k2s2": {"span_within_stride": True, "kernel_below_stride": False},
+    "output_shape_dilated": {"span_within_stride": False, "states_kernel": True},
+    "output_shape_dynamic": {"output_shape": True, "dynamic_sizes": True},
+    "d3_s122": {"over_depth": False},
+    "d3_k3s1": {"over_depth": True},
+    "d3_no_kernel_shape": {"states_kernel": False},
+    "lin_hp": {"by_sizes": False, "named_axes": 0, "negative_axes": False, "channels_last": False},
+    "lin_hp_sizes": {"by_sizes": True, "keeps_an_axis": False},
+    "lin_hp_axes": {"named_axes": 2, "negative_axes": False},
+    "lin_hp_axes_negative": {"named_axes": 2, "negative_axes": True},
+    "lin_hp_axes_one": {"named_axes": 1, "keeps_an_axis": True},
+    "lin_hp_last": {"channels_last": True, "keeps_an_axis": True},
+    "lin_ac_dynamic": {"rounded_length": True},
+    "lin_dyn": {"rounded_length": False},
+    "lin_1d": {"keeps_an_axis": False, "rank": 1},
 }
 
 
 @pytest.mark.parametrize(("form", "expected"), OF_FORMS.items(), ids=list(OF_FORMS))
 def test_facts(form: str, expected: dict[str, Any]) -> None:
-    facts = facts_of(only_site(FORMS[form].model()))
+    facts = facts_of(only_site(EVERY[form].model()))
     assert {name: facts[name] for name in expected} == expected
 
 
