@@ -66,7 +66,6 @@ MisfitCode = Literal[
     "opset",
     "dynamic-size",
     "reshape",
-    "nearest-resize",
 ]
 
 

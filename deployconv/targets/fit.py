@@ -15,11 +15,9 @@ from deployconv.graph.tensors import (
     declared_sizes,
     dtype_name,
     is_onnx,
-    onnx_version,
     qualified_name,
 )
 from deployconv.results import Misfit, MisfitCode, TargetModel
-from deployconv.targets.nearest import nearest_facts, nearest_rule
 from deployconv.targets.profile import Profile, Takes
 
 _WEIGHTS = "Constant"
@@ -79,8 +77,7 @@ class _Checked:
         found: dict[tuple[MisfitCode, str], list[str]] = defaultdict(list)
         for graph in all_graphs(self._model):
             for node in graph.node:
-                said = (*self._of_node(node, name, takes), *self._of_nearest(node, profile))
-                for code, text in said:
+                for code, text in self._of_node(node, name, takes):
                     found[code, text].append(node.name or (node.output[0] if node.output else ""))
         for (code, text), nodes in found.items():
             yield Misfit(code, text, tuple(nodes))
@@ -125,19 +122,6 @@ class _Checked:
         if is_onnx(node.domain):
             yield from _of_depth_to_space(node, name, takes)
             yield from self._of_reshape(node, name, takes)
-
-    def _of_nearest(self, node: NodeProto, profile: Profile) -> Iterator[tuple[MisfitCode, str]]:
-        """What rules say against a nearest Resize."""
-        if node.op_type != "Resize" or not node.input:
-            return
-        sizes = [
-            self._tensors.get(one, _Tensor(None, None)).sizes
-            for one in (node.input[0], node.output[0])
-        ]
-        facts = nearest_facts(node, onnx_version(self._model.opset_import) or 1, *sizes)
-        rule = None if facts is None else nearest_rule(profile, facts)
-        if rule is not None:
-            yield "nearest-resize", f"a nearest Resize: {rule.text}"
 
     def _of_reshape(
         self, node: NodeProto, name: str, takes: Takes
