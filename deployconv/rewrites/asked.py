@@ -38,7 +38,8 @@ def is_listed(site: Site, request: LayerRequest, options: RewriteOptions) -> boo
     """
     if not isinstance(site, (ResampleSite, SkippedSite)) or site.enlarges:
         return True
-    return request.cannot_stay or is_considered(site, request, options)
+    considered = isinstance(site, ResampleSite) and is_considered(site, request, options)
+    return request.cannot_stay or considered
 
 
 def is_considered(site: Site, request: LayerRequest, options: RewriteOptions) -> bool:
