@@ -134,7 +134,7 @@ class LayerRequest:
         keep: why the layer stays as it is; None if it is to be rewritten.
         preferred: forms and shuffles to try before that, the best first.
         fewest: whether the one of `preferred` with the fewest multiplications is the best.
-        resample: whether an interpolating Resize is rewritten.
+        resample: whether a Resize is rewritten that is no part of a larger layer.
         required: whether the layer is rewritten even if a policy finds that slower.
         targets: what each target does with the layer, for reports.
     """
@@ -148,6 +148,11 @@ class LayerRequest:
     resample: bool = False
     required: bool = False
     targets: tuple[TargetSite, ...] = ()
+
+    @property
+    def cannot_stay(self) -> bool:
+        """Whether a target refuses or misreads the layer as it is."""
+        return any(one.verdict in ("refused", "misread") for one in self.targets)
 
 
 @dataclass(frozen=True)

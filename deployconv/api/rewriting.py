@@ -87,7 +87,8 @@ def rewrite(
         dump: folder for the two models and the inputs of a certificate that fails.
         freeze_initializers: treat the defaults of graph inputs as constants.
         resample: rewrite a Resize that interpolates too, as a product with a matrix per axis;
-            ``cost`` and ``fastest`` consider that without it.
+            ``cost`` and ``fastest`` consider that without it. A nearest one only if ``only`` names
+            it, too.
         allow_requantize: give an integer weight new scales if it cannot keep its own: if its taps
             have to be added, as after a nearest Resize, or if it has one for each input channel.
             The result is then close, not equal, and says how close.

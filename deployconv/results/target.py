@@ -72,7 +72,6 @@ MisfitCode = Literal[
     "edge-pad",
     "integer-bias",
     "symbolic-shape",
-    "nearest-resize",
 ]
 
 

@@ -17,6 +17,7 @@ from deployconv.match import ResampleSite, ShuffleSite, UpsampleSite, find_sites
 from deployconv.options import RewriteOptions
 from deployconv.results import Reason, SiteReport, Status
 from deployconv.rewrites.asked import (
+    as_asked,
     check_globs,
     is_listed,
     request_for,
@@ -52,8 +53,15 @@ class Planning:
 
     @cached_property
     def excluded(self) -> frozenset[int]:
-        """Ids of the nodes of sites that are not selected: no other rewrite may replace them."""
-        return frozenset(id(item.found.layer) for item in self.default if not item.selected)
+        """Ids of nodes that no other rewrite may replace.
+
+        They are those of sites that are not selected, and of nearest Resizes that are written anew.
+        """
+        return frozenset(
+            id(item.found.layer)
+            for item in self.default
+            if not item.selected or (isinstance(item.site, ResampleSite) and item.site.is_nearest)
+        )
 
     @cached_property
     def joinable_layers(self) -> tuple[UpsampleSite, ...]:
@@ -82,7 +90,10 @@ def plan_model(model: LoadedModel, options: RewriteOptions) -> Planning:
     """
     seen = view(model, options.freeze_initializers)
     asked = [
-        (with_restrictions(with_options(site, options), request), request)
+        (
+            with_restrictions(with_options(as_asked(site, request, options), options), request),
+            request,
+        )
         for site in find_sites(seen)
         if is_listed(site, request := request_for(site, options), options)
     ]
@@ -123,7 +134,7 @@ def _products_after_convs(planning: Planning) -> dict[str, Rewrite]:
     They are named by the id of the first Resize.
     """
     products = (item.site for item in planning.default if item.report.form == "matrix")
-    sites = [site for site in products if isinstance(site, ResampleSite)]
+    sites = [one for one in products if isinstance(one, ResampleSite) and not one.is_nearest]
     found: dict[str, Rewrite] = {}
     for site in sites:
         moved = conv_in_front(site, planning.view, planning.excluded)

@@ -9,7 +9,7 @@ from onnx import ModelProto, ValueInfoProto
 
 from deployconv.graph.declared import names_sizes
 from deployconv.graph.skeleton import infer_shapes, skeleton
-from deployconv.graph.tensors import declared_sizes, is_onnx, nested, onnx_version
+from deployconv.graph.tensors import declared_sizes, is_onnx, nested
 from deployconv.results import Misfit, MisfitCode, TargetModel
 from deployconv.targets.fit_nodes import Known, misfits_of, tensor_of
 from deployconv.targets.profile import Profile, Takes
@@ -40,7 +40,6 @@ class _Checked:
 
     def __init__(self, model: ModelProto) -> None:
         self._model = model
-        self._opset = onnx_version(model.opset_import) or 1
         inferred = infer_shapes(skeleton(model), "the model")
         self._owners = [(model.graph, Known.of(model.graph, inferred.graph))]
         # The tensors of a function have the shapes that its calls give them.
@@ -54,7 +53,7 @@ class _Checked:
         for owner, known in self._owners:
             for graph in nested(owner):
                 for node in graph.node:
-                    for code, text in misfits_of(node, known, profile, self._opset):
+                    for code, text in misfits_of(node, known, profile):
                         name = node.name or (node.output[0] if node.output else "")
                         found[code, text].append(name)
         for (code, text), nodes in found.items():

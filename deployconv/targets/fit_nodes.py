@@ -11,7 +11,6 @@ from onnx import FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoPro
 
 from deployconv.graph.tensors import dtype_name, is_onnx, nested, qualified_name
 from deployconv.results import MisfitCode
-from deployconv.targets.nearest import nearest_facts, nearest_rule
 from deployconv.targets.profile import Profile, Takes
 
 Said = Iterator[tuple[MisfitCode, str]]
@@ -87,14 +86,13 @@ class Known:
         return self.tensors.get(name, _UNKNOWN)
 
 
-def misfits_of(node: NodeProto, known: Known, profile: Profile, opset: int) -> Said:
+def misfits_of(node: NodeProto, known: Known, profile: Profile) -> Said:
     """Yield what a target does not take of one node.
 
     Args:
         node: the node.
         known: what is known of the tensors of its graph.
         profile: the target.
-        opset: the version of the ONNX operators.
     """
     name, takes = profile.name, profile.takes
     if node.op_type == _WEIGHTS and is_onnx(node.domain):
@@ -110,7 +108,6 @@ def misfits_of(node: NodeProto, known: Known, profile: Profile, opset: int) -> S
         if node.op_type == "Col2Im" and not takes.restrictions.col2im:
             yield "operator", f"Col2Im, which {name} is not known to take"
         yield from _of_depth_to_space(node, name, takes)
-        yield from _of_nearest(node, known, profile, opset)
 
 
 def _of_tensors(node: NodeProto, known: Known, name: str, takes: Takes) -> Said:
@@ -221,17 +218,6 @@ def _of_depth_to_space(node: NodeProto, name: str, takes: Takes) -> Said:
     if blocks is not None and block not in blocks:
         taken = " or ".join(map(str, blocks))
         yield "block-size", f"DepthToSpace of {block}, where {name} takes {taken}"
-
-
-def _of_nearest(node: NodeProto, known: Known, profile: Profile, opset: int) -> Said:
-    """What rules say against a nearest Resize."""
-    if node.op_type != "Resize" or not node.input:
-        return
-    sizes = [known.tensor(one).sizes for one in (node.input[0], node.output[0])]
-    facts = nearest_facts(node, opset, *sizes)
-    rule = None if facts is None else nearest_rule(profile, facts)
-    if rule is not None:
-        yield "nearest-resize", f"a nearest Resize: {rule.text}"
 
 
 def tensor_of(value: ValueInfoProto) -> Tensor:

@@ -57,7 +57,7 @@ class Judgement:
 def judge(profile: Profile, site: Site) -> Judgement:
     """Say what a target does with a layer as it is exported, and what to do about it."""
     facts = facts_of(site)
-    held = [rule for rule in profile.layers if rule.holds(facts)]
+    held = [rule for rule in profile.layers if rule.holds(facts) and _is_about(rule, site)]
     # A rule knows better than a list of what is taken whether a layer is refused or misread.
     needed = [rule for rule in held if rule.needed] or list(_built_in(profile, site))
     rule = min(needed, key=lambda one: _NEEDED.index(one.verdict), default=next(iter(held), None))
@@ -79,6 +79,15 @@ def judge(profile: Profile, site: Site) -> Judgement:
         rule,
         prefer,
     )
+
+
+def _is_about(rule: Rule, site: Site) -> bool:
+    """False for a nearest Resize by itself if the rule is about one with the Conv after it.
+
+    Only a rule that names ``resize_mode`` says that one is slow.
+    """
+    alone = site.pattern == "nearest_resize" and site.layer.op in ("Resize", "Upsample")
+    return not alone or "resize_mode" in rule.when or (rule.needed and "pattern" not in rule.when)
 
 
 def _preferred(rules: Sequence[Rule], usual: tuple[Spelling, ...]) -> tuple[Spelling, ...]:
