@@ -48,8 +48,8 @@ _FORMS = """
 ## By test layer
 
 The first sign is for the layer as exported, the second for the layer after `rewrite --target NAME`.
-One sign stands where both are the same. R: right. C: converted. X: refused. **W**: computed wrong,
-without an error. D: the process died.
+One sign stands where both are the same. R: right. C: converted. X: refused. **W**: misread, which
+means computed wrong without an error. D: the process died.
 
 """
 _SPELLED = """
@@ -62,11 +62,14 @@ was not run.
 _RESIZES = """
 ## Resizes
 
-`python scripts/target_matrix.py NAME --resizes` runs 46 Resizes (`scripts/matrix/resizes.py`). A
-name has the mode (linear, cubic, nearest), the coordinates (`half_pixel`, `pytorch_half_pixel`,
-`align_corners`, `asymmetric`, `half_pixel_symmetric`, `tf_half_pixel_for_nn`), and what is special,
-such as a factor; without one the factor is 2. What is not right after the rewrite is listed with a
-reason: as `unsupported-on-target`, or as `nearest-resize` among what the target does not take.
+`python scripts/target_matrix.py NAME --resizes` runs 46 Resizes (`scripts/matrix/resizes.py`). In
+their names `lin`, `cub` and `near` are the mode; `hp` is half_pixel, `php` pytorch_half_pixel, `ac`
+align_corners, `asym` asymmetric, `hps` half_pixel_symmetric, `tf` tf_half_pixel_for_nn. `f1.55` is
+a factor, `down` is 0.5, `down.6` is 0.6; without one of these the factor is 2 (1.55 for `lin_hps`,
+1.75 for `near_ac`). `sizes` gives sizes in place of a factor, `len1` makes one row, `aa` has
+antialias, `a.5` the coefficient -0.5, `exc` exclude_outside, `1d` and `3d` have one and three axes,
+`dyn` has dynamic sizes. What is not right after the rewrite is listed with a reason: as
+`unsupported-on-target`, or as `nearest-resize` among what the target does not take.
 For `tensorrt` they were built with `deployconv build --target sm89`, without a GPU: this script
 does not run it. Its one wrong Resize is seen in the coordinates of the parsed layer.
 
