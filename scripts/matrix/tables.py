@@ -48,8 +48,8 @@ _FORMS = """
 ## By test layer
 
 The first sign is for the layer as exported, the second for the layer after `rewrite --target NAME`.
-One sign stands where both are the same. R: right. C: converted. X: refused. **W**: misread, which
-means computed wrong without an error. D: the process died.
+One sign stands where both are the same. R: right. C: converted. X: refused. **W**: wrong, without
+an error: the target misreads it. D: the process died.
 
 """
 _SPELLED = """
