@@ -224,7 +224,13 @@ class RewriteCommand(Command, SiteOptions):
     threads: int | None = option(None, _THREADS)
     verify: bool = option(True, Flag("Run neither certificate nor parity check."))
     bench: bool = option(True, Flag("Take no timing."))
-    strict: bool = option(False, Flag("Fail with status 1 if a site is not rewritten."))
+    strict: bool = option(
+        False,
+        Flag(
+            "Fail with status 1 if a layer is left alone, unless it is best as it is, or if a "
+            "target does not take the rewritten model."
+        ),
+    )
     dump: Path | None = option(
         None, Flag("Folder for the models and inputs of a failed certificate.", "DIR")
     )
@@ -342,7 +348,13 @@ class CheckCommand(BatchOptions):
     )
     inputs: Inputs | None = option(None, _INPUTS)
     seed: int = option(0, _SEED)
-    strict: bool = option(False, Flag("Fail each model with a site that is not rewritten."))
+    strict: bool = option(
+        False,
+        Flag(
+            "Fail each model with a layer that is left alone, unless it is best as it is, or that "
+            "a target does not take."
+        ),
+    )
     report: Path | None = option(None, _REPORT)
 
 

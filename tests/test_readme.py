@@ -166,7 +166,7 @@ def test_mentioned_options_exist(path: Path) -> None:
         *("--table", "--system-site-packages", "--show"),  # of scripts, venv, jetson_clocks
         *("--nthreads", "--nworkers"),  # of dask worker
         *("--keep", "--frameworks", "--environments", "--quick"),  # of scripts
-        *("--layers", "--tables", "--resizes"),
+        *("--layers", "--tables", "--resizes", "--models"),
     }
     assert flags(path.read_text(encoding="utf-8")) <= known | elsewhere
 

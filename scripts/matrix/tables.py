@@ -73,6 +73,16 @@ is seen in the coordinates of the parsed layer.
 | target | toolchain | run | as exported | `rewrite --target NAME` |
 | --- | --- | --- | --- | --- |
 """
+_RESIZE_NAMES = """
+In the names of the Resizes, `lin`, `cub` and `near` are the modes linear, cubic and nearest. The
+coordinates are `hp`, half_pixel; `php`, pytorch_half_pixel; `ac`, align_corners; `asym`,
+asymmetric; `hps`, half_pixel_symmetric; `tf`, tf_half_pixel_for_nn. `f1.55` is the factor 1.55,
+`down` is 0.5, `down.6` is 0.6; without one of these the factor is 2 (1.55 for `lin_hps`, 1.75 for
+`near_ac`). `sizes` has sizes in place of a factor, `len1` makes one row, `aa` has antialias, `a.5`
+the coefficient -0.5, `exc` exclude_outside, `1d` and `3d` have one and three axes, `dyn` has
+dynamic sizes.
+
+"""
 _NOT_RUN = """
 ## Not run
 
@@ -89,7 +99,7 @@ def page(records: Mapping[str, Record], resizes: Mapping[str, Record]) -> str:
     lines.append(
         _RESIZES + "\n".join(_summary(one, EXPORTED, "target") for one in resizes.values())
     )
-    lines.append("\n" + "\n".join(_forms(resizes, RESIZES)))
+    lines.append(_RESIZE_NAMES + "\n".join(_forms(resizes, RESIZES)))
     if idle:
         rows = (f"- {name}: {record.not_run}" for name, record in idle.items())
         lines.append(_NOT_RUN + "\n".join(rows))
