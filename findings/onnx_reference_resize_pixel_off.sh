@@ -54,7 +54,10 @@ for mode in ("linear", "cubic"):
         if mode == "linear":
             assert np.allclose(right, np.clip(positions, 0, length - 1), atol=1e-4)
         columns = np.flatnonzero(np.abs(found - right) > 0.01)
-        other = [(int(column), round(float(right[column])), round(float(found[column]))) for column in columns]
+        other = [
+            (int(column), round(float(right[column])), round(float(found[column])))
+            for column in columns
+        ]
         print(f"{mode}, {length} to {target}: (column, onnxruntime, reference) {other}")
         assert other == wrong, "other columns differ: this was changed"
 print("as described: the pixel beside the right one")
