@@ -117,7 +117,9 @@ def _run_both(pair: ModelPair) -> tuple[Feeds, tuple[OutputDetail, ...]]:
 def _memory(pair: ModelPair, feeds: Feeds, missing: list[str]) -> tuple[int, ...]:
     found, threads = [], pair.threads or usable_cpus()
     for model in pair.models:
-        taken = peak_memory(model, feeds, threads) if isinstance(model, Path) else None
+        taken = None
+        if isinstance(model, Path):
+            taken = peak_memory(model, feeds, threads, pair.backend)
         if taken is None:
             missing.append("peak memory: it could not be measured")
             return ()

@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 import deployconv
+from deployconv.details import collect
 from deployconv.errors import BackendUnavailable, UsageError
 from deployconv.runtimes import get_backend
 from tests.build import FLOAT, conv_transpose, graph, integers, model, node, value
@@ -110,3 +111,23 @@ def test_peak_memory_is_measured() -> None:
     peak = peak_memory(MODELS / "fsrcnn_x3.onnx", feeds, 1, "openvino")
     assert peak is not None
     assert peak > 0
+
+
+def test_the_report_shows_its_own_peak_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+
+    def peak_memory(model: Path, feeds: Any, threads: int, runtime: str = "ort") -> int:
+        measured.append(runtime)
+        return 1 << 20
+
+    monkeypatch.setattr(collect, "peak_memory", peak_memory)
+    onnx.save(layer(), tmp_path / "model.onnx")
+    deployconv.rewrite(
+        tmp_path / "model.onnx",
+        output=tmp_path / "rewritten.onnx",
+        backend="openvino",
+        report=tmp_path / "report.html",
+    )
+    assert measured == ["openvino", "openvino"]
