@@ -32,10 +32,14 @@ def check_globs(globs: Sequence[str], sites: Sequence[Site]) -> None:
 
 
 def is_listed(site: Site, request: LayerRequest, options: RewriteOptions) -> bool:
-    """False for a Resize that shrinks, unless it may be rewritten: it is no upsampling layer."""
+    """False for a Resize that shrinks, unless it may be rewritten: it is no upsampling layer.
+
+    One that a target takes in no form is listed too, with that reason.
+    """
     if not isinstance(site, ResampleSite) or site.enlarges:
         return True
-    return is_considered(site, request, options)
+    refused = request.keep is not None and request.keep.code == "unsupported-on-target"
+    return refused or is_considered(site, request, options)
 
 
 def is_considered(site: Site, request: LayerRequest, options: RewriteOptions) -> bool:
