@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -25,20 +25,22 @@ def new_parser(doc: str) -> argparse.ArgumentParser:
 
 
 def add_forms(parser: argparse.ArgumentParser) -> None:
-    """Add the option whose patterns `chosen_layers` takes."""
+    """Add the option whose patterns `chosen_names` takes."""
     parser.add_argument("--forms", nargs="+", default=["*"], help="patterns of names")
 
 
 def chosen_layers(patterns: Sequence[str], resizes: bool) -> tuple[list[str], Path]:
-    """The names of the forms or Resizes to run, and the folder of their records.
-
-    Raises UsageError for a pattern that no name matches.
-    """
+    """The names of the forms or Resizes to run, and the folder of their records."""
     layers, folder = (RESIZES, RESIZE_RECORDS) if resizes else (FORMS, RECORDS)
+    return chosen_names(patterns, layers), folder
+
+
+def chosen_names(patterns: Sequence[str], layers: Collection[str]) -> list[str]:
+    """The names of ``layers`` that a pattern matches. Raises UsageError if one matches none."""
     for glob in patterns:
         if not any(fnmatch(name, glob) for name in layers):
             raise UsageError(f"--forms {glob}: no such layer; there are {', '.join(layers)}")
-    return [name for name in layers if any(fnmatch(name, glob) for glob in patterns)], folder
+    return [name for name in layers if any(fnmatch(name, glob) for glob in patterns)]
 
 
 def installed_toolchain(target: str) -> tuple[Toolchain, Path]:
