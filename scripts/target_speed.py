@@ -12,7 +12,6 @@ has to be installed: ``deployconv target install NAME``.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from math import exp, log
 from pathlib import Path
 
 import onnx
+from matrix.arguments import installed_toolchain, new_parser, status_of
 from zoo.alone import layers_alone
 from zoo.export import export
 from zoo.large import DECODERS, LARGE
@@ -31,8 +31,7 @@ from deployconv.options import FeedOptions
 from deployconv.proof.inputs import make_feeds
 from deployconv.runtimes.shapes import input_specs, output_specs
 from deployconv.runtimes.toolchains.call import Refusal, ToolchainProcess
-from deployconv.runtimes.toolchains.catalogue import Toolchain, get_toolchain
-from deployconv.runtimes.toolchains.environments import installed
+from deployconv.runtimes.toolchains.catalogue import Toolchain
 from deployconv.runtimes.worker_process import Limits
 from deployconv.targets.catalogue import find_target
 
@@ -97,7 +96,7 @@ def _interleaved(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = new_parser(__doc__)
     parser.add_argument("target")
     parser.add_argument("--runs", type=int, default=10, help="timed runs of each model")
     parser.add_argument("--only", default="*", help="a pattern of names")
@@ -105,11 +104,7 @@ def main() -> int:
     parser.add_argument("--layers", action="store_true", help="only the upsampling layers of each")
     chosen = parser.parse_args()
     measured = compared_alone if chosen.layers else compared
-    toolchain = get_toolchain(chosen.target)
-    python = installed(toolchain)
-    if python is None:
-        print(f"{chosen.target}: not installed: deployconv target install {toolchain.name}")
-        return 3
+    toolchain, python = installed_toolchain(chosen.target)
     ratios: dict[str, float] = {}
     newest = find_target(chosen.target).takes.max_opset
     for sample in LARGE if chosen.all else DECODERS:
@@ -136,4 +131,4 @@ def _summarise(ratios: Mapping[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(status_of(main))

@@ -3,14 +3,17 @@
     python scripts/tensorrt_table.py            Markdown on standard output
     python scripts/tensorrt_table.py MODEL...   for other models
 
-Compile evidence: nothing is executed. Needs tensorrt-rtx and no GPU.
+Compile evidence: nothing is executed. It needs TensorRT-RTX (pip install 'deployconv[rtx]') and no
+GPU.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
+
+from matrix.arguments import new_parser, status_of
 
 import deployconv
 from deployconv.results import Compilation, TargetBuild
@@ -20,9 +23,11 @@ MODELS = Path(__file__).parents[1] / "models"
 HEADER = ("model", *TARGETS, "kernels", "weights, kB", "activations, MB", "engine, kB")
 
 
-def main(paths: Sequence[str]) -> None:
-    """Print the table of ``paths``, or of the sample models."""
-    models = [Path(path) for path in paths] or sorted(MODELS.glob("*.onnx"))
+def main() -> int:
+    """Print the table of the models that are named, or of the sample models."""
+    parser = new_parser(__doc__)
+    parser.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="default: models/")
+    models = parser.parse_args().models or sorted(MODELS.glob("*.onnx"))
     rows, notes = [], []
     runtime = ""
     for model in models:
@@ -36,6 +41,7 @@ def main(paths: Sequence[str]) -> None:
     figures = f"Figures are those of {TARGETS[-1].upper()}, as exported -> rewritten"
     print(f"\n{runtime}. {figures}.", end="")
     print(f" Dynamic sizes: {'; '.join(notes)}." if notes else "")
+    return 0
 
 
 def cells(compiled: Compilation) -> Iterable[str]:
@@ -73,4 +79,4 @@ def _line(cells: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(status_of(main))

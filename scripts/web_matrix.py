@@ -2,28 +2,31 @@
 
     python scripts/web_matrix.py                   write tests/targets/recorded/ort-web.json
     python scripts/web_matrix.py --forms 'd3_*'    only these; the rest of the record stays
+    python scripts/web_matrix.py --resizes         the Resizes instead of the forms
 
-It needs ``node`` and ``npm``. npm installs the pinned version into the folder of the toolchains.
+It needs ``node`` and ``npm``. npm installs the pinned version into the folder of the toolchains,
+if it is not there.
 """
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from dataclasses import replace
-from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from matrix.forms import FORMS, Form
-from matrix.record import EXPORTED, RECORDS, Record, Run, merged, read, write
-from matrix.runs import SPELLINGS, compared, spelled
+from matrix.arguments import add_forms, chosen_layers, new_parser, status_of
+from matrix.forms import Form
+from matrix.record import EXPORTED, Record, Run
+from matrix.resizes import EVERY
+from matrix.runs import RESIZE_SPELLINGS, SPELLINGS, compared, in_each_spelling, record_runs
 
+from deployconv.errors import BackendUnavailable
 from deployconv.runtimes.toolchains.catalogue import Device
 from deployconv.runtimes.toolchains.environments import environments_folder
 from deployconv.runtimes.toolchains.program import words
@@ -32,17 +35,30 @@ TARGET = "ort-web"
 PACKAGE = "onnxruntime-web"
 VERSION = "1.30.0"
 PROGRAM = Path(__file__).parent / "matrix" / "web.mjs"
-ALL = (EXPORTED, "default", "target", *SPELLINGS)
 
 
 def install(folder: Path) -> None:
     """Install the pinned version into ``folder``, if it is not there."""
     if (folder / "node_modules" / PACKAGE).exists():
         return
+    called("npm", "--version", folder=Path())  # before the folder is made
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "package.json").write_text("{}\n", encoding="utf-8")
-    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund"]
-    subprocess.run([*command, f"{PACKAGE}@{VERSION}"], cwd=folder, check=True)
+    wanted = f"{PACKAGE}@{VERSION}"
+    called("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", wanted, folder=folder)
+
+
+def called(program: str, *arguments: str, folder: Path) -> str:
+    """What ``program`` prints. Raises BackendUnavailable if it is not installed, or fails."""
+    if shutil.which(program) is None:
+        raise BackendUnavailable(f"{program} is not on PATH: install Node.js, which brings npm")
+    done = subprocess.run(
+        [program, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        raise BackendUnavailable(f"{program} {arguments[0]} failed: {said[0]}")
+    return done.stdout
 
 
 def run(folder: Path, form: Form, spelling: str, model: bytes) -> Run:
@@ -71,48 +87,28 @@ def run(folder: Path, form: Form, spelling: str, model: bytes) -> Run:
     return Run(form.name, spelling, *compared(form, actual, Device()))
 
 
-def runs(folder: Path, form: Form) -> list[Run]:
-    """A form in each spelling; spellings that are one model are run once."""
-    models = {spelling: spelled(form.name, spelling, TARGET) for spelling in ALL}
-    done: dict[bytes, Run] = {}
-    for spelling, model in models.items():
-        if model is not None and model not in done:
-            done[model] = run(folder, form, spelling, model)
-    return [
-        replace(done[model], spelling=spelling)
-        for spelling, model in models.items()
-        if model is not None
-    ]
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--forms", nargs="+", default=["*"], help="patterns of names")
+    parser = new_parser(__doc__)
+    add_forms(parser)
+    parser.add_argument("--resizes", action="store_true", help="run the Resizes")
     chosen = parser.parse_args()
+    names, place = chosen_layers(chosen.forms, chosen.resizes)
+    others = RESIZE_SPELLINGS if chosen.resizes else ("default", *SPELLINGS)
     folder = environments_folder() / PACKAGE
     install(folder)
-    node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
-    packages = (f"{PACKAGE}=={VERSION}", f"node=={node.stdout.strip().removeprefix('v')}")
+    node = called("node", "--version", folder=folder).strip().removeprefix("v")
+    packages = (f"{PACKAGE}=={VERSION}", f"node=={node}")
     today = datetime.date.today().isoformat()
-    record = Record(TARGET, f"{PACKAGE} {VERSION}", today, (), packages)
-    path = RECORDS / f"{TARGET}.json"
-    old = read(path).runs if path.exists() else ()
-    new: list[Run] = []
-    for name, form in FORMS.items():
-        if any(fnmatch(name, glob) for glob in chosen.forms):
-            new += runs(folder, form)
-            print(
-                *(f"{name} {one.spelling}: {one.outcome} {one.words}" for one in new[-8:]), sep="\n"
-            )
-    order = list(FORMS)
-    found = merged(replace(record, runs=old), new)
-    found = tuple(sorted(found, key=lambda one: (order.index(one.form), ALL.index(one.spelling))))
-    write(replace(record, runs=found))
-    for spelling in ALL:
-        counted = Counter(one.outcome for one in found if one.spelling == spelling)
-        print(f"{TARGET} {spelling}: {dict(counted)}")
+    runs = (
+        one
+        for name in names
+        for one in in_each_spelling(
+            name, (EXPORTED, "target", *others), TARGET, partial(run, folder, EVERY[name])
+        )
+    )
+    record_runs(Record(TARGET, f"{PACKAGE} {VERSION}", today, (), packages), runs, place)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(status_of(main))

@@ -414,6 +414,11 @@ FACTS: Mapping[str, Fact] = {
         _of_resample(lambda site: site.enlarges),
         "an interpolating Resize makes an axis longer",
     ),
+    "shrinks": Fact(
+        bool,
+        _of_resample(lambda site: any(axis.scale < 1 for axis in site.axes)),
+        "an interpolating Resize makes an axis shorter",
+    ),
     "single_output": Fact(
         bool,
         _of_resample(lambda site: any(axis.outputs == 1 for axis in site.axes if axis.resized)),

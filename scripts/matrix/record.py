@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -98,6 +98,13 @@ def write(record: Record, folder: Path = RECORDS) -> Path:
 def _short(run: Run) -> dict[str, Any]:
     """The fields that say something."""
     return {name: value for name, value in asdict(run).items() if value not in ("", None, {})}
+
+
+def continued(record: Record, folder: Path = RECORDS) -> Record:
+    """``record`` with the runs that its file in ``folder`` has of the same version."""
+    path = folder / f"{record.target}.json"
+    old = read(path) if path.exists() else record
+    return replace(record, runs=old.runs) if old.version == record.version else record
 
 
 def merged(old: Record, new: Iterable[Run]) -> tuple[Run, ...]:

@@ -1,10 +1,11 @@
-"""Run the forms, as exported and rewritten, with one toolchain."""
+"""Run the forms, as exported and rewritten, and record what came out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +24,67 @@ from deployconv.runtimes.worker_process import Limits
 
 from .forms import FORMS, Array, Form
 from .further import EVERY
-from .record import EXPORTED, Outcome, Run
+from .record import EXPORTED, Outcome, Record, Run, continued, merged, write
 
 SPELLINGS = ("pad-dcr", "crop-dcr", "crop-crd", "crop-transpose", "crop-two-step")
 """Forms and shuffles that are tried beside ``default`` and ``target``."""
 RESIZE_SPELLINGS = ("matrix", "polyphase-dcr", "polyphase-crd")
 """The same for a Resize."""
+ALL = (EXPORTED, "default", "target", *SPELLINGS, *RESIZE_SPELLINGS)
+"""Every spelling, in the order of the records."""
 _LIMITS = Limits(seconds=180, memory=8 << 30)
+
+
+def record_runs(record: Record, runs: Iterable[Run], folder: Path) -> Record:
+    """Write ``runs`` to the file of ``record``, each as it comes: all may take an hour.
+
+    Other runs of the same version are kept.
+    """
+    record = continued(record, folder)
+    seen = set()
+    for run in runs:
+        print(f"{record.target} {run.form} {run.spelling}: {run.outcome} {run.words}", flush=True)
+        seen.add(run.spelling)
+        record = replace(record, runs=_ordered(merged(record, [run])))
+        write(record, folder)
+    for spelling in sorted(seen, key=ALL.index):
+        counted = Counter(run.outcome for run in record.runs if run.spelling == spelling)
+        print(f"{record.target} {spelling}: {dict(counted)}")
+    return record
+
+
+def _ordered(found: Iterable[Run]) -> tuple[Run, ...]:
+    forms = list(EVERY)
+    return tuple(sorted(found, key=lambda run: (forms.index(run.form), ALL.index(run.spelling))))
+
+
+def in_each_spelling(
+    name: str, spellings: Iterable[str], target: str, run: Callable[[str, bytes], Run]
+) -> Iterator[Run]:
+    """Call ``run`` with each spelling of a form; two spellings that are one model are run once."""
+    done: dict[bytes, Run] = {}
+    for spelling in spellings:
+        model = spelled(name, spelling, target)
+        if model is None:
+            continue
+        if model not in done:
+            done[model] = run(spelling, model)
+        yield replace(done[model], spelling=spelling)
 
 
 def runs(
     toolchain: Toolchain, python: Path, target: str, forms: Iterable[str], spellings: Iterable[str]
 ) -> Iterator[Run]:
-    """Each form in each spelling; two spellings that are one model are run once."""
+    """Each form in each spelling, with a toolchain."""
     device = toolchain.targets[target]
     if device.layer_tolerance is not None:
         device = replace(device, tolerance=device.layer_tolerance)
     asked = tuple(spellings)
     with ToolchainProcess(toolchain, python, _LIMITS, device.platform) as process:
         for name in forms:
-            done: dict[bytes, Run] = {}
-            for spelling in asked:
-                model = spelled(name, spelling, target)
-                if model is None:
-                    continue
-                if model not in done:
-                    done[model] = run(process, device, EVERY[name], spelling, model)
-                yield replace(done[model], spelling=spelling)
+            yield from in_each_spelling(
+                name, asked, target, partial(run, process, device, EVERY[name])
+            )
 
 
 def run(process: ToolchainProcess, device: Device, form: Form, spelling: str, model: bytes) -> Run:

@@ -62,13 +62,13 @@ was not run.
 _RESIZES = """
 ## Resizes
 
-`python scripts/target_matrix.py NAME --resizes` runs 46 Resizes (`scripts/matrix/resizes.py`). A
-name has the mode (linear, cubic, nearest), the coordinates (`half_pixel`, `pytorch_half_pixel`,
-`align_corners`, `asymmetric`, `half_pixel_symmetric`, `tf_half_pixel_for_nn`), and what is special,
-such as a factor; without one the factor is 2. What is not right after the rewrite is listed with
-the reason `unsupported-on-target`. For `tensorrt` they were built with
-`deployconv build --target sm89`, without a GPU: this script does not run it. Its one wrong Resize
-is seen in the coordinates of the parsed layer.
+`python scripts/target_matrix.py NAME --resizes` runs 46 Resizes (`scripts/matrix/resizes.py`), and
+`python scripts/web_matrix.py --resizes` runs those of onnxruntime-web. A name has the mode (linear,
+cubic, nearest), the coordinates (`half_pixel`, `pytorch_half_pixel`, `align_corners`, `asymmetric`,
+`half_pixel_symmetric`, `tf_half_pixel_for_nn`), and what is special, such as a factor; without one
+the factor is 2. What is not right after the rewrite is listed with the reason
+`unsupported-on-target`. For `tensorrt`, `python scripts/tensorrt_resizes.py` built them for compute
+capability 8.9, without a GPU. Its one wrong Resize is seen in the coordinates of the parsed layer.
 
 | target | toolchain | run | as exported | `rewrite --target NAME` |
 | --- | --- | --- | --- | --- |
