@@ -241,17 +241,15 @@ def _with_details(
     """Add what a report draws, if one was asked for."""
     if request.command.report is None:
         return result
-    from deployconv.details.collect import collect_details
+    from deployconv.details.collect import ModelPair, collect_details
 
     tuner = request.tuner
+    models = request.source, candidate.path
     details = collect_details(
         loaded.proto,
         candidate.proto,
         planning.sites,
-        (request.source, candidate.path),
-        tuner.backend,
-        tuner.feed,
-        tuner.threads,
+        ModelPair(models, tuner.backend, tuner.feed, tuner.threads),
         compared=result.parity is not None,
         timed=result.latency is not None,
     )

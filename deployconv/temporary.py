@@ -1,4 +1,4 @@
-"""Temporary folders that do not outlive their process, even if it is killed.
+"""Temporary folders that do not outlive their process, and files that are written as a whole.
 
 A folder is locked while its process lives. The system releases the lock of a process that ends in
 whatever way, so a folder whose lock is free was left behind, and the next process removes it.
@@ -7,10 +7,12 @@ whatever way, so a folder whose lock is free was left behind, and the next proce
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from deployconv.locks import take_lock
 
@@ -33,6 +35,22 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written, which appears at ``path`` when all is written, or not at all.
+
+    It is written in a temporary folder beside ``path``, synced and moved there. So no reader sees
+    a part of it, and of several writers the last one wins. Raises OSError if it cannot be written.
+    """
+    with temporary_folder(path.parent) as folder:
+        whole = folder / path.name
+        with whole.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        whole.replace(path)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from matrix.forms import FORMS
+from matrix.further import EVERY
 from matrix.record import (
     EXPORTED,
     RECORDS,
@@ -35,7 +36,7 @@ from matrix.record import (
     records,
     write,
 )
-from matrix.resizes import EVERY, RESIZES
+from matrix.resizes import RESIZES
 from matrix.runs import RESIZE_SPELLINGS, SPELLINGS, runs
 from matrix.tables import PAGE, page
 

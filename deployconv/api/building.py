@@ -42,9 +42,10 @@ def build(
         force: replace existing engines.
 
     Raises:
-        UsageError, ModelError: the call or the model is at fault.
-        BackendUnavailable: TensorRT or a toolchain is not there, or no target is named and there
-            is no GPU.
+        UsageError, ModelError: the call or the model is at fault; or there is no toolchain for a
+            target, such as ``ort``, or TensorRT does not compile for a compute capability.
+        BackendUnavailable: TensorRT or the toolchain of a target is not installed, or no target is
+            named and there is no GPU.
     """
     from deployconv.graph.load import load
     from deployconv.runtimes.tensorrt.compile import build_engines

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from deployconv.api.arguments import feed_of
+from deployconv.errors import BackendUnavailable
 from deployconv.options import (
     DEFAULT_RUNTIME,
     CheckCommand,
@@ -21,11 +22,31 @@ if TYPE_CHECKING:
     from deployconv.runtimes.base import ModelSource
 
 
+def check_targets(names: Sequence[str], prefix: str = "--target ") -> None:
+    """Raise UsageError for a compute capability that no TensorRT knows.
+
+    ``prefix`` stands before the name in the error.
+    """
+    from deployconv.targets.catalogue import check_capabilities
+
+    def compiled() -> Sequence[str]:
+        from deployconv.runtimes.tensorrt.installation import find_installation
+
+        try:
+            return find_installation().targets
+        except BackendUnavailable:
+            return ()
+
+    check_capabilities(names, compiled, prefix)
+
+
 def backend_of(options: RewriteCommand | CheckCommand) -> str:
-    """What runs the models: as the call says, else the runtime of a target if it is installed.
+    """The backend of a call: the one that it names, else that of a target if it is installed.
 
     Raises UsageError for a target that there is not.
     """
+    if options.target:
+        check_targets(options.target)
     if options.backend is not None:
         return options.backend
     if options.target:

@@ -7,7 +7,7 @@ import click
 from deployconv.cli.terminal import diagnose, progress
 
 
-@click.group
+@click.group(no_args_is_help=False)
 def target() -> None:
     """Install, list and remove the toolchains of targets."""
 

@@ -5,15 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import gcd, prod
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from deployconv.match import ConcatSite, ResampleSite, ShuffleSite, Site, UpsampleSite
+from deployconv.match import (
+    ConcatSite,
+    ResampleSite,
+    ShuffleSite,
+    Site,
+    SkippedSite,
+    UpsampleSite,
+)
 from deployconv.match.attributes import has_references
-from deployconv.resampling import Coordinates
+from deployconv.match.interpolating_resize import coordinates_of, nearest_mode_of, nearest_of
+from deployconv.resampling import Coordinates, NearestMode
 from deployconv.results import Pattern
+from deployconv.targets.geometry_facts import (
+    Value,
+    is_whole,
+    keeps_an_axis,
+    named_axes,
+    over_depth,
+    rounds,
+    span_within_stride,
+    states_kernel,
+)
 
-Value = bool | int | str | None
-"""A fact of one layer; None if it is not known, or not of this kind of layer."""
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
 
 
 @dataclass(frozen=True)
@@ -183,12 +201,18 @@ def _taps_equal_stride(site: Site) -> Value:
 
 
 def _dynamic_sizes(site: Site) -> Value:
+    if isinstance(site, SkippedSite) and site.reason.code in _ONLY_DYNAMIC:
+        return True
     if isinstance(site, ResampleSite):
         return None in site.shape[2:]
     if isinstance(site, ConcatSite):
         return None in site.conv.sizes
     sizes = getattr(site, "sizes", None)
     return None if sizes is None else None in sizes
+
+
+_ONLY_DYNAMIC = ("dynamic-output-shape", "dynamic-sizes")
+"""Reasons for which a layer is left alone only if its sizes are not known."""
 
 
 def _pixels(site: Site) -> Value:
@@ -242,21 +266,30 @@ def _interpolation(name: str) -> Callable[[Site], Value]:
     return of
 
 
+def _of_resize(
+    of: Callable[[ResampleSite], Value], of_nearest: Callable[[gs.Node], Value]
+) -> Callable[[Site], Value]:
+    """Read a fact of a Resize by itself, or of the nearest one that is part of a layer."""
+
+    def read(site: Site) -> Value:
+        if isinstance(site, ResampleSite):
+            return of(site)
+        node = nearest_of(site.nodes)
+        return None if node is None else of_nearest(node)
+
+    return read
+
+
 def _of_resample(of: Callable[[ResampleSite], Value]) -> Callable[[Site], Value]:
     return lambda site: of(site) if isinstance(site, ResampleSite) else None
 
 
-def _rounds(site: ResampleSite) -> Value:
-    """Whether an output length is no product of scale and input length; None if not known."""
-    lengths = [(one.outputs, one.inputs, one.scale) for one in site.axes]
-    if all(_is_whole(scale) and scale > 1 for _, _, scale in lengths):
-        return False
-    known = [made != before * scale for made, before, scale in lengths if before is not None]
-    return any(known) if len(known) == len(lengths) else None
+def _of_named_axes(of: Callable[[list[int]], Value]) -> Callable[[Site], Value]:
+    def value(site: Site) -> Value:
+        axes = named_axes(site)
+        return None if axes is None else of(axes)
 
-
-def _is_whole(scale: float) -> bool:
-    return (scale if scale > 1 else 1 / scale).is_integer()
+    return value
 
 
 FACTS: Mapping[str, Fact] = {
@@ -280,6 +313,17 @@ FACTS: Mapping[str, Fact] = {
     "kernel_below_stride": Fact(bool, _taps_below_stride, "a kernel size is below the stride"),
     "zero_phases": Fact(bool, _zero_phases, "a phase of a ConvTranspose has no tap, only the bias"),
     "dilated": Fact(bool, _dilated, "a dilation is above 1"),
+    "span_within_stride": Fact(
+        bool,
+        span_within_stride,
+        "along an axis, the first and the last tap are less than a stride apart",
+    ),
+    "over_depth": Fact(
+        bool, over_depth, "along the first of three axes, the kernel or the stride is above 1"
+    ),
+    "states_kernel": Fact(
+        bool, states_kernel, "a Conv or ConvTranspose has the attribute kernel_shape"
+    ),
     "group": Fact(int, _group, "number of groups"),
     "depthwise": Fact(bool, _depthwise, "as many groups as channels"),
     "grouped": Fact(bool, _grouped, "several groups, but not depthwise"),
@@ -308,17 +352,24 @@ FACTS: Mapping[str, Fact] = {
     ),
     "resize_mode": Fact(
         str,
-        _interpolation("mode"),
-        "`linear` or `cubic`; `nearest` for a rule of that operator",
+        _of_resize(lambda site: site.how.mode, lambda node: "nearest"),
+        "`linear`, `cubic` or `nearest`, also of a nearest Resize in front of a Conv",
         ("linear", "cubic", "nearest"),
     ),
     "coordinates": Fact(
         str,
-        _interpolation("coordinates"),
+        _of_resize(lambda site: site.how.coordinates, coordinates_of),
         "coordinate_transformation_mode of a Resize",
         get_args(Coordinates),
     ),
-    "nearest_mode": Fact(str, lambda site: None, "nearest_mode of a nearest Resize"),
+    "nearest_mode": Fact(
+        str,
+        _of_resize(
+            lambda site: site.how.nearest_mode if site.is_nearest else None, nearest_mode_of
+        ),
+        "nearest_mode of a nearest Resize",
+        get_args(NearestMode),
+    ),
     "antialias": Fact(bool, _interpolation("antialias"), "antialias of an interpolating Resize"),
     "exclude_outside": Fact(
         bool, _interpolation("exclude_outside"), "exclude_outside of an interpolating Resize"
@@ -330,12 +381,32 @@ FACTS: Mapping[str, Fact] = {
     ),
     "rounded_length": Fact(
         bool,
-        _of_resample(_rounds),
-        "the output length of an interpolating Resize is rounded, as its scale gives a fraction",
+        _of_resample(rounds),
+        "the output length of an interpolating Resize is rounded, as its scale gives a fraction,"
+        " or may be if sizes are dynamic",
+    ),
+    "by_sizes": Fact(
+        bool, _of_resample(lambda site: site.by_sizes), "a Resize is given sizes, not scales"
+    ),
+    "named_axes": Fact(
+        int, _of_named_axes(len), "how many axes the attribute axes of a Resize names"
+    ),
+    "negative_axes": Fact(
+        bool,
+        _of_named_axes(lambda axes: min(axes, default=0) < 0),
+        "the attribute axes of a Resize counts from the last axis",
+    ),
+    "channels_last": Fact(
+        bool,
+        _of_resample(lambda site: any(axis.resized and axis.position == 1 for axis in site.axes)),
+        "a Resize changes axis 1, as it does if channels are last",
+    ),
+    "keeps_an_axis": Fact(
+        bool, _of_resample(keeps_an_axis), "an axis of a Resize after the second keeps its size"
     ),
     "whole_scale": Fact(
         bool,
-        _of_resample(lambda site: all(_is_whole(axis.scale) for axis in site.axes)),
+        _of_resample(lambda site: all(is_whole(axis.scale) for axis in site.axes)),
         "a Resize enlarges or shrinks by whole numbers",
     ),
     "enlarges": Fact(

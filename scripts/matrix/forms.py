@@ -92,7 +92,7 @@ def _drawn(random: np.random.Generator, *shape: int) -> Array:
     return drawn.astype(np.float32)
 
 
-def _transposed(
+def transposed(
     form: Form,
     random: np.random.Generator,
     *,
@@ -100,9 +100,12 @@ def _transposed(
     channels: int = 8,
     group: int = 1,
     bias: bool = True,
+    states_kernel: bool = True,
     **attributes: Any,
 ) -> Layer:
-    """A ConvTranspose to ``channels`` channels."""
+    """A ConvTranspose to ``channels`` channels, with or without the attribute kernel_shape."""
+    if states_kernel:
+        attributes["kernel_shape"] = kernel
     weight = _drawn(random, int(form.shape[1]), channels // group, *kernel)
     constants = {"w": weight, **({"b": _drawn(random, channels)} if bias else {})}
     element = helper.tensor_dtype_to_np_dtype(form.dtype)
@@ -111,7 +114,6 @@ def _transposed(
         ["x", *constants],
         ["y"],
         "up",
-        kernel_shape=kernel,
         group=group,
         **attributes,
     )
@@ -122,7 +124,7 @@ def _quantized(
     form: Form, random: np.random.Generator, *, per_channel: bool, **layer: Any
 ) -> Layer:
     """A ConvTranspose between QuantizeLinear and DequantizeLinear, with int8 weights."""
-    plain = _transposed(form, random, **layer)
+    plain = transposed(form, random, **layer)
     weight = plain.constants["w"]
     largest = np.abs(weight).max(axis=(0, 2, 3) if per_channel else None)
     scale = np.asarray(largest / 127, np.float32)
@@ -160,8 +162,9 @@ def _conv(
     return node, constants
 
 
-def _nearest_conv(form: Form, random: np.random.Generator) -> Layer:
-    """Nearest Resize by 2, then a 3x3 Conv."""
+def nearest_conv(form: Form, random: np.random.Generator) -> Layer:
+    """Nearest Resize by 2, then a Conv of 3 taps along each axis."""
+    rank = len(form.shape) - 2
     resize = helper.make_node(
         "Resize",
         ["x", "", "scales"],
@@ -171,8 +174,10 @@ def _nearest_conv(form: Form, random: np.random.Generator) -> Layer:
         coordinate_transformation_mode="asymmetric",
         nearest_mode="floor",
     )
-    conv, constants = _conv("large", "y", _drawn(random, 8, 16, 3, 3), random, [1] * 4)
-    return Layer([resize, conv], {**constants, "scales": np.array([1, 1, 2, 2], np.float32)})
+    weight = _drawn(random, 8, int(form.shape[1]), *[3] * rank)
+    conv, constants = _conv("large", "y", weight, random, [1] * (2 * rank))
+    scales = np.array([1, 1, *[2] * rank], np.float32)
+    return Layer([resize, conv], {**constants, "scales": scales})
 
 
 def _zero_insertion_conv(form: Form, random: np.random.Generator) -> Layer:
@@ -277,10 +282,10 @@ _TRANSPOSED: Mapping[str, tuple[tuple[int | str, ...], Mapping[str, Any]]] = {
 }
 """Name -> shape of ``x``, and kernel, channels and attributes of the ConvTranspose."""
 
-_K4_FP16 = partial(_transposed, **_K4)
+_K4_FP16 = partial(transposed, **_K4)
 
 _OTHERS = (
-    Form("nearest_conv3", _nearest_conv),
+    Form("nearest_conv3", nearest_conv),
     Form("zero_insert_conv4", _zero_insertion_conv),
     Form("ps_6d", _pixel_shuffle),
     Form("ps_1d", _pixel_shuffle, _LINE),
@@ -297,7 +302,7 @@ FORMS: Mapping[str, Form] = {
     form.name: form
     for form in (
         *(
-            Form(name, partial(_transposed, **layer), shape)
+            Form(name, partial(transposed, **layer), shape)
             for name, (shape, layer) in _TRANSPOSED.items()
         ),
         *_OTHERS,

@@ -23,7 +23,7 @@ class Run:
     """What a toolchain made of one form in one spelling.
 
     Attributes:
-        form: a key of `resizes.EVERY`.
+        form: a key of `further.EVERY`.
         spelling: ``exported``; ``default`` and ``target``, as ``rewrite`` without and with
             ``--target`` writes it; or a form and a shuffle such as ``crop-dcr``, or a form alone.
         outcome: what came out.

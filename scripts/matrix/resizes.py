@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from .forms import FORMS, Form, Layer
+from .forms import Form, Layer
 
 _MODES = {"lin": "linear", "cub": "cubic", "near": "nearest"}
 _COORDINATES = {
@@ -29,15 +29,21 @@ _LAST_OF_TF = 11
 _IMAGE, _LINE, _VOLUME = (1, 4, 10, 14), (1, 4, 20), (1, 4, 5, 6, 7)
 
 
-def _resize(
+def resize(
     form: Form,
     _: np.random.Generator,
     *,
     factor: float = 2.0,
     sizes: tuple[int, ...] = (),
+    scales: tuple[float, ...] = (),
     **attributes: Any,
 ) -> Layer:
-    """A Resize of the spatial axes by ``factor``, or to ``sizes``."""
+    """A Resize of the spatial axes by ``factor``, or to ``sizes``; or of all axes by ``scales``.
+
+    With the attribute ``axes``, of these axes.
+    """
+    others = form.shape[:2] if "axes" not in attributes else ()
+    resized = len(attributes.get("axes", form.shape[2:]))
     mode, coordinates, *_rest = form.name.split("_")
     attributes["mode"] = _MODES[mode]
     if coordinates in _COORDINATES:
@@ -45,10 +51,11 @@ def _resize(
     constants = {"roi": np.zeros(0, np.float32)} if form.opset <= _LAST_OF_TF else {}
     inputs = ["x", *(constants or ("",))]
     if sizes:
-        constants["sizes"] = np.array([*form.shape[:2], *sizes])
+        constants["sizes"] = np.array([*others, *sizes])
         inputs += ["", "sizes"]
     else:
-        constants["scales"] = np.array([1, 1, *[factor] * (len(form.shape) - 2)], np.float32)
+        given = scales or [*[1.0] * len(others), *[factor] * resized]
+        constants["scales"] = np.array(given, np.float32)
         inputs.append("scales")
     return Layer([helper.make_node("Resize", inputs, ["y"], "up", **attributes)], constants)
 
@@ -111,13 +118,10 @@ _TABLE: Mapping[str, tuple[tuple[int | str, ...], Mapping[str, Any]]] = {
 RESIZES: Mapping[str, Form] = {
     name: Form(
         name,
-        partial(_resize, **layer),
+        partial(resize, **layer),
         shape,
         opset=_LAST_OF_TF if "tf" in name.split("_") else 18,
     )
     for name, (shape, layer) in _TABLE.items()
 }
 """The Resizes by name."""
-
-EVERY: Mapping[str, Form] = {**FORMS, **RESIZES}
-"""The layers of the target matrix and the Resizes, by name."""

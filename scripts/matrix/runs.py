@@ -21,9 +21,9 @@ from deployconv.runtimes.toolchains.call import Refusal, ToolchainProcess
 from deployconv.runtimes.toolchains.catalogue import Device, Toolchain
 from deployconv.runtimes.worker_process import Limits
 
-from .forms import Array, Form
+from .forms import FORMS, Array, Form
+from .further import EVERY
 from .record import EXPORTED, Outcome, Run
-from .resizes import EVERY, RESIZES
 
 SPELLINGS = ("pad-dcr", "crop-dcr", "crop-crd", "crop-transpose", "crop-two-step")
 """Forms and shuffles that are tried beside ``default`` and ``target``."""
@@ -122,7 +122,7 @@ def spelled(name: str, spelling: str, target: str) -> bytes | None:
     options: dict[str, Any] = {} if whole else {"form": form, "shuffle": shuffle or "auto"}
     if spelling == "target":
         options["target"] = target
-    elif name in RESIZES:
+    elif name not in FORMS:
         options["resample"] = True
     try:
         result = deployconv.rewrite(

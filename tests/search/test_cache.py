@@ -134,12 +134,11 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     memory = TimingCache(tmp_path)
     memory.write(KEY, FOUND)
 
-    def full(document: object, file: Any) -> None:
-        file.write('{"candidates": [')
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(cache.json, "dump", full)
+        patched.setattr("os.fsync", full)
         memory.write(KEY, FOUND[:1])
 
     assert memory.read(KEY) == FOUND

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matrix.forms import FORMS
+from matrix.further import EVERY
 from ml_dtypes import bfloat16
 from onnx import AttributeProto, ModelProto, helper, numpy_helper
 
@@ -18,11 +19,13 @@ from deployconv.graph.view import view
 from deployconv.match import Site, find_sites
 from deployconv.options import RewriteOptions
 from deployconv.restrictions import UNRESTRICTED, Restrictions
+from deployconv.results import Reason
 from deployconv.targets.catalogue import target_names
 from deployconv.targets.facts import FACTS, facts_of
 from deployconv.targets.profile import Profile, Rule, Takes, read_profile
 from deployconv.targets.rules import TargetRules, agreed, intersection, judge, rules_for
 from tests.build import FLOAT, conv_transpose, graph, integers, model, node, tensor, value
+from tests.match.graphs import floats, parsed
 
 
 def only_site(model: ModelProto) -> Site:
@@ -62,12 +65,27 @@ OF_FORMS = {
     "d2s_crd": {"depth_to_space_mode": "CRD"},
     "fp16_k4s2p1": {"dtype": "float16", "quantized": False},
     "qdq_channel_k2s2": {"dtype": "int8", "quantized": True},
+    "same_upper_k2s2": {"span_within_stride": True, "kernel_below_stride": False},
+    "output_shape_dilated": {"span_within_stride": False, "states_kernel": True},
+    "output_shape_dynamic": {"output_shape": True, "dynamic_sizes": True},
+    "d3_s122": {"over_depth": False},
+    "d3_k3s1": {"over_depth": True},
+    "d3_no_kernel_shape": {"states_kernel": False},
+    "lin_hp": {"by_sizes": False, "named_axes": 0, "negative_axes": False, "channels_last": False},
+    "lin_hp_sizes": {"by_sizes": True, "keeps_an_axis": False},
+    "lin_hp_axes": {"named_axes": 2, "negative_axes": False},
+    "lin_hp_axes_negative": {"named_axes": 2, "negative_axes": True},
+    "lin_hp_axes_one": {"named_axes": 1, "keeps_an_axis": True},
+    "lin_hp_last": {"channels_last": True, "keeps_an_axis": True},
+    "lin_ac_dynamic": {"rounded_length": True},
+    "lin_dyn": {"rounded_length": False},
+    "lin_1d": {"keeps_an_axis": False, "rank": 1},
 }
 
 
 @pytest.mark.parametrize(("form", "expected"), OF_FORMS.items(), ids=list(OF_FORMS))
 def test_facts(form: str, expected: dict[str, Any]) -> None:
-    facts = facts_of(only_site(FORMS[form].model()))
+    facts = facts_of(only_site(EVERY[form].model()))
     assert {name: facts[name] for name in expected} == expected
 
 
@@ -286,10 +304,47 @@ def test_forms_of_two_targets(one: list[str], other: list[str], both: list[str])
     assert list(map(str, found)) == both
 
 
+def why_kept(*texts: str) -> Reason | None:
+    """Why targets of these profiles leave a ConvTranspose as it is."""
+    rules = TargetRules(tuple(map(profile, texts)), RewriteOptions())
+    return rules(only_site(transposed(2, 2, dtype=bfloat16, opset=22))).keep
+
+
+TAKEN = "test takes it as it is"
+UNTRIED = "no rule of test speaks of this layer, and no run of one like it is recorded"
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (['tested = ["layers"]'], TAKEN),
+        (['tested = ["resizes"]'], UNTRIED),
+        ([""], UNTRIED),
+        (['documented = "dla"'], "no rule in the documentation of test is against it"),
+        (['tested = ["layers"]', ""], UNTRIED),
+    ],
+)
+def test_a_layer_is_said_to_be_taken_only_where_one_like_it_was_tested(
+    texts: list[str], said: str
+) -> None:
+    kept = why_kept(*(f'name = "test"\naction = "keep"\n{text}' for text in texts))
+    assert kept is not None
+    assert (kept.code, kept.text) == ("fits-target", said)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("resizes", TAKEN), ("layers", UNTRIED)])
+def test_a_resize_by_itself_is_tested_apart(kind: str, said: str) -> None:
+    text = f'name = "test"\naction = "keep"\ntested = ["{kind}"]'
+    body = 'y = Resize<mode="linear">(x, , s)'
+    given = parsed(body, {"s": floats(1, 1, 2, 2)}, opset=18)
+    keep = TargetRules((profile(text),), RewriteOptions())(only_site(given)).keep
+    assert keep is not None
+    assert keep.text == said
+
+
 def test_reasons_of_layers_that_stay() -> None:
     def code(text: str) -> str | None:
-        rules = TargetRules((profile(text),), RewriteOptions())
-        keep = rules(only_site(transposed(2, 2, dtype=bfloat16, opset=22))).keep
+        keep = why_kept(text)
         return None if keep is None else keep.code
 
     rule = "[[layers]]\nwhen = {stride = 2}\ntext = 'x'\naction = 'keep'\n"

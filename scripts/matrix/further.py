@@ -1,0 +1,89 @@
+"""Layers beyond the forms and the Resizes: each is one that some target misreads or refuses.
+
+They are run only with the targets that a rule says something special of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from .forms import FORMS, Form, nearest_conv, transposed
+from .record import RECORDS
+from .resizes import RESIZES, resize
+
+FURTHER_RECORDS = RECORDS / "further"
+"""The runs of these layers, one file a target."""
+
+_IMAGE, _DYNAMIC, _LINE, _VOLUME = (1, 8, 6, 7), (1, 8, "h", "w"), (1, 8, 9), (1, 4, 3, 4, 5)
+_K4: Mapping[str, Any] = {"kernel": (4, 4), "strides": [2, 2]}
+_K3: Mapping[str, Any] = {"kernel": (3, 3), "strides": [2, 2]}
+_D3: Mapping[str, Any] = {"kernel": (3, 3, 3), "channels": 4}
+
+_TRANSPOSED: Mapping[str, tuple[tuple[int | str, ...], Mapping[str, Any]]] = {
+    "output_shape_even": (_IMAGE, {**_K4, "output_shape": [12, 14]}),
+    "output_shape_even_groups": (_IMAGE, {**_K4, "output_shape": [12, 14], "group": 4}),
+    "output_shape_odd_upper": (
+        _IMAGE,
+        {**_K3, "output_shape": [12, 14], "auto_pad": "SAME_UPPER"},
+    ),
+    "output_shape_dynamic": (_DYNAMIC, {**_K4, "output_shape": [41, 41]}),
+    "output_shape_dilated": (
+        _IMAGE,
+        {"kernel": (2, 2), "strides": [2, 2], "dilations": [2, 2], "output_shape": [11, 13]},
+    ),
+    "same_upper_dynamic": (_DYNAMIC, {**_K3, "auto_pad": "SAME_UPPER"}),
+    "same_upper_k2s2": (
+        _IMAGE,
+        {"kernel": (2, 2), "strides": [2, 2], "auto_pad": "SAME_UPPER"},
+    ),
+    "same_upper_k1s2": (
+        _IMAGE,
+        {"kernel": (1, 3), "strides": [2, 2], "auto_pad": "SAME_UPPER"},
+    ),
+    "same_upper_dilated": (
+        _IMAGE,
+        {**_K4, "dilations": [2, 2], "group": 4, "auto_pad": "SAME_UPPER"},
+    ),
+    "d1_k1s1": (_LINE, {"kernel": (1,), "strides": [1]}),
+    "d3_k3s1": (_VOLUME, {**_D3, "strides": [1] * 3}),
+    "d3_s122_groups": (
+        _VOLUME,
+        {"kernel": (1, 2, 2), "strides": [1, 2, 2], "channels": 4, "group": 2},
+    ),
+    "d3_same_upper": (_VOLUME, {**_D3, "strides": [2] * 3, "auto_pad": "SAME_UPPER"}),
+    "d3_output_shape": (_VOLUME, {**_D3, "strides": [2] * 3, "output_shape": [6, 8, 10]}),
+    "d3_asym_pads": (_VOLUME, {**_D3, "strides": [2] * 3, "pads": [0, 0, 0, 1, 1, 1]}),
+    "d3_no_kernel_shape": (
+        _VOLUME,
+        {**_D3, "strides": [2] * 3, "bias": False, "states_kernel": False},
+    ),
+}
+"""Name -> shape of ``x``, and kernel, channels and attributes of the ConvTranspose."""
+
+_RESIZES: Mapping[str, tuple[tuple[int | str, ...], Mapping[str, Any]]] = {
+    "lin_hp_axes": (_IMAGE, {"axes": [2, 3]}),
+    "lin_hp_axes_negative": (_IMAGE, {"axes": [-2, -1]}),
+    "lin_hp_axes_one": (_IMAGE, {"axes": [2], "sizes": (12,)}),
+    "lin_hp_last": ((1, 6, 7, 4), {"scales": (1, 2, 2, 1)}),
+    "lin_tf_height": (_IMAGE, {"scales": (1, 1, 2, 1)}),
+    "lin_ac_dynamic": (_DYNAMIC, {"factor": 1.57}),
+}
+"""Name -> shape of ``x``, and what the name does not say of the Resize."""
+
+FURTHER: Mapping[str, Form] = {
+    **{
+        name: Form(name, partial(transposed, **layer), shape)
+        for name, (shape, layer) in _TRANSPOSED.items()
+    },
+    "d3_nearest_conv": Form("d3_nearest_conv", nearest_conv, _VOLUME),
+    **{
+        name: Form(name, partial(resize, **layer), shape, opset=11 if "_tf_" in name else 18)
+        for name, (shape, layer) in _RESIZES.items()
+    },
+}
+"""These layers by name."""
+
+EVERY: Mapping[str, Form] = {**FORMS, **RESIZES, **FURTHER}
+"""All layers that records name."""

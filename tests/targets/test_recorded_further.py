@@ -1,0 +1,80 @@
+"""No profile contradicts a recorded run of the layers that a target does something special with."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import onnx
+import pytest
+from matrix.further import FURTHER, FURTHER_RECORDS
+from matrix.record import EXPORTED, Record, Run, records
+
+import deployconv
+from deployconv.results import SiteReport
+
+RECORDS = records(FURTHER_RECORDS)
+AGREES = {
+    "right": ("fits", "slow"),
+    "refused": ("refused", "misread"),
+    "crashed": ("refused", "misread"),
+    "misread": ("misread", "refused"),
+}
+"""The verdicts that agree with an outcome of the layer as exported.
+
+A layer that is random is sometimes refused, so that these two are not told apart.
+"""
+
+
+@cache
+def planned(name: str, target: str) -> SiteReport:
+    """What is said and planned of the only layer of a model."""
+    (site,) = deployconv.inspect(FURTHER[name].model(), target=target).sites
+    return site
+
+
+def contradictions(record: Record, name: str) -> list[str]:
+    """What the profile says of a layer that the record contradicts."""
+    site = planned(name, record.target)
+    (said,) = site.targets
+    exported, rewritten = record.of(name, EXPORTED), record.of(name, "target")
+    assert exported is not None
+    assert rewritten is not None
+    found = []
+    if said.verdict not in AGREES[exported.outcome]:
+        found.append(f"{name}: {said.verdict} ({said.text}), where it was {exported.outcome}")
+    if rewritten.outcome != "right" and site.status == "rewritten":
+        found.append(f"{name}: would be {site.form}, which was {rewritten.outcome}")
+    return found
+
+
+@pytest.mark.parametrize("target", RECORDS)
+@pytest.mark.parametrize("name", FURTHER)
+def test_a_profile_agrees_with_what_its_toolchain_did(name: str, target: str) -> None:
+    assert contradictions(RECORDS[target], name) == []
+
+
+@pytest.mark.parametrize("target", RECORDS)
+def test_a_layer_that_was_right_as_exported_is_right_once_it_is_rewritten(target: str) -> None:
+    right = [run.form for run in RECORDS[target].runs if run.outcome == "right"]
+    exported = {run.form for run in RECORDS[target].runs if run.spelling == EXPORTED}
+    worse = [
+        name
+        for name in exported
+        if RECORDS[target].of(name, EXPORTED).outcome == "right" and right.count(name) < 2
+    ]
+    assert worse == []
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_a_layer_is_a_valid_model(name: str) -> None:
+    onnx.checker.check_model(FURTHER[name].model(), full_check=True)
+
+
+def test_a_contradiction_is_seen() -> None:
+    exported = Run("d3_k3s1", EXPORTED, "misread", "words")
+    rewritten = Run("d3_k3s1", "target", "refused", "words")
+    record = Record("tract", "1", "2026-11-29", (exported, rewritten))
+    assert contradictions(record, "d3_k3s1") == [
+        "d3_k3s1: fits (None), where it was misread",
+        "d3_k3s1: would be conv, which was refused",
+    ]
