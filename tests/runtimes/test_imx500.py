@@ -68,6 +68,30 @@ def test_weights_and_activations_get_quantizers_with_their_ranges(adapter) -> No
     assert all(one.name for one in made.graph.node)
 
 
+@pytest.mark.parametrize(
+    ("operator", "weight", "attributes_of_node", "axis"),
+    [
+        ("MatMul", np.ones((4, 5), np.float32), {}, 1),
+        ("Gemm", np.ones((4, 5), np.float32), {}, 1),
+        ("Gemm", np.ones((5, 4), np.float32), {"transB": 1}, 0),
+        ("MatMul", np.ones((1, 4, 5), np.float32), {}, None),
+        ("Add", np.ones((1, 4), np.float32), {}, None),
+    ],
+)
+def test_the_weight_of_a_matrix_product_gets_a_quantizer(
+    adapter, operator: str, weight: np.ndarray, attributes_of_node: dict, axis: int | None
+) -> None:
+    body = graph(
+        [node(operator, ["x", "w"], ["y"], **attributes_of_node)],
+        [value("x", FLOAT, [1, 4])],
+        [value("y", FLOAT, None)],
+        [tensor("w", weight)],
+    )
+    made = adapter._quantized(model(body), {"x": np.ones((1, 4), np.float32)})
+    found = [one for one in made.graph.node if one.op_type == "WeightsSymmetricQuantizer"]
+    assert [attributes(one)["channel_axis"] for one in found] == ([] if axis is None else [axis])
+
+
 def test_other_types_get_no_quantizers(adapter) -> None:
     given = np.ones((1, 2, 4, 4), np.float16)
     body = graph(

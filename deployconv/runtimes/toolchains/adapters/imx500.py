@@ -96,12 +96,12 @@ def _quantized(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
     for index, node in enumerate(graph.node):
         node.name = node.name or f"{node.op_type}_{index}"
         read = [given.get(name, name) for name in node.input]
-        axis = _output_axis(node)
-        if axis is not None and read[1] in weights and weights[read[1]].dtype == np.float32:
-            nodes.append(_weight(graph, node.name, read[1], weights[read[1]], axis))
-            shape = weights[read[1]].shape
+        weight = weights.get(read[1]) if node.op_type in _WEIGHT_AXES else None
+        if weight is not None and weight.dtype == np.float32 and _is_layer(node, weight):
+            axis = _output_axis(node)
+            nodes.append(_weight(graph, node.name, read[1], weight, axis))
             (read[1],) = nodes[-1].output
-            declared.append(helper.make_tensor_value_info(read[1], TensorProto.FLOAT, shape))
+            declared.append(helper.make_tensor_value_info(read[1], TensorProto.FLOAT, weight.shape))
         node.ClearField("input")
         node.input.extend(read)
         nodes.append(node)
@@ -122,10 +122,15 @@ def _quantized(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
     return model
 
 
-def _output_axis(node: onnx.NodeProto) -> int | None:
-    """The axis of the output channels in the weight of a layer; None if it has none."""
+def _is_layer(node: onnx.NodeProto, weight: Any) -> bool:
+    """Whether the converter takes a node with this constant as a layer with a weight."""
+    return node.op_type != "MatMul" or weight.ndim == 2
+
+
+def _output_axis(node: onnx.NodeProto) -> int:
+    """The axis of the output channels in the weight of a layer."""
     transposed = any(one.name == "transB" and one.i for one in node.attribute)
-    return 0 if transposed else _WEIGHT_AXES.get(node.op_type)
+    return 0 if transposed else _WEIGHT_AXES[node.op_type]
 
 
 def _with_shapes(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
