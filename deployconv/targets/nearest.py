@@ -12,7 +12,7 @@ import onnx
 from onnx import NodeProto
 
 from deployconv.graph.tensors import is_onnx
-from deployconv.targets.facts import Value
+from deployconv.targets.geometry_facts import Value
 from deployconv.targets.profile import Profile, Rule
 
 Sizes = Sequence[int | None]

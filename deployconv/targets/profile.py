@@ -18,7 +18,8 @@ from deployconv.flags import choices_of
 from deployconv.options import Form, Shuffle
 from deployconv.restrictions import ChannelOrder, Restrictions
 from deployconv.results import TargetAction, TargetChoice, TargetVerdict
-from deployconv.targets.facts import FACTS, Value
+from deployconv.targets.facts import FACTS
+from deployconv.targets.geometry_facts import Value
 from deployconv.targets.operators import known_operator, operators_of
 from deployconv.targets.toml_table import LARGEST, Table, parse
 
