@@ -34,6 +34,12 @@ class Flag:
     capability: Capability | None = None
 
 
+def limits_in_words(least: float | None, most: float | None) -> str:
+    """Describe a range: ``from 0 on``, ``from 1 to 1024``; None sets no limit."""
+    end = "on" if most is None else f"to {most:g}"
+    return f"from {least or 0:g} {end}"
+
+
 def option(default: Any, flag: Flag) -> Any:
     """Return a dataclass field that is an option of a command."""
     return field(default=default, metadata={"flag": flag})
@@ -68,9 +74,10 @@ class Option:
         least, most = self.flag.minimum, self.flag.maximum
         if least is None or value is None or least <= value <= (inf if most is None else most):
             return
-        unbounded = ", or infinity" if self.type is float else ""
-        limit = f"on{unbounded}" if most is None else f"to {most:g}"
-        raise UsageError(f"{self.name} is {value}: give a number from {least:g} {limit}")
+        unbounded = ", or infinity" if self.type is float and most is None else ""
+        raise UsageError(
+            f"{self.name} is {value}: give a number {limits_in_words(least, most)}{unbounded}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

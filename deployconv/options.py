@@ -134,7 +134,7 @@ class LayerRequest:
         keep: why the layer stays as it is; None if it is to be rewritten.
         preferred: forms and shuffles to try before that, the best first.
         fewest: whether the one of `preferred` with the fewest multiplications is the best.
-        resample: whether an interpolating Resize is rewritten.
+        resample: whether a Resize is rewritten that is no part of a larger layer.
         required: whether the layer is rewritten even if a policy finds that slower.
         targets: what each target does with the layer, for reports.
     """
@@ -148,6 +148,11 @@ class LayerRequest:
     resample: bool = False
     required: bool = False
     targets: tuple[TargetSite, ...] = ()
+
+    @property
+    def cannot_stay(self) -> bool:
+        """Whether a target refuses or misreads the layer as it is."""
+        return any(one.verdict in ("refused", "misread") for one in self.targets)
 
 
 @dataclass(frozen=True)
@@ -219,7 +224,13 @@ class RewriteCommand(Command, SiteOptions):
     threads: int | None = option(None, _THREADS)
     verify: bool = option(True, Flag("Run neither certificate nor parity check."))
     bench: bool = option(True, Flag("Take no timing."))
-    strict: bool = option(False, Flag("Fail with status 1 if a site is not rewritten."))
+    strict: bool = option(
+        False,
+        Flag(
+            "Fail with status 1 if a layer is left alone, unless it is best as it is, or if a "
+            "target does not take the rewritten model."
+        ),
+    )
     dump: Path | None = option(
         None, Flag("Folder for the models and inputs of a failed certificate.", "DIR")
     )
@@ -337,7 +348,13 @@ class CheckCommand(BatchOptions):
     )
     inputs: Inputs | None = option(None, _INPUTS)
     seed: int = option(0, _SEED)
-    strict: bool = option(False, Flag("Fail each model with a site that is not rewritten."))
+    strict: bool = option(
+        False,
+        Flag(
+            "Fail each model with a layer that is left alone, unless it is best as it is, or that "
+            "a target does not take."
+        ),
+    )
     report: Path | None = option(None, _REPORT)
 
 

@@ -291,7 +291,7 @@ def multiplications(axes: Sequence[Polyphase]) -> int:
 
 
 def split_multiplications(axes: Sequence[Polyphase]) -> int:
-    """The same if every phase has a kernel of its own, with its own taps only."""
+    """Multiplications per low-resolution pixel and pair of channels, with one Conv per phase."""
     return prod(
         sum(last - first + 1 for first, last in map(form.taps_needed, range(form.axis.stride)))
         for form in axes

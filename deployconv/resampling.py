@@ -1,4 +1,4 @@
-"""Interpolating resampling of one axis as a matrix: ``y = M x``.
+"""Resampling of one axis as a matrix: ``y = M x``.
 
 The operator Resize computes each output as a sum of a few inputs near a position ``p(o)`` of the
 input (ONNX operators, Resize-19). So along one axis it is a banded matrix ``M [outputs, inputs]``,
@@ -15,6 +15,7 @@ between the outputs and the inputs repeat after ``s`` outputs: then ``M`` is a p
     linear                   w(d) = 1 - |d|                          for |d| < 1
     cubic (Keys 1981)        w(d) = (a + 2)|d|^3 - (a + 3)|d|^2 + 1  for |d| <= 1
                              w(d) = a|d|^3 - 5a|d|^2 + 8a|d| - 4a    for 1 < |d| < 2
+    nearest                  w(d) = 1 for the one input that the position is rounded to
 
 Beyond the border the edge pixel is read; with ``exclude_outside`` nothing is, and the weights that
 are left are divided by their sum. With ``antialias`` an axis that shrinks takes a kernel that is
@@ -24,6 +25,8 @@ Where runtimes disagree, this is what onnxruntime computes and PyTorch means. Bo
 position and the weights in float32, and so does this: `Interpolation.weight` says what is left of
 weights that should be 0. If an image changes its size along one axis, onnxruntime runs its cubic
 kernel along the other one too. The matrix of that one is not the identity if something is left.
+A nearest Resize takes a position as a tie if it is less than a millionth from the middle of two
+pixels (`_TIE`); this was seen in onnxruntime 1.32.
 """
 
 from __future__ import annotations
@@ -49,36 +52,49 @@ Coordinates = Literal[
     "asymmetric",
     "tf_half_pixel_for_nn",
 ]
+NearestMode = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+
+_TIE = 1e-6
+"""How far from the middle of two pixels a float32 position may be that counts as the middle."""
 
 
 @dataclass(frozen=True)
 class Interpolation:
-    """How a Resize interpolates, as its attributes of the same names say.
+    """How a Resize makes a pixel of those around it, as its attributes of the same names say.
+
+    ``nearest_mode`` is that of a nearest one, which copies one of them.
 
     ``channels_last`` is True for a cubic one of the axes 1 and 2 of four, without ``antialias``.
     onnxruntime runs it by the kernel that it has for ``antialias``, which rounds in another way and
     copies an axis that keeps its size. It is not widened.
     """
 
-    mode: Literal["linear", "cubic"]
+    mode: Literal["linear", "cubic", "nearest"]
     coordinates: Coordinates = "half_pixel"
     cubic_coeff_a: float = -0.75
     exclude_outside: bool = False
     antialias: bool = False
     channels_last: bool = False
+    nearest_mode: NearestMode = "round_prefer_floor"
 
     @property
     def support(self) -> int:
         """How far from the position an input may lie that is read."""
-        return 1 if self.mode == "linear" else 2
+        return 2 if self.mode == "cubic" else 1
 
     @property
     def filters(self) -> bool:
         """Whether onnxruntime runs it by the kernel that it has for ``antialias``."""
         return self.antialias or self.channels_last
 
+    def reads(self, distance: Fraction) -> bool:
+        """Whether a filter needs a tap for inputs that are ``distance`` after the position."""
+        return self.mode != "nearest" or self.exact_weight(distance) != 0
+
     def exact_weight(self, distance: Fraction) -> float:
-        """The weight of an input at this distance from the position, rounded once."""
+        """The weight of an input ``distance`` after the position, rounded once."""
+        if self.mode == "nearest":
+            return float(_rounded(-distance, self.nearest_mode) == 0)
         d, a = abs(distance), Fraction(float(np.float32(self.cubic_coeff_a)))
         if d >= self.support:
             return 0.0
@@ -144,7 +160,7 @@ def resampling_matrix(inputs: int, outputs: int, scale: float, how: Interpolatio
     made = np.zeros((outputs, inputs))
     # Of a scale of 1, onnxruntime takes the position itself, whatever the coordinates.
     position = _positions(inputs, outputs, scale, how.coordinates) if scale != 1 else float
-    row = _filtered if how.filters else _interpolated
+    row = _copied if how.mode == "nearest" else _filtered if how.filters else _interpolated
     for index in range(outputs):
         row(made[index], position(index), scale, how)
     return made
@@ -221,8 +237,9 @@ def resampling_filter(factor: int, how: Interpolation) -> Filter | None:
         # numerator ``factor * j - q``, which is ``j + q * step`` inputs away from it.
         begin = floor((-reach + first) * factor) + 1
         end = ceil((reach + first) * factor)
-        distances = [at * step - first for at in range(begin, end)]
-        axis = Axis(factor, len(distances), 1, begin, 0, edge=edge)
+        read = [at for at in range(begin, end) if how.reads(at * step - first)]
+        distances = [at * step - first for at in read]
+        axis = Axis(factor, len(distances), 1, read[0], 0, edge=edge)
     taps = np.array([how.exact_weight(distance) for distance in distances])
     return Filter(axis, taps / taps.sum() * max(factor, 1), shrinks_by)
 
@@ -263,6 +280,25 @@ def _positions(
     if coordinates == "pytorch_half_pixel" and outputs == 1:
         return lambda o: 0.0
     return half_pixel
+
+
+def _rounded(position: float | Fraction, mode: NearestMode) -> int:
+    """The pixel that a position is rounded to."""
+    half = Fraction(1, 2)
+    if mode == "floor":
+        return floor(position)
+    if mode == "ceil":
+        return ceil(position)
+    return ceil(position - half) if mode == "round_prefer_floor" else floor(position + half)
+
+
+def _copied(row: Array, position: float, scale: float, how: Interpolation) -> None:
+    """Write the weights of one output that copies an input into a row of zeros."""
+    del scale
+    middle = floor(position) + 0.5
+    if how.nearest_mode.startswith("round") and abs(position - middle) < _TIE:
+        position = middle
+    row[min(max(_rounded(position, how.nearest_mode), 0), len(row) - 1)] = 1
 
 
 def _interpolated(row: Array, position: float, scale: float, how: Interpolation) -> None:

@@ -49,6 +49,7 @@ class Request:
         tuner: backend, threads and inputs, for the proof as well as for ``fastest``.
         targets: what both models are compiled for; None if they are not.
         rules: the rules of the targets that were named; None if none was.
+        warnings: what was noticed of the call before.
     """
 
     source: ModelSource
@@ -57,6 +58,7 @@ class Request:
     tuner: TunerOptions
     targets: Targets | None
     rules: TargetRules | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
@@ -78,7 +80,8 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
     )
     if command.verify:
         planning = certify_sites(planning, request.tuner.feed.seed, request.tuner.dump)
-    result = Rewriting(loaded.info, planning.reports, warnings=planning.warnings)
+    warnings = (*request.warnings, *planning.warnings)
+    result = Rewriting(loaded.info, planning.reports, warnings=warnings)
     _raise_for_sites(result, request)
     before = request.targets.build(loaded, request.source) if request.targets else None
     if request.targets and before:
@@ -238,17 +241,15 @@ def _with_details(
     """Add what a report draws, if one was asked for."""
     if request.command.report is None:
         return result
-    from deployconv.details.collect import collect_details
+    from deployconv.details.collect import ModelPair, collect_details
 
     tuner = request.tuner
+    models = request.source, candidate.path
     details = collect_details(
         loaded.proto,
         candidate.proto,
         planning.sites,
-        (request.source, candidate.path),
-        tuner.backend,
-        tuner.feed,
-        tuner.threads,
+        ModelPair(models, tuner.backend, tuner.feed, tuner.threads),
         compared=result.parity is not None,
         timed=result.latency is not None,
     )

@@ -1,4 +1,4 @@
-"""Temporary folders that do not outlive their process, even if it is killed.
+"""Temporary folders that do not outlive their process, and files that are written as a whole.
 
 A folder is locked while its process lives. The system releases the lock of a process that ends in
 whatever way, so a folder whose lock is free was left behind, and the next process removes it.
@@ -7,12 +7,14 @@ whatever way, so a folder whose lock is free was left behind, and the next proce
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from deployconv.locks import take_lock
 
 _PREFIX = ".deployconv-"
 _LOCK = ".lock"
@@ -36,13 +38,29 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written, which appears at ``path`` when all is written, or not at all.
+
+    It is written in a temporary folder beside ``path``, synced and moved there. So no reader sees
+    a part of it, and of several writers the last one wins. Raises OSError if it cannot be written.
+    """
+    with temporary_folder(path.parent) as folder:
+        whole = folder / path.name
+        with whole.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        whole.replace(path)
+
+
+@contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock of ``folder``, if the file system has locks."""
     # Locked under another name: whoever sees the lock file sees it locked.
     new = folder / f"{_LOCK}.new"
     with new.open("wb") as file:
         with contextlib.suppress(OSError):
-            _take(file)
+            take_lock(file)
             new.rename(folder / _LOCK)
         yield
 
@@ -51,14 +69,5 @@ def remove_abandoned(place: Path) -> None:
     """Remove the folders in ``place`` that killed processes have left there."""
     for lock in place.glob(f"{_PREFIX}*/{_LOCK}"):
         with contextlib.suppress(OSError), lock.open("rb+") as file:
-            _take(file)
+            take_lock(file)
             shutil.rmtree(lock.parent, ignore_errors=True)
-
-
-def _take(file: BinaryIO) -> None:
-    """Lock ``file`` until it is closed. Raises OSError if it is locked, or cannot be."""
-    if sys.platform == "win32":
-        raise OSError("folders are not locked on Windows, and so none is removed later")
-    from fcntl import LOCK_EX, LOCK_NB, flock
-
-    flock(file, LOCK_EX | LOCK_NB)

@@ -149,7 +149,7 @@ _Step = Callable[[Path, Path], Callable[[], None]]
 
 def _measure(prepare: _Step, source: Path, target: Path, cold: bool) -> tuple[float, int]:
     """Seconds and bytes; has to run in a process of its own."""
-    from deployconv.runtimes.measure import high_water
+    from deployconv.runtimes.peak_memory import high_water
 
     step = prepare(source, target)
     _read_or_drop(source.parent, cold)

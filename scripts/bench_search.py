@@ -38,7 +38,7 @@ from zoo.quantize import quantize, random_batches
 
 from deployconv import __version__
 from deployconv.runtimes import get_backend
-from deployconv.runtimes.measure import busy_machine, describe_machine
+from deployconv.runtimes.machine import busy_machine, describe_machine
 
 SCHEMA_VERSION = 1
 _NOISY = ("vae_block", "text_detector_head", "unet_decoder")

@@ -26,7 +26,7 @@ from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.layout import Layout
 from deployconv.rewrites.shuffles import SHUFFLES, write_shuffle
 from deployconv.runtimes import get_backend
-from deployconv.runtimes.measure import time_interleaved
+from deployconv.runtimes.timing import time_interleaved
 
 _IMAGES = ((64, 2, 128), (24, 2, 160), (32, 4, 64), (1, 4, 160), (21, 8, 64))
 """Channels, stride, rows and columns."""

@@ -39,7 +39,7 @@ from deployconv.graph.skeleton import skeleton
 from deployconv.rewrites.shuffles import SHUFFLES
 from deployconv.runtimes import get_backend, get_runtime
 from deployconv.runtimes.base import Backend
-from deployconv.runtimes.measure import describe_machine, usable_cpus
+from deployconv.runtimes.machine import describe_machine, usable_cpus
 from deployconv.search.cost_graph import graph_of
 from deployconv.search.cost_table import ORT_CPU, Rate
 from deployconv.search.cost_terms import Term, Work

@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "deployconv"
 
 ORDER = (
     ("results", "_version"),
-    ("errors", "temporary", "restrictions"),
+    ("errors", "locks", "restrictions"),
+    ("temporary",),
     ("flags",),
     ("options",),
     ("polyphase",),
@@ -40,6 +41,7 @@ ALLOWED = {
     "runtimes": {
         "_version",
         "errors",
+        "locks",
         "flags",
         "options",
         "results",

@@ -166,7 +166,7 @@ def test_mentioned_options_exist(path: Path) -> None:
         *("--table", "--system-site-packages", "--show"),  # of scripts, venv, jetson_clocks
         *("--nthreads", "--nworkers"),  # of dask worker
         *("--keep", "--frameworks", "--environments", "--quick"),  # of scripts
-        *("--layers", "--tables", "--resizes"),
+        *("--layers", "--tables", "--resizes", "--models"),
     }
     assert flags(path.read_text(encoding="utf-8")) <= known | elsewhere
 
@@ -217,6 +217,13 @@ def test_keys_of_json_are_those_of_the_results(title: str, kinds: list[Any]) -> 
     if title == "targets":
         keys.add("builds")
     assert set(listed(section("json", title))) == keys
+
+
+def test_codes_of_misfits_and_the_keys_that_they_are_about_are_listed() -> None:
+    assert set(listed(section("json", "misfits"))) == set(get_args(results.MisfitCode))
+    keys = " ".join(row[2] for row in rows(section("json", "misfits")))
+    named = set(re.findall(r"`([a-z0-9_]+)`", keys))
+    assert named == set(TAKES_KEYS) - {"shuffle_in_twos"}
 
 
 def test_the_example_has_the_keys_of_the_results_in_their_order() -> None:

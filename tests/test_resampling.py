@@ -13,8 +13,15 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+import deployconv
 from deployconv.errors import DeployconvError
-from deployconv.resampling import Coordinates, Interpolation, resampling_matrix
+from deployconv.resampling import (
+    Coordinates,
+    Interpolation,
+    NearestMode,
+    resampling_filter,
+    resampling_matrix,
+)
 from tests.build import Array, rewrite, run
 from tests.match.graphs import floats, ints, parsed
 
@@ -241,3 +248,50 @@ def test_a_cubic_whose_scale_is_almost_one_copies_the_image(form: str) -> None:
     x = np.random.default_rng(2).standard_normal((1, 2, 6, 7)).astype(np.float32)
     actual, expected = (run(model, {"x": x})["y"] for model in (after, original))
     np.testing.assert_array_equal(actual, expected)
+
+
+TIES: dict[str, tuple[Coordinates, NearestMode, int, float]] = {
+    # float32 makes 3.4999998 of the position of output 4, 14.500001 of output 17 and so on.
+    "before the middle": ("asymmetric", "round_prefer_ceil", 83, 8 / 7),
+    "after the middle": ("half_pixel", "round_prefer_floor", 44, 7 / 6),
+    "in the middle, but for rounding": ("half_pixel_symmetric", "round_prefer_floor", 70, 1.25),
+    "after it, by more": ("asymmetric", "round_prefer_floor", 90, 1.0999),
+}
+
+
+@pytest.mark.parametrize("name", TIES)
+def test_a_nearest_position_next_to_the_middle_of_two_pixels_is_a_tie(name: str) -> None:
+    coordinates, mode, inputs, scale = TIES[name]
+    scale = float(np.float32(scale))
+    outputs = int(np.float32(inputs) * np.float32(scale))
+    how = Interpolation("nearest", coordinates, nearest_mode=mode)
+    attributes = (
+        f'mode="nearest", coordinate_transformation_mode="{coordinates}", nearest_mode="{mode}"'
+    )
+    model = parsed(
+        f"y = Resize<{attributes}>(x, , s)", {"s": floats(1, scale)}, f"1,{inputs}", opset=19
+    )
+    made = run(model, {"x": np.arange(inputs, dtype=np.float32)[None]})["y"]
+    copied = resampling_matrix(inputs, outputs, scale, how).argmax(axis=1)
+    np.testing.assert_array_equal(made[0], copied)
+
+
+@pytest.mark.parametrize("mode", get_args(NearestMode))
+@pytest.mark.parametrize("factor", [2, 3, -2, -4])
+def test_a_nearest_filter_copies_the_same_pixels(mode: NearestMode, factor: int) -> None:
+    how = Interpolation("nearest", "half_pixel", nearest_mode=mode)
+    found = resampling_filter(factor, how)
+    assert found is not None
+    scale = float(factor) if factor > 0 else -1 / factor
+    outputs = int(8 * scale)
+    expected = resampling_matrix(8, outputs, scale, how)
+    np.testing.assert_array_equal(found.matrix(8, outputs), expected)
+
+
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+def test_a_length_that_runtimes_round_differently_is_a_reason_to_stay(mode: str) -> None:
+    body = f'y = Resize<mode="{mode}">(x, , s)'
+    model = parsed(body, {"s": floats(1, 1, 1.6666666)}, "1,2,3", opset=18)
+    (site,) = deployconv.rewrite(model, resample=True, only=["*"], bench=False).sites
+    assert site.reason is not None
+    assert (site.status, site.reason.code) == ("skipped", "unsupported-rounding")

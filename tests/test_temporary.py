@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deployconv.temporary import temporary_folder
+from deployconv.temporary import temporary_folder, whole_file
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,6 +30,31 @@ def test_it_is_gone_at_the_end(tmp_path: Path) -> None:
     with temporary_folder(tmp_path) as folder:
         (folder / "file").touch()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whole_file_takes_the_place_of_the_old_one_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "report"
+    path.write_bytes(b"old")
+    with whole_file(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_was_begun_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "report"
+    path.write_bytes(b"old")
+
+    def write_half() -> None:
+        with whole_file(path) as file:
+            file.write(b"half")
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the lock is that of POSIX")

@@ -62,6 +62,7 @@ def test_it_holds_the_package_with_its_types_and_nothing_else(wheel: Path) -> No
         for path in ROOT.glob("deployconv/**/*")
         if path.suffix in SHIPPED
     }
-    assert package == sources | {"deployconv/report/reason-codes.md"}
+    pages = {f"deployconv/report/{name}.md" for name in ("reason-codes", "jetson-and-dla")}
+    assert package == sources | pages
     assert "deployconv/targets/profiles/portable.toml" in sources
     assert any(name.endswith("/licenses/LICENSE") for name in names)

@@ -4,7 +4,12 @@ Their keyword arguments are the options that ``options.py`` defines for each com
 for editors and type checkers.
 """
 
-from deployconv.api.building import build, install_toolchain
+from deployconv.api.building import (
+    build,
+    install_toolchain,
+    list_toolchains,
+    remove_toolchain,
+)
 from deployconv.api.checking import check
 from deployconv.api.comparing import bench, diff, verify
 from deployconv.api.inspecting import inspect, list_targets
@@ -21,6 +26,8 @@ __all__ = [
     "inspect",
     "install_toolchain",
     "list_targets",
+    "list_toolchains",
+    "remove_toolchain",
     "rewrite",
     "run_all",
     "run_one",

@@ -38,7 +38,7 @@ RangeMap = Mapping[str, Sequence[int] | Sequence[Sequence[int]]]
 
 
 def source_of(model: Model) -> ModelSource:
-    """What a backend loads: the file itself, or the serialized model."""
+    """Return what a backend loads for ``model``: a path, or the serialized model."""
     serialize = getattr(model, "SerializeToString", None)
     if serialize is not None:
         return bytes(serialize())

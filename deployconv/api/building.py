@@ -1,15 +1,15 @@
-"""`build`: compile a model; `install_toolchain`: install what a target compiles with."""
+"""`build`: compile a model; `install_toolchain` and others: what a target compiles with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployconv.api.arguments import RangeMap, as_names, as_path, as_ranges, source_of
 from deployconv.errors import UsageError
 from deployconv.options import BuildCommand, FeedOptions
-from deployconv.results import BuildReport
+from deployconv.results import BuildReport, ToolchainEnvironment
 
 if TYPE_CHECKING:
     from deployconv.api.arguments import Model
@@ -42,9 +42,10 @@ def build(
         force: replace existing engines.
 
     Raises:
-        UsageError, ModelError: the call or the model is at fault.
-        BackendUnavailable: TensorRT or a toolchain is not there, or no target is named and there
-            is no GPU.
+        UsageError, ModelError: the call or the model is at fault; or there is no toolchain for a
+            target, such as ``ort``, or TensorRT does not compile for a compute capability.
+        BackendUnavailable: TensorRT or the toolchain of a target is not installed, or no target is
+            named and there is no GPU.
     """
     from deployconv.graph.load import load
     from deployconv.runtimes.tensorrt.compile import build_engines
@@ -92,19 +93,48 @@ def _require_no_engine(options: BuildCommand, converted: Sequence[str]) -> None:
             raise UsageError(f"--{name}: is of TensorRT; {converted[0]} has another toolchain")
 
 
-def install_toolchain(target: str) -> Path:
+def install_toolchain(target: str, *, on_wait: Callable[[], None] | None = None) -> Path:
     """Install the toolchain of a target, and return the Python of its environment.
 
     The environment is in the user's data folder, with pinned versions. One that is there is kept.
+    Another process that installs it is waited for.
 
     Args:
         target: the target, as `targets` lists it, or the name of a toolchain.
+        on_wait: called before a wait for another process.
 
     Raises:
         UsageError: there is no toolchain for it.
-        BackendUnavailable: it cannot be installed here.
+        BackendUnavailable: it cannot be installed here, or cannot be loaded.
     """
+    from deployconv.runtimes.toolchains.call import require_loadable
     from deployconv.runtimes.toolchains.catalogue import get_toolchain
     from deployconv.runtimes.toolchains.environments import install
 
-    return install(get_toolchain(target))
+    toolchain = get_toolchain(target)
+    python = install(toolchain, on_wait=on_wait)
+    require_loadable(toolchain, python)
+    return python
+
+
+def list_toolchains() -> tuple[ToolchainEnvironment, ...]:
+    """List the toolchains, and whether, where and in what size they are installed."""
+    from deployconv.runtimes.toolchains.environments import environments
+
+    return environments()
+
+
+def remove_toolchain(target: str, *, on_wait: Callable[[], None] | None = None) -> Path:
+    """Remove the environment of a toolchain, and return the folder that it was in.
+
+    Args:
+        target: a target, or the name that `list_toolchains` gives the environment.
+        on_wait: called before a wait for another process that installs it.
+
+    Raises:
+        UsageError: there is no such environment.
+        BackendUnavailable: it cannot be removed.
+    """
+    from deployconv.runtimes.toolchains.environments import remove
+
+    return remove(target, on_wait=on_wait)

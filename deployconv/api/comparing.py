@@ -71,10 +71,11 @@ def verify(
     pair, feed = (source_of(reference), source_of(candidate)), feed_of(options)
     checks = tuple(check_parity(*pair, name, feed, threads) for name in options.backend)
     if options.report is not None:
-        from deployconv.details.collect import compare_outputs_in_detail
+        from deployconv.details.collect import ModelPair, compare_outputs_in_detail
         from deployconv.report.document import of_verification
 
-        details = compare_outputs_in_detail(pair, options.backend[0], feed, threads)
+        shown = ModelPair(pair, options.backend[0], feed, threads)
+        details = compare_outputs_in_detail(shown)
         write_report(options.report, of_verification(checks, details))
     return checks
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deployconv.api.arguments import as_names, source_of
+from deployconv.api.requests import check_targets
 from deployconv.options import InspectCommand, RewriteOptions
 from deployconv.results import Inspection, Target
 
@@ -40,6 +41,7 @@ def inspect(
     from deployconv.rewriting import inspect_for_targets
     from deployconv.targets.rules import rules_for
 
+    check_targets(options.target)
     return inspect_for_targets(loaded, source_of(model), rules_for(options.target, plain, None))
 
 
@@ -52,12 +54,18 @@ def list_targets(name: str | None = None) -> tuple[Target, ...]:
     Raises:
         UsageError: there is no such target, or its file is wrong.
     """
-    from deployconv.runtimes.toolchains.environments import toolchain_installed
+    from deployconv.runtimes.toolchains.catalogue import toolchain_of
+    from deployconv.runtimes.toolchains.environments import state_of
     from deployconv.targets.catalogue import find_target, target_names
     from deployconv.targets.describe import describe
 
-    names = (name,) if name else target_names()
-    found = (describe(find_target(one, prefix="")) for one in names)
-    return tuple(
-        replace(one, installed=True) if toolchain_installed(one.name) else one for one in found
-    )
+    if name:
+        check_targets((name,), prefix="")
+    profiles = [find_target(one, prefix="") for one in ((name,) if name else target_names())]
+    found = []
+    for target in map(describe, profiles):
+        toolchain = toolchain_of(target.name)
+        state = None if toolchain is None else state_of(toolchain)
+        here = state == "installed" or target.installed
+        found.append(replace(target, installed=here, environment=state))
+    return tuple(found)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from deployconv.api.arguments import feed_of
+from deployconv.errors import BackendUnavailable
 from deployconv.options import (
     DEFAULT_RUNTIME,
     CheckCommand,
@@ -21,11 +22,31 @@ if TYPE_CHECKING:
     from deployconv.runtimes.base import ModelSource
 
 
+def check_targets(names: Sequence[str], prefix: str = "--target ") -> None:
+    """Raise UsageError for a compute capability that no TensorRT knows.
+
+    ``prefix`` stands before the name in the error.
+    """
+    from deployconv.targets.catalogue import check_capabilities
+
+    def compiled() -> Sequence[str]:
+        from deployconv.runtimes.tensorrt.installation import find_installation
+
+        try:
+            return find_installation().targets
+        except BackendUnavailable:
+            return ()
+
+    check_capabilities(names, compiled, prefix)
+
+
 def backend_of(options: RewriteCommand | CheckCommand) -> str:
-    """What runs the models: as the call says, else the runtime of a target if it is installed.
+    """The backend of a call: the one that it names, else that of a target if it is installed.
 
     Raises UsageError for a target that there is not.
     """
+    if options.target:
+        check_targets(options.target)
     if options.backend is not None:
         return options.backend
     if options.target:
@@ -53,9 +74,9 @@ def request_of(
     rewriting = RewriteOptions(
         **chosen, float_bias=runtime.needs_float_bias, shuffles=runtime.shuffles
     )
-    targets, rules = None, None
+    targets, rules, warnings = None, None, []
     if options.target:
-        from deployconv.runtimes.toolchains.environments import toolchain_installed
+        from deployconv.runtimes.toolchains.environments import toolchain_installed, why_unusable
         from deployconv.targets.rules import rules_for
 
         rules = rules_for(options.target, rewriting, options.policy)
@@ -64,6 +85,9 @@ def request_of(
         converted = [
             one.name for one in rules.profiles if options.verify and toolchain_installed(one.name)
         ]
+        for one in rules.profiles if options.verify else ():
+            if (why := why_unusable(one.name)) is not None:
+                warnings.append(f"{one.name}: not tested with its toolchain: {why}")
         if compiled or converted:
             from deployconv.proof.builds import Targets, targets_of
 
@@ -85,4 +109,5 @@ def request_of(
         ),
         targets=targets,
         rules=rules,
+        warnings=tuple(warnings),
     )

@@ -87,7 +87,8 @@ def rewrite(
         dump: folder for the two models and the inputs of a certificate that fails.
         freeze_initializers: treat the defaults of graph inputs as constants.
         resample: rewrite a Resize that interpolates too, as a product with a matrix per axis;
-            ``cost`` and ``fastest`` consider that without it.
+            ``cost`` and ``fastest`` consider that without it. A nearest one only if ``only`` names
+            it, too.
         allow_requantize: give an integer weight new scales if it cannot keep its own: if its taps
             have to be added, as after a nearest Resize, or if it has one for each input channel.
             The result is then close, not equal, and says how close.
@@ -156,13 +157,16 @@ def rewrite(
     try:
         done = rewrite_model(load(model), request)
     except CheckFailed as failure:
-        if failure.result is not None and options.report is not None:
-            from deployconv.report.document import of_rewriting
-
-            write_report(options.report, of_rewriting(failure.result) | {"message": str(failure)})
+        if failure.result is not None:
+            _report(options.report, failure.result, message=str(failure))
         raise
-    if options.report is not None:
+    _report(options.report, done)
+    return done
+
+
+def _report(path: Path | None, result: Rewriting, **more: str) -> None:
+    """Write the report, if one was asked for; ``more`` is added to the document of ``result``."""
+    if path is not None:
         from deployconv.report.document import of_rewriting
 
-        write_report(options.report, of_rewriting(done))
-    return done
+        write_report(path, of_rewriting(result) | more)

@@ -7,7 +7,7 @@ from typing import Any
 
 from deployconv.batch.jobs import Pool, Processes, in_this_process
 from deployconv.options import BatchOptions
-from deployconv.runtimes.measure import usable_cpus
+from deployconv.runtimes.machine import usable_cpus
 
 
 def pool_for(

@@ -47,7 +47,7 @@ class Source:
         return self.fresh and self.again
 
     def absolute(self) -> Source:
-        """The same with absolute paths, for a process that runs in another folder."""
+        """The source with absolute paths, for a process that runs in another folder."""
         return replace(self, path=_absolute(self.path), output=_absolute(self.output))
 
     def remove_output(self) -> None:

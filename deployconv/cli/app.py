@@ -67,6 +67,16 @@ class _Commands(click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.commands)
 
+    def invoke(self, context: click.Context) -> object:
+        """Run the command; an error in how it was called names this command."""
+        try:
+            return super().invoke(context)
+        except click.UsageError as error:
+            name = context.invoked_subcommand
+            if error.ctx is None and name is not None and name in self.commands:
+                error.ctx = click.Context(self.commands[name], context, name)
+            raise
+
 
 def _print_version(context: click.Context) -> None:
     """Print the version, and below it those of the libraries that run models."""

@@ -1,4 +1,4 @@
-"""``deployconv explain``: what a reason code means, and what helps."""
+"""``deployconv explain``: what a reason code or another word of a report means."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from deployconv.errors import UsageError
 def explain(code: str) -> None:
     """Explain why a layer was left alone, and what helps.
 
-    CODE is a reason code such as runtime-weight, as inspect and rewrite show it.
+    CODE is a reason code such as runtime-weight, or a verdict of a target such as misread, as
+    inspect and rewrite show it.
     """
-    from deployconv.report.reasons import reasons
+    from deployconv.report.reasons import explanations
 
-    known = reasons()
+    known = explanations()
     if code not in known:
         from difflib import get_close_matches
 
         near = get_close_matches(code, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
-        raise UsageError(f"reason code {code!r} is not known: {hint}")
+        raise UsageError(f"{code!r} is not known: {hint}")
     print(f"{code}: {known[code]}")

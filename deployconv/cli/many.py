@@ -75,6 +75,8 @@ def run_many(
 def show(report: BatchReport, *, json: bool, rows: bool = True) -> int:
     """Print the report of several models and return the exit status.
 
+    Warnings about a model begin with its path.
+
     Args:
         report: the models.
         json: whether to print the JSON document.
@@ -84,6 +86,8 @@ def show(report: BatchReport, *, json: bool, rows: bool = True) -> int:
     from deployconv.report.lines import batch_lines, batch_summary
 
     warn(report.warnings)
+    for run in report.models:
+        warn(f"{run.path}: {said}" for said in (run.rewriting.warnings if run.rewriting else ()))
     out = console.stdout()
     if json:
         document.write(document.of_batch(report))

@@ -11,23 +11,74 @@ from typing import Any, TypeVar, get_args
 import click
 
 from deployconv.errors import UsageError
-from deployconv.flags import Command, Flag, Option, choices_of, options_of
+from deployconv.flags import Command, Flag, Option, choices_of, limits_in_words, options_of
 from deployconv.options import ShapeRanges, Shapes, path_of
 from deployconv.runtimes import names_with
 
 R = TypeVar("R")
 
 
-def as_path(text: str) -> Path:
-    """The path that an argument names. Raises UsageError if it is empty."""
-    return path_of(text)
+class _Text(click.types.StringParamType):
+    """Reads a word with a function; what is wrong with it is told with the name of its option."""
+
+    def __init__(self, read: Callable[[str], Any]) -> None:
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """What the function makes of the word. Raises UsageError if that does."""
+        try:
+            return self._read(value)
+        except UsageError as error:
+            raise UsageError(f"{_name_of(param)}: {error}") from error
 
 
-def as_text(text: str) -> str:
-    """A path, glob or URL as it was given. Raises UsageError if it is empty."""
+class _Whole(click.IntRange):
+    """A whole number; what is wrong with it is told in plain words."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number. Raises UsageError for what is none, and for one out of range."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            raise _no_number("a whole number", self, value, param) from error
+
+
+class _Decimal(click.FloatRange):
+    """A number, as `_Whole`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number. Raises UsageError for what is none, and for one out of range."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            raise _no_number("a number", self, value, param) from error
+
+
+def _no_number(
+    kind: str, within: _Whole | _Decimal, value: object, param: click.Parameter | None
+) -> UsageError:
+    limits = limits_in_words(within.min, within.max)
+    shown = str(value) or "''"
+    return UsageError(f"{_name_of(param)} {shown}: give {kind} {limits}")
+
+
+def _name_of(parameter: click.Parameter | None) -> str:
+    """The name of an option or argument, as the help shows it."""
+    if parameter is None:
+        return "value"
+    option = isinstance(parameter, click.Option)
+    return parameter.opts[0] if option else parameter.human_readable_name.strip("[]")
+
+
+def _as_given(text: str) -> str:
     path_of(text)
     return text
 
+
+as_path = _Text(path_of)
+"""The path that an argument names; an empty one is an error."""
+as_text = _Text(_as_given)
+"""A path, glob or URL as it was given; an empty one is an error."""
 
 models_argument = click.argument(
     "models", metavar="MODEL...", nargs=-1, required=True, type=as_text
@@ -94,9 +145,9 @@ def _flag(option: Option) -> Callable[[Callable[..., R]], Callable[..., R]]:
     elif Path in kinds:
         values = {"type": as_path}
     elif int in kinds:
-        values = {"type": click.IntRange(_whole(flag.minimum), _whole(flag.maximum))}
+        values = {"type": _Whole(_whole(flag.minimum), _whole(flag.maximum))}
     elif float in kinds:
-        values = {"type": click.FloatRange(flag.minimum, flag.maximum)}
+        values = {"type": _Decimal(flag.minimum, flag.maximum)}
     return click.option(
         *(*option.flag_names, _argument(option)),
         default=False if option.negated else option.default,
@@ -162,7 +213,8 @@ def parse_ranges(values: Sequence[str] | None) -> dict[str, tuple[tuple[int, ...
     ranges: dict[str, tuple[tuple[int, ...], ...]] = {}
     for value in values or ():
         name, _, sizes = value.rpartition(":")
-        corners = [parse_shapes([f"{name}:{part}"])[name] for part in sizes.split("..")]
+        parts = [f"{name}:{part}" for part in sizes.split("..")] if name else [value]
+        corners = [parse_shapes([part])[name] for part in parts]
         if len(corners) not in (1, 3):
             raise UsageError(f"--shape {value!r}: expected NAME:MIN..OPT..MAX, or one shape")
         if name in ranges:

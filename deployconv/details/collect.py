@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from onnx import ModelProto
@@ -15,22 +16,37 @@ from deployconv.match import ConcatSite, UpsampleSite
 from deployconv.options import DEFAULT_RUNTIME, FeedOptions
 from deployconv.polyphase import smallest_kernel
 from deployconv.proof.inputs import common_inputs, make_feeds
-from deployconv.proof.latency import SiteNames, group_by_site
+from deployconv.proof.site_times import SiteNames, group_by_site
 from deployconv.results import Details, KernelPhases, OutputDetail, Profile
-from deployconv.rewrites.planning import PlannedSite
+from deployconv.rewrites.planned_site import PlannedSite
 from deployconv.runtimes import get_backend, get_runtime
 from deployconv.runtimes.base import Feeds, ModelSource
-from deployconv.runtimes.measure import peak_memory, usable_cpus
+from deployconv.runtimes.machine import usable_cpus
+from deployconv.runtimes.peak_memory import peak_memory
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """The original and the rewritten model, and how they are run.
+
+    Attributes:
+        models: both, as the backend takes them.
+        backend: the name of what runs them.
+        feed: where the inputs come from.
+        threads: of the CPU; None for all processors.
+    """
+
+    models: tuple[ModelSource, ModelSource]
+    backend: str
+    feed: FeedOptions
+    threads: int | None
 
 
 def collect_details(
     before: ModelProto,
     after: ModelProto,
     planned: Sequence[PlannedSite],
-    models: tuple[ModelSource, Path],
-    backend: str,
-    feed: FeedOptions,
-    threads: int | None,
+    pair: ModelPair,
     *,
     compared: bool,
     timed: bool,
@@ -41,10 +57,7 @@ def collect_details(
         before: the original model.
         after: the rewritten one.
         planned: the upsampling layers of the original.
-        models: both models as the backend takes them.
-        backend: what runs them.
-        feed: where the inputs come from.
-        threads: of the CPU; None for all processors.
+        pair: both models as they are run.
         compared: whether the outputs were compared, so that their differences are of interest.
         timed: whether the models were timed, so that memory and layers are of interest.
     """
@@ -56,11 +69,11 @@ def collect_details(
     missing: list[str] = []
     try:
         if compared or timed:
-            feeds, outputs = _run_both(models, backend, feed, threads)
-            if timed and get_runtime(backend).measures_memory:
-                memory = _memory(models, feeds, threads, missing)
-            if timed and backend == DEFAULT_RUNTIME:
-                profiles = _profiles(models, feeds, threads)
+            feeds, outputs = _run_both(pair)
+            if timed and get_runtime(pair.backend).measures_memory:
+                memory = _memory(pair, feeds, missing)
+            if timed and pair.backend == DEFAULT_RUNTIME:
+                profiles = _profiles(pair, feeds)
     except DeployconvError as error:
         missing.append(f"outputs and layers: {error}")
     return Details(changes, phases, outputs, memory, profiles, tuple(missing))
@@ -83,35 +96,28 @@ def _phases(planned: Sequence[PlannedSite]) -> Iterator[KernelPhases]:
             )
 
 
-def compare_outputs_in_detail(
-    models: tuple[ModelSource, ModelSource], backend: str, feed: FeedOptions, threads: int | None
-) -> Details:
+def compare_outputs_in_detail(pair: ModelPair) -> Details:
     """Run both models once and return how their outputs differ."""
     try:
-        return Details(outputs=_run_both(models, backend, feed, threads)[1])
+        return Details(outputs=_run_both(pair)[1])
     except DeployconvError as error:
         return Details(missing=(f"outputs: {error}",))
 
 
-def _run_both(
-    models: tuple[ModelSource, ModelSource], backend: str, feed: FeedOptions, threads: int | None
-) -> tuple[Feeds, tuple[OutputDetail, ...]]:
-    runtime = get_runtime(backend)
+def _run_both(pair: ModelPair) -> tuple[Feeds, tuple[OutputDetail, ...]]:
+    """The inputs of one run of both models, and how their outputs differ."""
+    runtime = get_runtime(pair.backend)
     original = runtime if runtime.runs_reference else get_runtime(DEFAULT_RUNTIME)
-    first = original.load().prepare(models[0], threads=threads)
-    second = get_backend(backend).prepare(models[1], threads=threads)
-    feeds = make_feeds(common_inputs(first, second), feed).arrays
+    first = original.load().prepare(pair.models[0], threads=pair.threads)
+    second = get_backend(pair.backend).prepare(pair.models[1], threads=pair.threads)
+    feeds = make_feeds(common_inputs(first, second), pair.feed).arrays
     return feeds, compare_in_detail(first.run(feeds), second.run(feeds))
 
 
-def _memory(
-    models: Sequence[ModelSource], feeds: Feeds, threads: int | None, missing: list[str]
-) -> tuple[int, ...]:
-    found = []
-    for model in models:
-        taken = (
-            peak_memory(model, feeds, threads or usable_cpus()) if isinstance(model, Path) else None
-        )
+def _memory(pair: ModelPair, feeds: Feeds, missing: list[str]) -> tuple[int, ...]:
+    found, threads = [], pair.threads or usable_cpus()
+    for model in pair.models:
+        taken = peak_memory(model, feeds, threads) if isinstance(model, Path) else None
         if taken is None:
             missing.append("peak memory: it could not be measured")
             return ()
@@ -119,12 +125,11 @@ def _memory(
     return tuple(found)
 
 
-def _profiles(
-    models: Sequence[ModelSource], feeds: Feeds, threads: int | None
-) -> tuple[Profile, ...]:
-    first, second = (SiteNames.of(model) for model in models)
-    named = zip(models, (first, second.with_ids_of(first)), strict=True)
+def _profiles(pair: ModelPair, feeds: Feeds) -> tuple[Profile, ...]:
+    first, second = (SiteNames.of(model) for model in pair.models)
+    named = zip(pair.models, (first, second.with_ids_of(first)), strict=True)
+    threads = pair.threads or usable_cpus()
     return tuple(
-        Profile(RUNS, group_by_site(time_layers(model, feeds, threads or usable_cpus()), names))
+        Profile(RUNS, group_by_site(time_layers(model, feeds, threads), names))
         for model, names in named
     )

@@ -19,8 +19,10 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import NodeProto, SparseTensorProto, TensorProto
 
+from deployconv.errors import ModelError
 from deployconv.graph.evaluate import run_reference
 from deployconv.graph.load import LoadedModel
+from deployconv.graph.not_evaluated import NotEvaluated
 from deployconv.graph.origins import Origins, Place
 from deployconv.graph.scope import Scope
 from deployconv.graph.shape_parts import (
@@ -141,7 +143,10 @@ class Constants:
         return differs
 
     def fixed(self, tensor: gs.Tensor, scope: Scope) -> Constant | None:
-        """The same, but None for a default that a caller may override, unless ``frozen``."""
+        """The constant that ``tensor`` holds; None if it varies or a caller may override it.
+
+        With ``frozen``, callers override nothing.
+        """
         constant = self.of(tensor, scope)
         return None if constant and constant.overridable and not self.frozen else constant
 
@@ -213,7 +218,7 @@ class Constants:
 
     def _fold(self, node: gs.Node, home: Scope, known: _Inputs) -> tuple[Constant, ...]:
         """The constants that ``node`` makes of what is ``known``; none if it cannot be folded."""
-        proto = home.proto.node[home.index(node)]
+        proto = home.proto_of(node)
         if node.op == "Constant":
             return self._constant_node(node, proto)
         if node.op == "Shape":
@@ -230,7 +235,7 @@ class Constants:
             arrays = run_reference(
                 [proto], home.opset, {**feeds, **self._likeness(node, home)}, names
             )
-        except Exception:  # what the reference evaluator cannot run is no constant here
+        except (NotEvaluated, ModelError):  # what cannot be computed or read is no constant here
             return ()
         return tuple(
             _folded(name, array, overridable) for name, array in zip(names, arrays, strict=True)
@@ -347,9 +352,8 @@ def _producer(tensor: gs.Tensor, scope: Scope) -> _Source | None:
     if not tensor.inputs:
         return None
     node = tensor.inputs[0]
-    if scope.holds(node):
-        return node, scope
-    return next(((node, around) for around in scope.ancestors() if around.holds(node)), None)
+    home = scope.home_of(node)
+    return None if home is None else (node, home)
 
 
 def _is_function(node: gs.Node) -> bool:

@@ -34,15 +34,20 @@ def forget_unconfirmed_sizes(view: View, proto: ModelProto) -> None:
 
 
 def forget_symbols(proto: ModelProto) -> None:
-    """Remove what ``proto`` declares of tensors inside its graphs if it names a size."""
+    """Remove the declared shapes of tensors inside the graphs of ``proto`` that name a size."""
     for graph in all_graphs(proto):
-        named = [
-            at
-            for at, value in enumerate(graph.value_info)
-            if any(dim.dim_param for dim in value.type.tensor_type.shape.dim)
-        ]
+        named = [at for at, value in enumerate(graph.value_info) if _names_a_size(value)]
         for at in reversed(named):
             del graph.value_info[at]
+
+
+def names_sizes(proto: ModelProto) -> bool:
+    """Whether ``proto`` declares a tensor inside one of its graphs with the name of a size."""
+    return any(_names_a_size(value) for graph in all_graphs(proto) for value in graph.value_info)
+
+
+def _names_a_size(value: ValueInfoProto) -> bool:
+    return any(dim.dim_param for dim in value.type.tensor_type.shape.dim)
 
 
 def _passed_on(graph: GraphProto | FunctionProto, scope: Scope) -> Iterator[ValueInfoProto]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from math import ceil, prod
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto
 
 from deployconv.graph.nearest import LARGEST, resize, upsample
+from deployconv.graph.not_evaluated import NotEvaluated
 
 if TYPE_CHECKING:
     from onnx.reference.op_run import OpRun
@@ -26,13 +28,24 @@ _RESIZES = {"Resize": resize, "Upsample": upsample}
 """What `evaluate` computes by itself: most models have no other operator that is evaluated."""
 
 
+@contextmanager
+def _as_not_evaluated() -> Iterator[None]:
+    """Raise NotEvaluated for any error: the evaluator has no class for what it cannot run."""
+    try:
+        yield
+    except NotEvaluated:
+        raise
+    except Exception as error:
+        raise NotEvaluated(f"{type(error).__name__}: {error}") from error
+
+
 def evaluate(
     nodes: Sequence[NodeProto], opset: int, feeds: Mapping[str, Array], outputs: Sequence[str]
 ) -> list[Array]:
     """The values of ``outputs`` after ``nodes`` ran on ``feeds``, which name all their inputs.
 
-    Raises whatever the evaluator raises for nodes that it cannot run, and NotImplementedError
-    for a ConvTranspose whose padding runtimes compute differently.
+    Raises NotEvaluated for nodes that cannot be run, and for a ConvTranspose whose padding
+    runtimes compute differently.
     """
     return prepared(nodes, opset, feeds, outputs)(feeds)
 
@@ -40,14 +53,18 @@ def evaluate(
 def prepared(
     nodes: Sequence[NodeProto], opset: int, inputs: Iterable[str], outputs: Sequence[str]
 ) -> Run:
-    """Return a function that computes ``nodes`` as `evaluate` does, to be called many times."""
+    """Return a function that computes ``nodes`` as `evaluate` does, to be called many times.
+
+    Both raise NotEvaluated.
+    """
     if all(map(_is_resize, nodes)):
-        return partial(_resized, nodes, outputs)
-    for node in nodes:
-        stated = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        same = stated.get("auto_pad", b"").startswith(b"SAME")
-        if node.op_type == "ConvTranspose" and (same or stated.get("output_shape")):
-            raise NotImplementedError("ConvTranspose without explicit pads")
+        return _as_not_evaluated()(partial(_resized, nodes, outputs))
+    with _as_not_evaluated():
+        for node in nodes:
+            stated = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            same = stated.get("auto_pad", b"").startswith(b"SAME")
+            if node.op_type == "ConvTranspose" and (same or stated.get("output_shape")):
+                raise NotEvaluated("ConvTranspose without explicit pads")
     from deployconv.graph.reference_operators import OPERATORS
 
     return _by_reference(nodes, opset, inputs, outputs, OPERATORS)
@@ -56,7 +73,10 @@ def prepared(
 def run_reference(
     nodes: Sequence[NodeProto], opset: int, feeds: Mapping[str, Array], outputs: Sequence[str]
 ) -> list[Array]:
-    """The values of ``outputs`` by the ONNX reference evaluator, all operators as it has them."""
+    """The values of ``outputs`` by the ONNX reference evaluator, all operators as it has them.
+
+    Raises NotEvaluated for nodes that it cannot run.
+    """
     return _by_reference(nodes, opset, feeds, outputs)(feeds)
 
 
@@ -72,17 +92,19 @@ def _by_reference(
     from onnx.reference import ReferenceEvaluator
 
     unknown = onnx.TypeProto()
-    graph = onnx.helper.make_graph(
-        list(nodes),
-        "evaluate",
-        [onnx.helper.make_value_info(name, unknown) for name in inputs],
-        [onnx.helper.make_value_info(name, unknown) for name in outputs],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    evaluator = ReferenceEvaluator(model, new_ops=operators)
+    with _as_not_evaluated():
+        graph = onnx.helper.make_graph(
+            list(nodes),
+            "evaluate",
+            [onnx.helper.make_value_info(name, unknown) for name in inputs],
+            [onnx.helper.make_value_info(name, unknown) for name in outputs],
+        )
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+        evaluator = ReferenceEvaluator(model, new_ops=operators)
     for node in evaluator.rt_nodes_:
         node.run = partial(_run_if_small, node.onnx_node, node.run)
 
+    @_as_not_evaluated()
     def run(feeds: Mapping[str, Array]) -> list[Array]:
         # Infinity and NaN are results like others.
         with np.errstate(all="ignore"):
@@ -92,10 +114,10 @@ def _by_reference(
 
 
 def _run_if_small(node: NodeProto, run: Callable[..., Any], *inputs: Array, **rest: Any) -> Any:
-    """Run one node; NotImplementedError if its result were far larger than what it reads."""
+    """Run one node; NotEvaluated if its result were far larger than what it reads."""
     size = result_size(node, inputs)
     if size > LARGEST and size > sum(np.size(given) for given in inputs if given is not None):
-        raise NotImplementedError(f"{node.op_type} with a result of {size} elements")
+        raise NotEvaluated(f"{node.op_type} with a result of {size} elements")
     return run(*inputs, **rest)
 
 

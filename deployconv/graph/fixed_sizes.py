@@ -68,7 +68,7 @@ def _reshapes(main: Scope, constants: Constants) -> Iterator[tuple[gs.Node, list
         if not any(tensor.name in needed for tensor in node.outputs):
             continue
         needed |= {tensor.name for tensor in node.inputs}
-        for _, body in graph_attributes(main.proto.node[main.index(node)]):
+        for _, body in graph_attributes(main.proto_of(node)):
             needed |= {name for owner in nested(body) for n in owner.node for name in n.input}
         if node.op != "Reshape" or not is_onnx(node.domain) or len(node.inputs) < 2:
             continue

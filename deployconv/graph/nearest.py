@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deployconv.graph.not_evaluated import NotEvaluated
+
 Array = NDArray[Any]
 
 Coordinate = Callable[[Fraction, Fraction, int, int], Fraction]
@@ -53,15 +55,15 @@ def nearest_sources(
 ) -> Array:
     """Which input index each of ``resized`` outputs reads, from ``size`` inputs.
 
-    Evaluated in exact fractions of the float32 scale. Raises NotImplementedError for a mode
+    Evaluated in exact fractions of the float32 scale. Raises NotEvaluated for a mode
     that it does not know, or whose map depends on rounding: runtimes compute in float32, so a
     coordinate that falls onto a rounding's edge must do so exactly.
     """
     if coordinates not in _COORDINATES or rounding not in _ROUNDINGS:
-        raise NotImplementedError(f"Resize with {coordinates} and {rounding}")
+        raise NotEvaluated(f"Resize with {coordinates} and {rounding}")
     exact = Fraction(scale)
     if exact.denominator != 1:
-        raise NotImplementedError(f"Resize by {scale}")
+        raise NotEvaluated(f"Resize by {scale}")
     where = [_COORDINATES[coordinates](Fraction(o), exact, size, resized) for o in range(resized)]
     sources = [_ROUNDINGS[rounding](x) for x in where]
     return np.clip(np.array(sources, np.int64), 0, size - 1)
@@ -106,7 +108,7 @@ def resize(data: Array, inputs: Sequence[Array | None], attributes: Mapping[str,
     ``inputs`` are the ones after the first: (scales) in opset 10, then (roi, scales, sizes).
     """
     if attributes.get("mode") != "nearest":
-        raise NotImplementedError(f"Resize with mode {attributes.get('mode')}")
+        raise NotEvaluated(f"Resize with mode {attributes.get('mode')}")
     scales, sizes = (inputs[0], None) if len(inputs) == 1 else (*inputs[1:], None, None)[:2]
     return _nearest(data, scales, sizes, attributes)
 
@@ -114,7 +116,7 @@ def resize(data: Array, inputs: Sequence[Array | None], attributes: Mapping[str,
 def upsample(data: Array, inputs: Sequence[Array | None], attributes: Mapping[str, Any]) -> Array:
     """Nearest Upsample of ``data``, of opset 7 to 9; ``inputs`` may have its scales."""
     if attributes.get("mode") not in (None, "nearest"):
-        raise NotImplementedError(f"Upsample with mode {attributes.get('mode')}")
+        raise NotEvaluated(f"Upsample with mode {attributes.get('mode')}")
     given = attributes["scales"] if not inputs or inputs[0] is None else inputs[0]
     plain = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     return _nearest(data, np.asarray(given, np.float32), None, plain)
@@ -125,7 +127,7 @@ def _nearest(
 ) -> Array:
     resized = resize_sizes(data.shape, scales, sizes, attributes)
     if prod(max(size, 1) for size, _ in resized) > LARGEST:
-        raise NotImplementedError(f"Resize to {[size for size, _ in resized]}")
+        raise NotEvaluated(f"Resize to {[size for size, _ in resized]}")
     for axis, (size, scale) in enumerate(resized):
         if (size, scale) != (data.shape[axis], 1.0):
             sources = nearest_sources(

@@ -80,10 +80,10 @@ class Origins:
         """The initial value of a state that leaves a Loop or Scan as it entered."""
         if node.op not in _FIRST_BODY_STATE or not is_onnx(node.domain):
             return tensor, scope
-        home = next((around for around in scope.ancestors() if around.holds(node)), None)
+        home = scope.home_of(node)
         if home is None:
             return tensor, scope
-        bodies = [body for _, body in graph_attributes(home.proto.node[home.index(node)])]
+        bodies = [body for _, body in graph_attributes(home.proto_of(node))]
         index = [out.name for out in node.outputs].index(tensor.name)
         index += _FIRST_BODY_STATE[node.op]
         if len(bodies) != 1 or not _keeps(node, home, bodies[0], index):

@@ -18,6 +18,7 @@ from onnx.reference.ops.op_conv_transpose import ConvTranspose as _ConvTranspose
 
 from deployconv.graph import tap_by_tap
 from deployconv.graph.nearest import resize, upsample
+from deployconv.graph.not_evaluated import NotEvaluated
 from deployconv.graph.quantization import GRIDS, along, dequantize, quantize
 
 Array = NDArray[Any]
@@ -47,7 +48,7 @@ class ConvTranspose(_ConvTranspose):
 
 
 class ScatterND(OpRun):
-    """Updates at indices of the first axes."""
+    """ScatterND: write or add ``updates`` at indices of the first axes."""
 
     op_domain = ""
 
@@ -59,7 +60,7 @@ class ScatterND(OpRun):
 
 
 class ScatterElements(OpRun):
-    """Updates at indices along one axis; there may be fewer of them than the others have rows."""
+    """ScatterElements: write or add ``updates`` at indices along one axis."""
 
     op_domain = ""
 
@@ -89,11 +90,11 @@ def _scattered(
         np.add.at(result, where, updates)
         return result
     if reduction not in (None, "none"):
-        raise NotImplementedError(f"Scatter with reduction {reduction}")
+        raise NotEvaluated(f"Scatter with reduction {reduction}")
     writes = np.zeros(data.shape, np.int64)
     np.add.at(writes, where, 1)
     if writes.max(initial=0) > 1:
-        raise NotImplementedError("Scatter that leaves open which of two writes holds")
+        raise NotEvaluated("Scatter that leaves open which of two writes holds")
     result[where] = updates
     return result
 
@@ -117,7 +118,7 @@ class Upsample(OpRun):
 
 
 class QuantizeLinear(OpRun):
-    """To int8 or uint8, of every opset: the evaluator's own begins at 19."""
+    """QuantizeLinear to int8 or uint8, of every opset: the evaluator's own begins at 19."""
 
     op_domain = ""
 
@@ -126,15 +127,15 @@ class QuantizeLinear(OpRun):
     ) -> tuple[Array]:
         zero = np.zeros((), np.uint8) if zero_point is None else zero_point
         if zero.dtype.name not in GRIDS or any(rest.get(name) for name in _UNCOMMON):
-            raise NotImplementedError("QuantizeLinear to another type, or in blocks")
+            raise NotEvaluated("QuantizeLinear to another type, or in blocks")
         result = quantize(x, along(scale, axis, x.ndim), along(zero, axis, x.ndim))
         if result is None:
-            raise NotImplementedError("QuantizeLinear that leaves the result open")
+            raise NotEvaluated("QuantizeLinear that leaves the result open")
         return (result,)
 
 
 class DequantizeLinear(OpRun):
-    """From int8, uint8 or int32, of every opset: the evaluator's own begins at 19."""
+    """DequantizeLinear from integers, of every opset: the evaluator's own begins at 19."""
 
     op_domain = ""
 
@@ -142,7 +143,7 @@ class DequantizeLinear(OpRun):
         self, x: Array, scale: Array, zero_point: Array | None = None, axis: int = 1, **rest: Any
     ) -> tuple[Array]:
         if x.dtype.kind not in "iu" or any(rest.get(name) for name in _UNCOMMON):
-            raise NotImplementedError("DequantizeLinear from another type, or in blocks")
+            raise NotEvaluated("DequantizeLinear from another type, or in blocks")
         return (dequantize(x, along(scale, axis, x.ndim), along(zero_point, axis, x.ndim)),)
 
 

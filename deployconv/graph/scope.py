@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import onnx_graphsurgeon as gs
-from onnx import FunctionProto, GraphProto, ModelProto, SparseTensorProto, TensorProto
+from onnx import (
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+)
 
 from deployconv.graph.tensors import graph_attributes
 
@@ -54,9 +61,24 @@ class Scope:
         """Position of ``node`` in ``nodes``, and in ``proto.node`` of the model and its copies."""
         return self._index[id(node)]
 
+    def proto_of(self, node: gs.Node) -> NodeProto:
+        """The NodeProto of ``node`` in the loaded model, which nothing may edit."""
+        proto: NodeProto = self.proto.node[self.index(node)]
+        return proto
+
+    def copy_of(self, node: gs.Node) -> NodeProto:
+        """A copy of the NodeProto of ``node``."""
+        copy = NodeProto()
+        copy.CopyFrom(self.proto_of(node))
+        return copy
+
     def holds(self, node: gs.Node) -> bool:
         """True if ``node`` is in this graph itself, not in one around it or inside it."""
         return id(node) in self._index
+
+    def home_of(self, node: gs.Node) -> Scope | None:
+        """The graph that ``node`` is in, this one or one around it; None if it is in neither."""
+        return next((scope for scope in self.ancestors() if scope.holds(node)), None)
 
     def label(self, node: gs.Node) -> str:
         """The node's name, or its operator and position if it has none."""

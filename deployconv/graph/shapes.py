@@ -62,7 +62,7 @@ class Shapes:
         return ()
 
     def at(self, given: Instance, inside: Iterable[ValueInfoProto] = ()) -> Instance:
-        """Shapes if the inputs have those of ``given``.
+        """The shapes of all tensors if the inputs have those of ``given``.
 
         ``inside`` are types of tensors of the main graph that shape inference may not find.
         """
@@ -250,7 +250,7 @@ class OpenShapes:
             return
         try:
             inputs = [self.of(tensor, scope) if tensor.name else None for tensor in node.inputs]
-            results = symbolic.run(scope.proto.node[scope.index(node)], inputs)
+            results = symbolic.run(scope.proto_of(node), inputs)
         except Unproven:
             for tensor in node.outputs:
                 if tensor.shape is not None:

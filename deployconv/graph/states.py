@@ -21,7 +21,10 @@ Shapes = Mapping[str, Sizes]
 
 
 def forget_changing_states(bare: ModelProto) -> None:
-    """Remove such sizes from ``bare``, a model without declared shapes inside its graphs."""
+    """Remove declared sizes of loop states that differ from one round to the next.
+
+    ``bare`` is a model without declared shapes inside its graphs.
+    """
     bodies = (body for owner in nested(bare.graph) for node in owner.node for body in _of(node))
     found = any(body.input for body in bodies)
     while found:

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
+from deployconv.graph.not_evaluated import NotEvaluated
+
 Array = NDArray[Any]
 
 
@@ -27,7 +29,7 @@ class ConvTranspose(OpRun):
     ) -> tuple[Array]:
         stated = attributes["output_shape"] or attributes["auto_pad"] not in ("NOTSET", "VALID")
         if stated or min(attributes["pads"] or [0]) < 0:
-            raise NotImplementedError("ConvTranspose without explicit pads")
+            raise NotEvaluated("ConvTranspose without explicit pads")
         result = _transposed(x, weight, attributes["group"], attributes)
         if bias is not None:
             result = result + bias.astype(np.float64).reshape(-1, *[1] * (x.ndim - 2))

@@ -53,7 +53,7 @@ class AxisMap:
 
     @property
     def repetition(self) -> tuple[int, int, int, bool, bool]:
-        """What of the map does not depend on the size."""
+        """The map without the sizes: equal for two maps that repeat elements alike."""
         return self.stride, self.begin, self.tail, self.hold, self.edge
 
 

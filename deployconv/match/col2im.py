@@ -11,6 +11,7 @@ it must be zero. Blocks that lie side by side are a pixel shuffle and no site of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any
@@ -19,8 +20,8 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from onnx import NodeProto
 
+from deployconv.graph.constants import Constant
 from deployconv.graph.scope import Scope
 from deployconv.graph.symbolic import Size, Unproven
 from deployconv.graph.symbolic.size import product
@@ -42,38 +43,95 @@ from deployconv.results import Reason
 Array = NDArray[Any]
 
 
+@dataclass(frozen=True, eq=False)
+class _Blocks:
+    """A Col2Im of overlapping blocks, and the 1x1 Conv that makes their columns.
+
+    Attributes:
+        conv: the Conv.
+        weight: its weight.
+        group: its groups.
+        reshape: the node between the two.
+        node: the Col2Im.
+        kernel: the size of a block; like the next two, one value per spatial axis.
+        strides: how far blocks lie apart.
+        dilations: how far the elements of a block lie apart.
+        pads: the pads of the Col2Im, as ONNX has them.
+    """
+
+    conv: gs.Node
+    weight: Constant
+    group: int
+    reshape: gs.Node
+    node: gs.Node
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+
+    @classmethod
+    def of(cls, node: gs.Node, scope: Scope, view: View, name: str) -> _Blocks | None:
+        """The layer that ends in the Col2Im ``node``; None if it is none of this kind."""
+        reshape = _producer(node.inputs[0], scope, "Reshape", "Flatten")
+        conv = None if reshape is None else _producer(reshape.inputs[0], scope, "Conv")
+        block = view.constants.fixed(node.inputs[2], scope)
+        if reshape is None or conv is None or block is None or has_references(node):
+            return None
+        kernel = tuple(int(size) for size in block.read())
+        rank, reader = len(kernel), AttributeReader(node, name)
+        strides = reader.ints("strides", rank, 1, 1)
+        dilations = reader.ints("dilations", rank, 1, 1)
+        pads = reader.ints("pads", 2 * rank, 0, 0)
+        if kernel == strides and set(dilations) == {1}:
+            return None
+        weight = find_weight(conv, scope, view)
+        if isinstance(weight, Reason) or has_references(conv):
+            return None
+        attributes = AttributeReader(conv, scope.label(conv)).conv(weight, grouped_axis=0)
+        pointwise = set(attributes.kernel) == {1} == set(attributes.strides)
+        if not pointwise or attributes.rank != rank or any(attributes.pads):
+            return None
+        group = attributes.group
+        if weight.shape[0] % (prod(kernel) * group):
+            return None
+        return cls(conv, weight, group, reshape, node, kernel, strides, dilations, pads)
+
+    def axes(self, scope: Scope, view: View) -> tuple[Axis, ...] | None:
+        """Each axis as that of a ConvTranspose; None if sizes do not fit together at all sizes."""
+        known = view.open_shapes
+        try:
+            batch, channels, *sizes = known.of(self.conv.outputs[0], scope).shape
+            columns = known.of(self.reshape.outputs[0], scope).shape
+            image = known.of(self.node.inputs[1], scope).sizes()
+        except Unproven:
+            return None
+        if columns != (batch, channels, product(*sizes)) or len(image) != len(sizes):
+            return None
+        axes = []
+        for at, (size, made) in enumerate(zip(sizes, image, strict=True)):
+            step = self.strides[at], self.kernel[at], self.dilations[at]
+            pad = self.pads[at], self.pads[len(sizes) + at]
+            plain = Axis.transposed(*step, pad, 0)
+            extra = made - (size * Size.of(plain.stride) + Size.of(plain.extra))
+            # With a remainder of a stride or more there would be one more block.
+            if extra.constant is None or not 0 <= extra.constant < plain.stride:
+                return None
+            axes.append(Axis.transposed(*step, pad, int(extra.constant)))
+        return tuple(axes)
+
+
 def overlapping_blocks(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
     """The site that ends in ``node``, a Col2Im; None if there is none.
 
     Raises ModelError for a Conv that no runtime could accept.
     """
-    reshape = _producer(node.inputs[0], scope, "Reshape", "Flatten")
-    conv = None if reshape is None else _producer(reshape.inputs[0], scope, "Conv")
-    block = view.constants.fixed(node.inputs[2], scope)
-    if reshape is None or conv is None or block is None or has_references(node):
+    blocks = _Blocks.of(node, scope, view, name)
+    axes = None if blocks is None else blocks.axes(scope, view)
+    if blocks is None or axes is None:
         return None
-    kernel = tuple(int(size) for size in block.read())
-    reader = AttributeReader(node, name)
-    strides = reader.ints("strides", len(kernel), 1, 1)
-    dilations = reader.ints("dilations", len(kernel), 1, 1)
-    pads = reader.ints("pads", 2 * len(kernel), 0, 0)
-    if kernel == strides and set(dilations) == {1}:
-        return None
-    weight = find_weight(conv, scope, view)
-    if isinstance(weight, Reason) or has_references(conv):
-        return None
-    attributes = AttributeReader(conv, scope.label(conv)).conv(weight, grouped_axis=0)
-    pointwise = set(attributes.kernel) == {1} == set(attributes.strides)
-    if not pointwise or attributes.rank != len(kernel) or any(attributes.pads):
-        return None
-    taps, group = prod(kernel), attributes.group
-    if weight.shape[0] % (taps * group):
-        return None
-    axes = _axes(node, reshape, conv, (kernel, strides, dilations, pads), scope, view)
-    if axes is None:
-        return None
-    geometry = Geometry(strides, kernel, dilations, group)
-    nodes = (conv, reshape, node)
+    conv, weight, group, kernel = blocks.conv, blocks.weight, blocks.group, blocks.kernel
+    geometry = Geometry(blocks.strides, kernel, blocks.dilations, group)
+    nodes = (conv, blocks.reshape, node)
     skip = partial(
         SkippedSite,
         id=name,
@@ -92,7 +150,7 @@ def overlapping_blocks(node: gs.Node, scope: Scope, view: View, name: str) -> Si
         text = "the bias of its Conv is added as often as blocks overlap"
         return skip(reason=Reason("overlapping-bias", text))
     given = parameters.weight
-    shape = (weight.shape[1] * group, weight.shape[0] // (taps * group), *kernel)
+    shape = (weight.shape[1] * group, weight.shape[0] // (prod(kernel) * group), *kernel)
     return UpsampleSite(
         id=name,
         pattern="conv_transpose",
@@ -112,38 +170,6 @@ def overlapping_blocks(node: gs.Node, scope: Scope, view: View, name: str) -> Si
         original=lambda: _original(conv, node, axes, scope),
         stored=partial(_pointwise, group=group),
     )
-
-
-def _axes(
-    node: gs.Node,
-    reshape: gs.Node,
-    conv: gs.Node,
-    geometry: tuple[tuple[int, ...], ...],
-    scope: Scope,
-    view: View,
-) -> tuple[Axis, ...] | None:
-    """Each axis as that of a ConvTranspose; None if the sizes do not fit together at all sizes."""
-    known = view.open_shapes
-    try:
-        batch, channels, *sizes = known.of(conv.outputs[0], scope).shape
-        columns = known.of(reshape.outputs[0], scope).shape
-        image = known.of(node.inputs[1], scope).sizes()
-    except Unproven:
-        return None
-    if columns != (batch, channels, product(*sizes)) or len(image) != len(sizes):
-        return None
-    axes = []
-    kernel, strides, dilations, pads = geometry
-    for at, (size, made) in enumerate(zip(sizes, image, strict=True)):
-        pad = pads[at], pads[len(sizes) + at]
-        plain = Axis.transposed(strides[at], kernel[at], dilations[at], pad, 0)
-        extra = made - (size * Size.of(plain.stride) + Size.of(plain.extra))
-        # With a remainder of a stride or more there would be one more block.
-        if extra.constant is None or not 0 <= extra.constant < plain.stride:
-            return None
-        padding = int(extra.constant)
-        axes.append(Axis.transposed(strides[at], kernel[at], dilations[at], pad, padding))
-    return tuple(axes)
 
 
 def _transposed(values: Array, shape: Sequence[int], group: int) -> Array:
@@ -167,12 +193,7 @@ def _original(conv: gs.Node, node: gs.Node, axes: Sequence[Axis], scope: Scope) 
         for at, axis in enumerate(axes)
     )
     flat, image = f"{node.outputs[0].name}/flat", f"{node.outputs[0].name}/image"
-    protos = []
-    for one in (conv, node):
-        proto = NodeProto()
-        proto.CopyFrom(scope.proto.node[scope.index(one)])
-        protos.append(proto)
-    first, last = protos
+    first, last = scope.copy_of(conv), scope.copy_of(node)
     del first.input[2:]
     reshape = onnx.helper.make_node("Reshape", [first.output[0], flat], [last.input[0]])
     last.input[1] = image

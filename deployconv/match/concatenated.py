@@ -14,7 +14,8 @@ its own groups, and the results are concatenated instead of added.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import pairwise
 from math import lcm
 from typing import Any
@@ -23,6 +24,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import NodeProto
 
+from deployconv.graph.constants import Constant
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
 from deployconv.graph.view import View
@@ -49,7 +51,7 @@ from deployconv.match.upsampled_conv import (
     pointwise_of,
     upsampling_before,
 )
-from deployconv.match.weights import Parameter, find_parameters, find_weight
+from deployconv.match.weights import Parameter, Parameters, find_parameters, find_weight
 from deployconv.results import Reason
 
 Array = NDArray[Any]
@@ -69,55 +71,111 @@ _BEYOND = 3
 """How many elements the image of a trial is larger than the reach of its taps."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A Conv that reads a Concat of channels.
+
+    Attributes:
+        name: the id of the site, if it is one.
+        node: the Conv.
+        weight: its weight.
+        conv: its attributes.
+        between: the pointwise layers between the two, in graph order.
+        concat: the Concat.
+        scope: the graph that they are in.
+        view: the model.
+    """
+
+    name: str
+    node: gs.Node
+    weight: Constant
+    conv: ConvAttributes
+    between: tuple[gs.Node, ...]
+    concat: gs.Node
+    scope: Scope
+    view: View
+
+    @classmethod
+    def of(cls, node: gs.Node, scope: Scope, view: View, name: str) -> _Layer | None:
+        """The layer of ``node``; None for all other nodes. Raises ModelError for wrong attributes.
+
+        A Resize before a Conv whose weight is not constant is listed by itself.
+        """
+        if not is_standard(node, "Conv") or has_references(node):
+            return None
+        found = _concat_before(node, scope, view)
+        weight = None if found is None else find_weight(node, scope, view)
+        if found is None or weight is None or isinstance(weight, Reason):
+            return None
+        concat, between = found
+        if not _joins_channels(concat, len(weight.shape)):
+            return None
+        conv = AttributeReader(node, name).conv(weight, grouped_axis=0)
+        return cls(name, node, weight, conv, between, concat, scope, view)
+
+    @property
+    def joined(self) -> tuple[gs.Node, ...]:
+        """The nodes from the Concat to the Conv."""
+        return self.concat, *self.between, self.node
+
+    @property
+    def whole(self) -> gs.Tensor:
+        """The joined image."""
+        return self.concat.outputs[0]
+
+    @property
+    def total(self) -> int:
+        """The channels of the joined image."""
+        return self.weight.shape[1] * self.conv.group
+
+    @cached_property
+    def channels(self) -> list[int | None]:
+        """The channels of each input; a single one that is not stated is what the others leave."""
+        shapes = [tensor.shape for tensor in self.concat.inputs]
+        stated = [shape[1] if shape is not None and len(shape) > 2 else None for shape in shapes]
+        found = [count if isinstance(count, int) else None for count in stated]
+        rest = self.total - sum(count for count in found if count is not None)
+        if found.count(None) == 1 and rest > 0:
+            found[found.index(None)] = rest
+        return found
+
+
 def _concatenated(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
     """The site that ends in the Conv ``node`` if it reads a Concat with an upsampled image.
 
     Raises ModelError for a Conv that no runtime could accept.
     """
-    if not is_standard(node, "Conv") or has_references(node):
+    layer = _Layer.of(node, scope, view, name)
+    if layer is None:
         return None
-    found = _concat_before(node, scope, view)
-    weight = None if found is None else find_weight(node, scope, view)
-    if found is None or weight is None or isinstance(weight, Reason):
-        return None  # a Resize is listed by itself
-    concat, between = found
-    if not _joins_channels(concat, len(weight.shape)):
-        return None
-    reader = AttributeReader(node, name)
-    conv = reader.conv(weight, grouped_axis=0)
-    total = weight.shape[1] * conv.group
-    channels = _channels(concat, total)
-    usable = [
-        _usable(tensor, (count, conv.rank + 2, weight.dtype.name), conv, between, scope, view)
-        for tensor, count in zip(concat.inputs, channels, strict=True)
-    ]
+    pairs = zip(layer.concat.inputs, layer.channels, strict=True)
+    usable = [_usable(tensor, count, layer) for tensor, count in pairs]
     first = next(filter(None, usable), None)
     if first is None or upsampling_before(node, scope, view) is not None:
         return None
-    obstacles = [None if one is None else obstacle_to(one, conv) for one in usable]
+    obstacles = [None if one is None else obstacle_to(one, layer.conv) for one in usable]
     good = [None if obstacle else one for one, obstacle in zip(usable, obstacles, strict=True)]
     read = [one for one in good if one is not None] or [first]
+    nodes = _in_order(scope, read, layer.joined)
     strides = tuple(axis.stride for axis in read[0].maps)
-    joined = (concat, *between, node)
-    nodes = _in_order(scope, read, joined)
-    geometry = Geometry(strides, conv.kernel, conv.dilations, conv.group)
+    geometry = Geometry(strides, layer.conv.kernel, layer.conv.dilations, layer.conv.group)
     skip = partial(
         SkippedSite,
         id=name,
         pattern="nearest_resize",
         scope=scope,
         nodes=nodes,
-        dtype=weight.dtype.name,
+        dtype=layer.weight.dtype.name,
         geometry=geometry,
     )
-    parameters = find_parameters(node, scope, view, weight)
+    parameters = find_parameters(node, scope, view, layer.weight)
     if isinstance(parameters, Reason):
         return skip(reason=parameters)
-    operands = total, weight.shape[0]
-    reader.check_operands(concat.outputs[0], weight, parameters.bias, operands)
-    inputs = tuple(_inputs(concat, channels, good, conv.rank))
+    operands = layer.total, layer.weight.shape[0]
+    AttributeReader(node, name).check_operands(layer.whole, layer.weight, parameters.bias, operands)
+    inputs = tuple(_inputs(layer, good))
     reason = next(filter(None, obstacles), None) if not any(good) else None
-    reason = reason or _why_not(inputs, total, parameters.weight, between, conv, scope, view)
+    reason = reason or _why_not(inputs, parameters.weight, layer)
     if reason is None and any(one.movement.overridable() for one in read):
         text = "a caller may override a graph input that decides what it moves where"
         reason = Reason("overridable-initializer", text)
@@ -126,24 +184,36 @@ def _concatenated(node: gs.Node, scope: Scope, view: View, name: str) -> Site | 
     made = {tensor.name for one in nodes for tensor in one.outputs}
     if any(one.source in made for one in inputs):
         return None  # one input of the Concat is a step on the way to another
-    whole, target = concat.outputs[0], node.inputs[0].name
-    after = [Pointwise(between, whole.name, target)] if between else []
+    return _site(layer, nodes, geometry, parameters, inputs, read)
+
+
+def _site(
+    layer: _Layer,
+    nodes: tuple[gs.Node, ...],
+    geometry: Geometry,
+    parameters: Parameters,
+    inputs: tuple[ConcatInput, ...],
+    read: Sequence[Upsampling],
+) -> ConcatSite:
+    """The site of ``layer``; ``read`` are the upsampled ones of its ``inputs``."""
+    conv, whole, target = layer.conv, layer.whole, layer.node.inputs[0].name
+    after = [Pointwise(layer.between, whole.name, target)] if layer.between else []
     moved = (pointwise_of(one.movement, conv.rank + 2) for one in read)
-    layers = [*(layer for each in moved for layer in each), *after]
+    layers = [*(one for each in moved for one in each), *after]
     same = [AxisMap(1, 0, False, 0, 0)] * conv.rank
     return ConcatSite(
-        id=name,
+        id=layer.name,
         pattern="nearest_resize",
-        scope=scope,
+        scope=layer.scope,
         nodes=nodes,
         unless_faster=_UNLESS_FASTER,
         conv=UpsampleSite(
-            id=name,
+            id=layer.name,
             pattern="nearest_resize",
-            scope=scope,
-            nodes=(node,),
+            scope=layer.scope,
+            nodes=(layer.node,),
             input=whole.name,
-            output=node.outputs[0].name,
+            output=layer.node.outputs[0].name,
             axes=tuple(map(axis_of, same, conv.kernel, conv.dilations, conv.explicit_pads)),
             geometry=geometry,
             weight=parameters.weight,
@@ -151,11 +221,11 @@ def _concatenated(node: gs.Node, scope: Scope, view: View, name: str) -> Site | 
             bias=parameters.bias,
             batch=batch_size(whole),
             sizes=spatial_sizes(whole, conv.rank),
-            original=partial(_original, inputs, read, joined, conv, scope, view),
-            pointwise_before=tuple({layer.target: layer for layer in layers}.values()),
+            original=partial(_original, inputs, read, layer),
+            pointwise_before=tuple({one.target: one for one in layers}.values()),
         ),
         inputs=inputs,
-        after=tuple(layer.target for layer in after),
+        after=tuple(one.target for one in after),
     )
 
 
@@ -191,53 +261,29 @@ def _joins_channels(concat: gs.Node, rank: int) -> bool:
     return isinstance(axis, int) and axis in (1, 1 - rank) and len(concat.inputs) > 1
 
 
-def _channels(concat: gs.Node, total: int) -> list[int | None]:
-    """The channels of each input; a single one that is not stated is what the others leave."""
-    shapes = [tensor.shape for tensor in concat.inputs]
-    stated = [shape[1] if shape is not None and len(shape) > 2 else None for shape in shapes]
-    found = [count if isinstance(count, int) else None for count in stated]
-    rest = total - sum(count for count in found if count is not None)
-    if found.count(None) == 1 and rest > 0:
-        found[found.index(None)] = rest
-    return found
-
-
-def _usable(
-    tensor: gs.Tensor,
-    image: tuple[int | None, int | None, str],
-    conv: ConvAttributes,
-    between: Sequence[gs.Node],
-    scope: Scope,
-    view: View,
-) -> Upsampling | None:
+def _usable(tensor: gs.Tensor, channels: int | None, layer: _Layer) -> Upsampling | None:
     """How an input of the Concat is repeated from a smaller image; None if it is not.
 
     Zeros that the movement sets would have to pass pointwise layers, which may change them.
     """
+    scope, view, conv = layer.scope, layer.view, layer.conv
     moved = (node.op for movement in movements(tensor, scope, view) for node in movement.nodes)
     if not any(op in _REPEATS for op in moved):
         return None
+    image = channels, conv.rank + 2, layer.weight.dtype.name
     found = best_upsampling(tensor, image, lambda: conv, scope, view)
     if found is None or found.pattern != "nearest_resize":
         return None
     if found.channels_in_batch or found.axes.order:
         return None
-    layers = bool(between) or bool(found.movement.pointwise)
+    layers = bool(layer.between) or bool(found.movement.pointwise)
     return None if layers and found.sets_zeros else found
 
 
-def _why_not(
-    inputs: Sequence[ConcatInput],
-    total: int,
-    weight: Parameter,
-    between: Sequence[gs.Node],
-    conv: ConvAttributes,
-    scope: Scope,
-    view: View,
-) -> Reason | None:
-    """Why a Conv of ``total`` channels cannot be taken apart by the inputs of the Concat."""
-    text = None
-    values = [(node.op, *values_along(node, scope, view)) for node in between]
+def _why_not(inputs: Sequence[ConcatInput], weight: Parameter, layer: _Layer) -> Reason | None:
+    """Why the Conv cannot be taken apart by the inputs of the Concat."""
+    text, conv, total = None, layer.conv, layer.total
+    values = [(node.op, *values_along(node, layer.scope, layer.view)) for node in layer.between]
     split = [op for op, axis, least in values if axis is not None or least > conv.rank + 2]
     joins = [one for one, after in pairwise(inputs) if one.repetition != after.repetition]
     if not inputs or inputs[-1].channels.stop != total:
@@ -251,12 +297,10 @@ def _why_not(
     return None if text is None else Reason("concat-before-conv", text)
 
 
-def _inputs(
-    concat: gs.Node, channels: Sequence[int | None], found: Sequence[Upsampling | None], rank: int
-) -> Iterator[ConcatInput]:
+def _inputs(layer: _Layer, found: Sequence[Upsampling | None]) -> Iterator[ConcatInput]:
     """The inputs of the Concat, up to one whose channels are not known."""
-    first = 0
-    for tensor, count, one in zip(concat.inputs, channels, found, strict=True):
+    first, rank = 0, layer.conv.rank
+    for tensor, count, one in zip(layer.concat.inputs, layer.channels, found, strict=True):
         if count is None:
             return
         source = tensor if one is None else one.movement.source
@@ -283,23 +327,18 @@ def _in_order(
 def _original(
     inputs: Sequence[ConcatInput],
     found: Sequence[Upsampling],
-    joined: Sequence[gs.Node],
-    conv: ConvAttributes,
-    scope: Scope,
-    view: View,
+    layer: _Layer,
 ) -> Original:
-    """The nodes of the site; ``sizes`` and ``batch_and_channels`` are those of the Concat.
-
-    ``joined`` are the nodes from the Concat to the Conv.
-    """
-    moved, concat = [one.movement for one in found], joined[0]
-    batch, sizes = 2, _trial_sizes(inputs, conv)
+    """The nodes of the site; ``sizes`` and ``batch_and_channels`` are those of the Concat."""
+    scope, view, whole = layer.scope, layer.view, layer.whole
+    moved = [one.movement for one in found]
+    batch, sizes = 2, _trial_sizes(inputs, layer.conv)
     instance: Instance = {}
     if not all(movement.any_size for movement in moved):
         needed = [tensor for movement in moved for tensor in movement.outside()]
         sources = [movement.source for movement in moved]
-        instance = view.instances(scope, concat.outputs[0], *sources, *needed)[0]
-        batch, _, *image = instance[concat.outputs[0].name]
+        instance = view.instances(scope, whole, *sources, *needed)[0]
+        batch, _, *image = instance[whole.name]
         sizes = tuple(image)
     protos: dict[str, NodeProto] = {}
     constants: dict[str, Array] = {}
@@ -307,10 +346,10 @@ def _original(
         made, known, _ = movement.runnable(instance, pointwise=True)
         protos |= {proto.output[0]: proto for proto in made}
         constants |= known
-    for node in joined:
-        proto = scope.proto.node[scope.index(node)]
+    for node in layer.joined:
+        proto = scope.proto_of(node)
         protos[proto.output[0]] = proto
-    for tensor in (tensor for node in joined[1:-1] for tensor in node.inputs if tensor.name):
+    for tensor in (tensor for node in layer.between for tensor in node.inputs if tensor.name):
         constant = view.constants.of(tensor, scope)
         if constant is not None:
             constants[tensor.name] = constant.read()

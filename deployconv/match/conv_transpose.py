@@ -15,6 +15,7 @@ layer. It is taken as one: with as many groups as channels, and without the zero
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -79,12 +80,7 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
     padding = _negative(attributes) or _padding(attributes, sizes)
     if isinstance(padding, Reason):
         return skip(reason=padding, geometry=geometry, dtype=weight.dtype.name)
-    axes = tuple(
-        Axis.transposed(stride, taps, dilation, (pad.begin, pad.end), pad.output_padding)
-        for stride, taps, dilation, pad in zip(
-            attributes.strides, attributes.kernel, attributes.dilations, padding, strict=True
-        )
-    )
+    axes = _axes(attributes, padding)
     for axis, size in zip(axes, sizes, strict=True):
         if size is not None and axis.output_size(size) < 1:
             raise reader.invalid(f"attribute 'pads' leaves no output of an input of size {size}")
@@ -110,6 +106,15 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
         explicit_attributes=_explicit(attributes, padding),
         channel_group=channels[0] if diagonal is not None else None,
         stored=_dense if diagonal is not None else None,
+    )
+
+
+def _axes(attributes: _Attributes, padding: Sequence[_Padding]) -> tuple[Axis, ...]:
+    """Which input element each tap reads, along each axis."""
+    steps = attributes.strides, attributes.kernel, attributes.dilations
+    return tuple(
+        Axis.transposed(stride, taps, dilation, (pad.begin, pad.end), pad.output_padding)
+        for stride, taps, dilation, pad in zip(*steps, padding, strict=True)
     )
 
 
@@ -178,8 +183,7 @@ def _computed_pads(node: gs.Node, scope: Scope, view: View) -> list[int] | Reaso
 
 def _plain(node: gs.Node, scope: Scope, pads: list[int] | None) -> NodeProto:
     """The NodeProto of ``node``, with ``pads`` as an attribute if they are an input."""
-    proto = NodeProto()
-    proto.CopyFrom(scope.proto.node[scope.index(node)])
+    proto = scope.copy_of(node)
     if pads is not None:
         proto.op_type, proto.domain = "ConvTranspose", ""
         del proto.input[2]

@@ -21,6 +21,7 @@ from onnx import NodeProto
 
 from deployconv.graph.constants import Constant
 from deployconv.graph.evaluate import run_reference
+from deployconv.graph.not_evaluated import NotEvaluated
 from deployconv.graph.quantization import GRIDS, along, dequantize, quantize
 from deployconv.graph.scope import Scope
 from deployconv.graph.tensors import dtype_name
@@ -93,7 +94,7 @@ def _moved(
     name = moves[-1].outputs[0].name
     try:
         (places,) = run_reference(protos, scope.opset, feeds, [name])
-    except Exception:  # what the reference evaluator cannot run is no constant
+    except NotEvaluated:
         return Reason("runtime-weight", "its weight is computed while the model runs")
     scale, zero_point, axis = found.scale, found.zero_point, found.axis
     if scale.ndim:
@@ -130,9 +131,9 @@ def _axis_of(indices: Array) -> tuple[int, Array] | None:
 
 
 def _proto(node: gs.Node, scope: Scope) -> NodeProto:
-    home = next(around for around in scope.ancestors() if around.holds(node))
-    proto: NodeProto = home.proto.node[home.index(node)]
-    return proto
+    home = scope.home_of(node)
+    assert home is not None
+    return home.proto_of(node)
 
 
 def _dequantized(tensor: gs.Tensor, scope: Scope, view: View) -> Dequantized | Reason | None:
@@ -253,4 +254,4 @@ def _producer(tensor: gs.Tensor, scope: Scope, *ops: str) -> gs.Node | None:
     node = tensor.inputs[0] if tensor.inputs else None
     if node is None or not is_standard(node, *ops):
         return None
-    return node if any(place.holds(node) for place in scope.ancestors()) else None
+    return None if scope.home_of(node) is None else node

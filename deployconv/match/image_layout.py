@@ -26,7 +26,7 @@ _RANKS = range(3, 6)
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """A layout, with the image ``[N, C, ..]`` that a tensor holds in it.
+    """How a tensor holds an image, and the shape ``[N, C, ..]`` of that image.
 
     Attributes:
         name: which layout.

@@ -1,4 +1,4 @@
-"""Find Resize and Upsample that interpolate, and read how.
+"""Find Resize and Upsample that interpolate, and read how they, and nearest ones, resample.
 
 Each axis that changes is resampled by a matrix of its own (`resampling`), so any axes will do:
 those of an image in channels-first or in channels-last order. A Resize of a region
@@ -7,9 +7,9 @@ those of an image in channels-first or in channels-last order. A Resize of a reg
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from deployconv.graph.tensors import dtype_name
 from deployconv.match.attributes import Geometry, has_references, is_standard
 from deployconv.match.recogniser import Recogniser, Site, SkippedSite
 from deployconv.match.resample_site import ResampledAxis, ResampleSite
-from deployconv.resampling import Coordinates, Interpolation, resampling_matrix
+from deployconv.resampling import Coordinates, Interpolation, NearestMode, resampling_matrix
 from deployconv.results import Pattern, Reason
 
 if TYPE_CHECKING:
@@ -44,7 +44,28 @@ def interpolates(node: gs.Node) -> bool:
 def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
     if not interpolates(node):
         return None
-    known: dict[str, Any] = {"id": name, "pattern": _PATTERN, "scope": scope, "nodes": (node,)}
+    kept = Reason(
+        "interpolating-resize",
+        f"it is {node.attrs['mode']}: --resample writes it as products with matrices",
+    )
+    return read_resize(node, scope, view, id=name, pattern=_PATTERN, unless_faster=kept)
+
+
+def read_resize(
+    node: gs.Node, scope: Scope, view: View, **names: Any
+) -> ResampleSite | SkippedSite | None:
+    """Read which axes a Resize or Upsample changes, and how.
+
+    Args:
+        node: the Resize or Upsample, of any mode.
+        scope: the graph that it is in.
+        view: the model.
+        names: ``id``, ``pattern`` and ``unless_faster`` of the site.
+
+    Returns:
+        The site; one with a reason if it cannot be rewritten, None if it changes nothing.
+    """
+    known: dict[str, Any] = {**names, "scope": scope, "nodes": (node,)}
     x, y = node.inputs[0], node.outputs[0]
     found = _axes(node, scope, view)
     if isinstance(found, Reason):
@@ -54,7 +75,7 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
     axes, shape, scaled = found
     if not axes:
         return None  # it changes no size
-    reason = _obstacle(node, scope, view)
+    reason = _obstacle(node, scope, view) or _mixed(node, axes)
     if reason is not None:
         return SkippedSite(**known, reason=reason, dtype=dtype_name(x.dtype))
     factors, how = tuple(axis.scale for axis in axes), _interpolation(node, scope, len(shape), axes)
@@ -65,10 +86,6 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
         output=y.name,
         axes=(*axes, *_blurred(shape, axes, how)),
         how=how,
-        unless_faster=Reason(
-            "interpolating-resize",
-            f"it is {node.attrs['mode']}: --resample writes it as products with matrices",
-        ),
         by_sizes=not scaled,
         shape=shape,
         dtype=dtype_name(x.dtype) or "",
@@ -99,32 +116,62 @@ def _obstacle(node: gs.Node, scope: Scope, view: View) -> Reason | None:
     return None
 
 
+def _mixed(node: gs.Node, axes: Sequence[ResampledAxis]) -> Reason | None:
+    """Why a nearest Resize of opset 10 has no rounding that holds for all of its axes."""
+    if not _is_old(node) or interpolates(node) or len({axis.scale > 1 for axis in axes}) == 1:
+        return None
+    return Reason("unsupported-rounding", "it rounds up along one axis and down along another")
+
+
 def _interpolation(
     node: gs.Node, scope: Scope, rank: int, axes: Sequence[ResampledAxis]
 ) -> Interpolation:
     attributes: Mapping[str, Any] = node.attrs
-    cubic = attributes["mode"] == "cubic"
+    cubic, nearest = attributes.get("mode") == "cubic", not interpolates(node)
     coefficient = float(attributes.get("cubic_coeff_a", _KEYS))
     if cubic and not isfinite(coefficient):
         raise ModelError(
             f"{scope.label(node)}: its cubic_coeff_a is {coefficient:g}: export the model with a"
             " number"
         )
-    # Before opset 11 there was one mode, and no attribute for it.
-    old = "coordinate_transformation_mode" not in attributes and "cubic_coeff_a" not in attributes
-    modern = node.op == "Resize" and not (old and len(node.inputs) == _OLD_INPUTS)
-    antialias = bool(attributes.get("antialias", 0))
+    antialias = not nearest and bool(attributes.get("antialias", 0))
     second = rank == _IMAGE_RANK and 1 in {axis.position for axis in axes}
     return Interpolation(
-        mode="cubic" if cubic else "linear",
-        coordinates=attributes.get(
-            "coordinate_transformation_mode", "half_pixel" if modern else "asymmetric"
-        ),
+        mode="cubic" if cubic else "nearest" if nearest else "linear",
+        coordinates=coordinates_of(node),
+        nearest_mode=nearest_mode_of(node, shrinks=all(axis.scale <= 1 for axis in axes)),
         cubic_coeff_a=coefficient if cubic else _KEYS,  # a linear one does not read it
-        exclude_outside=bool(attributes.get("exclude_outside", 0)),
+        exclude_outside=not nearest and bool(attributes.get("exclude_outside", 0)),
         antialias=antialias,
         channels_last=cubic and second and not antialias,
     )
+
+
+def coordinates_of(node: gs.Node) -> Coordinates:
+    """The coordinate_transformation_mode of a Resize or Upsample."""
+    default = "asymmetric" if _is_old(node) else "half_pixel"
+    return cast("Coordinates", node.attrs.get("coordinate_transformation_mode", default))
+
+
+def nearest_of(nodes: Iterable[gs.Node]) -> gs.Node | None:
+    """The first nearest Resize or Upsample among some nodes."""
+    resizes = (one for one in nodes if is_standard(one, "Resize", "Upsample"))
+    return next((one for one in resizes if not interpolates(one) and not has_references(one)), None)
+
+
+def nearest_mode_of(node: gs.Node, shrinks: bool = False) -> NearestMode:
+    """The nearest_mode of a Resize or Upsample, as onnxruntime takes it before opset 11."""
+    old = "ceil" if shrinks else "floor"
+    default = old if _is_old(node) else "round_prefer_floor"
+    return cast("NearestMode", node.attrs.get("nearest_mode", default))
+
+
+def _is_old(node: gs.Node) -> bool:
+    """Whether it is of an opset before 11, which had one mode and no attributes for it."""
+    if node.op != "Resize":
+        return True
+    stated = {"coordinate_transformation_mode", "cubic_coeff_a", "nearest_mode"} & set(node.attrs)
+    return len(node.inputs) == _OLD_INPUTS and not stated
 
 
 def _blurred(
@@ -134,7 +181,7 @@ def _blurred(
 
     onnxruntime runs its cubic kernel along both of the last axes, see `Interpolation.weight`.
     """
-    if how.mode == "linear" or how.filters:
+    if how.mode != "cubic" or how.filters:
         return
     changed = {axis.position for axis in axes}
     for position in {len(shape) - 2, len(shape) - 1} - changed:
@@ -197,6 +244,9 @@ def _axes(
                 return Reason("dynamic-sizes", "the factor of a dynamic size depends on the size")
             if ratio != 1:
                 found.append(ResampledAxis(axis, None, None, ratio))
+        elif given and int(np.float32(inputs) * np.float32(scale)) != outputs:
+            text = f"runtimes differ in how they round {inputs} times {scale:g}"
+            return Reason("unsupported-rounding", text)
         elif (inputs, scale) != (outputs, 1):
             found.append(ResampledAxis(axis, inputs, outputs, scale))
     return tuple(found), shape, bool(scales)

@@ -1,23 +1,29 @@
-"""Find a nearest Resize or Upsample that stays as it is, as no Conv can take its place.
+"""Find a nearest Resize or Upsample by itself, of which no Conv can take the place.
 
-One that is part of a layer is a site of `upsampled_conv` or `concatenated`; that site takes the
-place of the one that is found here.
+It stays as it is, unless a target refuses or misreads it: then it is written as any other Resize
+(`resampling`). One that is part of a layer is a site of `upsampled_conv` or `concatenated`; that
+site takes the place of the one that is found here.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_graphsurgeon as gs
 
+from deployconv.errors import ModelError
 from deployconv.graph.scope import Scope
 from deployconv.graph.tensors import dtype_name
 from deployconv.graph.view import View
 from deployconv.match.attributes import is_standard
 from deployconv.match.index_map import UNEVEN, is_even
-from deployconv.match.interpolating_resize import interpolates
+from deployconv.match.interpolating_resize import interpolates, read_resize
 from deployconv.match.movement_search import movements
 from deployconv.match.recogniser import Recogniser, Site, SkippedSite
+from deployconv.match.resample_site import ResampleSite
 from deployconv.results import Reason
 
+_SHRINKS = Reason("no-conv", "it makes the image smaller, so no Conv can take its place")
 _ANY_CHANNELS = 3
 """A number of channels to try a layer on that does the same to every channel."""
 _RANKS = frozenset(["Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
@@ -27,24 +33,43 @@ _MOST_BEFORE_CONV = 16
 
 
 def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | None:
-    """The Resize or Upsample ``node`` by itself with the reason why it stays.
+    """The Resize or Upsample ``node`` by itself, with the reason why it stays unless it is needed.
 
-    None for any other node, and for one that enlarges nothing. If it is part of a layer that ends
+    None for any other node, and for one that changes nothing. If it is part of a layer that ends
     in a Conv, the site of that layer takes its place (`find_sites`).
     """
     if not is_standard(node, "Resize", "Upsample") or interpolates(node):
         return None
     factors = _factors(node, scope, view)
-    if factors is not None and all(factor <= 1 for factor in factors):
+    grows = factors is None or any(factor > 1 for factor in factors)
+    kept = _why_it_stays(node, factors, scope, view) if grows else _SHRINKS
+    found = _read(node, scope, view, name, kept)
+    if isinstance(found, ResampleSite) and found.enlarges == grows:
+        return found
+    if isinstance(found, SkippedSite):
+        other = found.reason.code == "interpolating-resize"
+        return replace(found, reason=kept if other else found.reason, enlarges=grows)
+    if not grows:
         return None
     return SkippedSite(
         id=name,
         pattern="nearest_resize",
         scope=scope,
         nodes=(node,),
-        reason=_why_it_stays(node, factors, scope, view),
+        reason=kept,
         dtype=dtype_name(node.inputs[0].dtype),
     )
+
+
+def _read(
+    node: gs.Node, scope: Scope, view: View, name: str, kept: Reason
+) -> ResampleSite | SkippedSite | None:
+    """How it resamples; None if it changes nothing, or is given sizes that no image has."""
+    names = {"id": name, "pattern": "nearest_resize", "unless_faster": kept}
+    try:
+        return read_resize(node, scope, view, **names)
+    except ModelError:
+        return None
 
 
 RECOGNISERS = (Recogniser("nearest_resize", _recognise),)

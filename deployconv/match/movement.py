@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import NodeProto
 
+from deployconv.errors import ModelError
 from deployconv.graph.evaluate import evaluate, prepared
 from deployconv.graph.nearest import LARGEST
+from deployconv.graph.not_evaluated import NotEvaluated
 from deployconv.graph.scope import Scope
 from deployconv.graph.shapes import Instance
 from deployconv.graph.view import View
@@ -62,6 +64,14 @@ _BASE = {"float16": 1000, "bfloat16": 200, "int8": 100, "uint8": 200}
 """How many integers each element type holds exactly; the other types hold a million and more."""
 _SHIFT = 1 << 22
 """Added to the elements, to tell them from those that are set, if these are not zero."""
+
+
+class Runnable(NamedTuple):
+    """Nodes that the evaluator can run: ``constants`` are what they read besides their source."""
+
+    nodes: list[NodeProto]
+    constants: dict[str, Array]
+    target: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,12 +131,12 @@ class Movement:
         return runs
 
     def until(self, segment: Segment) -> Movement:
-        """The part before ``segment``, one of its own."""
+        """The part of this movement before one of its segments."""
         before = self.segments[: self.segments.index(segment)]
         return Movement(self.view, self.scope, self.source, segment.source, before)
 
     def counting(self, segments: Sequence[Segment]) -> Movement | None:
-        """The movement with these segments as data movement; None if they cannot be that."""
+        """The movement with ``segments`` seen as data movement; None if they cannot be that."""
         if any(node.op not in MOVES for segment in segments for node in segment.nodes):
             return None
         counted = (
@@ -194,49 +204,52 @@ class Movement:
         Returns:
             None if the nodes do more than move elements, or if they cannot be run.
         """
-        shape = instance[self.source.name]
-        count, base = prod(shape), _BASE.get(dtype, 1 << 20)
-        if count > LARGEST or self._has_large(instance):
+        if prod(instance[self.source.name]) > LARGEST or self._has_large(instance):
             return None
-        kind = np.dtype(dtype)
-        signs = [1] if kind.kind == "u" else [-1, 1]
+        try:
+            return self._traced(instance, np.dtype(dtype), zero)
+        except (NotEvaluated, ModelError):  # what cannot be run or read is not known to be one
+            return None
+
+    def _traced(self, instance: Instance, dtype: np.dtype[Any], zero: float) -> Array | None:
+        """`index_map`, found by the numbers of the elements; may raise NotEvaluated."""
+        shape = instance[self.source.name]
+        count, base = prod(shape), _BASE.get(dtype.name, 1 << 20)
         shift = _SHIFT if zero else 0
+        nodes, feeds, target = self._moving(instance, np.zeros(shape, dtype))
+        run = prepared(nodes, self.scope.opset, [*feeds, self.source.name], [target])
 
         def moved(values: Array) -> Array:
-            fed = {**feeds, self.source.name: (values + shift).reshape(shape).astype(kind)}
+            fed = {**feeds, self.source.name: (values + shift).reshape(shape).astype(dtype)}
             (result,) = run(fed)
             result = result.astype(np.float64)
             return np.where(result == zero, 0, result - shift) if shift else result
 
-        try:
-            nodes, feeds, target = self._moving(instance, np.zeros(shape, kind))
-            run = prepared(nodes, self.scope.opset, [*feeds, self.source.name], [target])
-            # Element numbers in digits from 1, as 0 is what the movement itself sets.
-            sources, power = np.zeros((), np.int64), 1
-            while power == 1 or power < count:
-                digits = moved(np.arange(count) // power % base + 1)
-                if digits.size > LARGEST or (digits % 1).any():
-                    return None
-                sources = sources + (digits.astype(np.int64) - 1) * power
-                filled = digits != 0
-                power *= base
-            sources = np.where(filled, sources, ZERO)
-            if sources.max(initial=ZERO) >= count or sources.min(initial=0) < ZERO:
+        # Element numbers in digits from 1, as 0 is what the movement itself sets.
+        sources, power = np.zeros((), np.int64), 1
+        while power == 1 or power < count:
+            digits = moved(np.arange(count) // power % base + 1)
+            if digits.size > LARGEST or (digits % 1).any():
                 return None
-            # Nodes that compute rather than move may give these numbers by chance, but not other
-            # numbers as well. Between zeros no small number is lost by rounding.
-            rng = np.random.default_rng(0)
-            other = rng.integers(1, base, count) * rng.choice(signs, count)
-            for values in (other, other * rng.integers(0, 2, count)):
-                if not np.array_equal(moved(values), np.where(filled, values[sources], 0)):
-                    return None
-            return sources
-        except Exception:  # what the evaluator cannot run is not known to be a movement
+            sources = sources + (digits.astype(np.int64) - 1) * power
+            filled = digits != 0
+            power *= base
+        sources = np.where(filled, sources, ZERO)
+        if sources.max(initial=ZERO) >= count or sources.min(initial=0) < ZERO:
             return None
+        if count == 0 and sources.size:
+            return None
+        # Nodes that compute rather than move may give these numbers by chance, but not other
+        # numbers as well. Between zeros no small number is lost by rounding.
+        rng = np.random.default_rng(0)
+        signs = [1] if dtype.kind == "u" else [-1, 1]
+        other = rng.integers(1, base, count) * rng.choice(signs, count)
+        for values in (other, other * rng.integers(0, 2, count)):
+            if not np.array_equal(moved(values), np.where(filled, values[sources], 0)):
+                return None
+        return sources
 
-    def _moving(
-        self, instance: Instance, source: Array
-    ) -> tuple[list[NodeProto], dict[str, Array], str]:
+    def _moving(self, instance: Instance, source: Array) -> Runnable:
         """As `runnable`, but only the nodes that the data passes, and more constants.
 
         What the other nodes compute depends on shapes alone: here it is computed once, from a
@@ -250,7 +263,7 @@ class Movement:
             fed = {**feeds, self.source.name: source}
             values = evaluate(nodes, self.scope.opset, fed, computed)
             feeds = {**feeds, **dict(zip(computed, values, strict=True))}
-        return moving, feeds, target
+        return Runnable(moving, feeds, target)
 
     def _has_large(self, instance: Instance) -> bool:
         """Whether a tensor on the way is too large to compute, as in malformed models."""
@@ -258,9 +271,7 @@ class Movement:
         shapes = (instance.get(out.name, ()) for node in nodes for out in node.outputs)
         return any(prod(shape) > LARGEST for shape in shapes)
 
-    def runnable(
-        self, instance: Instance, pointwise: bool = False
-    ) -> tuple[list[NodeProto], dict[str, Array], str]:
+    def runnable(self, instance: Instance, pointwise: bool = False) -> Runnable:
         """The NodeProtos from source to target, their constants, and the name of their result.
 
         Without ``pointwise`` such segments are left out. If the movement ends in one, the result
@@ -299,11 +310,10 @@ class Movement:
         ordered = sorted(needed.values(), key=self.scope.index)
         protos = []
         for node in ordered:
-            proto = NodeProto()
-            proto.CopyFrom(self.scope.proto.node[self.scope.index(node)])
+            proto = self.scope.copy_of(node)
             proto.input[:] = [resolved(name) for name in proto.input]
             protos.append(proto)
-        return protos, feeds, resolved(self.target.name)
+        return Runnable(protos, feeds, resolved(self.target.name))
 
     def overridable(self) -> bool:
         """Whether a caller may override a constant that decides the movement."""

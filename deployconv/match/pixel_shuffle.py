@@ -208,7 +208,7 @@ def _layer(
         bias=parameters.bias,
         batch=batch_size(x),
         sizes=spatial_sizes(x, conv.rank),
-        original=lambda: Original((scope.proto.node[scope.index(node)],), {}),
+        original=lambda: Original((scope.proto_of(node),), {}),
     )
 
 
@@ -228,7 +228,7 @@ def _original(movement: Movement, conv: gs.Node | None = None) -> Original:
     assert original is not None
     if conv is None:
         return original
-    first = movement.scope.proto.node[movement.scope.index(conv)]
+    first = movement.scope.proto_of(conv)
     return replace(original, nodes=(first, *original.nodes))
 
 
@@ -239,7 +239,7 @@ def _nodes_for(movement: Movement, x: gs.Tensor) -> Original | None:
     """
     scope = movement.scope
     if not movement.nodes:
-        return Original((scope.proto.node[scope.index(movement.target.inputs[0])],), {})
+        return Original((scope.proto_of(movement.target.inputs[0]),), {})
     for instance in movement.view.instances(scope, movement.source, x, *movement.outside()):
         nodes, constants, _ = movement.runnable(instance)
         batch, depth, *sizes = instance[x.name]

@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from deployconv.graph.evaluate import evaluate
+from deployconv.graph.not_evaluated import NotEvaluated
 from deployconv.graph.symbolic.layers import UNARY
 from deployconv.graph.tensors import dtype_name
 
@@ -131,10 +132,10 @@ def keeps_zero(
                 floats += [constant.dtype] * (constant.dtype.kind in "fV")
     dtype = dtype_name(source.dtype) or np.dtype(floats[0] if floats else np.float32).name
     feeds[source.name] = np.zeros((1, channels) + (1,) * (rank - 2), np.dtype(dtype))
-    protos = [scope.proto.node[scope.index(node)] for node in nodes]
+    protos = [scope.proto_of(node) for node in nodes]
     try:
         (result,) = evaluate(protos, scope.opset, feeds, [target.name])
-    except Exception:  # what cannot be run is not known to keep zeros
+    except NotEvaluated:
         return False
     return not np.asarray(result, np.float64).any()
 

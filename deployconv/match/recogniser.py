@@ -2,8 +2,8 @@
 
 A site is a layer that was found in a model. There are five types. An `UpsampleSite` has axes and
 weights from which a rewrite is made. A `ConcatSite` is a Conv that reads several images, of which
-some are upsampled. A `ShuffleSite` is a pixel shuffle. A `ResampleSite` is a Resize that
-interpolates. A `SkippedSite` has a reason why it cannot be rewritten. What all of them have is in
+some are upsampled. A `ShuffleSite` is a pixel shuffle. A `ResampleSite` is a Resize by
+itself. A `SkippedSite` has a reason why it cannot be rewritten. What all of them have is in
 `BaseSite`, besides ``geometry``, ``dtype`` and ``operators``.
 """
 
@@ -30,9 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SkippedSite(BaseSite):
-    """A node that looks like an upsampling layer and cannot be rewritten exactly."""
+    """A node that looks like an upsampling layer and cannot be rewritten exactly.
+
+    ``enlarges`` is False for a Resize that shrinks, see `ResampleSite.enlarges`.
+    """
 
     reason: Reason = field()
+    enlarges: bool = True
     geometry: Geometry | None = None
     dtype: str | None = None
 

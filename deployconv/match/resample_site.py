@@ -1,4 +1,4 @@
-"""An interpolating Resize that was found in a model, and the axes that it changes."""
+"""A Resize that was found in a model by itself, and the axes that it changes."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class ResampledAxis:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ResampleSite(BaseSite):
-    """A Resize that interpolates.
+    """A Resize that interpolates, or a nearest one that is no part of a larger layer.
 
     Attributes:
         source: name of the tensor that is resampled.
         output: name of the result.
         axes: the axes that change: those whose size changes, then those that are blurred only.
-        how: the interpolation.
+        how: how it makes a pixel of those around it.
         by_sizes: True if the node is given sizes, False if it is given scales.
         shape: of ``source``; None for each size that does not follow from the model.
         dtype: element type of ``source``.
@@ -81,6 +81,11 @@ class ResampleSite(BaseSite):
     def enlarges(self) -> bool:
         """Whether an axis becomes longer."""
         return any(axis.grows for axis in self.axes)
+
+    @property
+    def is_nearest(self) -> bool:
+        """Whether it copies pixels: then only a target asks for its rewrite, no policy does."""
+        return self.how.mode == "nearest"
 
     @property
     def operators(self) -> Operators:

@@ -47,8 +47,8 @@ class FoundShuffle:
         return self.target != "first"
 
     @property
-    def same(self) -> tuple[object, ...]:
-        """What must not depend on the sizes."""
+    def invariant(self) -> tuple[object, ...]:
+        """What has to be the same at all sizes."""
         return self.stride, self.order, self.source, self.target, self.channels
 
 
@@ -62,7 +62,7 @@ def shuffle_of(movement: Movement) -> FoundShuffle | None:
         return None
     for instance in instances:
         found = _fitting(movement, instance, dtype)
-        if found is None or (agreed is not None and agreed.same != found.same):
+        if found is None or (agreed is not None and agreed.invariant != found.invariant):
             return None
         agreed = found
     if agreed is None or agreed.kept or not movement.dynamic:
@@ -78,7 +78,7 @@ def shuffle_of(movement: Movement) -> FoundShuffle | None:
             return False
         if agreed.channels is not None:
             return agreed.channels == tuple(channels.tolist())
-        return _order_of(channels, prod(stride)) == order
+        return order_of(channels, prod(stride)) == order
 
     return agreed if holds_at_all_sizes(movement, dtype, is_same) else None
 
@@ -98,7 +98,7 @@ def _fitting(movement: Movement, instance: Instance, dtype: str) -> FoundShuffle
     for source, target, stride in pairs or _pairs(shape, sources.shape, sorted(grids)):
         channels = fit_channels(between(sources, source, target), source.image, stride)
         if channels is not None:
-            order = _order_of(channels, prod(stride))
+            order = order_of(channels, prod(stride))
             other = tuple(channels.tolist()) if order is None else None
             return FoundShuffle(movement, stride, order or "CRD", source.name, target.name, other)
     return None
@@ -130,22 +130,8 @@ def _stride(before: Sequence[int], after: Sequence[int]) -> tuple[int, ...] | No
     return stride if prod(stride) > 1 and before[1] == after[1] * prod(stride) else None
 
 
-def fit_order(
-    sources: Array, input_shape: Sequence[int], stride: Sequence[int]
-) -> ChannelOrder | None:
-    """The channel order for which ``sources`` is a pixel shuffle; None if it is none.
-
-    Args:
-        sources: ``[N, C, s_1*i_1 ..]``, flat input index of each output element.
-        input_shape: ``[N, C * s_1 * .. * s_n, i_1 .. i_n]``.
-        stride: ``s_1 .. s_n``.
-    """
-    channels = fit_channels(sources, input_shape, stride)
-    return None if channels is None else _order_of(channels, prod(stride))
-
-
-def _order_of(channels: Array, phases: int) -> ChannelOrder | None:
-    """The order of ``channels``, as `fit_channels` gives them; None for another one."""
+def order_of(channels: Array, phases: int) -> ChannelOrder | None:
+    """The channel order of ``channels``, as `fit_channels` gives them; None for another one."""
     numbers = np.arange(channels.size)
     if np.array_equal(channels, numbers):
         return "CRD"
@@ -155,7 +141,13 @@ def _order_of(channels: Array, phases: int) -> ChannelOrder | None:
 def fit_channels(sources: Array, input_shape: Sequence[int], stride: Sequence[int]) -> Array | None:
     """The input channel of phase ``q`` of channel ``c``, ``[C * P]`` with the phase fastest.
 
-    None if ``sources``, as in `fit_order`, does not move channels into space.
+    Args:
+        sources: ``[N, C, s_1*i_1 ..]``, flat input index of each output element.
+        input_shape: ``[N, C * s_1 * .. * s_n, i_1 .. i_n]``.
+        stride: ``s_1 .. s_n``.
+
+    Returns:
+        None if ``sources`` does not move channels into space.
     """
     batch, depth, *sizes = input_shape
     rank, area = len(stride), prod(sizes)

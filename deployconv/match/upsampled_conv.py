@@ -26,7 +26,6 @@ from itertools import islice
 from typing import TypeGuard
 
 import onnx_graphsurgeon as gs
-from onnx import NodeProto
 
 from deployconv.graph.constants import Constant
 from deployconv.graph.scope import Scope
@@ -99,16 +98,7 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patt
 
     dtype = dtype_name(x.dtype)
     skip = partial(SkippedSite, id=name, pattern=pattern, scope=scope, nodes=nodes, dtype=dtype)
-    if node.op in _INTEGER_CONVS:
-        text = f"it ends in a {node.op}; quantize the model in the Q/DQ format instead"
-        return skip(reason=Reason("quantized-operator", text))
-    if baked is not None:
-        text = "its shapes are those of one image, while the sizes of its input are dynamic"
-        return skip(reason=Reason("baked-sizes", text))
-    if _is_fused(node):
-        text = "it ends in a FusedConv of onnxruntime; rewrite the model before it is optimised"
-        return skip(reason=Reason("fused-operator", text))
-    weight = find_weight(node, scope, view)
+    weight = _why_no_conv(node, baked is not None) or find_weight(node, scope, view)
     if isinstance(weight, Reason):
         return skip(reason=weight)
     reader = AttributeReader(node, name)
@@ -147,6 +137,23 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str, pattern: Patt
         repeats=found.only_repeats and set(conv.kernel) == {1} and not any(conv.pads),
         unless_faster=_PADDED if any(axis.edge for axis in found.maps) else None,
     )
+
+
+def _why_no_conv(node: gs.Node, baked: bool) -> Reason | None:
+    """Why the convolution ``node`` is refused whatever its weight; None if it is a plain Conv.
+
+    ``baked`` tells that sizes of one image are constants in the nodes before it.
+    """
+    if node.op in _INTEGER_CONVS:
+        text = f"it ends in a {node.op}; quantize the model in the Q/DQ format instead"
+        return Reason("quantized-operator", text)
+    if baked:
+        text = "its shapes are those of one image, while the sizes of its input are dynamic"
+        return Reason("baked-sizes", text)
+    if _is_fused(node):
+        text = "it ends in a FusedConv of onnxruntime; rewrite the model before it is optimised"
+        return Reason("fused-operator", text)
+    return None
 
 
 RECOGNISERS = (
@@ -308,8 +315,7 @@ def _original(found: Upsampling, conv: gs.Node, channels: int, rank: int) -> Ori
     movement = found.movement
     instance = movement.instances(channels, rank, found.axes)[0]
     nodes, constants, target = movement.runnable(instance, pointwise=True)
-    last = NodeProto()
-    last.CopyFrom(movement.scope.proto.node[movement.scope.index(conv)])
+    last = movement.scope.copy_of(conv)
     last.input[0] = target
     nodes.append(last)
     batch, depth, *sizes = found.axes.of_tensor(instance[movement.source.name])

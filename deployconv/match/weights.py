@@ -134,18 +134,9 @@ def find_parameters(
 
     With ``any_scales`` the weight may have scales that no new Conv can have.
     """
-    bias, given = None, bias_of(node)
-    if given is not None:
-        bias = view.constants.of(given, scope)
-        if bias is None:
-            made = dequantized(given, scope, view)
-            if isinstance(made, Reason) and made.code != "runtime-weight":
-                return made
-            if made is None and view.constants.follows_argument(given, scope):
-                return Reason("function-argument", _DIFFERS.format("bias"))
-            if not isinstance(made, Dequantized):
-                return Reason("runtime-bias", "its bias is computed while the model runs")
-            bias = made
+    bias = _find_bias(node, scope, view)
+    if isinstance(bias, Reason):
+        return bias
     if weight.dtype.name not in _DTYPES:
         return Reason("unsupported-dtype", f"its weight is {weight.dtype.name}")
     rank = len(weight.shape) - 2
@@ -170,6 +161,22 @@ def find_parameters(
     return Parameters(held, None if bias is None else Parameter.of(bias))
 
 
+def _find_bias(node: gs.Node, scope: Scope, view: View) -> Constant | Reason | None:
+    """The bias of ``node``, or the reason why it cannot be used; None if it has none."""
+    given = bias_of(node)
+    if given is None:
+        return None
+    constant = view.constants.of(given, scope)
+    if constant is not None:
+        return constant
+    made = dequantized(given, scope, view)
+    if isinstance(made, Dequantized) or (made is not None and made.code != "runtime-weight"):
+        return made
+    if made is None and view.constants.follows_argument(given, scope):
+        return Reason("function-argument", _DIFFERS.format("bias"))
+    return Reason("runtime-bias", "its bias is computed while the model runs")
+
+
 def _quantized_weight(
     found: Dequantized, transposed: bool, group: int, any_scales: bool
 ) -> Parameter | Reason:
@@ -183,24 +190,10 @@ def _quantized_weight(
             "quantized-weight", f"its weight or bias is quantized to {found.integers.dtype.name}"
         )
     shape = found.shape
-    # [C_in, C_out/group, ..] if transposed, else [C_out, C_in/group, ..].
-    c_out = shape[1] * group if transposed else shape[0]
-
-    def by_channel(values: Array) -> Array | None:
-        if values.ndim == 0:
-            return values
-        if found.axis == 0 and not transposed:
-            return values
-        if found.axis == 1 and transposed:
-            return np.tile(values, group)
-        if found.axis == 0 and transposed:
-            grouped = values.reshape(group, -1)
-            if (grouped == grouped[:, :1]).all():
-                return np.repeat(grouped[:, 0], c_out // group)
-        return values[0] if (values == values[0]).all() else None
-
-    scale = by_channel(found.scale)
-    zero_point = None if found.zero_point is None else by_channel(found.zero_point)
+    scale = _by_output(found.scale, found, transposed, group)
+    zero_point = (
+        None if found.zero_point is None else _by_output(found.zero_point, found, transposed, group)
+    )
     by_output = scale is not None and (found.zero_point is None or zero_point is not None)
     if not by_output and not any_scales:
         text = "its weight has a scale or zero point for each input channel"
@@ -220,6 +213,23 @@ def _quantized_weight(
         by_output,
     )
     return Parameter(found.name, shape, found.dtype, found.read, quantized)
+
+
+def _by_output(values: Array, found: Dequantized, transposed: bool, group: int) -> Array | None:
+    """``values``, scales or zero points of a weight, as one or as one per output channel.
+
+    The weight is ``[C_in, C_out/group, ..]`` if ``transposed``, else ``[C_out, C_in/group, ..]``.
+    None if output channels read input channels that differ in them.
+    """
+    if values.ndim == 0 or (found.axis == 0 and not transposed):
+        return values
+    if found.axis == 1 and transposed:
+        return np.tile(values, group)
+    if found.axis == 0 and transposed:
+        grouped = values.reshape(group, -1)
+        if (grouped == grouped[:, :1]).all():
+            return np.repeat(grouped[:, 0], found.shape[1])
+    return values[0] if (values == values[0]).all() else None
 
 
 def _quantized_bias(found: Dequantized) -> Parameter:

@@ -18,7 +18,7 @@ from deployconv.errors import CheckFailed
 from deployconv.graph.load import LoadedModel, load
 from deployconv.match import ResampleSite, Site, UpsampleSite
 from deployconv.options import FeedOptions, ShapeRanges
-from deployconv.proof.latency import imported_name
+from deployconv.proof.site_times import imported_name
 from deployconv.proof.toolchain_builds import build_with_toolchains
 from deployconv.results import (
     BuildReport,
@@ -213,8 +213,7 @@ def _resize_model(site: ResampleSite) -> ModelProto:
         known = axis if axis.inputs is not None else axis.at(shape[axis.position])
         _, target[axis.position] = known.sizes
         scales[axis.position] = axis.scale
-    node = NodeProto()
-    node.CopyFrom(site.scope.proto.node[site.scope.index(site.layer)])
+    node = site.scope.copy_of(site.layer)
     constants = resized_to(node, target if site.by_sizes else None, scales)
     kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(site.dtype))
     return _layer_model(site, [node], constants, kind, shape)

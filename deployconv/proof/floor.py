@@ -90,18 +90,39 @@ class ReferenceFloor:
             return None
 
 
-def compare_with_floor(
-    floor: ReferenceFloor,
-    candidate: ModelSource,
-    actual: Mapping[str, Array],
-    backend: Backend,
-    requantized: bool = False,
-) -> tuple[tuple[OutputParity, ...], list[str]]:
-    """The verdict on every output of a candidate, and notes on what had to be tolerated for it.
+@dataclass(frozen=True, eq=False)
+class CandidateRun:
+    """A run of a candidate on the inputs of the reference.
 
-    See `check_parity`; ``actual`` are the outputs of ``candidate``, which ``backend`` runs.
+    Attributes:
+        model: the candidate.
+        backend: what ran it.
+        outputs: what it computed.
+        requantized: whether it has other integer weights than the reference, as its user allowed.
     """
-    expected = floor.expected
+
+    model: ModelSource
+    backend: Backend
+    outputs: Mapping[str, Array]
+    requantized: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict on every output of a candidate, and what had to be tolerated for it."""
+
+    outputs: tuple[OutputParity, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every output is as exact as it has to be."""
+        return all(output.passed for output in self.outputs)
+
+
+def compare_with_floor(floor: ReferenceFloor, run: CandidateRun) -> Verdict:
+    """Compare the outputs of a candidate with those of the reference, see `check_parity`."""
+    expected, actual = floor.expected, run.outputs
     notes = []
     outputs = compare_outputs(expected, actual)
     failed = [output for output in outputs if not output.passed]
@@ -116,22 +137,22 @@ def compare_with_floor(
         notes.append(_noise_note(floor.noise))
         if steps:
             notes.append(_steps_note(steps))
-    if not requantized and any(not output.passed for output in outputs):
-        unrounded = _compare_without_rounding(floor, candidate, actual, backend)
+    if not run.requantized and any(not output.passed for output in outputs):
+        unrounded = _compare_without_rounding(floor, run)
         if unrounded is not None:
             notes.append(_unrounded_note(outputs))
             outputs = unrounded
-    if requantized and any(not output.passed for output in outputs):
+    if run.requantized and any(not output.passed for output in outputs):
         outputs = compare_outputs(expected, actual, steps=_requantized_steps(expected))
         notes.append(
             "weights were requantized, as the call allowed, so the models are not the same:"
             f" outputs may differ by {REQUANTIZED:.0%} of their magnitude"
         )
-    return outputs, notes
+    return Verdict(outputs, tuple(notes))
 
 
 def _compare_without_rounding(
-    floor: ReferenceFloor, candidate: ModelSource, actual: Mapping[str, Array], backend: Backend
+    floor: ReferenceFloor, run: CandidateRun
 ) -> tuple[OutputParity, ...] | None:
     """The verdict on both models with their activations not rounded; None unless all passes.
 
@@ -139,12 +160,12 @@ def _compare_without_rounding(
     not be larger than between the reference with and without the rounding.
     """
     smooth = floor.unrounded
-    other = None if smooth is None else floor.run_unrounded(candidate, backend)
+    other = None if smooth is None else floor.run_unrounded(run.model, run.backend)
     if smooth is None or other is None:
         return None
     outputs = compare_outputs(smooth, other)
     close = all(
-        _distance(array, actual.get(name)) <= _distance(array, smooth[name])
+        _distance(array, run.outputs.get(name)) <= _distance(array, smooth[name])
         for name, array in floor.expected.items()
     )
     return outputs if close and all(output.passed for output in outputs) else None

@@ -151,7 +151,11 @@ def _load(path: Path) -> dict[str, Array]:
             )
         with archive:
             return {name: np.asarray(archive[name]) for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise UsageError(
+            f"--inputs {path}: cannot be read ({error.strerror or error}): check the path"
+        ) from error
+    except (ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
         raise UsageError(
             f"--inputs {path}: cannot be read as an .npz of plain arrays "
             f"({' '.join(str(error).split())}): write it with np.savez"

@@ -1,20 +1,12 @@
-"""Time one model, or two in turns, and how much of the time each upsampling layer takes.
-
-A profile lists the layers of a GPU runtime with their times. The runtime fuses nodes into layers
-of its own and names the nodes of each; a layer belongs to the sites (upsampling layers) whose
-nodes are among them. In a rewritten model the names of the nodes that replace a site begin with
-the name of the site's last node.
-"""
+"""Time one model, or two in turns."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import isfinite
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,16 +15,14 @@ from deployconv.flags import Capability
 from deployconv.options import DEFAULT_BENCH_SECONDS, DEFAULT_RUNTIME, FeedOptions
 from deployconv.proof.inputs import common_inputs, make_feeds
 from deployconv.proof.memory import require_memory
-from deployconv.results import Latency, LayerTime, Profile, Quantiles, SiteTime
+from deployconv.proof.site_times import profiles_of
+from deployconv.results import Latency, Quantiles
 from deployconv.runtimes import get_backend, names_with
-from deployconv.runtimes.base import Feeds, GpuSession, ModelSource, Session
-from deployconv.runtimes.blocks import FEWEST_RATIOS, time_in_blocks
-from deployconv.runtimes.measure import busy_machine, describe_machine, time_interleaved
+from deployconv.runtimes.base import GpuSession, ModelSource
+from deployconv.runtimes.blocks import FEWEST_RATIOS, Blocks, time_in_blocks
+from deployconv.runtimes.machine import busy_machine, describe_machine
+from deployconv.runtimes.timing import time_interleaved
 
-if TYPE_CHECKING:
-    import onnx_graphsurgeon as gs
-
-PROFILED_RUNS = 20
 _SECONDS = 2.0
 """For the runs of two models, if that gives a narrow interval."""
 
@@ -97,8 +87,7 @@ def measure_latency(
     arrays = make_feeds(specs, feed).arrays
     require_memory(sources[0], arrays)
     if candidate is None:
-        (times,) = time_interleaved(sessions, arrays, runs)
-        compared = None
+        compared, times = None, time_interleaved(sessions, arrays, runs)
     else:
         on_gpu = any(isinstance(session, GpuSession) for session in sessions)
         compared = time_in_blocks(
@@ -111,25 +100,33 @@ def measure_latency(
             fewest=1 if strict else FEWEST_RATIOS,
             runs=runs,
         )
-        times = compared.of_model(0)
-    found = compared.interval(1) if compared else None
-    known = found is not None and isfinite(found.high)
-    return Latency(
+        times = [compared.of_model(0), compared.of_model(1)]
+    latency = Latency(
         backend=backend_name,
         provider=sessions[0].provider,
         threads=sessions[0].threads,
-        runs=len(times),
+        runs=len(times[0]),
         machine=describe_machine(),
         runtime=backend.runtime,
-        before_ms=_quantiles(times),
-        after_ms=_quantiles(compared.of_model(1)) if compared else None,
-        ratio=found.ratio if found else None,
+        before_ms=_quantiles(times[0]),
         cuda_graph=cuda_graph,
-        profiles=_profiles(sessions, sources, arrays) if profile else (),
-        low=found.low if found and known else None,
-        high=found.high if found and known else None,
+        profiles=profiles_of(sessions, sources, arrays) if profile else (),
         note=busy or busy_machine(),
-        times_ms=_rounded([times] if compared is None else map(compared.of_model, (0, 1))),
+        times_ms=_rounded(times),
+    )
+    return latency if compared is None else _with_ratio(latency, compared)
+
+
+def _with_ratio(latency: Latency, compared: Blocks) -> Latency:
+    """Add how the second model compares with the first."""
+    found = compared.interval(1)
+    known = isfinite(found.high)
+    return replace(
+        latency,
+        after_ms=_quantiles(compared.of_model(1)),
+        ratio=found.ratio,
+        low=found.low if known else None,
+        high=found.high if known else None,
     )
 
 
@@ -148,97 +145,5 @@ def _require(capability: Capability, option: str, backend_name: str) -> None:
         )
 
 
-def _profiles(
-    sessions: Sequence[Session], sources: Sequence[ModelSource], feeds: Feeds
-) -> tuple[Profile, ...]:
-    """One profile per session; in the second, nodes that replace a site count as that site."""
-    names = [SiteNames.of(source) for source in sources]
-    named = (names[0], *(one.with_ids_of(names[0]) for one in names[1:]))
-    return tuple(
-        take_profile(session, feeds, of)
-        for session, of in zip(sessions, named, strict=True)
-        if isinstance(session, GpuSession)
-    )
-
-
 def _quantiles(times: Sequence[float]) -> Quantiles:
     return Quantiles(median=float(np.median(times)), p95=float(np.percentile(times, 95)))
-
-
-@dataclass(frozen=True)
-class SiteNames:
-    """Which site each node of a model belongs to; nodes have the names that TensorRT gives them.
-
-    Attributes:
-        owners: name of a node -> id of its site.
-        nodes: names of all nodes of the model.
-        labels: name of a site's last node -> id of the site. The names of the nodes that replace
-            the site begin with that name.
-    """
-
-    owners: Mapping[str, str]
-    nodes: frozenset[str]
-    labels: Mapping[str, str]
-
-    @classmethod
-    def of(cls, source: ModelSource) -> SiteNames:
-        """Find the sites of a model. Raises ModelError if it cannot be read."""
-        import onnx
-
-        from deployconv.graph.load import load
-        from deployconv.graph.view import view
-        from deployconv.match import find_sites
-
-        loaded = load(source if isinstance(source, Path) else onnx.load_model_from_string(source))
-        seen = view(loaded)
-        owners: dict[str, str] = {}
-        labels: dict[str, str] = {}
-        for site in find_sites(seen):
-            owners |= {imported_name(node): site.id for node in site.nodes}
-            labels[site.scope.label(site.nodes[-1])] = site.id
-        nodes = (imported_name(node) for scope in seen.scopes for node in scope.nodes)
-        return cls(owners, frozenset(nodes), labels)
-
-    def with_ids_of(self, original: SiteNames) -> SiteNames:
-        """Give nodes that stayed, or that replace a site, the ids of the original's sites."""
-        owners = dict(self.owners)
-        for node in self.nodes - original.nodes:
-            # The longest, as the name of a site may begin with that of another.
-            heads = [label for label in original.labels if node.startswith(f"{label}/")]
-            if heads:
-                owners[node] = original.labels[max(heads, key=len)]
-        for node in self.nodes & original.nodes:
-            if node in original.owners:
-                owners[node] = original.owners[node]
-        return replace(self, owners=owners)
-
-
-def imported_name(node: gs.Node) -> str:
-    """The name that TensorRT's importer gives a node; in a subgraph its path is appended."""
-    return str(node.name) or f"node_of_{node.outputs[0].name if node.outputs else ''}"
-
-
-def take_profile(
-    session: GpuSession, feeds: Feeds, names: SiteNames, runs: int = PROFILED_RUNS
-) -> Profile:
-    """Run a model with the runtime's profiler; the times are grouped by site."""
-    return Profile(runs, group_by_site(session.profile(feeds, runs), names))
-
-
-def group_by_site(layers: Iterable[LayerTime], names: SiteNames) -> tuple[SiteTime, ...]:
-    """Group layers by the sites that they compute, in order of first layers; those of none last."""
-    groups: dict[tuple[str, ...], list[LayerTime]] = {}
-    for layer in layers:
-        known = tuple(node for node in layer.nodes if _bare(node) in names.nodes)
-        owners = (names.owners.get(_bare(node)) for node in known)
-        sites = tuple(dict.fromkeys(owner for owner in owners if owner is not None))
-        groups.setdefault(sites, []).append(replace(layer, nodes=known))
-    ordered = sorted(groups.items(), key=lambda group: not group[0])
-    return tuple(
-        SiteTime(sites, sum(layer.ms for layer in found), tuple(found)) for sites, found in ordered
-    )
-
-
-def _bare(node: str) -> str:
-    """The name of a node without the path of its subgraph."""
-    return node.split(" | ")[0]

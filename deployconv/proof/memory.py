@@ -5,7 +5,6 @@ A runtime that is asked for such a tensor may take all memory before it fails, o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from math import prod
 
@@ -15,6 +14,7 @@ from deployconv.errors import UsageError
 from deployconv.graph.shapes import Shapes
 from deployconv.graph.skeleton import skeleton
 from deployconv.runtimes.base import Array, ModelSource
+from deployconv.runtimes.machine import physical_memory
 from deployconv.runtimes.shapes import read_structure, shown
 
 _GIB = 1 << 30
@@ -39,11 +39,3 @@ def require_memory(source: ModelSource | ModelProto, arrays: Mapping[str, Array]
             f" or more, this machine has {available / _GIB:,.0f} GiB: it cannot be run here:"
             " give a smaller --shape, or --no-verify --no-bench"
         )
-
-
-def physical_memory() -> int | None:
-    """Bytes of memory of this machine; None where the system does not tell."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from onnx import ModelProto
 
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.graph.tensors import all_graphs, is_onnx
 from deployconv.options import Shapes
-from deployconv.results import OutputParity, SizeParity
+from deployconv.proof.floor import Verdict
+from deployconv.results import SizeParity
 from deployconv.runtimes.base import Array, Session, TensorSpec
 from deployconv.runtimes.shapes import is_batch
 
@@ -29,8 +31,8 @@ _MAY_ABORT = frozenset({"GRU", "LSTM", "RNN"})
 """Operators that end the whole process in some versions of onnxruntime if an axis is empty."""
 
 Arrays = Mapping[str, Array]
-Comparison = Callable[[Arrays, Arrays, Arrays], tuple[tuple[OutputParity, ...], Sequence[str]]]
-"""From inputs and the outputs of both models to the verdict on every output, and notes on it."""
+Comparison = Callable[[Arrays, Arrays, Arrays], Verdict]
+"""From inputs and the outputs of both models to the verdict on them."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,9 @@ def _checked(
             return SizeParity(shapes, "not-run", reason=f"neither model runs there: {error}")
         text = f"the candidate does not run where the reference does: {error}"
         return SizeParity(shapes, "failed", reason=text)
-    outputs, notes = compare(arrays, expected, actual)
-    passed = all(output.passed for output in outputs)
-    return SizeParity(shapes, "passed" if passed else "failed", outputs, "; ".join(notes) or None)
+    verdict = compare(arrays, expected, actual)
+    status: Literal["passed", "failed"] = "passed" if verdict.passed else "failed"
+    return SizeParity(shapes, status, verdict.outputs, "; ".join(verdict.notes) or None)
 
 
 def trials_after(

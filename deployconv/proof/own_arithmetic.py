@@ -8,42 +8,23 @@ of the rewrite.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.proof.compare import compare_outputs
-from deployconv.proof.floor import ReferenceFloor, compare_with_floor
-from deployconv.results import OutputParity
+from deployconv.proof.floor import CandidateRun, ReferenceFloor, Verdict, compare_with_floor
 from deployconv.runtimes import get_runtime
-from deployconv.runtimes.base import Array, Backend, ModelSource
+from deployconv.runtimes.base import Array, Backend
 
 _LESS_EXACT = {"float32": "float16"}
 """The type whose tolerance holds for an output that optimisations compute less exactly."""
 
 
-@dataclass(frozen=True)
-class OwnVerdict:
-    """The verdict on outputs whose differences the runtime's own arithmetic explains: all pass.
-
-    Attributes:
-        outputs: the verdicts.
-        notes: what explains the differences.
-    """
-
-    outputs: tuple[OutputParity, ...]
-    notes: tuple[str, ...]
-
-
 def explain_by_runtime(
-    floor: ReferenceFloor,
-    candidate: ModelSource,
-    actual: Mapping[str, Array],
-    backend: Backend,
-    requantized: bool = False,
-    of_rewrite: bool = False,
-) -> OwnVerdict | None:
+    floor: ReferenceFloor, run: CandidateRun, of_rewrite: bool = False
+) -> Verdict | None:
     """Explain outputs that differ from a reference that another runtime has computed.
 
     Two things are tried. Each is an explanation only if the candidate then agrees within the usual
@@ -51,74 +32,62 @@ def explain_by_runtime(
 
     1. If the runtime has optimisations that compute less exactly, the candidate is run without
        them. With them it still has to be within the tolerance of float16.
-    2. For a rewrite of the reference, ``backend`` runs the reference too, and the candidate is
+    2. For a rewrite of the reference, its runtime runs the reference too, and the candidate is
        compared with that.
 
     Args:
         floor: the reference, and its outputs in another runtime.
-        candidate: the model that ``backend`` runs.
-        actual: its outputs.
-        backend: the runtime in question.
-        requantized: as for `compare_with_floor`.
+        run: the candidate, and its outputs in the runtime in question.
         of_rewrite: whether the candidate is a rewrite of the reference, so that what the runtime
             computes wrong in both is no mistake of it.
 
     Returns:
-        None if neither explains the differences.
+        A verdict that passes; None if neither explains the differences.
     """
-    inexact = get_runtime(backend.name).optimises_inexactly
-    plain = _outputs(candidate, backend, floor, optimise=False) if inexact else actual
+    inexact = get_runtime(run.backend.name).optimises_inexactly
+    plain = _without_optimisations(run, floor) if inexact else run
     if plain is None:
         return None
-    if inexact and _agree(floor, candidate, plain, backend, requantized):
-        outputs = _compare_less_exactly(floor.expected, actual)
-        if all(output.passed for output in outputs):
-            return OwnVerdict(outputs, (_optimised_note(backend, plain, actual),))
-    own = _run_by(backend, floor, optimise=not inexact) if of_rewrite else None
-    if own is None or not _agree(own, candidate, plain, backend, requantized):
+    if inexact and compare_with_floor(floor, plain).passed:
+        verdict = _compare_less_exactly(floor.expected, run, plain)
+        if verdict.passed:
+            return verdict
+    own = _run_by(run.backend, floor, optimise=not inexact) if of_rewrite else None
+    if own is None or not compare_with_floor(own, plain).passed:
         return None
-    notes = [_misread_note(floor, own)]
     if inexact:
-        with_optimisations = _run_by(backend, floor, optimise=True)
-        if with_optimisations is None:
+        optimised = _run_by(run.backend, floor, optimise=True)
+        if optimised is None:
             return None
-        outputs = _compare_less_exactly(with_optimisations.expected, actual)
-        notes.append(_optimised_note(backend, plain, actual))
+        verdict = _compare_less_exactly(optimised.expected, run, plain)
     else:
-        outputs, reasons = compare_with_floor(own, candidate, actual, backend, requantized)
-        notes += reasons
-    passed = all(output.passed for output in outputs)
-    return OwnVerdict(outputs, tuple(notes)) if passed else None
-
-
-def _agree(
-    floor: ReferenceFloor,
-    candidate: ModelSource,
-    outputs: Mapping[str, Array],
-    backend: Backend,
-    requantized: bool,
-) -> bool:
-    found, _ = compare_with_floor(floor, candidate, outputs, backend, requantized)
-    return all(output.passed for output in found)
+        verdict = compare_with_floor(own, run)
+    notes = _misread_note(floor, own), *verdict.notes
+    return replace(verdict, notes=notes) if verdict.passed else None
 
 
 def _compare_less_exactly(
-    expected: Mapping[str, Array], actual: Mapping[str, Array]
-) -> tuple[OutputParity, ...]:
+    expected: Mapping[str, Array], run: CandidateRun, plain: CandidateRun
+) -> Verdict:
+    """Compare with the tolerance of float16; ``plain`` is the run without optimisations."""
     types = {
         name: _LESS_EXACT[array.dtype.name]
         for name, array in expected.items()
         if array.dtype.name in _LESS_EXACT
     }
-    return compare_outputs(expected, actual, types=types)
+    note = (
+        f"held against the tolerance of float16, as {run.backend.runtime} computes float32 faster"
+        " and less exactly; without that, within the usual tolerance"
+        f" ({_differences(plain.outputs, run.outputs)})"
+    )
+    return Verdict(compare_outputs(expected, run.outputs, types=types), (note,))
 
 
-def _outputs(
-    model: ModelSource, backend: Backend, floor: ReferenceFloor, optimise: bool
-) -> Mapping[str, Array] | None:
+def _without_optimisations(run: CandidateRun, floor: ReferenceFloor) -> CandidateRun | None:
+    """The same run, computed as exactly as the runtime can; None if it cannot."""
     try:
-        session = backend.prepare(model, threads=floor.threads, optimise=optimise)
-        return session.run(floor.arrays)
+        session = run.backend.prepare(run.model, threads=floor.threads, optimise=False)
+        return replace(run, outputs=session.run(floor.arrays))
     except (BackendUnavailable, ModelError, UsageError):
         return None
 
@@ -143,15 +112,6 @@ def _misread_note(floor: ReferenceFloor, own: ReferenceFloor) -> str:
     return (
         f"{own.backend.runtime} computes the original itself differently ({differences}): held"
         " against the original on it"
-    )
-
-
-def _optimised_note(
-    backend: Backend, plain: Mapping[str, Array], actual: Mapping[str, Array]
-) -> str:
-    return (
-        f"held against the tolerance of float16, as {backend.runtime} computes float32 faster and"
-        f" less exactly; without that, within the usual tolerance ({_differences(plain, actual)})"
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.options import DEFAULT_RUNTIME, FeedOptions, Shapes
-from deployconv.proof.floor import ReferenceFloor, compare_with_floor
+from deployconv.proof.floor import CandidateRun, ReferenceFloor, Verdict, compare_with_floor
 from deployconv.proof.inputs import PreparedFeeds, common_inputs, make_feeds, random_arrays
 from deployconv.proof.memory import require_memory
 from deployconv.proof.other_sizes import LONGEST_RUN, check_other_sizes, trials_after
@@ -82,103 +82,120 @@ def check_parity(
         BackendUnavailable: the backend is missing or cannot run the reference.
     """
     backend = get_backend(backend_name)
-    reference_backend = _reference_backend(backend)
-    differ = reference_backend is not backend
-    models = _prepare(reference_backend, reference, candidate, threads)
+    models = _prepare(backend, reference, candidate, threads)
     notes = list(models.notes)
-    if differ:
-        # In its own types, even if the reference had to become a float32 twin.
-        models = replace(models, candidate=candidate)
-        notes.insert(0, f"compared with {reference_backend.runtime} on the CPU")
     try:
         rewritten = backend.prepare(models.candidate, threads=threads)
     except (BackendUnavailable, ModelError) as error:
-        if differ:
-            _raise_if_neither_runs(backend, reference, error)
+        _raise_if_neither_runs(models, error)
         return _not_run(backend_name, [spec.name for spec in models.session.outputs], error, notes)
-
-    narrow = differ and bool(models.input_dtypes)
-    specs = models.session.inputs if narrow else common_inputs(models.session, rewritten)
+    specs = models.session.inputs if models.narrow else common_inputs(models.session, rewritten)
     feeds = _feeds(specs, models.input_dtypes, feed)
     if feeds.note is not None:
         notes.append(feeds.note)
-    require_memory(models.reference, feeds.arrays)
-    start = time.monotonic()
-    try:
-        expected = models.session.run(feeds.arrays)
-    except BackendUnavailable as error:
-        raise BackendUnavailable("; ".join((str(error), *notes))) from error
-    seconds = time.monotonic() - start
+    expected, seconds = _run_reference(models, feeds.arrays, notes)
     if seconds > LONGEST_RUN and feed.inputs is None:
         notes.append(_slow_note(feeds.arrays, seconds))
-    given = _narrowed(feeds.arrays, models.input_dtypes) if narrow else feeds.arrays
+    given = _narrowed(feeds.arrays, models.input_dtypes) if models.narrow else feeds.arrays
     try:
         actual = rewritten.run(given)
     except (BackendUnavailable, UsageError) as error:
-        if differ:
-            _raise_if_neither_runs(backend, reference, error, given)
+        _raise_if_neither_runs(models, error, given)
         return _not_run(backend_name, list(expected), error, notes)
-    if narrow:
+    if models.narrow:
         expected = _narrowed(expected, {name: array.dtype for name, array in actual.items()})
 
-    floor = ReferenceFloor(
-        models.reference, models.session, reference_backend, feeds.arrays, expected, threads
-    )
-    judge = partial(
-        _judge,
-        candidate=models.candidate,
-        backend=backend,
-        requantized=requantized,
-        narrow=narrow,
-        of_rewrite=of_rewrite,
-    )
-    outputs, reasons = judge(floor, actual=actual)
-    passed = all(output.passed for output in outputs)
-    if passed and not any(_comparable(array) for array in expected.values()):
-        raise UsageError(
-            "nothing was compared: every output is empty or nowhere finite on these inputs: "
-            "give --shape or --inputs"
-        )
-    shapes = {name: array.shape for name, array in feeds.arrays.items()}
+    floor = models.floor(feeds.arrays, expected, threads)
+    judge = partial(_judge, models, requantized, of_rewrite)
+    verdict = judge(floor, actual)
+    if verdict.passed:
+        _require_comparable(expected)
     dynamic = not all(spec.is_static for spec in specs)
     if dynamic and feed.inputs is not None:
         notes.append("compared at the sizes of the given inputs only")
     others: tuple[SizeParity, ...] = ()
-    if dynamic and other_sizes and passed and feed.inputs is None and _runs_any_size(backend):
-        others = _other_sizes(floor, models, (backend, rewritten), specs, feed.seed, seconds, judge)
+    any_size = other_sizes and get_runtime(backend.name).runs_any_size
+    if dynamic and any_size and verdict.passed and feed.inputs is None:
+        others = _other_sizes(floor, models, rewritten, specs, feed.seed, seconds, judge)
     return Parity(
         backend_name,
-        passed and all(size.status != "failed" for size in others),
-        outputs,
-        "; ".join((*notes, *reasons)) or None,
-        shapes,
+        verdict.passed and all(size.status != "failed" for size in others),
+        verdict.outputs,
+        "; ".join((*notes, *verdict.notes)) or None,
+        {name: array.shape for name, array in feeds.arrays.items()},
         others,
     )
 
 
 @dataclass(frozen=True)
 class _Models:
-    """The two models as they will be run, and the reference ready to run."""
+    """The two models as they will be run, and the reference ready to run.
 
+    Attributes:
+        original: the reference as it was given.
+        reference: the same as it is run, which may be its float32 twin.
+        candidate: the candidate as it is run.
+        backend: what runs the candidate.
+        reference_backend: what runs the reference.
+        session: the reference ready to run.
+        input_dtypes: by name, the dtypes of inputs before the reference became a float32 twin.
+        notes: how the models are compared, if not as they are in one backend.
+    """
+
+    original: ModelSource
     reference: ModelSource
     candidate: ModelSource
+    backend: Backend
+    reference_backend: Backend
     session: Session
     input_dtypes: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
-    """By name, the dtypes of inputs before the models became float32 twins."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def differ(self) -> bool:
+        """Whether another runtime runs the reference."""
+        return self.reference_backend is not self.backend
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the candidate has shorter types than the reference, which is a float32 twin."""
+        return self.differ and bool(self.input_dtypes)
+
+    def floor(
+        self, arrays: Mapping[str, Array], expected: Mapping[str, Array], threads: int | None
+    ) -> ReferenceFloor:
+        """How exact the ``expected`` outputs of the reference are."""
+        return ReferenceFloor(
+            self.reference, self.session, self.reference_backend, arrays, expected, threads
+        )
+
+
+def _run_reference(
+    models: _Models, arrays: Mapping[str, Array], notes: Sequence[str]
+) -> tuple[dict[str, Array], float]:
+    """The outputs of the reference, and how many seconds it ran.
+
+    ``notes`` are added to the error of a reference that does not run.
+    """
+    require_memory(models.reference, arrays)
+    start = time.monotonic()
+    try:
+        expected = models.session.run(arrays)
+    except BackendUnavailable as error:
+        raise BackendUnavailable("; ".join((str(error), *notes))) from error
+    return expected, time.monotonic() - start
 
 
 def _other_sizes(
     floor: ReferenceFloor,
     models: _Models,
-    rewritten: tuple[Backend, Session],
+    rewritten: Session,
     specs: Sequence[TensorSpec],
     seed: int,
     seconds: float,
-    judge: Callable[..., tuple[tuple[OutputParity, ...], list[str]]],
+    judge: Callable[[ReferenceFloor, Mapping[str, Array]], Verdict],
 ) -> tuple[SizeParity, ...]:
     """The verdicts at other sizes; ``seconds`` is how long the reference ran at the first."""
-    backend, session = rewritten
     declared = as_declared(specs, models.input_dtypes)
 
     def make(shapes: Shapes) -> dict[str, Array]:
@@ -188,44 +205,34 @@ def _other_sizes(
 
     def compare(
         arrays: Mapping[str, Array], expected: Mapping[str, Array], actual: Mapping[str, Array]
-    ) -> tuple[tuple[OutputParity, ...], list[str]]:
-        return judge(replace(floor, arrays=arrays, expected=expected), actual=actual)
+    ) -> Verdict:
+        return judge(replace(floor, arrays=arrays, expected=expected), actual)
 
     def original_runs(arrays: Mapping[str, Array]) -> bool:
-        if backend is floor.backend:
-            return True
-        return _runs(backend, models.reference, arrays)
+        return not models.differ or _runs(models.backend, models.reference, arrays)
 
     first = {name: array.shape for name, array in floor.arrays.items()}
     trials = trials_after(specs, first, seconds, read_structure(models.reference))
-    return check_other_sizes(trials, (models.session, session), make, compare, original_runs)
+    return check_other_sizes(trials, (models.session, rewritten), make, compare, original_runs)
 
 
 def _judge(
-    floor: ReferenceFloor,
-    *,
-    candidate: ModelSource,
-    actual: Mapping[str, Array],
-    backend: Backend,
+    models: _Models,
     requantized: bool,
-    narrow: bool,
     of_rewrite: bool,
-) -> tuple[tuple[OutputParity, ...], list[str]]:
-    """The verdicts on the outputs of a candidate, and notes on what had to be tolerated for it.
+    floor: ReferenceFloor,
+    actual: Mapping[str, Array],
+) -> Verdict:
+    """Compare the outputs of the candidate with those of the reference.
 
-    If another runtime ran the reference, what ``backend`` itself makes different is told apart; not
-    if the candidate is ``narrow``: of a shorter type than the reference.
+    If another runtime ran the reference, what the candidate's own makes different is told apart,
+    unless the two models have other types.
     """
-    outputs, notes = compare_with_floor(floor, candidate, actual, backend, requantized)
-    passed = all(output.passed for output in outputs)
-    if passed or narrow or backend is floor.backend:
-        return outputs, notes
-    own = explain_by_runtime(floor, candidate, actual, backend, requantized, of_rewrite)
-    return (outputs, notes) if own is None else (own.outputs, list(own.notes))
-
-
-def _runs_any_size(backend: Backend) -> bool:
-    return get_runtime(backend.name).runs_any_size
+    run = CandidateRun(models.candidate, models.backend, actual, requantized)
+    verdict = compare_with_floor(floor, run)
+    if verdict.passed or models.narrow or not models.differ:
+        return verdict
+    return explain_by_runtime(floor, run, of_rewrite) or verdict
 
 
 def _reference_backend(backend: Backend) -> Backend:
@@ -239,16 +246,13 @@ def _reference_backend(backend: Backend) -> Backend:
 
 
 def _raise_if_neither_runs(
-    backend: Backend,
-    reference: ModelSource,
-    error: Exception,
-    arrays: Mapping[str, Array] | None = None,
+    models: _Models, error: Exception, arrays: Mapping[str, Array] | None = None
 ) -> None:
-    """Raise ``error`` if ``backend`` does not run the reference either.
+    """Raise ``error`` if what does not run the candidate does not run the reference either.
 
     The rewrite is not to blame then: there is no GPU, or another part of the model is refused.
     """
-    if not _runs(backend, reference, arrays):
+    if models.differ and not _runs(models.backend, models.original, arrays):
         raise error from None
 
 
@@ -274,19 +278,32 @@ def _narrowed(arrays: Mapping[str, Array], dtypes: Mapping[str, np.dtype[Any]]) 
 def _prepare(
     backend: Backend, reference: ModelSource, candidate: ModelSource, threads: int | None
 ) -> _Models:
-    """Load the reference, as its float32 twin if the backend refuses the model itself."""
+    """Load the reference, as its float32 twin if what should run it refuses the model itself."""
+    chosen = _reference_backend(backend)
+    differ = chosen is not backend
+    notes = (f"compared with {chosen.runtime} on the CPU",) if differ else ()
     try:
-        return _Models(reference, candidate, backend.prepare(reference, threads=threads))
+        session = chosen.prepare(reference, threads=threads)
     except (BackendUnavailable, ModelError) as error:
         twin, candidate_twin = twin_of(reference), twin_of(candidate)
         if twin is None or candidate_twin is None:
             raise
         try:
-            session = backend.prepare(twin.model, threads=threads)
+            session = chosen.prepare(twin.model, threads=threads)
         except (BackendUnavailable, ModelError):
             raise error from None  # the element type is not the reason
-        note = f"compared as float32 twins, because: {error}"
-        return _Models(twin.model, candidate_twin.model, session, twin.input_dtypes, (note,))
+        return _Models(
+            original=reference,
+            reference=twin.model,
+            # Another backend runs the candidate in its own types.
+            candidate=candidate if differ else candidate_twin.model,
+            backend=backend,
+            reference_backend=chosen,
+            session=session,
+            input_dtypes=twin.input_dtypes,
+            notes=(*notes, f"compared as float32 twins, because: {error}"),
+        )
+    return _Models(reference, reference, candidate, backend, chosen, session, notes=notes)
 
 
 def _feeds(
@@ -314,6 +331,15 @@ def _not_run(
         OutputParity(name, math.nan, math.nan, 0.0, passed=False, problem=problem) for name in names
     )
     return Parity(backend_name, False, outputs, "; ".join(notes) or None)
+
+
+def _require_comparable(outputs: Mapping[str, Array]) -> None:
+    """Raise UsageError unless an output holds a value that can be compared."""
+    if not any(_comparable(array) for array in outputs.values()):
+        raise UsageError(
+            "nothing was compared: every output is empty or nowhere finite on these inputs: "
+            "give --shape or --inputs"
+        )
 
 
 def _comparable(array: Array) -> bool:

@@ -27,7 +27,7 @@ from deployconv.runtimes.base import Array, ModelSource
 from deployconv.runtimes.shapes import input_specs, output_specs
 from deployconv.runtimes.toolchains.call import Refusal, ToolchainProcess
 from deployconv.runtimes.toolchains.catalogue import Device, Toolchain, toolchain_of
-from deployconv.runtimes.toolchains.environments import installed
+from deployconv.runtimes.toolchains.environments import installed, why_unusable
 from deployconv.runtimes.worker_process import DEFAULT_LIMITS, Limits
 
 _NO_FEED = FeedOptions()
@@ -72,9 +72,8 @@ def _toolchain(target: str) -> tuple[Toolchain, Path]:
         raise UsageError(f"--target {target}: there is no toolchain for it: nothing can be built")
     python = installed(toolchain)
     if python is None:
-        raise BackendUnavailable(
-            f"--target {target}: its toolchain is not installed: deployconv target install {target}"
-        )
+        missing = f"its toolchain is not installed: deployconv target install {target}"
+        raise BackendUnavailable(f"--target {target}: {why_unusable(target) or missing}")
     return toolchain, python
 
 

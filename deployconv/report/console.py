@@ -12,23 +12,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from deployconv.report.layer_lines import (
+    dla_cell,
+    dla_lines,
+    inspection_lines,
+    misfit_lines,
+    reason_line,
+    site_target_lines,
+    target_lines,
+)
 from deployconv.report.lines import (
     candidate_lines,
     count,
-    dla_cell,
-    dla_lines,
     failure_line,
     latency_line,
     milliseconds,
-    misfit_lines,
     one_line,
     parity_line,
     rewriting_lines,
-    site_target_lines,
     sites_line,
     size_lines,
     sizes_line,
-    target_lines,
 )
 from deployconv.results import (
     BuildReport,
@@ -229,6 +233,8 @@ def print_run(console: Console | None, check: ModelRun) -> None:
         sites = check.rewriting.sites
         rewritten = sum(site.status == "rewritten" for site in sites)
         outcome = f"{rewritten} of {count(sites, 'site')} rewritten"
+    elif isinstance(check.result, Inspection):
+        outcome = sites_line(check.result.sites, done=False)
     status = f"{check.status:<8}"
     rest = f"{check.seconds:7.1f} s  {outcome:<22}  {one_line(check.path)}"
     if console is None:
@@ -239,6 +245,8 @@ def print_run(console: Console | None, check: ModelRun) -> None:
         row = Text().append(status, style=_COLOURS[check.status]).append(rest)
         console.print(row, soft_wrap=True)
     lines = [check.message] if check.message else []
+    if isinstance(check.result, Inspection):
+        lines += inspection_lines(check.result)
     if check.rewriting is not None and check.rewriting.parity is not None:
         lines += filter(None, [sizes_line(check.rewriting.parity)])
     print_lines(console, *(f"{'':8}{one_line(line)}" for line in lines))
@@ -309,11 +317,9 @@ def _print_sites(
     if sites:
         print_table(console, _site_table(sites, certified=certified))
         print_lines(console, "")
-    would = "" if certified else "would be "
     for site in sites:
-        if site.reason is not None:
-            why = f"{site.reason.code}: {site.reason.text}"
-            print_lines(console, one_line(f"{site.id}: {would}{site.status} - {why}"))
+        if why := reason_line(site, done=certified):
+            print_lines(console, why)
         elif site.candidates:
             print_lines(console, one_line(f"{site.id}: {site.status} - in the form marked *"))
         print_lines(console, *candidate_lines(site.candidates))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,7 +9,7 @@ from xml.etree import ElementTree
 from deployconv.errors import UsageError
 from deployconv.report.lines import parity_line, size_lines
 from deployconv.results import BatchReport, ModelRun
-from deployconv.temporary import temporary_folder
+from deployconv.temporary import whole_file
 
 # XML 1.0 cannot write these characters, not even as a character reference.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -46,14 +45,8 @@ def write_junit(report: BatchReport, path: Path) -> None:
         UsageError: the file cannot be written.
     """
     try:
-        # In a folder beside ``path``, so that a rename puts the whole file in place.
-        with temporary_folder(path.parent) as folder:
-            whole = folder / path.name
-            with whole.open("wb") as file:
-                junit_xml(report).write(file, encoding="utf-8", xml_declaration=True)
-                file.flush()
-                os.fsync(file.fileno())
-            whole.replace(path)
+        with whole_file(path) as file:
+            junit_xml(report).write(file, encoding="utf-8", xml_declaration=True)
     except OSError as error:
         raise UsageError(
             f"--junit {path}: cannot be written ({error.strerror}); name a writable file"

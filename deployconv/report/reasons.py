@@ -1,4 +1,4 @@
-"""What each reason code means: the table of docs/reason-codes.md, which the package carries."""
+"""What the words of reports mean: tables of the docs, which the package carries."""
 
 from __future__ import annotations
 
@@ -10,14 +10,25 @@ from pathlib import Path
 
 _ROW = re.compile(r"^\| `([a-z0-9-]+)` \| (.*) \|$", re.MULTILINE)
 _LINK = re.compile(r"\[([^]]+)\]\(([^)]+)\)")
-_PAGE = "reason-codes.md"
+_DLA_TABLE = re.compile(r"^\| code \| what the DLA accepts \|\n((?:\|.*\n)+)", re.MULTILINE)
 
 
 @cache
-def reasons() -> Mapping[str, str]:
-    """The text of every reason code, without the marks of Markdown."""
-    packaged = files("deployconv") / "report" / _PAGE
-    source = Path(__file__).parents[2] / "docs" / _PAGE  # of a tree that is not installed
+def explanations() -> Mapping[str, str]:
+    """The text of every reason code and other word of a report, without the marks of Markdown."""
+    dla = _DLA_TABLE.search(_page("jetson-and-dla.md"))
+    rows = {code: f"What the DLA accepts: {text}." for code, text in _rows(dla[1] if dla else "")}
+    return {**dict(_rows(_page("reason-codes.md"))), **rows}
+
+
+def _rows(table: str) -> list[tuple[str, str]]:
+    """The words in the first column, and the texts in the second."""
+    return [(word, _LINK.sub(r"\1", text).replace("`", "")) for word, text in _ROW.findall(table)]
+
+
+def _page(name: str) -> str:
+    """A page of the docs: of the package, or of a tree that is not installed."""
+    packaged = files("deployconv") / "report" / name
+    source = Path(__file__).parents[2] / "docs" / name
     page = packaged if packaged.is_file() else source
-    rows = _ROW.findall(page.read_text(encoding="utf-8"))
-    return {code: _LINK.sub(r"\1", text).replace("`", "") for code, text in rows}
+    return page.read_text(encoding="utf-8")

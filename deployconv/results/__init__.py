@@ -57,6 +57,7 @@ from deployconv.results.site import (
 from deployconv.results.target import (
     DlaCode,
     DlaNote,
+    EnvironmentState,
     Misfit,
     MisfitCode,
     Obstacle,
@@ -68,6 +69,7 @@ from deployconv.results.target import (
     TargetRule,
     TargetSite,
     TargetVerdict,
+    ToolchainEnvironment,
 )
 
 __all__ = [
@@ -86,6 +88,7 @@ __all__ = [
     "DlaNote",
     "DrawnGraph",
     "DrawnNode",
+    "EnvironmentState",
     "FormName",
     "Inspection",
     "Kernel",
@@ -134,5 +137,6 @@ __all__ = [
     "TargetRule",
     "TargetSite",
     "TargetVerdict",
+    "ToolchainEnvironment",
     "Verdict",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 DlaCode = Literal[
@@ -66,7 +67,11 @@ MisfitCode = Literal[
     "opset",
     "dynamic-size",
     "reshape",
-    "nearest-resize",
+    "slice",
+    "transposed-pads",
+    "edge-pad",
+    "integer-bias",
+    "symbolic-shape",
 ]
 
 
@@ -136,6 +141,19 @@ class TargetRule:
     """Time of the original / time rewritten, where that was measured."""
     source: str
     version: str
+    conditions: Mapping[str, bool | Sequence[str | int] | Mapping[str, int]] = field(
+        default_factory=dict
+    )
+    """The same as ``when`` for programs, as a file of a target states them: true or false, a list
+    of what it may be, or a range with ``min`` and ``max``."""
+
+
+EnvironmentState = Literal["installed", "other versions", "incomplete", "not installed", "unused"]
+"""Whether the environment of a toolchain can be used, and why it cannot.
+
+``other versions``: it was installed by another version of deployconv, which pins others.
+``incomplete``: its installation was killed. ``unused``: no toolchain has this name.
+"""
 
 
 @dataclass(frozen=True)
@@ -148,7 +166,7 @@ class Target:
     """Of the runtime or compiler that the profile was tested with; empty if there is none."""
     source: str
     installed: bool | None
-    """Whether its toolchain is installed here; None if no Python package brings it."""
+    """Whether its Python package or its toolchain is installed here; None if it has neither."""
     package: str | None
     backend: str | None
     """The backend that executes it; None if there is none."""
@@ -162,3 +180,22 @@ class Target:
     """What it takes at all, a sentence for each limit; empty if no limit is known."""
     rules: tuple[TargetRule, ...]
     notes: tuple[str, ...]
+    tested: tuple[str, ...] = ()
+    """What was run on it: ``layers``, ``resizes``, which are Resizes by themselves, or both."""
+    package_here: bool | None = None
+    """Whether the Python package is installed beside deployconv, as a backend needs it."""
+    environment: EnvironmentState | None = None
+    """Of the toolchain that ``deployconv target install`` installs; None if there is none."""
+
+
+@dataclass(frozen=True)
+class ToolchainEnvironment:
+    """The environment of a toolchain on this machine, whether it is there or not."""
+
+    name: str
+    """Of the toolchain, and of the folder."""
+    targets: tuple[str, ...]
+    state: EnvironmentState
+    size: int
+    """Bytes on the disk; what it would take, about, if it is not installed."""
+    path: Path

@@ -29,7 +29,7 @@ class AbsorbedLayer(Absorbed, Protocol):
 
     @property
     def plain_growth(self) -> int:
-        """The same if layers that scale values are replaced by Identity."""
+        """`growth` in a trial that has Identity in place of layers that scale values."""
 
     @property
     def values(self) -> Mapping[str, Array]:
@@ -43,7 +43,10 @@ class AbsorbedLayer(Absorbed, Protocol):
         """``site`` with this layer, which reads its output, absorbed."""
 
     def on_integers(self, draws: Draws, channels: tuple[int, int]) -> AbsorbedLayer:
-        """Its stand-in, for a layer of fewer output channels: (all of them, those kept)."""
+        """Its stand-in in a trial, which may keep only some of the output channels.
+
+        ``channels`` are the number of all of them and of those that are kept.
+        """
 
 
 def absorbed_layers(site: UpsampleSite) -> tuple[AbsorbedLayer, ...]:
@@ -66,7 +69,7 @@ def with_layer(site: UpsampleSite, layer: AbsorbedLayer) -> UpsampleSite:
 def _original(site: UpsampleSite, layer: AbsorbedLayer) -> Original:
     """The nodes of ``site`` and of a ``layer`` after it as the model has them."""
     original = site.original()
-    protos = tuple(site.scope.proto.node[site.scope.index(node)] for node in layer.nodes)
+    protos = tuple(site.scope.proto_of(node) for node in layer.nodes)
     return replace(
         original,
         nodes=(*original.nodes, *protos),

@@ -108,7 +108,7 @@ def pulled_back(
 
 
 def is_finite(step: Affine) -> bool:
-    """Whether all its weights are finite."""
+    """Whether all weights of a step are finite."""
     if isinstance(step, Pixelwise) and step.constants:
         return all(np.isfinite(values).all() for values in affine(step.node, step.constants))
     return all(np.isfinite(values).all() for values in step.values.values())

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from deployconv.errors import UsageError
-from deployconv.match import ConcatSite, ResampleSite, Site, UpsampleSite
+from deployconv.match import ConcatSite, ResampleSite, Site, SkippedSite, UpsampleSite
 from deployconv.options import LayerRequest, RewriteOptions
 from deployconv.rewrites.conv import has_integer_form
 
@@ -32,16 +32,45 @@ def check_globs(globs: Sequence[str], sites: Sequence[Site]) -> None:
 
 
 def is_listed(site: Site, request: LayerRequest, options: RewriteOptions) -> bool:
-    """False for a Resize that shrinks, unless it may be rewritten: it is no upsampling layer."""
-    if not isinstance(site, ResampleSite) or site.enlarges:
+    """False for a Resize that shrinks, as it is no upsampling layer.
+
+    It is listed if it may be rewritten, or if a target refuses or misreads it.
+    """
+    if not isinstance(site, (ResampleSite, SkippedSite)) or site.enlarges:
         return True
-    return is_considered(site, request, options)
+    considered = isinstance(site, ResampleSite) and is_considered(site, request, options)
+    return request.cannot_stay or considered
 
 
 def is_considered(site: Site, request: LayerRequest, options: RewriteOptions) -> bool:
     """Whether this call rewrites a layer only for speed; a Resize also if it is asked for."""
-    resample = options.resample or request.resample
-    return options.policy != "all" or (resample and isinstance(site, ResampleSite))
+    if not isinstance(site, ResampleSite):
+        return options.policy != "all"
+    if site.is_nearest:
+        return _asks_for_nearest(request, options)
+    return options.policy != "all" or options.resample or request.resample
+
+
+def _asks_for_nearest(request: LayerRequest, options: RewriteOptions) -> bool:
+    """Whether a nearest Resize by itself is rewritten: a target asks, or the call names it."""
+    return request.resample or (options.resample and bool(options.only))
+
+
+def as_asked(site: Site, request: LayerRequest, options: RewriteOptions) -> Site:
+    """``site``, or if it is a nearest Resize that nobody asks to rewrite, one that stays."""
+    resized = isinstance(site, (ResampleSite, SkippedSite)) and site.pattern == "nearest_resize"
+    if not resized or site.unless_faster is None:
+        return site
+    if request.cannot_stay or _asks_for_nearest(request, options):
+        return site
+    return SkippedSite(
+        id=site.id,
+        pattern=site.pattern,
+        scope=site.scope,
+        nodes=site.nodes,
+        reason=site.unless_faster,
+        dtype=site.dtype,
+    )
 
 
 def request_for(site: Site, options: RewriteOptions) -> LayerRequest:

@@ -106,7 +106,7 @@ class Chain:
 
     @property
     def operators(self) -> Operators:
-        """Those of its head."""
+        """The operators of its head, for the rules of a target."""
         return self.head.operators
 
     def emit(self, emitter: Emitter) -> None:

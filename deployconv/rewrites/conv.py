@@ -179,7 +179,7 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
         return drawn.trial(rewrite, {site.input: x}, site.batch)
 
     def with_float_weights(self) -> PolyphaseConv:
-        """The same with float weights in place of integers that get new scales, for a trial.
+        """This rewrite with float weights in place of integers that get new scales, for a trial.
 
         What can be exact there is where the weights go.
         """

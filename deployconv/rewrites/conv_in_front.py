@@ -106,7 +106,7 @@ class ConvInFront:
 
     @property
     def summary(self) -> Summary:
-        """Its multiplications are those for one pixel of the first image that is resized."""
+        """What reports show; multiplications are for one pixel of the first resized image."""
         mixed, macs = self.mixed, None
         if mixed.macs is not None:
             first = next(one for one in mixed.resizes if one.axes and one.mode != "nearest")
@@ -235,7 +235,7 @@ def conv_in_front(site: Site, view: View, excluded: Collection[int] = ()) -> Con
 def with_products(
     rewrite: ConvInFront, sites: Iterable[ResampleSite], every: bool = False
 ) -> ConvInFront | None:
-    """The same with products in place of Resizes; None if there are none to write so.
+    """The rewrite with matrix products in place of Resizes; None if there is none to replace.
 
     A linear Resize by whole factors stays. With ``every`` none that interpolates may stay.
     """
@@ -327,8 +327,7 @@ def _oracles(
 
 def _of_ones(resize: ResizedImage, scope: Scope) -> Oracle:
     """The Resize of an image of ones, which must make ones."""
-    node = NodeProto()
-    node.CopyFrom(scope.proto.node[scope.index(resize.node)])
+    node = scope.copy_of(resize.node)
     before, after = ([1, 1, *shape[2:]] for shape in (resize.before, resize.after))
     scales = [resize.scales.get(axis, 1.0) for axis in range(len(before))]
     constants = resized_to(node, None if resize.scales else after, scales)

@@ -218,7 +218,7 @@ class Emitter:
         return self.add("Pad", [tensor, self.ints("pads", values)], "edges", mode="edge")
 
     def edge_concat(self, tensor: gs.Tensor, pads: Sequence[tuple[int, int]]) -> gs.Tensor:
-        """The same as `edge_pad` for runtimes that have no such Pad: Slices and a Concat per axis.
+        """Pad like `edge_pad`, for runtimes without such a Pad: Slices and a Concat per axis.
 
         From opset 4 on.
         """
@@ -257,7 +257,7 @@ def conv_attributes(
 
 
 def finite(parameter: Parameter, site: str) -> Array:
-    """Read a weight or bias.
+    """The values of a weight or bias, all of them finite.
 
     Raises ModelError if one is NaN or infinite, or if they do not have the declared shape.
     """

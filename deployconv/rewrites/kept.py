@@ -42,7 +42,7 @@ class FoldedLayer(OfOneLayer[UpsampleSite]):
         site, layer = self.site, self.site.layer
         base = replace(site.base or site, pointwise_before=())
         layers = [layer, *(node for one in site.absorbed for node in one.nodes)]
-        protos = tuple(site.scope.proto.node[site.scope.index(node)] for node in layers)
+        protos = tuple(site.scope.proto_of(node) for node in layers)
         original = Original(protos, site.original().constants)
         own = SiteOnIntegers.of(replace(site, pointwise_before=(), base=base), original)
         draws = own.draws(rng, 2)

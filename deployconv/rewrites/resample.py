@@ -1,4 +1,4 @@
-"""An interpolating Resize as products with matrices: ``y = M_1 x M_2'`` for two axes.
+"""A Resize as products with matrices: ``y = M_1 x M_2'`` for two axes.
 
 Along each axis the Resize is a banded matrix (`resampling`), and its sizes must be known. The last
 axis takes one product from the right. Another one takes a product from the left, of all axes after
@@ -35,7 +35,7 @@ Matrix = Callable[[ResampledAxis], Array]
 
 @dataclass(frozen=True, eq=False)
 class Resample(OfOneLayer[ResampleSite]):
-    """One interpolating Resize as a product along each axis that it changes.
+    """One Resize as a product along each axis that it changes.
 
     ``matrix`` returns that of an axis, float64 ``[outputs, inputs]``.
     """

@@ -1,4 +1,4 @@
-"""An interpolating Resize by whole factors as phases, at any size.
+"""A Resize by whole factors as phases, at any size.
 
     x -> Conv of stride n, for the axes that shrink by n -> Conv, shuffle, crop, for those that grow
 
@@ -56,7 +56,7 @@ _UNTOUCHED = Filter(Axis(1, 1, 1, 0, 0), np.ones(1))
 
 @dataclass(frozen=True, eq=False)
 class ResamplePhases(OfOneLayer[ResampleSite]):
-    """One interpolating Resize as Convs of its phases.
+    """One Resize as Convs of its phases.
 
     Attributes:
         filters: of each axis that changes.
@@ -228,6 +228,8 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
         own, inputs, how = self.filters[axis.position], axis.inputs or size, self.site.how
         outputs, factor = _after(own, inputs), own.axis.stride * own.shrinks_by
         exact = own.matrix(inputs, outputs)
+        if how.mode == "nearest":
+            return exact, 0.0
         besides = how.rounding(inputs, exact_positions=factor & (factor - 1) == 0)
         if how.mode == "linear":
             return exact, besides
@@ -328,8 +330,25 @@ def _filter(site: ResampleSite, axis: ResampledAxis) -> Filter | Reason:
     )
     if found is None or (factor < 0 and (single or uneven)):
         text = f"its weights depend on the size, as its coordinates are {coordinates}"
-        return Reason("dynamic-sizes" if axis.inputs is None else "non-integer-scale", text)
-    return found
+    elif site.is_nearest and not _copies_alike(site, axis, found):
+        text = f"float32 holds no {axis.scale:g}, and with it the phases would copy other pixels"
+    else:
+        return found
+    return Reason("dynamic-sizes" if axis.inputs is None else "non-integer-scale", text)
+
+
+def _copies_alike(site: ResampleSite, axis: ResampledAxis, found: Filter) -> bool:
+    """Whether a nearest Resize copies the pixels that exact positions name.
+
+    Those of a whole scale are: float32 holds a position that lies on a pixel or in the middle of
+    two, and others are further from one than it rounds. The scale of an axis that shrinks is
+    rounded itself, so that is compared at the size of the image.
+    """
+    if axis.inputs is None or axis.outputs is None:
+        return axis.scale > 1
+    exact = found.matrix(axis.inputs, axis.outputs)
+    own = resampling_matrix(axis.inputs, axis.outputs, axis.scale, site.how)
+    return bool((exact == own).all())
 
 
 def _edges(one: Filter) -> tuple[int, int]:

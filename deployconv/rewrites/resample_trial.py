@@ -1,4 +1,4 @@
-"""The certificate of a Resize that interpolates: integers along its axes, and its own weights.
+"""The certificate of a Resize: integers along its axes, and its own weights.
 
 The old nodes of the trial are products with matrices of integers, each along the last axis of a
 transposed image: neither form writes these. The weights are held against those that the operator

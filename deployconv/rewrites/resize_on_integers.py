@@ -93,7 +93,7 @@ class TrialSizes:
 
     @classmethod
     def of(cls, mixed: MixedImages, whole: bool) -> TrialSizes:
-        """Small sizes; if ``whole``, those of the model as far as they are affordable."""
+        """Choose small sizes; if ``whole``, those of the model as far as they are affordable."""
         batch, _, *real = mixed.shapes[0]
         work = 1 if mixed.macs is None else max(1, mixed.macs[0] // batch)
         part = min(1.0, (AFFORDABLE / work) ** (1 / len(real)))
@@ -124,7 +124,7 @@ class TrialSizes:
         return found
 
     def resample(self, resample: Resample, matrices: Mapping[int, Array]) -> Resample:
-        """The same products with these matrices, one for each axis."""
+        """``resample`` with these matrices in place of its own, one for each axis."""
         site = resample.site
         axes = tuple(
             replace(axis, inputs=found.shape[1], outputs=found.shape[0])

@@ -19,7 +19,7 @@ from deployconv.rewrites.layout import Layout
 
 
 def write_crop(emitter: Emitter, tensor: gs.Tensor, layout: Layout) -> gs.Tensor:
-    """Remove what the shuffle leaves over; nothing if nothing is."""
+    """Remove the rows and columns that the shuffle leaves over, if there are any."""
     if layout.slices or not layout.cropped:
         return emitter.crop(tensor, layout.crop)
     # A depthwise Conv that copies its input, without the pads to make as much as it reads.

@@ -85,7 +85,7 @@ class SiteOnIntegers:
 
     @classmethod
     def of(cls, site: UpsampleSite, original: Original | None = None) -> SiteOnIntegers:
-        """For ``site``, with its own nodes as they stand if no others are given."""
+        """Prepare ``site`` for a trial, with its own nodes as they stand if no others are given."""
         original = original or site.original()
         taps = prod(axis.taps for axis in site.axes)
         scales = SCALES if site.weight.quantized is not None else 1
@@ -117,10 +117,11 @@ class SiteOnIntegers:
             weight = first_outputs(weight, kept, 1 if base.transposed else 0)
             bias = None if bias is None else first_outputs(bias, kept, 0)
         known = self.original.constants
-        site, made, stand_ins, parity_only = with_integers_before_conv(base, known, draws)
-        site = replace(site, weight=weight, bias=bias)
+        before = with_integers_before_conv(base, known, draws)
+        stand_ins, parity_only = before.nodes, before.parity_only
+        site = replace(before.site, weight=weight, bias=bias)
         values = weight.read() if base.stored is None else base.stored(weight.read())
-        constants = {**known, **made, weight.name: values}
+        constants = {**known, **before.constants, weight.name: values}
         if bias is not None:
             constants[bias.name] = bias.read()
         for layer in absorbed_layers(self.site):

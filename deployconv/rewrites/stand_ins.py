@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -216,19 +216,31 @@ def growth_before_conv(
     return prod(growth(node, _positions(node, constants), plain) for node in nodes)
 
 
+class ExactBeforeConv(NamedTuple):
+    """A site with stand-ins in place of the pointwise layers before its Conv.
+
+    Attributes:
+        site: the site.
+        nodes: the stand-ins.
+        constants: what they read, by name.
+        parity_only: the labels of nodes that have no exact stand-in.
+    """
+
+    site: UpsampleSite
+    nodes: list[gs.Node]
+    constants: dict[str, Array]
+    parity_only: list[str]
+
+
 def with_integers_before_conv(
     site: UpsampleSite, constants: Mapping[str, Array], draws: Draws
-) -> tuple[UpsampleSite, dict[str, Array], list[gs.Node], list[str]]:
+) -> ExactBeforeConv:
     """Replace the pointwise layers before the Conv of ``site`` by exact ones.
 
     Args:
         site: the layer.
         constants: what its nodes read, by name.
         draws: gives the integers.
-
-    Returns:
-        The site, the constants of the stand-ins by name, the stand-ins, and the labels of nodes
-        that have no exact one.
     """
     if any(axis.stride > 1 and not axis.hold for axis in site.axes):
         draws = replace(draws, keeps_zero=True)  # inserted zeros pass through these layers
@@ -252,7 +264,7 @@ def with_integers_before_conv(
                 parity_only.append(site.scope.label(node))
         nodes += replaced
         prelude.append(replace(layers, nodes=tuple(replaced), reshaped=reshaped))
-    return replace(site, pointwise_before=tuple(prelude)), made, nodes, parity_only
+    return ExactBeforeConv(replace(site, pointwise_before=tuple(prelude)), nodes, made, parity_only)
 
 
 def _positions(node: gs.Node, constants: Mapping[str, Array]) -> list[int]:

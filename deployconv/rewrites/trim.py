@@ -72,7 +72,7 @@ class Trim:
 
     def _original(self, site: UpsampleSite) -> Original:
         original = site.original()
-        protos = (site.scope.proto.node[site.scope.index(node)] for node in self.nodes)
+        protos = (site.scope.proto_of(node) for node in self.nodes)
         known = tuple(size for size in site.sizes if size is not None)
         return replace(
             original,

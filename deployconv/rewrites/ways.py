@@ -23,7 +23,7 @@ from deployconv.rewrites.resample import plan_products, plan_resample
 from deployconv.rewrites.resample_phases import PHASE_FORMS, Border, plan_phases
 from deployconv.rewrites.separable import plan_separable
 from deployconv.rewrites.shuffles import SHUFFLES, in_order_of_cost
-from deployconv.rewrites.within import broken_by, broken_by_nodes, first_within
+from deployconv.rewrites.within import broken_by, broken_by_nodes, first_within, listed
 
 MAY_NOT_FIT = ("split", "separable", "matrix")
 """Forms that give way to another one if a layer has no such form."""
@@ -130,7 +130,7 @@ def reencoded(site: ShuffleSite, request: LayerRequest) -> Rewrite | Reason:
         return planned
     if not site.movable:
         text = "its channels are the last axis, and as it stands it needs"
-        return Reason("target-restrictions", f"{text} {', '.join(broken)}")
+        return Reason("target-restrictions", f"{text} {listed(broken)}")
     names = dict.fromkeys((request.shuffle, *(row.name for row in in_order_of_cost(restrictions))))
     encoded = [(name, plan_reshuffle(site, name)) for name in names]
     possible: list[_Way] = [

@@ -85,7 +85,7 @@ def first_within(plans: Iterable[Rewrite | Reason], restrictions: Restrictions) 
         broken = broken_by(planned, restrictions)
         if not broken:
             return planned
-        if nearest is None or len(broken) < len(nearest[1]):
+        if nearest is None or _distance(broken) < _distance(nearest[1]):
             nearest = planned, broken
     if nearest is None:
         assert refused is not None
@@ -93,7 +93,18 @@ def first_within(plans: Iterable[Rewrite | Reason], restrictions: Restrictions) 
     closest, broken = nearest
     name = ", ".join(filter(None, (closest.summary.form, closest.summary.shuffle)))
     text = f"the target takes none of its forms: '{name}' comes closest and needs"
-    return Reason("target-restrictions", f"{text} {', '.join(broken)}")
+    return Reason("target-restrictions", f"{text} {listed(broken)}")
+
+
+def _distance(broken: Sequence[str]) -> int:
+    """How far a form is from what a target takes: few targets have Col2Im, so it counts double."""
+    return len(broken) + ("Col2Im" in broken)
+
+
+def listed(things: Sequence[str]) -> str:
+    """Join things to a phrase: ``Reshape, Slice and Transpose``."""
+    *others, last = things
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _broken(
@@ -103,6 +114,17 @@ def _broken(
     operator = qualified_name(node.domain, node.op)
     if restrictions.operators is not None and operator not in restrictions.operators:
         yield operator
+    else:
+        yield from _broken_by_operator(node, restrictions)
+    if restrictions.max_rank is not None:
+        for tensor in (*node.inputs, *node.outputs):
+            rank = _rank(tensor, shapes)
+            if tensor.name and (rank is None or rank > restrictions.max_rank):
+                yield f"a tensor of {'unknown' if rank is None else rank} dimensions"
+
+
+def _broken_by_operator(node: gs.Node, restrictions: Restrictions) -> Iterator[str]:
+    """What a node of an operator that may be written needs besides."""
     blocks = restrictions.depth_to_space
     if node.op == "DepthToSpace" and blocks is not None:
         mode: ChannelOrder = "CRD" if node.attrs.get("mode") == "CRD" else "DCR"
@@ -110,11 +132,6 @@ def _broken(
         taken = blocks.get(mode, ())
         if taken is not None and block not in taken:
             yield f"DepthToSpace({block}) of mode {mode}"
-    if restrictions.max_rank is not None:
-        for tensor in (*node.inputs, *node.outputs):
-            rank = _rank(tensor, shapes)
-            if tensor.name and (rank is None or rank > restrictions.max_rank):
-                yield f"a tensor of {'unknown' if rank is None else rank} dimensions"
     if node.op == "Slice" and not restrictions.crops and not _reads_sizes(node):
         yield "a Slice"
     if node.op == "Col2Im" and not restrictions.col2im:

@@ -21,7 +21,7 @@ from math import exp, floor, inf, log, sqrt
 import numpy as np
 
 from deployconv.runtimes.base import Feeds, Session
-from deployconv.runtimes.measure import is_brief, runs_within, take_turns, warm_up
+from deployconv.runtimes.timing import is_brief, runs_within, take_turns, warm_up
 
 FEWEST_RATIOS = 6
 """Ratios that give an interval of 95 %, at the least."""

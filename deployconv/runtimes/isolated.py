@@ -27,7 +27,7 @@ from deployconv.runtimes.base import (
     label_of,
     model_file,
 )
-from deployconv.runtimes.measure import chosen_threads
+from deployconv.runtimes.machine import chosen_threads
 from deployconv.runtimes.registry import Runtime, get_runtime
 from deployconv.runtimes.shapes import input_specs, output_specs, read_structure
 from deployconv.runtimes.worker_events import Request

@@ -23,7 +23,7 @@ import numpy as np
 
 from deployconv.errors import BackendUnavailable
 from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec, label_of
-from deployconv.runtimes.measure import chosen_threads
+from deployconv.runtimes.machine import chosen_threads
 from deployconv.runtimes.shapes import input_specs, output_specs, read_structure
 
 _TELEMETRY = "openvino_telemetry"
@@ -53,7 +53,7 @@ _WHERE = re.compile(r"(?:Exception from|Check '[^']*' failed at|Error:) ?\S*?(?:
 
 
 def load(name: str) -> OpenVinoBackend:
-    """The backend, as `deployconv.runtimes.registry` asks for it."""
+    """Return the backend ``openvino``; the registry of runtimes calls this."""
     return OpenVinoBackend(name)
 
 

@@ -24,7 +24,7 @@ import onnxruntime as ort
 from deployconv.errors import BackendUnavailable, DeployconvError, ModelError, UsageError
 from deployconv.graph.tensors import open_sizes
 from deployconv.runtimes.base import Array, Feeds, ModelSource, TensorSpec, label_of
-from deployconv.runtimes.measure import chosen_threads
+from deployconv.runtimes.machine import chosen_threads
 from deployconv.runtimes.registry import get_runtime
 
 _CPU = "CPUExecutionProvider"
@@ -63,7 +63,7 @@ ort.set_default_logger_severity(_FATAL)
 
 
 def load(name: str) -> OrtBackend:
-    """The backend called ``name``, as `deployconv.runtimes.registry` asks for it."""
+    """Return the backend called ``name``; the registry of runtimes calls this."""
     return OrtBackend(name)
 
 

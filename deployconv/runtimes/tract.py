@@ -29,7 +29,7 @@ _DTYPES = {
 
 @cache
 def load(name: str) -> IsolatedBackend:
-    """The backend, as `deployconv.runtimes.registry` asks for it; one worker serves all models."""
+    """Return the backend ``tract``, one worker for all models; the registry calls this."""
     return IsolatedBackend(name, most_threads=1)
 
 

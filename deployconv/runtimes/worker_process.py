@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from deployconv.results import StageResult
+from deployconv.runtimes.machine import physical_memory
 from deployconv.runtimes.worker_events import Done, Event, Request, Unavailable, decode
 
 _POLL_SECONDS = 0.02
@@ -51,7 +52,7 @@ class Limits:
 
     Attributes:
         seconds: for one request.
-        memory: bytes resident; 0 means three quarters of this machine's memory.
+        memory: bytes resident; 0 means three quarters of this machine's memory, if that is known.
         output: bytes that it may write to standard error for one request.
     """
 
@@ -62,7 +63,7 @@ class Limits:
     @property
     def memory_bytes(self) -> int:
         """The limit of memory in bytes."""
-        return self.memory or 3 * _physical_memory() // 4
+        return self.memory or 3 * (physical_memory() or sys.maxsize) // 4
 
 
 DEFAULT_LIMITS = Limits()
@@ -89,6 +90,7 @@ class Worker:
         limits: what it may use for one request.
         environment: its environment variables; default: `python_environment`, which suits no
             other Python than this one.
+        folder: its working folder; default: that of this process.
 
     Raises WorkerFailed if the command cannot be started.
     """
@@ -99,6 +101,7 @@ class Worker:
         command: Sequence[str],
         limits: Limits = DEFAULT_LIMITS,
         environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self._what = f"the {name} worker"
         self._limits = limits
@@ -115,6 +118,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=python_environment() if environment is None else environment,
+                cwd=folder,
                 start_new_session=True,
             )
         except OSError as error:
@@ -299,7 +303,7 @@ class RestartingWorker:
     def ask(
         self, request: Request, on_stage: Callable[[StageResult], None] | None = None
     ) -> dict[str, Any]:
-        """As `Worker.ask`."""
+        """Send ``request`` and return the value of its answer; starts a process if none runs."""
         try:
             if self._worker is None:
                 self._worker = self._start()
@@ -313,7 +317,7 @@ class RestartingWorker:
             raise
 
     def last_words(self) -> str:
-        """As `Worker.last_words`."""
+        """The last line that the library has written since the last request; empty if none."""
         return "" if self._worker is None else self._worker.last_words()
 
     def close(self) -> None:
@@ -328,10 +332,6 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _physical_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _resident_bytes(pid: int) -> int:

@@ -12,7 +12,8 @@ from onnx import ModelProto, ValueInfoProto
 
 from deployconv.errors import BackendUnavailable, ModelError, UsageError
 from deployconv.graph.save import staged
-from deployconv.rewrites.planning import PlannedSite, apply
+from deployconv.rewrites.planned_site import PlannedSite
+from deployconv.rewrites.planning import apply
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.base import Array, Session
 from deployconv.search.choice import Choice

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from typing import Any
 
 from deployconv._version import __version__
 from deployconv.results import Candidate
+from deployconv.temporary import whole_file
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,13 @@ class TimingCache:
 
     @classmethod
     def of_user(cls) -> TimingCache:
-        """The cache in the cache folder of the user."""
+        """The cache in the cache folder of the user; one that stores nothing if there is none."""
         from platformdirs import user_cache_path
 
-        return cls(user_cache_path("deployconv") / "timings")
+        try:
+            return cls(user_cache_path("deployconv") / "timings")
+        except RuntimeError:  # neither HOME nor the user database names a home
+            return cls(None)
 
     def read(self, key: Key) -> tuple[Candidate, ...] | None:
         """What was measured under ``key``; None if there is no readable file."""
@@ -83,14 +86,10 @@ class TimingCache:
         if self._folder is None or key.model is None:
             return
         document = {"key": asdict(key), "candidates": [asdict(entry) for entry in candidates]}
-        # Written to a temporary folder and moved, so that no reader sees part of the file.
         with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-                whole = Path(folder, "timings.json")
-                with whole.open("w", encoding="utf-8") as file:
-                    json.dump(document, file)
-                whole.replace(self._folder / f"{key.digest}.json")
+            with whole_file(self._folder / f"{key.digest}.json") as file:
+                file.write(json.dumps(document).encode())
 
 
 def _candidate(entry: Mapping[str, Any]) -> Candidate:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from deployconv.graph.load import LoadedModel
 from deployconv.options import Form, RewriteOptions
 from deployconv.restrictions import UNRESTRICTED
-from deployconv.rewrites.planning import PlannedSite, Planning, plan_model
+from deployconv.rewrites.planned_site import PlannedSite
+from deployconv.rewrites.planning import Planning, plan_model
 from deployconv.rewrites.within import broken_by
 from deployconv.search.choice import Choice, Choices, Option
 from deployconv.search.site_forms import forms_of

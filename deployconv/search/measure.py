@@ -15,7 +15,7 @@ from math import ceil, exp, floor, log, sqrt
 import numpy as np
 
 from deployconv.runtimes.base import Array, Feeds, Session
-from deployconv.runtimes.measure import time_interleaved
+from deployconv.runtimes.timing import time_interleaved
 
 MARGIN = 0.01
 """A gain below this is not worth another graph."""

@@ -13,11 +13,12 @@ from deployconv.graph.load import LoadedModel
 from deployconv.graph.opset import lift, why_not_lifted
 from deployconv.options import Policy, RewriteOptions
 from deployconv.results import Candidate, NotRun, Prediction, Reason, Rewriting, Step
-from deployconv.rewrites.planning import PlannedSite, Planning
+from deployconv.rewrites.planned_site import PlannedSite
+from deployconv.rewrites.planning import Planning
 from deployconv.rewrites.shuffles import SHUFFLES
 from deployconv.runtimes import Runtime, get_runtime
 from deployconv.runtimes.base import ModelSource
-from deployconv.runtimes.measure import usable_cpus
+from deployconv.runtimes.machine import usable_cpus
 from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Decision, TunerOptions
 from deployconv.search.cost_model import predict

@@ -23,7 +23,8 @@ from deployconv.rewrites.conv_in_front import conv_in_front, with_products
 from deployconv.rewrites.matrix import plan_matrix
 from deployconv.rewrites.normalised import plan_normalised
 from deployconv.rewrites.pixel_shuffle import chain_from, plan_reshuffle, region_from
-from deployconv.rewrites.planning import PlannedSite, Planning
+from deployconv.rewrites.planned_site import PlannedSite
+from deployconv.rewrites.planning import Planning
 from deployconv.rewrites.region import Region
 from deployconv.rewrites.region_search import region_after
 from deployconv.rewrites.resample import plan_resample

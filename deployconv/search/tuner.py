@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import ceil, inf
 
 from deployconv.results import Candidate, Prediction
-from deployconv.rewrites.planning import PlannedSite
+from deployconv.rewrites.planned_site import PlannedSite
 from deployconv.runtimes.base import ModelSource
 from deployconv.search.alone import SmallModels
 from deployconv.search.candidates import Candidates

@@ -14,7 +14,7 @@ from deployconv.errors import BackendUnavailable, CheckFailed
 from deployconv.graph.save import staged
 from deployconv.proof.certificate import certify, folder_name
 from deployconv.proof.compare import compare_outputs
-from deployconv.proof.floor import ReferenceFloor, compare_with_floor
+from deployconv.proof.floor import CandidateRun, ReferenceFloor, compare_with_floor
 from deployconv.proof.inputs import make_feeds
 from deployconv.proof.memory import require_memory
 from deployconv.proof.parity import check_parity
@@ -23,7 +23,8 @@ from deployconv.rewrites.planning import apply
 from deployconv.runtimes import get_backend, get_runtime
 from deployconv.runtimes.base import Array, GpuSession, ModelSource, Session
 from deployconv.runtimes.blocks import GROUP, Interval, time_in_blocks
-from deployconv.runtimes.measure import describe_machine, peak_memory
+from deployconv.runtimes.machine import describe_machine
+from deployconv.runtimes.peak_memory import peak_memory
 from deployconv.search.cache import Key, TimingCache
 from deployconv.search.candidates import Candidates
 from deployconv.search.choice import Choice, Choices, Finalist, TunerOptions
@@ -342,9 +343,10 @@ class Workbench:
         backend = get_backend(self.tuner.backend)
         requantize = self.candidates.planning.options.allow_requantize
         if get_runtime(backend.name).runs_reference:
-            outputs, notes = compare_with_floor(self.floor, path, actual, backend, requantize)
-            passed = all(output.passed for output in outputs)
-            parity = Parity(backend.name, passed, outputs, "; ".join(notes) or None)
+            run = CandidateRun(path, backend, actual, requantize)
+            verdict = compare_with_floor(self.floor, run)
+            note = "; ".join(verdict.notes) or None
+            parity = Parity(backend.name, verdict.passed, verdict.outputs, note)
         else:
             parity = check_parity(
                 *(self.source, path, backend.name, self.tuner.feed, self.tuner.threads, requantize),

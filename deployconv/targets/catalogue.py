@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
@@ -12,11 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from deployconv.errors import UsageError
+from deployconv.targets.capabilities import COMPILED, KNOWN, is_compute_capability
 from deployconv.targets.profile import Profile, extended_name, read_profile
 from deployconv.targets.toml_table import parse
 
 _SUFFIX = ".toml"
-_COMPUTE_CAPABILITY = re.compile(r"sm\d+")
 _TENSORRT = "tensorrt"
 """The target that compute capabilities such as ``sm89`` are variants of."""
 
@@ -35,7 +34,8 @@ def target_names() -> tuple[str, ...]:
 def find_target(given: str, prefix: str = "--target ") -> Profile:
     """Return the target that ``given`` names: a name, a compute capability, or a TOML file.
 
-    ``prefix`` stands before what was given in an error.
+    ``prefix`` stands before what was given in an error. A compute capability need not be one that
+    is known, see `check_capabilities`.
 
     Raises:
         UsageError: there is no such target or file, or the file is wrong.
@@ -45,8 +45,37 @@ def find_target(given: str, prefix: str = "--target ") -> Profile:
     if given in target_names():
         return _shipped(given)
     if is_compute_capability(given):
-        return replace(_shipped(_TENSORRT), name=given, compiles_for=given)
+        return _of_capability(given)
     raise UsageError(f"{prefix}{given}: {_no_target(given)}")
+
+
+def check_capabilities(
+    names: Iterable[str], compiled: Callable[[], Collection[str]], prefix: str = "--target "
+) -> None:
+    """Raise UsageError for a compute capability that there is not.
+
+    Args:
+        names: the targets of a call.
+        compiled: returns what an installed TensorRT compiles for; it may be newer than what is
+            known here, and is asked only about what is not known.
+        prefix: stands before what was given in an error.
+    """
+    for name in names:
+        new = is_compute_capability(name) and name not in KNOWN
+        if new and name not in compiled():
+            raise UsageError(
+                f"{prefix}{name}: {_no_target(name)}; for a newer GPU install a TensorRT that"
+                f" compiles for it, or name {_TENSORRT}"
+            )
+
+
+def _of_capability(name: str) -> Profile:
+    base = _shipped(_TENSORRT)
+    if name in COMPILED:
+        return replace(base, name=name, compiles_for=name)
+    note = f"Nothing was compiled for {name}: these are the rules of {', '.join(COMPILED)}."
+    unheld = replace(base, version="", source="", tested=(), notes=(note, *base.notes))
+    return replace(unheld, name=name, compiles_for=name)
 
 
 def _is_path(given: str) -> bool:
@@ -55,7 +84,7 @@ def _is_path(given: str) -> bool:
 
 def _no_target(given: str) -> str:
     """Say that there is no such target, and which names are near."""
-    near = get_close_matches(given.lower(), [*target_names(), "sm86", "sm89", "sm120"], n=3)
+    near = get_close_matches(given.lower(), [*target_names(), *KNOWN], n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return (
         f"there is no such target: {hint}deployconv targets lists them; a file"
@@ -66,11 +95,6 @@ def _no_target(given: str) -> str:
 def find_targets(given: Iterable[str]) -> tuple[Profile, ...]:
     """Return the targets that are named, each once. Raises UsageError as `find_target`."""
     return tuple(find_target(name) for name in dict.fromkeys(given))
-
-
-def is_compute_capability(name: str) -> bool:
-    """Whether ``name`` is a compute capability of NVIDIA's GPUs, such as ``sm89``."""
-    return _COMPUTE_CAPABILITY.fullmatch(name) is not None
 
 
 def is_installed(profile: Profile) -> bool | None:
@@ -84,12 +108,18 @@ def is_installed(profile: Profile) -> bool | None:
 
 
 def check_compiled(profile: Profile) -> None:
-    """Raise UsageError if deployconv drives no compiler of a target."""
-    if profile.compiles_for is None:
-        raise UsageError(
-            f"--target {profile.name}: deployconv drives no compiler of it: name a compute "
-            f"capability such as sm89; inspect --target {profile.name} says what it takes"
-        )
+    """Raise UsageError for a target that nothing can be built for, with what can be done."""
+    if profile.compiles_for is not None:
+        return
+    name = profile.path or profile.name
+    if name == _TENSORRT:
+        here = "leave --target out for the GPU of this machine"
+        raise UsageError(f"--target {name}: name a compute capability such as sm89, or {here}")
+    if profile.backend is not None:
+        advice = f"it runs models as they are: deployconv bench --backend {profile.backend}"
+    else:
+        advice = f"deployconv inspect --target {name} says what it takes"
+    raise UsageError(f"--target {name}: there is no toolchain to build with: {advice}")
 
 
 @cache
@@ -118,7 +148,7 @@ def _of_file(path: Path, prefix: str) -> Profile:
         file = parse(str(path), text)
         if _is_path(extended):
             raise file.wrong("extends", f"is '{extended}', another file: name a target")
-        if extended not in target_names() and not is_compute_capability(extended):
+        if extended not in (*target_names(), *KNOWN):
             raise file.wrong("extends", f"is '{extended}': {_no_target(extended)}")
         base = find_target(extended)
     return replace(read_profile(str(path), text, path.stem, base), path=str(path))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from deployconv.results import Target, TargetAction, TargetRule
 from deployconv.targets.catalogue import is_installed
 from deployconv.targets.profile import Condition, Profile, Rule, Takes
+from deployconv.targets.toml_table import LARGEST
 
 
 def describe(profile: Profile) -> Target:
@@ -25,6 +26,8 @@ def describe(profile: Profile) -> Target:
         takes=tuple(limits(profile.takes)),
         rules=tuple(_rule(rule, profile) for rule in profile.layers),
         notes=profile.notes,
+        tested=profile.tested,
+        package_here=is_installed(profile),
     )
 
 
@@ -51,13 +54,14 @@ def limits(takes: Takes) -> Iterator[str]:
         "a Reshape to sizes that are computed as the model runs": takes.computed_shapes,
         "a Slice that crops the result": takes.restrictions.crops,
         "a Pad that repeats the edge of an image": takes.edge_pads,
-        "Col2Im": takes.col2im,
         "pads of a ConvTranspose": takes.transposed_pads,
         "names of dynamic sizes in value_info": takes.symbolic_shapes,
     }
     for what, taken in refused.items():
         if not taken:
             yield f"not {what}"
+    if not takes.restrictions.col2im:
+        yield "Col2Im is not known to be taken"
     if takes.shuffle_in_twos:
         yield "a DepthToSpace of 4 is written as two of 2"
 
@@ -74,7 +78,16 @@ def _rule(rule: Rule, profile: Profile) -> TargetRule:
         ratio=rule.ratio,
         source=rule.source,
         version=rule.version,
+        conditions={name: _stated(condition) for name, condition in rule.when.items()},
     )
+
+
+def _stated(condition: Condition) -> bool | Sequence[str | int] | Mapping[str, int]:
+    """A condition as a file of a target states it."""
+    if not isinstance(condition, range):
+        return condition
+    end = {} if condition.stop >= LARGEST else {"max": condition.stop - 1}
+    return {"min": condition.start, **end}
 
 
 def _shown(condition: Condition) -> bool | str:
@@ -83,7 +96,7 @@ def _shown(condition: Condition) -> bool | str:
     if isinstance(condition, range):
         return (
             f"{condition.start} or more"
-            if len(condition) > 1 << 20
+            if condition.stop >= LARGEST
             else (f"{condition.start} to {condition.stop - 1}")
         )
     return " or ".join(map(str, condition))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import gcd, prod
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from deployconv.match import (
     ConcatSite,
@@ -16,18 +16,23 @@ from deployconv.match import (
     UpsampleSite,
 )
 from deployconv.match.attributes import has_references
-from deployconv.resampling import Coordinates
+from deployconv.match.interpolating_resize import coordinates_of, nearest_mode_of, nearest_of
+from deployconv.resampling import Coordinates, NearestMode
 from deployconv.results import Pattern
 from deployconv.targets.geometry_facts import (
     Value,
     is_whole,
     keeps_an_axis,
     named_axes,
+    only_last_axis,
     over_depth,
     rounds,
     span_within_stride,
     states_kernel,
 )
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
 
 
 @dataclass(frozen=True)
@@ -262,6 +267,20 @@ def _interpolation(name: str) -> Callable[[Site], Value]:
     return of
 
 
+def _of_resize(
+    of: Callable[[ResampleSite], Value], of_nearest: Callable[[gs.Node], Value]
+) -> Callable[[Site], Value]:
+    """Read a fact of a Resize by itself, or of the nearest one that is part of a layer."""
+
+    def read(site: Site) -> Value:
+        if isinstance(site, ResampleSite):
+            return of(site)
+        node = nearest_of(site.nodes)
+        return None if node is None else of_nearest(node)
+
+    return read
+
+
 def _of_resample(of: Callable[[ResampleSite], Value]) -> Callable[[Site], Value]:
     return lambda site: of(site) if isinstance(site, ResampleSite) else None
 
@@ -334,17 +353,24 @@ FACTS: Mapping[str, Fact] = {
     ),
     "resize_mode": Fact(
         str,
-        _interpolation("mode"),
-        "`linear` or `cubic`; `nearest` for a rule of that operator",
+        _of_resize(lambda site: site.how.mode, lambda node: "nearest"),
+        "`linear`, `cubic` or `nearest`, also of a nearest Resize in front of a Conv",
         ("linear", "cubic", "nearest"),
     ),
     "coordinates": Fact(
         str,
-        _interpolation("coordinates"),
+        _of_resize(lambda site: site.how.coordinates, coordinates_of),
         "coordinate_transformation_mode of a Resize",
         get_args(Coordinates),
     ),
-    "nearest_mode": Fact(str, lambda site: None, "nearest_mode of a nearest Resize"),
+    "nearest_mode": Fact(
+        str,
+        _of_resize(
+            lambda site: site.how.nearest_mode if site.is_nearest else None, nearest_mode_of
+        ),
+        "nearest_mode of a nearest Resize",
+        get_args(NearestMode),
+    ),
     "antialias": Fact(bool, _interpolation("antialias"), "antialias of an interpolating Resize"),
     "exclude_outside": Fact(
         bool, _interpolation("exclude_outside"), "exclude_outside of an interpolating Resize"
@@ -378,6 +404,9 @@ FACTS: Mapping[str, Fact] = {
     ),
     "keeps_an_axis": Fact(
         bool, _of_resample(keeps_an_axis), "an axis of a Resize after the second keeps its size"
+    ),
+    "only_last_axis": Fact(
+        bool, _of_resample(only_last_axis), "a Resize changes the last axis and no other"
     ),
     "whole_scale": Fact(
         bool,

@@ -4,39 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
-import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto
+from onnx import ModelProto, ValueInfoProto
 
+from deployconv.graph.declared import names_sizes
 from deployconv.graph.skeleton import infer_shapes, skeleton
-from deployconv.graph.tensors import (
-    all_graphs,
-    declared_sizes,
-    dtype_name,
-    is_onnx,
-    onnx_version,
-    qualified_name,
-)
+from deployconv.graph.tensors import declared_sizes, is_onnx, nested
 from deployconv.results import Misfit, MisfitCode, TargetModel
-from deployconv.targets.nearest import nearest_facts, nearest_rule
+from deployconv.targets.fit_nodes import Known, misfits_of, tensor_of
 from deployconv.targets.profile import Profile, Takes
 
-_WEIGHTS = "Constant"
-"""The operator that is a constant, not a layer: every target takes it."""
-_LARGEST_SHAPE = 64
-"""Elements of the largest constant that can be the shape of a tensor."""
-
-
-class _Tensor(NamedTuple):
-    """The element type and the shape of a tensor; None for what is not known."""
-
-    dtype: str | None
-    sizes: tuple[int | None, ...] | None
-
-    @property
-    def rank(self) -> int | None:
-        return None if self.sizes is None else len(self.sizes)
+Said = Iterator[tuple[MisfitCode, str]]
+"""The code and the text of each misfit."""
 
 
 def target_models(model: ModelProto, profiles: Sequence[Profile]) -> tuple[TargetModel, ...]:
@@ -62,137 +41,52 @@ class _Checked:
     def __init__(self, model: ModelProto) -> None:
         self._model = model
         inferred = infer_shapes(skeleton(model), "the model")
-        self._tensors: dict[str, _Tensor] = {}
-        self._shapes: dict[str, list[int]] = {}
-        for graph in all_graphs(inferred):
-            if isinstance(graph, GraphProto):
-                values = (*graph.input, *graph.value_info, *graph.output)
-                self._tensors |= {value.name: _tensor(value) for value in values}
-        for graph in all_graphs(model):
-            if isinstance(graph, GraphProto):
-                self._shapes |= dict(_small_integers(graph))
+        self._owners = [(model.graph, Known.of(model.graph, inferred.graph))]
+        # The tensors of a function have the shapes that its calls give them.
+        self._owners += [(function, Known.of(function)) for function in model.functions]
 
     def misfits(self, profile: Profile) -> Iterator[Misfit]:
         """Yield what the target does not take, each kind of thing once."""
-        name, takes = profile.name, profile.takes
-        yield from self._of_the_whole(name, takes)
+        for code, text in self._of_the_whole(profile.name, profile.takes):
+            yield Misfit(code, text)
         found: dict[tuple[MisfitCode, str], list[str]] = defaultdict(list)
-        for graph in all_graphs(self._model):
-            for node in graph.node:
-                said = (*self._of_node(node, name, takes), *self._of_nearest(node, profile))
-                for code, text in said:
-                    found[code, text].append(node.name or (node.output[0] if node.output else ""))
+        for owner, known in self._owners:
+            for graph in nested(owner):
+                for node in graph.node:
+                    for code, text in misfits_of(node, known, profile):
+                        name = node.name or (node.output[0] if node.output else "")
+                        found[code, text].append(name)
         for (code, text), nodes in found.items():
             yield Misfit(code, text, tuple(nodes))
 
-    def _of_the_whole(self, name: str, takes: Takes) -> Iterator[Misfit]:
+    def _of_the_whole(self, name: str, takes: Takes) -> Said:
         versions = [one.version for one in self._model.opset_import if is_onnx(one.domain)]
         most = takes.max_opset
         for version in versions:
             if version < takes.min_opset or (most is not None and version > most):
                 limits = f"{takes.min_opset} to {most}" if most else f"{takes.min_opset} on"
-                yield Misfit("opset", f"opset {version}, where {name} takes {limits}")
+                yield "opset", f"opset {version}, where {name} takes {limits}"
         weights = {one.name for one in self._model.graph.initializer}
         for given in self._model.graph.input:
-            if given.name in weights or not given.type.HasField("tensor_type"):
-                continue
-            if not takes.dynamic_sizes and not all(
-                isinstance(size, int) for size in declared_sizes(given)
-            ):
-                text = f"input '{given.name}' has dynamic sizes, and {name} takes fixed ones only"
-                yield Misfit("dynamic-size", text)
-
-    def _of_node(
-        self, node: NodeProto, name: str, takes: Takes
-    ) -> Iterator[tuple[MisfitCode, str]]:
-        if node.op_type == _WEIGHTS and is_onnx(node.domain):
-            return
-        operator = qualified_name(node.domain, node.op_type)
-        if takes.operators is not None and operator not in takes.operators:
-            yield "operator", f"{operator}, which {name} does not take"
-            return
-        tensors = [self._tensors.get(one, _Tensor(None, None)) for one in node.output if one]
-        data = self._tensors.get(node.input[0]) if node.input else None
-        both = tensors if data is None else [data, *tensors]
-        rank = max((one.rank for one in both if one.rank is not None), default=0)
-        if takes.max_rank is not None and rank > takes.max_rank:
-            text = f"{node.op_type} over {rank} dimensions, where {name} takes {takes.max_rank}"
-            yield "rank", text
-        for dtype in dict.fromkeys(one.dtype for one in tensors):
-            if dtype is not None and takes.dtypes is not None and dtype not in takes.dtypes:
-                allowed = ", ".join(sorted(takes.dtypes))
-                yield "dtype", f"{node.op_type} in {dtype}, where {name} takes {allowed}"
-        if is_onnx(node.domain):
-            yield from _of_depth_to_space(node, name, takes)
-            yield from self._of_reshape(node, name, takes)
-
-    def _of_nearest(self, node: NodeProto, profile: Profile) -> Iterator[tuple[MisfitCode, str]]:
-        """What rules say against a nearest Resize."""
-        if node.op_type != "Resize" or not node.input:
-            return
-        sizes = [
-            self._tensors.get(one, _Tensor(None, None)).sizes
-            for one in (node.input[0], node.output[0])
-        ]
-        facts = nearest_facts(node, onnx_version(self._model.opset_import) or 1, *sizes)
-        rule = None if facts is None else nearest_rule(profile, facts)
-        if rule is not None:
-            yield "nearest-resize", f"a nearest Resize: {rule.text}"
-
-    def _of_reshape(
-        self, node: NodeProto, name: str, takes: Takes
-    ) -> Iterator[tuple[MisfitCode, str]]:
-        if node.op_type != "Reshape" or len(node.input) < 2:
-            return
-        shape = self._shapes.get(node.input[1])
-        if shape is None:
-            if not takes.computed_shapes:
-                yield "reshape", f"Reshape to a computed shape, which {name} does not take"
-            return
-        for value, allowed in ((0, takes.reshape_zero), (-1, takes.reshape_minus_one)):
-            if value in shape and not allowed:
-                yield "reshape", f"Reshape with a literal {value}, which {name} does not take"
+            if given.name not in weights and given.type.HasField("tensor_type"):
+                yield from _of_input(given, name, takes)
+        if not takes.symbolic_shapes and names_sizes(self._model):
+            yield (
+                "symbolic-shape",
+                f"value_info that names dynamic sizes, which {name} does not take",
+            )
 
 
-def _of_depth_to_space(
-    node: NodeProto, name: str, takes: Takes
-) -> Iterator[tuple[MisfitCode, str]]:
-    if node.op_type != "DepthToSpace" or takes.depth_to_space is None:
-        return
-    attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
-    mode, block = attributes.get("mode", b"DCR").decode(), attributes["blocksize"]
-    modes = takes.depth_to_space
-    if mode not in modes:
-        yield "operator", f"DepthToSpace in mode {mode}, which {name} does not take"
-        return
-    blocks = modes[mode]
-    if blocks is not None and block not in blocks:
-        taken = " or ".join(map(str, blocks))
-        yield "block-size", f"DepthToSpace of {block}, where {name} takes {taken}"
-
-
-def _tensor(value: ValueInfoProto) -> _Tensor:
-    kind = value.type.tensor_type
-    sizes = tuple(map(_size, kind.shape.dim)) if kind.HasField("shape") else None
-    known = kind.elem_type not in (0, TensorProto.STRING)
-    dtype = dtype_name(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) if known else None
-    return _Tensor(dtype, sizes)
-
-
-def _size(dim: TensorShapeProto.Dimension) -> int | None:
-    return dim.dim_value if dim.HasField("dim_value") else None
-
-
-def _small_integers(graph: GraphProto) -> Iterator[tuple[str, list[int]]]:
-    """Yield the constants of a graph that can be shapes, by name."""
-    held: list[tuple[str, TensorProto]] = [(one.name, one) for one in graph.initializer]
-    for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == _WEIGHTS and attribute.name == "value":
-                held.append((node.output[0], attribute.t))
-            elif node.op_type == _WEIGHTS and attribute.name == "value_ints":
-                yield node.output[0], list(attribute.ints)
-    for name, tensor in held:
-        small = len(tensor.dims) == 1 and tensor.dims[0] <= _LARGEST_SHAPE
-        if tensor.data_type == TensorProto.INT64 and small and not tensor.external_data:
-            yield name, [int(one) for one in onnx.numpy_helper.to_array(tensor)]
+def _of_input(given: ValueInfoProto, name: str, takes: Takes) -> Said:
+    ranked = given.type.tensor_type.HasField("shape")
+    if not takes.dynamic_sizes and not (
+        ranked and all(isinstance(size, int) for size in declared_sizes(given))
+    ):
+        yield (
+            "dynamic-size",
+            f"input '{given.name}' has dynamic sizes, and {name} takes fixed ones only",
+        )
+    dtype = tensor_of(given).dtype
+    if takes.dtypes is not None and dtype is not None and dtype not in takes.dtypes:
+        allowed = ", ".join(sorted(takes.dtypes))
+        yield "dtype", f"input '{given.name}' in {dtype}, where {name} takes {allowed}"

@@ -42,6 +42,8 @@ BACKENDS = (
     "mnn",
 )
 """What ``backend`` may name: the runtimes, which this folder may not import."""
+TESTED = ("layers", "resizes")
+"""The kinds of layers that runs are recorded of: Resizes by themselves, and all other ones."""
 _SWITCHES = (
     *("dynamic_sizes", "integer_bias", "reshape_zero", "reshape_minus_one", "computed_shapes"),
     *("crops", "transposed_pads", "edge_pads", "col2im", "shuffle_in_twos", "symbolic_shapes"),
@@ -150,6 +152,8 @@ class Profile:
         compiles_for: the compute capability that ``deployconv build`` compiles for; None if it
             does not.
         documented: the built-in rules that say what keeps a layer off it, ``dla``; None for none.
+        tested: the kinds of layers that were run on it, see `TESTED`. A layer of another kind that
+            no rule speaks of is not said to be taken.
         notes: sentences for people.
         path: the file of a user; None for a target that comes with deployconv.
     """
@@ -167,6 +171,7 @@ class Profile:
     backend: str | None = None
     compiles_for: str | None = None
     documented: str | None = None
+    tested: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     path: str | None = None
 
@@ -174,7 +179,7 @@ class Profile:
 _ACTIONS: tuple[str, ...] = get_args(TargetAction)
 PROFILE_KEYS = (
     *("extends", "name", "title", "version", "source", "action", "prefer", "choose", "package"),
-    *("backend", "documented", "notes", "takes", "layers"),
+    *("backend", "documented", "tested", "notes", "takes", "layers"),
 )
 RULE_KEYS = tuple(one.name for one in fields(Rule))
 TAKES_KEYS = (*(one.name for one in fields(Takes) if "opset" not in one.name), "opset")
@@ -215,6 +220,7 @@ def read_profile(name: str, text: str, stem: str, base: Profile | None = None) -
         package=_or(file.get("package", str), start.package),
         backend=_or(file.word("backend", BACKENDS), start.backend),
         documented=_or(file.word("documented", ("dla",)), start.documented),
+        tested=_or(file.words("tested", TESTED), start.tested),
         notes=_or(file.words("notes"), start.notes),
     )
     return profile

@@ -17,7 +17,7 @@ from deployconv.match.attributes import has_references
 from deployconv.options import Form, LayerRequest, Policy, RewriteOptions
 from deployconv.restrictions import UNRESTRICTED, Restrictions
 from deployconv.results import Reason, TargetAction, TargetSite, TargetVerdict
-from deployconv.rewrites.within import broken_by_nodes
+from deployconv.rewrites.within import broken_by_nodes, listed
 from deployconv.targets.catalogue import find_targets
 from deployconv.targets.dla import dla_note
 from deployconv.targets.facts import facts_of
@@ -25,6 +25,7 @@ from deployconv.targets.profile import AUTOMATIC, Profile, Rule, Spelling
 
 _NEEDED: tuple[TargetVerdict, ...] = ("refused", "misread")
 """Verdicts on a layer that cannot stay as it is, the worse one first."""
+_RESIZES = ("Resize", "Upsample")
 _STAYS: Form = "normalised"
 """The form in which a ConvTranspose stays one."""
 
@@ -37,11 +38,15 @@ class Judgement:
         site: for reports.
         rule: the rule that was decisive; None if none speaks of the layer.
         prefer: the forms and shuffles to try, the best first.
+        tested: whether layers of its kind were run on the target.
+        documented: whether the rules are those of the target's documentation.
     """
 
     site: TargetSite
     rule: Rule | None
     prefer: tuple[Spelling, ...]
+    tested: bool = False
+    documented: bool = False
 
     @property
     def needed(self) -> bool:
@@ -52,7 +57,7 @@ class Judgement:
 def judge(profile: Profile, site: Site) -> Judgement:
     """Say what a target does with a layer as it is exported, and what to do about it."""
     facts = facts_of(site)
-    held = [rule for rule in profile.layers if rule.holds(facts)]
+    held = [rule for rule in profile.layers if rule.holds(facts) and _is_about(rule, site)]
     # A rule knows better than a list of what is taken whether a layer is refused or misread.
     needed = [rule for rule in held if rule.needed] or list(_built_in(profile, site))
     rule = min(needed, key=lambda one: _NEEDED.index(one.verdict), default=next(iter(held), None))
@@ -60,7 +65,10 @@ def judge(profile: Profile, site: Site) -> Judgement:
     usual = () if isinstance(site, ResampleSite) else profile.prefer
     prefer = _preferred(needed or held, usual)
     if rule is None:
-        return Judgement(TargetSite(profile.name, "fits", profile.action), None, prefer)
+        said = TargetSite(profile.name, "fits", profile.action)
+        kind = "resizes" if site.layer.op in _RESIZES else "layers"
+        tested, documented = kind in profile.tested, profile.documented is not None
+        return Judgement(said, None, prefer, tested, documented)
     action: TargetAction = rule.action or (profile.action if rule.verdict == "fits" else "rewrite")
     if any(one.action == "keep" for one in needed):
         action = "keep"  # a rewrite does not help against that
@@ -71,6 +79,15 @@ def judge(profile: Profile, site: Site) -> Judgement:
         rule,
         prefer,
     )
+
+
+def _is_about(rule: Rule, site: Site) -> bool:
+    """False for a nearest Resize by itself if the rule is about one with the Conv after it.
+
+    Only a rule that names ``resize_mode`` says that one is slow.
+    """
+    alone = site.pattern == "nearest_resize" and site.layer.op in ("Resize", "Upsample")
+    return not alone or "resize_mode" in rule.when or (rule.needed and "pattern" not in rule.when)
 
 
 def _preferred(rules: Sequence[Rule], usual: tuple[Spelling, ...]) -> tuple[Spelling, ...]:
@@ -87,7 +104,7 @@ def _built_in(profile: Profile, site: Site) -> Iterator[Rule]:
     nodes = [node for node in site.nodes if node.op != "Constant" and not has_references(node)]
     broken = broken_by_nodes(nodes, profile.takes.restrictions)
     if broken:
-        text = f"{', '.join(broken)}, which {profile.name} does not take"
+        text = f"{listed(broken)}, which {profile.name} does not take"
         yield Rule({}, "refused", text, source=source, version=version)
     if profile.documented is not None:
         # TensorRT converts the type, so it is no reason for a rewrite.
@@ -257,6 +274,12 @@ def _why_kept(judged: Sequence[Judgement]) -> Reason | None:
             ratio = one.rule.ratio
             shown = "" if ratio is None else f" ({ratio:g} times as fast rewritten)"
             return Reason("slower-on-target", f"{one.site.target}: {one.site.text}{shown}")
-    if judged:
-        return Reason("fits-target", f"{judged[0].site.target} takes it as it is")
+    for one in sorted(judged, key=lambda one: one.tested):
+        name = one.site.target
+        text = f"no rule of {name} speaks of this layer, and no run of one like it is recorded"
+        if one.documented:
+            text = f"no rule in the documentation of {name} is against it"
+        elif one.tested:
+            text = f"{name} takes it as it is"
+        return Reason("fits-target", text)
     return None

@@ -28,7 +28,7 @@ class Memory:
 
 def _peaks(original: Path, rewritten: Path, shapes: Shapes, threads: int) -> list[int]:
     """The peaks of both, on the same inputs. Raises OSError if the system cannot measure them."""
-    from deployconv.runtimes.measure import peak_memory
+    from deployconv.runtimes.peak_memory import peak_memory
 
     feeds = random_feeds(original, shapes, threads)
     found = []

@@ -137,7 +137,7 @@ def document(
     """The JSON document: all results, and the machine and versions that they belong to."""
     from deployconv import __version__
     from deployconv.runtimes import get_backend
-    from deployconv.runtimes.measure import describe_machine
+    from deployconv.runtimes.machine import describe_machine
 
     return {
         "schema_version": SCHEMA_VERSION,

@@ -19,7 +19,7 @@ from deployconv.options import FeedOptions
 from deployconv.proof.latency import measure_latency
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.blocks import Interval, time_in_blocks
-from deployconv.runtimes.measure import usable_cpus
+from deployconv.runtimes.machine import usable_cpus
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

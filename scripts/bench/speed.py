@@ -48,13 +48,13 @@ class Speed:
 def time_pair(
     original: Path, rewritten: Path, shapes: Shapes, threads: int, effort: Effort
 ) -> Speed:
-    """Time both models in turns (`deployconv.runtimes.measure`), in `PAIRS` pairs of sessions."""
+    """Time both models in turns (`deployconv.runtimes.timing`), in `PAIRS` pairs of sessions."""
     import numpy as np
 
     from deployconv.options import FeedOptions
     from deployconv.proof.inputs import make_feeds
     from deployconv.runtimes import get_backend
-    from deployconv.runtimes.measure import time_interleaved
+    from deployconv.runtimes.timing import time_interleaved
     from deployconv.search.measure import Timing
 
     backend = get_backend(effort.backend)

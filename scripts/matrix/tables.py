@@ -48,8 +48,8 @@ _FORMS = """
 ## By test layer
 
 The first sign is for the layer as exported, the second for the layer after `rewrite --target NAME`.
-One sign stands where both are the same. R: right. C: converted. X: refused. **W**: computed wrong,
-without an error. D: the process died.
+One sign stands where both are the same. R: right. C: converted. X: refused. **W**: wrong, without
+an error: the target misreads it. D: the process died.
 
 """
 _SPELLED = """
@@ -65,13 +65,23 @@ _RESIZES = """
 `python scripts/target_matrix.py NAME --resizes` runs 46 Resizes (`scripts/matrix/resizes.py`). A
 name has the mode (linear, cubic, nearest), the coordinates (`half_pixel`, `pytorch_half_pixel`,
 `align_corners`, `asymmetric`, `half_pixel_symmetric`, `tf_half_pixel_for_nn`), and what is special,
-such as a factor; without one the factor is 2. What is not right after the rewrite is listed with a
-reason: as `unsupported-on-target`, or as `nearest-resize` among what the target does not take.
-For `tensorrt` they were built with `deployconv build --target sm89`, without a GPU: this script
-does not run it. Its one wrong Resize is seen in the coordinates of the parsed layer.
+such as a factor; without one the factor is 2. What is not right after the rewrite is listed with
+the reason `unsupported-on-target`. For `tensorrt` they were built with
+`deployconv build --target sm89`, without a GPU: this script does not run it. Its one wrong Resize
+is seen in the coordinates of the parsed layer.
 
 | target | toolchain | run | as exported | `rewrite --target NAME` |
 | --- | --- | --- | --- | --- |
+"""
+_RESIZE_NAMES = """
+In the names of the Resizes, `lin`, `cub` and `near` are the modes linear, cubic and nearest. The
+coordinates are `hp`, half_pixel; `php`, pytorch_half_pixel; `ac`, align_corners; `asym`,
+asymmetric; `hps`, half_pixel_symmetric; `tf`, tf_half_pixel_for_nn. `f1.55` is the factor 1.55,
+`down` is 0.5, `down.6` is 0.6; without one of these the factor is 2 (1.55 for `lin_hps`, 1.75 for
+`near_ac`). `sizes` has sizes in place of a factor, `len1` makes one row, `aa` has antialias, `a.5`
+the coefficient -0.5, `exc` exclude_outside, `1d` and `3d` have one and three axes, `dyn` has
+dynamic sizes.
+
 """
 _NOT_RUN = """
 ## Not run
@@ -89,7 +99,7 @@ def page(records: Mapping[str, Record], resizes: Mapping[str, Record]) -> str:
     lines.append(
         _RESIZES + "\n".join(_summary(one, EXPORTED, "target") for one in resizes.values())
     )
-    lines.append("\n" + "\n".join(_forms(resizes, RESIZES)))
+    lines.append(_RESIZE_NAMES + "\n".join(_forms(resizes, RESIZES)))
     if idle:
         rows = (f"- {name}: {record.not_run}" for name, record in idle.items())
         lines.append(_NOT_RUN + "\n".join(rows))

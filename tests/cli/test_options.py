@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import click
 import pytest
 
 import deployconv
@@ -168,6 +170,61 @@ def test_values_that_a_flag_refuses(
         assert main([command, *MODELS[command], option.flag_names[0], word]) == 2
         assert option.flag_names[0] in capsys.readouterr().err
     assert api.calls == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rewrite", "a.onnx", "--seed", "x"], "--seed x: give a whole number from 0 on"),
+        (["rewrite", "a.onnx", "--seed", "1.5"], "--seed 1.5: give a whole number from 0 on"),
+        (["rewrite", "a.onnx", "--seed", "-1"], "--seed -1: give a whole number from 0 on"),
+        (["rewrite", "a.onnx", "--jobs", "0"], "--jobs 0: give a whole number from 1 to 1024"),
+        (["bench", "a.onnx", "--threads", ""], "--threads '': give a whole number from 1 to 1024"),
+        (["check", "a", "--timeout", "soon"], "--timeout soon: give a number from 0.1 on"),
+        (["rewrite", "a.onnx", "--max-memory", "-1"], "--max-memory -1: give a number from 0 on"),
+        (["rewrite", "a.onnx", "--report", ""], "--report: a path is empty: name a file"),
+        (["build", "a.onnx", "--shape", "x"], "--shape 'x': expected NAME:SIZE,SIZE,... with"),
+        (["inspect", ""], "MODEL...: a path is empty: name a file"),
+        (["target"], "Missing command; see deployconv target --help"),
+        (["rewrite", "a.onnx", "--seed"], "Option '--seed' requires an argument; see deployconv r"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_option(
+    api: FakeApi, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith(f"deployconv: error: {said}")
+
+
+VALUED = [
+    pytest.param(command, option.opts[0], id=f"{command} {option.opts[0]}")
+    for command, made in app.commands.items()
+    for option in made.params
+    if isinstance(option, click.Option) and not option.is_flag
+]
+
+
+@pytest.mark.parametrize(("command", "flag"), VALUED)
+@pytest.mark.parametrize("word", ["x", "-1", "", None])
+def test_a_value_of_the_wrong_type_is_one_plain_line(
+    api: FakeApi,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    command: str,
+    flag: str,
+    word: str | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = MODELS.get(command, ["a.json"])
+    status = main([command, *arguments, flag, *([] if word is None else [word])])
+    said = capsys.readouterr().err
+    if word is None:
+        assert (status, "requires an argument" in said) == (2, True)
+    if status == 2:
+        assert said.startswith("deployconv: error: ")
+        assert said.count("\n") == 1
+        assert not re.search("range|Errno|float|Usage|<=", said)
 
 
 def samples_of(option: Option) -> list[tuple[list[str], Any]]:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import onnx
@@ -16,7 +17,9 @@ from onnx import numpy_helper
 import deployconv
 from deployconv.cli import main
 from deployconv.report import console
-from deployconv.report.reasons import reasons
+from deployconv.report.reasons import explanations
+from deployconv.results import DlaCode, TargetNote, TargetVerdict
+from deployconv.results.site import Status
 from tests.build import node, tensor, upsampler
 
 
@@ -92,10 +95,20 @@ def test_a_reason_is_explained(code: str, capsys: pytest.CaptureFixture[str]) ->
     assert not set("`[]|") & set(said)
 
 
+def test_every_word_of_a_report_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    marks = get_args(get_type_hints(TargetNote)["mark"])
+    for word in (*get_args(TargetVerdict), *marks, *get_args(Status), *get_args(DlaCode)):
+        assert main(["explain", word]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith(f"{word}: ")
+        assert said.endswith(".\n")
+        assert not set("`[]|") & set(said)
+
+
 def test_a_reason_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "runtime-wieght"]) == 2
     assert "did you mean runtime-weight" in capsys.readouterr().err
-    assert len(reasons()) > 30
+    assert len(explanations()) > 30
 
 
 def test_what_can_be_used_here(capsys: pytest.CaptureFixture[str]) -> None:

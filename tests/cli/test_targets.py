@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import onnx
 import pytest
 
 from deployconv.cli import main
+from deployconv.runtimes.toolchains import environments
+from deployconv.targets import describe
 from deployconv.targets.catalogue import target_names
 from tests.build import conv_transpose, integers
 from tests.runtimes.rtx import MODELS
@@ -35,12 +38,62 @@ def test_a_list_of_all(capsys: pytest.CaptureFixture[str]) -> None:
 def test_one_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
     shown = printed(capsys, "targets", "iree")
     assert "tested with: 3.13.0 (recorded runs of 43 layers" in shown
+    assert "\nwhat was run: upsampling layers, Resizes by themselves\n" in shown
     assert "- DepthToSpace in mode DCR: any block size" in shown
     assert (
         "operator ConvTranspose, asymmetric pads: is refused (import), it is rewritten: " in shown
     )
     (one,) = json.loads(printed(capsys, "targets", "iree", "--json"))["targets"]
     assert one["rules"][0]["when"] == {"operator": "ConvTranspose", "asymmetric_pads": True}
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_what_is_installed_is_told_of_the_backend_and_of_the_toolchain_of_build(
+    here: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = "installed" if here else "not installed"
+    monkeypatch.setattr(environments, "state_of", lambda toolchain: state)
+    monkeypatch.setattr(describe, "is_installed", lambda profile: not here)
+    first, other = ("not installed", "installed") if here else ("installed", "not installed")
+    shown = printed(capsys, "targets", "openvino")
+    assert f"\nbackend openvino (Python package openvino): {first}\n" in shown
+    advice = "" if here else ": deployconv target install openvino"
+    assert f"\ntoolchain of build: {other}{advice}\n" in shown
+    shown = printed(capsys, "targets", "rk3588")
+    assert f"\ntoolchain of build: {other}" in shown
+    assert "ackend" not in shown.replace("tested with", "")
+    (one,) = json.loads(printed(capsys, "targets", "openvino", "--json"))["targets"]
+    assert (one["package_here"], one["environment"], one["installed"]) == (not here, other, True)
+    lines = printed(capsys, "targets").splitlines()
+    (row,) = (line for line in lines if line.startswith("openvino "))
+    assert re.search(rf" {first} +{other} ", row)
+    (row,) = (line for line in lines if line.startswith("rk3588 "))
+    assert re.search(rf" - +{other} ", row)
+
+
+def test_conditions_of_rules_are_data_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stated = """
+[[layers]]
+text = "x"
+[layers.when]
+auto_pad = ["SAME_UPPER", "SAME_LOWER"]
+dilated = true
+stride = 2
+kernel = {min = 3}
+channels_in = {min = 1, max = 4}
+"""
+    target = written(tmp_path, stated)
+    (one,) = json.loads(printed(capsys, "targets", target, "--json"))["targets"]
+    assert one["rules"][0]["conditions"] == {
+        "auto_pad": ["SAME_UPPER", "SAME_LOWER"],
+        "dilated": True,
+        "stride": [2],
+        "kernel": {"min": 3},
+        "channels_in": {"min": 1, "max": 4},
+    }
+    assert one["rules"][0]["when"]["auto_pad"] == "SAME_UPPER or SAME_LOWER"
 
 
 def test_a_file_in_plain_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +116,23 @@ def test_inspect(capsys: pytest.CaptureFixture[str]) -> None:
     assert (said["verdict"], said["action"]) == ("fits", "keep")
     assert said["source"].startswith("recorded run")
     assert "target" not in document
+
+
+def test_inspect_of_several_models_says_why_as_for_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(dcgan("Tanh"), tmp_path / "dcgan.onnx")
+    onnx.save(conv_transpose(integers(2, 3, 2, 2), (4, 5), strides=[2, 2]), tmp_path / "up.onnx")
+    few = '[[layers]]\nwhen = {stride = 2}\ntext = "fast"\naction = "keep"\n'
+    target = written(tmp_path, f"{NPU}{few}")
+    for name in ("dcgan", "up"):
+        alone = printed(capsys, "inspect", str(tmp_path / f"{name}.onnx"), "--target", target)
+        told = [line for line in alone.splitlines() if line.startswith(("main/", "npu: "))]
+        told = [line for line in told if " - " in line or "left in the model" in line]
+        assert told
+        both = printed(capsys, "inspect", str(tmp_path), "--target", target)
+        assert [line for line in told if f"{'':8}{line}" not in both.splitlines()] == []
+    assert "1 site: would be 1 rewritten" in both
 
 
 def test_rewrite_says_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,12 +159,22 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     onnx.save(dcgan(), tmp_path / "good.onnx")
     onnx.save(dcgan("Tanh"), tmp_path / "left.onnx")
     target = written(tmp_path, NPU)
-    shown = printed(capsys, "check", str(tmp_path), "--target", target)
-    assert "2 models: 2 passed" in shown
+    assert main(["check", str(tmp_path), "--target", target]) == 0
+    captured = capsys.readouterr()
+    assert "2 models: 2 passed" in captured.out
+    left = "npu: left in the model: Tanh, which npu does not take"
+    warning = f"deployconv: warning: {tmp_path / 'left.onnx'}: {left}\n"
+    assert captured.err == warning
     shown = printed(capsys, "check", str(tmp_path), "--target", target, "--strict", status=1)
     assert "Tanh, which npu does not take" in shown
-    document = json.loads(printed(capsys, "check", str(tmp_path), "--target", target, "--json"))
+    assert main(["check", str(tmp_path), "--target", target, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == warning
+    document = json.loads(captured.out)
     assert [len(one["targets"][0]["misfits"]) for one in document["models"]] == [0, 1]
+    call = ["rewrite", str(tmp_path), "--target", target, "--no-bench", "--dry-run"]
+    assert main(call) == 0
+    assert capsys.readouterr().err == warning
 
 
 def test_a_layer_that_its_target_takes_is_no_failure_of_strict(
@@ -140,9 +220,47 @@ def test_a_target_that_there_is_not(
     assert captured.err.count("\n") == 1
 
 
-def test_build_has_no_compiler_of_most_targets(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["build", UNET, "--target", "ort"]) == 2
-    assert "--target ort: deployconv drives no compiler of it" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("ort", "it runs models as they are: deployconv bench --backend ort"),
+        ("portable", "deployconv inspect --target portable says what it takes"),
+    ],
+)
+def test_a_target_without_a_toolchain_is_not_built(
+    name: str, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", UNET, "--target", name]) == 2
+    said = f"--target {name}: there is no toolchain to build with: {advice}"
+    assert capsys.readouterr().err == f"deployconv: error: {said}\n"
+
+
+def test_tensorrt_is_built_for_a_compute_capability(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", UNET, "--target", "tensorrt"]) == 2
+    assert "--target tensorrt: name a compute capability such as sm89" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["targets", "sm999"],
+        *(
+            [command, UNET, "--target", "sm999"]
+            for command in ("inspect", "rewrite", "check", "build")
+        ),
+    ],
+    ids=" ".join,
+)
+def test_a_compute_capability_that_there_is_not(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TensorRT-RTX is installed for some tests only, so `build` may also lack it."""
+    assert main(words) in ((2, 3) if words[0] == "build" else (2,))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    near = "sm999: there is no such target: did you mean sm90 or sm89?"
+    assert words[0] == "build" or near in captured.err
 
 
 def test_strict_names_the_options_that_left_steps_out(

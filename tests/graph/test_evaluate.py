@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
 from deployconv.graph.evaluate import evaluate, result_size
 from deployconv.graph.nearest import LARGEST
-from tests.build import Array, integers, run
+from deployconv.graph.not_evaluated import NotEvaluated
+from tests.build import Array, integers, node, run
 from tests.match.graphs import floats, ints, parsed
 
 
@@ -67,7 +68,7 @@ def test_scatter_nd_that_adds_twice_to_one_place() -> None:
 def test_scatter_nd_whose_result_is_open_or_unknown(reduction: str, indices: list[int]) -> None:
     constants = {"data": integers(4), "at": ints(*indices).reshape(2, 1)}
     model = parsed(f'y = ScatterND<reduction="{reduction}">(data, at, x)', constants, "2")
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(NotEvaluated):
         evaluated(model, {**constants, "x": integers(2)})
 
 
@@ -88,7 +89,7 @@ def test_scatter_elements(opset: int, axis: int, shape: tuple[int, int]) -> None
 def test_scatter_elements_that_writes_twice(opset: int, op: str) -> None:
     constants = {"data": integers(2, 6), "at": np.array([[1, 2, 1], [0, 3, 5]])}
     model = parsed(f"y = {op}<axis=1>(data, at, x)", constants, "2,3", opset=opset)
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(NotEvaluated):
         evaluated(model, {**constants, "x": integers(2, 3)})
 
 
@@ -116,7 +117,7 @@ def test_nearest_resize_at_every_opset(opset: int, scale: int) -> None:
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 def test_resize_that_interpolates_is_refused(mode: str) -> None:
     model = parsed(f'y = Resize<mode="{mode}">(x, , scales)', {"scales": floats(1, 1, 2, 2)})
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(NotEvaluated):
         evaluated(model, {"x": integers(1, 2, 4, 3), "scales": floats(1, 1, 2, 2)})
 
 
@@ -125,7 +126,7 @@ def test_upsample_that_interpolates_is_refused(opset: int) -> None:
     scales = "scales=[1.0,1.0,2.0,2.0], " if opset < 9 else ""
     inputs = "x" if opset < 9 else "x, scales"
     model = parsed(f'y = Upsample<{scales}mode="linear">({inputs})', opset=opset)
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(NotEvaluated):
         evaluated(model, {"x": integers(1, 2, 4, 3), "scales": floats(1, 1, 2, 2)})
 
 
@@ -133,7 +134,7 @@ def test_upsample_that_interpolates_is_refused(opset: int) -> None:
 def test_no_resize_fills_the_memory(other: int) -> None:
     scales = floats(1, 1, LARGEST, other)
     model = parsed("y = Resize(x, , scales)", {"scales": scales})
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(NotEvaluated):
         evaluated(model, {"x": integers(1, 2, 4, 3), "scales": scales})
 
 
@@ -203,5 +204,30 @@ def test_a_result_far_larger_than_its_inputs_is_not_computed(
     body: str, constants: dict[str, Array]
 ) -> None:
     model = parsed(body, constants, "2,3", opset=18)
-    with pytest.raises(NotImplementedError, match="elements"):
+    with pytest.raises(NotEvaluated, match="elements"):
         evaluated(model, {**constants, "x": integers(2, 3)})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "feeds"),
+    [
+        ([node("NoSuchOperator", ["x"], ["y"])], {"x": integers(2)}),
+        ([node("Reshape", ["x", "s"], ["y"])], {"x": integers(2), "s": ints(3)}),
+        (
+            [node("ConvTranspose", ["x", "w"], ["y"], auto_pad=1)],
+            {"x": integers(1), "w": integers(1)},
+        ),
+        ([node("Resize", ["x", "", "", "s"], ["y"])], {"x": integers(2), "s": ints(4, 4)}),
+    ],
+    ids=[
+        "an unknown operator",
+        "sizes that do not fit",
+        "a wrong attribute",
+        "a Resize of other axes",
+    ],
+)
+def test_what_cannot_be_run_raises_one_error(
+    nodes: list[NodeProto], feeds: Mapping[str, Array]
+) -> None:
+    with pytest.raises(NotEvaluated):
+        evaluate(nodes, 18, feeds, ["y"])

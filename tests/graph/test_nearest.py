@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from deployconv.graph.nearest import nearest_sources, resize_sizes
+from deployconv.graph.not_evaluated import NotEvaluated
 from tests.build import run
 from tests.match.graphs import CONV, assert_never_wrong, dynamic_shapes, feeds, floats, ints, parsed
 
@@ -50,7 +51,7 @@ def test_every_whole_scale_of_every_small_size(coordinates: str, rounding: str, 
     ],
 )
 def test_what_is_not_known_is_refused(scale: float, coordinates: str, rounding: str) -> None:
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(NotEvaluated):
         nearest_sources(4, 8, scale, coordinates, rounding)
 
 

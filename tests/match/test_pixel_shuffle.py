@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 import deployconv
-from deployconv.match.shuffle_map import fit_order
+from deployconv.match.shuffle_map import fit_channels, order_of
 from tests.build import Array, integers, ops, rewrite
 from tests.match.graphs import assert_never_wrong, codes, dynamic_shapes, ints, parsed
 
@@ -29,6 +29,12 @@ def shuffled(channels: int, stride: tuple[int, ...], sizes: tuple[int, ...], ord
         source = channel * prod(stride) + phase if order == "CRD" else phase * channels + channel
         result[(0, *position)] = numbers[(source, *pixel)]
     return result
+
+
+def fit_order(sources: Array, shape: tuple[int, ...], stride: tuple[int, ...]) -> str | None:
+    """The channel order for which ``sources`` is a pixel shuffle."""
+    channels = fit_channels(sources, shape, stride)
+    return None if channels is None else order_of(channels, prod(stride))
 
 
 strides = (

@@ -16,7 +16,8 @@ import deployconv
 from deployconv.cli import main
 from deployconv.errors import BackendUnavailable, CheckFailed, UsageError
 from deployconv.proof.builds import _warnings
-from deployconv.report.lines import compiled_line, target_lines
+from deployconv.report.layer_lines import target_lines
+from deployconv.report.lines import compiled_line
 from deployconv.results import Rewriting, StageResult, TargetBuild
 from deployconv.runtimes.tensorrt import compile as building
 from tests.build import conv_transpose, integers, node, tensor, upsampler
@@ -220,8 +221,10 @@ def test_without_target_execution_was_asked_for() -> None:
 
 
 def test_a_target_that_nobody_knows() -> None:
-    with pytest.raises(UsageError, match=r"--target sm1: tensorrt_rtx .* compiles for sm"):
+    with pytest.raises(UsageError, match="--target sm1: there is no such target: did you mean"):
         rewrite(upsampler(), "sm1")
+    with pytest.raises(UsageError, match=r"--target sm90: tensorrt_rtx .* compiles for sm"):
+        rewrite(upsampler(), "sm90")
 
 
 def test_dynamic_sizes_are_those_of_the_call() -> None:

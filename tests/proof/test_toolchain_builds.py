@@ -135,6 +135,35 @@ def test_a_toolchain_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.parametrize(
+    ("done", "words"),
+    [
+        ('["npu==0.9"]', "iree: its toolchain is installed in other versions than deployconv now"),
+        ("", "iree: its toolchain is being installed, or that was cut off: deployconv target"),
+    ],
+)
+def test_a_toolchain_of_other_versions_is_not_passed_over(
+    done: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    of_other_versions(monkeypatch, tmp_path, done)
+    with pytest.raises(BackendUnavailable, match=f"^--target {words}"):
+        deployconv.build(FORMS["k4s2p1"].model(), target="iree")
+    result = deployconv.rewrite(FORMS["k4s2p1"].model(), target="iree", bench=False)
+    (warning,) = result.warnings
+    assert warning.startswith("iree: not tested with its toolchain: ")
+    quiet = deployconv.rewrite(FORMS["k4s2p1"].model(), target="iree", bench=False, verify=False)
+    assert quiet.warnings == ()
+
+
+def of_other_versions(monkeypatch: pytest.MonkeyPatch, folder: Path, done: str) -> None:
+    """Make an environment for ``iree`` that is not one of the versions of today."""
+    monkeypatch.setattr(environments, "environments_folder", lambda: folder)
+    python = folder / "iree" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    (folder / "iree" / "deployconv.json").write_text(done)
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"target": ["iree", "sm89"]}, "--target sm89: build it in a call of its own"),

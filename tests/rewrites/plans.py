@@ -16,7 +16,8 @@ from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.chain import Chain, chain_after
 from deployconv.rewrites.conv import PolyphaseConv
 from deployconv.rewrites.pixel_shuffle import chain_from, plan_reshuffle, region_from
-from deployconv.rewrites.planning import PlannedSite, Planning, plan_model
+from deployconv.rewrites.planned_site import PlannedSite
+from deployconv.rewrites.planning import Planning, plan_model
 from deployconv.rewrites.region import Region
 from deployconv.rewrites.region_search import region_after
 from deployconv.rewrites.ways import plan_form

@@ -14,7 +14,8 @@ from deployconv.proof.certificate import certify
 from deployconv.rewrites import fold
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.kept import FoldedLayer, folded_in_place
-from deployconv.rewrites.planning import PlannedSite, plan_model
+from deployconv.rewrites.planned_site import PlannedSite
+from deployconv.rewrites.planning import plan_model
 from tests.build import Array, integers
 from tests.match.graphs import NEAREST, floats, ints, parsed
 from tests.rewrites.plans import verdict

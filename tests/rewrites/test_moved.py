@@ -18,7 +18,7 @@ from deployconv.proof.certificate import certify
 from deployconv.rewrites.emit import Emitter
 from deployconv.rewrites.kept import FoldedLayer, folded_in_place
 from deployconv.rewrites.moved import moved_axes
-from deployconv.rewrites.planning import absorbing
+from deployconv.rewrites.planned_site import absorbing
 from tests.build import Array, assert_equal, integers, ops, rewrite, run
 from tests.match.graphs import (
     assert_never_wrong,

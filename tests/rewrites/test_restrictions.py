@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,10 +11,12 @@ import pytest
 from onnx import ModelProto
 
 from deployconv.graph.load import load
+from deployconv.graph.view import view
 from deployconv.options import LayerRequest, RewriteOptions
 from deployconv.restrictions import Restrictions
 from deployconv.results import Reason
 from deployconv.rewrites.planning import apply, plan_model
+from deployconv.rewrites.within import broken_by_nodes
 from deployconv.search.candidates import Candidates
 from tests.build import (
     FLOAT,
@@ -115,6 +118,36 @@ def test_the_operator_that_is_missing_is_named() -> None:
         "the target takes none of its forms: 'pad, dcr' comes closest and needs DepthToSpace"
     )
     assert reason(layer((2,)), only("Conv Reshape")).endswith("needs Transpose")
+
+
+@pytest.mark.parametrize(
+    ("body", "operator"),
+    [
+        ("y = Slice(x, b, e)", "Slice"),
+        ("y = Reshape(x, b)", "Reshape"),
+        ("y = DepthToSpace<blocksize=2>(x)", "DepthToSpace"),
+        ('y = Pad<mode="edge">(x, b)', "Pad"),
+        ("y = ConvTranspose<pads=[1,1,1,1]>(x, w)", "ConvTranspose"),
+    ],
+)
+def test_an_operator_that_is_missing_is_named_once(body: str, operator: str) -> None:
+    nothing = Restrictions(
+        frozenset({"Relu"}),
+        {},
+        crops=False,
+        transposed_pads=False,
+        edge_pads=False,
+        reshape_zero=False,
+    )
+    given = parsed(body, {"b": ints(0, 0, 0, 0), "e": ints(1, 1, 1, 1)}, "1,4,4,3", opset=18)
+    nodes = view(load(given)).scopes[0].nodes
+    assert broken_by_nodes(nodes, nothing) == (operator,)
+    assert operator not in broken_by_nodes(nodes, replace(nothing, operators=None))
+
+
+def test_several_things_that_are_missing_are_one_sentence() -> None:
+    text = reason(layer((2, 3)), only("Conv Relu", max_rank=4))
+    assert text.endswith("'crop, two-step' comes closest and needs Reshape, Transpose and Slice")
 
 
 def test_what_was_asked_for_is_taken_if_the_target_takes_it() -> None:

@@ -104,7 +104,7 @@ def test_its_import_reports_nothing_to_anyone() -> None:
 
 
 def test_peak_memory_is_measured() -> None:
-    from deployconv.runtimes.measure import peak_memory
+    from deployconv.runtimes.peak_memory import peak_memory
 
     feeds = {"luminance": np.zeros((1, 1, 24, 32), np.float32)}
     peak = peak_memory(MODELS / "fsrcnn_x3.onnx", feeds, 1, "openvino")

@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, helper
 from deployconv.errors import BackendUnavailable, DeployconvError, ModelError, UsageError
 from deployconv.runtimes import get_backend
 from deployconv.runtimes.base import Session
-from deployconv.runtimes.measure import usable_cpus
+from deployconv.runtimes.machine import usable_cpus
 from deployconv.runtimes.ort import clean_message
 from deployconv.runtimes.registry import get_runtime
 from tests.runtimes.tiny import (

@@ -15,6 +15,7 @@ from onnx import ModelProto, TensorProto
 import deployconv
 from deployconv.options import Form
 from deployconv.results import PaddedLayer
+from deployconv.targets.capabilities import COMPILED
 from tests.build import conv_transpose, graph, integers, model, node, tensor, upsampler, value
 from tests.match.graphs import floats, parsed
 from tests.runtimes.rtx import (
@@ -29,7 +30,8 @@ from tests.runtimes.rtx import (
 
 pytestmark = [needs_rtx, needs_record]
 
-TARGETS = ("sm75", "sm86", "sm89", "sm120")
+TARGETS = COMPILED
+"""What the rules of the target were held against."""
 
 
 def layer(kernel: tuple[int, ...], dtype: str = "float32", **attributes: Any) -> ModelProto:

@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import platform
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deployconv.errors import BackendUnavailable
-from deployconv.results import StageResult
 from deployconv.runtimes.tensorrt import compile as compiling
 from deployconv.runtimes.tensorrt import installation, process
 from deployconv.runtimes.tensorrt.binding import BuildSettings
-from deployconv.runtimes.worker_events import Done, Stage, encode
 from deployconv.runtimes.worker_process import Limits
+from tests.runtimes.scripted_worker import DONE, PARSED, program
 
 pytestmark = pytest.mark.skipif(
     platform.system() != "Linux", reason="the worker's memory is watched through /proc"
 )
-
-PARSED = encode(Stage(StageResult("parse", "ok", 0.5)))
-DONE = encode(Done({"engine_bytes": 7}))
-
-PRELUDE = """
-import os, signal, sys, time
-line = sys.stdin.readline()
-def say(data):
-    os.write(1, data)
-"""
-
-
-def program(code: str) -> tuple[str, ...]:
-    """A worker that reads its request and then does ``code``."""
-    return sys.executable, "-c", PRELUDE + code
 
 
 def compile_with(code: str, monkeypatch: pytest.MonkeyPatch, **limits: Any) -> Any:

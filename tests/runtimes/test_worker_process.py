@@ -21,25 +21,11 @@ from deployconv.runtimes.worker_process import (
     Worker,
     WorkerFailed,
 )
+from tests.runtimes.scripted_worker import DONE, PARSED, program
 
 pytestmark = pytest.mark.skipif(
     platform.system() != "Linux", reason="the worker's memory is watched through /proc"
 )
-
-PARSED = encode(Stage(StageResult("parse", "ok", 0.5)))
-DONE = encode(Done({"engine_bytes": 7}))
-
-PRELUDE = """
-import os, signal, sys, time
-line = sys.stdin.readline()
-def say(data):
-    os.write(1, data)
-"""
-
-
-def program(code: str) -> tuple[str, ...]:
-    """A worker that reads its request and then does ``code``."""
-    return sys.executable, "-c", PRELUDE + code
 
 
 def ask(code: str, **limits: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from deployconv.errors import BackendUnavailable
-from deployconv.rewrites.planning import PlannedSite
+from deployconv.rewrites.planned_site import PlannedSite
 from deployconv.runtimes.base import Array, Feeds, Session
 from deployconv.search import alone
 from deployconv.search.alone import SmallModels

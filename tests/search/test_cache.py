@@ -134,12 +134,11 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     memory = TimingCache(tmp_path)
     memory.write(KEY, FOUND)
 
-    def full(document: object, file: Any) -> None:
-        file.write('{"candidates": [')
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(cache.json, "dump", full)
+        patched.setattr("os.fsync", full)
         memory.write(KEY, FOUND[:1])
 
     assert memory.read(KEY) == FOUND
@@ -170,3 +169,13 @@ def test_the_user_s_own_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
     TimingCache.of_user().write(KEY, FOUND)
     assert (tmp_path / "deployconv" / "timings" / f"{KEY.digest}.json").is_file()
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(_: str) -> Path:
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr("platformdirs.user_cache_path", homeless)
+    stores_nothing = TimingCache.of_user()
+    stores_nothing.write(KEY, FOUND)
+    assert stores_nothing.read(KEY) is None

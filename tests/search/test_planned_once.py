@@ -20,7 +20,8 @@ from deployconv.rewrites.chain import chain_after
 from deployconv.rewrites.conv import plan_conv
 from deployconv.rewrites.matrix import plan_matrix
 from deployconv.rewrites.pixel_shuffle import chain_from, plan_reshuffle, region_from
-from deployconv.rewrites.planning import PlannedSite, apply
+from deployconv.rewrites.planned_site import PlannedSite
+from deployconv.rewrites.planning import apply
 from deployconv.rewrites.region_search import region_after
 from deployconv.rewrites.separable import plan_separable
 from deployconv.search.candidates import Candidates

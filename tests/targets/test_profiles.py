@@ -9,7 +9,14 @@ import pytest
 
 from deployconv.errors import UsageError
 from deployconv.runtimes.registry import RUNTIMES
-from deployconv.targets.catalogue import find_target, find_targets, is_installed, target_names
+from deployconv.targets.capabilities import COMPILED, KNOWN
+from deployconv.targets.catalogue import (
+    check_capabilities,
+    find_target,
+    find_targets,
+    is_installed,
+    target_names,
+)
 from deployconv.targets.profile import BACKENDS, Profile, Spelling
 from deployconv.targets.toml_table import line_of
 from tests.targets.npu import NPU, written
@@ -56,6 +63,33 @@ def test_compute_capabilities_are_variants_of_tensorrt() -> None:
     profile = find_target("sm89")
     assert (profile.name, profile.compiles_for) == ("sm89", "sm89")
     assert profile.layers == find_target("tensorrt").layers
+
+
+@pytest.mark.parametrize("name", [*KNOWN, "sm130"])
+def test_what_no_rule_was_held_against_says_so(name: str) -> None:
+    profile, held = find_target(name), name in COMPILED
+    assert (profile.version != "", profile.source != "", profile.tested != ()) == (held,) * 3
+    assert any(f"Nothing was compiled for {name}" in one for one in profile.notes) != held
+
+
+def test_a_compute_capability_that_nobody_knows_is_no_target() -> None:
+    asked: list[str] = []
+
+    def compiled() -> tuple[str, ...]:
+        asked.append("TensorRT")
+        return ("sm89", "sm130")
+
+    check_capabilities(("openvino", "sm89", "sm87", "npu.toml"), compiled)
+    assert asked == []  # it takes a second to ask
+    check_capabilities(("sm130",), compiled)
+    with pytest.raises(UsageError, match=r"^--target sm999: there is no such target: .* sm90 or"):
+        check_capabilities(("sm89", "sm999"), compiled)
+
+
+def test_a_file_extends_no_compute_capability_that_there_is_not(tmp_path: Path) -> None:
+    assert find_target(written(tmp_path, 'extends = "sm87"')).compiles_for == "sm87"
+    with pytest.raises(UsageError, match="line 1: 'extends' is 'sm999': there is no such target"):
+        find_target(written(tmp_path, 'extends = "sm999"'))
 
 
 def test_a_target_that_is_named_twice_counts_once() -> None:

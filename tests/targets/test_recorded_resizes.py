@@ -21,8 +21,6 @@ from deployconv.targets.rules import judge
 
 RECORDS = records(RESIZE_RECORDS)
 RIGHT = ("right", "converted")
-INTERPOLATING = [name for name in RESIZES if not name.startswith("near")]
-NEAREST = [name for name in RESIZES if name.startswith("near")]
 AGREES = {
     "right": ("fits", "slow"),
     "converted": ("fits", "slow", "misread"),
@@ -47,7 +45,7 @@ def verdict(name: str, target: str) -> tuple[str, str | None]:
 
 
 def contradictions(record: Record, name: str) -> list[str]:
-    """What the profile says of an interpolating Resize that the record contradicts."""
+    """What the profile says of a Resize that the record contradicts."""
     said, text = verdict(name, record.target)
     exported, rewritten = record.of(name, EXPORTED), record.of(name, "target")
     found = []
@@ -63,17 +61,8 @@ def contradictions(record: Record, name: str) -> list[str]:
 
 @pytest.mark.parametrize("target", RECORDS)
 def test_a_profile_agrees_with_what_its_toolchain_did(target: str) -> None:
-    found = [contradictions(RECORDS[target], name) for name in INTERPOLATING]
+    found = [contradictions(RECORDS[target], name) for name in RESIZES]
     assert [line for lines in found for line in lines] == []
-
-
-@pytest.mark.parametrize("target", RECORDS)
-def test_a_nearest_resize_that_is_not_right_is_listed(target: str) -> None:
-    for name in NEAREST:
-        run = RECORDS[target].of(name, EXPORTED)
-        misfits = inspected(name, target).targets[0].misfits
-        listed = any(one.code == "nearest-resize" for one in misfits)
-        assert run is None or listed == (run.outcome not in RIGHT), (name, run, misfits)
 
 
 @pytest.mark.parametrize("target", RECORDS)

@@ -7,11 +7,11 @@ from functools import cache
 
 import pytest
 from matrix.forms import FORMS
-from matrix.record import EXPORTED, Record, Run, records
+from matrix.record import EXPORTED, RESIZE_RECORDS, Record, Run, records
 
 import deployconv
 from deployconv.results import SiteReport
-from deployconv.targets.catalogue import find_target
+from deployconv.targets.catalogue import find_target, target_names
 
 RECORDS = records()
 RIGHT = ("right", "converted")
@@ -65,6 +65,14 @@ def test_profile_is_of_the_version_that_was_run(target: str) -> None:
     numbers = re.findall(r"[0-9]+(?:\.[0-9a-z]+)+", find_target(target).version)
     assert numbers
     assert [one for one in numbers if one not in RECORDS[target].version] == []
+
+
+@pytest.mark.parametrize("target", target_names())
+def test_profile_says_what_was_run(target: str) -> None:
+    """A profile gets `resizes` into its key `tested` together with the record of the Resizes."""
+    kinds = {"layers": RECORDS, "resizes": records(RESIZE_RECORDS)}
+    ran = [kind for kind, found in kinds.items() if target in found and found[target].runs]
+    assert list(find_target(target).tested) == ran
 
 
 @pytest.mark.parametrize("unit", ["cycles", "multiplications"])

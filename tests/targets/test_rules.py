@@ -19,11 +19,13 @@ from deployconv.graph.view import view
 from deployconv.match import Site, find_sites
 from deployconv.options import RewriteOptions
 from deployconv.restrictions import UNRESTRICTED, Restrictions
+from deployconv.results import Reason
 from deployconv.targets.catalogue import target_names
 from deployconv.targets.facts import FACTS, facts_of
 from deployconv.targets.profile import Profile, Rule, Takes, read_profile
 from deployconv.targets.rules import TargetRules, agreed, intersection, judge, rules_for
 from tests.build import FLOAT, conv_transpose, graph, integers, model, node, tensor, value
+from tests.match.graphs import floats, parsed
 
 
 def only_site(model: ModelProto) -> Site:
@@ -77,6 +79,7 @@ OF_FORMS = {
     "lin_hp_last": {"channels_last": True, "keeps_an_axis": True},
     "lin_ac_dynamic": {"rounded_length": True},
     "lin_dyn": {"rounded_length": False},
+    "lin_asym_width": {"only_last_axis": True, "channels_last": False},
     "lin_1d": {"keeps_an_axis": False, "rank": 1},
 }
 
@@ -302,10 +305,47 @@ def test_forms_of_two_targets(one: list[str], other: list[str], both: list[str])
     assert list(map(str, found)) == both
 
 
+def why_kept(*texts: str) -> Reason | None:
+    """Why targets of these profiles leave a ConvTranspose as it is."""
+    rules = TargetRules(tuple(map(profile, texts)), RewriteOptions())
+    return rules(only_site(transposed(2, 2, dtype=bfloat16, opset=22))).keep
+
+
+TAKEN = "test takes it as it is"
+UNTRIED = "no rule of test speaks of this layer, and no run of one like it is recorded"
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (['tested = ["layers"]'], TAKEN),
+        (['tested = ["resizes"]'], UNTRIED),
+        ([""], UNTRIED),
+        (['documented = "dla"'], "no rule in the documentation of test is against it"),
+        (['tested = ["layers"]', ""], UNTRIED),
+    ],
+)
+def test_a_layer_is_said_to_be_taken_only_where_one_like_it_was_tested(
+    texts: list[str], said: str
+) -> None:
+    kept = why_kept(*(f'name = "test"\naction = "keep"\n{text}' for text in texts))
+    assert kept is not None
+    assert (kept.code, kept.text) == ("fits-target", said)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("resizes", TAKEN), ("layers", UNTRIED)])
+def test_a_resize_by_itself_is_tested_apart(kind: str, said: str) -> None:
+    text = f'name = "test"\naction = "keep"\ntested = ["{kind}"]'
+    body = 'y = Resize<mode="linear">(x, , s)'
+    given = parsed(body, {"s": floats(1, 1, 2, 2)}, opset=18)
+    keep = TargetRules((profile(text),), RewriteOptions())(only_site(given)).keep
+    assert keep is not None
+    assert keep.text == said
+
+
 def test_reasons_of_layers_that_stay() -> None:
     def code(text: str) -> str | None:
-        rules = TargetRules((profile(text),), RewriteOptions())
-        keep = rules(only_site(transposed(2, 2, dtype=bfloat16, opset=22))).keep
+        keep = why_kept(text)
         return None if keep is None else keep.code
 
     rule = "[[layers]]\nwhen = {stride = 2}\ntext = 'x'\naction = 'keep'\n"

@@ -49,7 +49,7 @@ class Spread:
 
     @classmethod
     def of(cls, fill: Size) -> Spread | None:
-        """The same element everywhere; None for one that grows faster than the sizes."""
+        """The rule of a tensor of one element; None if that grows faster than the sizes."""
         if fill.degree > 1:
             return None
         fixed, least = fill.constant is not None, fill.least
@@ -205,7 +205,7 @@ class Call:
         return self.given(position).sizes()
 
     def ints(self, name: str, position: int) -> list[int] | None:
-        """The same, if they have to be constants; None if they are left out."""
+        """Constant sizes, from an attribute or an input; None if they are left out."""
         if name in self.attributes:
             return [int(number) for number in self.attributes[name]]
         return self.given(position).ints() if self.has(position) else None
@@ -219,7 +219,7 @@ def extents(sizes: Sequence[Size], least: int) -> tuple[Size, ...]:
 
 
 def numbers(shape: Sequence[Size]) -> tuple[int, ...]:
-    """A shape of constants as numbers."""
+    """Sizes that are constants, as numbers; Unproven if one is none."""
     return tuple(int(size.constant or 0) for size in shape)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from deployconv.errors import UsageError
 from deployconv.report.lines import count, milliseconds, one_line
 from deployconv.report.page import drawing, phases, plots
-from deployconv.temporary import temporary_folder
+from deployconv.temporary import whole_file
 
 Part = Mapping[str, Any]
 """A part of a JSON document."""
@@ -22,7 +22,7 @@ _LIBRARIES = ("jinja2", "matplotlib", "networkx")
 _VERDICTS = {
     "fits": "takes it as exported",
     "refused": "refuses it as exported",
-    "misread": "computes it wrong as exported",
+    "misread": "misreads it as exported",
     "slow": "runs it slowly as exported",
 }
 _FRAME = 640
@@ -139,10 +139,8 @@ def write(path: Path, document: Part) -> None:
     """
     text = render(document)
     try:
-        with temporary_folder(path.parent) as folder:
-            whole = folder / path.name
-            whole.write_text(text, encoding="utf-8")
-            whole.replace(path)
+        with whole_file(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise UsageError(f"--report {path}: cannot be written ({error.strerror})") from error
 

@@ -34,7 +34,7 @@ class Step(Protocol):
 
     @property
     def parity_only(self) -> tuple[gs.Node, ...]:
-        """In a stand-in: the nodes that it does not compute."""
+        """The nodes that this step, a stand-in, does not compute."""
 
     @property
     def growth(self) -> int:
@@ -42,7 +42,7 @@ class Step(Protocol):
 
     @property
     def plain_growth(self) -> int:
-        """The same if layers that scale values are replaced by Identity."""
+        """`growth` in a trial that has Identity in place of layers that scale values."""
 
     @property
     def terms(self) -> tuple[int, ...]:

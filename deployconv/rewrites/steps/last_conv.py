@@ -129,7 +129,7 @@ class LastConv(NodeStep):
 
 
 def last_conv_at(node: gs.Node, site: UpsampleSite, view: View, channels: int) -> LastConv | None:
-    """``node`` as such a Conv, if it reads an image of so many ``channels``; ``site`` heads it."""
+    """``node`` as the Conv that ends a region, if it reads an image of so many ``channels``."""
     scope = site.scope
     if node.op != "Conv" or not is_known(node, scope):
         return None

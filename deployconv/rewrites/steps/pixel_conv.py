@@ -32,7 +32,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class PixelConv(NodeStep):
-    """One such convolution, which makes a block of ``stride`` pixels of each pixel.
+    """A convolution of single pixels, which makes a block of ``stride`` pixels of each one.
 
     ``transposed`` tells the layout of the weight, as in `UpsampleSite`.
     """

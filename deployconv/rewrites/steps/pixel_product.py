@@ -77,7 +77,7 @@ class PixelProduct(Defaults):
         return (self.channels_read,)
 
     def on_integers(self, draws: Draws, image: Sequence[int]) -> PixelProduct:
-        """The same with drawn integers, for an image of these sizes."""
+        """The product with a drawn matrix of integers, for an image of these sizes."""
         weight, bias = draws.parameter(self.weight), draws.bias(self.bias)
         if self.nodes[0].op != "Reshape":
             return replace(self, weight=weight, bias=bias)

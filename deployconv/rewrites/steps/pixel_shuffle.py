@@ -37,7 +37,7 @@ class PixelShuffle(Defaults):
 
     @property
     def nodes(self) -> tuple[gs.Node, ...]:
-        """Those of the shuffle, without a Conv before it."""
+        """The nodes of the shuffle, without a Conv before it."""
         return self.site.nodes if self.site.conv is None else self.site.nodes[1:]
 
     @property

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from deployconv.runtimes.worker_main import NotAvailable, Refused
+from deployconv.temporary import whole_file
 
 Profile = Mapping[str, Sequence[Sequence[int]]]
 """Input name -> its smallest, optimal and largest shape."""
@@ -295,8 +295,8 @@ def onnx_nodes(metadata: str) -> list[str]:
 class CacheFile:
     """One cache in ``folder``; ``key`` names the runtime, its version and the GPU.
 
-    A file is written beside its final place and moved there, so that processes may share it and
-    the last one wins. It begins with a digest of the rest, so that a damaged file is not used.
+    Processes may share it; the last one wins. It begins with a digest of the rest, so that a
+    damaged file is not used.
     """
 
     def __init__(self, folder: Path, *key: str) -> None:
@@ -319,8 +319,6 @@ class CacheFile:
             return
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self._path.parent) as folder:
-                whole = Path(folder, "cache")
-                whole.write_bytes(hashlib.sha256(content).digest() + content)
-                whole.replace(self._path)
+            with whole_file(self._path) as file:
+                file.write(hashlib.sha256(content).digest() + content)
             self._known = content

@@ -43,7 +43,7 @@ _PREFERRED_TARGET = "sm89"
 
 
 def load(name: str) -> TensorRtBackend:
-    """The backend called ``name``, as `deployconv.runtimes.registry` asks for it."""
+    """Return the backend called ``name``; the registry of runtimes calls this."""
     return TensorRtBackend(name)
 
 

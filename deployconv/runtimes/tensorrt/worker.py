@@ -53,7 +53,7 @@ class TensorRtAnswers(Answers):
         }
 
     def answer(self, request: Request) -> None:
-        """As `Answers.answer`, with the garbage of earlier requests out of the way."""
+        """Answer ``request``, also if it fails, after the garbage of earlier ones is collected."""
         gc.collect()
         super().answer(request)
 

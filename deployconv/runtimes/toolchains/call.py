@@ -8,15 +8,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deployconv.errors import BackendUnavailable, UsageError
 from deployconv.runtimes.base import Array, Feeds
 from deployconv.runtimes.toolchains.catalogue import Toolchain
 from deployconv.runtimes.worker_process import (
+    DEFAULT_LIMITS,
     Limits,
     RequirementMissing,
     RestartingWorker,
@@ -79,14 +80,16 @@ class ToolchainProcess:
         # Isolated: neither this process's packages nor the folder of the program are imported.
         command = (str(python), "-I", str(_PROGRAM), str(toolchain.program))
         environment = _environment(python, threads)
+        # Several write into the working folder, which may be the user's, and read-only.
         self._worker = RestartingWorker(
-            partial(Worker, toolchain.name, command, limits, environment)
+            lambda: Worker(toolchain.name, command, limits, environment, self._place)
         )
         self._platform = platform
         self._threads = threads
         self._resources = ExitStack()
         self._place = Path()
         self._number = 0
+        self._outputs = 0
 
     def __enter__(self) -> ToolchainProcess:
         self._place = self._resources.enter_context(temporary_folder())
@@ -105,16 +108,25 @@ class ToolchainProcess:
 
         The toolchain gets a copy of a file, and the file is checked by its hash afterwards.
 
-        Raises Refusal if it refuses the model, crashes, or exceeds a limit.
+        Raises:
+            Refusal: it refuses the model, crashes, or exceeds a limit.
+            UsageError: the folder for temporary files has no room for the model.
         """
         shutil.rmtree(self._place / str(self._number), ignore_errors=True)
         self._number += 1
+        self._outputs = len(outputs)
         folder = self._place / str(self._number)
-        folder.mkdir()
         copy = folder / "model.onnx"
         before = _digest(model)
-        _copy(model, copy)
-        np.savez(folder / "feeds.npz", allow_pickle=False, **feeds)
+        try:
+            folder.mkdir()
+            _copy(model, copy)
+            np.savez(folder / "feeds.npz", allow_pickle=False, **feeds)
+        except OSError as error:
+            raise UsageError(
+                f"a copy of the model cannot be written to {self._place.parent} ({error.strerror}):"
+                " set TMPDIR to another folder"
+            ) from error
         request = {
             "action": "prepare",
             "model": str(copy),
@@ -139,6 +151,8 @@ class ToolchainProcess:
         """
         results = self._place / str(self._number) / "results.npz"
         answer = self._ask({"action": "run", "results": str(results)}, "run")
+        if answer["count"] < self._outputs:
+            raise Refusal(f"has {answer['count']} outputs of {self._outputs}", "run")
         with np.load(results) as arrays:
             return [arrays[f"arr_{index}"] for index in range(answer["count"])], answer["notes"]
 
@@ -158,6 +172,18 @@ class ToolchainProcess:
         return answer
 
 
+def require_loadable(toolchain: Toolchain, python: Path) -> str:
+    """The library of a toolchain and its version. Raises BackendUnavailable if it cannot load."""
+    try:
+        with ToolchainProcess(toolchain, python, DEFAULT_LIMITS) as process:
+            return process.version()
+    except Refusal as refusal:
+        raise BackendUnavailable(
+            f"{toolchain.name} is installed and cannot be loaded: {refusal}: deployconv target"
+            f" remove {toolchain.name} removes it, so that it can be installed again"
+        ) from refusal
+
+
 def _environment(python: Path, threads: int) -> dict[str, str]:
     """The environment variables of a toolchain's process.
 
@@ -174,10 +200,14 @@ def _digest(model: bytes | Path) -> str:
 
 
 def _copy(model: bytes | Path, target: Path) -> None:
-    """Write ``model`` to ``target``, with its external data in it."""
+    """Write ``model`` to ``target``, with its external data in it, or beside it above 2 GiB."""
     if isinstance(model, bytes):
         target.write_bytes(model)
         return
     import onnx
 
-    onnx.save_model(onnx.load(model), target)
+    whole = onnx.load(model)
+    try:
+        onnx.save_model(whole, target)
+    except ValueError:  # a file of Protocol Buffers holds no more
+        onnx.save_model(whole, target, save_as_external_data=True, location=f"{target.name}.data")

@@ -29,7 +29,7 @@ _VERSION = "1.6.0"
 _BITS = 8
 _LEAST = 2.0**-28
 """The least range of a quantizer; that of zeros would be 0."""
-_WEIGHT_AXES = {"Conv": 0, "ConvTranspose": 1}
+_WEIGHT_AXES = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1, "Gemm": 1}
 """The axis of the output channels in the weight of an operator."""
 _MOVES = ("Reshape", "Transpose", "Slice", "Flatten", "Squeeze", "Unsqueeze", "Split", "Identity")
 """Operators that only move pixels: their outputs have the range of their input."""
@@ -96,7 +96,7 @@ def _quantized(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
     for index, node in enumerate(graph.node):
         node.name = node.name or f"{node.op_type}_{index}"
         read = [given.get(name, name) for name in node.input]
-        axis = _WEIGHT_AXES.get(node.op_type)
+        axis = _output_axis(node)
         if axis is not None and read[1] in weights and weights[read[1]].dtype == np.float32:
             nodes.append(_weight(graph, node.name, read[1], weights[read[1]], axis))
             shape = weights[read[1]].shape
@@ -120,6 +120,12 @@ def _quantized(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
     model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     model.producer_name, model.producer_version = "pytorch", "2.6.0"  # it takes no other
     return model
+
+
+def _output_axis(node: onnx.NodeProto) -> int | None:
+    """The axis of the output channels in the weight of a layer; None if it has none."""
+    transposed = any(one.name == "transB" and one.i for one in node.attribute)
+    return 0 if transposed else _WEIGHT_AXES.get(node.op_type)
 
 
 def _with_shapes(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
