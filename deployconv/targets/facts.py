@@ -24,6 +24,7 @@ from deployconv.targets.geometry_facts import (
     is_whole,
     keeps_an_axis,
     named_axes,
+    only_last_axis,
     over_depth,
     rounds,
     span_within_stride,
@@ -403,6 +404,9 @@ FACTS: Mapping[str, Fact] = {
     ),
     "keeps_an_axis": Fact(
         bool, _of_resample(keeps_an_axis), "an axis of a Resize after the second keeps its size"
+    ),
+    "only_last_axis": Fact(
+        bool, _of_resample(only_last_axis), "a Resize changes the last axis and no other"
     ),
     "whole_scale": Fact(
         bool,

@@ -52,6 +52,11 @@ def keeps_an_axis(site: ResampleSite) -> Value:
     return not resized.issuperset(range(2, len(site.shape)))
 
 
+def only_last_axis(site: ResampleSite) -> Value:
+    """Whether the last axis, of an image its width, is the only one whose size changes."""
+    return {axis.position for axis in site.axes if axis.resized} == {len(site.shape) - 1}
+
+
 def named_axes(site: Site) -> list[int] | None:
     """The attribute axes of a Resize, empty if it has none."""
     return list(site.layer.attrs.get("axes") or ()) if site.layer.op == "Resize" else None

@@ -68,9 +68,22 @@ _RESIZES: Mapping[str, tuple[tuple[int | str, ...], Mapping[str, Any]]] = {
     "lin_hp_axes_one": (_IMAGE, {"axes": [2], "sizes": (12,)}),
     "lin_hp_last": ((1, 6, 7, 4), {"scales": (1, 2, 2, 1)}),
     "lin_tf_height": (_IMAGE, {"scales": (1, 1, 2, 1)}),
+    "lin_asym_width": (_IMAGE, {"scales": (1, 1, 1, 2)}),
     "lin_ac_dynamic": (_DYNAMIC, {"factor": 1.57}),
+    "near_hps_floor": (_IMAGE, {"nearest_mode": "floor"}),
+    "near_asym_round_prefer_ceil": (_IMAGE, {"nearest_mode": "round_prefer_ceil"}),
+    "near_hp_round_prefer_ceil_f1.5": (
+        _IMAGE,
+        {"factor": 1.5, "nearest_mode": "round_prefer_ceil"},
+    ),
+    "near_asym_axes": (_IMAGE, {"nearest_mode": "floor", "axes": [2, 3]}),
+    "near_asym_axes_negative": (_IMAGE, {"nearest_mode": "floor", "axes": [-2, -1]}),
+    "near_asym_axes_one": (_IMAGE, {"nearest_mode": "floor", "axes": [3], "sizes": (14,)}),
 }
 """Name -> shape of ``x``, and what the name does not say of the Resize."""
+
+_OPSETS = {"lin_tf_height": 11, "near_hps_floor": 19}
+"""The versions of Resize that have these coordinates."""
 
 FURTHER: Mapping[str, Form] = {
     **{
@@ -79,7 +92,7 @@ FURTHER: Mapping[str, Form] = {
     },
     "d3_nearest_conv": Form("d3_nearest_conv", nearest_conv, _VOLUME),
     **{
-        name: Form(name, partial(resize, **layer), shape, opset=11 if "_tf_" in name else 18)
+        name: Form(name, partial(resize, **layer), shape, opset=_OPSETS.get(name, 18))
         for name, (shape, layer) in _RESIZES.items()
     },
 }

@@ -79,6 +79,7 @@ OF_FORMS = {
     "lin_hp_last": {"channels_last": True, "keeps_an_axis": True},
     "lin_ac_dynamic": {"rounded_length": True},
     "lin_dyn": {"rounded_length": False},
+    "lin_asym_width": {"only_last_axis": True, "channels_last": False},
     "lin_1d": {"keeps_an_axis": False, "rank": 1},
 }
 
