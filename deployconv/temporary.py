@@ -42,8 +42,15 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file to be written, which appears at ``path`` when all is written, or not at all.
 
     It is written in a temporary folder beside ``path``, synced and moved there. So no reader sees
-    a part of it, and of several writers the last one wins. Raises OSError if it cannot be written.
+    a part of it, and of several writers the last one wins. A link stays, and the file that it
+    leads to is replaced. A device or a pipe stays too: it is written to. Raises OSError if it
+    cannot be written.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with path.open("wb") as file:
+            yield file
+        return
+    path = path.resolve()
     with temporary_folder(path.parent) as folder:
         whole = folder / path.name
         with whole.open("wb") as file:
