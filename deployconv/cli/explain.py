@@ -21,7 +21,7 @@ def explain(code: str) -> None:
     if code not in known:
         from difflib import get_close_matches
 
-        near = get_close_matches(code, known, n=3)
+        near = get_close_matches(code.lower(), known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
         raise UsageError(f"{code!r} is not known: {hint}")
     print(f"{code}: {known[code]}")

@@ -106,8 +106,9 @@ def test_every_word_of_a_report_is_explained(capsys: pytest.CaptureFixture[str])
         assert not set("`[]|") & set(said)
 
 
-def test_a_reason_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "runtime-wieght"]) == 2
+@pytest.mark.parametrize("code", ["runtime-wieght", "RUNTIME-WEIGHT"])
+def test_a_reason_that_is_not_known(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", code]) == 2
     assert "did you mean runtime-weight" in capsys.readouterr().err
     assert len(explanations()) > 30
 
