@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from matrix.arguments import add_forms, chosen_layers, new_parser, status_of
 from matrix.forms import Form
+from matrix.further import EVERY
 from matrix.record import EXPORTED, Record, Run
-from matrix.resizes import EVERY
 from matrix.runs import RESIZE_SPELLINGS, SPELLINGS, compared, in_each_spelling, record_runs
 
 from deployconv.errors import BackendUnavailable

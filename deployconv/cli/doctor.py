@@ -15,10 +15,12 @@ _EXTRAS = {
 
 @click.command
 def doctor() -> None:
-    """Show which runtimes and GPUs can be used here, and what to install for the rest."""
+    """Show which runtimes, toolchains and GPUs are here, and what to install for the rest."""
     from deployconv.report import console
     from deployconv.report.lines import one_line
     from deployconv.runtimes.installed import gpus, runtime_states
+    from deployconv.runtimes.toolchains.catalogue import TOOLCHAINS
+    from deployconv.runtimes.toolchains.environments import state_of
 
     out = console.stdout()
     table = console.Table(("backend", "state", "found"))
@@ -31,6 +33,12 @@ def doctor() -> None:
         console.print_lines(out, f"GPU: {one_line(name)}")
     if not gpus():
         console.print_lines(out, "GPU: none found (nvidia-smi lists none)")
+    ready = [name for name, toolchain in TOOLCHAINS.items() if state_of(toolchain) == "installed"]
+    console.print_lines(
+        out,
+        f"toolchains for build: {', '.join(ready) or 'none installed'}"
+        "; deployconv target list shows all",
+    )
     for extra, (use, libraries) in _EXTRAS.items():
         missing = [name for name in libraries if find_spec(name) is None]
         state_of = f"needs {', '.join(missing)}: pip install 'deployconv[{extra}]'"

@@ -69,7 +69,8 @@ def read_resize(
     x, y = node.inputs[0], node.outputs[0]
     found = _axes(node, scope, view)
     if isinstance(found, Reason):
-        if found.code == "dynamic-scale":  # an obstacle may be why a size is not known
+        if found.code in ("dynamic-scale", "unsupported-rounding"):
+            # An obstacle may be why a size is not known, or is not that of the scale.
             found = _obstacle(node, scope, view) or found
         return SkippedSite(**known, reason=found, dtype=dtype_name(x.dtype))
     axes, shape, scaled = found

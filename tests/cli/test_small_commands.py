@@ -20,6 +20,7 @@ from deployconv.report import console
 from deployconv.report.reasons import explanations
 from deployconv.results import DlaCode, TargetNote, TargetVerdict
 from deployconv.results.site import Status
+from deployconv.runtimes.toolchains import environments
 from tests.build import node, tensor, upsampler
 
 
@@ -119,6 +120,16 @@ def test_what_can_be_used_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert "onnxruntime" in states["ort"]
     for name in (line.split()[0] for line in said if " missing " in line):
         assert any(line.startswith("for ") and name in line and "pip" in line for line in said)
+
+
+@pytest.mark.parametrize(("state", "shown"), [("installed", "iree"), ("incomplete", "none")])
+def test_doctor_names_the_toolchains_that_build_can_use(
+    state: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environments, "state_of", lambda toolchain: state)
+    assert main(["doctor"]) == 0
+    (line,) = (one for one in capsys.readouterr().out.splitlines() if "toolchains" in one)
+    assert shown in line
 
 
 def test_the_version_lists_the_runtimes(capsys: pytest.CaptureFixture[str]) -> None:
