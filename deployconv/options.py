@@ -181,7 +181,8 @@ class JobOptions(Command):
 
     jobs: int = option(1, Flag("How many models to work on at once.", "N", minimum=1, maximum=1024))
     timeout: float | None = option(
-        None, Flag("Give up on a model after this time.", "SECONDS", minimum=0.1)
+        None,
+        Flag("Give up on a model after this time.", "SECONDS", minimum=0.1, maximum=7 * 24 * 3600),
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from deployconv.errors import UsageError
 from deployconv.locks import take_lock
 
 _PREFIX = ".deployconv-"
@@ -42,8 +43,15 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file to be written, which appears at ``path`` when all is written, or not at all.
 
     It is written in a temporary folder beside ``path``, synced and moved there. So no reader sees
-    a part of it, and of several writers the last one wins. Raises OSError if it cannot be written.
+    a part of it, and of several writers the last one wins. A link stays, and the file that it
+    leads to is replaced. A device or a pipe stays too: it is written to. Raises OSError if it
+    cannot be written.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with path.open("wb") as file:
+            yield file
+        return
+    path = path.resolve()
     with temporary_folder(path.parent) as folder:
         whole = folder / path.name
         with whole.open("wb") as file:
@@ -51,6 +59,25 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         whole.replace(path)
+
+
+def refuse_no_report(path: Path, option: str, instead: str) -> None:
+    """Raise UsageError before any work if ``path`` is no place for a report.
+
+    That is one in a folder that is not there, a folder itself, or a model, as the first of
+    ``--report models/*.onnx`` is.
+
+    Args:
+        path: where the report is to be written.
+        option: what the call names it by.
+        instead: what to do.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"{option}: there is no folder {path.parent}; create it first")
+    if path.is_dir():
+        raise UsageError(f"{option}: is a folder; {instead}")
+    if path.suffix == ".onnx":
+        raise UsageError(f"{option}: is a model; {instead}")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import click
 from deployconv.cli.many import show
 from deployconv.cli.parameters import arguments, as_path, as_text, json_flag, with_options
 from deployconv.cli.terminal import counted_progress
-from deployconv.errors import Interrupted, UsageError
+from deployconv.errors import Interrupted
 from deployconv.options import CheckCommand
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ def check(paths: tuple[str, ...], options: CheckCommand, junit: Path | None, jso
 
     Each PATH is a model, a folder that is searched for models, or a glob.
     """
-    if junit is not None and not junit.parent.is_dir():
-        raise UsageError(f"--junit {junit}: there is no folder {junit.parent}; create it first")
+    if junit is not None:
+        from deployconv.temporary import refuse_no_report
+
+        refuse_no_report(junit, f"--junit {junit}", "name a file that ends in .xml")
     from deployconv import api
     from deployconv.report import console
 

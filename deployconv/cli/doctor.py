@@ -41,8 +41,8 @@ def doctor() -> None:
     )
     for extra, (use, libraries) in _EXTRAS.items():
         missing = [name for name in libraries if find_spec(name) is None]
-        state_of = f"needs {', '.join(missing)}: pip install 'deployconv[{extra}]'"
-        console.print_lines(out, f"{use}: {state_of if missing else 'usable'}")
+        needed = f"needs {', '.join(missing)}: pip install 'deployconv[{extra}]'"
+        console.print_lines(out, f"{use}: {needed if missing else 'usable'}")
     advice = dict.fromkeys(one.install for one in states if one.install is not None)
     for install in advice:
         names = ", ".join(one.name for one in states if one.install == install)

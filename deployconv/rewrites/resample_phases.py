@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from math import prod
+from math import frexp, prod
 from typing import Literal
 
 import numpy as np
@@ -48,6 +48,8 @@ Filters = Mapping[int, Filter]
 _FIRST_BFLOAT16_CONV = 22
 """The first opset whose Conv takes bfloat16."""
 _MOST_AXES = 3
+_POWER_OF_TWO = 0.5
+"""The fraction that ``frexp`` returns of a power of two."""
 _SPARE = 3
 """Pixels of an axis in a trial, besides those that a filter reaches."""
 _UNTOUCHED = Filter(Axis(1, 1, 1, 0, 0), np.ones(1))
@@ -342,10 +344,10 @@ def _copies_alike(site: ResampleSite, axis: ResampledAxis, found: Filter) -> boo
 
     Those of a whole scale are: float32 holds a position that lies on a pixel or in the middle of
     two, and others are further from one than it rounds. The scale of an axis that shrinks is
-    rounded itself, so that is compared at the size of the image.
+    rounded itself, unless it is a power of two, so that is compared at the size of the image.
     """
     if axis.inputs is None or axis.outputs is None:
-        return axis.scale > 1
+        return axis.scale > 1 or frexp(axis.scale)[0] == _POWER_OF_TWO
     exact = found.matrix(axis.inputs, axis.outputs)
     own = resampling_matrix(axis.inputs, axis.outputs, axis.scale, site.how)
     return bool((exact == own).all())

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from onnx import ModelProto, ValueInfoProto
+from onnx import FunctionProto, GraphProto, ModelProto, ValueInfoProto
 
 from deployconv.graph.declared import names_sizes
 from deployconv.graph.skeleton import infer_shapes, skeleton
-from deployconv.graph.tensors import declared_sizes, is_onnx, nested
+from deployconv.graph.tensors import declared_sizes, graph_attributes, is_onnx
 from deployconv.results import Misfit, MisfitCode, TargetModel
 from deployconv.targets.fit_nodes import Known, misfits_of, tensor_of
 from deployconv.targets.profile import Profile, Takes
@@ -41,21 +41,21 @@ class _Checked:
     def __init__(self, model: ModelProto) -> None:
         self._model = model
         inferred = infer_shapes(skeleton(model), "the model")
-        self._owners = [(model.graph, Known.of(model.graph, inferred.graph))]
-        # The tensors of a function have the shapes that its calls give them.
-        self._owners += [(function, Known.of(function)) for function in model.functions]
+        self._graphs = list(_known(model.graph, inferred.graph))
+        for function in model.functions:
+            # The tensors of a function have the shapes that its calls give them.
+            self._graphs += _known(function)
 
     def misfits(self, profile: Profile) -> Iterator[Misfit]:
         """Yield what the target does not take, each kind of thing once."""
         for code, text in self._of_the_whole(profile.name, profile.takes):
             yield Misfit(code, text)
         found: dict[tuple[MisfitCode, str], list[str]] = defaultdict(list)
-        for owner, known in self._owners:
-            for graph in nested(owner):
-                for node in graph.node:
-                    for code, text in misfits_of(node, known, profile):
-                        name = node.name or (node.output[0] if node.output else "")
-                        found[code, text].append(name)
+        for graph, known in self._graphs:
+            for node in graph.node:
+                for code, text in misfits_of(node, known, profile):
+                    name = node.name or (node.output[0] if node.output else "")
+                    found[code, text].append(name)
         for (code, text), nodes in found.items():
             yield Misfit(code, text, tuple(nodes))
 
@@ -75,6 +75,21 @@ class _Checked:
                 "symbolic-shape",
                 f"value_info that names dynamic sizes, which {name} does not take",
             )
+
+
+def _known(
+    graph: GraphProto | FunctionProto,
+    inferred: GraphProto | None = None,
+    outer: Known | None = None,
+) -> Iterator[tuple[GraphProto | FunctionProto, Known]]:
+    """Yield a graph and the bodies of its nodes, at any depth, with what is known of each."""
+    known = Known.of(graph, inferred, outer)
+    yield graph, known
+    same = inferred.node if inferred is not None else [None] * len(graph.node)
+    for node, twin in zip(graph.node, same, strict=True):
+        shapes = {} if twin is None else dict(graph_attributes(twin))
+        for attribute, body in graph_attributes(node):
+            yield from _known(body, shapes.get(attribute), known)
 
 
 def _of_input(given: ValueInfoProto, name: str, takes: Takes) -> Said:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import onnx
 from onnx import FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto
 
-from deployconv.graph.tensors import dtype_name, is_onnx, nested, qualified_name
+from deployconv.graph.tensors import dtype_name, is_onnx, qualified_name
 from deployconv.results import MisfitCode
 from deployconv.targets.profile import Profile, Takes
 
@@ -41,7 +41,9 @@ _UNKNOWN = Tensor()
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the tensors of a graph and the bodies of its nodes, by their names.
+    """What is known of the tensors that the nodes of a graph see, by their names.
+
+    Two bodies of a node may use one name for different tensors.
 
     Attributes:
         tensors: element types and shapes.
@@ -56,29 +58,41 @@ class Known:
     made_by: Mapping[str, str]
 
     @classmethod
-    def of(cls, owner: GraphProto | FunctionProto, inferred: GraphProto | None = None) -> Known:
-        """Read it from a graph, and the same graph with inferred shapes if there is one."""
-        tensors: dict[str, Tensor] = {}
-        integers: dict[str, list[int]] = {}
-        fixed = set(owner.input) if isinstance(owner, FunctionProto) else set()
-        made_by: dict[str, str] = {}
-        for graph in nested(inferred) if inferred is not None else ():
-            declared = (*graph.input, *graph.value_info, *graph.output)
+    def of(
+        cls,
+        graph: GraphProto | FunctionProto,
+        inferred: GraphProto | None = None,
+        outer: Known | None = None,
+    ) -> Known:
+        """Read it from a graph.
+
+        Args:
+            graph: the graph, a body or a function.
+            inferred: the same graph with inferred shapes, if there is one.
+            outer: what is known in the graph that it is the body of.
+        """
+        tensors = dict(outer.tensors) if outer is not None else {}
+        integers = dict(outer.integers) if outer is not None else {}
+        fixed = set(outer.fixed) if outer is not None else set()
+        made_by = dict(outer.made_by) if outer is not None else {}
+        if isinstance(graph, FunctionProto):
+            fixed.update(graph.input)
+        if inferred is not None:
+            declared = (*inferred.input, *inferred.value_info, *inferred.output)
             tensors |= {value.name: tensor_of(value) for value in declared}
-        for graph in nested(owner):
-            held = list(graph.initializer) if isinstance(graph, GraphProto) else []
-            tensors |= {one.name: _tensor(one.data_type, tuple(one.dims)) for one in held}
-            values = {one.name: _values(one) for one in held}
-            fixed |= {one.name for one in held}
-            if isinstance(graph, GraphProto):
-                fixed |= {one.values.name for one in graph.sparse_initializer}
-            for node in graph.node:
-                if is_onnx(node.domain):
-                    made_by |= dict.fromkeys(node.output, node.op_type)
-                if node.op_type == _WEIGHTS:
-                    fixed.update(node.output)
-                    values |= dict.fromkeys(node.output, _constant(node))
-            integers |= {name: made for name, made in values.items() if made is not None}
+        held = list(graph.initializer) if isinstance(graph, GraphProto) else []
+        tensors |= {one.name: _tensor(one.data_type, tuple(one.dims)) for one in held}
+        values = {one.name: _values(one) for one in held}
+        fixed |= {one.name for one in held}
+        if isinstance(graph, GraphProto):
+            fixed |= {one.values.name for one in graph.sparse_initializer}
+        for node in graph.node:
+            if is_onnx(node.domain):
+                made_by |= dict.fromkeys(node.output, node.op_type)
+            if node.op_type == _WEIGHTS:
+                fixed.update(node.output)
+                values |= dict.fromkeys(node.output, _constant(node))
+        integers |= {name: made for name, made in values.items() if made is not None}
         return cls(tensors, integers, frozenset(fixed), made_by)
 
     def tensor(self, name: str) -> Tensor:

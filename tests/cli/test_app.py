@@ -106,6 +106,8 @@ def test_ctrl_c(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         ["bench", "net.onnx", "--threads", "0"],
         ["check"],
         ["check", "models", "--junit", "missing/folder/report.xml"],
+        ["check", "models", "--junit", "."],
+        ["check", "--junit", "first.onnx", "second.onnx"],
     ],
     ids=" ".join,
 )

@@ -18,7 +18,7 @@ from deployconv.cli.app import main
 from deployconv.errors import UsageError
 from deployconv.report import document
 from deployconv.report.page import drawing, phases
-from deployconv.report.page.render import render
+from deployconv.report.page.render import render, require_writable
 from tests.report import samples
 
 MODELS = Path(__file__).parent.parent.parent / "models"
@@ -207,6 +207,11 @@ def test_a_failed_rewrite_leaves_its_report(tmp_path: Path) -> None:
     said = words((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "--strict: left alone" in said
     assert "not-selected" in said
+
+
+def test_a_report_takes_the_place_of_no_model() -> None:
+    with pytest.raises(UsageError, match=r"--report a.onnx: is a model; name a file"):
+        require_writable(Path("a.onnx"))
 
 
 def test_a_saved_document_becomes_a_page(

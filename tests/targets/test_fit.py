@@ -265,6 +265,28 @@ def test_tensors_of_a_function_are_not_those_of_the_same_name_outside(tmp_path: 
     assert said == [("rank", "Reshape over 4 dimensions, where npu takes 3")]
 
 
+def test_constants_of_one_body_are_not_those_of_the_same_name_in_another(tmp_path: Path) -> None:
+    branches = [
+        helper.make_graph(
+            [
+                node("Constant", [], ["s"], value_ints=shape),
+                node("Reshape", ["x", "s"], [out], name=out),
+            ],
+            out,
+            [],
+            [helper.make_tensor_value_info(out, 1, None)],
+        )
+        for out, shape in (("with", [0, -1]), ("without", [2, 12]))
+    ]
+    for one, other in (branches, branches[::-1]):
+        left = parsed("y = Relu(x)", {"c": np.array(True)})
+        choose = node("If", ["c"], ["z"], then_branch=one, else_branch=other)
+        left.graph.node.insert(0, choose)
+        assert found(left, "reshape_zero = false", tmp_path) == [
+            ("reshape", "Reshape with a literal 0, which npu does not take")
+        ]
+
+
 @pytest.mark.parametrize(
     "inner",
     [

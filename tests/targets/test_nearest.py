@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto
 
 import deployconv
+from deployconv.resampling import NearestMode
 from deployconv.results import Rewriting, SiteReport
 from tests.build import Array, ops, rewrite, run
 from tests.match.graphs import floats, ints, parsed
@@ -77,6 +78,26 @@ def test_it_is_written_anew_if_the_rule_holds(
     assert "Resize" not in ops(done.model)
     x = np.random.default_rng(0).standard_normal((1, 2, 4, 6)).astype(np.float32)
     np.testing.assert_array_equal(run(done.model, {"x": x})["y"], run(original, {"x": x})["y"])
+
+
+@pytest.mark.parametrize("by", [0.5, 0.25])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "asymmetric"])
+@pytest.mark.parametrize("rounding", get_args(NearestMode))
+def test_one_of_dynamic_size_that_shrinks_by_a_power_of_two(
+    tmp_path, by, coordinates, rounding
+) -> None:
+    attributes = (
+        f'mode="nearest", nearest_mode="{rounding}", coordinate_transformation_mode="{coordinates}"'
+    )
+    body = f"y = Resize<{attributes}>(x, , s)"
+    original = parsed(body, {"s": floats(1, 1, by, by)}, "1,2,h,w", opset=18)
+    done = made_for(tmp_path, RULE % "enlarges = false", original)
+    assert [(one.status, one.form, one.certificate) for one in done.sites] == [
+        ("rewritten", "polyphase", "exact")
+    ]
+    for height, width in ((8, 12), (7, 33), (4, 5), (18, 11)):
+        x = np.random.default_rng(0).standard_normal((1, 2, height, width)).astype(np.float32)
+        np.testing.assert_array_equal(run(done.model, {"x": x})["y"], run(original, {"x": x})["y"])
 
 
 def test_a_resize_of_opset_10_is_asymmetric_and_rounds_down(tmp_path) -> None:
