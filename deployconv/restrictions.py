@@ -29,6 +29,8 @@ class Restrictions:
         transposed_pads: whether a ConvTranspose that stays may have pads. If not, it has none, and
             a Slice follows it.
         edge_pads: whether a Pad may repeat the edge of an image. If not, Slices and a Concat do.
+        matrix_first: whether the first input of a MatMul may be a constant. If not, Transposes put
+            the axis that is multiplied last.
         col2im: whether a Col2Im may be written, which few runtimes beside onnxruntime have.
         shuffle_in_twos: whether a shuffle of 4 is written as two of 2, and one of 8 as three.
         symbolic_shapes: whether ``value_info`` may name a dynamic size.
@@ -43,6 +45,7 @@ class Restrictions:
     crops: bool = True
     transposed_pads: bool = True
     edge_pads: bool = True
+    matrix_first: bool = True
     col2im: bool = True
     shuffle_in_twos: bool = False
     symbolic_shapes: bool = True

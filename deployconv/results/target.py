@@ -70,6 +70,7 @@ MisfitCode = Literal[
     "slice",
     "transposed-pads",
     "edge-pad",
+    "constant-first",
     "integer-bias",
     "symbolic-shape",
 ]

@@ -3,7 +3,8 @@
 Along each axis the Resize is a banded matrix (`resampling`), and its sizes must be known. The last
 axis takes one product from the right. Another one takes a product from the left, of all axes after
 it at once. There the matrix is cut into blocks of rows, each with the part of the image that it
-reads, as most of the matrix is zero.
+reads, as most of the matrix is zero. For a target that takes no constant from the left, Transposes
+put each axis last.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class Resample(OfOneLayer[ResampleSite]):
         # An axis that shrinks leaves less to the others.
         for axis in sorted(site.axes, key=lambda axis: axis.sizes[1] / axis.sizes[0]):
             band = self.matrix(axis).astype(site.dtype)
-            tensor = _along(emitter, tensor, shape, axis.position, band)
+            along = _along if site.restrictions.matrix_first else _along_turned
+            tensor = along(emitter, tensor, shape, axis.position, band)
             _, shape[axis.position] = axis.sizes
         return tensor
 
@@ -155,3 +157,17 @@ def _along(
     flat = emitter.reshape(tensor, [*[0] * at, inputs, prod(rest)])
     made = multiply_rows(emitter, flat, at, band, starts)
     return emitter.reshape(made, [*[0] * at, outputs, *rest])
+
+
+def _along_turned(
+    emitter: Emitter, tensor: gs.Tensor, shape: Sequence[int | None], at: int, band: Array
+) -> gs.Tensor:
+    """Multiply axis ``at`` as `_along` does, with the matrix as the second input."""
+    last = len(shape) - 1
+    product = [emitter.constant("matrix", band.T)]
+    if at == last:
+        return emitter.add("MatMul", [tensor, *product])
+    order = list(range(last + 1))
+    order[at], order[last] = last, at
+    turned = emitter.add("Transpose", [tensor], perm=order)
+    return emitter.add("Transpose", [emitter.add("MatMul", [turned, *product])], perm=order)

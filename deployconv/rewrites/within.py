@@ -138,6 +138,9 @@ def _broken_by_operator(node: gs.Node, restrictions: Restrictions) -> Iterator[s
         yield "a Col2Im"
     if node.op == "Pad" and node.attrs.get("mode") == "edge" and not restrictions.edge_pads:
         yield "a Pad of mode edge"
+    first = node.inputs[0] if node.op == "MatMul" else None
+    if isinstance(first, gs.Constant) and not restrictions.matrix_first:
+        yield "a MatMul whose first input is a constant"
     padded = node.op == "ConvTranspose" and any(node.attrs.get("pads", ()))
     if padded and not restrictions.transposed_pads:
         yield "pads of a ConvTranspose"

@@ -54,6 +54,7 @@ def limits(takes: Takes) -> Iterator[str]:
         "a Reshape to sizes that are computed as the model runs": takes.computed_shapes,
         "a Slice that crops the result": takes.restrictions.crops,
         "a Pad that repeats the edge of an image": takes.edge_pads,
+        "a MatMul whose first input is a constant": takes.matrix_first,
         "pads of a ConvTranspose": takes.transposed_pads,
         "names of dynamic sizes in value_info": takes.symbolic_shapes,
     }

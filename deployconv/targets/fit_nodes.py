@@ -154,6 +154,9 @@ def _of_operator(node: NodeProto, known: Known, takes: Takes) -> Said:
     elif node.op_type == "Pad":
         if not takes.edge_pads and _attributes(node).get("mode") == b"edge":
             yield "edge-pad", "Pad of mode edge"
+    elif node.op_type == "MatMul":
+        if not takes.matrix_first and _is_constant(node.input[0], known):
+            yield "constant-first", "MatMul whose first input is a constant"
     elif not takes.integer_bias and _integer_bias(node, known):
         yield "integer-bias", f"{node.op_type} with an int32 bias"
 
@@ -170,6 +173,12 @@ def _of_reshape(node: NodeProto, known: Known, takes: Takes) -> Said:
     for value, allowed in ((0, takes.reshape_zero), (-1, takes.reshape_minus_one)):
         if value in shape and not allowed:
             yield "reshape", f"Reshape with a literal {value}"
+
+
+def _is_constant(name: str, known: Known) -> bool:
+    """Whether a tensor is a constant of the graph, not what a call gives to a function."""
+    own = name in known.tensors or known.made_by.get(name) == _WEIGHTS
+    return own and name in known.fixed
 
 
 def _crops_a_shuffle(node: NodeProto, known: Known) -> bool:

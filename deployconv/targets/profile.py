@@ -46,7 +46,8 @@ TESTED = ("layers", "resizes")
 """The kinds of layers that runs are recorded of: Resizes by themselves, and all other ones."""
 _SWITCHES = (
     *("dynamic_sizes", "integer_bias", "reshape_zero", "reshape_minus_one", "computed_shapes"),
-    *("crops", "transposed_pads", "edge_pads", "col2im", "shuffle_in_twos", "symbolic_shapes"),
+    *("crops", "transposed_pads", "edge_pads", "matrix_first", "col2im", "shuffle_in_twos"),
+    "symbolic_shapes",
 )
 """Keys of ``takes`` that are true or false."""
 

@@ -16,7 +16,8 @@ from .resizes import RESIZES, resize
 FURTHER_RECORDS = RECORDS / "further"
 """The runs of these layers, one file a target."""
 
-_IMAGE, _DYNAMIC, _LINE, _VOLUME = (1, 8, 6, 7), (1, 8, "h", "w"), (1, 8, 9), (1, 4, 3, 4, 5)
+_IMAGE, _LARGER, _DYNAMIC = (1, 8, 6, 7), (1, 8, 8, 12), (1, 8, "h", "w")
+_LINE, _VOLUME = (1, 8, 9), (1, 4, 3, 4, 5)
 _K4: Mapping[str, Any] = {"kernel": (4, 4), "strides": [2, 2]}
 _K3: Mapping[str, Any] = {"kernel": (3, 3), "strides": [2, 2]}
 _D3: Mapping[str, Any] = {"kernel": (3, 3, 3), "channels": 4}
@@ -70,7 +71,19 @@ _RESIZES: Mapping[str, tuple[tuple[int | str, ...], Mapping[str, Any]]] = {
     "lin_tf_height": (_IMAGE, {"scales": (1, 1, 2, 1)}),
     "lin_asym_width": (_IMAGE, {"scales": (1, 1, 1, 2)}),
     "lin_ac_dynamic": (_DYNAMIC, {"factor": 1.57}),
+    "cub_hp_a2": (_IMAGE, {"cubic_coeff_a": -2.0}),
     "near_hps_floor": (_IMAGE, {"nearest_mode": "floor"}),
+    "near_hp_down": (_LARGER, {"factor": 0.25}),
+    "near_asym_round_prefer_floor_f3": (
+        _IMAGE,
+        {"factor": 3.0, "nearest_mode": "round_prefer_floor"},
+    ),
+    "near_asym_round_prefer_floor_f1.5": (
+        _IMAGE,
+        {"factor": 1.5, "nearest_mode": "round_prefer_floor"},
+    ),
+    "near_tf_round_prefer_floor": (_IMAGE, {"nearest_mode": "round_prefer_floor"}),
+    "near_asym_3d": (_VOLUME, {"nearest_mode": "floor"}),
     "near_asym_round_prefer_ceil": (_IMAGE, {"nearest_mode": "round_prefer_ceil"}),
     "near_hp_round_prefer_ceil_f1.5": (
         _IMAGE,
@@ -82,7 +95,7 @@ _RESIZES: Mapping[str, tuple[tuple[int | str, ...], Mapping[str, Any]]] = {
 }
 """Name -> shape of ``x``, and what the name does not say of the Resize."""
 
-_OPSETS = {"lin_tf_height": 11, "near_hps_floor": 19}
+_OPSETS = {"lin_tf_height": 11, "near_hps_floor": 19, "near_tf_round_prefer_floor": 11}
 """The versions of Resize that have these coordinates."""
 
 FURTHER: Mapping[str, Form] = {

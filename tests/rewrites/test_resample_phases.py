@@ -233,6 +233,28 @@ def test_only_what_the_target_takes_is_written(name: str) -> None:
     close(original, apply(planning).proto, (1, 3, 6, 7))
 
 
+@pytest.mark.parametrize("dims", ["2,3,7", "2,3,6,7", "2,3,4,5,6"])
+@pytest.mark.parametrize("factor", [1.55, 3, 0.6])
+def test_a_target_that_takes_no_constant_before_an_image_gets_products_of_turned_images(
+    dims: str, factor: float
+) -> None:
+    limits = Restrictions(matrix_first=False)
+    options = RewriteOptions(
+        resample=True, request_for=lambda site: LayerRequest("matrix", restrictions=limits)
+    )
+    sizes = tuple(map(int, dims.split(",")))
+    original = resize('mode="linear"', 1, 1, *[factor] * (len(sizes) - 2), dims=dims)
+    planning = plan_model(load(original), options)
+    (item,) = planning.sites
+    assert item.rewrite is not None
+    assert item.report.form == "matrix"
+    assert not broken_by(item.rewrite, limits)
+    assert certify(item.rewrite, "resize").verdict == "exact"
+    after = apply(planning).proto
+    assert set(ops(after)) == ({"MatMul"} if len(sizes) == 3 else {"MatMul", "Transpose"})
+    close(original, after, sizes)
+
+
 @pytest.mark.parametrize("scale", [2, 3, 8, 0.5, 0.2])
 @pytest.mark.parametrize("coefficient", [-2, -0.9, -0.6, 0.3, 1])
 @pytest.mark.parametrize("outside", [0, 1])

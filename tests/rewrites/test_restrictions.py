@@ -128,6 +128,7 @@ def test_the_operator_that_is_missing_is_named() -> None:
         ("y = DepthToSpace<blocksize=2>(x)", "DepthToSpace"),
         ('y = Pad<mode="edge">(x, b)', "Pad"),
         ("y = ConvTranspose<pads=[1,1,1,1]>(x, w)", "ConvTranspose"),
+        ("y = MatMul(f, x)", "MatMul"),
     ],
 )
 def test_an_operator_that_is_missing_is_named_once(body: str, operator: str) -> None:
@@ -137,9 +138,11 @@ def test_an_operator_that_is_missing_is_named_once(body: str, operator: str) -> 
         crops=False,
         transposed_pads=False,
         edge_pads=False,
+        matrix_first=False,
         reshape_zero=False,
     )
-    given = parsed(body, {"b": ints(0, 0, 0, 0), "e": ints(1, 1, 1, 1)}, "1,4,4,3", opset=18)
+    constants = {"b": ints(0, 0, 0, 0), "e": ints(1, 1, 1, 1), "f": np.ones((4, 4), np.float32)}
+    given = parsed(body, constants, "1,4,4,3", opset=18)
     nodes = view(load(given)).scopes[0].nodes
     assert broken_by_nodes(nodes, nothing) == (operator,)
     assert operator not in broken_by_nodes(nodes, replace(nothing, operators=None))

@@ -124,6 +124,18 @@ BROKEN: Mapping[str, list[tuple[str, ModelProto, str, str]]] = {
             *("edge-pad", "Pad of mode edge"),
         ),
     ],
+    "matrix_first": [
+        (
+            "matrix_first = false",
+            parsed("y = MatMul(w, x)", {"w": floats(*[1] * 9).reshape(3, 3)}, "1,4,3,3"),
+            *("constant-first", "MatMul whose first input is a constant"),
+        ),
+        (
+            "matrix_first = false",
+            parsed("w = Constant<value_floats=[1.0,2.0,3.0]>() y = MatMul(w, x)", dims="1,4,3,3"),
+            *("constant-first", "MatMul whose first input is a constant"),
+        ),
+    ],
     "col2im": [
         (
             "max_rank = 9",  # it has to be stated
@@ -219,6 +231,7 @@ FITS: list[tuple[str, ModelProto]] = [
         ),
     ),
     ("edge_pads = false", parsed("y = Pad(x, p)", {"p": ints(0, 0, 1, 1, 0, 0, 1, 1)})),
+    ("matrix_first = false", parsed("y = MatMul(x, w)", {"w": floats(1, 2, 3)})),
     ('operators = ["Reshape", "Col2Im"]', BROKEN["col2im"][0][1]),
     ("symbolic_shapes = false", parsed("a = Relu(x) y = Relu(a)", dims="1,2,h,3")),
     ("computed_shapes = false", CROPPED),

@@ -21,7 +21,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import numpy as np
 import onnx
 import onnx2tf
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 if TYPE_CHECKING:
     from deployconv.runtimes.toolchains.program import Feeds, Job
@@ -84,7 +84,14 @@ def prepare(job: Job) -> Session:
     if error is not None or not file.exists():
         raise RuntimeError(f"onnx2tf: {_errors(written.text) or error}")
     with job.output() as written:
-        interpreter = Interpreter(str(file), num_threads=job.threads)
+        # XNNPACK of LiteRT 2.1.0 ignores the zero point of the second input of an int8
+        # BATCH_MATMUL, so integers are computed with LiteRT's own kernels.
+        own = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = Interpreter(
+            str(file),
+            num_threads=job.threads,
+            experimental_op_resolver_type=own if integer else OpResolverType.AUTO,
+        )
         interpreter.allocate_tensors()
     operators = [one["op_name"] for one in interpreter._get_ops_details()]
     notes: dict[str, Any] = {"operators": " ".join(one for one in operators if one != "DELEGATE")}
