@@ -6,6 +6,7 @@ rewritten model before the comparison.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from deployconv.graph.save import (
 )
 from deployconv.options import DEFAULT_BENCH_SECONDS, RewriteCommand, RewriteOptions
 from deployconv.proof.certificate import certify_sites, failed_certificates
-from deployconv.results import Inspection, NotRun, Parity, Rewriting, Step
+from deployconv.results import Inspection, NotRun, Parity, Rewriting, Step, TargetModel
 from deployconv.rewrites.planning import Planning, apply, plan_model
 from deployconv.runtimes.base import ModelSource
 from deployconv.runtimes.shapes import all_shown
@@ -82,15 +83,16 @@ def rewrite_model(loaded: LoadedModel, request: Request) -> Rewriting:
         planning = certify_sites(planning, request.tuner.feed.seed, request.tuner.dump)
     warnings = (*request.warnings, *planning.warnings)
     result = Rewriting(loaded.info, planning.reports, warnings=warnings)
-    _raise_for_sites(result, request)
+    _raise_for_certificates(result, request)
+    after = apply(planning)
+    result = _with_targets(replace(result, changed=after.changed), after.proto, request)
+    _raise_if_strict(result, request)
     before = request.targets.build(loaded, request.source) if request.targets else None
     if request.targets and before:
         from deployconv.proof.builds import with_target_notes
 
         sites = [planned.found for planned in planning.sites]
         result = with_target_notes(result, sites, before, request.targets)
-    after = apply(planning)
-    result = _with_targets(replace(result, changed=after.changed), after.proto, request)
     output = None if command.dry_run else command.output
     with staged(after.proto, loaded.folder, output, after.added, external) as candidate:
         result = replace(result, model=after.proto if output is None else candidate.proto)
@@ -138,34 +140,40 @@ def inspect_for_targets(loaded: LoadedModel, source: ModelSource, rules: TargetR
     )
 
 
-def _raise_for_sites(result: Rewriting, request: Request) -> None:
-    """Raise CheckFailed for a failed certificate, or under ``strict`` for a site left alone."""
+def _raise_for_certificates(result: Rewriting, request: Request) -> None:
+    """Raise CheckFailed for a failed certificate."""
     failed = failed_certificates(result.sites)
     if failed:
         result = _stopped(result, request, "a certificate failed")
         raise CheckFailed(f"certificate failed: {', '.join(failed)}: nothing was written", result)
-    left = [site.id for site in result.sites if site.left_alone]
-    if request.command.strict and left:
-        result = _stopped(result, request, "a site was left alone")
-        raise CheckFailed(f"--strict: left alone: {', '.join(left)}: nothing was written", result)
 
 
 def _with_targets(result: Rewriting, model: ModelProto, request: Request) -> Rewriting:
-    """Add what is left in ``model`` that a target does not take, with a warning for each target.
-
-    Raises CheckFailed under ``strict`` if anything is.
-    """
+    """Add what is left in ``model`` that a target does not take, with a warning for each target."""
     if request.rules is None:
         return result
     from deployconv.targets.fit import target_models
 
     found = target_models(model, request.rules.profiles)
-    left = [f"{one.name}: left in the model: {one.left}" for one in found if one.misfits]
-    result = replace(result, targets=found, warnings=(*result.warnings, *left))
-    if request.command.strict and left:
-        result = _stopped(result, request, "a target does not take it")
+    return replace(result, targets=found, warnings=(*result.warnings, *_left_for(found)))
+
+
+def _left_for(targets: Sequence[TargetModel]) -> list[str]:
+    """What is left in a model that each target does not take, a sentence for each target."""
+    return [f"{one.name}: left in the model: {one.left}" for one in targets if one.misfits]
+
+
+def _raise_if_strict(result: Rewriting, request: Request) -> None:
+    """Raise CheckFailed under ``strict`` for a site left alone, and for what a target refuses."""
+    if not request.command.strict:
+        return
+    alone = [site.id for site in result.sites if site.left_alone]
+    left = [f"left alone: {', '.join(alone)}"] if alone else []
+    left += _left_for(result.targets)
+    if left:
+        reason = "a site was left alone" if alone else "a target does not take it"
+        result = _stopped(result, request, reason)
         raise CheckFailed(f"--strict: {'; '.join(left)}: nothing was written", result)
-    return result
 
 
 def _with_parity(result: Rewriting, candidate: Path, request: Request) -> Rewriting:

@@ -155,6 +155,22 @@ def test_rewrite_says_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture
     assert sha256(model.read_bytes()).hexdigest() == before
 
 
+def test_strict_names_layers_left_alone_and_what_a_target_does_not_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "dcgan.onnx"
+    onnx.save(dcgan("Tanh"), model)
+    call = ["rewrite", str(model), "--target", written(tmp_path, NPU), "--skip", "*", "--json"]
+    assert main([*call, "--strict"]) == 1
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    alone = ", ".join(site["id"] for site in document["sites"])
+    (found,) = document["targets"]
+    assert [one["code"] for one in found["misfits"]].count("operator") > 1
+    assert f"--strict: left alone: {alone}; npu: left in the model: " in captured.err
+    assert not document["changed"]
+
+
 def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     onnx.save(dcgan(), tmp_path / "good.onnx")
     onnx.save(dcgan("Tanh"), tmp_path / "left.onnx")
