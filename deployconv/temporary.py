@@ -61,7 +61,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         whole.replace(path)
 
 
-def refuse_no_report(path: Path, option: str, instead: str) -> None:
+def check_report_path(path: Path, option: str, instead: str) -> None:
     """Raise UsageError before any work if ``path`` is no place for a report.
 
     That is one in a folder that is not there, a folder itself, or a model, as the first of

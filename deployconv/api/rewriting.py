@@ -17,7 +17,7 @@ from deployconv.api.arguments import (
 )
 from deployconv.api.pages import check_report, write_report
 from deployconv.api.requests import backend_of, request_of
-from deployconv.errors import CheckFailed
+from deployconv.errors import CheckFailed, UsageError
 from deployconv.options import DEFAULT_RUNTIME, Form, Policy, RewriteCommand, Shuffle
 from deployconv.results import Rewriting
 from deployconv.runtimes import get_backend
@@ -150,6 +150,8 @@ def rewrite(
         report=as_path(report),
     )
     check_report(options.report)
+    if options.report is not None and options.report == options.output:
+        raise UsageError(f"--report {options.report}: is the output too; name another file")
     taken = backend_of(options)
     if verify or policy == "fastest" or taken != DEFAULT_RUNTIME:
         get_backend(taken)  # a missing library is reported before any work

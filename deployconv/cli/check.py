@@ -29,9 +29,9 @@ def check(paths: tuple[str, ...], options: CheckCommand, junit: Path | None, jso
     Each PATH is a model, a folder that is searched for models, or a glob.
     """
     if junit is not None:
-        from deployconv.temporary import refuse_no_report
+        from deployconv.temporary import check_report_path
 
-        refuse_no_report(junit, f"--junit {junit}", "name a file that ends in .xml")
+        check_report_path(junit, f"--junit {junit}", "name a file that ends in .xml")
     from deployconv import api
     from deployconv.report import console
 

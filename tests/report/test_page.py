@@ -257,6 +257,15 @@ def test_a_place_that_cannot_be_written_is_said_before_any_work(
     assert not output.exists()
 
 
+def test_the_report_does_not_take_the_place_of_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = str(tmp_path / "out")
+    assert main(["rewrite", str(UNET), "-o", place, "--report", place]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"deployconv: error: --report {place}: is the output too; name another file"
+
+
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(

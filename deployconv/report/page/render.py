@@ -13,7 +13,7 @@ from typing import Any
 from deployconv.errors import UsageError
 from deployconv.report.lines import count, milliseconds, one_line
 from deployconv.report.page import drawing, phases, plots
-from deployconv.temporary import refuse_no_report, whole_file
+from deployconv.temporary import check_report_path, whole_file
 
 Part = Mapping[str, Any]
 """A part of a JSON document."""
@@ -41,7 +41,7 @@ def require_libraries() -> None:
 
 def require_writable(path: Path) -> None:
     """Raise UsageError if no report can be written at ``path``, or a model would be lost there."""
-    refuse_no_report(path, f"--report {path}", "name a file that ends in .html")
+    check_report_path(path, f"--report {path}", "name a file that ends in .html")
 
 
 @dataclass(frozen=True)
