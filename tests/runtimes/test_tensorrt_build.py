@@ -196,8 +196,8 @@ def test_without_target_a_gpu_is_needed() -> None:
 
 def test_targets_and_flags_that_the_library_lacks() -> None:
     known = ", ".join(find_installation("tensorrt-rtx").targets)
-    with pytest.raises(UsageError, match=f"--target sm1: tensorrt_rtx .* compiles for {known}$"):
-        build(upsampler(), "sm1")
+    with pytest.raises(UsageError, match=f"--target sm87: tensorrt_rtx .* compiles for {known}$"):
+        build(upsampler(), "sm87")
     with pytest.raises(UsageError, match=r"--fp16: .* takes the precision from the model's types"):
         build(upsampler(), fp16=True)
 
