@@ -9,6 +9,7 @@ that names something which the restrictions do not allow. By hand, with more cas
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -58,7 +59,7 @@ def restrictions(draw: st.DrawFn, rank: int) -> Restrictions:
 
 def names_what_is_missing(text: str, limits: Restrictions) -> bool:
     """Whether a reason ends in a list of things that ``limits`` do not allow."""
-    needed = text.rpartition(" needs ")[2].split(", ")
+    needed = re.split(", | and ", text.rpartition(" needs ")[2])
     taken = limits.operators
     return all(
         (taken is not None and one.isidentifier() and one not in taken)
