@@ -8,7 +8,7 @@
     python scripts/target_matrix.py --tables           write docs/targets-matrix.md from the records
 
 It needs the toolchain of a target: ``deployconv target install NAME``. onnxruntime-web and
-TensorRT have scripts of their own: ``web_matrix.py``, ``tensorrt_resizes.py``. The records are
+TensorRT have scripts of their own: ``web_matrix.py``, ``tensorrt_matrix.py``. The records are
 files in ``tests/targets/recorded``, one for each target; those of the Resizes are in ``resizes``.
 """
 

@@ -67,8 +67,9 @@ _RESIZES = """
 cubic, nearest), the coordinates (`half_pixel`, `pytorch_half_pixel`, `align_corners`, `asymmetric`,
 `half_pixel_symmetric`, `tf_half_pixel_for_nn`), and what is special, such as a factor; without one
 the factor is 2. What is not right after the rewrite is listed with the reason
-`unsupported-on-target`. For `tensorrt`, `python scripts/tensorrt_resizes.py` built them for compute
-capability 8.9, without a GPU. Its one wrong Resize is seen in the coordinates of the parsed layer.
+`unsupported-on-target`. For `tensorrt`, `python scripts/tensorrt_matrix.py --resizes` built them
+for compute capability 8.9, without a GPU. Its one wrong Resize is seen in the coordinates of the
+parsed layer.
 
 | target | toolchain | run | as exported | `rewrite --target NAME` |
 | --- | --- | --- | --- | --- |

@@ -1,11 +1,12 @@
-"""Parse and build the 46 Resizes with TensorRT-RTX, as exported and rewritten, and record it.
+"""Parse and build every form with TensorRT-RTX, as exported and rewritten, and record it.
 
-    python scripts/tensorrt_resizes.py                  every Resize
-    python scripts/tensorrt_resizes.py --forms 'lin_*'  only these; the rest of the record stays
+    python scripts/tensorrt_matrix.py                  every form of upsampling layer
+    python scripts/tensorrt_matrix.py --forms 'k4*'    only these; the rest of the record stays
+    python scripts/tensorrt_matrix.py --resizes        the Resizes instead of the forms
 
 It needs TensorRT-RTX (pip install 'deployconv[rtx]') and no GPU: nothing is executed. A Resize
 that is built counts as computed wrong if the parsed layer has other coordinates than the model. The
-record is ``tests/targets/recorded/resizes/tensorrt.json``.
+records are files in ``tests/targets/recorded``; those of the Resizes are in ``resizes``.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from importlib.util import find_spec
 
 import onnx
 from matrix.arguments import add_forms, chosen_layers, new_parser, status_of
+from matrix.further import EVERY
 from matrix.record import EXPORTED, Record, Run
-from matrix.resizes import RESIZES
 from matrix.runs import in_each_spelling, record_runs
 
 import deployconv
@@ -40,7 +41,7 @@ COORDINATES = {
 
 def built(name: str, spelling: str, model: bytes) -> Run:
     """Build one model, and compare the Resizes that TensorRT parsed with those of the model."""
-    form = RESIZES[name]
+    form = EVERY[name]
     dynamic = any(isinstance(size, str) for size in form.shape)
     report = deployconv.build(
         onnx.load_model_from_string(model),
@@ -82,7 +83,9 @@ def misread(model: bytes) -> Iterator[str]:
 def main() -> int:
     parser = new_parser(__doc__)
     add_forms(parser)
-    names, folder = chosen_layers(parser.parse_args().forms, resizes=True)
+    parser.add_argument("--resizes", action="store_true", help="run the Resizes")
+    chosen = parser.parse_args()
+    names, folder = chosen_layers(chosen.forms, chosen.resizes)
     if find_spec(PACKAGE) is None:
         raise BackendUnavailable(f"{PACKAGE} is not installed: pip install 'deployconv[rtx]'")
     packages = {
