@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from matrix.arguments import (
-    add_forms,
+    add_layers,
     chosen_layers,
     installed_toolchain,
     new_parser,
@@ -67,17 +67,16 @@ def _packages(python: Path) -> Iterator[str]:
 def main() -> int:
     parser = new_parser(__doc__)
     parser.add_argument("targets", nargs="*", help="default: all whose toolchain is installed")
-    add_forms(parser)
+    add_layers(parser)
     parser.add_argument(
         "--spellings", nargs="+", choices=ALL, metavar="SPELLING", help=", ".join(ALL)
     )
-    parser.add_argument("--resizes", action="store_true", help="run the Resizes")
     parser.add_argument("--tables", action="store_true", help="write the tables; run nothing")
     chosen = parser.parse_args()
     if chosen.tables:
         PAGE.write_text(page(records(), records(RESIZE_RECORDS)), encoding="utf-8")
         return 0
-    names, folder = chosen_layers(chosen.forms, chosen.resizes)
+    names, folder = chosen_layers(chosen)
     others = RESIZE_SPELLINGS if chosen.resizes else ("default", *SPELLINGS)
     spellings = chosen.spellings or [EXPORTED, "target", *others]
     everything = [name for row in TOOLCHAINS.values() for name in row.targets]

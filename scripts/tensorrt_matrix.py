@@ -19,7 +19,7 @@ from importlib.metadata import distributions
 from importlib.util import find_spec
 
 import onnx
-from matrix.arguments import add_forms, chosen_layers, new_parser, status_of
+from matrix.arguments import add_layers, chosen_layers, new_parser, status_of
 from matrix.further import EVERY
 from matrix.record import EXPORTED, Record, Run
 from matrix.runs import in_each_spelling, record_runs
@@ -82,10 +82,9 @@ def misread(model: bytes) -> Iterator[str]:
 
 def main() -> int:
     parser = new_parser(__doc__)
-    add_forms(parser)
-    parser.add_argument("--resizes", action="store_true", help="run the Resizes")
+    add_layers(parser)
     chosen = parser.parse_args()
-    names, folder = chosen_layers(chosen.forms, chosen.resizes)
+    names, folder = chosen_layers(chosen)
     if find_spec(PACKAGE) is None:
         raise BackendUnavailable(f"{PACKAGE} is not installed: pip install 'deployconv[rtx]'")
     packages = {

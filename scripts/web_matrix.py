@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from matrix.arguments import add_forms, chosen_layers, new_parser, status_of
+from matrix.arguments import add_layers, chosen_layers, new_parser, status_of
 from matrix.forms import Form
 from matrix.further import EVERY
 from matrix.record import EXPORTED, Record, Run
@@ -89,10 +89,9 @@ def run(folder: Path, form: Form, spelling: str, model: bytes) -> Run:
 
 def main() -> int:
     parser = new_parser(__doc__)
-    add_forms(parser)
-    parser.add_argument("--resizes", action="store_true", help="run the Resizes")
+    add_layers(parser)
     chosen = parser.parse_args()
-    names, place = chosen_layers(chosen.forms, chosen.resizes)
+    names, place = chosen_layers(chosen)
     others = RESIZE_SPELLINGS if chosen.resizes else ("default", *SPELLINGS)
     folder = environments_folder() / PACKAGE
     install(folder)

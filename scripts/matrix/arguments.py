@@ -29,10 +29,16 @@ def add_forms(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--forms", nargs="+", default=["*"], help="patterns of names")
 
 
-def chosen_layers(patterns: Sequence[str], resizes: bool) -> tuple[list[str], Path]:
+def add_layers(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `chosen_layers` takes."""
+    add_forms(parser)
+    parser.add_argument("--resizes", action="store_true", help="run the Resizes")
+
+
+def chosen_layers(chosen: argparse.Namespace) -> tuple[list[str], Path]:
     """The names of the forms or Resizes to run, and the folder of their records."""
-    layers, folder = (RESIZES, RESIZE_RECORDS) if resizes else (FORMS, RECORDS)
-    return chosen_names(patterns, layers), folder
+    layers, folder = (RESIZES, RESIZE_RECORDS) if chosen.resizes else (FORMS, RECORDS)
+    return chosen_names(chosen.forms, layers), folder
 
 
 def chosen_names(patterns: Sequence[str], layers: Collection[str]) -> list[str]:
