@@ -249,7 +249,6 @@ FAULTS = {
         "layers.when",
         "is empty",
     ),
-    "no condition of a rule": ("[[layers]]\ntext = 'x'", 1, "layers.when", "is missing"),
     "empty range": (
         "[[layers]]\nwhen = {stride = {}}\ntext = 'x'",
         *(2, "layers.when.stride", "is empty: give min, max or both"),

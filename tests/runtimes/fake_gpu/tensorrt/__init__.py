@@ -95,6 +95,8 @@ class ILogger:
 
 
 class IProfiler:
+    """Abstract, as TensorRT's own: who profiles derives a class and overrides its method."""
+
     def report_layer_time(self, layer_name: str, ms: float) -> None:
         raise NotImplementedError
 
