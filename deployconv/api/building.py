@@ -1,4 +1,4 @@
-"""`build`: compile a model; `install_toolchain` and others: what a target compiles with."""
+"""Compile a model for targets; install, list and remove the toolchains that do so."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def install_toolchain(target: str, *, on_wait: Callable[[], None] | None = None)
 
 
 def list_toolchains() -> tuple[ToolchainEnvironment, ...]:
-    """List the toolchains, and whether, where and in what size they are installed."""
+    """List the toolchains: whether each is installed, where, and how large it is."""
     from deployconv.runtimes.toolchains.environments import environments
 
     return environments()

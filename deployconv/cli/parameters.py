@@ -25,7 +25,7 @@ class _Text(click.types.StringParamType):
         self._read = read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """What the function makes of the word. Raises UsageError if that does."""
+        """Return what the function makes of the word. Raises UsageError if the function does."""
         try:
             return self._read(value)
         except UsageError as error:
@@ -36,7 +36,7 @@ class _Whole(click.IntRange):
     """A whole number; what is wrong with it is told in plain words."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number. Raises UsageError for what is none, and for one out of range."""
+        """Return the number. Raises UsageError for a word that is none or that is out of range."""
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter as error:
@@ -44,10 +44,10 @@ class _Whole(click.IntRange):
 
 
 class _Decimal(click.FloatRange):
-    """A number, as `_Whole`."""
+    """A number that need not be whole; what is wrong with it is told in plain words."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number. Raises UsageError for what is none, and for one out of range."""
+        """Return the number. Raises UsageError for a word that is none or that is out of range."""
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter as error:

@@ -28,7 +28,7 @@ def install(name: str) -> None:
 
 @target.command("list")
 def list_() -> None:
-    """List the toolchains, and which are installed, in what size, and where."""
+    """List the toolchains: which are installed, how large they are, and where."""
     from deployconv import api
     from deployconv.report import console, targets
 

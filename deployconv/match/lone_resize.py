@@ -64,7 +64,7 @@ def _recognise(node: gs.Node, scope: Scope, view: View, name: str) -> Site | Non
 def _read(
     node: gs.Node, scope: Scope, view: View, name: str, kept: Reason
 ) -> ResampleSite | SkippedSite | None:
-    """How it resamples; None if it changes nothing, or is given sizes that no image has."""
+    """Read how a Resize resamples; None if it changes nothing, or no image has its sizes."""
     names = {"id": name, "pattern": "nearest_resize", "unless_faster": kept}
     try:
         return read_resize(node, scope, view, **names)

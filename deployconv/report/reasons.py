@@ -22,7 +22,7 @@ def explanations() -> Mapping[str, str]:
 
 
 def _rows(table: str) -> list[tuple[str, str]]:
-    """The words in the first column, and the texts in the second."""
+    """Return the words and the texts of a Markdown table: its first and second column."""
     return [(word, _LINK.sub(r"\1", text).replace("`", "")) for word, text in _ROW.findall(table)]
 
 

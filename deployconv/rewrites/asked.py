@@ -32,7 +32,7 @@ def check_globs(globs: Sequence[str], sites: Sequence[Site]) -> None:
 
 
 def is_listed(site: Site, request: LayerRequest, options: RewriteOptions) -> bool:
-    """False for a Resize that shrinks, as it is no upsampling layer.
+    """Whether reports list a layer: a Resize that shrinks is no upsampling layer.
 
     It is listed if it may be rewritten, or if a target refuses or misreads it.
     """
@@ -57,7 +57,7 @@ def _asks_for_nearest(request: LayerRequest, options: RewriteOptions) -> bool:
 
 
 def as_asked(site: Site, request: LayerRequest, options: RewriteOptions) -> Site:
-    """``site``, or if it is a nearest Resize that nobody asks to rewrite, one that stays."""
+    """Return ``site``; in place of a nearest Resize that nobody asks to rewrite, one that stays."""
     resized = isinstance(site, (ResampleSite, SkippedSite)) and site.pattern == "nearest_resize"
     if not resized or site.unless_faster is None:
         return site

@@ -82,7 +82,7 @@ class AffineFold:
         return replace(with_layer(site, self), weight=weight, bias=bias)
 
     def on_integers(self, draws: Draws, channels: tuple[int, int]) -> AffineFold:
-        """Its stand-in in a trial; see `AbsorbedLayer.on_integers`."""
+        """Return the stand-in of this layer in a trial; see `AbsorbedLayer.on_integers`."""
         whole, kept = channels
         shapes = {
             at: tuple(kept if size == whole else size for size in known.shape)
@@ -131,7 +131,7 @@ class MeanFold:
         return replace(with_layer(site, self), weight=weight, bias=bias)
 
     def on_integers(self, draws: Draws, channels: tuple[int, int]) -> MeanFold | AffineFold:
-        """Its stand-in in a trial: the sum, which stays an integer, in place of the mean."""
+        """Return its stand-in in a trial: the sum, which stays an integer, not the mean."""
         del channels
         if draws.plain:  # the sum would be too large: both models leave the layer out
             identity = copy_of(self.difference, "Identity", [self.difference.inputs[0]], {})

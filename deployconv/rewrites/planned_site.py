@@ -96,7 +96,7 @@ def _preferred(
 
 
 def _multiplications(planned: PlannedSite) -> float:
-    """Those for one input pixel; infinitely many if they are not known."""
+    """The multiplications for one input pixel; infinity if they are not known."""
     macs = None if planned.rewrite is None else planned.rewrite.summary.macs
     return inf if macs is None else macs.after
 

@@ -52,7 +52,7 @@ def find_target(given: str, prefix: str = "--target ") -> Profile:
 def check_capabilities(
     names: Iterable[str], compiled: Callable[[], Collection[str]], prefix: str = "--target "
 ) -> None:
-    """Raise UsageError for a compute capability that there is not.
+    """Raise UsageError for a compute capability that no GPU has.
 
     Args:
         names: the targets of a call.

@@ -64,7 +64,7 @@ class Known:
         inferred: GraphProto | None = None,
         outer: Known | None = None,
     ) -> Known:
-        """Read it from a graph.
+        """Read what is known from a graph.
 
         Args:
             graph: the graph, a body or a function.
@@ -125,7 +125,7 @@ def misfits_of(node: NodeProto, known: Known, profile: Profile) -> Said:
 
 
 def _of_tensors(node: NodeProto, known: Known, name: str, takes: Takes) -> Said:
-    """What the tensors break that the node reads or makes."""
+    """Yield which limits of a target the tensors break that the node reads or makes."""
     made = [known.tensor(one) for one in node.output if one]
     all_of_them = [*made, *(known.tensor(one) for one in node.input if one)]
     rank = max((one.rank for one in all_of_them if one.rank is not None), default=0)
@@ -138,7 +138,7 @@ def _of_tensors(node: NodeProto, known: Known, name: str, takes: Takes) -> Said:
 
 
 def _of_operator(node: NodeProto, known: Known, takes: Takes) -> Said:
-    """What a node of ONNX breaks, besides what `_of_tensors` finds; the target is not named."""
+    """Yield which limits the operator of a node breaks; the texts do not name the target."""
     if node.op_type == "Reshape":
         yield from _of_reshape(node, known, takes)
     elif node.op_type == "Slice":

@@ -37,7 +37,7 @@ def span_within_stride(site: Site) -> Value:
 
 
 def rounds(site: ResampleSite) -> Value:
-    """Whether an output length is no product of scale and input length, or may be none."""
+    """Whether an output length differs, or may differ, from the input length times the scale."""
     return any(
         not (is_whole(one.scale) and one.scale > 1)
         if one.inputs is None

@@ -82,9 +82,10 @@ def judge(profile: Profile, site: Site) -> Judgement:
 
 
 def _is_about(rule: Rule, site: Site) -> bool:
-    """False for a nearest Resize by itself if the rule is about one with the Conv after it.
+    """Whether a rule speaks of a layer, which may be a nearest Resize by itself.
 
-    Only a rule that names ``resize_mode`` says that one is slow.
+    A rule about a nearest Resize with the Conv after it does not speak of such a one; and only a
+    rule that names ``resize_mode`` says that it is slow.
     """
     alone = site.pattern == "nearest_resize" and site.layer.op in ("Resize", "Upsample")
     return not alone or "resize_mode" in rule.when or (rule.needed and "pattern" not in rule.when)

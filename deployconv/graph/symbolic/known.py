@@ -219,7 +219,7 @@ def extents(sizes: Sequence[Size], least: int) -> tuple[Size, ...]:
 
 
 def numbers(shape: Sequence[Size]) -> tuple[int, ...]:
-    """Sizes that are constants, as numbers; Unproven if one is none."""
+    """Constant sizes as numbers. Raises Unproven if one of them is not constant."""
     return tuple(int(size.constant or 0) for size in shape)
 
 

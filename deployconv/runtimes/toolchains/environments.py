@@ -45,7 +45,7 @@ def environments_folder() -> Path:
 
 
 def state_of(toolchain: Toolchain, folder: Path | None = None) -> EnvironmentState:
-    """Whether the environment of ``toolchain`` is there, and with the versions of today."""
+    """Say whether an environment is installed, and has the versions that are pinned now."""
     try:
         home = _home(toolchain, folder)
     except BackendUnavailable:
