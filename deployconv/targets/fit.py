@@ -11,11 +11,8 @@ from deployconv.graph.declared import names_sizes
 from deployconv.graph.skeleton import infer_shapes, skeleton
 from deployconv.graph.tensors import declared_sizes, graph_attributes, is_onnx
 from deployconv.results import Misfit, MisfitCode, TargetModel
-from deployconv.targets.fit_nodes import Known, misfits_of, tensor_of
+from deployconv.targets.fit_nodes import Known, Said, misfits_of, tensor_of
 from deployconv.targets.profile import Profile, Takes
-
-Said = Iterator[tuple[MisfitCode, str]]
-"""The code and the text of each misfit."""
 
 
 def target_models(model: ModelProto, profiles: Sequence[Profile]) -> tuple[TargetModel, ...]:

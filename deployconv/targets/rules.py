@@ -87,7 +87,7 @@ def _is_about(rule: Rule, site: Site) -> bool:
     A rule about a nearest Resize with the Conv after it does not speak of such a one; and only a
     rule that names ``resize_mode`` says that it is slow.
     """
-    alone = site.pattern == "nearest_resize" and site.layer.op in ("Resize", "Upsample")
+    alone = site.pattern == "nearest_resize" and site.layer.op in _RESIZES
     return not alone or "resize_mode" in rule.when or (rule.needed and "pattern" not in rule.when)
 
 
