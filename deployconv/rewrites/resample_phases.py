@@ -2,10 +2,10 @@
 
     x -> Conv of stride n, for the axes that shrink by n -> Conv, shuffle, crop, for those that grow
 
-Along each axis the Resize is the same filter at every output (`resampling.resampling_filter`). The
-axes that grow are an upsampling layer with one input channel per group, whose kernel is the
-product of their filters: it is planned as every other one (`conv.plan_conv`). In form ``separable``
-each axis is a layer by itself, the last one first.
+Along each axis the Resize is the same filter at every output (`resample_filters`). The axes that
+grow are an upsampling layer with one input channel per group, whose kernel is the product of their
+filters: it is planned as every other one (`conv.plan_conv`). In form ``separable`` each axis is a
+layer by itself, the last one first.
 
 What is read beyond the image is the pixel at its edge: each step first repeats it, by a Pad or by
 Slices and a Concat. With ``exclude_outside`` zeros are read there, and the result is divided by
@@ -14,10 +14,10 @@ what the same steps make of an image of ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from math import frexp, prod
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -27,13 +27,23 @@ from deployconv.match import Geometry, ImageAxes, Original, Parameter, ResampleS
 from deployconv.match.resample_site import ResampledAxis
 from deployconv.match.site import AxisMove
 from deployconv.options import Shuffle
-from deployconv.polyphase import Axis, without_shift
-from deployconv.resampling import Filter, resampling_filter, resampling_matrix, whole_factor
+from deployconv.resampling import Filter
 from deployconv.results import Reason
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
 from deployconv.rewrites.conv_emit import conv_input, emit_conv, image_of, low_resolution_conv
 from deployconv.rewrites.emit import Emitter, conv_attributes
+from deployconv.rewrites.resample_filters import (
+    UNTOUCHED,
+    Filters,
+    axis_inside,
+    edges_of,
+    filter_of,
+    outputs_of,
+    phase_weights,
+    reach_of,
+    resized_axes,
+)
 from deployconv.rewrites.resample_trial import SMALL, drawn, fits, resample_trial
 from deployconv.rewrites.shuffles import SHUFFLES
 from deployconv.rewrites.trial import Array
@@ -42,18 +52,12 @@ PhaseForm = Literal["polyphase", "separable"]
 PHASE_FORMS: tuple[PhaseForm, ...] = ("polyphase", "separable")
 Border = Literal["pad", "slices"]
 """How the pixels at the edge are repeated: by an edge Pad, or by Slices and a Concat."""
-Filters = Mapping[int, Filter]
-"""The filter of each axis that changes, by its position."""
 
 _FIRST_BFLOAT16_CONV = 22
 """The first opset whose Conv takes bfloat16."""
 _MOST_AXES = 3
-_POWER_OF_TWO = 0.5
-"""The fraction that ``frexp`` returns of a power of two."""
 _SPARE = 3
 """Pixels of an axis in a trial, besides those that a filter reaches."""
-_UNTOUCHED = Filter(Axis(1, 1, 1, 0, 0), np.ones(1))
-"""What happens along an axis that does not change."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,17 +111,17 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
         """The same, with the reason in place of a layer that cannot be written."""
         order = self.image.order or range(len(self.site.shape))
         filters = [
-            self.filters.get(at, _UNTOUCHED) if at is not None else _UNTOUCHED for at in order[2:]
+            self.filters.get(at, UNTOUCHED) if at is not None else UNTOUCHED for at in order[2:]
         ]
         sizes = list(self.image.of_tensor(self.site.shape))[2:]
-        shrinking = [[one if one.shrinks_by > 1 else _UNTOUCHED for one in filters]]
-        growing = [[one if one.axis.stride > 1 else _UNTOUCHED for one in filters]]
+        shrinking = [[one if one.shrinks_by > 1 else UNTOUCHED for one in filters]]
+        growing = [[one if one.axis.stride > 1 else UNTOUCHED for one in filters]]
         if self.form == "separable":
             shrinking, growing = (list(_one_by_one(found[0])) for found in (shrinking, growing))
         for found in (*shrinking, *growing):
-            if all(one is _UNTOUCHED for one in found):
+            if all(one is UNTOUCHED for one in found):
                 continue
-            layer, edges = self._layer(found, channels, sizes), tuple(map(_edges, found))
+            layer, edges = self._layer(found, channels, sizes), tuple(map(edges_of, found))
             if any(one.shrinks_by > 1 for one in found):
                 yield Step(edges, Strided(layer, tuple(found)))
             else:
@@ -139,7 +143,7 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
     ) -> UpsampleSite:
         """The layer that applies these filters to an image of these sizes, edges included."""
         site = self.site
-        edges = [_edges(one) for one in filters]
+        edges = [edges_of(one) for one in filters]
         kernel: Array = reduce(np.multiply.outer, (one.taps for one in filters))
         inputs = np.eye(channels) if self.dense else np.ones((channels, 1))
         values = np.multiply.outer(inputs, kernel).astype(site.dtype)
@@ -151,7 +155,9 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
             nodes=site.nodes,
             input=site.source,
             output=site.output,
-            axes=tuple(_inside(one.axis, *pads) for one, pads in zip(filters, edges, strict=True)),
+            axes=tuple(
+                axis_inside(one.axis, *pads) for one, pads in zip(filters, edges, strict=True)
+            ),
             geometry=Geometry(stride, None, None, 1 if self.dense else channels),
             weight=Parameter("filter", values.shape, values.dtype, partial(np.asarray, values)),
             transposed=False,
@@ -237,14 +243,19 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
             self.site, shape=tuple(None if size is None else new for size, new in pairs)
         )
         integers = {at: replace(one, taps=drawn(one.taps, rng)) for at, one in self.filters.items()}
-        matrices = {at: one.sums(image[at], _after(one, image[at])) for at, one in integers.items()}
+        matrices = {
+            at: one.sums(image[at], outputs_of(one, image[at])) for at, one in integers.items()
+        }
         return replace(self, site=small, filters=integers), matrices
 
     @property
     def weights(self) -> dict[ResampledAxis, tuple[Array, float]]:
         """The real matrix of each axis that changes, and how far a runtime's may be from it."""
-        sizes = self._wanted_shape()
-        return {axis: self._weights(axis, sizes[axis.position]) for axis in _resized(self.site)}
+        filters, sizes = self.filters, self._wanted_shape()
+        return {
+            axis: phase_weights(self.site, axis, filters[axis.position], sizes[axis.position])
+            for axis in resized_axes(self.site)
+        }
 
     def _wanted_shape(self) -> list[int]:
         """Unequal sizes beyond the reach of the filters, whatever the sizes of the model are."""
@@ -253,27 +264,6 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
             for number, (at, one) in enumerate(self.filters.items())
         }
         return [wanted.get(at, SMALL) for at in range(len(self.site.shape))]
-
-    def _weights(self, axis: ResampledAxis, size: int) -> tuple[Array, float]:
-        """The matrix of an axis, and how far the weights of a runtime may be from it.
-
-        It computes the position and the weights of each output in float32, while the phases have
-        exact ones. So they may differ as `resampling_matrix` does, which rounds as it does, but
-        by no more than the arithmetic can leave.
-        """
-        own, inputs, how = self.filters[axis.position], axis.inputs or size, self.site.how
-        outputs, factor = _after(own, inputs), own.axis.stride * own.shrinks_by
-        exact = own.matrix(inputs, outputs)
-        if how.mode == "nearest":
-            return exact, 0.0
-        besides = how.rounding(inputs, exact_positions=factor & (factor - 1) == 0)
-        if how.mode == "linear":
-            return exact, besides
-        if how.exclude_outside or how.filters:  # the weights are divided by their sum
-            least = np.abs(own.sums(inputs, outputs).sum(axis=1)).min()
-            besides *= float((1 + np.abs(exact).sum(axis=1).max()) / least)
-        rounded = resampling_matrix(inputs, outputs, axis.scale, how)
-        return exact, min(besides, float(np.abs(rounded - exact).max()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,7 +284,7 @@ class Strided:
 
     def emit(self, emitter: Emitter, image: gs.Tensor) -> gs.Tensor:
         """Write it for ``image``."""
-        pads = [(0, 0) if one.axis.edge else _reach(one) for one in self.filters]
+        pads = [(0, 0) if one.axis.edge else reach_of(one) for one in self.filters]
         attributes = conv_attributes(self.conv_kernel, pads, self.site.group)
         weight = emitter.constant("weight", self.site.weight.read())
         attributes["strides"] = [one.shrinks_by for one in self.filters]
@@ -320,12 +310,14 @@ def plan_phases(
     if site.dtype == "bfloat16" and site.scope.opset < _FIRST_BFLOAT16_CONV:
         text = f"ONNX has a Conv in bfloat16 from opset {_FIRST_BFLOAT16_CONV} on"
         return Reason("unsupported-dtype", text)
-    taps = prod(2 * site.how.support * max(axis.scale, 1 / axis.scale) for axis in _resized(site))
+    taps = prod(
+        2 * site.how.support * max(axis.scale, 1 / axis.scale) for axis in resized_axes(site)
+    )
     if taps > _LARGEST_KERNEL:
         return Reason("too-large", f"its phases have {taps:.3g} weights for each channel")
     filters = {}
-    for axis in _resized(site):
-        found = _filter(site, axis)
+    for axis in resized_axes(site):
+        found = filter_of(site, axis)
         if isinstance(found, Reason):
             return found
         filters[axis.position] = found
@@ -349,77 +341,14 @@ _LARGEST_KERNEL = 1 << 20
 """Weights for each channel of the image."""
 
 
-def _resized(site: ResampleSite) -> list[ResampledAxis]:
-    """The axes whose size changes; along the others the exact filter is the identity."""
-    return [axis for axis in site.axes if axis.resized]
-
-
-def _filter(site: ResampleSite, axis: ResampledAxis) -> Filter | Reason:
-    factor = whole_factor(axis.scale)
-    if factor is None:
-        return Reason("non-integer-scale", f"its scale is {axis.scale:g}, which has no phases")
-    found = resampling_filter(factor, site.how) if abs(factor) > 1 else None
-    coordinates = site.how.coordinates
-    # Where these differ from half_pixel depends on the size.
-    single = coordinates == "pytorch_half_pixel" and (axis.outputs is None or axis.outputs == 1)
-    uneven = coordinates == "half_pixel_symmetric" and (
-        not site.by_sizes if axis.inputs is None else axis.inputs % -factor != 0
-    )
-    if found is None or (factor < 0 and (single or uneven)):
-        text = f"its weights depend on the size, as its coordinates are {coordinates}"
-    elif site.is_nearest and not _copies_alike(site, axis, found):
-        text = f"float32 holds no {axis.scale:g}, and with it the phases would copy other pixels"
-    else:
-        return found
-    return Reason("dynamic-sizes" if axis.inputs is None else "non-integer-scale", text)
-
-
-def _copies_alike(site: ResampleSite, axis: ResampledAxis, found: Filter) -> bool:
-    """Whether a nearest Resize copies the pixels that exact positions name.
-
-    Those of a whole scale are: float32 holds a position that lies on a pixel or in the middle of
-    two, and others are further from one than it rounds. The scale of an axis that shrinks is
-    rounded itself, unless it is a power of two, so that is compared at the size of the image.
-    """
-    if axis.inputs is None or axis.outputs is None:
-        return axis.scale > 1 or frexp(axis.scale)[0] == _POWER_OF_TWO
-    exact = found.matrix(axis.inputs, axis.outputs)
-    own = resampling_matrix(axis.inputs, axis.outputs, axis.scale, site.how)
-    return bool((exact == own).all())
-
-
 def _reading(conv: PolyphaseConv, image: gs.Tensor) -> PolyphaseConv:
     """The same Conv of another image, whose axes are in order."""
     return replace(conv, site=replace(conv.site, input=image.name, input_axes=ImageAxes()))
 
 
-def _edges(one: Filter) -> tuple[int, int]:
-    """How often the pixels at the edge are repeated, (begin, end); 0 if zeros are read there."""
-    return _reach(one) if one.axis.edge else (0, 0)
-
-
-def _reach(one: Filter) -> tuple[int, int]:
-    """How many pixels beyond the image a filter reads, (begin, end)."""
-    if one.shrinks_by > 1:
-        return -one.axis.origin, one.axis.taps - one.shrinks_by + one.axis.origin
-    return without_shift(one.axis).reach
-
-
-def _inside(axis: Axis, begin: int, end: int) -> Axis:
-    """The same axis for an image that has so many pixels more, so that nothing else is read."""
-    origin = axis.origin + axis.stride * begin
-    extra = axis.extra - axis.stride * (begin + end)
-    return replace(axis, origin=origin, extra=extra, edge=False)
-
-
-def _after(one: Filter, inputs: int) -> int:
-    """How many outputs a filter makes of so many inputs."""
-    return inputs * one.axis.stride // one.shrinks_by
-
-
 def _image_axes(site: ResampleSite) -> ImageAxes:
     """The batch and the channels are axes that do not change, if there are such."""
-    rank, changed = len(site.shape), {axis.position for axis in _resized(site)}
+    rank, changed = len(site.shape), {axis.position for axis in resized_axes(site)}
     if min(changed) >= 2:
         return ImageAxes()
     kept = [at for at in range(rank) if at not in changed]
@@ -440,7 +369,7 @@ def _back(image: ImageAxes, rank: int) -> Iterator[AxisMove]:
 def _one_by_one(filters: Sequence[Filter]) -> Iterator[list[Filter]]:
     """One axis of ``filters`` at a time, the last first."""
     for axis in reversed(range(len(filters))):
-        yield [one if at == axis else _UNTOUCHED for at, one in enumerate(filters)]
+        yield [one if at == axis else UNTOUCHED for at, one in enumerate(filters)]
 
 
 def _no_original() -> Original:

@@ -115,6 +115,8 @@ def _in_front(planning: Planning, site: Site) -> Iterator[Option]:
 
 def _added(planning: Planning, planned: PlannedSite) -> Iterator[Option]:
     """A Resize and a pixel shuffle that are added, if ``planned`` is the first of both."""
+    if planning.options.form not in ("auto", "polyphase"):
+        return
     sites = planning.default
     later = [item.site for item in sites[sites.index(planned) + 1 :] if item.selected]
     names = _names_to_try(planning.options, integers=False)

@@ -18,7 +18,7 @@ from deployconv.proof.certificate import certify
 from deployconv.resampling import Filter, Interpolation
 from deployconv.restrictions import Restrictions
 from deployconv.results import SiteReport
-from deployconv.rewrites import resample_phases
+from deployconv.rewrites import resample_filters
 from deployconv.rewrites.planning import apply, plan_model
 from deployconv.rewrites.resample_phases import ResamplePhases
 from deployconv.rewrites.within import broken_by
@@ -187,7 +187,7 @@ def test_dynamic_sizes_are_refused_for_the_true_reason(name: str) -> None:
 
 
 def test_a_wrong_weight_fails_the_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = resample_phases.resampling_filter
+    right = resample_filters.resampling_filter
 
     def wrong(*given: Any) -> Any:
         found = right(*given)
@@ -195,7 +195,7 @@ def test_a_wrong_weight_fails_the_certificate(monkeypatch: pytest.MonkeyPatch) -
         found.taps[2] += 1e-4
         return found
 
-    monkeypatch.setattr(resample_phases, "resampling_filter", wrong)
+    monkeypatch.setattr(resample_filters, "resampling_filter", wrong)
     with pytest.raises(deployconv.CheckFailed, match="certificate failed"):
         rewrite(resize('mode="cubic"', 1, 1, 2, 2), resample=True)
 
@@ -282,12 +282,12 @@ def test_the_rounding_of_cubic_weights_is_bounded() -> None:
 def test_a_certificate_of_phases_refuses_another_cubic(
     coefficient: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = resample_phases.resampling_filter
+    right = resample_filters.resampling_filter
 
     def wrong(factor: int, how: Interpolation) -> Filter | None:
         return right(factor, replace(how, cubic_coeff_a=how.cubic_coeff_a + 1e-3))
 
-    monkeypatch.setattr(resample_phases, "resampling_filter", wrong)
+    monkeypatch.setattr(resample_filters, "resampling_filter", wrong)
     original = resize(f'mode="cubic", cubic_coeff_a={coefficient}', 1, 1, 2, 2)
     with pytest.raises(deployconv.CheckFailed, match="its weight at"):
         rewrite(original, resample=True)

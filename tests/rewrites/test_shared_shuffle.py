@@ -193,3 +193,12 @@ def test_factors_or_channels_that_do_not_fit() -> None:
         CUBIC, CRD, ADD, image="1,3,4,4", features="1,12,6,6", constants={"s": floats(1, 1, 3, 3)}
     )
     assert not list(offered(other_factor))
+
+
+def test_another_form_that_is_asked_for_is_not_this_one() -> None:
+    model = network(CUBIC, CRD, ADD, image="1,3,4,5", features="1,12,4,5")
+    options = RewriteOptions(policy="cost", form="matrix")
+    candidates = Candidates.of(load(model), options)
+    found = [one for site in candidates.planning.default for one in candidates.of_site(site)]
+    assert found
+    assert all(option.choice.fusion == "none" for option in found)
