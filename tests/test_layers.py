@@ -59,6 +59,7 @@ KINDS = {
     *("PolyphaseConv", "SeparableConv", "MatrixProduct", "Reshuffle"),
     *("Resample", "ResamplePhases"),
     *("Chain", "ConvInFront", "Region", "FoldedLayer", "NormalisedLayer", "SplitConv"),
+    "SharedShuffle",
 }
 """The classes of rewrites."""
 ABILITIES = {"emit", "trial", "at_sizes"}

@@ -237,7 +237,8 @@ def with_products(
 ) -> ConvInFront | None:
     """The rewrite with matrix products in place of Resizes; None if there is none to replace.
 
-    A linear Resize by whole factors stays. With ``every`` none that interpolates may stay.
+    Those that are nearest or repeat a single pixel stay, and those whose sizes are not known. A
+    linear one by whole factors stays beside others. With ``every`` none that interpolates may stay.
     """
     known = {id(site.layer): site for site in sites}
     products: dict[int, Resample] = {}
@@ -247,22 +248,24 @@ def with_products(
             continue
         if resize.repeats_one_pixel and not every:
             continue
-        planned = plan_products(site) if site is not None and (every or _gains(site)) else None
+        planned = plan_products(site) if site is not None else None
         if planned is not None and not isinstance(planned, Reason):
             products[id(resize.node)] = planned
         elif every:
             return None
+    if not every:
+        slow = {node: planned for node, planned in products.items() if _is_slow(planned.site)}
+        products = slow or products
     return _in_front(rewrite.mixed, products) if products else None
 
 
-def _gains(site: ResampleSite) -> bool:
-    """Whether products may be faster than the Resize.
+def _is_slow(site: ResampleSite) -> bool:
+    """Whether runtimes resize slowly, unlike a linear Resize by whole factors.
 
-    A linear one by whole factors can stay in the layout that the Convs around it have.
+    Such a one can stay in the layout that the Convs around it have.
     """
     plain = site.how.mode == "linear" and not site.how.antialias
-    whole = all(axis.scale == int(axis.scale) for axis in site.axes)
-    return not plain or not whole
+    return not plain or any(axis.scale != int(axis.scale) for axis in site.axes)
 
 
 def _in_front(mixed: MixedImages, products: Mapping[int, Resample]) -> ConvInFront:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 _FIRST_ARITHMETIC = 7
 """The first opset in which sizes can be computed."""
@@ -65,3 +66,8 @@ class Layout:
     def reshapes(self) -> bool:
         """Whether a Reshape can state the sizes: onnxruntime multiplies int64 from opset 7 on."""
         return not self.computed or self.opset >= _FIRST_ARITHMETIC
+
+    def at_sizes(self, sizes: Sequence[int]) -> Layout:
+        """The same for a Conv that makes these spatial sizes; what is dynamic stays so."""
+        known = zip(self.sizes, sizes, strict=True)
+        return replace(self, sizes=tuple(None if old is None else size for old, size in known))

@@ -84,9 +84,7 @@ class Reshuffle(OfOneLayer[ShuffleSite]):
 
     def at_sizes(self, sizes: Sequence[int]) -> Reshuffle:
         """The same rewrite for a shuffled tensor of other sizes; what is dynamic stays so."""
-        known = zip(self.layout.sizes, sizes, strict=True)
-        fitted = tuple(None if old is None else size for old, size in known)
-        return replace(self, layout=replace(self.layout, sizes=fitted))
+        return replace(self, layout=self.layout.at_sizes(sizes))
 
     def trial(self, rng: np.random.Generator) -> Trial:
         site, rank = self.site, len(self.site.stride)
@@ -131,18 +129,9 @@ def plan_reshuffle(site: ShuffleSite, shuffle: Shuffle = "auto") -> Reshuffle | 
     if not site.movable:
         text = "its channels are the last axis: a DepthToSpace would need Transposes around it"
         return Reason("already-lowered", text)
-    if site.channels is None or site.dtype is None:
+    layout = shuffle_layout(site)
+    if layout is None:
         return Reason("already-lowered", "it is a pixel shuffle already, of unknown shape")
-    layout = Layout(
-        channels=site.channels // prod(site.stride),
-        stride=site.stride,
-        sizes=site.sizes,
-        crop=((0, 0),) * len(site.stride),
-        group=site.conv.attributes.group if site.conv else 1,
-        opset=site.scope.opset,
-        dtype=site.dtype,
-        batch=site.batch,
-    )
     named: ShuffleName = "crd" if site.order == "CRD" else "dcr"
     asked: tuple[ShuffleName, ...] = (named,) if shuffle == "auto" else (shuffle, named)
     for name in (*asked, "dcr"):
@@ -155,6 +144,22 @@ def plan_reshuffle(site: ShuffleSite, shuffle: Shuffle = "auto") -> Reshuffle | 
             return Reshuffle(site, name, layout, reorders)
     return Reason(
         "already-lowered", "DepthToSpace does not fit, and no other way to write it does less work"
+    )
+
+
+def shuffle_layout(site: ShuffleSite) -> Layout | None:
+    """What a pixel shuffle moves; None if its channels or its element type are not known."""
+    if site.channels is None or site.dtype is None:
+        return None
+    return Layout(
+        channels=site.channels // prod(site.stride),
+        stride=site.stride,
+        sizes=site.sizes,
+        crop=((0, 0),) * len(site.stride),
+        group=site.conv.attributes.group if site.conv else 1,
+        opset=site.scope.opset,
+        dtype=site.dtype,
+        batch=site.batch,
     )
 
 

@@ -32,7 +32,7 @@ from deployconv.resampling import Filter, resampling_filter, resampling_matrix, 
 from deployconv.results import Reason
 from deployconv.rewrites.base import OfOneLayer, Summary, Trial
 from deployconv.rewrites.conv import PolyphaseConv, plan_conv
-from deployconv.rewrites.conv_emit import conv_input, emit_conv
+from deployconv.rewrites.conv_emit import conv_input, emit_conv, image_of, low_resolution_conv
 from deployconv.rewrites.emit import Emitter, conv_attributes
 from deployconv.rewrites.resample_trial import SMALL, drawn, fits, resample_trial
 from deployconv.rewrites.shuffles import SHUFFLES
@@ -65,12 +65,15 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
         form: ``polyphase`` for all axes that grow at once, ``separable`` for one after the other.
         shuffle: the shuffle that is asked for.
         border: how the pixels at the edge are repeated.
+        dense: True for Convs that read all channels, with zeros for those of others; False for
+            Convs of one group per channel.
     """
 
     filters: Filters
     form: PhaseForm
     shuffle: Shuffle = "auto"
     border: Border = "pad"
+    dense: bool = False
 
     @property
     def summary(self) -> Summary:
@@ -138,7 +141,8 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
         site = self.site
         edges = [_edges(one) for one in filters]
         kernel: Array = reduce(np.multiply.outer, (one.taps for one in filters))
-        values = np.broadcast_to(kernel, (channels, 1, *kernel.shape)).astype(site.dtype)
+        inputs = np.eye(channels) if self.dense else np.ones((channels, 1))
+        values = np.multiply.outer(inputs, kernel).astype(site.dtype)
         stride = tuple(one.axis.stride for one in filters)
         return UpsampleSite(
             id=site.id,
@@ -148,7 +152,7 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
             input=site.source,
             output=site.output,
             axes=tuple(_inside(one.axis, *pads) for one, pads in zip(filters, edges, strict=True)),
-            geometry=Geometry(stride, None, None, channels),
+            geometry=Geometry(stride, None, None, 1 if self.dense else channels),
             weight=Parameter("filter", values.shape, values.dtype, partial(np.asarray, values)),
             transposed=False,
             bias=None,
@@ -179,15 +183,29 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
     def _written(self, emitter: Emitter, steps: Sequence[Step], image: gs.Tensor) -> gs.Tensor:
         """Write the steps for ``image``; return what they make."""
         for step in steps:
-            repeat = emitter.edge_pad if self.border == "pad" else emitter.edge_concat
-            image = repeat(image, step.edges)
+            image = self._with_edges(emitter, step, image)
             if isinstance(step.conv, Strided):
                 image = step.conv.emit(emitter, image)
                 continue
-            layer = replace(step.conv.site, input=image.name, input_axes=ImageAxes())
-            emit_conv(emitter, replace(step.conv, site=layer))
+            emit_conv(emitter, _reading(step.conv, image))
             image = emitter.nodes[-1].outputs[0]
         return image
+
+    def write_phases(self, emitter: Emitter, order: Array) -> gs.Tensor:
+        """Write the only Conv, without its shuffle; its output channels are in ``order``.
+
+        The layer must be one that grows along all axes at once.
+        """
+        (step,) = self.steps(self.channels)
+        assert isinstance(step.conv, PolyphaseConv)
+        image = self._with_edges(emitter, step, gs.Variable(self.site.source))
+        conv = _reading(step.conv, image)
+        return image_of(emitter, conv, low_resolution_conv(emitter, conv, order))
+
+    def _with_edges(self, emitter: Emitter, step: Step, image: gs.Tensor) -> gs.Tensor:
+        """Repeat the pixels at the edge of ``image`` as often as ``step`` reads them."""
+        repeat = emitter.edge_pad if self.border == "pad" else emitter.edge_concat
+        return repeat(image, step.edges)
 
     def at_sizes(self, sizes: Sequence[int]) -> ResamplePhases:
         """The rewrite itself: its Convs are the same at all sizes."""
@@ -196,29 +214,45 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
 
     def trial(self, rng: np.random.Generator) -> Trial:
         """The phases with integers for weights, and the weights against the runtime's."""
-        site = self.site
+        image = self.trial_shape()
+        small, matrices = self.on_integers(rng, image)
+        divided = self.site.how.exclude_outside
+        return resample_trial(small, small.site, image, matrices, self.weights, rng, divided)
+
+    def trial_shape(self) -> list[int]:
+        """The shape of the image in a trial, larger than the reach of the filters if it may be."""
+        pairs = zip(self.site.shape, self._wanted_shape(), strict=True)
+        return [wish if size is None else min(size, wish) for size, wish in pairs]
+
+    def on_integers(
+        self, rng: np.random.Generator, image: Sequence[int]
+    ) -> tuple[ResamplePhases, dict[int, Array]]:
+        """The same with integers for weights, for an image of this shape.
+
+        Also returns the integers of each axis as a matrix ``[outputs, inputs]``, by its position.
+        """
+        # What is dynamic in the model is so in the trial.
+        pairs = zip(self.site.shape, image, strict=True)
+        small = replace(
+            self.site, shape=tuple(None if size is None else new for size, new in pairs)
+        )
+        integers = {at: replace(one, taps=drawn(one.taps, rng)) for at, one in self.filters.items()}
+        matrices = {at: one.sums(image[at], _after(one, image[at])) for at, one in integers.items()}
+        return replace(self, site=small, filters=integers), matrices
+
+    @property
+    def weights(self) -> dict[ResampledAxis, tuple[Array, float]]:
+        """The real matrix of each axis that changes, and how far a runtime's may be from it."""
+        sizes = self._wanted_shape()
+        return {axis: self._weights(axis, sizes[axis.position]) for axis in _resized(self.site)}
+
+    def _wanted_shape(self) -> list[int]:
+        """Unequal sizes beyond the reach of the filters, whatever the sizes of the model are."""
         wanted = {
             at: one.axis.taps // one.axis.stride + _SPARE * one.shrinks_by + number
             for number, (at, one) in enumerate(self.filters.items())
         }
-        sizes = [wanted.get(at, SMALL) for at in range(len(site.shape))]
-        image = [
-            wish if size is None else min(size, wish)
-            for size, wish in zip(site.shape, sizes, strict=True)
-        ]
-        # What is dynamic in the model is so in the trial.
-        known = [None if size is None else new for size, new in zip(site.shape, image, strict=True)]
-        integers = {at: replace(one, taps=drawn(one.taps, rng)) for at, one in self.filters.items()}
-        small = replace(site, shape=tuple(known))
-        return resample_trial(
-            replace(self, site=small, filters=integers),
-            small,
-            image,
-            {at: one.sums(image[at], _after(one, image[at])) for at, one in integers.items()},
-            {axis: self._weights(axis, sizes[axis.position]) for axis in _resized(site)},
-            rng,
-            divided=site.how.exclude_outside,
-        )
+        return [wanted.get(at, SMALL) for at in range(len(self.site.shape))]
 
     def _weights(self, axis: ResampledAxis, size: int) -> tuple[Array, float]:
         """The matrix of an axis, and how far the weights of a runtime may be from it.
@@ -280,6 +314,7 @@ def plan_phases(
     form: PhaseForm = "polyphase",
     shuffle: Shuffle = "auto",
     border: Border = "pad",
+    dense: bool = False,
 ) -> ResamplePhases | Reason:
     """Plan a Resize as Convs of its phases, or return the reason why that cannot be done."""
     if site.dtype == "bfloat16" and site.scope.opset < _FIRST_BFLOAT16_CONV:
@@ -294,7 +329,7 @@ def plan_phases(
         if isinstance(found, Reason):
             return found
         filters[axis.position] = found
-    planned = ResamplePhases(site, filters, form, shuffle, border)
+    planned = ResamplePhases(site, filters, form, shuffle, border, dense)
     image = planned.image.of_tensor(site.shape)
     if len(image) - 2 > _MOST_AXES:
         return Reason("unsupported-rank", "it has more than three axes besides batch and channels")
@@ -351,6 +386,11 @@ def _copies_alike(site: ResampleSite, axis: ResampledAxis, found: Filter) -> boo
     exact = found.matrix(axis.inputs, axis.outputs)
     own = resampling_matrix(axis.inputs, axis.outputs, axis.scale, site.how)
     return bool((exact == own).all())
+
+
+def _reading(conv: PolyphaseConv, image: gs.Tensor) -> PolyphaseConv:
+    """The same Conv of another image, whose axes are in order."""
+    return replace(conv, site=replace(conv.site, input=image.name, input_axes=ImageAxes()))
 
 
 def _edges(one: Filter) -> tuple[int, int]:

@@ -50,7 +50,22 @@ def resample_trial(
         rng: random numbers.
         divided: whether the result is divided by that of an image of ones.
     """
-    # The image is so small that every sum is exact.
+    nodes, constants, x = on_integers(site, shape, matrices, rng, divided)
+    trial = build_trial(rewrite, nodes, constants, {site.source: x}, batch=site.shape[0])
+    return with_oracles(trial, site, weights)
+
+
+def on_integers(
+    site: ResampleSite,
+    shape: Sequence[int],
+    matrices: Mapping[int, Array],
+    rng: np.random.Generator,
+    divided: bool = False,
+) -> tuple[list[NodeProto], dict[str, Array], Array]:
+    """The old nodes of a trial, their constants by name, and an image of integers for them.
+
+    The image is so small that every sum is exact. The arguments are those of `resample_trial`.
+    """
     terms = prod(int(np.abs(matrix).sum(axis=1).max()) for matrix in matrices.values())
     bound = max(1, min(_LARGEST_IMAGE, EXACT // terms))
     x = rng.integers(-bound, bound + 1, tuple(shape)).astype(np.float32)
@@ -60,11 +75,17 @@ def resample_trial(
         more, others = _one_by_one("trial/ones", "trial/divisor", len(shape), matrices)
         constants |= {**others, "trial/ones": np.ones(tuple(shape), np.float32)}
         nodes += [*more, helper.make_node("Div", [product, "trial/divisor"], [site.output])]
-    trial = build_trial(rewrite, nodes, constants, {site.source: x}, batch=site.shape[0])
+    return nodes, constants, x
+
+
+def with_oracles(
+    trial: Trial, site: ResampleSite, weights: Mapping[ResampledAxis, tuple[Array, float]]
+) -> Trial:
+    """``trial`` with what shows the weights of ``site`` along each axis, see `resample_trial`."""
     oracles = [weights_oracle(site, axis, *found) for axis, found in weights.items()]
     missing = () if all(oracles) else (site.scope.label(site.layer),)
     known = tuple(oracle for oracle in oracles if oracle is not None)
-    return replace(trial, oracles=known, parity_only=missing)
+    return replace(trial, oracles=known, parity_only=(*trial.parity_only, *missing))
 
 
 def fits(weights: Array, dtype: str) -> bool:

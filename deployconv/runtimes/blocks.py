@@ -21,7 +21,7 @@ from math import exp, floor, inf, log, sqrt
 import numpy as np
 
 from deployconv.runtimes.base import Feeds, Session
-from deployconv.runtimes.timing import is_brief, runs_within, take_turns, warm_up
+from deployconv.runtimes.timing import runs_within, take_turns, warm_up
 
 FEWEST_RATIOS = 6
 """Ratios that give an interval of 95 %, at the least."""
@@ -152,10 +152,9 @@ def time_in_blocks(
     chance = chance or random.Random()
     start = time.monotonic()
     elapsed = warm_up(sessions, feeds, 1)
-    brief = is_brief(sessions, elapsed)
     blocks = GROUP if runs is None else min(GROUP, runs)
     if runs is None:
-        most = runs_within(seconds / GROUP, elapsed, brief, 1 + brief, _MOST_RUNS)
+        most = runs_within(seconds / GROUP, elapsed, 1, _MOST_RUNS)
         counts = [most] * _MOST_BLOCKS
     else:
         counts = [(runs + block) // blocks for block in range(blocks)]
@@ -172,7 +171,7 @@ def time_in_blocks(
             warm_up(list(made.values()), feeds, _WARM_UP)
         else:
             made = {model: sessions[model] for model in order}
-        times = dict(zip(made, take_turns(list(made.values()), feeds, count, brief), strict=True))
+        times = dict(zip(made, take_turns(list(made.values()), feeds, count), strict=True))
         taken.append(tuple(tuple(times[model]) for model in range(len(sessions))))
         if runs is not None:
             continue

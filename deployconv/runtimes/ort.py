@@ -195,14 +195,13 @@ class OrtSession:
         if any(spec.dtype.kind in "OU" for spec in (*self.inputs, *self.outputs)):
             plain = dict(feeds)  # strings and sequences cannot be bound
             return lambda: self._session.run(names, plain)
-        if self.provider == _CPU:
-            values = {name: _to_ort_value(array) for name, array in feeds.items()}
-            return lambda: self._session.run_with_ort_values(names, values)
+        # Calls without a binding take 50 us longer, in which nothing of the model runs.
+        device = "cpu" if self.provider == _CPU else "cuda"
         binding = self._session.io_binding()
         for name, array in feeds.items():
-            binding.bind_ortvalue_input(name, _to_ort_value(array, "cuda"))
+            binding.bind_ortvalue_input(name, _to_ort_value(array, device))
         for name in names:
-            binding.bind_output(name, "cuda")
+            binding.bind_output(name, device)
         return lambda: self._session.run_with_iobinding(binding)
 
 

@@ -1,13 +1,15 @@
 """Time sessions in turns in one process, so that a drift of the machine's speed affects all alike.
 
-A deployed model runs again and again, so a run that finds the caches full of another model's data
-is not counted: it may take a quarter longer, or less, than one after a run of the same model.
+A deployed model runs again and again. A run that comes after another model's finds the caches full
+of that model's data, and if that took long its own memory may have been put aside: on a virtual
+machine it then takes up to five times as long. Such a run is not counted.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from math import inf
 
 from deployconv.runtimes.base import Feeds, Session
 
@@ -15,10 +17,12 @@ _SECONDS = 2.0
 _WARMUP = 2
 _FEWEST_RUNS = 5
 _MOST_RUNS = 200
-_BRIEF = 20.0
-"""Milliseconds: for a shorter run it matters what the caches hold when it begins."""
 _COUNTED_RUNS = 2
-"""How many runs are counted after one that is not, if runs are brief."""
+"""Runs of one turn that are counted."""
+_UNCOUNTED_RUNS = 0.5
+"""Runs of one turn that are not, on average: every other turn follows one of the same session."""
+_SHORT_WAIT = 0.25
+"""A session that waited for this part of the time of a run has lost nothing that matters."""
 
 
 def time_interleaved(
@@ -30,8 +34,8 @@ def time_interleaved(
 ) -> list[list[float]]:
     """Time each run of each session, in turns: A B, B A, A B, ...
 
-    Reversing every other round cancels a linear drift, such as a processor that warms up. If runs
-    are brief, a turn is one run that is not counted and two that are.
+    Reversing every other round cancels a linear drift, such as a processor that warms up. A turn is
+    two runs, after one that is not counted if the session had to wait for others.
 
     Args:
         sessions: all take ``feeds``.
@@ -45,10 +49,9 @@ def time_interleaved(
         right after the other.
     """
     elapsed = warm_up(sessions, feeds, warmup)
-    brief = is_brief(sessions, elapsed)
     if runs is None:
-        runs = runs_within(seconds, elapsed, brief, _FEWEST_RUNS, _MOST_RUNS)
-    return take_turns(sessions, feeds, runs, brief)
+        runs = runs_within(seconds, elapsed, _FEWEST_RUNS, _MOST_RUNS)
+    return take_turns(sessions, feeds, runs)
 
 
 def warm_up(sessions: Sequence[Session], feeds: Feeds, runs: int) -> float:
@@ -61,31 +64,32 @@ def warm_up(sessions: Sequence[Session], feeds: Feeds, runs: int) -> float:
     return elapsed
 
 
-def is_brief(sessions: Sequence[Session], elapsed: float) -> bool:
-    """Whether runs are so short that it matters what the caches hold when they begin."""
-    return elapsed < _BRIEF * len(sessions)
-
-
-def runs_within(seconds: float, elapsed: float, brief: bool, fewest: int, most: int) -> int:
+def runs_within(seconds: float, elapsed: float, fewest: int, most: int) -> int:
     """How many runs of each session ``seconds`` allow if one of each takes ``elapsed`` ms."""
-    turn = _COUNTED_RUNS if brief else 1
-    each = elapsed * (turn + brief) / turn
+    each = elapsed * (1 + _UNCOUNTED_RUNS / _COUNTED_RUNS)
     return round(min(max(1e3 * seconds / max(each, 1e-3), fewest), most))
 
 
-def take_turns(
-    sessions: Sequence[Session], feeds: Feeds, runs: int, brief: bool
-) -> list[list[float]]:
+def take_turns(sessions: Sequence[Session], feeds: Feeds, runs: int) -> list[list[float]]:
     """Time ``runs`` runs of each session in turns, see `time_interleaved`."""
-    turn = _COUNTED_RUNS if brief else 1
     times: list[list[float]] = [[] for _ in sessions]
-    turns = list(zip(sessions, times, strict=True))
-    for first in range(0, runs, turn):
-        for session, taken in turns:
-            if brief:
-                _milliseconds(session, feeds)
-            taken += [_milliseconds(session, feeds) for _ in range(first, min(first + turn, runs))]
-        turns.reverse()
+    own = [0.0] * len(sessions)
+    waited = [inf if len(sessions) > 1 else 0.0] * len(sessions)
+    order = list(range(len(sessions)))
+
+    def run(at: int) -> float:
+        own[at] = _milliseconds(sessions[at], feeds)
+        for other in range(len(sessions)):
+            waited[other] = 0.0 if other == at else waited[other] + own[at]
+        return own[at]
+
+    for first in range(0, runs, _COUNTED_RUNS):
+        for at in order:
+            if waited[at] > _SHORT_WAIT * own[at]:
+                run(at)
+            counted = min(_COUNTED_RUNS, runs - first)
+            times[at] += [run(at) for _ in range(counted)]
+        order.reverse()
     return times
 
 

@@ -12,9 +12,10 @@ from deployconv.results import Candidate, Prediction
 from deployconv.rewrites.base import Rewrite
 from deployconv.rewrites.chain import ChainScope
 
-FusionScope = Literal["none", ChainScope, "region", "region + conv", "1x1 conv in front"]
-"""Which layers after a site run before its shuffle: none, a chain, a region, or a region that ends
-in a Conv that mixes neighbouring pixels. Before an interpolating Resize: 1x1 Convs."""
+FusionScope = Literal["none", ChainScope, "region", "region + conv", "add", "1x1 conv in front"]
+"""Which layers after a site run before its shuffle: none, a chain, a region, a region that ends in
+a Conv that mixes neighbouring pixels, or the Add of a Resize and a pixel shuffle. Before an
+interpolating Resize: 1x1 Convs."""
 
 
 @dataclass(frozen=True)

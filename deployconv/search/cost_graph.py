@@ -342,7 +342,7 @@ class CostGraph:
             if stays and own is not None and "repeated" in own:
                 own["repeated_blocks"] = own.pop("repeated")
             elif stays and own is not None and "linear" in own:
-                own["linear_blocks"] = own.pop("linear")
+                own = {"launches": own["launches"], "linear_blocks": own["linear"]}
         return self._reading(varying, stays, _State(blocked=stays, open=is_conv), own)
 
     def _reading(

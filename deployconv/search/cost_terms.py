@@ -118,6 +118,10 @@ _FREE = frozenset(
 )
 _CACHED = 1.0
 """Millions of elements of a tensor that a cache holds."""
+_SHARED = 0.2
+"""Millions of multiplications from which on threads share a MatMul."""
+_UNSHARED = 0.13
+"""What a smaller one takes besides, as a part of the time to wake threads."""
 _PAGE = 1024
 """Elements of a page of memory."""
 _ALIGNED = 4
@@ -179,8 +183,11 @@ def _resized(node: NodeProto, shapes: Instance, made: float) -> Work:
     mode = given.get("mode", b"nearest")
     if given.get("antialias"):
         return {"antialiased": made + prod(shapes[node.input[0]]) / _MILLION}
-    interpolated: dict[bytes, Term] = {b"linear": "linear", b"cubic": "cubic"}
-    return {interpolated.get(mode, "repeated"): made}
+    if mode == b"linear":
+        # Threads share the channels.
+        images = prod(shapes[node.output[0]][:2])
+        return {"linear": made, **({"forks": 1.0} if images > 1 else {})}
+    return {"cubic" if mode == b"cubic" else "repeated": made}
 
 
 def resizes_blocks(node: NodeProto, shapes: Instance) -> bool:
@@ -260,7 +267,8 @@ def _matmul(node: NodeProto, shapes: Instance) -> Work:
     read = prod(other) / _MILLION
     calls = prod(y[:-2]) / 1e3
     multiplied = prod(y) * one[-1] / _MILLION
-    return {"forks": 1.0, "gemm": multiplied, "gemm_calls": calls, "read": read}
+    work: Work = {"gemm": multiplied, "gemm_calls": calls, "read": read}
+    return work | {"forks": 1.0 if multiplied >= _SHARED else _UNSHARED}
 
 
 def _reduction(node: NodeProto, shapes: Instance) -> Work:

@@ -15,7 +15,7 @@ from math import ceil, exp, floor, log, sqrt
 import numpy as np
 
 from deployconv.runtimes.base import Array, Feeds, Session
-from deployconv.runtimes.timing import time_interleaved
+from deployconv.runtimes.timing import take_turns
 
 MARGIN = 0.01
 """A gain below this is not worth another graph."""
@@ -128,13 +128,13 @@ def time_against_first(
     rounds = _FIRST_ROUNDS
     while True:
         before = time.monotonic()
-        taken = time_interleaved([sessions[i] for i in running], feeds, runs=rounds, warmup=1)
+        taken = take_turns([sessions[i] for i in running], feeds, rounds)
         for position, i in enumerate(running):
             times[i] += taken[position]
             firsts[i] += taken[0]
         timings = [Timing.of(own, first) for own, first in zip(times, firsts, strict=True)]
         now = time.monotonic()
-        spent, one_run = now - start, (now - before) / ((rounds + 1) * len(running))
+        spent, one_run = now - start, (now - before) / (rounds * len(running))
         judged = len(times[0]) >= _ROUNDS
         if judged:
             running = [i for i in running if i == 0 or not timings[i].slower]
@@ -146,7 +146,7 @@ def time_against_first(
             running = [0, *_promising(ratios, spent, seconds)]
         if len(running) == 1 or (judged and all(timings[i].narrow for i in running[1:])):
             return timings
-        rounds = min(_ROUNDS, int((seconds - spent) / max(one_run * len(running), 1e-9)) - 1)
+        rounds = min(_ROUNDS, int((seconds - spent) / max(one_run * len(running), 1e-9)))
         if rounds < 1:
             return timings
 
@@ -162,7 +162,7 @@ def _promising(ratios: Sequence[Array], spent: float, seconds: float) -> list[in
     others = list(range(1, len(ratios)))
     if spent > seconds / 10:
         others = [i for i in others if ratios[i].max() >= _FAR_SLOWER]
-    one_round = spent / (_FIRST_ROUNDS + 1) * (len(others) + 1) / len(ratios)
+    one_round = spent / _FIRST_ROUNDS * (len(others) + 1) / len(ratios)
     if seconds - spent < _ENOUGH * one_round:
         best_first = sorted(others, key=lambda i: float(np.median(ratios[i])), reverse=True)
         others = sorted(best_first[: ceil(len(others) / 2)])

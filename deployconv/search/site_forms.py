@@ -30,6 +30,7 @@ from deployconv.rewrites.region_search import region_after
 from deployconv.rewrites.resample import plan_resample
 from deployconv.rewrites.resample_phases import plan_phases
 from deployconv.rewrites.separable import plan_separable
+from deployconv.rewrites.shared_shuffle import shared_shuffles
 from deployconv.rewrites.shuffles import SHUFFLES
 from deployconv.rewrites.shuffles import Shuffle as ShuffleRow
 from deployconv.rewrites.split_conv import lead_of, plan_split
@@ -71,10 +72,10 @@ def forms_of(planned: PlannedSite, planning: Planning) -> list[Option]:
         # It may move where its sizes are dynamic, and it is skipped otherwise.
         moved = list(_in_front(planning, site))
         if isinstance(site, ResampleSite):
-            return [*_resampled(site, planning.options), *moved]
+            return [*_resampled(site, planning.options), *moved, *_added(planning, planned)]
         return moved
     if isinstance(site, ShuffleSite):
-        return list(_Reencoded(planning, site).options())
+        return [*_Reencoded(planning, site).options(), *_added(planning, planned)]
     if isinstance(site, ConcatSite):
         return list(_split(planning, site))
     if isinstance(site, UpsampleSite):
@@ -110,6 +111,15 @@ def _in_front(planning: Planning, site: Site) -> Iterator[Option]:
     products = with_products(in_front, sites)
     if products is not None:
         yield Option(Choice("matrix", "auto", "1x1 conv in front"), products)
+
+
+def _added(planning: Planning, planned: PlannedSite) -> Iterator[Option]:
+    """A Resize and a pixel shuffle that are added, if ``planned`` is the first of both."""
+    sites = planning.default
+    later = [item.site for item in sites[sites.index(planned) + 1 :] if item.selected]
+    names = _names_to_try(planning.options, integers=False)
+    for rewrite in shared_shuffles(planned.site, later, names):
+        yield Option(Choice("polyphase", rewrite.shuffle, "add"), rewrite)
 
 
 def _names_to_try(options: RewriteOptions, integers: bool) -> list[ShuffleName]:

@@ -27,7 +27,7 @@ from deployconv.search.memory_limit import confirm_within_memory_limit
 from deployconv.search.selection import SiteTimings, finalists
 from deployconv.search.workbench import Workbench
 
-_FIRST_EVALUATION, _LATER_EVALUATION = 3, 7
+_FIRST_EVALUATION, _LATER_EVALUATION = 3, 9
 """Runs of each model before the first evaluation, and between two later ones."""
 _DROWNS = 0.3
 """A site with a smaller part of the predicted time of the model is timed by itself."""

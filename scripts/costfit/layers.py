@@ -229,6 +229,10 @@ def _others() -> Iterator[Layer]:
         yield _layer(f"{depth} nodes", nodes, (1, 16, 4, 4))
 
 
+_SMALL_IMAGES = ((16, 8), (8, 16), (32, 10), (64, 8), (32, 16), (16, 32), (1, 64))
+"""Channels and size of images of which waking other threads takes as long as resizing them."""
+
+
 def _interpolated() -> Iterator[Layer]:
     """A linear or cubic Resize, and one with antialias."""
     for mode in ("linear", "cubic"):
@@ -237,6 +241,9 @@ def _interpolated() -> Iterator[Layer]:
                 # A cubic Resize takes a tenth of a microsecond for each element.
                 if mode == "linear" or channels * (size * factor) ** 2 <= 1 << 20:
                     yield _resized(mode, channels, size, factor, antialias=False)
+        if mode == "linear":
+            for channels, size in _SMALL_IMAGES:
+                yield _resized(mode, channels, size, 2, antialias=False)
         for channels, size, part in (
             *((3, 256, 0.5), (3, 512, 0.4375)),
             *((32, 64, 0.5), (16, 96, 0.25)),
@@ -327,7 +334,8 @@ _BANDS = (
 
 def _bands() -> Iterator[Layer]:
     """A band matrix along the rows of an image, and along its columns."""
-    for channels, rows, columns, made in _BANDS:
+    small = [(channels, size, size, 2 * size) for channels, size in _SMALL_IMAGES]
+    for channels, rows, columns, made in (*_BANDS, *small):
         for along in ("rows", "columns"):
             size = columns if along == "rows" else rows
             shape = (size, made) if along == "rows" else (made, size)

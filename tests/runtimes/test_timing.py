@@ -42,16 +42,32 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_sessions_take_turns_and_every_other_round_is_reversed(clock: list[float]) -> None:
     log: list[str] = []
     sessions = [Recorder("A", log, 40.0, clock), Recorder("B", log, 20.0, clock)]
-    times = time_interleaved(sessions, {}, runs=4, warmup=1)
-    assert "".join(log) == "AB" + "ABBAABBA"
-    assert times == [[pytest.approx(40.0)] * 4, [pytest.approx(20.0)] * 4]
+    times = time_interleaved(sessions, {}, runs=6, warmup=1)
+    # The first run after another session's is not counted, here in small letters.
+    assert "".join(log) == "AB" + "aAAbBBBBaAAAAbBB".upper()
+    assert times == [[pytest.approx(40.0)] * 6, [pytest.approx(20.0)] * 6]
+
+
+def test_a_session_that_waits_for_a_small_part_of_its_own_time_is_counted_at_once(
+    clock: list[float],
+) -> None:
+    log: list[str] = []
+    sessions = [Recorder("A", log, 1000.0, clock), Recorder("B", log, 40.0, clock)]
+    time_interleaved(sessions, {}, runs=4, warmup=1)
+    assert "".join(log) == "AB" + "aAAbBBBBAA".upper()
+
+
+def test_one_session_alone_never_waits(clock: list[float]) -> None:
+    log: list[str] = []
+    time_interleaved([Recorder("A", log, 4.0, clock)], {}, runs=3, warmup=1)
+    assert "".join(log) == "A" + "AAA"
 
 
 @pytest.mark.parametrize(
     ("runs", "order"),
-    [(1, "AABB"), (2, "AAABBB"), (3, "AAABBBBBAA"), (5, "AAABBBBBBAAAAABB")],
+    [(1, "AABB"), (2, "AAABBB"), (3, "AAABBBBAA"), (5, "AAABBBBBAAAABB")],
 )
-def test_a_brief_run_after_another_session_is_not_counted(
+def test_a_run_after_another_session_is_not_counted(
     clock: list[float], runs: int, order: str
 ) -> None:
     """It takes 5 ms more here, as what it needs is not in the caches."""
@@ -74,8 +90,8 @@ def test_a_brief_run_after_another_session_is_not_counted(
 
 @pytest.mark.parametrize(
     ("milliseconds", "runs"),
-    [(1000.0, 5), (50.0, 20), (10.0, 67), (0.1, 200)],
-    ids=["slow", "fits", "brief", "quick"],
+    [(1000.0, 5), (50.0, 16), (10.0, 80), (0.1, 200)],
+    ids=["slow", "fits", "shorter", "quick"],
 )
 def test_the_time_budget_sets_the_runs(milliseconds: float, runs: int, clock: list[float]) -> None:
     sessions = [Recorder(name, [], milliseconds, clock) for name in "AB"]

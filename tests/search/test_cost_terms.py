@@ -188,7 +188,25 @@ def test_a_product_reads_the_whole_second_matrix(
     for extent in made[:-1]:
         rows *= extent
     multiplied = rows * 16 * 30
-    assert found == {"forks": 1, "gemm": multiplied, "gemm_calls": calls, "read": read}
+    assert found == {"forks": 0, "gemm": multiplied, "gemm_calls": calls, "read": read}
+
+
+@pytest.mark.parametrize(("columns", "shared"), [(30, False), (30_000, True)])
+def test_a_small_product_wakes_no_other_threads(columns: int, shared: bool) -> None:
+    shapes = {"a": (4, 16), "b": (16, columns), "y": (4, columns)}
+    found = work_of(node("MatMul", "a b"), shapes, BLOCK)
+    assert found is not None
+    assert (found["forks"] == 1) is shared
+
+
+@pytest.mark.parametrize(("channels", "forks"), [(1, 0), (3, 1)])
+def test_threads_share_the_channels_of_a_linear_resize(channels: int, forks: int) -> None:
+    made = node("Resize", "x r s", mode="linear")
+    shapes = {"x": (1, channels, 4, 4), "y": (1, channels, 8, 8)}
+    found = work_of(made, shapes, BLOCK)
+    assert found is not None
+    assert found["linear"] == channels * 64 / 1e6
+    assert found.get("forks", 0) == forks
 
 
 @pytest.mark.parametrize(

@@ -101,36 +101,42 @@ def test_a_slower_session_is_dropped(clock: Clock) -> None:
     sessions = start(clock, around(4.0, 0), around(3.9, 1), 5.0)
     time_against_first(sessions, {}, seconds=2.0)
     first, close, slower = sessions
-    assert slower.runs < 20 < close.runs == first.runs
+    assert slower.runs < 20 < close.runs
+    assert abs(close.runs - first.runs) <= 1  # of those that do not count
 
 
 def test_a_narrow_interval_ends_the_timing(clock: Clock) -> None:
     sessions = start(clock, 40.0, 20.0, 30.0)
     time_against_first(sessions, {}, LONG)
-    assert {session.runs for session in sessions} == {2 + 6 + 2}  # with two to warm up
+    # Two rounds and six; the first run after another session does not count.
+    assert {session.runs for session in sessions} == {2 + 6 + 3, 2 + 6 + 4}
 
 
 def test_the_time_limit_ends_a_timing_with_much_noise(clock: Clock) -> None:
-    sessions = start(clock, around(4.0, 0), around(4.0, 1))
+    sessions = start(clock, around(4.0, 2), around(4.0, 3))
     time_against_first(sessions, {}, seconds=3.0)
     assert 2.9 < clock.now <= 3.0
 
 
-@pytest.mark.parametrize(("slowness", "runs"), [(1.3, 3), (1.2, 10)], ids=["far", "less so"])
+@pytest.mark.parametrize(
+    ("slowness", "dropped"), [(1.3, True), (1.2, False)], ids=["far", "less so"]
+)
 def test_if_runs_take_long_far_slower_sessions_are_dropped_at_once(
-    clock: Clock, slowness: float, runs: int
+    clock: Clock, slowness: float, dropped: bool
 ) -> None:
     """The first evaluation takes a fifth of the time."""
     sessions = start(clock, 1000.0, 900.0, *[1000.0 * slowness] * 8)
-    timings = time_against_first(sessions, {}, seconds=175.0)
-    assert [session.runs for session in sessions] == [10, 10, *[runs] * 8]
+    timings = time_against_first(sessions, {}, seconds=260.0)
+    first, second, *others = (session.runs for session in sessions)
+    assert min(first, second) >= 11
+    assert all((runs == 3) == dropped for runs in others)
     assert timings[1].faster
     assert all(timing.slower for timing in timings[2:])
 
 
 @pytest.mark.parametrize(
     ("seconds", "runs"),
-    [(30.0, [8, 3, 8, 8, 3]), (100.0, [10] * 5)],
+    [(30.0, [8, 3, 8, 7, 3]), (120.0, [11, 12, 12, 12, 11])],
     ids=["short of time", "time enough"],
 )
 def test_if_time_is_short_only_the_better_half_goes_on(
@@ -164,10 +170,11 @@ def test_after_each_stage_the_worse_half_is_dropped(clock: Clock) -> None:
     sessions = start(clock, *(around(40.0, place, spread=0.3) for place in range(9)))
     time_against_first(sessions, {}, seconds=80.0)
     runs = sorted((session.runs for session in sessions[1:]), reverse=True)
-    assert runs[0] == sessions[0].runs
+    assert runs[0] == pytest.approx(sessions[0].runs, rel=0.2)
     assert runs[0] > 1.5 * runs[1]
     assert runs[1] > 1.5 * runs[2]
-    assert runs[2] == runs[3] > 1.5 * runs[4]
+    assert runs[2] == pytest.approx(runs[3], rel=0.2)  # but for runs that do not count
+    assert runs[3] > 1.5 * runs[4]
     assert clock.now == pytest.approx(80.0, abs=1.0)
 
 
