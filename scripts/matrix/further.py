@@ -71,9 +71,12 @@ _RESIZES: Mapping[str, tuple[tuple[int | str, ...], Mapping[str, Any]]] = {
     "lin_tf_height": (_IMAGE, {"scales": (1, 1, 2, 1)}),
     "lin_asym_width": (_IMAGE, {"scales": (1, 1, 1, 2)}),
     "lin_ac_dynamic": (_DYNAMIC, {"factor": 1.57}),
+    "lin_aa_dynamic_down": (_DYNAMIC, {"factor": 0.5, "antialias": 1}),
     "cub_hp_a2": (_IMAGE, {"cubic_coeff_a": -2.0}),
+    "cub_hp_dynamic_down": (_DYNAMIC, {"factor": 0.5}),
     "near_hps_floor": (_IMAGE, {"nearest_mode": "floor"}),
     "near_hp_down": (_LARGER, {"factor": 0.25}),
+    "near_hp_dynamic_down": (_DYNAMIC, {"factor": 0.5}),
     "near_asym_round_prefer_floor_f3": (
         _IMAGE,
         {"factor": 3.0, "nearest_mode": "round_prefer_floor"},
