@@ -118,7 +118,8 @@ def _added(planning: Planning, planned: PlannedSite) -> Iterator[Option]:
     if planning.options.form not in ("auto", "polyphase"):
         return
     sites = planning.default
-    later = [item.site for item in sites[sites.index(planned) + 1 :] if item.selected]
+    place = next(at for at, item in enumerate(sites) if item.id == planned.id)
+    later = [item.site for item in sites[place + 1 :] if item.selected]
     names = _names_to_try(planning.options, integers=False)
     for rewrite in shared_shuffles(planned.site, later, names):
         yield Option(Choice("polyphase", rewrite.shuffle, "add"), rewrite)
