@@ -419,6 +419,20 @@ def test_the_resizes_may_become_products() -> None:
     assert ops(moved_alike(before, "matrix")) == Counter(MatMul=4, Conv=3, Add=2)
 
 
+@pytest.mark.parametrize("sizes", ["5,3", "4,5,3"], ids=["image", "volume"])
+def test_linear_resizes_by_whole_factors_become_products_if_there_are_no_others(sizes: str) -> None:
+    ones = ",".join("1" for _ in sizes.split(","))
+    body = f"p = {LINEAR}(a, , x) y = Conv<kernel_shape=[{ones}]>(p, w)"
+    rank = len(sizes.split(","))
+    constants = {
+        "x": floats(1, 1, *[2] * rank),
+        "w": np.random.default_rng(6).standard_normal((3, 8, *[1] * rank)).astype(np.float32),
+    }
+    before = network(body, {"a": f"1,8,{sizes}"}, constants)
+    found = ops(moved_alike(before, "matrix"))
+    assert (found["MatMul"], found["Conv"], found["Resize"]) == (rank, 1, 0)
+
+
 def test_a_linear_resize_by_whole_factors_stays_beside_others() -> None:
     body = (
         f"p = {CUBIC}(a, , x4) q = {LINEAR}(b, , x2) r = {LINEAR}(d, , , z)"
