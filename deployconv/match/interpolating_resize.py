@@ -104,6 +104,10 @@ def _obstacle(node: gs.Node, scope: Scope, view: View) -> Reason | None:
         return Reason("attribute-reference", "its attributes are parameters of a function")
     if scope.opset > 10 and coordinates not in _COORDINATES:
         return Reason("interpolating-resize", f"it takes its coordinates as {coordinates} does")
+    constants = [view.constants.of(tensor, scope) for tensor in node.inputs[1:] if tensor.name]
+    if any(one is not None and one.overridable for one in constants) and not view.constants.frozen:
+        text = "its scales or sizes are a default that a caller may override"
+        return Reason("overridable-initializer", text)
     given = [tensor for tensor in node.inputs[2:] if _constant(tensor, scope, view) is not None]
     if len(given) > 1:
         return Reason("interpolating-resize", "it has scales and sizes at once")

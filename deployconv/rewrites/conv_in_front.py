@@ -237,8 +237,8 @@ def with_products(
 ) -> ConvInFront | None:
     """The rewrite with matrix products in place of Resizes; None if there is none to replace.
 
-    Those that are nearest or repeat a single pixel stay, and those whose sizes are not known. A
-    linear one by whole factors stays beside others. With ``every`` none that interpolates may stay.
+    If some Resizes are slow, only these become products, else all that can. Nearest ones, those of
+    one pixel and those of unknown sizes stay. With ``every`` none that interpolates may stay.
     """
     known = {id(site.layer): site for site in sites}
     products: dict[int, Resample] = {}
@@ -260,9 +260,9 @@ def with_products(
 
 
 def _is_slow(site: ResampleSite) -> bool:
-    """Whether runtimes resize slowly, unlike a linear Resize by whole factors.
+    """Whether runtimes are slow at this Resize: any but a linear one by whole factors.
 
-    Such a one can stay in the layout that the Convs around it have.
+    That can stay in the layout that the Convs around it have.
     """
     plain = site.how.mode == "linear" and not site.how.antialias
     return not plain or any(axis.scale != int(axis.scale) for axis in site.axes)

@@ -80,7 +80,7 @@ def reach_of(one: Filter) -> tuple[int, int]:
 
 
 def axis_inside(axis: Axis, begin: int, end: int) -> Axis:
-    """The same axis for an image that has so many pixels more, so that nothing else is read."""
+    """The same axis for an image that is padded already, so that nothing beyond it is read."""
     origin = axis.origin + axis.stride * begin
     extra = axis.extra - axis.stride * (begin + end)
     return replace(axis, origin=origin, extra=extra, edge=False)

@@ -69,8 +69,8 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
         form: ``polyphase`` for all axes that grow at once, ``separable`` for one after the other.
         shuffle: the shuffle that is asked for.
         border: how the pixels at the edge are repeated.
-        dense: True for Convs that read all channels, with zeros for those of others; False for
-            Convs of one group per channel.
+        dense: True for one Conv of all channels, with zeros as weights between different ones;
+            False for one group per channel.
     """
 
     filters: Filters
@@ -226,7 +226,7 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
         return resample_trial(small, small.site, image, matrices, self.weights, rng, divided)
 
     def trial_shape(self) -> list[int]:
-        """The shape of the image in a trial, larger than the reach of the filters if it may be."""
+        """The shape of the image in a trial, larger than the reach of the filters if possible."""
         pairs = zip(self.site.shape, self._wanted_shape(), strict=True)
         return [wish if size is None else min(size, wish) for size, wish in pairs]
 
@@ -258,7 +258,7 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
         }
 
     def _wanted_shape(self) -> list[int]:
-        """Unequal sizes beyond the reach of the filters, whatever the sizes of the model are."""
+        """The shape that a trial asks for: unequal sizes, each beyond the reach of its filter."""
         wanted = {
             at: one.axis.taps // one.axis.stride + _SPARE * one.shrinks_by + number
             for number, (at, one) in enumerate(self.filters.items())

@@ -81,7 +81,7 @@ def on_integers(
 def with_oracles(
     trial: Trial, site: ResampleSite, weights: Mapping[ResampledAxis, tuple[Array, float]]
 ) -> Trial:
-    """``trial`` with what shows the weights of ``site`` along each axis, see `resample_trial`."""
+    """``trial`` with the checks of the real weights of ``site``, see `resample_trial`."""
     oracles = [weights_oracle(site, axis, *found) for axis, found in weights.items()]
     missing = () if all(oracles) else (site.scope.label(site.layer),)
     known = tuple(oracle for oracle in oracles if oracle is not None)

@@ -35,10 +35,10 @@ from deployconv.rewrites.shuffles import SHUFFLES, channel_order, write_shuffle
 from deployconv.rewrites.trial import build_trial
 
 _FEW_CHANNELS = 4
-"""Channels up to which one Conv reads all: runtimes have no quick Conv of groups of one channel
-that make several each."""
+"""Up to so many channels one dense Conv reads all. Runtimes are slow at groups with one input
+channel and several outputs."""
 _LARGEST_DRAW = 1 << 20
-"""The integers that are shuffled in a trial: their sums with those of the Resize are exact."""
+"""Bound of the shuffled integers of a trial; their sums with those of the Resize stay exact."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class SharedShuffle:
         moved: the pixel shuffle. Its channels stay in their order.
         added: the Add of both results.
         shuffle: the shuffle after it.
-        layout: what that moves.
+        layout: the tensor that this shuffle moves.
     """
 
     phases: ResamplePhases
@@ -136,7 +136,7 @@ def shared_shuffles(
 
 
 def _added(resize: ResampleSite, moved: ShuffleSite) -> gs.Node | None:
-    """The Add that alone reads the results of both; None if there is none."""
+    """The Add of both results, if nothing else reads them; None if there is none."""
     scope, found = moved.scope, resize.layer.outputs[0]
     node = only_reader(found, scope) if resize.scope is scope else None
     if node is None or node.op != "Add" or resize.output != found.name:
@@ -153,9 +153,11 @@ def _planned(
     layout, row = shuffle_layout(moved), SHUFFLES[name]
     if layout is None or not moved.is_depth_to_space or layout.dtype != resize.dtype:
         return None
-    if row.channel_order != moved.order or row.steps or row.joins or not row.takes(layout):
+    if row.channel_order != moved.order or row.steps or row.joins:
         return None
-    dense = row.channel_order == "DCR" or layout.channels <= _FEW_CHANNELS
+    dense = layout.channels <= _FEW_CHANNELS
+    if row.channel_order == "DCR" and not dense:
+        return None  # a Conv with groups does not make this order
     phases = plan_phases(resize, shuffle=name, dense=dense)
     if isinstance(phases, Reason) or phases.image != ImageAxes() or resize.how.exclude_outside:
         return None
@@ -163,10 +165,26 @@ def _planned(
     conv = steps[0].conv
     if len(steps) > 1 or not isinstance(conv, PolyphaseConv) or conv.form != "pad":
         return None
-    own = conv.layout
-    if own.cropped or (own.stride, own.channels) != (layout.stride, layout.channels):
+    total = _sum_of(conv.layout, layout)
+    if total is None or not row.takes(total):
         return None
-    pairs = zip((own.batch, *own.sizes), (layout.batch, *layout.sizes), strict=True)
-    if any(None not in (one, other) and one != other for one, other in pairs):
+    return SharedShuffle(phases, moved, added, name, total)
+
+
+def _sum_of(one: Layout, other: Layout) -> Layout | None:
+    """What the shuffle moves after the Add of two images; None if they do not fit each other.
+
+    The Add may repeat an image of batch 1, or one pixel along an axis that the shuffle leaves as it
+    is. So a size is known only if both images state it.
+    """
+    same = (one.stride, one.channels) == (other.stride, other.channels)
+    if not same or one.cropped or other.cropped:
         return None
-    return SharedShuffle(phases, moved, added, name, replace(layout, group=1))
+    batches, *sizes = zip((one.batch, *one.sizes), (other.batch, *other.sizes), strict=True)
+    if any(None not in pair and len(set(pair)) > 1 for pair in (batches, *sizes)):
+        return None
+    if any(None in pair for pair, step in zip(sizes, one.stride, strict=True) if step == 1):
+        return None
+    known = tuple(size if size == twin else None for size, twin in sizes)
+    batch = batches[0] if batches[0] == batches[1] else None
+    return replace(other, sizes=known, batch=batch, group=1)

@@ -197,12 +197,18 @@ class OrtSession:
             return lambda: self._session.run(names, plain)
         # Calls without a binding take 50 us longer, in which nothing of the model runs.
         device = "cpu" if self.provider == _CPU else "cuda"
+        values = {name: _to_ort_value(array, device) for name, array in feeds.items()}
         binding = self._session.io_binding()
-        for name, array in feeds.items():
-            binding.bind_ortvalue_input(name, _to_ort_value(array, device))
-        for name in names:
-            binding.bind_output(name, device)
-        return lambda: self._session.run_with_iobinding(binding)
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
+
+        def call(values: Any = values) -> None:
+            """Run with the bound ``values``, which must live as long; outputs may change shape."""
+            for name in names:
+                binding.bind_output(name, device)
+            self._session.run_with_iobinding(binding)
+
+        return call
 
 
 def _session_options(threads: int, optimise: bool) -> Any:

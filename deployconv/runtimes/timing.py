@@ -1,8 +1,8 @@
 """Time sessions in turns in one process, so that a drift of the machine's speed affects all alike.
 
 A deployed model runs again and again. A run that comes after another model's finds the caches full
-of that model's data, and if that took long its own memory may have been put aside: on a virtual
-machine it then takes up to five times as long. Such a run is not counted.
+of that model's data. If that model took long, a virtual machine may have taken this model's memory
+away, and the next run takes up to five times as long. Such a run is not counted.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _MOST_RUNS = 200
 _COUNTED_RUNS = 2
 """Runs of one turn that are counted."""
 _UNCOUNTED_RUNS = 0.5
-"""Runs of one turn that are not, on average: every other turn follows one of the same session."""
+"""Those that are not, on average, of two sessions: every other turn follows one of the same."""
 _SHORT_WAIT = 0.25
-"""A session that waited for this part of the time of a run has lost nothing that matters."""
+"""A wait of up to this part of its own run does not slow a session down."""
 
 
 def time_interleaved(

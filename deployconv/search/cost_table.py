@@ -76,8 +76,8 @@ class CostTable:
 # Fitted by scripts/fit_cost.py on an AMD EPYC with AVX-512, 2 CPUs, onnxruntime 1.32.0, with one
 # thread and with two: over 812 timings the relative error is 8 % in the median, 34 % in the
 # 90th percentile. ``linear``, ``cubic`` and ``antialiased`` alone were fitted on an Intel Xeon with
-# AVX-512: 44 timings, 5 % and 25 %; ``linear_blocks`` was read off profiles on that machine. When
-# small products and small linear Resizes wake threads was read off timings of small networks.
+# AVX-512: 44 timings, 5 % and 25 %; ``linear_blocks`` was read off profiles there. What it costs to
+# wake threads for small products and small linear Resizes was read off timings of small networks.
 ORT_CPU = CostTable(
     rates={
         "launches": Rate(0, 6.04e-06, 0.000319),

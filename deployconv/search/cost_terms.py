@@ -121,7 +121,7 @@ _CACHED = 1.0
 _SHARED = 0.2
 """Millions of multiplications from which on threads share a MatMul."""
 _UNSHARED = 0.13
-"""What a smaller one takes besides, as a part of the time to wake threads."""
+"""What a smaller MatMul takes in addition, as a part of the time to wake threads."""
 _PAGE = 1024
 """Elements of a page of memory."""
 _ALIGNED = 4

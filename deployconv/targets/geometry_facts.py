@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deployconv.match import ResampleSite, Site
+from deployconv.match.interpolating_resize import nearest_of
 
 Value = bool | int | str | None
 """A fact of one layer; None if it is not known, or not of this kind of layer."""
@@ -58,8 +59,9 @@ def only_last_axis(site: ResampleSite) -> Value:
 
 
 def named_axes(site: Site) -> list[int] | None:
-    """The attribute axes of a Resize, empty if it has none."""
-    return list(site.layer.attrs.get("axes") or ()) if site.layer.op == "Resize" else None
+    """The attribute axes of a Resize, also of a nearest one before a Conv; empty if it has none."""
+    node = site.layer if site.layer.op == "Resize" else nearest_of(site.nodes)
+    return None if node is None else list(node.attrs.get("axes") or ())
 
 
 def is_whole(scale: float) -> bool:

@@ -230,7 +230,7 @@ def _others() -> Iterator[Layer]:
 
 
 _SMALL_IMAGES = ((16, 8), (8, 16), (32, 10), (64, 8), (32, 16), (16, 32), (1, 64))
-"""Channels and size of images of which waking other threads takes as long as resizing them."""
+"""Channels and sizes of images that take no longer to resize than threads take to wake."""
 
 
 def _interpolated() -> Iterator[Layer]:

@@ -416,3 +416,17 @@ def test_a_wrong_weight_fails_the_certificate(monkeypatch: pytest.MonkeyPatch) -
     (site,) = raised.value.result.sites
     assert site.certificate_failure is not None
     assert "its weight at [" in site.certificate_failure
+
+
+@pytest.mark.parametrize(
+    ("inputs", "given"), [(S, floats(1, 1, 2, 2)), (TO, ints(1, 3, 8, 6))], ids=["scales", "sizes"]
+)
+def test_scales_or_sizes_that_a_caller_may_override(inputs: str, given: Array) -> None:
+    original = parsed(f'y = Resize<mode="linear">{inputs}', {"s": given}, "1,3,4,3")
+    kind = helper.np_dtype_to_tensor_dtype(given.dtype)
+    original.graph.input.append(helper.make_tensor_value_info("s", kind, [4]))
+    done, after = rewrite(original, resample=True)
+    assert [site.reason.code for site in done.sites if site.reason] == ["overridable-initializer"]
+    assert [one.name for one in after.graph.input] == ["x", "s"]
+    frozen, _ = rewrite(original, resample=True, freeze_initializers=True)
+    assert [site.status for site in frozen.sites] == ["rewritten"]

@@ -66,6 +66,17 @@ def test_candidates_stand_under_their_site(
     ]
 
 
+def test_a_site_that_another_rewrite_includes_is_marked_in_no_form(
+    out: Console | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unmarked = tuple(replace(one, chosen=False) for one in samples.MEASURED.candidates)
+    joined = replace(samples.MEASURED, candidates=unmarked)
+    console.print_rewriting(out, replace(samples.FASTEST, sites=(joined,)))
+    printed = capsys.readouterr().out
+    assert f"{joined.id}: rewritten - together with another site" in printed
+    assert "*" not in printed
+
+
 def test_a_profile_by_site(out: Console | None, capsys: pytest.CaptureFixture[str]) -> None:
     console.print_latency(out, [samples.PROFILED], ["a.onnx", "b.onnx"])
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -70,6 +70,17 @@ class TestSession:
         session = prepare(upsampler())
         session.timed_run({"x": x if contiguous else x.transpose(0, 1, 3, 2)})
 
+    def test_timed_run_takes_outputs_whose_size_differs_from_run_to_run(self) -> None:
+        nodes = [
+            helper.make_node("RandomNormalLike", ["x"], ["r"]),
+            helper.make_node("Relu", ["r"], ["p"]),
+            helper.make_node("NonZero", ["p"], ["y"]),
+        ]
+        proto = model(nodes, [value("x", FLOAT, [40])], [value("y", INT64, [1, None])])
+        session, feeds = prepare(proto), {"x": np.zeros(40, np.float32)}
+        for _ in range(20):
+            session.timed_run(feeds)
+
     def test_a_sequence_comes_out_item_by_item(self) -> None:
         proto = model(
             [helper.make_node("SplitToSequence", ["x"], ["y"])],

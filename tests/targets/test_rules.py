@@ -25,7 +25,7 @@ from deployconv.targets.facts import FACTS, facts_of
 from deployconv.targets.profile import Profile, Rule, Takes, read_profile
 from deployconv.targets.rules import TargetRules, agreed, intersection, judge, rules_for
 from tests.build import FLOAT, conv_transpose, graph, integers, model, node, tensor, value
-from tests.match.graphs import floats, parsed
+from tests.match.graphs import NEAREST, floats, parsed
 
 
 def only_site(model: ModelProto) -> Site:
@@ -88,6 +88,12 @@ OF_FORMS = {
 def test_facts(form: str, expected: dict[str, Any]) -> None:
     facts = facts_of(only_site(EVERY[form].model()))
     assert {name: facts[name] for name in expected} == expected
+
+
+def test_the_axes_of_a_nearest_resize_before_a_conv_are_its_own() -> None:
+    body = f"z = Resize<{NEAREST}, axes=[2,3]>(x, , s) y = Conv<pads=[1,1,1,1]>(z, w, b)"
+    facts = facts_of(only_site(parsed(body, {"s": floats(2, 2)}, opset=18)))
+    assert (facts["operator"], facts["named_axes"]) == ("Conv", 2)
 
 
 @pytest.mark.parametrize(
