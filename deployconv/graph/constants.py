@@ -148,7 +148,11 @@ class Constants:
         With ``frozen``, callers override nothing.
         """
         constant = self.of(tensor, scope)
-        return None if constant and constant.overridable and not self.frozen else constant
+        return None if self.may_be_overridden(constant) else constant
+
+    def may_be_overridden(self, constant: Constant | None) -> bool:
+        """Whether a caller may feed another value than ``constant``; with ``frozen`` none may."""
+        return constant is not None and constant.overridable and not self.frozen
 
     def _fold_in_order(self, node: gs.Node, home: Scope) -> None:
         """Fold ``node`` after what it reads. A stack, as networks are thousands of nodes deep."""

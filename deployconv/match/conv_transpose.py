@@ -171,7 +171,7 @@ def _computed_pads(node: gs.Node, scope: Scope, view: View) -> list[int] | Reaso
     """The pads that ``node`` has as an input, or the reason why they are not known."""
     given = node.inputs[2]
     constant = view.constants.of(given, scope)
-    if constant is not None and constant.overridable and not view.constants.frozen:
+    if view.constants.may_be_overridden(constant):
         return Reason(
             "overridable-initializer", "its pads are a default that a caller may override"
         )

@@ -61,7 +61,7 @@ class Upsampling:
 
     @property
     def invariant(self) -> tuple[object, ...]:
-        """What of this map has to be the same at all sizes."""
+        """The parts of this map that have to be the same at all sizes."""
         repetitions = (found.repetition for found in self.maps)
         return self.axes, self.channels_in_batch, *repetitions
 

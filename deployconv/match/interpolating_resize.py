@@ -105,7 +105,7 @@ def _obstacle(node: gs.Node, scope: Scope, view: View) -> Reason | None:
     if scope.opset > 10 and coordinates not in _COORDINATES:
         return Reason("interpolating-resize", f"it takes its coordinates as {coordinates} does")
     constants = [view.constants.of(tensor, scope) for tensor in node.inputs[1:] if tensor.name]
-    if any(one is not None and one.overridable for one in constants) and not view.constants.frozen:
+    if any(map(view.constants.may_be_overridden, constants)):
         text = "its scales or sizes are a default that a caller may override"
         return Reason("overridable-initializer", text)
     given = [tensor for tensor in node.inputs[2:] if _constant(tensor, scope, view) is not None]

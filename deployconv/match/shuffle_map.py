@@ -48,7 +48,7 @@ class FoundShuffle:
 
     @property
     def invariant(self) -> tuple[object, ...]:
-        """What of this map has to be the same at all sizes."""
+        """The parts of this map that have to be the same at all sizes."""
         return self.stride, self.order, self.source, self.target, self.channels
 
 

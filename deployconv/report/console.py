@@ -321,13 +321,13 @@ def _print_sites(
         if why := reason_line(site, done=certified):
             print_lines(console, why)
         elif site.candidates:
-            print_lines(console, one_line(f"{site.id}: {site.status} - {_where_it_went(site)}"))
+            print_lines(console, one_line(f"{site.id}: {site.status} - {_how_rewritten(site)}"))
         print_lines(console, *candidate_lines(site.candidates))
     print_lines(console, sites_line(sites, done=certified))
 
 
-def _where_it_went(site: SiteReport) -> str:
-    """In which of its forms a site is, or that the rewrite of another one includes it."""
+def _how_rewritten(site: SiteReport) -> str:
+    """Say in which form a site is rewritten, or that the rewrite of another one includes it."""
     chosen = any(candidate.chosen for candidate in site.candidates)
     return "in the form marked *" if chosen else "together with another site"
 

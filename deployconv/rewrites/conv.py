@@ -152,11 +152,8 @@ class PolyphaseConv(OfOneLayer[UpsampleSite]):
 
     def at_sizes(self, sizes: Sequence[int]) -> PolyphaseConv:
         """The same rewrite for an input of other spatial sizes; what is dynamic stays so."""
-        made = tuple(
-            None if known is None else size + form.rows
-            for known, size, form in zip(self.layout.sizes, sizes, self.axes, strict=True)
-        )
-        return replace(self, layout=replace(self.layout, sizes=made))
+        made = [size + form.rows for size, form in zip(sizes, self.axes, strict=True)]
+        return replace(self, layout=self.layout.at_sizes(made))
 
     def on(self, site: UpsampleSite, channels: int) -> PolyphaseConv:
         """The same rewrite for a layer that differs in its weights and its output channels only."""

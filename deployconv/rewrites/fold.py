@@ -192,7 +192,7 @@ def _affine_after(site: UpsampleSite, view: View) -> AffineFold | None:
     known = {at: constant for at, constant in constants.items() if constant is not None}
     if len(known) < len(constants):
         return None
-    if any(constant.overridable and not view.constants.frozen for constant in known.values()):
+    if any(map(view.constants.may_be_overridden, known.values())):
         return None
     if node.op == "BatchNormalization":
         # Before opset 7 it trains by default.

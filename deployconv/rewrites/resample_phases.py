@@ -233,7 +233,7 @@ class ResamplePhases(OfOneLayer[ResampleSite]):
     def on_integers(
         self, rng: np.random.Generator, image: Sequence[int]
     ) -> tuple[ResamplePhases, dict[int, Array]]:
-        """The same with integers for weights, for an image of this shape.
+        """Return the same Convs with integers for weights, for an image of this shape.
 
         Also returns the integers of each axis as a matrix ``[outputs, inputs]``, by its position.
         """

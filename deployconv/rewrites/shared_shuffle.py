@@ -93,7 +93,7 @@ class SharedShuffle:
         return replace(self, layout=self.layout.at_sizes(sizes))
 
     def trial(self, rng: np.random.Generator) -> Trial:
-        """Both layers and the Add on integers, and the weights of the Resize."""
+        """The certificate: both layers and the Add on integers, and the weights of the Resize."""
         original, site = self.moved.original(), self.phases.site
         image = self.phases.trial_shape()
         image[1] = self.layout.channels
@@ -149,7 +149,7 @@ def _added(resize: ResampleSite, moved: ShuffleSite) -> gs.Node | None:
 def _planned(
     resize: ResampleSite, moved: ShuffleSite, added: gs.Node, name: ShuffleName
 ) -> SharedShuffle | None:
-    """The rewrite of both with one shuffle; None if they do not fit each other."""
+    """Plan both layers with the shuffle ``name``; None if they do not fit each other or it."""
     layout, row = shuffle_layout(moved), SHUFFLES[name]
     if layout is None or not moved.is_depth_to_space or layout.dtype != resize.dtype:
         return None

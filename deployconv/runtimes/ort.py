@@ -199,11 +199,11 @@ class OrtSession:
         device = "cpu" if self.provider == _CPU else "cuda"
         values = {name: _to_ort_value(array, device) for name, array in feeds.items()}
         binding = self._session.io_binding()
-        for name, value in values.items():
-            binding.bind_ortvalue_input(name, value)
 
-        def call(values: Any = values) -> None:
-            """Run with the bound ``values``, which must live as long; outputs may change shape."""
+        def call() -> None:
+            """Bind and run: some releases keep no input alive, and outputs may differ in size."""
+            for name, value in values.items():
+                binding.bind_ortvalue_input(name, value)
             for name in names:
                 binding.bind_output(name, device)
             self._session.run_with_iobinding(binding)

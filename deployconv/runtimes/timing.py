@@ -20,7 +20,8 @@ _MOST_RUNS = 200
 _COUNTED_RUNS = 2
 """Runs of one turn that are counted."""
 _UNCOUNTED_RUNS = 0.5
-"""Those that are not, on average, of two sessions: every other turn follows one of the same."""
+"""Runs of one turn that are not, on average: of two sessions, each has every other turn right after
+its own last one."""
 _SHORT_WAIT = 0.25
 """A wait of up to this part of its own run does not slow a session down."""
 

@@ -114,7 +114,7 @@ def _in_front(planning: Planning, site: Site) -> Iterator[Option]:
 
 
 def _added(planning: Planning, planned: PlannedSite) -> Iterator[Option]:
-    """A Resize and a pixel shuffle that are added, if ``planned`` is the first of both."""
+    """Yield the forms of an added Resize and pixel shuffle, if ``planned`` is the first of both."""
     if planning.options.form not in ("auto", "polyphase"):
         return
     sites = planning.default
